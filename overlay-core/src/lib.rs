@@ -1,0 +1,46 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+mod backend;
+mod diff;
+mod encapsulation;
+mod flaky;
+mod id;
+mod ip_family;
+mod lower;
+mod mac;
+mod memory;
+mod mtu;
+mod name;
+mod owner;
+mod port;
+mod shadow;
+mod state;
+mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod text;
+mod time;
+mod traced;
+mod vni;
+
+pub use backend::{Applied, Backend, BackendError, ErrorKind, Meter, StepError, StepOf};
+pub use diff::{Change, KeyedDiff, keyed_diff};
+pub use encapsulation::{Encapsulation, Esp, Icv};
+pub use flaky::{Call, Fault, Flaky};
+pub use id::{EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
+pub use ip_family::IpFamily;
+pub use lower::{Lower, Refusal};
+pub use mac::{Mac, MacError};
+pub use memory::Memory;
+pub use mtu::{Mtu, MtuError};
+pub use name::{IfName, IfNameError, Name, NameError};
+pub use owner::Owner;
+pub use port::{Port, PortError, Protocol, ProtocolError};
+pub use shadow::{Shadow, Witness};
+pub use state::{Phase, State, in_phases};
+pub use table::{Plan, ReconcileError, Table, reconcile};
+pub use time::{Instant, UnixTime};
+pub use traced::{Trace, Traced, Traces};
+pub use vni::{Vni, VniError};

@@ -1,0 +1,80 @@
+//! Planning from a remembered observation while a witness proves it current.
+
+use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf};
+
+/// A backend that can prove that nobody else changed what it holds.
+///
+/// nf_tables has a generation id, rtnetlink and xfrm a notification socket that is opened before the dump.
+pub trait Witness: Backend {
+    /// Starts to watch. What [`observe`](Backend::observe) reads after this call is current for as long as
+    /// [`undisturbed`](Self::undisturbed) says so.
+    fn watch(&mut self) -> Result<(), BackendError>;
+
+    /// Whether every change since [`watch`](Self::watch) was made by this backend's own [`apply`](Backend::apply).
+    /// Any doubt (an overrun, no watch) is a no.
+    fn undisturbed(&mut self) -> Result<bool, BackendError>;
+}
+
+/// Keeps the last observation of a backend and plans from it as long as the backend bears witness that it is
+/// current; reads everything again at the first doubt. A failed `apply` is a doubt.
+///
+/// It saves the read-back, nothing else: what it reports is what `inner` would have reported.
+#[derive(Debug)]
+pub struct Shadow<B: Backend> {
+    inner: B,
+    known: Option<B::State>,
+}
+
+impl<B: Witness> Shadow<B> {
+    /// Remembers nothing yet: the first call reads.
+    pub const fn new(inner: B) -> Self {
+        Self { inner, known: None }
+    }
+
+    /// The backend beneath.
+    pub fn into_inner(self) -> B {
+        self.inner
+    }
+
+    fn current(&mut self) -> Result<&B::State, BackendError> {
+        let known = self.known.take().filter(|_| matches!(self.inner.undisturbed(), Ok(true)));
+        let state = match known {
+            Some(state) => state,
+            None => {
+                self.inner.watch()?;
+                self.inner.observe()?
+            }
+        };
+        Ok(self.known.insert(state))
+    }
+}
+
+impl<B: Witness> Backend for Shadow<B> {
+    type State = B::State;
+
+    fn observe(&mut self) -> Result<Self::State, BackendError> {
+        self.current().cloned()
+    }
+
+    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+        let known = self.known.take();
+        self.inner.apply(steps)?;
+        self.known = known.map(|mut state| {
+            steps.iter().for_each(|step| state.apply(step));
+            state
+        });
+        Ok(())
+    }
+
+    fn plan_to(&mut self, desired: &Self::State) -> Result<Vec<StepOf<Self>>, BackendError> {
+        Ok(self.current()?.plan(desired))
+    }
+}
+
+impl<D, B: Backend + Lower<D>> Lower<D> for Shadow<B> {
+    type Native = B::Native;
+
+    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+        self.inner.lower(desired)
+    }
+}

@@ -1,0 +1,61 @@
+//! The gate to tests on a real kernel.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::panic;
+
+/// The kernel a test needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kernel {
+    /// The one of this machine, with `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`.
+    Host,
+    /// The kernel lab's (`KERNEL_LAB` is set there): it has IPVS and ESP.
+    Lab,
+}
+
+/// Runs `body` if this is the kernel it needs and the process may change networks; otherwise says loudly that it did not.
+///
+/// `OVERLAY_REQUIRE_KERNEL=1` makes a missing privilege a failure. `OVERLAY_KERNEL_LOG=FILE` gets a line
+/// `host NAME` or `lab NAME` for each test that ran to its end; CI compares them with a committed list, so that
+/// no kernel test can vanish. `name` is the crate's and the test's: `vxlan::the_kernel_takes_our_header`.
+///
+/// # Panics
+/// If the privilege is missing and required, and as `body` does.
+#[expect(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "a test gate is told by the environment and tells the terminal"
+)]
+pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::UnwindSafe) {
+    let here = if std::env::var_os("KERNEL_LAB").is_some() { Kernel::Lab } else { Kernel::Host };
+    if kernel != here {
+        return eprintln!("SKIPPED {name}: needs the {kernel:?} kernel, this is the {here:?} kernel");
+    }
+    if !privileged() {
+        let required = std::env::var("OVERLAY_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
+        assert!(
+            !required,
+            "{name} needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and OVERLAY_REQUIRE_KERNEL forbids to skip it"
+        );
+        return eprintln!("SKIPPED {name}: needs CAP_NET_ADMIN and CAP_SYS_ADMIN");
+    }
+    body();
+    if let Some(log) = std::env::var_os("OVERLAY_KERNEL_LOG") {
+        let line = format!("{} {name}\n", if here == Kernel::Lab { "lab" } else { "host" });
+        let written = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .and_then(|mut file| file.write_all(line.as_bytes()));
+        assert!(written.is_ok(), "OVERLAY_KERNEL_LOG: {written:?}");
+    }
+}
+
+/// Whether the effective capabilities have `CAP_NET_ADMIN` (12) and `CAP_SYS_ADMIN` (21).
+fn privileged() -> bool {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let wanted = 1 << 12 | 1 << 21;
+    effective & wanted == wanted
+}

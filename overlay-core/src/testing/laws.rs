@@ -1,0 +1,246 @@
+//! The laws of states and of backends.
+//!
+//! ```
+//! use overlay_core::testing::{Lamps, laws};
+//! use overlay_core::{Memory, State};
+//!
+//! let (dark, lit) = (Lamps::default(), Lamps::from([("hall", 80), ("attic", 10)]));
+//! laws::state(&dark, &lit)?;
+//!
+//! struct Room(Memory<Lamps>);
+//!
+//! impl laws::World<Lamps> for Room {
+//!     type Native = Lamps;
+//!     type Table = Memory<Lamps>;
+//!     type Foreign = ();
+//!
+//!     fn open(&mut self) -> Memory<Lamps> { self.0.clone() }
+//!     fn foreign(&mut self) {}
+//! }
+//!
+//! let seen = laws::backend(&mut Room(Memory::default()), &[lit, dark], [7; 32])?;
+//! assert!(seen.faults > 0);
+//! # Ok::<(), laws::Broken>(())
+//! ```
+
+use std::fmt::Debug;
+
+use crate::testing::{Dice, seeded_faults};
+use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, reconcile};
+
+/// A law that does not hold, and for what.
+#[derive(Debug, thiserror::Error)]
+#[error("{law}: {detail}")]
+pub struct Broken {
+    /// The law, as a sentence.
+    pub law: &'static str,
+    /// The values that break it.
+    pub detail: String,
+}
+
+/// Tries the laws of [`State`] on two values, each of which passes [`State::check`].
+///
+/// Plans are broken off after every prefix, up to 64 of them: O(n) plans for n steps.
+pub fn state<S: State>(from: &S, to: &S) -> Result<(), Broken> {
+    let steps = from.plan(to);
+    hold("a plan is empty exactly if nothing differs", steps.is_empty() == (from == to), || format!("{steps:?}"))?;
+    hold("a plan's phases never go back", steps.iter().map(S::phase).is_sorted(), || format!("{steps:?}"))?;
+    hold("a plan is a function of the two values", from.plan(to) == steps, || format!("{steps:?}"))?;
+    let whole = applied(from, &steps);
+    hold("a plan leads to what is desired", whole == *to, || {
+        format!("{steps:?} from {from:?} gave {whole:?}, not {to:?}")
+    })?;
+    for stop in (0..steps.len()).step_by(steps.len() / 64 + 1) {
+        let broken_off = applied(from, &steps[..stop]);
+        let rest = broken_off.plan(to);
+        let whole = applied(&broken_off, &rest);
+        hold("a plan broken off is finished by the next", whole == *to, || {
+            format!("after {:?}, {rest:?} gave {whole:?}, not {to:?}", &steps[..stop])
+        })?;
+    }
+    Ok(())
+}
+
+/// The world that a backend acts on, as its tests see it.
+pub trait World<D> {
+    /// The backend's state.
+    type Native: State;
+    /// The backend under test, with whatever middleware.
+    type Table: Lower<D, Native = Self::Native> + Backend<State = Self::Native>;
+    /// Everything in the world that is not ours, as read by other means.
+    type Foreign: PartialEq + Debug;
+
+    /// A backend that knows nothing yet, as a new process has.
+    fn open(&mut self) -> Self::Table;
+
+    /// All that is not ours, now.
+    fn foreign(&mut self) -> Self::Foreign;
+
+    /// Damages something of ours, as an administrator or another program would. Says whether it did.
+    fn meddle(&mut self, _dice: &mut Dice) -> bool {
+        false
+    }
+}
+
+/// How often each thing happened in a run of [`backend`]: a law that was never put to the test proves nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Seen {
+    /// Values reached.
+    pub reached: usize,
+    /// Values refused.
+    pub refused: usize,
+    /// Steps applied in calm.
+    pub steps: usize,
+    /// Faults injected.
+    pub faults: usize,
+    /// Kills: the backend dropped after a fault and opened anew.
+    pub kills: usize,
+    /// Damages repaired.
+    pub repairs: usize,
+}
+
+/// Takes a world through `desired`, one value after the other and in the end back to nothing, with faults, kills
+/// and damage by `seed`, and tries the laws of a backend:
+///
+/// - a failed `apply` says truly what is in effect;
+/// - after faults and kills between any two steps, one reconcile reaches the value;
+/// - then a new backend observes exactly what was lowered, and a second reconcile has nothing to do;
+/// - a refused value changes nothing;
+/// - damage is repaired by the same call;
+/// - what is not ours stays as it was.
+pub fn backend<D, W: World<D>>(world: &mut W, desired: &[D], seed: [u8; 32]) -> Result<Seen, Broken> {
+    let foreign = world.foreign();
+    let mut run = Run { table: world.open(), world, dice: Dice::new(seed), seen: Seen::default() };
+    for value in desired {
+        run.visit(value)?;
+    }
+    run.leave()?;
+    let after = run.world.foreign();
+    hold("what is not ours stays as it was", after == foreign, || format!("{foreign:?} became {after:?}"))?;
+    Ok(run.seen)
+}
+
+struct Run<'a, D, W: World<D>> {
+    world: &'a mut W,
+    table: W::Table,
+    dice: Dice,
+    seen: Seen,
+}
+
+impl<D, W: World<D>> Run<'_, D, W> {
+    fn visit(&mut self, desired: &D) -> Result<(), Broken> {
+        let before = self.truth()?;
+        let native = match self.table.lower(desired).and_then(|native| native.check().map(|()| native)) {
+            Ok(native) => native,
+            Err(refusal) => {
+                let refused = reconcile(&mut self.table, desired);
+                let same = matches!(&refused, Err(ReconcileError::Refused(again)) if *again == refusal);
+                hold("what cannot be lowered is refused", same, || format!("{refused:?} instead of {refusal:?}"))?;
+                self.seen.refused += 1;
+                let after = self.truth()?;
+                return hold("a refused value changes nothing", after == before, || {
+                    format!("{before:?} became {after:?}")
+                });
+            }
+        };
+        for _ in 0..3 {
+            self.disturb(&native)?;
+        }
+        self.settle(desired, &native)?;
+        if self.world.meddle(&mut self.dice) {
+            self.settle(desired, &native)?;
+            self.seen.repairs += 1;
+        }
+        self.seen.reached += 1;
+        Ok(())
+    }
+
+    /// Runs a plan for `native` with faults, and holds what the error says against the truth.
+    fn disturb(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let before = self.truth()?;
+        let steps = before.plan(native);
+        let mut faults = seeded_faults(Dice::new(self.dice.seed()), 2);
+        let mut flaky = Flaky::new(&mut self.table, &mut faults);
+        let mut done = 0;
+        for phase in Phase::ALL {
+            let here = steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).count();
+            let Err(StepError { at, applied: claim, .. }) = flaky.apply(&steps[done..done + here]) else {
+                done += here;
+                continue;
+            };
+            self.seen.faults += 1;
+            let expected = match claim {
+                Applied::Nothing => Some(applied(&before, &steps[..done])),
+                Applied::Before => Some(applied(&before, &steps[..done + at])),
+                Applied::Unknown => None,
+            };
+            let truth = self.truth()?;
+            hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
+                format!("{claim:?} at {at} of {steps:?} in {phase}: {truth:?}, not {expected:?}")
+            })?;
+            if self.dice.one_in(2) {
+                self.table = self.world.open();
+                self.seen.kills += 1;
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Reaches `desired` without faults and holds the result against what was lowered.
+    fn settle(&mut self, desired: &D, native: &W::Native) -> Result<(), Broken> {
+        self.seen.steps += calm(reconcile(&mut self.table, desired))?.len();
+        self.arrived(native)?;
+        let again = calm(reconcile(&mut self.table, desired))?;
+        hold("a second reconcile has nothing to do", again.is_empty(), || format!("{again:?}"))
+    }
+
+    /// Takes everything of ours away.
+    fn leave(&mut self) -> Result<(), Broken> {
+        let nothing = W::Native::default();
+        let steps = self.table.plan_to(&nothing).map_err(|error| failed(&error))?;
+        for phase in Phase::ALL {
+            let steps: Vec<_> =
+                steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).cloned().collect();
+            if !steps.is_empty() {
+                self.table.apply(&steps).map_err(|error| failed(&error))?;
+            }
+        }
+        self.arrived(&nothing)
+    }
+
+    /// Both a backend that went through it all and a new one must observe `native`.
+    fn arrived(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let truth = self.truth()?;
+        hold("what is observed is what was lowered", truth == *native, || format!("{truth:?}, not {native:?}"))?;
+        let seen = self.table.observe().map_err(|error| failed(&error))?;
+        hold("a backend that was there all along sees what a new one sees", seen == truth, || {
+            format!("{seen:?}, not {truth:?}")
+        })
+    }
+
+    fn truth(&mut self) -> Result<W::Native, Broken> {
+        self.world.open().observe().map_err(|error| failed(&error))
+    }
+}
+
+fn applied<S: State>(from: &S, steps: &[S::Step]) -> S {
+    let mut state = from.clone();
+    steps.iter().for_each(|step| state.apply(step));
+    state
+}
+
+fn calm(result: Result<Plan, ReconcileError>) -> Result<Plan, Broken> {
+    result.map_err(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::error::Error) -> Broken {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    let detail = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
+    Broken { law: "without faults nothing fails", detail }
+}
+
+fn hold(law: &'static str, holds: bool, detail: impl FnOnce() -> String) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { law, detail: detail() }) }
+}

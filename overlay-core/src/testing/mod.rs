@@ -1,0 +1,21 @@
+//! Laws, faults and schedules for tests, ours and yours (feature `testing`).
+//!
+//! - [`laws`]: what every [`State`](crate::State) and every [`Backend`](crate::Backend) must hold to, as functions
+//!   that a property test or a fuzzer calls with values of its own.
+//! - [`seeded_faults`]: failures for [`Flaky`](crate::Flaky), chosen by a seed.
+//! - [`Executor`]: polls futures on one thread in an order that is a function of its seed.
+//! - [`any`]: proptest strategies for the values of this crate.
+//! - [`kernel_test`]: the gate that tests on a real kernel pass through, so that none is skipped in silence.
+//! - [`Lamps`]: the smallest state there is, for examples.
+
+pub mod any;
+mod executor;
+mod faults;
+mod kernel_test;
+mod lamps;
+pub mod laws;
+
+pub use executor::{Executor, Stalled, Task, yield_now};
+pub use faults::{Dice, seeded_faults};
+pub use kernel_test::{Kernel, kernel_test};
+pub use lamps::{LampStep, Lamps};
