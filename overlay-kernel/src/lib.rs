@@ -1,0 +1,9 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+mod errno;
+mod namespace;
+
+pub use errno::{errno_kind, failed};
+pub use namespace::{Namespace, NamespaceDir, enter_private};
