@@ -4,6 +4,7 @@
 
 mod errno;
 mod namespace;
+pub mod netlink;
 
 pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};
