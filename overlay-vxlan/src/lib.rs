@@ -3,12 +3,10 @@
 #![forbid(unsafe_code)]
 
 mod check;
-mod flow;
 mod segment;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use flow::SourcePorts;
-pub use segment::{DontFragment, LocalPort, Peer, PortEnd, Segment, Ttl, Vtep};
+pub use segment::{LocalPort, Peer, PortEnd, Segment, Vtep};
 pub use state::{SegmentStep, State, Step};

@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, IpFamily, Mac, Mtu, NsKey, Port};
+use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, NsKey, Port, PortRange, Ttl};
 use serde::{Deserialize, Serialize};
-
-use crate::SourcePorts;
 
 /// One VNI on one node: the tunnel's end, the endpoints here, and where the others are.
 ///
@@ -56,7 +53,7 @@ pub struct Vtep {
     /// UDP port that all nodes of the network listen at.
     pub port: Port,
     /// Range of UDP source ports, chosen in it by the inner flow.
-    pub source_ports: SourcePorts,
+    pub source_ports: PortRange,
     /// Time to live, or hop limit, of the outer header.
     pub ttl: Ttl,
     /// The outer IPv4 header's DF bit.
@@ -72,7 +69,7 @@ impl Vtep {
             local,
             device: None,
             port: Port::VXLAN,
-            source_ports: SourcePorts::DYNAMIC,
+            source_ports: PortRange::DYNAMIC,
             ttl: Ttl::Auto,
             dont_fragment: DontFragment::Unset,
             udp_checksum: false,
@@ -90,32 +87,6 @@ impl fmt::Display for Vtep {
         write!(f, "{} port {}", self.local, self.port)?;
         self.device.iter().try_for_each(|device| write!(f, " by {device}"))
     }
-}
-
-/// Time to live of the outer header.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ttl {
-    /// The sender's usual value, 64 for Linux.
-    #[default]
-    Auto,
-    /// That of the inner packet.
-    Inherit,
-    /// This many hops.
-    Hops(NonZeroU8),
-}
-
-/// The DF bit of an outer IPv4 header.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DontFragment {
-    /// Clear: routers may fragment the datagram. Linux's default.
-    #[default]
-    Unset,
-    /// Set: a datagram too large for a link is dropped, as RFC 7348 §4.3 advises.
-    Set,
-    /// That of the inner packet.
-    Inherit,
 }
 
 /// An endpoint on this node.

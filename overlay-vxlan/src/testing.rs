@@ -7,11 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsKey, Port, Vni};
+use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsKey, Port, Ttl, Vni};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
-use crate::{DontFragment, LocalPort, Peer, PortEnd, Segment, State, Ttl, Vtep};
+use crate::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 
 /// States that pass their check, small and alike enough that two of them differ in every way a plan can meet:
 /// endpoints that move between nodes, change their addresses, come and go.
