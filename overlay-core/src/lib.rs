@@ -39,7 +39,7 @@ pub use mac::{Mac, MacError};
 pub use memory::Memory;
 pub use mtu::{Mtu, MtuError};
 pub use name::{IfName, IfNameError, Name, NameError};
-pub use ns_key::NsKey;
+pub use ns_key::{NsId, NsKey};
 pub use outer_header::{DontFragment, Ttl};
 pub use owner::Owner;
 pub use port::{Port, PortError, Protocol, ProtocolError};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsKey, Port, Ttl, Vni};
+use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, Ttl, Vni};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
@@ -60,7 +60,7 @@ fn port_end(number: u8, tap: bool) -> PortEnd {
         return PortEnd::Tap { interface };
     }
     let name = Name::new(&format!("c{number}")).expect("a short name");
-    PortEnd::Namespace { namespace: NsKey { name, device: 4, inode: u64::from(number) }, interface }
+    PortEnd::Namespace { namespace: NsKey { name, id: NsId { device: 4, inode: number.into() } }, interface }
 }
 
 /// Ends of tunnels over both families with all kinds of settings.
