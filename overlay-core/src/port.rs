@@ -19,6 +19,8 @@ use serde::{Deserialize, Serialize};
 pub struct Port(NonZeroU16);
 
 impl Port {
+    /// The first that nobody is assigned (RFC 6335 §6).
+    pub const DYNAMIC: Self = Self::known(49_152);
     /// The largest, 65,535.
     pub const MAX: Self = Self(NonZeroU16::MAX);
     /// VXLAN over UDP (RFC 7348 §8.1).
@@ -169,5 +171,6 @@ mod tests {
     #[test]
     fn the_known_ports_are_what_they_say() {
         assert_eq!([Port::VXLAN, Port::GOSSIP, Port::CONTROL, Port::DNS].map(Port::get), [4789, 7946, 2377, 53]);
+        assert_eq!(Port::DYNAMIC.get(), 49_152);
     }
 }

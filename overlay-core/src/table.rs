@@ -68,7 +68,7 @@ pub fn reconcile<D>(table: &mut (impl Table<D> + ?Sized), desired: &D) -> Result
 pub struct Plan(Box<dyn Steps>);
 
 impl Plan {
-    fn new<S: State>(steps: Vec<S::Step>) -> Self {
+    pub(crate) fn new<S: State>(steps: Vec<S::Step>) -> Self {
         Self(Box::new(Typed::<S>(crate::in_phases::<S>(steps))))
     }
 

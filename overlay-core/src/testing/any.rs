@@ -5,8 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use crate::{
-    Encapsulation, EndpointId, Esp, Icv, IfName, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Owner, Port, Protocol,
-    Vni,
+    Encapsulation, EndpointId, Esp, Icv, IfName, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Owner, Port, PortRange,
+    Protocol, Vni,
 };
 
 /// Every VNI.
@@ -35,6 +35,11 @@ pub fn mtu() -> impl Strategy<Value = Mtu> {
 /// Every port.
 pub fn port() -> impl Strategy<Value = Port> {
     (1_u16..).prop_filter_map("in range", |port| Port::new(port).ok())
+}
+
+/// Every range of ports.
+pub fn port_range() -> impl Strategy<Value = PortRange> {
+    (port(), port()).prop_filter_map("in order", |(a, b)| PortRange::new(a.min(b), a.max(b)).ok())
 }
 
 /// Every protocol.

@@ -1,0 +1,99 @@
+//! Proptest strategies for this crate's values (feature `testing`).
+
+#![expect(clippy::expect_used, reason = "the texts are fixed")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU8;
+
+use ipnet::IpNet;
+use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, Ttl, Vni};
+use proptest::collection::{btree_map, btree_set};
+use proptest::prelude::*;
+
+use crate::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
+
+/// States that pass their check, small and alike enough that two of them differ in every way a plan can meet:
+/// endpoints that move between nodes, change their addresses, come and go.
+pub fn state() -> impl Strategy<Value = State> {
+    btree_map(1_u32..4, segment(), 0..3).prop_map(|segments| State {
+        segments: segments.into_iter().filter_map(|(vni, segment)| Some((Vni::new(vni).ok()?, segment))).collect(),
+    })
+}
+
+/// One endpoint's draw: where it is (0 is here) and which of its addresses it has.
+type Placed = (u8, bool, bool);
+
+/// Segments that pass their check, with up to 12 endpoints.
+pub fn segment() -> impl Strategy<Value = Segment> {
+    let endpoints = btree_map(2_u8..14, (0_u8..4, any::<bool>(), any::<bool>()), 0..12);
+    (vtep(), 1280_u32..1500, any::<[bool; 2]>(), endpoints, btree_set(1_u8..4, 0..3)).prop_map(
+        |(vtep, mtu, gateways, endpoints, flood)| {
+            let mut segment = Segment::new(vtep, Mtu::new(mtu).unwrap_or(Mtu::ETHERNET));
+            let wanted = gateways.into_iter().zip([IpFamily::V4, IpFamily::V6]);
+            segment.gateways = wanted.filter(|(wanted, _)| *wanted).map(|(_, family)| inner(family, 1)).collect();
+            segment.flood = flood.into_iter().map(|node| outer(vtep.underlay(), node)).collect();
+            for (number, placed) in endpoints {
+                place(&mut segment, number, placed);
+            }
+            segment
+        },
+    )
+}
+
+fn place(segment: &mut Segment, number: u8, (node, v4, v6): Placed) {
+    let mac = Mac::from_ipv4([10, 0, 0, number].into());
+    let families = [(v4, IpFamily::V4), (v6, IpFamily::V6)];
+    let addresses: BTreeSet<IpNet> = families.iter().filter(|(has, _)| *has).map(|(_, f)| inner(*f, number)).collect();
+    if node == 0 {
+        let port = LocalPort { mac, addresses, end: port_end(number, v4) };
+        segment.ports.insert(EndpointId::from_bytes([number; 16]), port);
+    } else {
+        let vtep = outer(segment.vtep.underlay(), node);
+        segment.peers.insert(mac, Peer { vtep, addresses: addresses.iter().map(IpNet::addr).collect() });
+    }
+}
+
+fn port_end(number: u8, tap: bool) -> PortEnd {
+    let interface = IfName::new(&format!("eth{number}")).expect("a short name");
+    if tap {
+        return PortEnd::Tap { interface };
+    }
+    let name = Name::new(&format!("c{number}")).expect("a short name");
+    PortEnd::Namespace { namespace: NsKey { name, id: NsId { device: 4, inode: number.into() } }, interface }
+}
+
+/// Ends of tunnels over both families with all kinds of settings.
+pub fn vtep() -> impl Strategy<Value = Vtep> {
+    let ttl = prop_oneof![
+        Just(Ttl::Auto),
+        Just(Ttl::Inherit),
+        (1_u8..).prop_filter_map("not 0", |hops| NonZeroU8::new(hops).map(Ttl::Hops))
+    ];
+    let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
+    let port = prop_oneof![Just(Port::VXLAN), overlay_core::testing::any::port()];
+    (overlay_core::testing::any::ip_family(), port, ttl, dont_fragment, any::<bool>()).prop_map(
+        |(family, port, ttl, dont_fragment, udp_checksum)| Vtep {
+            port,
+            ttl,
+            dont_fragment,
+            udp_checksum,
+            ..Vtep::new(outer(family, 100))
+        },
+    )
+}
+
+fn outer(family: IpFamily, node: u8) -> IpAddr {
+    match family {
+        IpFamily::V4 => [192, 0, 2, node].into(),
+        IpFamily::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, node.into()).into(),
+    }
+}
+
+fn inner(family: IpFamily, host: u8) -> IpNet {
+    let (address, prefix) = match family {
+        IpFamily::V4 => (IpAddr::from([10, 0, 0, host]), 24),
+        IpFamily::V6 => (Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()).into(), 64),
+    };
+    IpNet::new(address, prefix).expect("a prefix of the family")
+}

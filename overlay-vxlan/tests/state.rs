@@ -1,0 +1,133 @@
+//! The area value keeps the laws, and what makes no sense is refused by name.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::IpAddr;
+
+use overlay_core::testing::{Dice, laws};
+use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, ReconcileError, Shadow, State as _, Vni, reconcile};
+use overlay_vxlan::testing::{segment, state};
+use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
+use proptest::prelude::*;
+
+struct World(Memory<State>);
+
+impl laws::World<State> for World {
+    type Native = State;
+    type Table = Shadow<Memory<State>>;
+    type Foreign = ();
+
+    fn open(&mut self) -> Shadow<Memory<State>> {
+        Shadow::new(self.0.clone())
+    }
+
+    fn foreign(&mut self) {}
+
+    fn meddle(&mut self, dice: &mut Dice) -> bool {
+        let before = self.0.state();
+        self.0.update(|state| match state.segments.values_mut().next() {
+            Some(segment) if dice.one_in(2) => segment.peers.clear(),
+            Some(segment) => segment.ports.clear(),
+            None => {}
+        });
+        self.0.state() != before
+    }
+}
+
+proptest! {
+    #[test]
+    fn states_keep_the_laws(from in state(), to in state()) {
+        laws::state(&from, &to)?;
+    }
+
+    #[test]
+    fn the_memory_backend_keeps_the_laws(desired in proptest::collection::vec(state(), 1..4), seed in any::<[u8; 32]>()) {
+        laws::backend(&mut World(Memory::default()), &desired, seed)?;
+    }
+
+    #[test]
+    fn generated_segments_pass_the_check(segment in segment()) {
+        let state = State { segments: [(Vni::MIN, segment)].into() };
+        prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn json_round_trips(state in state()) {
+        let json = serde_json::to_string(&state).unwrap();
+        prop_assert_eq!(serde_json::from_str::<State>(&json).unwrap(), state);
+    }
+}
+
+const A: Mac = Mac::from_ipv4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+
+fn plain() -> Segment {
+    Segment::new(Vtep::new([192, 0, 2, 1].into()), Mtu::new(1450).unwrap())
+}
+
+fn peer(vtep: impl Into<IpAddr>, addresses: &[IpAddr]) -> Peer {
+    Peer { vtep: vtep.into(), addresses: addresses.iter().copied().collect() }
+}
+
+fn refusal(change: impl FnOnce(&mut Segment)) -> String {
+    let mut segment = plain();
+    change(&mut segment);
+    let memory = Memory::default();
+    let result = reconcile(&mut memory.clone(), &State { segments: [(Vni::MIN, segment)].into() });
+    assert_eq!(memory.state(), State::default());
+    match result {
+        Err(ReconcileError::Refused(refusal)) => refusal.to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
+    let v6: IpAddr = "2001:db8::2".parse().unwrap();
+    let there: IpAddr = [192, 0, 2, 2].into();
+    let taken: IpAddr = [10, 0, 0, 2].into();
+    let port =
+        |mac| LocalPort { mac, addresses: [].into(), end: PortEnd::Tap { interface: IfName::new("t").unwrap() } };
+
+    let refused = refusal(|s| s.vtep.local = [0, 0, 0, 0].into());
+    assert_eq!(refused, "segment 1: local address 0.0.0.0: a VTEP is one host's address");
+    let refused = refusal(|s| drop(s.peers.insert(A, peer(v6, &[]))));
+    assert_eq!(refused, "segment 1: VTEP 2001:db8::2: all VTEPs of a segment have the family of the local address");
+    let refused = refusal(|s| s.flood.extend([IpAddr::from([192, 0, 2, 1])]));
+    assert!(refused.contains("the node's own address"), "{refused}");
+    let refused = refusal(|s| drop(s.peers.insert(A, peer([224, 0, 0, 1], &[]))));
+    assert!(refused.contains("VTEP 224.0.0.1: a VTEP is one host's address"), "{refused}");
+    let refused = refusal(|s| drop(s.peers.insert(Mac::BROADCAST, peer(there, &[]))));
+    assert!(refused.contains("Ethernet address ff:ff:ff:ff:ff:ff"), "{refused}");
+    let refused = refusal(|s| {
+        s.peers.insert(A, peer(there, &[]));
+        s.ports.insert(EndpointId::from_bytes([1; 16]), port(A));
+    });
+    assert!(refused.contains("02:42:0a:00:00:02: two endpoints have it"), "{refused}");
+    let refused = refusal(|s| {
+        s.gateways.insert("10.0.0.2/24".parse().unwrap());
+        s.peers.insert(A, peer(there, &[taken]));
+    });
+    assert_eq!(refused, "segment 1: address 10.0.0.2: two endpoints have it; give each its own");
+    let refused = refusal(|s| {
+        s.mtu = Mtu::new(1279).unwrap();
+        s.peers.insert(A, peer(there, &["fd00::2".parse().unwrap()]));
+    });
+    assert!(refused.contains("IPv6 needs 1280"), "{refused}");
+}
+
+#[test]
+fn an_endpoint_that_moves_is_built_before_it_is_unplugged() {
+    let endpoint = EndpointId::from_bytes([1; 16]);
+    let (mut here, mut gone) = (plain(), plain());
+    here.ports.insert(
+        endpoint,
+        LocalPort { mac: A, addresses: [].into(), end: PortEnd::Tap { interface: IfName::new("t").unwrap() } },
+    );
+    gone.peers.insert(A, peer([192, 0, 2, 2], &[]));
+    let state = |segment| State { segments: [(Vni::MIN, segment)].into() };
+    let steps: Vec<_> = state(here).plan(&state(gone)).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps,
+        ["segment 1: peer 02:42:0a:00:00:02 at 192.0.2.2 with no address", "segment 1: unplug 0250za67mbtg"]
+    );
+}
