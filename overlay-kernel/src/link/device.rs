@@ -1,0 +1,56 @@
+//! Which device, in which namespace.
+
+use std::fmt;
+
+use overlay_core::{IfName, NsKey};
+use serde::{Deserialize, Serialize};
+
+/// The namespace an object is in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Site {
+    /// The namespace of the place that the state belongs to.
+    #[default]
+    Home,
+    /// Another one, which holds the other end of something: a container's, the host's.
+    Far(NsKey),
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Home => f.write_str("home"),
+            Self::Far(namespace) => fmt::Display::fmt(&namespace.name, f),
+        }
+    }
+}
+
+/// A network device: its name, and the namespace the name holds in.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Dev {
+    /// The namespace.
+    pub site: Site,
+    /// The device's name there.
+    pub name: IfName,
+}
+
+impl Dev {
+    /// A device of the place's own namespace.
+    pub const fn home(name: IfName) -> Self {
+        Self { site: Site::Home, name }
+    }
+
+    /// A device of another namespace.
+    pub const fn far(namespace: NsKey, name: IfName) -> Self {
+        Self { site: Site::Far(namespace), name }
+    }
+}
+
+impl fmt::Display for Dev {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.site {
+            Site::Home => fmt::Display::fmt(&self.name, f),
+            Site::Far(namespace) => write!(f, "{} in {}", self.name, namespace.name),
+        }
+    }
+}

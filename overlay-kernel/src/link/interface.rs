@@ -1,0 +1,181 @@
+//! Links: what `ip link` shows.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use overlay_core::{DontFragment, IfName, Mac, Mtu, Port, PortRange, Ttl, Vni};
+use serde::{Deserialize, Serialize};
+
+use super::{Dev, Site};
+
+/// A network device as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// What kind of device, and what only that kind has. Fixed for its life: another kind is another device.
+    pub kind: Kind,
+    /// Largest IP packet.
+    pub mtu: Mtu,
+    /// Ethernet address.
+    pub mac: Mac,
+    /// Whether the device is administratively up. What is wanted always is.
+    pub up: bool,
+    /// Whether it carries the owner's mark whole. Only a creation that was broken off leaves it half-marked.
+    pub marked: bool,
+    /// The bridge it is a port of, if any.
+    pub port: Option<BridgePort>,
+    /// Whether IPv4 packets that arrive here are forwarded (`net.ipv4.conf.DEV.forwarding`).
+    pub ipv4_forwarding: bool,
+    /// Whether IPv6 router advertisements that arrive here are believed (`net.ipv6.conf.DEV.accept_ra`).
+    pub accept_ra: bool,
+    /// Whether the kernel gives the device an IPv6 link-local address of its own (`addr_gen_mode`). It would detect
+    /// duplicates of that first, which takes 2 s.
+    pub link_local: bool,
+}
+
+impl Link {
+    /// A device of `kind` that is up, on no bridge, forwards nothing and has only the IPv6 addresses it is given.
+    pub const fn new(kind: Kind, mtu: Mtu, mac: Mac) -> Self {
+        Self {
+            kind,
+            mtu,
+            mac,
+            up: true,
+            marked: true,
+            port: None,
+            ipv4_forwarding: false,
+            accept_ra: false,
+            link_local: false,
+        }
+    }
+
+    /// The same as a port of a bridge.
+    #[must_use]
+    pub fn on_bridge(self, port: BridgePort) -> Self {
+        Self { port: Some(port), ..self }
+    }
+}
+
+impl fmt::Display for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} mtu {}", self.kind, self.mac, self.mtu)?;
+        self.port.iter().try_for_each(|port| write!(f, " on {}", port.bridge))
+    }
+}
+
+/// A device's place on a bridge (`bridge -d link`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// The bridge, in the same namespace.
+    pub bridge: IfName,
+    /// Whether the bridge learns stations behind the port.
+    pub learning: bool,
+    /// Whether frames for unknown stations are sent out of the port.
+    pub flood: bool,
+    /// Whether the port reaches ports that are not isolated only.
+    pub isolated: bool,
+    /// Whether the bridge answers ARP and neighbour discovery for stations behind the port.
+    pub neigh_suppress: bool,
+}
+
+impl BridgePort {
+    /// A port as the kernel makes it: learning, flooding, neither isolated nor suppressing.
+    pub const fn new(bridge: IfName) -> Self {
+        Self { bridge, learning: true, flood: true, isolated: false, neigh_suppress: false }
+    }
+}
+
+/// Kinds of devices, and what is theirs alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// An Ethernet bridge without VLANs or spanning tree.
+    Bridge {
+        /// Whether multicast goes only to ports that joined the group.
+        multicast_snooping: bool,
+    },
+    /// A device that drops what is sent on it.
+    Dummy,
+    /// One end of a pair; what goes in at one comes out of the other. Both ends are in the state.
+    Veth {
+        /// The other end.
+        peer: Dev,
+    },
+    /// A VXLAN tunnel end point.
+    Vxlan(Vxlan),
+    /// Another station on a physical network.
+    Macvlan {
+        /// The interface to that network.
+        parent: Dev,
+        /// Who hears whom.
+        mode: MacvlanMode,
+    },
+    /// Only ever observed: carries our mark but is of no kind above, or a pair's end whose other is out of sight.
+    Stray(String),
+}
+
+impl Kind {
+    /// The device's other end, or what it stands on: what it does not outlive.
+    pub(super) fn leans_on(&self) -> Option<Dev> {
+        match self {
+            Self::Veth { peer } => Some(peer.clone()),
+            Self::Macvlan { parent, .. } => Some(parent.clone()),
+            Self::Vxlan(vxlan) => vxlan.device.map(|name| Dev { site: vxlan.underlay.clone(), name }),
+            Self::Bridge { .. } | Self::Dummy | Self::Stray(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bridge { .. } => f.write_str("bridge"),
+            Self::Dummy => f.write_str("dummy"),
+            Self::Veth { peer } => write!(f, "veth to {peer}"),
+            Self::Vxlan(vxlan) => write!(f, "vxlan {} from {} port {}", vxlan.vni, vxlan.local, vxlan.port),
+            Self::Macvlan { parent, .. } => write!(f, "macvlan on {parent}"),
+            Self::Stray(kind) => write!(f, "stray {kind}"),
+        }
+    }
+}
+
+/// What a VXLAN device has of its own (`ip -d link`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vxlan {
+    /// The network's identifier.
+    pub vni: Vni,
+    /// The namespace its UDP socket is in, so the one whose routes datagrams take.
+    pub underlay: Site,
+    /// Source address of its datagrams; decides the family of the underlay.
+    pub local: IpAddr,
+    /// Interface of the underlay its datagrams leave by.
+    pub device: Option<IfName>,
+    /// UDP port it listens at and sends to.
+    pub port: Port,
+    /// UDP ports it sends from.
+    pub source_ports: PortRange,
+    /// Time to live of its datagrams.
+    pub ttl: Ttl,
+    /// DF bit of its datagrams, IPv4 only.
+    pub dont_fragment: DontFragment,
+    /// Whether its datagrams have a UDP checksum.
+    pub udp_checksum: bool,
+    /// Whether it learns from datagrams behind which VTEP a station is.
+    pub learning: bool,
+    /// Whether it answers ARP and neighbour discovery from its neighbour entries.
+    pub proxy: bool,
+}
+
+/// Who hears whom among the macvlan devices of one parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MacvlanMode {
+    /// They never hear each other.
+    Private,
+    /// They hear each other by way of an external switch that sends frames back.
+    Vepa,
+    /// They hear each other directly.
+    Bridge,
+    /// The one device takes the parent over.
+    Passthru,
+}

@@ -1,0 +1,96 @@
+//! Changes of a state, one act of the kernel each.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_core::{Mac, Phase};
+
+use super::{Dev, Link, Route, RouteKey, Rule, Site, Sysctl};
+
+/// One change of a [`State`](super::State).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// A setting of a namespace is set.
+    SetSysctl(Site, Sysctl, bool),
+    /// A device goes, and all on it, to make room for another.
+    ClearLink(Dev),
+    /// A device comes into being, still down.
+    AddLink(Dev, Box<Link>),
+    /// A veth pair comes into being, still down: the near end's place, what it is like, and what the far end is like.
+    AddPair(Dev, Box<(Link, Link)>),
+    /// A device's settings change, neither its kind nor whether it is up.
+    SetLink(Dev, Box<Link>),
+    /// A device gets an address, without duplicate detection, in place of the same with another prefix length.
+    PutAddress(Dev, IpNet, Option<u8>),
+    /// A rule is added.
+    AddRule(Rule),
+    /// The station that has an address is set or replaced, for ever.
+    PutNeighbour(Dev, IpAddr, Mac),
+    /// The VTEP that a station is behind is set or replaced, for ever.
+    PutForwarding(Dev, Mac, IpAddr),
+    /// A VTEP gets frames for all and for unknown stations too.
+    AddFlood(Dev, IpAddr),
+    /// A device goes up.
+    RaiseLink(Dev),
+    /// A route is set or replaced.
+    PutRoute(RouteKey, Route),
+    /// A device goes, and all on it; a pair's other end too.
+    RemoveLink(Dev),
+    /// A route goes.
+    RemoveRoute(RouteKey),
+    /// A VTEP gets frames for all no more.
+    RemoveFlood(Dev, IpAddr),
+    /// A forwarding entry goes.
+    RemoveForwarding(Dev, Mac),
+    /// A neighbour entry goes.
+    RemoveNeighbour(Dev, IpAddr),
+    /// A rule goes.
+    RemoveRule(Rule),
+    /// A device loses an address.
+    RemoveAddress(Dev, IpNet),
+}
+
+impl Step {
+    /// Nothing that is built carries traffic before its device is raised.
+    pub(super) const fn phase(&self) -> Phase {
+        match self {
+            Self::SetSysctl(..) | Self::ClearLink(_) | Self::AddLink(..) | Self::AddPair(..) | Self::SetLink(..) => {
+                Phase::Build
+            }
+            Self::PutAddress(..) | Self::AddRule(_) => Phase::Build,
+            Self::PutNeighbour(..) | Self::PutForwarding(..) | Self::AddFlood(..) => Phase::Build,
+            Self::RaiseLink(_) | Self::PutRoute(..) => Phase::Open,
+            Self::RemoveLink(_) | Self::RemoveRoute(_) => Phase::Close,
+            Self::RemoveFlood(..) | Self::RemoveForwarding(..) | Self::RemoveNeighbour(..) => Phase::Dismantle,
+            Self::RemoveRule(_) | Self::RemoveAddress(..) => Phase::Dismantle,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetSysctl(site, sysctl, value) => write!(f, "set {sysctl} to {} at {site}", u8::from(*value)),
+            Self::ClearLink(dev) => write!(f, "clear link {dev}"),
+            Self::AddLink(dev, link) => write!(f, "add link {dev}: {link}"),
+            Self::AddPair(dev, pair) => write!(f, "add link {dev}: {}; there: {}", pair.0, pair.1),
+            Self::SetLink(dev, link) => write!(f, "set link {dev}: {link}"),
+            Self::PutAddress(dev, address, _) => write!(f, "put address {address} on {dev}"),
+            Self::AddRule(rule) => write!(f, "add {rule}"),
+            Self::PutNeighbour(dev, address, mac) => write!(f, "put neighbour {address} at {mac} on {dev}"),
+            Self::PutForwarding(dev, mac, vtep) => write!(f, "put {mac} behind {vtep} on {dev}"),
+            Self::AddFlood(dev, vtep) => write!(f, "flood to {vtep} on {dev}"),
+            Self::RaiseLink(dev) => write!(f, "raise link {dev}"),
+            Self::PutRoute(key, route) => write!(f, "put {key} {route}"),
+            Self::RemoveLink(dev) => write!(f, "remove link {dev}"),
+            Self::RemoveRoute(key) => write!(f, "remove {key}"),
+            Self::RemoveFlood(dev, vtep) => write!(f, "no longer flood to {vtep} on {dev}"),
+            Self::RemoveForwarding(dev, mac) => write!(f, "remove {mac} from {dev}"),
+            Self::RemoveNeighbour(dev, address) => write!(f, "remove neighbour {address} from {dev}"),
+            Self::RemoveRule(rule) => write!(f, "remove {rule}"),
+            Self::RemoveAddress(dev, address) => write!(f, "remove address {address} from {dev}"),
+        }
+    }
+}
