@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod errno;
+pub mod link;
 mod namespace;
 pub mod netlink;
 

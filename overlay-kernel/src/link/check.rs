@@ -1,0 +1,126 @@
+//! What a native state must be for the kernel to hold exactly it.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+
+use ipnet::IpNet;
+use overlay_core::{IpFamily, Mtu, Refusal};
+
+use super::{Dev, Kind, Link, Route, RouteKey, State};
+
+/// Refuses what no kernel could hold as it stands, by name.
+pub(super) fn state(state: &State) -> Result<(), Refusal> {
+    state.links.iter().try_for_each(|(dev, link)| self::link(state, dev, link))?;
+    tunnels(state)?;
+    addresses(state)?;
+    entries(state)?;
+    state.routes.iter().try_for_each(|(key, route)| self::route(state, key, route))?;
+    match state.sysctls.iter().find(|((_, sysctl), value)| **value == sysctl.default_value()) {
+        Some(((_, sysctl), _)) => Err(refuse(&sysctl, &"its default value", &"a state names what differs from it")),
+        None => Ok(()),
+    }
+}
+
+fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
+    let object = format!("link {dev}");
+    if !link.up || !link.marked {
+        return Err(refuse(&object, &"down or half-marked", &"what is wanted is up and whole"));
+    }
+    if !link.mac.is_station() {
+        return Err(refuse(&object, &link.mac, &"a device's Ethernet address is one station's"));
+    }
+    if let Some(port) = &link.port {
+        let bridge = state.links.get(&Dev { site: dev.site.clone(), name: port.bridge });
+        if !bridge.is_some_and(|bridge| matches!(bridge.kind, Kind::Bridge { .. })) {
+            return Err(refuse(&object, &format!("port of {}", port.bridge), &"no such bridge is wanted beside it"));
+        }
+    }
+    match &link.kind {
+        Kind::Stray(kind) => Err(refuse(&object, &kind, &"strays are only observed")),
+        Kind::Bridge { .. } if link.port.is_some() => {
+            Err(refuse(&object, &"port of a bridge", &"it is a bridge itself"))
+        }
+        Kind::Veth { peer } => match state.links.get(peer).map(|link| &link.kind) {
+            Some(Kind::Veth { peer: back }) if back == dev && peer != dev => Ok(()),
+            _ => Err(refuse(&object, &format!("veth to {peer}"), &"the other end must be wanted too, and point back")),
+        },
+        Kind::Vxlan(vxlan) if vxlan.local.is_unspecified() || vxlan.local.is_multicast() => {
+            Err(refuse(&object, &format!("local address {}", vxlan.local), &"a VTEP is one host's address"))
+        }
+        Kind::Bridge { .. } | Kind::Dummy | Kind::Vxlan(_) | Kind::Macvlan { .. } => Ok(()),
+    }
+}
+
+/// Two VXLAN devices of one underlay namespace need two VNIs.
+fn tunnels(state: &State) -> Result<(), Refusal> {
+    let mut taken = BTreeMap::new();
+    for (dev, link) in &state.links {
+        let Kind::Vxlan(vxlan) = &link.kind else { continue };
+        if let Some(other) = taken.insert((&vxlan.underlay, vxlan.vni), dev) {
+            return Err(refuse(&format!("link {dev}"), &format!("VNI {}", vxlan.vni), &format!("{other} has it")));
+        }
+    }
+    Ok(())
+}
+
+fn addresses(state: &State) -> Result<(), Refusal> {
+    for ((dev, address), len) in &state.addresses {
+        let object = format!("address {address}/{len}");
+        let Some(link) = state.links.get(dev) else {
+            return Err(refuse(&object, &dev, &NO_DEVICE));
+        };
+        if IpNet::new(*address, *len).is_err() {
+            return Err(refuse(&object, &format!("prefix length {len}"), &"it is longer than the address"));
+        }
+        if address.is_ipv6() && link.mtu < Mtu::IPV6_MIN {
+            return Err(refuse(&format!("link {dev}"), &format!("mtu {}", link.mtu), &"IPv6 needs 1280 at least"));
+        }
+    }
+    Ok(())
+}
+
+fn entries(state: &State) -> Result<(), Refusal> {
+    if let Some((dev, address)) = state.neighbours.keys().find(|(dev, _)| !state.links.contains_key(dev)) {
+        return Err(refuse(&format!("neighbour {address}"), &dev, &NO_DEVICE));
+    }
+    if let Some((dev, mac)) = state.forwarding.keys().find(|(_, mac)| !mac.is_station()) {
+        return Err(refuse(&format!("forwarding on {dev}"), &mac, &"groups and zero belong in flood"));
+    }
+    let forwarding = state.forwarding.iter().map(|((dev, _), vtep)| (dev, vtep));
+    for (dev, vtep) in forwarding.chain(state.flood.iter().map(|(dev, vtep)| (dev, vtep))) {
+        match state.links.get(dev).map(|link| &link.kind) {
+            Some(Kind::Vxlan(vxlan)) if IpFamily::of(vxlan.local) == IpFamily::of(*vtep) => {}
+            Some(Kind::Vxlan(_)) => {
+                return Err(refuse(
+                    &format!("VTEP {vtep}"),
+                    &dev,
+                    &"it is not of the family of the device's own address",
+                ));
+            }
+            _ => return Err(refuse(&format!("VTEP {vtep}"), &dev, &"no such VXLAN device is wanted")),
+        }
+    }
+    Ok(())
+}
+
+fn route(state: &State, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
+    let (wanted, reason) = match route {
+        _ if key.destination.trunc() != key.destination => ("host bits", "a destination has none"),
+        _ if matches!(key.destination, IpNet::V6(_)) && key.metric == 0 => {
+            ("metric 0", "the kernel would make it 1024; say which")
+        }
+        _ if key.table == 0 => ("table 0", "the kernel takes it for main; say 254"),
+        Route::Via { gateway: None, onlink: true, .. } => ("onlink", "there is no router that could be on the link"),
+        Route::Via { .. } if route.device(&key.site).is_some_and(|dev| !state.links.contains_key(&dev)) => {
+            ("its device", NO_DEVICE)
+        }
+        _ => return Ok(()),
+    };
+    Err(refuse(&key, &wanted, &reason))
+}
+
+const NO_DEVICE: &str = "no such device is wanted";
+
+fn refuse(object: &dyn Display, wanted: &dyn Display, reason: &dyn Display) -> Refusal {
+    Refusal::new(object.to_string(), wanted.to_string(), reason.to_string())
+}

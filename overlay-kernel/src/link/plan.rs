@@ -1,0 +1,164 @@
+//! The steps from one native state to another.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use overlay_core::{Change, Vni, in_phases, keyed_diff};
+
+use super::state::net;
+use super::{Dev, Kind, Link, Site, State, Step};
+
+/// Settings first, then devices, then what is on them; what goes, the other way round.
+pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
+    let mut steps = Vec::new();
+    sysctls(from, to, &mut steps);
+    let now = links(from, to, &mut steps);
+    routes(&now, to, &mut steps);
+    entries(&now, to, &mut steps);
+    rules(&now, to, &mut steps);
+    addresses(&now, to, &mut steps);
+    in_phases::<State>(steps)
+}
+
+fn sysctls(from: &State, to: &State, steps: &mut Vec<Step>) {
+    steps.extend(keyed_diff(&from.sysctls, &to.sysctls).map(|change| {
+        let ((site, sysctl), value) = match change {
+            Change::Add(key, value) | Change::Replace(key, _, value) => (key, *value),
+            Change::Remove(key, _) => (key, key.1.default_value()),
+        };
+        Step::SetSysctl(site.clone(), *sysctl, value)
+    }));
+}
+
+/// Plans the devices, and gives the state without those that go, so that what was on them is planned anew.
+fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, State> {
+    let unfit = from.links.iter().filter(|(dev, link)| to.links.get(dev).is_none_or(|new| new.kind != link.kind));
+    let gone = from.closure(unfit.map(|(dev, _)| dev.clone()).collect());
+    let mut now = Cow::Borrowed(from);
+    if !gone.is_empty() {
+        now.to_mut().forget(&gone);
+    }
+    removals(from, to, &gone, steps);
+
+    let (mut added, mut set, mut raised) = (Vec::new(), Vec::new(), Vec::new());
+    for change in keyed_diff(&now.links, &to.links) {
+        let (dev, up, new) = match change {
+            Change::Add(dev, new) => {
+                added.push((dev, new));
+                (dev, false, new)
+            }
+            Change::Replace(dev, old, new) => {
+                if *old != (Link { up: old.up, ..new.clone() }) {
+                    set.push(Step::SetLink(dev.clone(), Box::new(new.clone())));
+                }
+                (dev, old.up, new)
+            }
+            Change::Remove(..) => continue, // such a device is in `gone`
+        };
+        if new.up && !up {
+            raised.push(Step::RaiseLink(dev.clone()));
+        }
+    }
+    added.sort_by_key(|(_, link)| build_order(&link.kind));
+    steps.extend(added.into_iter().filter_map(|(dev, link)| addition(to, dev, link)));
+    steps.extend(set);
+    steps.extend(raised);
+    now
+}
+
+/// A device that goes makes room first if another takes its name, its peer's, or its VNI.
+fn removals(from: &State, to: &State, gone: &BTreeSet<Dev>, steps: &mut Vec<Step>) {
+    let fresh = to.links.iter().filter(|(dev, _)| gone.contains(dev) || !from.links.contains_key(dev));
+    let tunnels: BTreeSet<_> = fresh.filter_map(|(_, link)| tunnel(&link.kind)).collect();
+    let mut leaving: Vec<_> = gone.iter().filter_map(|dev| Some((dev, from.links.get(dev)?))).collect();
+    leaving.sort_by_key(|(_, link)| Reverse(build_order(&link.kind)));
+    for (dev, link) in leaving {
+        let peer = match &link.kind {
+            Kind::Veth { peer } if peer < dev && from.links.contains_key(peer) => continue, // goes with the near end
+            Kind::Veth { peer } => Some(peer),
+            _ => None,
+        };
+        let in_the_way = to.links.contains_key(dev)
+            || peer.is_some_and(|peer| to.links.contains_key(peer))
+            || tunnel(&link.kind).is_some_and(|tunnel| tunnels.contains(&tunnel));
+        steps.push(if in_the_way { Step::ClearLink(dev.clone()) } else { Step::RemoveLink(dev.clone()) });
+    }
+}
+
+/// What two VXLAN devices cannot share.
+const fn tunnel(kind: &Kind) -> Option<(&Site, Vni)> {
+    match kind {
+        Kind::Vxlan(vxlan) => Some((&vxlan.underlay, vxlan.vni)),
+        _ => None,
+    }
+}
+
+fn addition(to: &State, dev: &Dev, link: &Link) -> Option<Step> {
+    let Kind::Veth { peer } = &link.kind else {
+        return Some(Step::AddLink(dev.clone(), Box::new(link.clone())));
+    };
+    let far = to.links.get(peer).filter(|_| dev < peer)?; // the far end comes with the near one
+    Some(Step::AddPair(dev.clone(), Box::new((link.clone(), far.clone()))))
+}
+
+/// Bridges before their ports, parents before what stands on them.
+const fn build_order(kind: &Kind) -> u8 {
+    match kind {
+        Kind::Bridge { .. } => 0,
+        Kind::Dummy => 1,
+        Kind::Veth { .. } => 2,
+        Kind::Vxlan(_) => 3,
+        Kind::Macvlan { .. } | Kind::Stray(_) => 4,
+    }
+}
+
+/// A route by way of a router comes after the one that reaches the router, and goes before it.
+fn routes(now: &State, to: &State, steps: &mut Vec<Step>) {
+    let (mut put, mut removed) = (Vec::new(), Vec::new());
+    for change in keyed_diff(&now.routes, &to.routes) {
+        match change {
+            Change::Add(key, route) | Change::Replace(key, _, route) => put.push((key, route)),
+            Change::Remove(key, route) => removed.push((key, route)),
+        }
+    }
+    put.sort_by_key(|(_, route)| route.has_gateway());
+    removed.sort_by_key(|(_, route)| !route.has_gateway());
+    steps.extend(put.into_iter().map(|(key, route)| Step::PutRoute(key.clone(), route.clone())));
+    steps.extend(removed.into_iter().map(|(key, _)| Step::RemoveRoute(key.clone())));
+}
+
+/// A neighbour is known before the forwarding entry that leads to it, and forgotten after.
+fn entries(now: &State, to: &State, steps: &mut Vec<Step>) {
+    let mut forgotten = Vec::new();
+    for change in keyed_diff(&now.neighbours, &to.neighbours) {
+        match change {
+            Change::Add((dev, address), mac) | Change::Replace((dev, address), _, mac) => {
+                steps.push(Step::PutNeighbour(dev.clone(), *address, *mac));
+            }
+            Change::Remove((dev, address), _) => forgotten.push(Step::RemoveNeighbour(dev.clone(), *address)),
+        }
+    }
+    steps.extend(keyed_diff(&now.forwarding, &to.forwarding).map(|change| match change {
+        Change::Add((dev, mac), vtep) | Change::Replace((dev, mac), _, vtep) => {
+            Step::PutForwarding(dev.clone(), *mac, *vtep)
+        }
+        Change::Remove((dev, mac), _) => Step::RemoveForwarding(dev.clone(), *mac),
+    }));
+    steps.extend(to.flood.difference(&now.flood).map(|(dev, vtep)| Step::AddFlood(dev.clone(), *vtep)));
+    steps.extend(now.flood.difference(&to.flood).map(|(dev, vtep)| Step::RemoveFlood(dev.clone(), *vtep)));
+    steps.extend(forgotten);
+}
+
+fn rules(now: &State, to: &State, steps: &mut Vec<Step>) {
+    steps.extend(to.rules.difference(&now.rules).map(|rule| Step::AddRule(rule.clone())));
+    steps.extend(now.rules.difference(&to.rules).map(|rule| Step::RemoveRule(rule.clone())));
+}
+
+fn addresses(now: &State, to: &State, steps: &mut Vec<Step>) {
+    steps.extend(keyed_diff(&now.addresses, &to.addresses).map(|change| match change {
+        Change::Add((dev, address), len) => Step::PutAddress(dev.clone(), net(*address, *len), None),
+        Change::Replace((dev, address), old, len) => Step::PutAddress(dev.clone(), net(*address, *len), Some(*old)),
+        Change::Remove((dev, address), len) => Step::RemoveAddress(dev.clone(), net(*address, *len)),
+    }));
+}

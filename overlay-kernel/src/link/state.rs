@@ -1,0 +1,152 @@
+//! The native state: everything of ours that rtnetlink shows, of one place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_core::{Mac, Phase, Refusal};
+use serde::{Deserialize, Serialize};
+
+use super::{Dev, Kind, Link, Route, RouteKey, Rule, Site, Step, Sysctl, check, plan};
+
+/// Links, addresses, routes, rules, neighbours, forwarding entries and settings of one place, as the kernel has them.
+///
+/// The place's own namespace is [`Site::Home`]; objects with two ends have the other in a [`Site::Far`].
+///
+/// ```
+/// use overlay_core::{Mac, Memory, Mtu, reconcile};
+/// use overlay_kernel::link::{Dev, Kind, Link, State};
+///
+/// let bridge = Dev::home("br0".parse()?);
+/// let link = Link::new(Kind::Bridge { multicast_snooping: false }, Mtu::new(1450)?, Mac::new([2, 0, 0, 0, 0, 1]));
+/// let mut wanted = State::default();
+/// wanted.links.insert(bridge.clone(), link);
+/// wanted.addresses.insert((bridge, [10, 0, 9, 1].into()), 24);
+///
+/// let done = reconcile(&mut Memory::<State>::default(), &wanted)?;
+/// assert_eq!(
+///     done.to_string(),
+///     "build      add link br0: bridge 02:00:00:00:00:01 mtu 1450\n\
+///      build      put address 10.0.9.1/24 on br0\n\
+///      open       raise link br0\n"
+/// );
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Devices.
+    pub links: BTreeMap<Dev, Link>,
+    /// Addresses of devices, with their prefix lengths.
+    pub addresses: BTreeMap<(Dev, IpAddr), u8>,
+    /// Routes.
+    pub routes: BTreeMap<RouteKey, Route>,
+    /// Rules.
+    pub rules: BTreeSet<Rule>,
+    /// Permanent neighbour entries: which station has an address.
+    pub neighbours: BTreeMap<(Dev, IpAddr), Mac>,
+    /// Permanent forwarding entries of VXLAN devices: behind which VTEP a station is.
+    pub forwarding: BTreeMap<(Dev, Mac), IpAddr>,
+    /// VTEPs to which VXLAN devices send frames for all and for unknown stations.
+    pub flood: BTreeSet<(Dev, IpAddr)>,
+    /// Settings of namespaces that are ours, where they differ from the kernel's default.
+    pub sysctls: BTreeMap<(Site, Sysctl), bool>,
+}
+
+impl State {
+    /// The devices that go when those of `gone` do: other ends of pairs, and what stands on them.
+    pub(super) fn closure(&self, mut gone: BTreeSet<Dev>) -> BTreeSet<Dev> {
+        loop {
+            let before = gone.len();
+            for (dev, link) in &self.links {
+                let Some(base) = link.kind.leans_on() else { continue };
+                if gone.contains(&base) {
+                    gone.insert(dev.clone());
+                } else if gone.contains(dev) && matches!(link.kind, Kind::Veth { .. }) {
+                    gone.insert(base);
+                }
+            }
+            if gone.len() == before {
+                return gone;
+            }
+        }
+    }
+
+    /// Takes devices out, and with them all that the kernel takes with them.
+    pub(super) fn forget(&mut self, gone: &BTreeSet<Dev>) {
+        self.links.retain(|dev, _| !gone.contains(dev));
+        self.addresses.retain(|(dev, _), _| !gone.contains(dev));
+        self.neighbours.retain(|(dev, _), _| !gone.contains(dev));
+        self.forwarding.retain(|(dev, _), _| !gone.contains(dev));
+        self.flood.retain(|(dev, _)| !gone.contains(dev));
+        self.routes.retain(|key, route| route.device(&key.site).is_none_or(|dev| !gone.contains(&dev)));
+        for (dev, link) in &mut self.links {
+            link.port = link.port.filter(|port| !gone.contains(&Dev { site: dev.site.clone(), name: port.bridge }));
+        }
+    }
+
+    fn add(&mut self, dev: &Dev, link: &Link) {
+        self.links.insert(dev.clone(), Link { up: false, ..link.clone() });
+    }
+}
+
+impl overlay_core::State for State {
+    type Step = Step;
+
+    /// O(n) for n objects while no device goes, O(n log d) for d that do.
+    fn plan(&self, desired: &Self) -> Vec<Step> {
+        plan::steps(self, desired)
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::SetSysctl(site, sysctl, value) if *value == sysctl.default_value() => {
+                self.sysctls.remove(&(site.clone(), *sysctl));
+            }
+            Step::SetSysctl(site, sysctl, value) => drop(self.sysctls.insert((site.clone(), *sysctl), *value)),
+            Step::ClearLink(dev) | Step::RemoveLink(dev) => {
+                let gone = self.closure(BTreeSet::from([dev.clone()]));
+                self.forget(&gone);
+            }
+            Step::AddLink(dev, link) => self.add(dev, link),
+            Step::AddPair(dev, pair) => {
+                self.add(dev, &pair.0);
+                if let Kind::Veth { peer } = &pair.0.kind {
+                    self.add(peer, &pair.1);
+                }
+            }
+            Step::SetLink(dev, link) => {
+                if let Some(old) = self.links.get_mut(dev) {
+                    *old = Link { up: old.up, ..(**link).clone() };
+                }
+            }
+            Step::RaiseLink(dev) => self.links.get_mut(dev).into_iter().for_each(|link| link.up = true),
+            Step::PutAddress(dev, net, _) => {
+                self.addresses.insert((dev.clone(), net.addr()), net.prefix_len());
+            }
+            Step::RemoveAddress(dev, net) => drop(self.addresses.remove(&(dev.clone(), net.addr()))),
+            Step::PutRoute(key, route) => drop(self.routes.insert(key.clone(), route.clone())),
+            Step::RemoveRoute(key) => drop(self.routes.remove(key)),
+            Step::AddRule(rule) => drop(self.rules.insert(rule.clone())),
+            Step::RemoveRule(rule) => drop(self.rules.remove(rule)),
+            Step::PutNeighbour(dev, ip, mac) => drop(self.neighbours.insert((dev.clone(), *ip), *mac)),
+            Step::RemoveNeighbour(dev, ip) => drop(self.neighbours.remove(&(dev.clone(), *ip))),
+            Step::PutForwarding(dev, mac, vtep) => drop(self.forwarding.insert((dev.clone(), *mac), *vtep)),
+            Step::RemoveForwarding(dev, mac) => drop(self.forwarding.remove(&(dev.clone(), *mac))),
+            Step::AddFlood(dev, vtep) => drop(self.flood.insert((dev.clone(), *vtep))),
+            Step::RemoveFlood(dev, vtep) => drop(self.flood.remove(&(dev.clone(), *vtep))),
+        }
+    }
+
+    fn phase(step: &Step) -> Phase {
+        step.phase()
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        check::state(self)
+    }
+}
+
+/// An address with its prefix length; the host bits stay.
+pub(super) fn net(address: IpAddr, prefix_len: u8) -> IpNet {
+    IpNet::new(address, prefix_len).unwrap_or_else(|_| address.into())
+}

@@ -1,0 +1,219 @@
+//! Proptest strategies for native links (feature `testing`).
+
+#![expect(clippy::expect_used, reason = "the texts and numbers are fixed")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU8;
+
+use ipnet::IpNet;
+use overlay_core::{DontFragment, IfName, IpFamily, Mac, Mtu, NsKey, Port, PortRange, Ttl, Vni};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+
+use super::state::net;
+use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Site, State, Sysctl, Vxlan};
+
+/// States that pass their check and that a kernel can hold, small and alike enough that two of them differ in every way
+/// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least.
+pub fn state(far: Vec<NsKey>) -> impl Strategy<Value = State> {
+    let bridges = [option::of(any::<bool>()), option::of(any::<bool>())];
+    let dummies = [option::of(mtu()), option::of(mtu())];
+    let pairs = vec(option::of((0_usize..8, mtu(), bridge_port())), 3);
+    let tunnels = [option::of((1_u32..4, tunnel(), bridge_port())), option::of((1_u32..4, tunnel(), bridge_port()))];
+    let macvlan = option::of(macvlan_mode());
+    (bridges, dummies, pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
+        move |(bridges, dummies, pairs, tunnels, macvlan, items)| {
+            let mut state = State::default();
+            for (number, snooping) in (0..).zip(bridges).filter_map(|(n, b)| Some((n, b?))) {
+                add(&mut state, home("br", number), Kind::Bridge { multicast_snooping: snooping }, Mtu::ETHERNET);
+            }
+            for (number, mtu) in (0..).zip(dummies).filter_map(|(n, mtu)| Some((n, mtu?))) {
+                add(&mut state, home("du", number), Kind::Dummy, mtu);
+            }
+            for (number, (place, mtu, port)) in (0..).zip(pairs).filter_map(|(n, pair)| Some((n, pair?))) {
+                add_pair(&mut state, number, &far[place % far.len()], mtu);
+                plug(&mut state, &home("ve", number), place, port);
+            }
+            for (number, (vni, vxlan, port)) in (0..).zip(tunnels).filter_map(|(n, tunnel)| Some((n, tunnel?))) {
+                add_tunnel(&mut state, number, vni, vxlan);
+                plug(&mut state, &home("vx", number), vni as usize, port);
+            }
+            let parent = home("du", 0);
+            if let Some(mode) = macvlan.filter(|_| state.links.contains_key(&parent)) {
+                let mtu = state.links[&parent].mtu;
+                add(&mut state, Dev::far(far[0].clone(), name("ma", 0)), Kind::Macvlan { parent, mode }, mtu);
+            }
+            items.into_iter().for_each(|item| dress(&mut state, item));
+            state
+        },
+    )
+}
+
+/// A draw for one thing on a device: which device, what, which number, a variant.
+type Item = (usize, u8, u8, bool);
+
+fn item() -> impl Strategy<Value = Item> {
+    (0_usize..64, 0_u8..7, 2_u8..8, any::<bool>())
+}
+
+fn dress(state: &mut State, (at, what, number, variant): Item) {
+    let dev = match state.links.len() {
+        0 => None,
+        len => state.links.keys().nth(at % len).cloned(),
+    };
+    match (what, dev) {
+        (0, _) => drop(state.sysctls.insert((Site::Home, Sysctl::Ipv6Forwarding), true)),
+        (1, _) => drop(state.rules.insert(rule(number, variant))),
+        (_, None) => {}
+        (2, Some(dev)) => drop(state.addresses.insert((dev, inner(variant, number)), if variant { 64 } else { 24 })),
+        (3, Some(dev)) => {
+            let (key, route) = route(dev, number, variant);
+            state.routes.insert(key, route);
+        }
+        (4, Some(dev)) => {
+            let link = state.links.get_mut(&dev).expect("it was drawn from them");
+            (link.ipv4_forwarding, link.accept_ra) = (variant, number.is_multiple_of(2));
+        }
+        (_, Some(dev)) => entry(state, dev, number, variant),
+    }
+}
+
+/// Neighbour, forwarding entry or flood target on a VXLAN device.
+fn entry(state: &mut State, dev: Dev, number: u8, variant: bool) {
+    let Some(Kind::Vxlan(vxlan)) = state.links.get(&dev).map(|link| &link.kind) else { return };
+    let vtep = outer(IpFamily::of(vxlan.local), number);
+    match number % 3 {
+        0 => drop(state.flood.insert((dev, vtep))),
+        1 => drop(state.neighbours.insert((dev, inner(variant, number)), mac(0x20, number))),
+        _ => drop(state.forwarding.insert((dev, mac(0x20, number % 4)), vtep)),
+    }
+}
+
+fn rule(number: u8, variant: bool) -> Rule {
+    let family = if variant { IpFamily::V6 } else { IpFamily::V4 };
+    let host = inner(variant, number);
+    Rule {
+        site: Site::Home,
+        family,
+        priority: 1000 + u32::from(number),
+        from: number.is_multiple_of(2).then(|| host.into()),
+        to: number.is_multiple_of(3).then(|| host.into()),
+        mark: number.is_multiple_of(4).then_some((0x10, 0xff)),
+        incoming: number.is_multiple_of(5).then(|| name("br", 0)),
+        table: 100,
+    }
+}
+
+fn route(dev: Dev, number: u8, v6: bool) -> (RouteKey, Route) {
+    let destination: IpNet = match v6 {
+        true => net(Ipv6Addr::new(0x2001, 0xdb8, 0xd, number.into(), 0, 0, 0, 0).into(), 64),
+        false => net([198, 51, 100, number * 16].into(), 28),
+    };
+    let gateway = number.is_multiple_of(2).then(|| if v6 { link_local(number) } else { inner(false, 200 + number) });
+    let table = if number.is_multiple_of(3) { 100 } else { MAIN_TABLE };
+    let key = RouteKey { site: dev.site, table, destination, metric: u32::from(number) };
+    let route = match number {
+        7 => Route::Unreachable,
+        5 => Route::Blackhole,
+        _ => Route::Via { device: dev.name, gateway, source: None, onlink: gateway.is_some() },
+    };
+    (key, route)
+}
+
+fn add(state: &mut State, dev: Dev, kind: Kind, mtu: Mtu) {
+    let number = dev.name.as_str().bytes().fold(0_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
+    let tag = if dev.site == Site::Home { 0x10 } else { 0x11 };
+    state.links.insert(dev, Link::new(kind, mtu, mac(tag, number)));
+}
+
+fn add_pair(state: &mut State, number: u8, far: &NsKey, mtu: Mtu) {
+    let (near, far) = (home("ve", number), Dev::far(far.clone(), name("eth", number)));
+    add(state, near.clone(), Kind::Veth { peer: far.clone() }, mtu);
+    add(state, far, Kind::Veth { peer: near }, mtu);
+}
+
+fn add_tunnel(state: &mut State, number: u8, vni: u32, vxlan: Vxlan) {
+    let vni = Vni::new(vni).expect("it is small");
+    let taken = state.links.values().any(|link| matches!(&link.kind, Kind::Vxlan(other) if other.vni == vni));
+    let device = vxlan.device.filter(|device| state.links.contains_key(&Dev::home(*device)));
+    if !taken {
+        add(state, home("vx", number), Kind::Vxlan(Vxlan { vni, device, ..vxlan }), Mtu::new(1400).expect("in range"));
+    }
+}
+
+/// Makes a device a port of a bridge, if there is one of that number.
+fn plug(state: &mut State, dev: &Dev, number: usize, port: BridgePort) {
+    let bridge = name("br", (number % 3) as u8);
+    if state.links.contains_key(&Dev::home(bridge))
+        && let Some(link) = state.links.get_mut(dev)
+    {
+        link.port = Some(BridgePort { bridge, ..port });
+    }
+}
+
+fn mtu() -> impl Strategy<Value = Mtu> {
+    prop_oneof![Just(Mtu::ETHERNET), Just(Mtu::IPV6_MIN)]
+}
+
+fn bridge_port() -> impl Strategy<Value = BridgePort> {
+    any::<[bool; 4]>().prop_map(|[learning, flood, isolated, neigh_suppress]| BridgePort {
+        learning,
+        flood,
+        isolated,
+        neigh_suppress,
+        ..BridgePort::new(name("br", 0))
+    })
+}
+
+fn macvlan_mode() -> impl Strategy<Value = MacvlanMode> {
+    prop_oneof![Just(MacvlanMode::Bridge), Just(MacvlanMode::Private), Just(MacvlanMode::Vepa)]
+}
+
+fn tunnel() -> impl Strategy<Value = Vxlan> {
+    let ttl = prop_oneof![Just(Ttl::Auto), Just(Ttl::Inherit), Just(Ttl::Hops(NonZeroU8::MAX))];
+    let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
+    let device = option::of(Just(name("du", 1)));
+    (any::<[bool; 4]>(), ttl, dont_fragment, device).prop_map(
+        |([v6, udp_checksum, learning, proxy], ttl, dont_fragment, device)| Vxlan {
+            vni: Vni::MIN,
+            underlay: Site::Home,
+            local: outer(if v6 { IpFamily::V6 } else { IpFamily::V4 }, 1),
+            device,
+            port: Port::VXLAN,
+            source_ports: PortRange::DYNAMIC,
+            ttl,
+            dont_fragment: if v6 { DontFragment::Unset } else { dont_fragment },
+            udp_checksum,
+            learning,
+            proxy,
+        },
+    )
+}
+
+fn home(prefix: &str, number: u8) -> Dev {
+    Dev::home(name(prefix, number))
+}
+
+fn name(prefix: &str, number: u8) -> IfName {
+    IfName::new(&format!("{prefix}{number}")).expect("a short name")
+}
+
+const fn mac(tag: u8, number: u8) -> Mac {
+    Mac::new([0x02, 0x42, 0, 0, tag, number])
+}
+
+fn outer(family: IpFamily, node: u8) -> IpAddr {
+    match family {
+        IpFamily::V4 => [192, 0, 2, node].into(),
+        IpFamily::V6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, node.into()).into(),
+    }
+}
+
+fn inner(v6: bool, host: u8) -> IpAddr {
+    if v6 { Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, host.into()).into() } else { Ipv4Addr::new(10, 0, 9, host).into() }
+}
+
+fn link_local(host: u8) -> IpAddr {
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, host.into()).into()
+}
