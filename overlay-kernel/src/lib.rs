@@ -5,6 +5,13 @@
 mod errno;
 mod namespace;
 pub mod netlink;
+mod probe;
+mod sockets;
+mod sysctl;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};
+pub use probe::{Feature, Finding, Found, Report, probe};
+pub use sysctl::Sysctl;
