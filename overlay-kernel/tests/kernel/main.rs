@@ -8,5 +8,6 @@ mod notices;
 mod ordinary;
 mod probe;
 mod route;
+mod scratch;
 mod sockets;
 mod sysctl;

@@ -1,13 +1,15 @@
-use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::thread::park_timeout;
+use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{ErrorKind, Name};
-use overlay_kernel::{Namespace, NamespaceDir, enter_private};
+use overlay_kernel::netlink::Requests;
+use overlay_kernel::{Namespace, enter_private};
 
 use crate::route;
+use crate::scratch::Scratch;
 
 #[test]
 fn a_job_runs_in_the_namespace_and_its_caller_stays_where_it_was() {
@@ -129,12 +131,12 @@ fn nothing_of_a_namespace_stays_when_its_last_holder_goes() {
         let (near, far) = (Namespace::create().unwrap(), Namespace::create().unwrap());
         let mut socket = route::socket(&near);
         let file = far.as_fd().try_clone_to_owned().unwrap();
-        let pair = overlay_kernel::netlink::Requests::one(route::NEW_LINK, route::NEW, |body| {
-            route::link(body, 0, true).text(3, "near").nest(18, |info| {
+        let pair = Requests::one(route::NEW_LINK, route::NEW, |body| {
+            route::link(body, 0, false).text(3, "near").nest(18, |info| {
                 info.text(1, "veth").nest(2, |data| {
                     data.nest(1, |peer| {
-                        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-                        route::link(peer, 0, true).text(3, "far").u32(28, fd.cast_unsigned()); // IFLA_NET_NS_FD
+                        let fd = file.as_raw_fd();
+                        route::link(peer, 0, false).text(3, "far").u32(28, fd.cast_unsigned()); // IFLA_NET_NS_FD
                     });
                 });
             });
@@ -143,45 +145,11 @@ fn nothing_of_a_namespace_stays_when_its_last_holder_goes() {
         assert!(route::index(&mut route::socket(&far), "far").is_ok());
         drop((file, far));
         let gone = (0..200).any(|_| {
-            std::thread::yield_now();
-            let _ = Ipv4Addr::LOCALHOST;
-            route::index(&mut socket, "near").is_err() || {
-                std::thread::park_timeout(std::time::Duration::from_millis(20)); // the kernel takes it down later
-                false
-            }
+            park_timeout(Duration::from_millis(20)); // the kernel takes it down in its own time
+            route::index(&mut socket, "near").is_err()
         });
         assert!(gone, "the other end of the pair goes with the namespace");
     });
-}
-
-/// A directory of names of this test's own, emptied at the end.
-struct Scratch {
-    dir: NamespaceDir,
-    path: PathBuf,
-}
-
-impl Scratch {
-    fn new(test: &str) -> Self {
-        let path = PathBuf::from(format!("/run/overlay-kernel-test-{}-{test}", std::process::id()));
-        Self { dir: NamespaceDir::new(&path), path }
-    }
-}
-
-impl std::ops::Deref for Scratch {
-    type Target = NamespaceDir;
-
-    fn deref(&self) -> &NamespaceDir {
-        &self.dir
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        for name in self.dir.names().unwrap() {
-            self.dir.remove(&name).unwrap();
-        }
-        let _ = std::fs::remove_dir_all(&self.path);
-    }
 }
 
 fn name(text: &str) -> Name {

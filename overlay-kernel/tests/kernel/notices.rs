@@ -65,7 +65,7 @@ fn a_witness_can_be_deaf_to_its_own_and_hears_others() {
         theirs.request(&Neighbour::numbered(index, 1, false).one(route::DEL_NEIGHBOUR, Flags::NONE)).unwrap();
         let mut from = Vec::new();
         assert_eq!(witness.drain(|notice| from.push(notice.port)).unwrap(), Drained::Changed);
-        assert_eq!(from.last(), Some(&theirs.port()));
+        assert!(from.contains(&theirs.port()) && !from.contains(&ours.port()), "{from:?}");
     });
 }
 
@@ -175,7 +175,8 @@ fn enslave(index: u32, master: u32) -> Requests {
 }
 
 fn port_flags(index: u32) -> Requests {
-    Requests::one(route::NEW_LINK, Flags::NONE, |body| {
+    Requests::one(19, Flags::NONE, |body| {
+        // RTM_SETLINK
         body.raw(&[7, 0, 0, 0]).raw(&index.to_ne_bytes()).raw(&[0; 8]);
         body.nest(12, |port| {
             port.u8(8, 0).u8(32, 1).u8(33, 1); // IFLA_PROTINFO: learning off, neighbour suppression, isolated

@@ -6,7 +6,9 @@ use std::process::{Command, Output};
 use overlay_core::testing::{Kernel, kernel_test};
 
 /// Set where a test runs as a child of another.
-pub const CHILD: &str = "OVERLAY_KERNEL_TEST_CHILD";
+const CHILD: &str = "OVERLAY_KERNEL_TEST_CHILD";
+/// Set where a test runs without any privilege.
+pub(crate) const NOBODY_HERE: &str = "OVERLAY_KERNEL_TEST_NOBODY";
 const NOBODY: u32 = 65_534;
 
 #[test]
@@ -30,13 +32,13 @@ fn an_ordinary_user_passes_the_same_tests_in_a_private_world() {
 }
 
 /// Runs one test of this program as a user without any privilege.
-pub fn as_nobody(test: &str) {
+pub(crate) fn as_nobody(test: &str) {
     if std::env::var_os(CHILD).is_some() || !is_root_outside() {
         return; // only root can become nobody
     }
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test])
-        .env(CHILD, "1")
+        .env(NOBODY_HERE, "1")
         .current_dir("/")
         .uid(NOBODY)
         .gid(NOBODY)
