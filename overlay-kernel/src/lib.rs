@@ -6,6 +6,13 @@ mod errno;
 pub mod link;
 mod namespace;
 pub mod netlink;
+mod probe;
+mod sockets;
+mod sysctl;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};
+pub use probe::{Feature, Finding, Found, Report, probe};
+pub use sysctl::Sysctl;

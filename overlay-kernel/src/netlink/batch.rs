@@ -83,7 +83,7 @@ impl Socket {
         let deadline = self.start();
         let mut refusal = None;
         loop {
-            let (datagram, _) = self.receive(&deadline)?;
+            let datagram = self.receive(&deadline)?;
             for message in Messages::new(datagram) {
                 let message = message?;
                 let (Some(at), Some(verdict)) = (chunk.index(message.sequence), message.verdict()) else { continue };
@@ -106,7 +106,7 @@ impl Socket {
             // Whatever the kernel has to say, it said while it was sent to; only an answer that is owed is waited for.
             let datagram = match refusal.is_some() || wanted == 0 {
                 true => self.receive_now().map_err(unknown)?,
-                false => Some(self.receive(&deadline).map_err(unknown)?.0),
+                false => Some(self.receive(&deadline).map_err(unknown)?),
             };
             let Some(datagram) = datagram else { return refusal.map_or(Ok(()), Err) };
             for message in Messages::new(datagram) {

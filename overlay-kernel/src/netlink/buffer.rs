@@ -13,7 +13,7 @@ use super::NetlinkError;
 ///
 /// Sizes beyond `net.core.wmem_max` and `net.core.rmem_max` need `CAP_NET_ADMIN` in the first user namespace; without
 /// it the socket gets twice that limit and its users split what they send.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Buffers {
     /// The longest that can be sent at once.
     pub send: usize,

@@ -144,7 +144,7 @@ impl Socket {
         self.send()?;
         let deadline = self.start();
         while verdict.is_none() {
-            let (datagram, _) = self.receive(&deadline)?;
+            let datagram = self.receive(&deadline)?;
             for message in Messages::new(datagram) {
                 let message = message?;
                 if message.sequence != sequence {
@@ -211,16 +211,14 @@ impl Socket {
         }
     }
 
-    /// The next datagram from the kernel, and whether it had to be waited for.
-    pub(super) fn receive(&mut self, deadline: &Deadline) -> Result<(&[u8], bool), NetlinkError> {
-        let mut waited = false;
+    /// The next datagram from the kernel.
+    pub(super) fn receive(&mut self, deadline: &Deadline) -> Result<&[u8], NetlinkError> {
         loop {
             match read(&self.socket, &mut self.incoming)? {
-                Read::Datagram(size) => return Ok((&self.incoming[..size], waited)),
+                Read::Datagram(size) => return Ok(&self.incoming[..size]),
                 Read::Nothing => self.wait(deadline)?,
-                Read::Overrun => return Err(NetlinkError::Overrun { limit: self.buffers.receive }),
+                Read::Overrun => return Err(self.overrun()),
             }
-            waited = true;
         }
     }
 
@@ -229,8 +227,14 @@ impl Socket {
         match read(&self.socket, &mut self.incoming)? {
             Read::Datagram(size) => Ok(Some(&self.incoming[..size])),
             Read::Nothing => Ok(None),
-            Read::Overrun => Err(NetlinkError::Overrun { limit: self.buffers.receive }),
+            Read::Overrun => Err(self.overrun()),
         }
+    }
+
+    /// Makes room for the answers to come.
+    fn overrun(&mut self) -> NetlinkError {
+        while matches!(read(&self.socket, &mut self.incoming), Ok(Read::Datagram(_) | Read::Overrun)) {}
+        NetlinkError::Overrun { limit: self.buffers.receive }
     }
 
     fn wait(&self, deadline: &Deadline) -> Result<(), NetlinkError> {
