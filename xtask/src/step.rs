@@ -28,7 +28,7 @@ impl fmt::Display for Failure {
 pub(crate) fn verdict(complaints: &[String]) -> Outcome {
     match complaints {
         [] => Ok(()),
-        _ => Err(Failure::new(format!("{} complaints\n  {}", complaints.len(), complaints.join("\n  ")))),
+        _ => Err(Failure::new(format!("{} to put right\n  {}", complaints.len(), complaints.join("\n  ")))),
     }
 }
 
