@@ -23,7 +23,7 @@ fn complaint(line: &str) -> Option<String> {
     let yardstick = figure.get("yardstick");
     let shape = [
         (figure["bench"].is_string(), "`bench` is not a text"),
-        (figure["value"].is_f64() || figure["value"].is_u64(), "`value` is not a positive number"),
+        (figure["value"].as_f64().is_some_and(|value| value >= 0.0), "`value` is not a number from 0 up"),
         (figure["unit"].is_string(), "`unit` is not a text"),
         (yardstick.is_none_or(|it| it["name"].is_string()), "`yardstick.name` is not a text"),
         (yardstick.is_none_or(|it| it["value"].is_number()), "`yardstick.value` is not a number"),
@@ -52,6 +52,7 @@ mod tests {
             ("3", "`bench`"),
             (r#"{"bench": "a", "unit": "ns"}"#, "`value`"),
             (r#"{"bench": "a", "value": null, "unit": "ns"}"#, "`value`"),
+            (r#"{"bench": "a", "value": -1.5, "unit": "ns"}"#, "`value`"),
             (r#"{"bench": "a", "value": 1}"#, "`unit`"),
             (r#"{"bench": "a", "value": 1, "unit": "ns", "yardstick": {"value": 2}, "ratio": 2}"#, "`yardstick.name`"),
             (

@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         return fs::write(root().join(LIST), blessed(Runner::Host, &list, &ran))
             .map_err(|error| Failure::new(format!("{LIST}: {error}")));
     }
-    println!("{} kernel tests ran on this machine's kernel", lines(Runner::Host, &ran).len());
+    println!("kernel tests that ran on this machine's kernel: {}", lines(Runner::Host, &ran).len());
     verdict(&difference(Runner::Host, &list, &ran))
 }
 
