@@ -5,7 +5,7 @@
 //! - [`seeded_faults`]: failures for [`Flaky`](crate::Flaky), chosen by a seed.
 //! - [`Executor`]: polls futures on one thread in an order that is a function of its seed.
 //! - [`any`]: proptest strategies for the values of this crate.
-//! - [`kernel_test`]: the gate that tests on a real kernel pass through, so that none is skipped in silence.
+//! - [`kernel_test()`]: the gate that tests on a real kernel pass through, so that none is skipped in silence.
 //! - [`Lamps`]: the smallest state there is, for examples.
 
 pub mod any;

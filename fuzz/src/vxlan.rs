@@ -1,0 +1,5 @@
+//! Bodies for overlay-vxlan.
+
+use crate::Body;
+
+pub(crate) const TARGETS: &[(&str, Body)] = &[];

@@ -1,0 +1,68 @@
+//! Every body over its corpus and over seeded mutations of it.
+//!
+//! `OVERLAY_FUZZ_SEED` (0) chooses the mutations, `OVERLAY_FUZZ_MUTATIONS` (200) how many each entry has.
+
+#![expect(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
+
+use std::fs;
+use std::panic::catch_unwind;
+use std::path::Path;
+
+use overlay_core::testing::Dice;
+use overlay_fuzz::{Body, mutate, targets};
+
+#[test]
+fn every_body_holds_over_its_corpus_and_mutations_of_it() {
+    let (seed, mutations) = (setting("OVERLAY_FUZZ_SEED", 0), setting("OVERLAY_FUZZ_MUTATIONS", 200));
+    for (name, body) in targets() {
+        let corpus = corpus(name);
+        corpus.iter().for_each(|(entry, bytes)| hold(name, body, bytes, entry));
+        let mut dice = Dice::new(seed_of(seed));
+        for (entry, bytes) in &corpus {
+            for number in 0..mutations {
+                let (_, other) = &corpus[dice.below(corpus.len())];
+                let what = format!("mutation {number} of {entry}, OVERLAY_FUZZ_SEED={seed}");
+                hold(name, body, &mutate(bytes, other, &mut dice), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_corpus_folder_belongs_to_a_body() {
+    let names: Vec<_> = targets().map(|(name, _)| name).collect();
+    for folder in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")).unwrap() {
+        let folder = folder.unwrap().file_name().into_string().unwrap();
+        assert!(names.contains(&folder.as_str()), "corpus/{folder} has no body in TARGETS");
+    }
+}
+
+fn hold(name: &str, body: Body, bytes: &[u8], what: &str) {
+    let shown = bytes.escape_ascii();
+    assert!(
+        catch_unwind(|| body(bytes)).is_ok(),
+        "{name} broke on {what}; these bytes go to corpus/{name}/: b\"{shown}\""
+    );
+}
+
+/// The entries of a body, in the order of their names.
+fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("corpus/{name}: {error}; a body needs entries"));
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "corpus/{name} is empty; a body needs entries");
+    paths.iter().map(|path| (path.file_name().unwrap().to_string_lossy().into(), fs::read(path).unwrap())).collect()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a longer replay is asked for by the environment")]
+fn setting(variable: &str, default: u64) -> u64 {
+    std::env::var(variable)
+        .map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+fn seed_of(seed: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes
+}

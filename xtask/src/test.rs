@@ -1,0 +1,14 @@
+//! `cargo xtask test`: the command that the README gives, so that it is the one that works.
+
+use crate::readme::documented;
+use crate::step::{Outcome, no_arguments, run as execute};
+
+pub(crate) fn run(arguments: &[String]) -> Outcome {
+    no_arguments(arguments)?;
+    execute(&mut documented("cargo test --workspace")?)
+}
+
+/// The same with `cases` cases for each property test that does not fix their number.
+pub(crate) fn run_with_cases(cases: u32) -> Outcome {
+    execute(documented("cargo test --workspace")?.env("PROPTEST_CASES", cases.to_string()))
+}
