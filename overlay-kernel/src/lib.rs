@@ -7,6 +7,7 @@ pub mod link;
 mod namespace;
 pub mod netlink;
 mod probe;
+mod rtnl;
 mod sockets;
 mod sysctl;
 #[cfg(feature = "testing")]

@@ -15,8 +15,8 @@ pub(super) fn state(state: &State) -> Result<(), Refusal> {
     addresses(state)?;
     entries(state)?;
     state.routes.iter().try_for_each(|(key, route)| self::route(state, key, route))?;
-    match state.sysctls.iter().find(|((_, sysctl), value)| **value == sysctl.default_value()) {
-        Some(((_, sysctl), _)) => Err(refuse(&sysctl, &"its default value", &"a state names what differs from it")),
+    match state.settings.iter().find(|((_, setting), value)| **value == setting.default_value()) {
+        Some(((_, setting), _)) => Err(refuse(&setting, &"its default value", &"a state names what differs from it")),
         None => Ok(()),
     }
 }

@@ -1,22 +1,28 @@
 //! Native state `link`: devices and what is on them, as rtnetlink has them.
 //!
-//! [`State`] mirrors the kernel's objects one to one. Area crates lower their values to it; it plans, and a backend
-//! reads it back and carries its steps out. It is pure, so all of it is tested without privilege.
+//! [`State`] mirrors the kernel's objects one to one. Area crates lower their values to it; it plans, and [`Links`]
+//! reads it back and carries its steps out. The state is pure, so all of it but `Links` is tested without privilege.
 
+mod carry;
 mod check;
 mod device;
+mod door;
 mod interface;
+mod links;
+mod observe;
 mod plan;
 mod route;
+mod setting;
 mod state;
 mod step;
-mod sysctl;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 
 pub use device::{Dev, Site};
 pub use interface::{BridgePort, Kind, Link, MacvlanMode, Vxlan};
+pub use links::Links;
 pub use route::{MAIN_TABLE, Route, RouteKey, Rule};
+pub use setting::Setting;
 pub use state::State;
 pub use step::Step;
-pub use sysctl::Sysctl;

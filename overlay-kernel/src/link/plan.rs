@@ -12,7 +12,7 @@ use super::{Dev, Kind, Link, Site, State, Step};
 /// Settings first, then devices, then what is on them; what goes, the other way round.
 pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     let mut steps = Vec::new();
-    sysctls(from, to, &mut steps);
+    settings(from, to, &mut steps);
     let now = links(from, to, &mut steps);
     routes(&now, to, &mut steps);
     entries(&now, to, &mut steps);
@@ -21,13 +21,13 @@ pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     in_phases::<State>(steps)
 }
 
-fn sysctls(from: &State, to: &State, steps: &mut Vec<Step>) {
-    steps.extend(keyed_diff(&from.sysctls, &to.sysctls).map(|change| {
-        let ((site, sysctl), value) = match change {
+fn settings(from: &State, to: &State, steps: &mut Vec<Step>) {
+    steps.extend(keyed_diff(&from.settings, &to.settings).map(|change| {
+        let ((site, setting), value) = match change {
             Change::Add(key, value) | Change::Replace(key, _, value) => (key, *value),
             Change::Remove(key, _) => (key, key.1.default_value()),
         };
-        Step::SetSysctl(site.clone(), *sysctl, value)
+        Step::SetSetting(site.clone(), *setting, value)
     }));
 }
 

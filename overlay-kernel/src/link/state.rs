@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use overlay_core::{Mac, Phase, Refusal};
 use serde::{Deserialize, Serialize};
 
-use super::{Dev, Kind, Link, Route, RouteKey, Rule, Site, Step, Sysctl, check, plan};
+use super::{Dev, Kind, Link, Route, RouteKey, Rule, Setting, Site, Step, check, plan};
 
 /// Links, addresses, routes, rules, neighbours, forwarding entries and settings of one place, as the kernel has them.
 ///
@@ -49,7 +49,7 @@ pub struct State {
     /// VTEPs to which VXLAN devices send frames for all and for unknown stations.
     pub flood: BTreeSet<(Dev, IpAddr)>,
     /// Settings of namespaces that are ours, where they differ from the kernel's default.
-    pub sysctls: BTreeMap<(Site, Sysctl), bool>,
+    pub settings: BTreeMap<(Site, Setting), bool>,
 }
 
 impl State {
@@ -99,10 +99,10 @@ impl overlay_core::State for State {
 
     fn apply(&mut self, step: &Step) {
         match step {
-            Step::SetSysctl(site, sysctl, value) if *value == sysctl.default_value() => {
-                self.sysctls.remove(&(site.clone(), *sysctl));
+            Step::SetSetting(site, setting, value) if *value == setting.default_value() => {
+                self.settings.remove(&(site.clone(), *setting));
             }
-            Step::SetSysctl(site, sysctl, value) => drop(self.sysctls.insert((site.clone(), *sysctl), *value)),
+            Step::SetSetting(site, setting, value) => drop(self.settings.insert((site.clone(), *setting), *value)),
             Step::ClearLink(dev) | Step::RemoveLink(dev) => {
                 let gone = self.closure(BTreeSet::from([dev.clone()]));
                 self.forget(&gone);

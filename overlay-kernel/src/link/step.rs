@@ -6,14 +6,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use overlay_core::{Mac, Phase};
 
-use super::{Dev, Link, Route, RouteKey, Rule, Site, Sysctl};
+use super::{Dev, Link, Route, RouteKey, Rule, Setting, Site};
 
 /// One change of a [`State`](super::State).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
     /// A setting of a namespace is set.
-    SetSysctl(Site, Sysctl, bool),
+    SetSetting(Site, Setting, bool),
     /// A device goes, and all on it, to make room for another.
     ClearLink(Dev),
     /// A device comes into being, still down.
@@ -56,7 +56,7 @@ impl Step {
     /// Nothing that is built carries traffic before its device is raised.
     pub(super) const fn phase(&self) -> Phase {
         match self {
-            Self::SetSysctl(..) | Self::ClearLink(_) | Self::AddLink(..) | Self::AddPair(..) | Self::SetLink(..) => {
+            Self::SetSetting(..) | Self::ClearLink(_) | Self::AddLink(..) | Self::AddPair(..) | Self::SetLink(..) => {
                 Phase::Build
             }
             Self::PutAddress(..) | Self::AddRule(_) => Phase::Build,
@@ -72,7 +72,7 @@ impl Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetSysctl(site, sysctl, value) => write!(f, "set {sysctl} to {} at {site}", u8::from(*value)),
+            Self::SetSetting(site, setting, value) => write!(f, "set {setting} to {} at {site}", u8::from(*value)),
             Self::ClearLink(dev) => write!(f, "clear link {dev}"),
             Self::AddLink(dev, link) => write!(f, "add link {dev}: {link}"),
             Self::AddPair(dev, pair) => write!(f, "add link {dev}: {}; there: {}", pair.0, pair.1),

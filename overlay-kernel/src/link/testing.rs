@@ -12,7 +12,7 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::state::net;
-use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Site, State, Sysctl, Vxlan};
+use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, State, Vxlan};
 
 /// States that pass their check and that a kernel can hold, small and alike enough that two of them differ in every way
 /// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least.
@@ -63,7 +63,7 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
         len => state.links.keys().nth(at % len).cloned(),
     };
     match (what, dev) {
-        (0, _) => drop(state.sysctls.insert((Site::Home, Sysctl::Ipv6Forwarding), true)),
+        (0, _) => drop(state.settings.insert((Site::Home, Setting::Ipv6Forwarding), true)),
         (1, _) => drop(state.rules.insert(rule(number, variant))),
         (_, None) => {}
         (2, Some(dev)) => drop(state.addresses.insert((dev, inner(variant, number)), if variant { 64 } else { 24 })),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Sysctl {
+pub enum Setting {
     /// Whether IPv6 packets are forwarded at all.
     Ipv6Forwarding,
     /// Whether bridged IPv4 frames pass the IP firewall hooks.
@@ -22,18 +22,18 @@ pub enum Sysctl {
     BridgeCallsArptables,
 }
 
-impl Sysctl {
+impl Setting {
     /// All of them.
     pub const ALL: [Self; 4] =
         [Self::Ipv6Forwarding, Self::BridgeCallsIptables, Self::BridgeCallsIp6tables, Self::BridgeCallsArptables];
 
-    /// Its name, as sysctl(8) takes it.
-    pub const fn name(self) -> &'static str {
+    /// Its path below `/proc/sys`.
+    pub const fn path(self) -> &'static str {
         match self {
-            Self::Ipv6Forwarding => "net.ipv6.conf.all.forwarding",
-            Self::BridgeCallsIptables => "net.bridge.bridge-nf-call-iptables",
-            Self::BridgeCallsIp6tables => "net.bridge.bridge-nf-call-ip6tables",
-            Self::BridgeCallsArptables => "net.bridge.bridge-nf-call-arptables",
+            Self::Ipv6Forwarding => "net/ipv6/conf/all/forwarding",
+            Self::BridgeCallsIptables => "net/bridge/bridge-nf-call-iptables",
+            Self::BridgeCallsIp6tables => "net/bridge/bridge-nf-call-ip6tables",
+            Self::BridgeCallsArptables => "net/bridge/bridge-nf-call-arptables",
         }
     }
 
@@ -43,8 +43,8 @@ impl Sysctl {
     }
 }
 
-impl fmt::Display for Sysctl {
+impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.path())
     }
 }

@@ -1,0 +1,328 @@
+//! Steps, carried out.
+
+use std::os::fd::AsFd;
+
+use ipnet::IpNet;
+use nix::libc::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
+use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
+
+use super::links::Links;
+use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
+use crate::Sysctl;
+use crate::netlink::{BatchError, NetlinkError, Requests};
+use crate::rtnl::link_request::{self, New};
+use crate::rtnl::neighbour::{self, Notice};
+use crate::rtnl::{address, route, rule};
+
+/// Carries out steps in order, the simple ones many at once.
+pub(super) fn out(links: &mut Links, steps: &[Step]) -> Result<(), StepError> {
+    let mut run = Run { links, steps, queue: Queue::default() };
+    for at in 0..steps.len() {
+        run.step(at)?;
+    }
+    run.flush()
+}
+
+struct Run<'a> {
+    links: &'a mut Links,
+    steps: &'a [Step],
+    queue: Queue,
+}
+
+/// Requests to one namespace that wait to be sent together.
+#[derive(Default)]
+struct Queue {
+    site: Site,
+    requests: Requests,
+    /// For each request the step it is for, and the refusals that are as good as done.
+    origins: Vec<(usize, &'static [i32])>,
+}
+
+/// A step that takes several acts and broke off.
+struct Broken {
+    /// Whether some of its acts are in effect.
+    begun: bool,
+    source: BackendError,
+}
+
+/// A failed first act left nothing.
+impl From<BackendError> for Broken {
+    fn from(source: BackendError) -> Self {
+        Self { begun: false, source }
+    }
+}
+
+const GONE: &[i32] = &[ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL];
+const THERE: &[i32] = &[EEXIST];
+
+impl Run<'_> {
+    fn step(&mut self, at: usize) -> Result<(), StepError> {
+        let step = &self.steps[at];
+        if self.queued(at, step).map_err(|source| self.failed(at, Applied::Before, source))? {
+            return Ok(());
+        }
+        self.flush()?;
+        let result = match step {
+            Step::SetSetting(site, setting, value) => self.set(site, *setting, *value).map_err(Broken::from),
+            Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev).map_err(Broken::from),
+            Step::AddLink(dev, link) => self.add(dev, link),
+            Step::AddPair(dev, pair) => self.add_pair(dev, &pair.0, &pair.1),
+            Step::SetLink(dev, link) => self.settle(dev, link).map_err(|source| Broken { begun: true, source }),
+            _ => Ok(()), // queued
+        };
+        self.links.watch.blur();
+        result.map_err(|Broken { begun, source }| {
+            self.failed(at, if begun { Applied::Unknown } else { Applied::Before }, source)
+        })
+    }
+
+    /// Puts a step that is a request or two into the queue; says whether it is one.
+    fn queued(&mut self, at: usize, step: &Step) -> Result<bool, BackendError> {
+        match step {
+            Step::PutAddress(dev, net, old) => self.put_address(at, dev, *net, *old)?,
+            Step::RemoveAddress(dev, net) => {
+                self.links.watch.blur();
+                self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, *net))?;
+            }
+            Step::RaiseLink(dev) => {
+                self.links.watch.blur();
+                self.on_device(at, dev, &[], link_request::raise)?;
+            }
+            Step::PutNeighbour(dev, ip, mac) => {
+                self.on_device(at, dev, &[], |requests, index| neighbour::put(requests, index, *ip, *mac))?;
+            }
+            Step::RemoveNeighbour(dev, ip) => {
+                self.on_device(at, dev, GONE, |requests, index| neighbour::remove(requests, index, *ip))?;
+            }
+            Step::PutForwarding(dev, mac, vtep) => {
+                self.expect(dev, Notice::Put(*mac, *vtep))?;
+                let put = |requests: &mut _, index| neighbour::put_forwarding(requests, index, *mac, *vtep);
+                self.on_device(at, dev, &[], put)?;
+            }
+            Step::RemoveForwarding(dev, mac) => {
+                self.expect(dev, Notice::Removed(*mac))?;
+                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_forwarding(requests, index, *mac))?;
+            }
+            Step::AddFlood(dev, vtep) => {
+                self.expect(dev, Notice::Put(overlay_core::Mac::ZERO, *vtep))?;
+                self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, *vtep))?;
+            }
+            Step::RemoveFlood(dev, vtep) => {
+                self.expect(dev, Notice::Removed(overlay_core::Mac::ZERO))?;
+                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
+            }
+            Step::PutRoute(key, to) => self.put_route(at, key, to)?,
+            Step::RemoveRoute(key) => self.enqueue(at, &key.site, GONE, |requests| {
+                route::remove(requests, key.table, key.destination, key.metric);
+            })?,
+            Step::AddRule(new) => self.enqueue(at, &new.site, THERE, |requests| rule::add(requests, new))?,
+            Step::RemoveRule(old) => self.enqueue(at, &old.site, GONE, |requests| rule::remove(requests, old))?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn put_address(&mut self, at: usize, dev: &Dev, net: IpNet, old: Option<u8>) -> Result<(), BackendError> {
+        self.links.watch.blur();
+        if let Some(len) = old {
+            let old = super::state::net(net.addr(), len);
+            self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, old))?;
+        }
+        self.on_device(at, dev, &[], |requests, index| address::put(requests, index, net))
+    }
+
+    fn put_route(&mut self, at: usize, key: &RouteKey, to: &Route) -> Result<(), BackendError> {
+        let target = match to {
+            Route::Blackhole => route::Target::Blackhole,
+            Route::Unreachable => route::Target::Unreachable,
+            Route::Via { device, gateway, source, onlink } => {
+                let dev = Dev { site: key.site.clone(), name: *device };
+                route::Target::Device { index: self.index(&dev)?, gateway: *gateway, source: *source, onlink: *onlink }
+            }
+        };
+        let found = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
+        self.enqueue(at, &key.site, &[], |requests| route::put(requests, &found))
+    }
+
+    /// Queues a request to a device. What is to be taken from one that is gone is gone.
+    fn on_device(
+        &mut self,
+        at: usize,
+        dev: &Dev,
+        forgiven: &'static [i32],
+        write: impl FnOnce(&mut Requests, u32),
+    ) -> Result<(), BackendError> {
+        match self.index(dev) {
+            Ok(index) => self.enqueue(at, &dev.site, forgiven, |requests| write(requests, index)),
+            Err(error) if error.kind() == ErrorKind::Gone && forgiven.contains(&ENODEV) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn enqueue(
+        &mut self,
+        at: usize,
+        site: &Site,
+        forgiven: &'static [i32],
+        write: impl FnOnce(&mut Requests),
+    ) -> Result<(), BackendError> {
+        if self.queue.site != *site && !self.queue.requests.is_empty() {
+            self.flush().map_err(|error| error.source)?;
+        }
+        self.queue.site.clone_from(site);
+        write(&mut self.queue.requests);
+        self.queue.origins.push((at, forgiven));
+        Ok(())
+    }
+
+    /// Sends what waits.
+    fn flush(&mut self) -> Result<(), StepError> {
+        if self.queue.requests.is_empty() {
+            return Ok(());
+        }
+        let Queue { site, requests, origins } = std::mem::take(&mut self.queue);
+        let first = origins.first().map_or(0, |(at, _)| *at);
+        let door = match self.links.door(&site) {
+            Ok(door) => door,
+            Err(source) => return Err(self.failed(first, Applied::Before, source)),
+        };
+        let result = door.socket.batch(&requests, |at, errno| origins[at].1.contains(&errno));
+        result.map_err(|error| self.refused(&origins, error))
+    }
+
+    fn refused(&self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {
+        let at = origins[error.at].0;
+        let half_done = error.at.checked_sub(1).is_some_and(|before| origins[before].0 == at);
+        let applied = match error.applied() {
+            Applied::Nothing | Applied::Before if !half_done => Applied::Before,
+            _ => Applied::Unknown,
+        };
+        self.failed(at, applied, error.source.during(self.steps[at].to_string()))
+    }
+
+    fn failed(&self, at: usize, applied: Applied, source: BackendError) -> StepError {
+        let applied = if at == 0 && applied == Applied::Before { Applied::Nothing } else { applied };
+        StepError { at, applied, source }
+    }
+
+    fn expect(&mut self, dev: &Dev, notice: Notice) -> Result<(), BackendError> {
+        match self.index(dev) {
+            Ok(index) => self.links.watch.expect(&dev.site, index, notice),
+            Err(error) if error.kind() == ErrorKind::Gone => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn index(&mut self, dev: &Dev) -> Result<u32, BackendError> {
+        self.links.door(&dev.site)?.index(dev.name)?.ok_or_else(|| no_device(dev))
+    }
+
+    fn set(&mut self, site: &Site, setting: Setting, value: bool) -> Result<(), BackendError> {
+        let sysctl = Sysctl::new(setting.path().split('/'))?;
+        self.links.door(site)?.namespace.run(|| sysctl.set(if value { "1" } else { "0" }))?
+    }
+
+    fn remove(&mut self, dev: &Dev) -> Result<(), BackendError> {
+        let door = self.links.door(&dev.site)?;
+        let Some(index) = door.index(dev.name)? else { return Ok(()) };
+        door.indices.remove(&dev.name);
+        match door.socket.request(&link_request::remove(index)) {
+            Err(error) if error.errno() == Some(ENODEV) => Ok(()),
+            other => other.map_err(|error| error.during(format!("remove link {dev}"))),
+        }
+    }
+
+    fn add(&mut self, dev: &Dev, link: &Link) -> Result<(), Broken> {
+        let (asked_at, base) = match &link.kind {
+            Kind::Vxlan(vxlan) => (vxlan.underlay.clone(), vxlan.device),
+            Kind::Macvlan { parent, .. } => (parent.site.clone(), Some(parent.name)),
+            _ => (dev.site.clone(), None),
+        };
+        let base = match base {
+            Some(name) => Some(self.index(&Dev { site: asked_at.clone(), name })?),
+            None => None,
+        };
+        let target = self.links.door(&dev.site)?.namespace.try_clone()?;
+        let netns = (asked_at != dev.site).then_some(target.as_fd());
+        let first = at_first(link);
+        let new = New { name: dev.name, netns, link: &first, group: self.links.mark.group() };
+        let request = link_request::create(new, base).ok_or_else(|| unmakeable(dev, link))?;
+        let made = self.links.door(&asked_at)?.socket.request(&request);
+        self.made(made, dev)?;
+        self.settle(dev, link).map_err(|source| Broken { begun: true, source })
+    }
+
+    fn add_pair(&mut self, dev: &Dev, near: &Link, far: &Link) -> Result<(), Broken> {
+        let Kind::Veth { peer } = &near.kind else { return Err(unmakeable(dev, near).into()) };
+        let target = self.links.door(&peer.site)?.namespace.try_clone()?;
+        let netns = (peer.site != dev.site).then_some(target.as_fd());
+        let group = self.links.mark.group();
+        let near_end = New { name: dev.name, netns: None, link: near, group };
+        let far_end = New { name: peer.name, netns, link: far, group };
+        let request = link_request::create_pair(near_end, far_end);
+        let made = self.links.door(&dev.site)?.socket.request(&request);
+        self.made(made, dev)?;
+        let settled = self.settle(dev, near).and_then(|()| self.settle(peer, far));
+        settled.map_err(|source| Broken { begun: true, source })
+    }
+
+    /// A device of ours that is there already was made when an answer was lost: it is as good as new.
+    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev) -> Result<(), BackendError> {
+        let Err(error) = result else { return Ok(()) };
+        let mark = self.links.mark;
+        if error.errno() == Some(EEXIST)
+            && let Some(found) = self.links.door(&dev.site)?.link(dev.name)?
+            && mark.is_on(found.group, &found.altnames)
+        {
+            return Ok(());
+        }
+        Err(error.during(format!("make link {dev}")))
+    }
+
+    /// Gives a device everything that [`Link`] says but its kind and whether it is up; its whole mark last.
+    fn settle(&mut self, dev: &Dev, link: &Link) -> Result<(), BackendError> {
+        let mark = self.links.mark;
+        let door = self.links.door(&dev.site)?;
+        let found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
+        let bridge = match link.port {
+            Some(port) => {
+                door.index(port.bridge)?.ok_or_else(|| no_device(&Dev { name: port.bridge, ..dev.clone() }))?
+            }
+            None => 0,
+        };
+        let doing = |error: NetlinkError| error.during(format!("set up link {dev}"));
+        door.socket.request(&link_request::change(found.index, link, mark.group(), bridge)).map_err(doing)?;
+        door.socket.request(&link_request::settings(found.index, link, found.ipv6)).map_err(doing)?;
+        if let Some(port) = link.port {
+            door.socket.request(&link_request::port(found.index, port)).map_err(doing)?;
+        }
+        if found.ipv6 && found.accept_ra != link.accept_ra {
+            let sysctl = Sysctl::of_interface(overlay_core::IpFamily::V6, &dev.name, "accept_ra")?;
+            door.namespace.run(|| sysctl.set(if link.accept_ra { "1" } else { "0" }))??;
+        }
+        let altname = mark.altname(dev.name);
+        if !found.altnames.contains(&altname) {
+            door.socket.request(&link_request::altname(found.index, &altname)).map_err(doing)?;
+        }
+        Ok(())
+    }
+}
+
+/// A bridge takes the size of its smallest port until its own is changed: it is made with another, and then changed.
+fn at_first(link: &Link) -> Link {
+    let other = match link.kind {
+        Kind::Bridge { .. } if link.mtu == Mtu::MIN => Mtu::new(Mtu::MIN.get() + 1),
+        Kind::Bridge { .. } => Mtu::new(link.mtu.get() - 1),
+        _ => Ok(link.mtu),
+    };
+    Link { mtu: other.unwrap_or(link.mtu), ..link.clone() }
+}
+
+fn no_device(dev: &Dev) -> BackendError {
+    BackendError::new(ErrorKind::Gone, format!("find link {dev}"))
+}
+
+fn unmakeable(dev: &Dev, link: &Link) -> BackendError {
+    BackendError::new(ErrorKind::Invalid, format!("make link {dev}: {link}"))
+}

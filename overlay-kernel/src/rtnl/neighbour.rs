@@ -1,0 +1,159 @@
+//! Neighbour entries, and forwarding entries of VXLAN devices (`struct ndmsg`, `linux/neighbour.h`).
+
+use std::net::IpAddr;
+
+use overlay_core::{IpFamily, Mac};
+
+use crate::netlink::{Body, Flags, Malformed, Message, Requests};
+
+use super::{AF_BRIDGE, AF_UNSPEC, PROTOCOL, af};
+
+/// An entry that lives until it is removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Found {
+    /// A neighbour that we made: which station has an address.
+    Neighbour { index: u32, address: IpAddr, mac: Mac },
+    /// A VXLAN device's entry: behind which VTEP a station is.
+    Forwarding { index: u32, mac: Mac, vtep: IpAddr },
+}
+
+/// Asks for all neighbours of both families.
+pub(crate) fn dump() -> Requests {
+    Requests::one(RTM_GETNEIGH, Flags::NONE, |body| {
+        body.raw(&head(AF_UNSPEC, 0, 0, 0));
+    })
+}
+
+/// Asks for the forwarding entries of a device.
+pub(crate) fn dump_forwarding(index: u32) -> Requests {
+    Requests::one(RTM_GETNEIGH, Flags::NONE, |body| {
+        body.raw(&head(AF_BRIDGE, index, 0, 0));
+    })
+}
+
+/// Reads a permanent entry that we made, or that a VXLAN device has; nothing for others.
+pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
+    if message.kind != RTM_NEWNEIGH {
+        return Ok(None);
+    }
+    let [family, _, _, _, a, b, c, d, e, f, flags, _] = message.head::<HEAD>()?;
+    if u16::from_ne_bytes([e, f]) & NUD_PERMANENT == 0 {
+        return Ok(None);
+    }
+    let (mut address, mut mac, mut ours) = (None, None, false);
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            NDA_DST => address = Some(attribute.ip()?),
+            NDA_LLADDR => mac = attribute.array().ok().map(Mac::new),
+            NDA_PROTOCOL => ours = attribute.u8()? == PROTOCOL,
+            _ => {}
+        }
+    }
+    let index = u32::from_ne_bytes([a, b, c, d]);
+    Ok(match (address, mac) {
+        (Some(vtep), Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF != 0 => {
+            Some(Found::Forwarding { index, mac, vtep })
+        }
+        (Some(address), Some(mac)) if family != AF_BRIDGE && ours => Some(Found::Neighbour { index, address, mac }),
+        _ => None,
+    })
+}
+
+/// What a notice says of an entry of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Notice {
+    /// A forwarding entry is new or replaced.
+    Put(Mac, IpAddr),
+    /// A forwarding entry is gone.
+    Removed(Mac),
+    /// A bridge learned or forgot a station behind a port.
+    Learned,
+    /// A neighbour changed.
+    Neighbour,
+}
+
+/// Reads what a notice says, and of which device; nothing for notices of other things.
+pub(crate) fn notice(message: &Message<'_>) -> Result<Option<(u32, Notice)>, Malformed> {
+    if !matches!(message.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
+        return Ok(None);
+    }
+    let [family, _, _, _, a, b, c, d, _, _, flags, _] = message.head::<HEAD>()?;
+    let (mut vtep, mut mac) = (None, Mac::ZERO);
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            NDA_DST => vtep = Some(attribute.ip()?),
+            NDA_LLADDR => mac = attribute.array().map(Mac::new).unwrap_or(Mac::ZERO),
+            _ => {}
+        }
+    }
+    let notice = match (message.kind, vtep) {
+        _ if family != AF_BRIDGE => Notice::Neighbour,
+        _ if flags & NTF_SELF == 0 => Notice::Learned,
+        (RTM_NEWNEIGH, Some(vtep)) => Notice::Put(mac, vtep),
+        (RTM_NEWNEIGH, None) => Notice::Neighbour,
+        _ => Notice::Removed(mac),
+    };
+    Ok(Some((u32::from_ne_bytes([a, b, c, d]), notice)))
+}
+
+/// Sets or replaces a neighbour.
+pub(crate) fn put(requests: &mut Requests, index: u32, address: IpAddr, mac: Mac) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| {
+        body.raw(&head(af(IpFamily::of(address)), index, NUD_PERMANENT, 0))
+            .ip(NDA_DST, address)
+            .attribute(NDA_LLADDR, &mac.octets())
+            .u8(NDA_PROTOCOL, PROTOCOL);
+    });
+}
+
+/// Removes a neighbour.
+pub(crate) fn remove(requests: &mut Requests, index: u32, address: IpAddr) {
+    requests.add(RTM_DELNEIGH, Flags::NONE, |body| {
+        body.raw(&head(af(IpFamily::of(address)), index, 0, 0)).ip(NDA_DST, address);
+    });
+}
+
+/// Sets or replaces the VTEP a station is behind.
+pub(crate) fn put_forwarding(requests: &mut Requests, index: u32, mac: Mac, vtep: IpAddr) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| forwarding(body, index, mac, Some(vtep)));
+}
+
+/// Removes a station.
+pub(crate) fn remove_forwarding(requests: &mut Requests, index: u32, mac: Mac) {
+    requests.add(RTM_DELNEIGH, Flags::NONE, |body| forwarding(body, index, mac, None));
+}
+
+/// Adds a VTEP to those that frames for all and for unknown stations go to.
+pub(crate) fn add_flood(requests: &mut Requests, index: u32, vtep: IpAddr) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::APPEND, |body| forwarding(body, index, Mac::ZERO, Some(vtep)));
+}
+
+/// Takes a VTEP from those.
+pub(crate) fn remove_flood(requests: &mut Requests, index: u32, vtep: IpAddr) {
+    requests.add(RTM_DELNEIGH, Flags::NONE, |body| forwarding(body, index, Mac::ZERO, Some(vtep)));
+}
+
+fn forwarding(body: &mut Body<'_>, index: u32, mac: Mac, vtep: Option<IpAddr>) {
+    body.raw(&head(AF_BRIDGE, index, NUD_PERMANENT | NUD_NOARP, NTF_SELF)).attribute(NDA_LLADDR, &mac.octets());
+    if let Some(vtep) = vtep {
+        body.ip(NDA_DST, vtep);
+    }
+}
+
+fn head(family: u8, index: u32, state: u16, flags: u8) -> [u8; HEAD] {
+    let ([a, b, c, d], [e, f]) = (index.to_ne_bytes(), state.to_ne_bytes());
+    [family, 0, 0, 0, a, b, c, d, e, f, flags, 0]
+}
+
+const HEAD: usize = 12;
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const RTM_GETNEIGH: u16 = 30;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_PROTOCOL: u16 = 12;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 0x02;

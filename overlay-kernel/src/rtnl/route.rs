@@ -1,0 +1,142 @@
+//! Routes (`struct rtmsg`, `linux/rtnetlink.h`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use overlay_core::IpFamily;
+
+use crate::netlink::{Flags, Malformed, Message, Requests};
+
+use super::{AF_INET, AF_INET6, PROTOCOL, af};
+
+/// A route of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) table: u32,
+    pub(crate) destination: IpNet,
+    pub(crate) metric: u32,
+    pub(crate) target: Target,
+}
+
+/// Where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Device { index: u32, gateway: Option<IpAddr>, source: Option<IpAddr>, onlink: bool },
+    Blackhole,
+    Unreachable,
+}
+
+/// Asks for all routes of a family.
+pub(crate) fn dump(family: IpFamily) -> Requests {
+    Requests::one(RTM_GETROUTE, Flags::NONE, |body| {
+        body.raw(&[af(family), 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
+    })
+}
+
+/// Reads a route that we made; nothing for others.
+pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
+    if message.kind != RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let [family, prefix_len, _, _, table, protocol, _, kind, a, b, c, d] = message.head::<HEAD>()?;
+    if protocol != PROTOCOL {
+        return Ok(None);
+    }
+    let mut destination = match family {
+        AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return Ok(None),
+    };
+    let onlink = u32::from_ne_bytes([a, b, c, d]) & RTNH_F_ONLINK != 0;
+    let (mut table, mut metric) = (u32::from(table), 0);
+    let (mut index, mut gateway, mut source) = (None, None, None);
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_DST => destination = attribute.ip()?,
+            RTA_OIF => index = Some(attribute.u32()?),
+            RTA_GATEWAY => gateway = Some(attribute.ip()?),
+            RTA_PRIORITY => metric = attribute.u32()?,
+            RTA_PREFSRC => source = Some(attribute.ip()?),
+            RTA_TABLE => table = attribute.u32()?,
+            _ => {}
+        }
+    }
+    let target = match (kind, index) {
+        (RTN_UNICAST, Some(index)) => Target::Device { index, gateway, source, onlink },
+        (RTN_BLACKHOLE, _) => Target::Blackhole,
+        (RTN_UNREACHABLE, _) => Target::Unreachable,
+        _ => return Ok(None),
+    };
+    let destination =
+        IpNet::new(destination, prefix_len).map_err(|_| Malformed::new("a route's prefix longer than its address"))?;
+    Ok(Some(Found { table, destination, metric, target }))
+}
+
+/// Whether a notice is of a route that the kernel made or removed itself, along with an address.
+pub(crate) fn is_kernels(message: &Message<'_>) -> bool {
+    let kernels = |head: [u8; HEAD]| head[5] == RTPROT_KERNEL;
+    matches!(message.kind, RTM_NEWROUTE | RTM_DELROUTE) && message.head().is_ok_and(kernels)
+}
+
+/// Sets or replaces a route.
+pub(crate) fn put(requests: &mut Requests, route: &Found) {
+    requests.add(RTM_NEWROUTE, Flags::CREATE | Flags::REPLACE, |body| {
+        let (kind, scope, onlink) = match route.target {
+            Target::Device { gateway, onlink, .. } => (RTN_UNICAST, scope(route, gateway), onlink),
+            Target::Blackhole => (RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, false),
+            Target::Unreachable => (RTN_UNREACHABLE, RT_SCOPE_UNIVERSE, false),
+        };
+        body.raw(&head(route, kind, scope, onlink))
+            .ip(RTA_DST, route.destination.addr())
+            .u32(RTA_TABLE, route.table)
+            .u32(RTA_PRIORITY, route.metric);
+        if let Target::Device { index, gateway, source, .. } = route.target {
+            body.u32(RTA_OIF, index);
+            gateway.into_iter().for_each(|gateway| drop(body.ip(RTA_GATEWAY, gateway)));
+            source.into_iter().for_each(|source| drop(body.ip(RTA_PREFSRC, source)));
+        }
+    });
+}
+
+/// Removes the route of ours with this key.
+pub(crate) fn remove(requests: &mut Requests, table: u32, destination: IpNet, metric: u32) {
+    let route = Found { table, destination, metric, target: Target::Blackhole };
+    requests.add(RTM_DELROUTE, Flags::NONE, |body| {
+        body.raw(&head(&route, RTN_UNSPEC, RT_SCOPE_NOWHERE, false))
+            .ip(RTA_DST, destination.addr())
+            .u32(RTA_TABLE, table)
+            .u32(RTA_PRIORITY, metric);
+    });
+}
+
+/// IPv4 tells routes to the link itself by their scope; IPv6 has none.
+const fn scope(route: &Found, gateway: Option<IpAddr>) -> u8 {
+    if matches!(route.destination, IpNet::V4(_)) && gateway.is_none() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE }
+}
+
+fn head(route: &Found, kind: u8, scope: u8, onlink: bool) -> [u8; HEAD] {
+    let family = af(IpFamily::of(route.destination.addr()));
+    let [a, b, c, d] = if onlink { RTNH_F_ONLINK.to_ne_bytes() } else { [0; 4] };
+    [family, route.destination.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind, a, b, c, d]
+}
+
+const HEAD: usize = 12;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_TABLE: u16 = 15;
+const RTPROT_KERNEL: u8 = 2;
+const RTN_UNSPEC: u8 = 0;
+const RTN_UNICAST: u8 = 1;
+const RTN_BLACKHOLE: u8 = 6;
+const RTN_UNREACHABLE: u8 = 7;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_NOWHERE: u8 = 255;
+const RTNH_F_ONLINK: u32 = 4;
