@@ -247,6 +247,11 @@ impl Socket {
         }
     }
 
+    /// Whether buffers beyond `net.core.wmem_max` and `rmem_max` are to be had.
+    pub(crate) fn force_buffers(&self) -> Result<(), NetlinkError> {
+        self.buffers.force(&self.socket)
+    }
+
     /// Makes the send buffer hold `size` bytes, as far as it may.
     pub(super) fn make_room(&mut self, size: usize) -> Result<(), NetlinkError> {
         if size > self.buffers.datagram() {
