@@ -222,22 +222,23 @@ impl Socket {
         }
     }
 
-    /// The next datagram that is there already.
-    pub(super) fn receive_now(&mut self) -> Result<Option<&[u8]>, NetlinkError> {
-        match read(&self.socket, &mut self.incoming)? {
-            Read::Datagram(size) => Ok(Some(&self.incoming[..size])),
-            Read::Nothing => Ok(None),
-            Read::Overrun => Err(self.overrun()),
-        }
+    /// Looks what is there already.
+    pub(super) fn read(&mut self) -> Result<Read, NetlinkError> {
+        read(&self.socket, &mut self.incoming)
+    }
+
+    /// The datagram that was read last.
+    pub(super) fn datagram(&self, size: usize) -> &[u8] {
+        self.incoming.get(..size).unwrap_or_default()
     }
 
     /// Makes room for the answers to come.
-    fn overrun(&mut self) -> NetlinkError {
+    pub(super) fn overrun(&mut self) -> NetlinkError {
         while matches!(read(&self.socket, &mut self.incoming), Ok(Read::Datagram(_) | Read::Overrun)) {}
         NetlinkError::Overrun { limit: self.buffers.receive }
     }
 
-    fn wait(&self, deadline: &Deadline) -> Result<(), NetlinkError> {
+    pub(super) fn wait(&self, deadline: &Deadline) -> Result<(), NetlinkError> {
         let lost = NetlinkError::NoAnswer { deadline: deadline.span() };
         let Some(left) = deadline.left() else { return Err(lost) };
         match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], left) {
