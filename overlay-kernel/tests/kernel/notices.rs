@@ -169,7 +169,7 @@ impl Table<'_> {
 
 fn open(namespace: &Namespace, buffer: usize) -> Notices {
     let groups = [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV4_ROUTE, IPV4_RULE, IPV6_ADDRESS];
-    namespace.run(|| Notices::open(Family::Route, &groups, buffer)).unwrap().unwrap()
+    namespace.notices(Family::Route, &groups, buffer).unwrap()
 }
 
 fn enslave(index: u32, master: u32) -> Requests {

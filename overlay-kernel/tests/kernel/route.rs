@@ -20,7 +20,7 @@ pub(crate) const DEL_RULE: u16 = 33;
 pub(crate) const NEW: Flags = Flags(Flags::CREATE.0 | Flags::EXCLUSIVE.0);
 
 pub(crate) fn socket(namespace: &Namespace) -> Socket {
-    namespace.run(|| Socket::open(Family::Route)).unwrap().unwrap()
+    namespace.netlink(Family::Route).unwrap()
 }
 
 /// A new device that is up.
