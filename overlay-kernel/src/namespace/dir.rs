@@ -41,6 +41,7 @@ impl NamespaceDir {
     }
 
     /// Makes a namespace with this name. A stale file of that name, with no namespace on it, is used.
+    /// Waits while another process gives a name in this directory.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if a namespace has the name: nothing was changed. [`ErrorKind::Permission`] without

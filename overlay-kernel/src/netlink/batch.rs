@@ -11,10 +11,9 @@ use super::{Flags, Malformed, Messages, NetlinkError, Requests, Socket};
 impl Socket {
     /// Sends many requests, as many at once as the buffers allow, and waits until all are in effect.
     ///
-    /// Each is a change of its own. The kernel carries out the rest of what was sent at once when one is refused, so
-    /// put into one batch only what does not build on each other, or what `accept` need not forgive. `accept` is
-    /// called with the index and the errno of each refusal, and says whether it is as good as done: `EEXIST` for what
-    /// should be there, say.
+    /// They are carried out in order, but each is a change of its own: when one is refused the kernel still carries out
+    /// those behind it that were sent with it. `accept` is called with the index and the errno of each refusal, and
+    /// says whether it is as good as done: `EEXIST` for what should be there, say.
     ///
     /// # Errors
     /// The first refusal that was not accepted, or what else broke the batch off, with what is in effect. Nothing is

@@ -1,11 +1,12 @@
 //! Messages as they are read (`linux/netlink.h`, `struct nlmsghdr`).
 
+use std::fmt;
 use std::iter::FusedIterator;
 
 use super::{Attributes, Malformed, NetlinkError};
 
 /// A message's header and what follows it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     /// What it is: `RTM_NEWLINK` and so on.
     pub kind: u16,
@@ -70,6 +71,19 @@ impl<'a> Message<'a> {
     }
 }
 
+impl fmt::Debug for Message<'_> {
+    /// Without the payload: a dump of security associations holds their keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("kind", &self.kind)
+            .field("flags", &self.flags)
+            .field("sequence", &self.sequence)
+            .field("port", &self.port)
+            .field("size", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The kernel's answer to one request.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -87,7 +101,7 @@ impl Verdict {
 }
 
 /// The messages of one datagram; ends after the first that is cut.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Messages<'a>(&'a [u8]);
 
 impl<'a> Messages<'a> {
@@ -120,6 +134,12 @@ impl<'a> Iterator for Messages<'a> {
 }
 
 impl FusedIterator for Messages<'_> {}
+
+impl fmt::Debug for Messages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
 
 pub(super) const HEADER: usize = 16;
 const NLMSG_ERROR: u16 = 2;
@@ -155,6 +175,20 @@ mod tests {
             let verdict = Messages::new(&bytes).next().unwrap().unwrap().verdict().unwrap().unwrap();
             assert_eq!((verdict.errno, verdict.text.as_deref()), (17, Some("it is there")), "capped: {capped}");
         }
+    }
+
+    #[test]
+    fn no_debug_output_shows_what_may_be_a_key() {
+        let requests = Requests::one(16, Flags::NONE, |body| {
+            body.attribute(1, &[222; 8]);
+        });
+        let mut bytes = Vec::new();
+        requests.copy_all(&mut bytes);
+        let message = Messages::new(&bytes).next().unwrap().unwrap();
+        let attributes = message.attributes(0).unwrap();
+        let attribute = attributes.clone().next().unwrap().unwrap();
+        let shown = format!("{requests:?} {message:?} {:?} {attributes:?} {attribute:?}", Messages::new(&bytes));
+        assert!(!shown.contains("222"), "{shown}");
     }
 
     #[test]
