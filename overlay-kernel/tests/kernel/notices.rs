@@ -80,6 +80,7 @@ fn notices_have_the_port_of_who_asked_or_none_and_never_anothers() {
         table.row("link add (bridge)", &route::device("br0", "bridge"));
         table.row("link add (vxlan)", &route::device("vx0", "vxlan"));
         let (br0, vx0) = (table.index("br0"), table.index("vx0"));
+        table.row("link up", &route::up(br0));
         table.row("link enslave", &enslave(vx0, br0));
         table.row("port flags", &port_flags(vx0));
         table.row(
