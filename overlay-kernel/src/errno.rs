@@ -35,7 +35,7 @@ pub const fn errno_kind(errno: i32) -> ErrorKind {
         | libc::EXFULL
         | libc::ENOBUFS => ErrorKind::Limit,
         libc::ETIMEDOUT | libc::EAGAIN => ErrorKind::Timeout,
-        libc::EINTR => ErrorKind::Interrupted,
+        libc::EINTR | libc::ERESTART => ErrorKind::Interrupted, // ERESTART: nf_tables' generation is another,
         _ => ErrorKind::Other,
     }
 }

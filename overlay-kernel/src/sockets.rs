@@ -5,7 +5,29 @@ use std::time::Duration;
 
 use overlay_core::BackendError;
 
+use crate::netlink::{Family, Notices, Socket};
 use crate::{Namespace, failed};
+
+/// Sockets that speak with the kernel about this namespace.
+impl Namespace {
+    /// A netlink socket for requests.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](overlay_core::ErrorKind::Unsupported) if this kernel does not have the family.
+    pub fn netlink(&self, family: Family) -> Result<Socket, BackendError> {
+        let opened = self.run(|| Socket::open(family))?;
+        opened.map_err(|error| error.during(format!("open a {family:?} netlink socket in {}", self.id())))
+    }
+
+    /// A netlink socket that hears of changes; see [`Notices::open`].
+    ///
+    /// # Errors
+    /// As [`netlink`](Self::netlink), and for groups that are not there.
+    pub fn notices(&self, family: Family, groups: &[u32], buffer: usize) -> Result<Notices, BackendError> {
+        let opened = self.run(|| Notices::open(family, groups, buffer))?;
+        opened.map_err(|error| error.during(format!("hear of {family:?} changes in {}", self.id())))
+    }
+}
 
 /// Standard sockets that stay in this namespace wherever they are used. They are blocking: for a runtime, call their
 /// `set_nonblocking(true)` first.

@@ -1,6 +1,6 @@
 //! Namespaces that have names: files in a directory.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +41,7 @@ impl NamespaceDir {
     }
 
     /// Makes a namespace with this name. A stale file of that name, with no namespace on it, is used.
+    /// Waits while another process gives a name in this directory.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if a namespace has the name: nothing was changed. [`ErrorKind::Permission`] without
@@ -48,14 +49,7 @@ impl NamespaceDir {
     pub fn create(&self, name: &Name) -> Result<Namespace, BackendError> {
         let path = self.path(name);
         let doing = || format!("create network namespace {}", path.display());
-        match Namespace::open(&path) {
-            Ok(_) => return Err(BackendError::new(ErrorKind::Conflict, doing())),
-            Err(error) if error.kind() == ErrorKind::Gone => {}
-            Err(error) => return Err(error),
-        }
-        fs::create_dir_all(&self.0).map_err(|error| failed(doing(), error))?;
-        let made = OpenOptions::new().create(true).write(true).truncate(false).open(&path);
-        made.map_err(|error| failed(doing(), error))?;
+        let _alone = self.claim(&path, doing)?;
         on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|error| failed(doing(), error))?;
             bind("/proc/thread-self/ns/net", &path).map_err(|error| failed(doing(), error))?;
@@ -70,13 +64,24 @@ impl NamespaceDir {
     pub fn keep(&self, name: &Name, namespace: &Namespace) -> Result<(), BackendError> {
         let path = self.path(name);
         let doing = || format!("name {} {}", namespace.id(), path.display());
-        if Namespace::open(&path).is_ok() {
-            return Err(BackendError::new(ErrorKind::Conflict, doing()));
-        }
-        fs::create_dir_all(&self.0).map_err(|error| failed(doing(), error))?;
-        let made = OpenOptions::new().create(true).write(true).truncate(false).open(&path);
-        made.map_err(|error| failed(doing(), error))?;
+        let _alone = self.claim(&path, doing)?;
         namespace.run(|| bind("/proc/thread-self/ns/net", &path).map_err(|error| failed(doing(), error))).flatten()
+    }
+
+    /// Sees that no namespace has the name, and to it that there is a file to mount one on. While the value it returns
+    /// lives, nobody else does the same in this directory.
+    fn claim(&self, path: &Path, doing: impl Fn() -> String) -> Result<File, BackendError> {
+        fs::create_dir_all(&self.0).map_err(|error| failed(doing(), error))?;
+        let dir = File::open(&self.0).map_err(|error| failed(doing(), error))?;
+        dir.lock().map_err(|error| failed(doing(), error))?;
+        match Namespace::open(path) {
+            Ok(_) => return Err(BackendError::new(ErrorKind::Conflict, doing())),
+            Err(error) if error.kind() == ErrorKind::Gone => {}
+            Err(error) => return Err(error),
+        }
+        let made = OpenOptions::new().create(true).write(true).truncate(false).open(path);
+        made.map_err(|error| failed(doing(), error))?;
+        Ok(dir)
     }
 
     /// The namespace with this name.

@@ -1,12 +1,13 @@
 //! Attributes as they are read (`linux/netlink.h`, `struct nlattr`): length, kind, value, padded to 4 bytes.
 
+use std::fmt;
 use std::iter::FusedIterator;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::Malformed;
 
 /// One attribute of a message: a kind, which means something only where it stands, and a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Attribute<'a> {
     /// What it is, without the flags for nesting and byte order.
     pub kind: u16,
@@ -76,6 +77,13 @@ impl<'a> Attribute<'a> {
     }
 }
 
+impl fmt::Debug for Attribute<'_> {
+    /// Without the value: it can be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attribute").field("kind", &self.kind).field("size", &self.value.len()).finish_non_exhaustive()
+    }
+}
+
 /// Attributes, one after the other; ends after the first that is cut.
 ///
 /// ```
@@ -86,7 +94,7 @@ impl<'a> Attribute<'a> {
 /// assert_eq!(second.map(|attribute| attribute.u8()), Some(Ok(7)));
 /// # Ok::<(), overlay_kernel::netlink::Malformed>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Attributes<'a>(&'a [u8]);
 
 impl<'a> Attributes<'a> {
@@ -128,5 +136,11 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 impl FusedIterator for Attributes<'_> {}
+
+impl fmt::Debug for Attributes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
 
 const KIND: u16 = 0x3fff; // NLA_TYPE_MASK: without NLA_F_NESTED and NLA_F_NET_BYTEORDER

@@ -5,15 +5,15 @@ use overlay_core::Applied;
 use super::encode::{self, Room};
 use super::error::TRANSACTION;
 use super::message::Verdict;
-use super::{Flags, Messages, NetlinkError, Requests, Socket};
+use super::socket::Read;
+use super::{Flags, Malformed, Messages, NetlinkError, Requests, Socket};
 
 impl Socket {
     /// Sends many requests, as many at once as the buffers allow, and waits until all are in effect.
     ///
-    /// Each is a change of its own. The kernel carries out the rest of what was sent at once when one is refused, so
-    /// put into one batch only what does not build on each other, or what `accept` need not forgive. `accept` is
-    /// called with the index and the errno of each refusal, and says whether it is as good as done: `EEXIST` for what
-    /// should be there, say.
+    /// They are carried out in order, but each is a change of its own: when one is refused the kernel still carries out
+    /// those behind it that were sent with it. `accept` is called with the index and the errno of each refusal, and
+    /// says whether it is as good as done: `EEXIST` for what should be there, say.
     ///
     /// # Errors
     /// The first refusal that was not accepted, or what else broke the batch off, with what is in effect. Nothing is
@@ -98,25 +98,27 @@ impl Socket {
         }
     }
 
+    /// Hears until nothing is owed and nothing more is there. What the kernel has to say it says while it is sent to, so
+    /// a refusal is there with the answers, even where so many requests were refused that others were lost.
     fn hear_transaction(&mut self, all: Chunk, mut wanted: usize) -> Result<(), BatchError> {
         let unknown = |source| BatchError { at: 0, sent: all.count, source };
         let deadline = self.start();
-        let mut refusal: Option<BatchError> = None;
+        let mut refusal = None;
+        let mut overrun = false;
         loop {
-            // Whatever the kernel has to say, it said while it was sent to; only an answer that is owed is waited for.
-            let datagram = match refusal.is_some() || wanted == 0 {
-                true => self.receive_now().map_err(unknown)?,
-                false => Some(self.receive(&deadline).map_err(unknown)?),
-            };
-            let Some(datagram) = datagram else { return refusal.map_or(Ok(()), Err) };
-            for message in Messages::new(datagram) {
-                let message = message.map_err(|error| unknown(error.into()))?;
-                let (Some(at), Some(verdict)) = (all.index(message.sequence), message.verdict()) else { continue };
-                let verdict = verdict.map_err(|error| unknown(error.into()))?;
-                match verdict.into_result() {
-                    Ok(()) => wanted = wanted.saturating_sub(1),
-                    Err(source) => refusal = refusal.or(Some(BatchError { at, sent: 0, source })),
+            match self.read().map_err(unknown)? {
+                Read::Datagram(size) => {
+                    let answers = all.answers(self.datagram(size)).map_err(|error| unknown(error.into()))?;
+                    wanted = wanted.saturating_sub(answers.done);
+                    refusal = refusal.or(answers.refusal);
                 }
+                Read::Overrun => overrun = true,
+                Read::Nothing => match refusal {
+                    Some((at, source)) => return Err(BatchError { at, sent: 0, source }),
+                    None if overrun => return Err(unknown(self.overrun())),
+                    None if wanted == 0 => return Ok(()),
+                    None => self.wait(&deadline).map_err(unknown)?,
+                },
             }
         }
     }
@@ -142,11 +144,32 @@ impl Chunk {
         }
     }
 
+    /// What a datagram says of these requests.
+    fn answers(self, datagram: &[u8]) -> Result<Answers, Malformed> {
+        let mut answers = Answers::default();
+        for message in Messages::new(datagram) {
+            let message = message?;
+            let (Some(at), Some(verdict)) = (self.index(message.sequence), message.verdict()) else { continue };
+            match verdict?.into_result() {
+                Ok(()) => answers.done += 1,
+                Err(error) => answers.refusal = answers.refusal.or(Some((at, error))),
+            }
+        }
+        Ok(answers)
+    }
+
     /// The index of the request with this number.
     fn index(self, sequence: u32) -> Option<usize> {
         let offset = usize::try_from(sequence.checked_sub(self.sequence)?).ok()?;
         (offset < self.count).then_some(self.first + offset)
     }
+}
+
+/// What a datagram says: how many requests are done, and the first that was refused.
+#[derive(Debug, Default)]
+struct Answers {
+    done: usize,
+    refusal: Option<(usize, NetlinkError)>,
 }
 
 /// A batch or transaction that was not carried out whole.

@@ -48,6 +48,11 @@ impl Buffers {
         Ok(Self { send, receive })
     }
 
+    /// Whether a socket may have larger buffers than the limits say; leaves it as it is.
+    pub(super) fn force(self, socket: &impl AsFd) -> Result<(), NetlinkError> {
+        setsockopt(socket, SndBufForce, &self.send.div_ceil(2)).map_err(failed("setsockopt(SO_SNDBUFFORCE)"))
+    }
+
     /// The longest datagram that can be sent.
     pub(super) const fn datagram(self) -> usize {
         self.send.saturating_sub(SEND_OVERHEAD)

@@ -1,5 +1,6 @@
 //! Requests as they are written.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::BitOr;
 
@@ -46,7 +47,7 @@ impl BitOr for Flags {
 /// }
 /// assert_eq!(requests.len(), 2);
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Requests {
     bytes: Vec<u8>,
     ends: Vec<usize>,
@@ -132,6 +133,13 @@ impl Requests {
     }
 }
 
+impl fmt::Debug for Requests {
+    /// Without what is in them: it can be a key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Requests").field("len", &self.len()).field("size", &self.size()).finish_non_exhaustive()
+    }
+}
+
 /// How much may be sent at once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
@@ -140,7 +148,6 @@ pub(super) struct Room {
 }
 
 /// The payload of a request while it is written. Every method writes on, nothing is taken back.
-#[derive(Debug)]
 pub struct Body<'a> {
     bytes: &'a mut Vec<u8>,
     too_large: &'a mut Option<usize>,
@@ -239,6 +246,12 @@ impl Body<'_> {
         }
         pad(self.bytes);
         self
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
     }
 }
 

@@ -1,16 +1,17 @@
 //! Netlink as the kernel speaks it: requests, replies, dumps, batches, notifications.
 //!
 //! Synchronous, one socket per user, no third-party type in sight. A socket belongs to the namespace of the thread
-//! that opened it, so open it inside [`Namespace::run`](crate::Namespace::run) and use it anywhere.
+//! that opened it, so open it by [`Namespace::netlink`](crate::Namespace::netlink), or inside
+//! [`Namespace::run`](crate::Namespace::run), and use it anywhere.
 //!
 //! ```no_run
 //! use overlay_kernel::Namespace;
-//! use overlay_kernel::netlink::{Family, Flags, Requests, Socket};
+//! use overlay_kernel::netlink::{Family, Flags, Requests};
 //!
 //! const RTM_GETLINK: u16 = 18;
 //!
 //! let namespace = Namespace::create()?;
-//! let mut socket = namespace.run(|| Socket::open(Family::Route))??;
+//! let mut socket = namespace.netlink(Family::Route)?;
 //! let everything = Requests::one(RTM_GETLINK, Flags::NONE, |body| {
 //!     body.raw(&[0; 16]); // struct ifinfomsg
 //! });

@@ -1,5 +1,6 @@
 //! Hearing what changes.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::libc;
@@ -24,7 +25,6 @@ use super::{Buffers, Family, Message, Messages, NetlinkError};
 /// }
 /// # Ok::<(), overlay_kernel::netlink::NetlinkError>(())
 /// ```
-#[derive(Debug)]
 pub struct Notices {
     socket: netlink_sys::Socket,
     buffer: Box<[u8]>,
@@ -86,6 +86,12 @@ impl Notices {
                 }
             }
         }
+    }
+}
+
+impl fmt::Debug for Notices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notices").finish_non_exhaustive()
     }
 }
 

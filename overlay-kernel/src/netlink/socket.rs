@@ -1,5 +1,6 @@
 //! Asking the kernel and hearing its answer.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -30,7 +31,6 @@ use super::{Buffers, Family, Flags, Malformed, Message, Messages, NetlinkError, 
 /// socket.request(&lo_up).map_err(|error| error.during("set lo up"))?;
 /// # Ok::<(), overlay_core::BackendError>(())
 /// ```
-#[derive(Debug)]
 pub struct Socket {
     socket: netlink_sys::Socket,
     port: u32,
@@ -222,22 +222,23 @@ impl Socket {
         }
     }
 
-    /// The next datagram that is there already.
-    pub(super) fn receive_now(&mut self) -> Result<Option<&[u8]>, NetlinkError> {
-        match read(&self.socket, &mut self.incoming)? {
-            Read::Datagram(size) => Ok(Some(&self.incoming[..size])),
-            Read::Nothing => Ok(None),
-            Read::Overrun => Err(self.overrun()),
-        }
+    /// Looks what is there already.
+    pub(super) fn read(&mut self) -> Result<Read, NetlinkError> {
+        read(&self.socket, &mut self.incoming)
+    }
+
+    /// The datagram that was read last.
+    pub(super) fn datagram(&self, size: usize) -> &[u8] {
+        self.incoming.get(..size).unwrap_or_default()
     }
 
     /// Makes room for the answers to come.
-    fn overrun(&mut self) -> NetlinkError {
+    pub(super) fn overrun(&mut self) -> NetlinkError {
         while matches!(read(&self.socket, &mut self.incoming), Ok(Read::Datagram(_) | Read::Overrun)) {}
         NetlinkError::Overrun { limit: self.buffers.receive }
     }
 
-    fn wait(&self, deadline: &Deadline) -> Result<(), NetlinkError> {
+    pub(super) fn wait(&self, deadline: &Deadline) -> Result<(), NetlinkError> {
         let lost = NetlinkError::NoAnswer { deadline: deadline.span() };
         let Some(left) = deadline.left() else { return Err(lost) };
         match poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], left) {
@@ -245,6 +246,11 @@ impl Socket {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(error) => Err(NetlinkError::socket("poll")(error.into())),
         }
+    }
+
+    /// Whether buffers beyond `net.core.wmem_max` and `rmem_max` are to be had.
+    pub(crate) fn force_buffers(&self) -> Result<(), NetlinkError> {
+        self.buffers.force(&self.socket)
     }
 
     /// Makes the send buffer hold `size` bytes, as far as it may.
@@ -260,6 +266,13 @@ impl Socket {
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+impl fmt::Debug for Socket {
+    /// Without its buffers: they can hold keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("port", &self.port).field("buffers", &self.buffers).finish_non_exhaustive()
     }
 }
 

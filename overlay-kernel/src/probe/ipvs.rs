@@ -9,7 +9,7 @@ use crate::netlink::{Family, Flags, GenericFamily};
 pub(super) fn serve() -> Result<(), BackendError> {
     let mut socket = socket(Family::Generic)?;
     let family = GenericFamily::find(&mut socket, "IPVS").map_err(|error| error.during("find IPVS"))?;
-    let family = family.ok_or(BackendError::new(ErrorKind::Unsupported, "find IPVS in this kernel"))?;
+    let family = family.ok_or_else(|| BackendError::new(ErrorKind::Unsupported, "find IPVS in this kernel"))?;
     let new = family.request(NEW_SERVICE, Flags::NONE, |body| {
         body.nest(SERVICE, |service| {
             service.u16(ADDRESS_FAMILY, AF_INET).u16(PROTOCOL, IPPROTO_TCP);

@@ -37,7 +37,7 @@ fn parent(socket: &mut Socket) -> Result<u32, BackendError> {
         Ok((index != LOOPBACK).then_some(index))
     });
     let found = found.map_err(|error| error.during("list devices"))?;
-    found.first().copied().ok_or(BackendError::new(ErrorKind::Unsupported, "find a device to put another on"))
+    found.first().copied().ok_or_else(|| BackendError::new(ErrorKind::Unsupported, "find a device to put another on"))
 }
 
 const LOOPBACK: u32 = 1;

@@ -65,6 +65,7 @@ pub struct Finding {
     /// What was tried.
     pub feature: Feature,
     /// What came of it.
+    #[serde(flatten)]
     pub found: Found,
 }
 
@@ -76,7 +77,7 @@ impl fmt::Display for Finding {
 
 /// Whether a feature is there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(tag = "found", rename_all = "lowercase")]
 pub enum Found {
     /// It was used just now.
     Available,
@@ -205,7 +206,7 @@ fn try_one(feature: Feature) -> Option<Found> {
         Feature::Ipvs => ipvs::serve().into(),
         Feature::XfrmPolicy => ipsec::block().into(),
         Feature::Esp => ipsec::seal().into(),
-        Feature::ForcedBuffers => force_buffers(),
+        Feature::ForcedBuffers => force_buffers().into(),
     })
 }
 
@@ -214,17 +215,8 @@ fn open_tun() -> Result<(), BackendError> {
     opened.map(drop).map_err(|error| failed("open /dev/net/tun", error))
 }
 
-fn force_buffers() -> Found {
-    let kept = |key: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/net/core/{key}")).unwrap_or_default();
-        text.trim().parse::<usize>().map_or(usize::MAX, |limit| limit.saturating_mul(2))
-    };
-    let buffers = limits();
-    if buffers.send > kept("wmem_max") && buffers.receive > kept("rmem_max") {
-        return Found::Available;
-    }
-    let reason = format!("no more than {} bytes to send and {} to receive", buffers.send, buffers.receive);
-    Found::Missing { reason }
+fn force_buffers() -> Result<(), BackendError> {
+    socket(Family::Route)?.force_buffers().map_err(|error| error.during("force a netlink buffer's size"))
 }
 
 fn limits() -> Buffers {

@@ -1,3 +1,5 @@
+use std::process::Command;
+
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_kernel::{Feature, probe};
 
@@ -11,5 +13,14 @@ fn the_lab_has_what_hosts_may_lack() {
         for needed in [Feature::Ipvs, Feature::Esp, Feature::XfrmPolicy, Feature::Vxlan, Feature::NftBridge] {
             assert!(report.of(needed).unwrap().is_available(), "{needed}: {:?}", report.of(needed));
         }
+    });
+}
+
+#[test]
+fn the_hosts_tests_pass_on_the_labs_kernel_too() {
+    kernel_test(Kernel::Lab, "kernel::the_hosts_tests_pass_on_the_labs_kernel_too", || {
+        let mut suite = Command::new(std::env::current_exe().unwrap());
+        let suite = suite.env_remove("KERNEL_LAB").env_remove("OVERLAY_KERNEL_LOG").env("OVERLAY_REQUIRE_KERNEL", "1");
+        crate::ordinary::passed(&suite.output().unwrap());
     });
 }

@@ -1,5 +1,12 @@
 //! Tests on a real kernel, through the gate of `overlay_core::testing`.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail loudly too, show what they found, and are told by the environment that they are children"
+)]
+
 mod killed;
 mod lab;
 mod namespace;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Applied, ErrorKind};
 use overlay_kernel::Namespace;
-use overlay_kernel::netlink::{Buffers, Family, Flags, GenericFamily, NetlinkError, Requests, Socket};
+use overlay_kernel::netlink::{Body, Buffers, Family, Flags, GenericFamily, NetlinkError, Requests, Socket};
 use overlay_kernel::testing::judge;
 
 use crate::route::{self, NEW, NEW_NEIGHBOUR, Neighbour};
@@ -226,36 +226,110 @@ fn a_socket_stays_in_the_namespace_it_was_born_in() {
 }
 
 #[test]
-fn what_changes_under_a_dump_is_read_again() {
+fn what_changes_under_a_dump_is_read_again_but_not_for_ever() {
     kernel_test(Kernel::Host, "kernel::what_changes_under_a_dump_is_read_again", || {
         let namespace = Namespace::create().unwrap();
-        let index = vxlan(&namespace);
         let (mut reader, mut writer) = (route::socket(&namespace), route::socket(&namespace));
-        let mut batch = Requests::default();
-        for number in 0..2_000 {
-            Neighbour::numbered(index, number, false).add(&mut batch, NEW_NEIGHBOUR, NEW);
+        for number in 0..100 {
+            writer.request(&route::device(&format!("br{number}"), "bridge")).unwrap(); // some datagrams to list
         }
-        writer.batch(&batch, |_, _| false).unwrap();
-        let mut changed = 0;
-        let found = reader.dump(
-            &Requests::one(route::GET_LINK, Flags::NONE, |body| {
-                route::link(body, 0, false);
-            }),
-            |message| {
-                if changed < 3 {
-                    changed += 1;
-                    writer.request(&route::device(&format!("br{changed}"), "bridge")).unwrap();
-                }
-                Ok(message.head::<16>().ok())
-            },
-        );
-        assert!(found.unwrap().len() >= 2);
-        let all = reader.dump(&route::neighbours(2), |message| {
-            let [_, _, _, _, a, b, c, d] = message.head()?;
-            Ok((u32::from_ne_bytes([a, b, c, d]) == index).then_some(()))
+        let (found, tries) = links(&mut reader, |attempt| {
+            if attempt <= 3 {
+                writer.request(&route::device(&format!("new{attempt}"), "bridge")).unwrap();
+            }
         });
-        assert_eq!(all.unwrap().len(), 2_000);
+        assert_eq!((found.unwrap(), tries), (1 + 100 + 3, 4));
+
+        let (found, tries) = links(&mut reader, |attempt| {
+            writer.request(&route::device(&format!("more{attempt}"), "bridge")).unwrap();
+        });
+        let error = found.unwrap_err();
+        assert!(matches!(error, NetlinkError::Changing { tries: t } if t == tries), "{error:?}");
+        assert_eq!(error.kind(), ErrorKind::Interrupted);
+        assert!(route::index(&mut reader, "br7").is_ok(), "the socket asks on");
     });
+}
+
+#[test]
+fn a_transaction_is_whole_or_nothing_and_grows_the_buffer_as_far_as_it_may() {
+    kernel_test(Kernel::Host, "kernel::a_transaction_is_whole_or_nothing", || {
+        let namespace = Namespace::create().unwrap();
+        let open = || Socket::with_buffers(Family::Netfilter, Buffers { send: 8 << 10, receive: 64 << 10 });
+        let mut socket = namespace.run(open).unwrap().unwrap();
+        let error = socket.transaction(&tables(&["one", &"x".repeat(300), "two"])).unwrap_err();
+        assert_eq!((error.at, error.applied()), (2, Applied::Nothing), "{error:?}");
+        assert_eq!(names_of_tables(&mut socket), <[&str; 0]>::default());
+        socket.transaction(&tables(&["one", "two"])).unwrap();
+        assert_eq!(names_of_tables(&mut socket), ["one", "two"]);
+
+        let names: Vec<_> = (0..1_000).map(|number| format!("table-{number}")).collect();
+        socket.transaction(&tables(&names)).unwrap();
+        assert_eq!(names_of_tables(&mut socket).len(), 1_002);
+    });
+}
+
+#[test]
+fn a_transaction_beyond_every_limit_is_refused_with_the_limit() {
+    kernel_test(Kernel::Host, "kernel::a_transaction_beyond_every_limit_is_refused", || {
+        let namespace = Namespace::create().unwrap();
+        let mut socket = namespace.run(|| Socket::open(Family::Netfilter)).unwrap().unwrap();
+        let names: Vec<_> = (0..3_000).map(|number| format!("{number}-{}", "x".repeat(4_000))).collect();
+        let large = tables(&names); // 12 MB of names that are too long
+        let error = socket.transaction(&large).unwrap_err();
+        assert_eq!(error.applied(), Applied::Nothing);
+        match error.source {
+            NetlinkError::Refused { .. } => {} // this user may have any buffer
+            NetlinkError::TooLarge { limit, size, .. } => {
+                assert_eq!(size, large.size());
+                assert_eq!(limit, socket.buffers().send - 32);
+                assert!(error.source.to_string().contains("net.core.wmem_max"), "{}", error.source);
+            }
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+/// A transaction that makes nf_tables tables of the bridge family, which every kernel here has.
+fn tables(names: &[impl AsRef<str>]) -> Requests {
+    let border = |body: &mut Body<'_>| {
+        body.raw(&[0, 0, 0, 10]);
+    };
+    let mut batch = Requests::default();
+    batch.add(16, Flags::NONE, border);
+    for (number, name) in (1..).zip(names) {
+        let flags = if number == names.len() { Flags::CREATE | Flags::ACK } else { Flags::CREATE };
+        batch.add(10 << 8, flags, |body| {
+            body.raw(&[7, 0, 0, 0]).text(1, name.as_ref());
+        });
+    }
+    batch.add(17, Flags::NONE, border);
+    batch
+}
+
+fn names_of_tables(socket: &mut Socket) -> Vec<String> {
+    let all = Requests::one(10 << 8 | 1, Flags::NONE, |body| {
+        body.raw(&[7, 0, 0, 0]);
+    });
+    let names =
+        socket.dump(&all, |table| table.attributes(4)?.find(1)?.map(|name| Ok(name.text()?.to_owned())).transpose());
+    names.unwrap()
+}
+
+/// Counts links, and calls `meanwhile` with the number of each attempt while it is read.
+fn links(socket: &mut Socket, mut meanwhile: impl FnMut(usize)) -> (Result<usize, NetlinkError>, usize) {
+    let all = Requests::one(route::GET_LINK, Flags::NONE, |body| {
+        route::link(body, 0, false);
+    });
+    let mut attempts = 0;
+    let found = socket.dump(&all, |link| {
+        let [_, _, _, _, a, b, c, d] = link.head()?;
+        if u32::from_ne_bytes([a, b, c, d]) == 1 {
+            attempts += 1; // the loopback device comes first
+            meanwhile(attempts);
+        }
+        Ok(Some(()))
+    });
+    (found.map(|links| links.len()), attempts)
 }
 
 fn vxlan(namespace: &Namespace) -> u32 {

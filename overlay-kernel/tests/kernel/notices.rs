@@ -80,6 +80,7 @@ fn notices_have_the_port_of_who_asked_or_none_and_never_anothers() {
         table.row("link add (bridge)", &route::device("br0", "bridge"));
         table.row("link add (vxlan)", &route::device("vx0", "vxlan"));
         let (br0, vx0) = (table.index("br0"), table.index("vx0"));
+        table.row("link up", &route::up(br0));
         table.row("link enslave", &enslave(vx0, br0));
         table.row("port flags", &port_flags(vx0));
         table.row(
@@ -108,23 +109,7 @@ fn notices_have_the_port_of_who_asked_or_none_and_never_anothers() {
         table.row("address add (v6)", &route::address(route::NEW_ADDRESS, br0, v6, 64));
         table.row("route add", &route::route(route::NEW_ROUTE, br0, Ipv4Addr::new(10, 77, 0, 0), 16));
         table.row("rule add", &route::rule(route::NEW_RULE, 777));
-        for (what, forwarding) in [("neighbour", false), ("forwarding entry", true)] {
-            let (one, other) = (Neighbour::numbered(vx0, 1, forwarding), Neighbour::numbered(vx0, 2, forwarding));
-            let other = Neighbour { mac: one.mac, ..other };
-            let changed = if forwarding { other } else { Neighbour { mac: [2; 6], ..one } };
-            table.row(&format!("{what} add"), &one.one(NEW_NEIGHBOUR, NEW));
-            table.row(&format!("{what} replace"), &changed.one(NEW_NEIGHBOUR, Flags::CREATE | Flags::REPLACE));
-            table.row(&format!("{what} replace, same"), &changed.one(NEW_NEIGHBOUR, Flags::CREATE | Flags::REPLACE));
-            table.row(&format!("{what} delete"), &changed.one(route::DEL_NEIGHBOUR, Flags::NONE));
-        }
-        let bridge_entry = |kind, flags| {
-            Requests::one(kind, flags, |body| {
-                body.raw(&[7, 0, 0, 0]).raw(&vx0.to_ne_bytes()).raw(&0xc0_u16.to_ne_bytes()).raw(&[4, 0]);
-                body.attribute(2, &[2, 9, 9, 9, 9, 9]);
-            })
-        };
-        table.row("bridge's entry add", &bridge_entry(NEW_NEIGHBOUR, NEW));
-        table.row("bridge's entry delete", &bridge_entry(route::DEL_NEIGHBOUR, Flags::NONE));
+        neighbours(&mut table, vx0);
         table.row("rule delete", &route::rule(route::DEL_RULE, 777));
         table.row("route delete", &route::route(route::DEL_ROUTE, br0, Ipv4Addr::new(10, 77, 0, 0), 16));
         table.row("address delete (v4)", &route::address(route::DEL_ADDRESS, br0, v4.into(), 24));
@@ -136,6 +121,26 @@ fn notices_have_the_port_of_who_asked_or_none_and_never_anothers() {
             }),
         );
     });
+}
+
+fn neighbours(table: &mut Table<'_>, vx0: u32) {
+    for (what, forwarding) in [("neighbour", false), ("forwarding entry", true)] {
+        let (one, other) = (Neighbour::numbered(vx0, 1, forwarding), Neighbour::numbered(vx0, 2, forwarding));
+        let other = Neighbour { mac: one.mac, ..other };
+        let changed = if forwarding { other } else { Neighbour { mac: [2; 6], ..one } };
+        table.row(&format!("{what} add"), &one.one(NEW_NEIGHBOUR, NEW));
+        table.row(&format!("{what} replace"), &changed.one(NEW_NEIGHBOUR, Flags::CREATE | Flags::REPLACE));
+        table.row(&format!("{what} replace, same"), &changed.one(NEW_NEIGHBOUR, Flags::CREATE | Flags::REPLACE));
+        table.row(&format!("{what} delete"), &changed.one(route::DEL_NEIGHBOUR, Flags::NONE));
+    }
+    let bridge_entry = |kind, flags| {
+        Requests::one(kind, flags, |body| {
+            body.raw(&[7, 0, 0, 0]).raw(&vx0.to_ne_bytes()).raw(&0xc0_u16.to_ne_bytes()).raw(&[4, 0]);
+            body.attribute(2, &[2, 9, 9, 9, 9, 9]);
+        })
+    };
+    table.row("bridge's entry add", &bridge_entry(NEW_NEIGHBOUR, NEW));
+    table.row("bridge's entry delete", &bridge_entry(route::DEL_NEIGHBOUR, Flags::NONE));
 }
 
 struct Table<'a> {
@@ -165,7 +170,7 @@ impl Table<'_> {
 
 fn open(namespace: &Namespace, buffer: usize) -> Notices {
     let groups = [LINK, NEIGHBOUR, IPV4_ADDRESS, IPV4_ROUTE, IPV4_RULE, IPV6_ADDRESS];
-    namespace.run(|| Notices::open(Family::Route, &groups, buffer)).unwrap().unwrap()
+    namespace.notices(Family::Route, &groups, buffer).unwrap()
 }
 
 fn enslave(index: u32, master: u32) -> Requests {

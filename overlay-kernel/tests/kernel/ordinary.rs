@@ -46,7 +46,8 @@ pub(crate) fn as_nobody(test: &str) {
     passed(&output.unwrap());
 }
 
-fn passed(output: &Output) {
+/// Checks that a run of tests was one, and passed.
+pub(crate) fn passed(output: &Output) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("test result: ok") && !text.contains(" 0 passed"), "{text}");

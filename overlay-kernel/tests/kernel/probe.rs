@@ -11,7 +11,7 @@ fn the_probe_finds_what_this_kernel_does_and_leaves_nothing() {
         for finding in &report.findings {
             println!("{finding}");
         }
-        for needed in [Feature::Namespaces, Feature::Bridge, Feature::Veth, Feature::Vxlan, Feature::NfTables] {
+        for needed in [Feature::Namespaces, Feature::Bridge, Feature::Veth, Feature::Vxlan, Feature::NftBridge] {
             assert!(report.of(needed).unwrap().is_available(), "{needed}");
         }
         assert_eq!(report.findings.len(), Feature::ALL.len() - 1);

@@ -20,13 +20,13 @@ pub(crate) const DEL_RULE: u16 = 33;
 pub(crate) const NEW: Flags = Flags(Flags::CREATE.0 | Flags::EXCLUSIVE.0);
 
 pub(crate) fn socket(namespace: &Namespace) -> Socket {
-    namespace.run(|| Socket::open(Family::Route)).unwrap().unwrap()
+    namespace.netlink(Family::Route).unwrap()
 }
 
-/// A new device that is up.
+/// A new device that is down: one that is up goes on telling of itself, its carrier and its own addresses.
 pub(crate) fn device(name: &str, kind: &str) -> Requests {
     Requests::one(NEW_LINK, NEW, |body| {
-        link(body, 0, true).text(3, name).nest(18, |info| {
+        link(body, 0, false).text(3, name).nest(18, |info| {
             info.text(1, kind);
             if kind == "vxlan" {
                 info.nest(2, |data| {
