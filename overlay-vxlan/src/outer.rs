@@ -1,0 +1,241 @@
+//! The headers around a frame that crosses the underlay.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use overlay_core::{IpFamily, Mac, Port, Vni};
+
+use crate::header::Header;
+use crate::wire::{IPV4, IPV6, UDP, checksum};
+
+/// The headers to write in front of an inner frame: Ethernet where wanted, IP, UDP and VXLAN.
+///
+/// The UDP checksum is sent as zero (RFC 7348 §5; for IPv6, RFC 6935 §5), the IPv6 flow label too.
+///
+/// ```
+/// use overlay_core::{Port, Vni};
+/// use overlay_vxlan::{Addresses, Outer};
+///
+/// let outer = Outer::new(
+///     Addresses::V4 { source: [192, 0, 2, 1].into(), destination: [192, 0, 2, 2].into() },
+///     Port::new(50_000)?,
+///     Vni::new(42)?,
+/// );
+/// let mut buffer = [0; 64 + 1_400]; // the frame lies behind 64 bytes of headroom
+/// let (headroom, frame) = buffer.split_at_mut(64);
+/// let start = outer.prepend(headroom, frame.len())?;
+/// assert_eq!(buffer[start..].len(), 36 + 1_400);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Outer {
+    /// The Ethernet addresses, where the packet leaves through a packet socket; without, it begins with IP.
+    pub macs: Option<Macs>,
+    /// The VTEPs' addresses.
+    pub addresses: Addresses,
+    /// UDP source port: [`SourcePorts::port`](crate::SourcePorts::port) of the inner flow.
+    pub source_port: Port,
+    /// UDP destination port, usually [`Port::VXLAN`].
+    pub destination_port: Port,
+    /// The network.
+    pub vni: Vni,
+    /// Routers the packet may pass, 1 to 255.
+    pub ttl: u8,
+    /// DSCP (RFC 2474) and, in the two low bits, ECN, which RFC 6040 wants copied from the inner packet.
+    pub traffic_class: u8,
+    /// `None` sets IPv4's DF: routers may not fragment the packet. `Some` allows it, with an identification
+    /// that must not repeat while a fragment may be under way (RFC 6864 §4.1). IPv6 routers never fragment.
+    pub identification: Option<u16>,
+}
+
+/// The outer Ethernet addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Macs {
+    /// This host's.
+    pub source: Mac,
+    /// The next hop's.
+    pub destination: Mac,
+}
+
+/// The outer IP addresses, both of one family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Addresses {
+    /// An IPv4 underlay.
+    V4 {
+        /// This VTEP's.
+        source: Ipv4Addr,
+        /// The peer's.
+        destination: Ipv4Addr,
+    },
+    /// An IPv6 underlay.
+    V6 {
+        /// This VTEP's.
+        source: Ipv6Addr,
+        /// The peer's.
+        destination: Ipv6Addr,
+    },
+}
+
+impl Outer {
+    /// Bytes of the longest headers there are: Ethernet, IPv6, UDP, VXLAN. Headroom that always suffices.
+    pub const MAX_LEN: usize = ETHERNET_LEN + IPV6_LEN + TAIL_LEN;
+
+    /// Headers without Ethernet's, to [`Port::VXLAN`], with TTL 64 and DF.
+    pub const fn new(addresses: Addresses, source_port: Port, vni: Vni) -> Self {
+        Self {
+            macs: None,
+            addresses,
+            source_port,
+            destination_port: Port::VXLAN,
+            vni,
+            ttl: 64,
+            traffic_class: 0,
+            identification: None,
+        }
+    }
+
+    /// Bytes of these headers: 36 (IPv4) or 56 (IPv6), and 14 more with Ethernet's.
+    #[inline]
+    pub const fn header_len(&self) -> usize {
+        let ethernet = if self.macs.is_some() { ETHERNET_LEN } else { 0 };
+        ethernet + self.addresses.family().header_len() + TAIL_LEN
+    }
+
+    /// Writes the headers at the end of `headroom`, the bytes in front of a frame of `frame` bytes, and gives the offset
+    /// in it where they start. In constant time: the frame is not looked at.
+    ///
+    /// # Errors
+    /// Nothing is written if `headroom` is too short, or the frame longer than an IP packet can carry.
+    #[inline]
+    pub fn prepend(&self, headroom: &mut [u8], frame: usize) -> Result<usize, OuterError> {
+        let len = self.header_len();
+        let have = headroom.len();
+        let start = have.checked_sub(len).ok_or(OuterError::Headroom { need: len, have })?;
+        let most = self.addresses.most();
+        if frame > most {
+            return Err(OuterError::Frame { found: frame, most });
+        }
+        let datagram = (TAIL_LEN + frame) as u16; // fits: checked against `most`
+        let Some(headroom) = put(headroom, self.tail(datagram)) else { return Ok(start) };
+        let (headroom, ethertype) = match self.addresses {
+            Addresses::V4 { source, destination } => (put(headroom, self.ipv4(source, destination, datagram)), IPV4),
+            Addresses::V6 { source, destination } => (put(headroom, self.ipv6(source, destination, datagram)), IPV6),
+        };
+        if let (Some(macs), Some(headroom)) = (self.macs, headroom) {
+            put(headroom, macs.encode(ethertype));
+        }
+        Ok(start)
+    }
+
+    /// The UDP header (RFC 768) and VXLAN's.
+    #[inline(always)]
+    fn tail(&self, datagram: u16) -> [u8; TAIL_LEN] {
+        let udp = u64::from(self.source_port.get()) << 48
+            | u64::from(self.destination_port.get()) << 32
+            | u64::from(datagram) << 16;
+        let vxlan = u64::from_be_bytes(Header { vni: self.vni }.encode());
+        (u128::from(udp) << 64 | u128::from(vxlan)).to_be_bytes()
+    }
+
+    /// The IPv4 header (RFC 791 §3.1).
+    #[inline(always)]
+    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr, datagram: u16) -> [u8; IPV4_LEN] {
+        let total = u64::from(datagram) + IPV4_LEN as u64;
+        let fragmentation = match self.identification {
+            None => DF,
+            Some(identification) => u64::from(identification) << 16,
+        };
+        let (source, destination) = (u32::from(source), u32::from(destination));
+        let first = 0x4500 << 48 | u64::from(self.traffic_class) << 48 | total << 32 | fragmentation;
+        let second = u32::from(self.ttl) << 24 | u32::from(UDP) << 16;
+        let sum =
+            (first >> 32) + (first & 0xffff_ffff) + u64::from(second) + u64::from(source) + u64::from(destination);
+        let second = second | u32::from(!checksum::fold(sum));
+        let mut header = [0; IPV4_LEN];
+        header[..8].copy_from_slice(&first.to_be_bytes());
+        header[8..12].copy_from_slice(&second.to_be_bytes());
+        header[12..].copy_from_slice(&(u64::from(source) << 32 | u64::from(destination)).to_be_bytes());
+        header
+    }
+
+    /// The IPv6 header (RFC 8200 §3).
+    #[inline(always)]
+    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr, datagram: u16) -> [u8; IPV6_LEN] {
+        let first = 6 << 60
+            | u64::from(self.traffic_class) << 52
+            | u64::from(datagram) << 16
+            | u64::from(UDP) << 8
+            | u64::from(self.ttl);
+        let mut header = [0; IPV6_LEN];
+        header[..8].copy_from_slice(&first.to_be_bytes());
+        header[8..24].copy_from_slice(&source.octets());
+        header[24..].copy_from_slice(&destination.octets());
+        header
+    }
+}
+
+impl Addresses {
+    /// The family of both.
+    #[inline]
+    pub const fn family(&self) -> IpFamily {
+        match self {
+            Self::V4 { .. } => IpFamily::V4,
+            Self::V6 { .. } => IpFamily::V6,
+        }
+    }
+
+    /// Bytes of the longest frame: the length fields count to 65,535, IPv4's from its own header on.
+    const fn most(&self) -> usize {
+        match self {
+            Self::V4 { .. } => u16::MAX as usize - IPV4_LEN - TAIL_LEN,
+            Self::V6 { .. } => u16::MAX as usize - TAIL_LEN,
+        }
+    }
+}
+
+impl Macs {
+    /// The Ethernet header (IEEE 802.3 §3.1.1).
+    #[inline(always)]
+    fn encode(self, ethertype: u16) -> [u8; ETHERNET_LEN] {
+        let mut header = [0; ETHERNET_LEN];
+        header[..6].copy_from_slice(&self.destination.octets());
+        header[6..12].copy_from_slice(&self.source.octets());
+        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        header
+    }
+}
+
+/// Why headers cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum OuterError {
+    /// Too few bytes in front of the frame.
+    #[error("the headers need {need} bytes of headroom, {have} are there")]
+    Headroom {
+        /// Bytes of the headers.
+        need: usize,
+        /// Bytes of headroom.
+        have: usize,
+    },
+    /// A frame that no IP packet can carry.
+    #[error("a frame is at most {most} bytes here, this has {found}")]
+    Frame {
+        /// Bytes of the frame.
+        found: usize,
+        /// The most an IP packet of the family can carry.
+        most: usize,
+    },
+}
+
+/// Writes `header` at the end of `headroom` and gives what is left in front of it.
+#[inline(always)]
+fn put<const N: usize>(headroom: &mut [u8], header: [u8; N]) -> Option<&mut [u8]> {
+    let (rest, last) = headroom.split_last_chunk_mut()?;
+    *last = header;
+    Some(rest)
+}
+
+const ETHERNET_LEN: usize = 14; // IEEE 802.3 §3.1.1
+const IPV4_LEN: usize = IpFamily::V4.header_len();
+const IPV6_LEN: usize = IpFamily::V6.header_len();
+const TAIL_LEN: usize = 8 + Header::LEN; // RFC 768, RFC 7348 §5
+const DF: u64 = 0x4000; // RFC 791 §3.1
