@@ -288,3 +288,206 @@ const DYNAMIC: Port = match Port::new(49_152) {
     Ok(port) => port,
     Err(_) => Port::MAX,
 };
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn tcp_udp_and_sctp_flows_have_their_ports_whatever_tags_precede_them() {
+        for (protocol, tags) in [(6, 0), (17, 1), (132, 2)] {
+            let frame = v4(tags, protocol, 0, &[0x12, 0x34, 0x00, 0x50]);
+            assert_eq!(Flow::of(&frame), expected_v4(protocol, Some((0x1234, 80))));
+        }
+    }
+
+    #[test]
+    fn every_ipv4_fragment_of_a_datagram_is_of_one_flow() {
+        let first = v4(0, 17, 0x2000, &[0x12, 0x34, 0x00, 0x50]);
+        let middle = v4(0, 17, 0x2005, b"anything");
+        let last = v4(0, 17, 0x000a, b"at all");
+        for frame in [first, middle, last] {
+            assert_eq!(Flow::of(&frame), expected_v4(17, None));
+        }
+    }
+
+    #[test]
+    fn ports_behind_ipv4_options_are_found() {
+        let mut frame = v4(0, 6, 0, &[1, 1, 1, 1, 0x12, 0x34, 0x00, 0x50]);
+        frame[14] = 0x46; // 24 bytes of header
+        assert_eq!(Flow::of(&frame), expected_v4(6, Some((0x1234, 80))));
+    }
+
+    #[test]
+    fn ipv6_extension_headers_are_followed_and_fragments_have_no_ports() {
+        let ports = [0x12, 0x34, 0x00, 0x50];
+        let options =
+            [&[60, 0, 0, 0, 0, 0, 0, 0][..], &[6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &ports].concat();
+        assert_eq!(Flow::of(&v6(0, &options)), expected_v6(6, Some((0x1234, 80))));
+        let authenticated = [&[17, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &ports].concat();
+        assert_eq!(Flow::of(&v6(51, &authenticated)), expected_v6(17, Some((0x1234, 80))));
+        for next in [6, 60] {
+            let fragment = [&[next, 0, 0, 1, 0, 0, 0, 9][..], &ports].concat();
+            assert_eq!(Flow::of(&v6(44, &fragment)), expected_v6(44, None));
+        }
+    }
+
+    #[test]
+    fn extension_headers_that_never_end_cost_the_ports_only() {
+        let endless = [60, 0, 0, 0, 0, 0, 0, 0].repeat(100);
+        assert_eq!(Flow::of(&v6(60, &endless)), expected_v6(60, None));
+        assert_eq!(Flow::of(&v6(60, &[60, 255, 0])), expected_v6(60, None));
+        assert_eq!(Flow::of(&v6(0, &[0, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0])), expected_v6(0, None));
+    }
+
+    #[test]
+    fn a_frame_cut_short_is_of_the_flow_that_is_left_of_it() {
+        let frame = v4(0, 6, 0, &[0x12, 0x34, 0x00, 0x50]);
+        let ethernet = Flow::Ethernet { source: SOURCE, destination: DESTINATION, ethertype: 0x0800 };
+        assert_eq!(Flow::of(&frame[..37]), expected_v4(6, None));
+        assert_eq!(Flow::of(&frame[..33]), ethernet);
+        assert_eq!(Flow::of(&frame[..14]), ethernet);
+        let stub = Flow::Ethernet { source: Mac::ZERO, destination: DESTINATION, ethertype: 0 };
+        assert_eq!(Flow::of(&frame[..6]), stub);
+        assert_ne!(Flow::of(&frame[..13]), Flow::of(&frame[..12]));
+    }
+
+    #[test]
+    fn the_hash_stays_what_it_is() {
+        let flow = expected_v4(6, Some((0x1234, 80)));
+        assert_eq!([flow.hash(0), flow.hash(1)], [0xed28_d5bd_957e_97ce, 0x1b2f_2201_9d43_1a59]);
+        assert_eq!(expected_v6(6, None).hash(0), 0xe9fa_ab3b_4666_9689);
+        assert_eq!(Flow::of(&[]).hash(0), 0x507f_8344_5e5f_73ed);
+    }
+
+    #[test]
+    fn neighbouring_flows_spread_evenly_over_the_ports() {
+        for seed in [0, 1, 0x5eed, u64::MAX] {
+            let by_port = (1024..=u16::MAX).map(|port| expected_v4(6, Some((port, 443))));
+            assert_even(by_port.map(|flow| flow.hash(seed)));
+            let by_address = (0..65_536_u32).map(|n| Flow::V4 {
+                source: Ipv4Addr::from(0x0a00_0000 + n),
+                destination: [10, 1, 0, 1].into(),
+                protocol: 17,
+                ports: Some((53, 53)),
+            });
+            assert_even(by_address.map(|flow| flow.hash(seed)));
+            let by_subnet = (0..65_536_u128).map(|n| Flow::V6 {
+                source: Ipv6Addr::from(0xfd00 << 112 | n << 64 | 1),
+                destination: Ipv6Addr::LOCALHOST,
+                protocol: 58,
+                ports: None,
+            });
+            assert_even(by_subnet.map(|flow| flow.hash(seed)));
+            let by_mac = (0..65_536_u32).map(|n| Flow::Ethernet {
+                source: Mac::from_ipv4(n.into()),
+                destination: Mac::BROADCAST,
+                ethertype: 0x0806,
+            });
+            assert_even(by_mac.map(|flow| flow.hash(seed)));
+        }
+    }
+
+    #[test]
+    fn json_is_a_checked_range() {
+        let text = r#"{"first":49152,"last":65535}"#;
+        assert_eq!(serde_json::from_str::<SourcePorts>(text).unwrap(), SourcePorts::default());
+        assert_eq!(serde_json::to_string(&SourcePorts::default()).unwrap(), text);
+        let refused = serde_json::from_str::<SourcePorts>(r#"{"first":2,"last":1}"#).unwrap_err();
+        assert!(refused.to_string().contains("this begins at 2 and ends at 1"), "{refused}");
+    }
+
+    proptest! {
+        #[test]
+        fn a_port_is_always_in_its_range(first in 1_u16.., length in any::<u16>(), hash in any::<u64>()) {
+            let (first, last) = (Port::new(first).unwrap(), Port::new(first.saturating_add(length)).unwrap());
+            let ports = SourcePorts::new(first, last).unwrap();
+            prop_assert!((first..=last).contains(&ports.port(hash)));
+            prop_assert_eq!((ports.port(0), ports.port(u64::MAX)), (first, last));
+        }
+
+        #[test]
+        fn every_bit_of_the_seed_and_of_the_flow_counts(flow in flow(), other in flow(), seed in any::<u64>(), bit in 0..64) {
+            prop_assert_ne!(flow.hash(seed), flow.hash(seed ^ (1_u64 << bit)));
+            prop_assert_eq!(flow == other, flow.hash(seed) == other.hash(seed));
+        }
+
+        #[test]
+        fn any_bytes_have_a_flow(bytes in proptest::collection::vec(any::<u8>(), 0..120), ethertype in 0..5_usize) {
+            let mut bytes = bytes;
+            if let Some(field) = bytes.get_mut(12..14) {
+                field.copy_from_slice(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]][ethertype]);
+            }
+            prop_assert_eq!(Flow::of(&bytes).hash(7), Flow::of(&bytes.clone()).hash(7));
+        }
+
+        #[test]
+        fn the_payload_is_no_part_of_the_flow(ports in any::<(u16, u16)>(), payload in any::<[u8; 32]>()) {
+            let build = |payload: &[u8]| {
+                let mut frame = Vec::new();
+                let builder = PacketBuilder::ethernet2(SOURCE.octets(), DESTINATION.octets()).ipv4([10, 0, 0, 2], [10, 0, 0, 3], 64);
+                builder.udp(ports.0, ports.1).write(&mut frame, payload).unwrap();
+                frame
+            };
+            prop_assert_eq!(Flow::of(&build(&payload)), Flow::of(&build(&[])));
+        }
+    }
+
+    fn flow() -> impl Strategy<Value = Flow> {
+        let ports = proptest::option::of(any::<(u16, u16)>());
+        prop_oneof![
+            (any::<[Ipv4Addr; 2]>(), any::<u8>(), ports.clone())
+                .prop_map(|([source, destination], protocol, ports)| Flow::V4 { source, destination, protocol, ports }),
+            (any::<[Ipv6Addr; 2]>(), any::<u8>(), ports)
+                .prop_map(|([source, destination], protocol, ports)| Flow::V6 { source, destination, protocol, ports }),
+            any::<([u8; 6], [u8; 6], u16)>().prop_map(|(source, destination, ethertype)| Flow::Ethernet {
+                source: Mac::new(source),
+                destination: Mac::new(destination),
+                ethertype
+            }),
+        ]
+    }
+
+    /// Pearson's chi-square over 256 buckets of the port range: 255 is expected, above 400 one of 10⁸ random spreads.
+    fn assert_even(hashes: impl Iterator<Item = u64>) {
+        let mut buckets = [0_u32; 256];
+        let mut flows = 0.0;
+        for hash in hashes {
+            buckets[usize::from(SourcePorts::default().port(hash).get() - 49_152) / 64] += 1;
+            flows += 1.0;
+        }
+        let expected = flows / 256.0;
+        let chi_square: f64 = buckets.iter().map(|count| (f64::from(*count) - expected).powi(2) / expected).sum();
+        assert!((130.0..400.0).contains(&chi_square), "{chi_square}");
+    }
+
+    fn expected_v4(protocol: u8, ports: Option<(u16, u16)>) -> Flow {
+        Flow::V4 { source: [10, 0, 0, 2].into(), destination: [10, 0, 0, 3].into(), protocol, ports }
+    }
+
+    fn expected_v6(protocol: u8, ports: Option<(u16, u16)>) -> Flow {
+        Flow::V6 { source: Ipv6Addr::from(2), destination: Ipv6Addr::from(3), protocol, ports }
+    }
+
+    /// A frame with `tags` VLAN tags and an IPv4 packet.
+    fn v4(tags: usize, protocol: u8, fragmentation: u16, upper: &[u8]) -> Vec<u8> {
+        let [high, low] = fragmentation.to_be_bytes();
+        let header =
+            [0x45, 0, 0, 20 + upper.len() as u8, 0, 9, high, low, 64, protocol, 0, 0, 10, 0, 0, 2, 10, 0, 0, 3];
+        let tags = [0x81, 0, 0, 7].repeat(tags);
+        [&DESTINATION.octets()[..], &SOURCE.octets(), &tags, &[0x08, 0x00], &header, upper].concat()
+    }
+
+    /// A frame with an IPv6 packet.
+    fn v6(next: u8, payload: &[u8]) -> Vec<u8> {
+        let header = [0x60, 0, 0, 0, 0, payload.len() as u8, next, 64];
+        let (source, destination) = (Ipv6Addr::from(2).octets(), Ipv6Addr::from(3).octets());
+        [&DESTINATION.octets()[..], &SOURCE.octets(), &[0x86, 0xdd], &header, &source, &destination, payload].concat()
+    }
+
+    const SOURCE: Mac = Mac::new([2, 0x42, 10, 0, 0, 2]);
+    const DESTINATION: Mac = Mac::new([2, 0x42, 10, 0, 0, 3]);
+}

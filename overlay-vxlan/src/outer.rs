@@ -239,3 +239,37 @@ const IPV4_LEN: usize = IpFamily::V4.header_len();
 const IPV6_LEN: usize = IpFamily::V6.header_len();
 const TAIL_LEN: usize = 8 + Header::LEN; // RFC 768, RFC 7348 §5
 const DF: u64 = 0x4000; // RFC 791 §3.1
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_headroom_and_too_long_a_frame_write_nothing() {
+        let outer = Outer::new(
+            Addresses::V4 { source: [192, 0, 2, 1].into(), destination: [192, 0, 2, 2].into() },
+            Port::MAX,
+            Vni::MAX,
+        );
+        let mut headroom = [7; 40];
+        assert_eq!(
+            outer.prepend(&mut headroom[..35], 0).unwrap_err().to_string(),
+            "the headers need 36 bytes of headroom, 35 are there"
+        );
+        assert_eq!(
+            outer.prepend(&mut headroom, 65_500).unwrap_err().to_string(),
+            "a frame is at most 65499 bytes here, this has 65500"
+        );
+        assert_eq!(headroom, [7; 40]);
+        assert_eq!(outer.prepend(&mut headroom, 65_499), Ok(4));
+    }
+
+    #[test]
+    fn the_longest_headers_fit_the_length_promised() {
+        let addresses = Addresses::V6 { source: 1.into(), destination: 2.into() };
+        let macs = Some(Macs { source: Mac::ZERO, destination: Mac::BROADCAST });
+        let outer = Outer { macs, ..Outer::new(addresses, Port::MAX, Vni::MAX) };
+        assert_eq!(outer.header_len(), Outer::MAX_LEN);
+        assert_eq!(outer.prepend(&mut [0; Outer::MAX_LEN], 65_519), Ok(0));
+    }
+}

@@ -1,5 +1,7 @@
 //! etherparse as an independent judge of the packets we read and write.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{LinkSlice, NetSlice, PacketBuilder, SlicedPacket, TransportSlice, VlanId};
@@ -85,7 +87,10 @@ proptest! {
             let sliced = sliced.unwrap();
             assert_ip(&packet.ip, &sliced);
             prop_assert_eq!(ports(&sliced), Some((packet.udp.source(), 4789)));
-            assert_frame(&packet.inner, packet.frame());
+            // etherparse knows more VLAN tags than we do, and follows AH (51) in IPv4 too
+            if packet.inner.ip.is_some_and(|ip| ip.family() == IpFamily::V6 || ip.protocol() != 51) {
+                assert_frame(&packet.inner, packet.frame());
+            }
         }
     }
 }
@@ -216,14 +221,13 @@ fn assert_frame(frame: &Frame<'_>, bytes: &[u8]) {
         return assert!(!sliced.net.is_some_and(|net| net.is_ip()));
     };
     assert_ip(ip, &sliced);
-    if let Some(transport) = &frame.transport {
+    if let Some(transport) = frame.transport.filter(|transport| !matches!(transport, Transport::Sctp(_))) {
         assert_eq!(transport.ports(), ports(&sliced));
-        let alike = match (transport, &sliced.transport) {
+        let alike = match (&transport, &sliced.transport) {
             (Transport::Tcp(ours), Some(TransportSlice::Tcp(theirs))) => ours.sequence() == theirs.sequence_number(),
             (Transport::Udp(ours), Some(TransportSlice::Udp(theirs))) => ours.checksum() == theirs.checksum(),
             (Transport::Icmp(ours), Some(TransportSlice::Icmpv4(theirs))) => ours.kind() == theirs.type_u8(),
             (Transport::Icmp(ours), Some(TransportSlice::Icmpv6(theirs))) => ours.kind() == theirs.type_u8(),
-            (Transport::Sctp(_), None) => true,
             _ => false,
         };
         assert!(alike, "{transport:?} {:?}", sliced.transport);
