@@ -51,29 +51,35 @@ impl<'a> Ethernet<'a> {
     #[inline(always)]
     pub(crate) fn parse(bytes: &'a [u8], layer: Layer) -> Result<(Self, &'a [u8]), Malformed> {
         let (header, payload) = split(bytes).map_err(|flaw| flaw.at(layer))?;
-        let ethernet = Self { header, ethertype: ethertype(header), tags: 0, vlan: 0 };
-        if is_tag(ethernet.ethertype) {
-            return ethernet.untag(payload).map_err(|flaw| flaw.at(layer));
+        if is_tag(ethertype(header)) {
+            return Self::untag(header, payload).map_err(|flaw| flaw.at(layer));
         }
-        Ok((ethernet, payload))
+        Ok((Self::untagged(header), payload))
     }
 
-    /// Reads the tags at the start of `payload`.
+    #[inline(always)]
+    const fn untagged(header: &'a [u8; LEN]) -> Self {
+        Self { header, ethertype: ethertype(header), tags: 0, vlan: 0 }
+    }
+
+    /// Reads the tags at the start of `payload`. Out of line and given no struct, so that the untagged path keeps its
+    /// own in registers.
     #[inline(never)]
-    fn untag(mut self, mut payload: &'a [u8]) -> Result<(Self, &'a [u8]), Flaw> {
-        while is_tag(self.ethertype) && self.tags < MAX_TAGS {
-            let need = self.header_len() + TAG_LEN;
+    fn untag(header: &'a [u8; LEN], mut payload: &'a [u8]) -> Result<(Self, &'a [u8]), Flaw> {
+        let mut ethernet = Self::untagged(header);
+        while is_tag(ethernet.ethertype) && ethernet.tags < MAX_TAGS {
+            let need = ethernet.header_len() + TAG_LEN;
             let Some(([a, b, c, d], rest)) = payload.split_first_chunk() else {
-                return Err(Flaw::Truncated { need, have: self.header_len() + payload.len() });
+                return Err(Flaw::Truncated { need, have: ethernet.header_len() + payload.len() });
             };
-            if self.tags == 0 {
-                self.vlan = u16::from_be_bytes([*a, *b]) & 0x0fff;
+            if ethernet.tags == 0 {
+                ethernet.vlan = u16::from_be_bytes([*a, *b]) & 0x0fff;
             }
-            self.tags += 1;
-            self.ethertype = u16::from_be_bytes([*c, *d]);
+            ethernet.tags += 1;
+            ethernet.ethertype = u16::from_be_bytes([*c, *d]);
             payload = rest;
         }
-        Ok((self, payload))
+        Ok((ethernet, payload))
     }
 }
 

@@ -88,8 +88,10 @@ impl<'a> Ipv6<'a> {
     /// What follows the extension headers, if there are any.
     #[inline(always)]
     pub(crate) fn upper(&self, payload: &'a [u8]) -> Result<Upper<'a>, Flaw> {
-        let upper = Upper { protocol: self.protocol, fragment: false, bytes: payload };
-        if is_extension(self.protocol) { upper.follow() } else { Ok(upper) }
+        if is_extension(self.protocol) {
+            return Upper::follow(self.protocol, payload);
+        }
+        Ok(Upper { protocol: self.protocol, fragment: false, bytes: payload })
     }
 }
 
@@ -104,18 +106,18 @@ impl<'a> Upper<'a> {
     /// Follows at most [`MAX_EXTENSIONS`] headers. It stops behind a fragment header: what follows it is complete
     /// in the first fragment at best.
     #[inline(never)]
-    fn follow(mut self) -> Result<Self, Flaw> {
-        let payload = self.bytes.len();
+    fn follow(first: u8, payload: &'a [u8]) -> Result<Self, Flaw> {
+        let mut upper = Self { protocol: first, fragment: false, bytes: payload };
         for _ in 0..MAX_EXTENSIONS {
-            let len = self.extension_len(payload)?;
-            let Some((extension, bytes)) = self.bytes.split_at_checked(len) else {
-                return Err(self.truncated(len, payload));
+            let len = upper.extension_len(payload.len())?;
+            let Some((extension, bytes)) = upper.bytes.split_at_checked(len) else {
+                return Err(upper.truncated(len, payload.len()));
             };
-            self.fragment = self.protocol == FRAGMENT;
-            self.protocol = extension.first().copied().unwrap_or(NO_NEXT);
-            self.bytes = bytes;
-            if self.fragment || self.protocol == HOP_BY_HOP || !is_extension(self.protocol) {
-                return Ok(self);
+            upper.fragment = upper.protocol == FRAGMENT;
+            upper.protocol = extension.first().copied().unwrap_or(NO_NEXT);
+            upper.bytes = bytes;
+            if upper.fragment || upper.protocol == HOP_BY_HOP || !is_extension(upper.protocol) {
+                return Ok(upper);
             }
         }
         Err(Flaw::Extensions { limit: MAX_EXTENSIONS })

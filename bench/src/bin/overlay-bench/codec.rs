@@ -194,8 +194,8 @@ fn vxlan(datagram: &[u8]) -> Option<(u32, &[u8])> {
 
 /// The yardstick of what only touches headers: copying a packet of this size once.
 fn memcpy() -> impl FnMut(usize) {
-    let (from, mut to) = ([0xa5; COPY], [0; COPY]);
-    move |_| black_box(&mut to).copy_from_slice(black_box(&from))
+    let (from, mut to) = (vec![0xa5_u8; COPY], vec![0_u8; COPY]);
+    move |_| black_box(&mut to[..]).copy_from_slice(black_box(&from[..]))
 }
 
 /// Packets to take in turn.
