@@ -92,30 +92,38 @@ impl<'a> Ipv4<'a> {
     pub(crate) fn first(bytes: &'a [u8]) -> Result<Self, Flaw> {
         let (header, _) = split(bytes)?;
         let ip = Self { header };
-        if header[0] >> 4 != 4 {
-            return Err(Flaw::Version { found: header[0] >> 4 });
+        if matches!(header[0], 0x45..=0x4f) { Ok(ip) } else { Err(ip.misbegun()) }
+    }
+
+    /// The flaw in the header's first byte: version and header length.
+    #[cold]
+    const fn misbegun(&self) -> Flaw {
+        match self.header[0] >> 4 {
+            4 => Flaw::Length { found: self.header_len(), least: LEN },
+            found => Flaw::Version { found },
         }
-        if ip.header_len() < LEN {
-            return Err(Flaw::Length { found: ip.header_len(), least: LEN });
-        }
-        Ok(ip)
     }
 
     /// Checks the checksum of the header that `packet` begins with, options included.
     #[inline(always)]
     pub(crate) fn verify(&self, packet: &[u8]) -> Result<(), Flaw> {
-        let sum = if self.header_len() == LEN {
-            checksum::sum(self.header)
+        let right = if self.header_len() == LEN {
+            checksum::is_whole(checksum::sum_in_host_order(self.header))
         } else {
-            checksum::sum(packet.get(..self.header_len()).unwrap_or_default())
+            checksum::is_whole(self.options_sum(packet))
         };
-        if checksum::fold(sum) == 0xffff { Ok(()) } else { Err(self.wrong(sum)) }
+        if right { Ok(()) } else { Err(self.wrong(packet)) }
     }
 
     #[cold]
-    fn wrong(&self, sum: u64) -> Flaw {
+    fn options_sum(&self, packet: &[u8]) -> u64 {
+        checksum::sum(packet.get(..self.header_len()).unwrap_or_default())
+    }
+
+    #[cold]
+    fn wrong(&self, packet: &[u8]) -> Flaw {
         let found = u16::from_be_bytes([self.header[10], self.header[11]]);
-        Flaw::Checksum { found, right: !checksum::fold(sum + u64::from(!found)) }
+        Flaw::Checksum { found, right: !checksum::fold(self.options_sum(packet) + u64::from(!found)) }
     }
 }
 
