@@ -115,15 +115,32 @@ impl Outer {
             return Err(OuterError::Frame { found: frame, most });
         }
         let datagram = (TAIL_LEN + frame) as u16; // fits: checked against `most`
-        let Some(headroom) = put(headroom, self.tail(datagram)) else { return Ok(start) };
-        let (headroom, ethertype) = match self.addresses {
-            Addresses::V4 { source, destination } => (put(headroom, self.ipv4(source, destination, datagram)), IPV4),
-            Addresses::V6 { source, destination } => (put(headroom, self.ipv6(source, destination, datagram)), IPV6),
-        };
-        if let (Some(macs), Some(headroom)) = (self.macs, headroom) {
-            put(headroom, macs.encode(ethertype));
-        }
+        self.write(headroom, datagram);
         Ok(start)
+    }
+
+    /// Writes from the back to the front; `None` if there is too little room, which `prepend` has ruled out.
+    #[inline(always)]
+    fn write(&self, headroom: &mut [u8], datagram: u16) -> Option<()> {
+        let (headroom, tail) = headroom.split_last_chunk_mut()?;
+        *tail = self.tail(datagram);
+        let (headroom, ethertype) = match self.addresses {
+            Addresses::V4 { source, destination } => {
+                let (headroom, header) = headroom.split_last_chunk_mut()?;
+                self.write_ipv4(header, source, destination, datagram);
+                (headroom, IPV4)
+            }
+            Addresses::V6 { source, destination } => {
+                let (headroom, header) = headroom.split_last_chunk_mut()?;
+                self.write_ipv6(header, source, destination, datagram);
+                (headroom, IPV6)
+            }
+        };
+        if let Some(macs) = self.macs {
+            let (_, header) = headroom.split_last_chunk_mut()?;
+            macs.write(header, ethertype);
+        }
+        Some(())
     }
 
     /// The UDP header (RFC 768) and VXLAN's.
@@ -138,7 +155,7 @@ impl Outer {
 
     /// The IPv4 header (RFC 791 §3.1).
     #[inline(always)]
-    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr, datagram: u16) -> [u8; IPV4_LEN] {
+    fn write_ipv4(&self, header: &mut [u8; IPV4_LEN], source: Ipv4Addr, destination: Ipv4Addr, datagram: u16) {
         let total = u64::from(datagram) + IPV4_LEN as u64;
         let fragmentation = match self.identification {
             None => DF,
@@ -150,26 +167,22 @@ impl Outer {
         let sum =
             (first >> 32) + (first & 0xffff_ffff) + u64::from(second) + u64::from(source) + u64::from(destination);
         let second = second | u32::from(!checksum::fold(sum));
-        let mut header = [0; IPV4_LEN];
         header[..8].copy_from_slice(&first.to_be_bytes());
         header[8..12].copy_from_slice(&second.to_be_bytes());
         header[12..].copy_from_slice(&(u64::from(source) << 32 | u64::from(destination)).to_be_bytes());
-        header
     }
 
     /// The IPv6 header (RFC 8200 §3).
     #[inline(always)]
-    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr, datagram: u16) -> [u8; IPV6_LEN] {
+    fn write_ipv6(&self, header: &mut [u8; IPV6_LEN], source: Ipv6Addr, destination: Ipv6Addr, datagram: u16) {
         let first = 6 << 60
             | u64::from(self.traffic_class) << 52
             | u64::from(datagram) << 16
             | u64::from(UDP) << 8
             | u64::from(self.ttl);
-        let mut header = [0; IPV6_LEN];
         header[..8].copy_from_slice(&first.to_be_bytes());
         header[8..24].copy_from_slice(&source.octets());
         header[24..].copy_from_slice(&destination.octets());
-        header
     }
 }
 
@@ -195,12 +208,10 @@ impl Addresses {
 impl Macs {
     /// The Ethernet header (IEEE 802.3 §3.1.1).
     #[inline(always)]
-    fn encode(self, ethertype: u16) -> [u8; ETHERNET_LEN] {
-        let mut header = [0; ETHERNET_LEN];
+    fn write(self, header: &mut [u8; ETHERNET_LEN], ethertype: u16) {
         header[..6].copy_from_slice(&self.destination.octets());
         header[6..12].copy_from_slice(&self.source.octets());
         header[12..].copy_from_slice(&ethertype.to_be_bytes());
-        header
     }
 }
 
@@ -224,14 +235,6 @@ pub enum OuterError {
         /// The most an IP packet of the family can carry.
         most: usize,
     },
-}
-
-/// Writes `header` at the end of `headroom` and gives what is left in front of it.
-#[inline(always)]
-fn put<const N: usize>(headroom: &mut [u8], header: [u8; N]) -> Option<&mut [u8]> {
-    let (rest, last) = headroom.split_last_chunk_mut()?;
-    *last = header;
-    Some(rest)
 }
 
 const ETHERNET_LEN: usize = 14; // IEEE 802.3 §3.1.1
