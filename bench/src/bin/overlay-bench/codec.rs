@@ -192,10 +192,12 @@ fn vxlan(datagram: &[u8]) -> Option<(u32, &[u8])> {
     }
 }
 
-/// The yardstick of what only touches headers: copying a packet of this size once.
+/// The yardstick of what only touches headers: copying a packet of this size once, between cache lines' starts.
 fn memcpy() -> impl FnMut(usize) {
-    let (from, mut to) = (vec![0xa5_u8; COPY], vec![0_u8; COPY]);
-    move |_| black_box(&mut to[..]).copy_from_slice(black_box(&from[..]))
+    #[repr(align(64))]
+    struct Aligned([u8; COPY]);
+    let (from, mut to) = (Box::new(Aligned([0xa5; COPY])), Box::new(Aligned([0; COPY])));
+    move |_| black_box(&mut to.0[..]).copy_from_slice(black_box(&from.0[..]))
 }
 
 /// Packets to take in turn.
