@@ -223,8 +223,8 @@ impl Ring {
 impl Example {
     fn new(n: u32) -> Self {
         let scatter = n.wrapping_mul(0x9e37_79b9); // neighbours differ in all bytes
-        let node = |n: u32| Ipv4Addr::from(0xc000_0200 | n % 250 + 1);
-        let container = |n: u32| Ipv4Addr::from(0x0a00_0000 | n % 65_000 + 2);
+        let node = |n: u32| Ipv4Addr::from(0xc000_0201 + n % 250);
+        let container = |n: u32| Ipv4Addr::from(0x0a00_0002 + n % 65_000);
         let (from, to) = (container(scatter >> 8), container(scatter >> 16));
         let mut frame = Vec::new();
         let inner = etherparse::PacketBuilder::ethernet2(Mac::from_ipv4(from).octets(), Mac::from_ipv4(to).octets())
