@@ -245,6 +245,8 @@ const DF: u64 = 0x4000; // RFC 791 §3.1
 
 #[cfg(test)]
 mod tests {
+    use overlay_core::Encapsulation;
+
     use super::*;
 
     #[test]
@@ -274,5 +276,16 @@ mod tests {
         let outer = Outer { macs, ..Outer::new(addresses, Port::MAX, Vni::MAX) };
         assert_eq!(outer.header_len(), Outer::MAX_LEN);
         assert_eq!(outer.prepend(&mut [0; Outer::MAX_LEN], 65_519), Ok(0));
+    }
+
+    #[test]
+    fn the_headers_take_what_the_mtu_arithmetic_says() {
+        let v4 = Addresses::V4 { source: [192, 0, 2, 1].into(), destination: [192, 0, 2, 2].into() };
+        let v6 = Addresses::V6 { source: 1.into(), destination: 2.into() };
+        for addresses in [v4, v6] {
+            let headers = Outer::new(addresses, Port::MAX, Vni::MAX).header_len();
+            let inner_ethernet = 14;
+            assert_eq!(Encapsulation::vxlan(addresses.family()).outer_len(1_000), headers + inner_ethernet + 1_000);
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! The benchmark program: `overlay-bench [--quick] GROUP...`. Figures go to stdout, one JSON line each (see
-//! [`overlay_bench`]), progress to stderr.
+//! The benchmark program: `overlay-bench [--quick] GROUP...`, from the workspace's root
+//! `cargo run --release --bin overlay-bench -- GROUP...`. Figures go to stdout, one JSON line each (see
+//! [`overlay_bench`]), progress to stderr. Exit status 2 for arguments it does not know.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stderr, reason = "progress and usage are for the terminal")]
@@ -11,7 +12,7 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 
-/// Every group, in the order of `all`.
+/// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run }];
 
 struct Group {
