@@ -68,7 +68,7 @@ fn flow_hash(bench: &mut Bench<'_>, ring: &Ring) -> io::Result<()> {
     bench
         .figure("codec/inner-flow-hash", "ns")
         .each(|n| {
-            black_box(Flow::of(black_box(&ring.at(n).bytes[INNER..])).hash(0x5eed));
+            black_box(Flow::hash_of(black_box(&ring.at(n).bytes[INNER..]), 0x5eed));
         })
         .yardstick("etherparse sliced and std's hash", |n| {
             black_box(etherparse_hash(black_box(&ring.at(n).bytes[INNER..])));
