@@ -19,8 +19,8 @@ fn the_kernel_takes_our_header() {
 }
 
 #[test]
-fn we_take_the_kernel_s_header() {
-    kernel_test(Kernel::Host, "vxlan::we_take_the_kernel_s_header", || in_namespace(emits_what_we_read));
+fn we_read_what_the_kernel_sends() {
+    kernel_test(Kernel::Host, "vxlan::we_read_what_the_kernel_sends", || in_namespace(emits_what_we_read));
 }
 
 /// Echo requests in our header are answered in the kernel's; with a wrong VNI or without the I flag they are not.

@@ -2,8 +2,9 @@
 //!
 //! Every figure works through a ring of 64 packets in turn, each with its own addresses, ports and VNI, so that neither
 //! the branch predictor nor the optimiser knows the next one; their headers fit the first-level cache, as a
-//! packet's do right after it was received. The inner payload is 1,400 bytes of TCP and is never read. The memcpy is
-//! from and to one place each, so also within the first-level cache.
+//! packet's do right after it was received. Ring, loop and `black_box` cost 1 ns at most and are in every figure. The inner
+//! payload is 1,400 bytes of TCP and is never read. The memcpy is from and to one place each, so also within the
+//! first-level cache.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::hint::black_box;
