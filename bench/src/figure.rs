@@ -15,10 +15,28 @@ pub struct Bench<'w> {
 /// How long to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
-    /// 21 rounds of 15 ms, or of one run of a long operation: figures to compare.
+    /// 21 rounds of 15 ms, or of one run of a long operation, but no new one after 10 s: figures to compare.
     Full,
     /// 5 rounds of 1.5 ms, or 3 of one run: shows that the benchmark works.
     Quick,
+}
+
+impl Pace {
+    /// How long an operation is repeated in one round.
+    const fn round(self) -> Duration {
+        match self {
+            Self::Full => Duration::from_millis(15),
+            Self::Quick => Duration::from_micros(1_500),
+        }
+    }
+
+    /// After how long a figure of three rounds or more has enough.
+    const fn patience(self) -> Duration {
+        match self {
+            Self::Full => Duration::from_secs(10),
+            Self::Quick => Duration::from_secs(1),
+        }
+    }
 }
 
 /// One figure under way: a subject, and yardsticks to hold it to.
@@ -95,7 +113,11 @@ impl<'f> Figure<'_, '_, 'f> {
         for contender in &mut self.contenders {
             contender.warm_up(self.bench.pace);
         }
-        for _ in 0..self.rounds() {
+        let start = now();
+        for round in 0..self.rounds() {
+            if round >= 3 && start.elapsed() > self.bench.pace.patience() {
+                break;
+            }
             for contender in &mut self.contenders {
                 contender.round();
             }
@@ -139,10 +161,7 @@ struct Contender<'f> {
 impl Contender<'_> {
     /// Runs until caches and frequency have settled, and finds how many operations fill a round.
     fn warm_up(&mut self, pace: Pace) {
-        let round = match pace {
-            Pace::Full => Duration::from_millis(15),
-            Pace::Quick => Duration::from_micros(1_500),
-        };
+        let round = pace.round();
         let Run::Each(batch) = &mut self.run else {
             self.run.sample(1);
             return;

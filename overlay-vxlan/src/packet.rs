@@ -66,6 +66,9 @@ impl<'a> Packet<'a> {
     /// the IP packet (Ethernet's padding) and behind the UDP datagram are ignored. The UDP checksum is not looked at:
     /// a receiver may ([`verify_udp`](Self::verify_udp)), a sender should not set it (RFC 7348 §5).
     ///
+    /// The inner frame's lengths must fit too. Who only passes frames on, whatever they carry, reads no more than the
+    /// [`Header`].
+    ///
     /// # Errors
     /// Names the header that is wrong. A UDP fragment is one too ([`Flaw::Fragment`]), whatever its port, as only a
     /// datagram's first tells: VTEPs must not fragment (RFC 7348 §4.3).
