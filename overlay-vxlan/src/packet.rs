@@ -46,6 +46,22 @@ pub struct Packet<'a> {
 }
 
 /// The Ethernet frame that VXLAN carries: borrowed views of its headers, every length checked.
+///
+/// ```
+/// use overlay_vxlan::{Frame, Header, Transport};
+///
+/// // From a UDP socket: VXLAN header, Ethernet, IPv4, UDP, and padding that is no part of the packet.
+/// let datagram = b"\x08\0\0\0\0\0\x2a\0\
+///     \x02\x42\x0a\0\0\x03\x02\x42\x0a\0\0\x02\x08\0\
+///     \x45\0\0\x1e\0\0\x40\0\x40\x11\0\0\x0a\0\0\x02\x0a\0\0\x03\
+///     \x13\x88\0\x35\0\x0a\0\0hi....";
+/// let (header, frame) = Header::parse(datagram)?;
+/// let frame = Frame::parse(frame)?;
+/// assert_eq!((header.vni.get(), frame.ethernet.source().to_string()), (42, "02:42:0a:00:00:02".into()));
+/// assert!(matches!(frame.transport, Some(Transport::Udp(udp)) if udp.destination() == 53));
+/// assert_eq!(frame.payload, b"hi");
+/// # Ok::<(), overlay_vxlan::Malformed>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Frame<'a> {
     /// The Ethernet header.
