@@ -122,8 +122,7 @@ fn deliver(cluster: &Cluster, hosts: &[Memory<State>; 3], checks: &mut Checks) -
     let peer = &from.segments[&cluster.vni].peers[&Mac::from_ipv4(db.address)];
     let IpAddr::V4(destination) = peer.vtep else { return Err("the underlay is IPv4".into()) };
     let source_port = PortRange::DYNAMIC.pick(Flow::of(&frame).hash(7));
-    let outer =
-        Outer::new(Addresses::V4 { source: underlay(web.host), destination }, source_port, cluster.vni);
+    let outer = Outer::new(Addresses::V4 { source: underlay(web.host), destination }, source_port, cluster.vni);
     let mut packet = vec![0; outer.header_len()];
     outer.prepend(&mut packet, frame.len())?;
     packet.extend(&frame);
