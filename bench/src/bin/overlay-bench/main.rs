@@ -11,9 +11,13 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod vxlan;
 
 /// Every group, in the order of `all`: a file beside this one, and its line here.
-const GROUPS: &[Group] = &[Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run }];
+const GROUPS: &[Group] = &[
+    Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "vxlan", about: "overlay segments: plans between states", run: vxlan::run },
+];
 
 struct Group {
     name: &'static str,
