@@ -1,0 +1,74 @@
+//! The benchmark program: `overlay-bench [--quick] GROUP...`, from the workspace's root
+//! `cargo run --release --bin overlay-bench -- GROUP...`. Figures go to stdout, one JSON line each (see
+//! [`overlay_bench`]), progress to stderr. Exit status 2 for arguments it does not know.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "progress and usage are for the terminal")]
+
+use std::io;
+use std::process::ExitCode;
+
+use overlay_bench::{Bench, Pace};
+
+mod codec;
+mod vxlan;
+
+/// Every group, in the order of `all`: a file beside this one, and its line here.
+const GROUPS: &[Group] = &[
+    Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "vxlan", about: "overlay segments: plans between states", run: vxlan::run },
+];
+
+struct Group {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Bench<'_>) -> io::Result<()>,
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (options, names): (Vec<&str>, Vec<&str>) =
+        arguments.iter().map(String::as_str).partition(|argument| argument.starts_with('-'));
+    let pace = match options[..] {
+        [] => Pace::Full,
+        ["--quick"] => Pace::Quick,
+        _ => return usage(&format!("unknown option: {}", options.join(" "))),
+    };
+    let mut chosen = Vec::new();
+    for name in &names {
+        let found: Vec<&Group> = GROUPS.iter().filter(|group| *name == "all" || *name == group.name).collect();
+        if found.is_empty() {
+            return usage(&format!("unknown group: {name}"));
+        }
+        chosen.extend(found);
+    }
+    if chosen.is_empty() {
+        return usage("no group given");
+    }
+    match run(&chosen, pace) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("overlay-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(groups: &[&Group], pace: Pace) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    let mut bench = Bench::new(pace, &mut stdout);
+    for group in groups {
+        eprintln!("{}: {}", group.name, group.about);
+        (group.run)(&mut bench)?;
+    }
+    Ok(())
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("{problem}\n\nusage: overlay-bench [--quick] GROUP...\n\ngroups:");
+    for group in GROUPS {
+        eprintln!("  {:<8} {}", group.name, group.about);
+    }
+    eprintln!("  {:<8} every group", "all");
+    ExitCode::from(2)
+}
