@@ -211,7 +211,10 @@ impl<D, W: World<D>> Run<'_, D, W> {
     /// Both a backend that went through it all and a new one must observe `native`.
     fn arrived(&mut self, native: &W::Native) -> Result<(), Broken> {
         let truth = self.truth()?;
-        hold("what is observed is what was lowered", truth == *native, || format!("{truth:?}, not {native:?}"))?;
+        hold("what is observed is what was lowered", truth == *native, || {
+            let left: Vec<_> = truth.plan(native).iter().map(ToString::to_string).collect();
+            format!("left to do: {left:?}; {truth:?}, not {native:?}")
+        })?;
         let seen = self.table.observe().map_err(|error| failed(&error))?;
         hold("a backend that was there all along sees what a new one sees", seen == truth, || {
             format!("{seen:?}, not {truth:?}")

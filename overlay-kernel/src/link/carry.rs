@@ -10,7 +10,7 @@ use super::links::Links;
 use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
 use crate::Sysctl;
 use crate::netlink::{BatchError, NetlinkError, Requests};
-use crate::rtnl::link_request::{self, New};
+use crate::rtnl::link_request::{self, Change, New};
 use crate::rtnl::neighbour::{self, Notice};
 use crate::rtnl::{address, route, rule};
 
@@ -285,14 +285,22 @@ impl Run<'_> {
         let mark = self.links.mark;
         let door = self.links.door(&dev.site)?;
         let found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
-        let bridge = match link.port {
+        let master = match link.port {
             Some(port) => {
                 door.index(port.bridge)?.ok_or_else(|| no_device(&Dev { name: port.bridge, ..dev.clone() }))?
             }
             None => 0,
         };
         let doing = |error: NetlinkError| error.during(format!("set up link {dev}"));
-        door.socket.request(&link_request::change(found.index, link, mark.group(), bridge)).map_err(doing)?;
+        let change = Change {
+            mtu: (found.mtu != link.mtu.get()).then_some(link.mtu),
+            mac: (found.mac != Some(link.mac)).then_some(link.mac),
+            group: (found.group != mark.group()).then_some(mark.group()),
+            master: (found.master.unwrap_or(0) != master).then_some(master),
+        };
+        if change != Change::default() {
+            door.socket.request(&link_request::change(found.index, change)).map_err(doing)?;
+        }
         door.socket.request(&link_request::settings(found.index, link, found.ipv6)).map_err(doing)?;
         if let Some(port) = link.port {
             door.socket.request(&link_request::port(found.index, port)).map_err(doing)?;

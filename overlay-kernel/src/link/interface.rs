@@ -124,6 +124,11 @@ impl Kind {
             Self::Bridge { .. } | Self::Dummy | Self::Stray(_) => None,
         }
     }
+
+    /// Whether it may need another device before it.
+    pub(super) const fn stands_on_another(&self) -> bool {
+        matches!(self, Self::Macvlan { .. } | Self::Vxlan(_))
+    }
 }
 
 impl fmt::Display for Kind {

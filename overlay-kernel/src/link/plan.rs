@@ -13,11 +13,11 @@ use super::{Dev, Kind, Link, Site, State, Step};
 pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     let mut steps = Vec::new();
     settings(from, to, &mut steps);
-    let now = links(from, to, &mut steps);
-    routes(&now, to, &mut steps);
-    entries(&now, to, &mut steps);
-    rules(&now, to, &mut steps);
-    addresses(&now, to, &mut steps);
+    let left = links(from, to, &mut steps);
+    routes(&left, to, &mut steps);
+    entries(&left, to, &mut steps);
+    rules(&left, to, &mut steps);
+    addresses(&left, to, &mut steps);
     in_phases::<State>(steps)
 }
 
@@ -31,18 +31,15 @@ fn settings(from: &State, to: &State, steps: &mut Vec<Step>) {
     }));
 }
 
-/// Plans the devices, and gives the state without those that go, so that what was on them is planned anew.
+/// Plans the devices, and gives what is left of the state by then, so that what went with them is planned anew.
 fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, State> {
     let unfit = from.links.iter().filter(|(dev, link)| to.links.get(dev).is_none_or(|new| new.kind != link.kind));
     let gone = from.closure(unfit.map(|(dev, _)| dev.clone()).collect());
-    let mut now = Cow::Borrowed(from);
-    if !gone.is_empty() {
-        now.to_mut().forget(&gone);
-    }
+    let left = left(from, to, &gone);
     removals(from, to, &gone, steps);
 
     let (mut added, mut set, mut raised) = (Vec::new(), Vec::new(), Vec::new());
-    for change in keyed_diff(&now.links, &to.links) {
+    for change in keyed_diff(&left.links, &to.links) {
         let (dev, up, new) = match change {
             Change::Add(dev, new) => {
                 added.push((dev, new));
@@ -50,7 +47,7 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
             }
             Change::Replace(dev, old, new) => {
                 if *old != (Link { up: old.up, ..new.clone() }) {
-                    set.push(Step::SetLink(dev.clone(), Box::new(new.clone())));
+                    set.push((dev, new));
                 }
                 (dev, old.up, new)
             }
@@ -61,10 +58,29 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
         }
     }
     added.sort_by_key(|(_, link)| build_order(&link.kind));
+    set.sort_by_key(|(_, link)| build_order(&link.kind));
+    // A device may be only as large as what it stands on has become.
+    let on_others = added.split_off(added.partition_point(|(_, link)| !link.kind.stands_on_another()));
     steps.extend(added.into_iter().filter_map(|(dev, link)| addition(to, dev, link)));
-    steps.extend(set);
+    steps.extend(set.into_iter().map(|(dev, link)| Step::SetLink(dev.clone(), Box::new(link.clone()))));
+    steps.extend(on_others.into_iter().filter_map(|(dev, link)| addition(to, dev, link)));
     steps.extend(raised);
-    now
+    left
+}
+
+/// The state without the devices that go, and without the neighbours of those whose Ethernet address changes.
+fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State> {
+    let mut left = Cow::Borrowed(from);
+    if !gone.is_empty() {
+        left.to_mut().forget(gone);
+    }
+    let readdressed = |dev: &Dev, link: &Link| to.links.get(dev).is_some_and(|new| new.mac != link.mac);
+    let readdressed: BTreeSet<_> =
+        left.links.iter().filter(|(dev, link)| readdressed(dev, link)).map(|(dev, _)| dev.clone()).collect();
+    if !readdressed.is_empty() {
+        left.to_mut().forget_neighbours(|dev| readdressed.contains(dev));
+    }
+    left
 }
 
 /// A device that goes makes room first if another takes its name, its peer's, or its VNI.

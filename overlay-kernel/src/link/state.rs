@@ -75,12 +75,27 @@ impl State {
     pub(super) fn forget(&mut self, gone: &BTreeSet<Dev>) {
         self.links.retain(|dev, _| !gone.contains(dev));
         self.addresses.retain(|(dev, _), _| !gone.contains(dev));
-        self.neighbours.retain(|(dev, _), _| !gone.contains(dev));
+        self.forget_neighbours(|dev| gone.contains(dev));
         self.forwarding.retain(|(dev, _), _| !gone.contains(dev));
         self.flood.retain(|(dev, _)| !gone.contains(dev));
         self.routes.retain(|key, route| route.device(&key.site).is_none_or(|dev| !gone.contains(&dev)));
         for (dev, link) in &mut self.links {
             link.port = link.port.filter(|port| !gone.contains(&Dev { site: dev.site.clone(), name: port.bridge }));
+        }
+    }
+
+    /// Takes the neighbours of some devices out.
+    pub(super) fn forget_neighbours(&mut self, of: impl Fn(&Dev) -> bool) {
+        self.neighbours.retain(|(dev, _), _| !of(dev));
+    }
+
+    /// The kernel forgets a device's neighbours when its Ethernet address changes.
+    fn set(&mut self, dev: &Dev, link: &Link) {
+        let Some(old) = self.links.get_mut(dev) else { return };
+        let readdressed = old.mac != link.mac;
+        *old = Link { up: old.up, ..link.clone() };
+        if readdressed {
+            self.forget_neighbours(|on| on == dev);
         }
     }
 
@@ -114,11 +129,7 @@ impl overlay_core::State for State {
                     self.add(peer, &pair.1);
                 }
             }
-            Step::SetLink(dev, link) => {
-                if let Some(old) = self.links.get_mut(dev) {
-                    *old = Link { up: old.up, ..(**link).clone() };
-                }
-            }
+            Step::SetLink(dev, link) => self.set(dev, link),
             Step::RaiseLink(dev) => self.links.get_mut(dev).into_iter().for_each(|link| link.up = true),
             Step::PutAddress(dev, net, _) => {
                 self.addresses.insert((dev.clone(), net.addr()), net.prefix_len());

@@ -15,31 +15,32 @@ use super::state::net;
 use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, State, Vxlan};
 
 /// States that pass their check and that a kernel can hold, small and alike enough that two of them differ in every way
-/// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least.
-pub fn state(far: Vec<NsKey>) -> impl Strategy<Value = State> {
+/// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least; `dummies` says
+/// whether the kernel has such devices.
+pub fn state(far: Vec<NsKey>, dummies: bool) -> impl Strategy<Value = State> {
     let bridges = [option::of(any::<bool>()), option::of(any::<bool>())];
-    let dummies = [option::of(mtu()), option::of(mtu())];
+    let dummy = option::of(mtu()).prop_map(move |mtu| mtu.filter(|_| dummies));
     let pairs = vec(option::of((0_usize..8, mtu(), bridge_port())), 3);
     let tunnels = [option::of((1_u32..4, tunnel(), bridge_port())), option::of((1_u32..4, tunnel(), bridge_port()))];
     let macvlan = option::of(macvlan_mode());
-    (bridges, dummies, pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
-        move |(bridges, dummies, pairs, tunnels, macvlan, items)| {
+    (bridges, dummy, pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
+        move |(bridges, dummy, pairs, tunnels, macvlan, items)| {
             let mut state = State::default();
             for (number, snooping) in (0..).zip(bridges).filter_map(|(n, b)| Some((n, b?))) {
                 add(&mut state, home("br", number), Kind::Bridge { multicast_snooping: snooping }, Mtu::ETHERNET);
             }
-            for (number, mtu) in (0..).zip(dummies).filter_map(|(n, mtu)| Some((n, mtu?))) {
-                add(&mut state, home("du", number), Kind::Dummy, mtu);
-            }
+            dummy.into_iter().for_each(|mtu| add(&mut state, home("du", 0), Kind::Dummy, mtu));
             for (number, (place, mtu, port)) in (0..).zip(pairs).filter_map(|(n, pair)| Some((n, pair?))) {
                 add_pair(&mut state, number, &far[place % far.len()], mtu);
-                plug(&mut state, &home("ve", number), place, port);
+                if number > 0 {
+                    plug(&mut state, &home("ve", number), place, port);
+                }
             }
             for (number, (vni, vxlan, port)) in (0..).zip(tunnels).filter_map(|(n, tunnel)| Some((n, tunnel?))) {
                 add_tunnel(&mut state, number, vni, vxlan);
                 plug(&mut state, &home("vx", number), vni as usize, port);
             }
-            let parent = home("du", 0);
+            let parent = home("ve", 0); // no bridge's port: one device has one master
             if let Some(mode) = macvlan.filter(|_| state.links.contains_key(&parent)) {
                 let mtu = state.links[&parent].mtu;
                 add(&mut state, Dev::far(far[0].clone(), name("ma", 0)), Kind::Macvlan { parent, mode }, mtu);
@@ -74,6 +75,8 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
         (4, Some(dev)) => {
             let link = state.links.get_mut(&dev).expect("it was drawn from them");
             (link.ipv4_forwarding, link.accept_ra) = (variant, number.is_multiple_of(2));
+            let [a, b, c, d, _, f] = link.mac.octets();
+            link.mac = Mac::new([a, b, c, d, 0x12, f]);
         }
         (_, Some(dev)) => entry(state, dev, number, variant),
     }
@@ -138,7 +141,7 @@ fn add_tunnel(state: &mut State, number: u8, vni: u32, vxlan: Vxlan) {
     let taken = state.links.values().any(|link| matches!(&link.kind, Kind::Vxlan(other) if other.vni == vni));
     let device = vxlan.device.filter(|device| state.links.contains_key(&Dev::home(*device)));
     if !taken {
-        add(state, home("vx", number), Kind::Vxlan(Vxlan { vni, device, ..vxlan }), Mtu::new(1400).expect("in range"));
+        add(state, home("vx", number), Kind::Vxlan(Vxlan { vni, device, ..vxlan }), Mtu::new(1300).expect("in range"));
     }
 }
 
@@ -153,7 +156,7 @@ fn plug(state: &mut State, dev: &Dev, number: usize, port: BridgePort) {
 }
 
 fn mtu() -> impl Strategy<Value = Mtu> {
-    prop_oneof![Just(Mtu::ETHERNET), Just(Mtu::IPV6_MIN)]
+    prop_oneof![Just(Mtu::ETHERNET), (1400_u32..1500).prop_filter_map("in range", |mtu| Mtu::new(mtu).ok())]
 }
 
 fn bridge_port() -> impl Strategy<Value = BridgePort> {
@@ -173,7 +176,7 @@ fn macvlan_mode() -> impl Strategy<Value = MacvlanMode> {
 fn tunnel() -> impl Strategy<Value = Vxlan> {
     let ttl = prop_oneof![Just(Ttl::Auto), Just(Ttl::Inherit), Just(Ttl::Hops(NonZeroU8::MAX))];
     let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
-    let device = option::of(Just(name("du", 1)));
+    let device = option::of(Just(name("ve", 1)));
     (any::<[bool; 4]>(), ttl, dont_fragment, device).prop_map(
         |([v6, udp_checksum, learning, proxy], ttl, dont_fragment, device)| Vxlan {
             vni: Vni::MIN,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use overlay_core::{DontFragment, IfName, IpFamily, Ttl};
+use overlay_core::{DontFragment, IfName, IpFamily, Mac, Mtu, Ttl};
 
 use crate::link::{BridgePort, Kind, Link, MacvlanMode, Vxlan};
 use crate::netlink::{Body, Flags, Requests};
@@ -129,18 +129,37 @@ fn tunnel(body: &mut Body<'_>, vxlan: &Vxlan, base: Option<u32>) {
     }
 }
 
-/// Changes what a device has: size, address, mark, bridge, settings per family. `master` is the bridge's index, 0 for none.
-pub(crate) fn change(index: u32, link: &Link, group: u32, master: u32) -> Requests {
+/// What of a device is to change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Change {
+    pub(crate) mtu: Option<Mtu>,
+    /// Setting even the same address makes the kernel forget the device's neighbours.
+    pub(crate) mac: Option<Mac>,
+    pub(crate) group: Option<u32>,
+    /// The index of the bridge to be a port of; 0 for none.
+    pub(crate) master: Option<u32>,
+}
+
+/// Changes a device.
+pub(crate) fn change(index: u32, change: Change) -> Requests {
     Requests::one(RTM_NEWLINK, Flags::NONE, |body| {
-        body.raw(&head(index, 0, 0))
-            .u32(IFLA_MTU, link.mtu.get())
-            .attribute(IFLA_ADDRESS, &link.mac.octets())
-            .u32(IFLA_GROUP, group)
-            .u32(IFLA_MASTER, master);
+        body.raw(&head(index, 0, 0));
+        if let Some(mtu) = change.mtu {
+            body.u32(IFLA_MTU, mtu.get());
+        }
+        if let Some(mac) = change.mac {
+            body.attribute(IFLA_ADDRESS, &mac.octets());
+        }
+        if let Some(group) = change.group {
+            body.u32(IFLA_GROUP, group);
+        }
+        if let Some(master) = change.master {
+            body.u32(IFLA_MASTER, master);
+        }
     })
 }
 
-/// Changes a device's settings per family. Apart from [`change`], since a kernel without IPv6 here refuses its part.
+/// Changes a device's settings per family; `ipv6` says whether its namespace has IPv6.
 pub(crate) fn settings(index: u32, link: &Link, ipv6: bool) -> Requests {
     Requests::one(RTM_NEWLINK, Flags::NONE, |body| {
         body.raw(&head(index, 0, 0)).nest(IFLA_AF_SPEC, |body| {

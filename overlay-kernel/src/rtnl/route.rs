@@ -93,8 +93,12 @@ pub(crate) fn put(requests: &mut Requests, route: &Found) {
             .u32(RTA_PRIORITY, route.metric);
         if let Target::Device { index, gateway, source, .. } = route.target {
             body.u32(RTA_OIF, index);
-            gateway.into_iter().for_each(|gateway| drop(body.ip(RTA_GATEWAY, gateway)));
-            source.into_iter().for_each(|source| drop(body.ip(RTA_PREFSRC, source)));
+            if let Some(gateway) = gateway {
+                body.ip(RTA_GATEWAY, gateway);
+            }
+            if let Some(source) = source {
+                body.ip(RTA_PREFSRC, source);
+            }
         }
     });
 }

@@ -63,10 +63,18 @@ fn write(body: &mut Body<'_>, rule: &Rule) {
         .u32(FRA_PRIORITY, rule.priority)
         .u32(FRA_TABLE, rule.table)
         .u8(FRA_PROTOCOL, PROTOCOL);
-    rule.to.into_iter().for_each(|to| drop(body.ip(FRA_DST, to.addr())));
-    rule.from.into_iter().for_each(|from| drop(body.ip(FRA_SRC, from.addr())));
-    rule.mark.into_iter().for_each(|(mark, mask)| drop(body.u32(FRA_FWMARK, mark).u32(FRA_FWMASK, mask)));
-    rule.incoming.into_iter().for_each(|device| drop(body.text(FRA_IIFNAME, device.as_str())));
+    if let Some(to) = rule.to {
+        body.ip(FRA_DST, to.addr());
+    }
+    if let Some(from) = rule.from {
+        body.ip(FRA_SRC, from.addr());
+    }
+    if let Some((mark, mask)) = rule.mark {
+        body.u32(FRA_FWMARK, mark).u32(FRA_FWMASK, mask);
+    }
+    if let Some(device) = rule.incoming {
+        body.text(FRA_IIFNAME, device.as_str());
+    }
 }
 
 const HEAD: usize = 12;

@@ -2,10 +2,17 @@ use std::path::Path;
 use std::process::Command;
 
 use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{
+    Backend, DontFragment, Mac, Mtu, Name, NsKey, Owner, Phase, Port, PortRange, Table, Ttl, Vni, reconcile,
+};
 use overlay_kernel::NamespaceDir;
+use overlay_kernel::link::{
+    BridgePort, Dev, Kind, Link, Links, MAIN_TABLE, Route, RouteKey, Setting, Site, State, Vxlan,
+};
 use overlay_kernel::netlink::{Buffers, Family, Flags, Requests, Socket};
 use overlay_kernel::testing::{Fate, await_go, kill_at};
 
+use crate::links;
 use crate::route::{self, NEW, NEW_NEIGHBOUR, Neighbour};
 use crate::scratch::Scratch;
 
@@ -53,6 +60,89 @@ fn a_batch_whose_sender_was_killed_anywhere_is_there_up_to_some_request() {
         });
         assert!(counts.len() > 2 && counts.contains(&0) && counts.contains(&500), "{counts:?}");
     });
+}
+
+#[test]
+fn an_apply_killed_anywhere_is_finished_by_one_reconcile_and_removed_without_a_trace() {
+    kernel_test(Kernel::Host, "kernel::an_apply_killed_anywhere_is_finished_by_one_reconcile", || {
+        let dir = Scratch::new("apply");
+        let names = ["home", "c0"].map(|name| name.parse::<Name>().unwrap());
+        let namespaces = names.map(|name| dir.create(&name).unwrap());
+        let before = namespaces.each_ref().map(links::whole);
+        let wanted = network(namespaces[1].key("c0".parse().unwrap()));
+        let deaths = everywhere("killed::builder", &dir.path, || {
+            let mut after = links_in(&dir);
+            reconcile(&mut after, &wanted).unwrap();
+            assert_eq!(links_in(&dir).observe().unwrap(), wanted);
+            assert!(reconcile(&mut after, &wanted).unwrap().is_empty());
+            reconcile(&mut after, &State::default()).unwrap();
+            assert_eq!(namespaces.each_ref().map(links::whole), before);
+        });
+        assert!(deaths > 100, "{deaths}");
+    });
+}
+
+/// A network as a node has it: a bridge, a VXLAN device with entries, a container's veth with its address and route.
+fn network(container: NsKey) -> State {
+    let dev = |name: &str| Dev::home(name.parse().unwrap());
+    let far = Dev::far(container, "eth0".parse().unwrap());
+    let link = |kind, number| Link::new(kind, Mtu::new(1450).unwrap(), Mac::new([2, 0x42, 0, 0, 0, number]));
+    let port = BridgePort::new("br0".parse().unwrap());
+    let vxlan = Vxlan {
+        vni: Vni::new(4096).unwrap(),
+        underlay: Site::Home,
+        local: [192, 0, 2, 1].into(),
+        device: None,
+        port: Port::VXLAN,
+        source_ports: PortRange::DYNAMIC,
+        ttl: Ttl::Auto,
+        dont_fragment: DontFragment::Unset,
+        udp_checksum: false,
+        learning: false,
+        proxy: true,
+    };
+    let mut state = State::default();
+    state
+        .links
+        .insert(dev("br0"), Link { ipv4_forwarding: true, ..link(Kind::Bridge { multicast_snooping: false }, 1) });
+    state.links.insert(dev("vx0"), link(Kind::Vxlan(vxlan), 2).on_bridge(BridgePort { learning: false, ..port }));
+    state.links.insert(dev("ve0"), link(Kind::Veth { peer: far.clone() }, 3).on_bridge(port));
+    state.links.insert(far.clone(), link(Kind::Veth { peer: dev("ve0") }, 4));
+    state.addresses.insert((dev("br0"), [10, 0, 9, 1].into()), 24);
+    state.addresses.insert((far.clone(), [10, 0, 9, 2].into()), 24);
+    let via = Route::Via { device: far.name, gateway: Some([10, 0, 9, 1].into()), source: None, onlink: false };
+    let destination = "0.0.0.0/0".parse().unwrap();
+    state.routes.insert(RouteKey { site: far.site, table: MAIN_TABLE, destination, metric: 0 }, via);
+    for number in 10..20 {
+        let mac = Mac::new([2, 0x42, 0, 0, 1, number]);
+        state.neighbours.insert((dev("vx0"), [10, 0, 9, number].into()), mac);
+        state.forwarding.insert((dev("vx0"), mac), [192, 0, 2, number].into());
+    }
+    state.flood.insert((dev("vx0"), [192, 0, 2, 10].into()));
+    state.settings.insert((Site::Home, Setting::Ipv6Forwarding), true);
+    state
+}
+
+fn links_in(dir: &NamespaceDir) -> Links {
+    let owner = Owner::new("kernel-test".parse().unwrap(), "killed".parse().unwrap());
+    let mut links = Links::open(&owner, dir.open(&"home".parse().unwrap()).unwrap()).unwrap();
+    let container = dir.open(&"c0".parse().unwrap()).unwrap();
+    links.reach(container.key("c0".parse().unwrap()), container).unwrap();
+    links
+}
+
+/// Run as a child by the test of applies.
+#[test]
+fn builder() {
+    let Some(path) = std::env::var_os(DIR) else { return };
+    let dir = NamespaceDir::new(path);
+    let mut links = links_in(&dir);
+    let wanted = network(dir.open(&"c0".parse().unwrap()).unwrap().key("c0".parse().unwrap()));
+    let plan = Table::<State>::plan(&mut links, &wanted).unwrap();
+    await_go();
+    for phase in Phase::ALL {
+        Table::<State>::run(&mut links, &plan, phase).unwrap();
+    }
 }
 
 /// Run as a child by the test of names.

@@ -9,6 +9,7 @@
 
 mod killed;
 mod lab;
+mod links;
 mod namespace;
 mod netlink;
 mod notices;
