@@ -178,7 +178,8 @@ impl<D, W: World<D>> Run<'_, D, W> {
             };
             let truth = self.truth()?;
             hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
-                format!("{claim:?} at {at} of {steps:?} in {phase}: {truth:?}, not {expected:?}")
+                let left = expected.as_ref().map(|expected| truth.plan(expected));
+                format!("{claim:?} at {at} of {steps:?} in {phase}; what is not so: {left:?}")
             })?;
             if self.dice.one_in(2) {
                 self.table = self.world.open();

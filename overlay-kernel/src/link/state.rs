@@ -89,7 +89,8 @@ impl State {
         self.neighbours.retain(|(dev, _), _| !of(dev));
     }
 
-    /// The kernel forgets a device's neighbours when its Ethernet address changes.
+    /// The kernel forgets a device's neighbours when its Ethernet address changes, and makes what stands on it no larger
+    /// than it is.
     fn set(&mut self, dev: &Dev, link: &Link) {
         let Some(old) = self.links.get_mut(dev) else { return };
         let readdressed = old.mac != link.mac;
@@ -97,6 +98,8 @@ impl State {
         if readdressed {
             self.forget_neighbours(|on| on == dev);
         }
+        let on_it = |link: &&mut Link| matches!(&link.kind, Kind::Macvlan { parent, .. } if parent == dev);
+        self.links.values_mut().filter(on_it).for_each(|child| child.mtu = child.mtu.min(link.mtu));
     }
 
     fn add(&mut self, dev: &Dev, link: &Link) {
