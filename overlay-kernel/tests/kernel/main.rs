@@ -10,6 +10,7 @@
 mod killed;
 mod lab;
 mod links;
+mod links_faults;
 mod namespace;
 mod netlink;
 mod notices;
