@@ -15,7 +15,8 @@ use crate::Refusal;
 /// - `a.plan(&b)` is empty exactly if `a == b`;
 /// - applying its steps to `a`, in order, gives `b`;
 /// - its phases never go back: a step's phase is that of the step before or a later one;
-/// - from wherever the steps stop half-way, a new plan leads to `b`.
+/// - from wherever the steps stop half-way, a new plan leads to `b`;
+/// - a step done once more changes nothing.
 ///
 /// ```
 /// use std::collections::BTreeMap;

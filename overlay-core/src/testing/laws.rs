@@ -24,6 +24,7 @@
 //! ```
 
 use std::fmt::Debug;
+use std::slice;
 
 use crate::testing::{Dice, seeded_faults};
 use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, Table, reconcile};
@@ -40,7 +41,7 @@ pub struct Broken {
 
 /// Tries the laws of [`State`] on two values, each of which passes [`State::check`].
 ///
-/// Plans are broken off after every prefix, up to 64 of them: O(n) plans for n steps.
+/// Plans are broken off after every prefix, and the step before done once more, at up to 64 places of a plan.
 pub fn state<S: State>(from: &S, to: &S) -> Result<(), Broken> {
     let steps = from.plan(to);
     hold("a plan is empty exactly if nothing differs", steps.is_empty() == (from == to), || format!("{steps:?}"))?;
@@ -50,8 +51,12 @@ pub fn state<S: State>(from: &S, to: &S) -> Result<(), Broken> {
     hold("a plan leads to what is desired", whole == *to, || {
         format!("{steps:?} from {from:?} gave {whole:?}, not {to:?}")
     })?;
-    for stop in (0..steps.len()).step_by(steps.len() / 64 + 1) {
+    for stop in (1..=steps.len()).step_by(steps.len() / 64 + 1) {
         let broken_off = applied(from, &steps[..stop]);
+        let twice = applied(&broken_off, &steps[stop - 1..stop]);
+        hold("a step done twice is done once", twice == broken_off, || {
+            format!("{:?} made {twice:?} of {broken_off:?}", steps[stop - 1])
+        })?;
         let rest = broken_off.plan(to);
         let whole = applied(&broken_off, &rest);
         hold("a plan broken off is finished by the next", whole == *to, || {
@@ -76,7 +81,8 @@ pub trait World<D> {
     /// All that is not ours, now.
     fn foreign(&mut self) -> Self::Foreign;
 
-    /// Damages something of ours, as an administrator or another program would. Says whether it did.
+    /// Damages something of ours, as an administrator or another program would. Says whether it did: if so, a
+    /// reconcile that finds nothing to do breaks a law.
     fn meddle(&mut self, _dice: &mut Dice) -> bool {
         false
     }
@@ -107,7 +113,8 @@ pub struct Seen {
 /// - after faults and kills between any two steps, one reconcile reaches the value;
 /// - then a new backend observes exactly what was lowered, and a second reconcile has nothing to do;
 /// - a refused value changes nothing;
-/// - damage is repaired by the same call;
+/// - a step whose effect is there already counts as done;
+/// - damage is seen, and repaired by the same call;
 /// - what is not ours stays as it was.
 pub fn backend<D, W: World<D>>(world: &mut W, desired: &[D], seed: [u8; 32]) -> Result<Seen, Broken> {
     let foreign = world.foreign();
@@ -148,8 +155,10 @@ impl<D, W: World<D>> Run<'_, D, W> {
             self.disturb(&native)?;
         }
         self.settle(desired, &native)?;
+        self.repeat(&native)?;
         if self.world.meddle(&mut self.dice) {
-            self.settle(desired, &native)?;
+            let repaired = self.settle(desired, &native)?;
+            hold("damage is seen", repaired > 0, || format!("nothing was repaired of {native:?}"))?;
             self.seen.repairs += 1;
         }
         self.seen.reached += 1;
@@ -189,12 +198,23 @@ impl<D, W: World<D>> Run<'_, D, W> {
         Ok(())
     }
 
-    /// Reaches `desired` without faults and holds the result against what was lowered.
-    fn settle(&mut self, desired: &D, native: &W::Native) -> Result<(), Broken> {
-        self.seen.steps += calm(reconcile(&mut self.table, desired))?.len();
+    /// Reaches `desired` without faults, holds the result against what was lowered, and says how many steps it took.
+    fn settle(&mut self, desired: &D, native: &W::Native) -> Result<usize, Broken> {
+        let steps = calm(reconcile(&mut self.table, desired))?.len();
+        self.seen.steps += steps;
         self.arrived(native)?;
         let again = calm(reconcile(&mut self.table, desired))?;
-        hold("a second reconcile has nothing to do", again.is_empty(), || format!("{again:?}"))
+        hold("a second reconcile has nothing to do", again.is_empty(), || format!("{again:?}"))?;
+        Ok(steps)
+    }
+
+    /// Does a step again whose effect is there: the last of a plan from nothing to `native`.
+    fn repeat(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let steps = W::Native::default().plan(native);
+        let Some(last) = steps.last() else { return Ok(()) };
+        let result = self.table.apply(slice::from_ref(last));
+        hold("a step whose effect is there already counts as done", result.is_ok(), || format!("{last}: {result:?}"))?;
+        self.arrived(native)
     }
 
     /// Takes everything of ours away.
