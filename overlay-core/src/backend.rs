@@ -48,6 +48,22 @@ impl<B: Backend + ?Sized> Backend for &mut B {
     }
 }
 
+impl<B: Backend + ?Sized> Backend for Box<B> {
+    type State = B::State;
+
+    fn observe(&mut self) -> Result<Self::State, BackendError> {
+        (**self).observe()
+    }
+
+    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+        (**self).apply(steps)
+    }
+
+    fn plan_to(&mut self, desired: &Self::State) -> Result<Vec<StepOf<Self>>, BackendError> {
+        (**self).plan_to(desired)
+    }
+}
+
 /// Readings that change by themselves, so belong in no state: counters, flows, sequence numbers.
 pub trait Meter {
     /// What is read.
@@ -189,5 +205,29 @@ impl fmt::Display for Applied {
             Self::Before => "the steps before it are in effect",
             Self::Unknown => "what is in effect is unknown",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Lamps;
+    use crate::{Memory, Traced};
+
+    #[test]
+    fn a_backend_whose_type_is_forgotten_is_one_still() {
+        let lit = Lamps::from([("hall", 80)]);
+        let boxed: Box<dyn Backend<State = Lamps>> = Box::new(Memory::new(lit.clone()));
+        let mut traced = Traced::new(boxed, |_| {});
+        assert_eq!(traced.observe().ok(), Some(lit));
+    }
+
+    #[test]
+    fn errors_cross_threads() {
+        const fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<BackendError>();
+        crosses::<StepError>();
+        crosses::<crate::ReconcileError>();
+        crosses::<crate::Plan>();
     }
 }
