@@ -124,6 +124,7 @@ impl fmt::Display for Phase {
 }
 
 /// Sorts steps by phase and keeps their order within one. O(n log n), O(n) where they are in order already.
+#[must_use]
 pub fn in_phases<S: State>(mut steps: Vec<S::Step>) -> Vec<S::Step> {
     steps.sort_by_key(S::phase);
     steps
