@@ -1,5 +1,6 @@
 //! Names that people give: of networks, services, clusters; and of interfaces.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -60,6 +61,19 @@ impl Name {
     }
 }
 
+/// So that a map by names can be asked for a text. The order of names is that of their texts.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -109,9 +123,9 @@ pub enum NameError {
     },
 }
 
-/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/` or `:`, and not `.` or `..`.
+/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/`, `:` or `%`, and not `.` or `..`.
 ///
-/// The kernel takes more (any bytes but those, and `%` makes it number the name); tools do not, so ours do not.
+/// The kernel takes more (bytes beyond ASCII, and `%d`, which it replaces by a number); tools do not, so ours do not.
 ///
 /// ```
 /// use overlay_core::IfName;
@@ -184,7 +198,7 @@ pub enum IfNameError {
         /// Bytes given.
         found: usize,
     },
-    /// A character that interface names do not have, or nothing but dots.
+    /// A character that interface names do not have; the dot, of `.` and `..`.
     #[error("{found:?} in an interface's name")]
     Character {
         /// The character given.
@@ -194,6 +208,9 @@ pub enum IfNameError {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -222,6 +239,13 @@ mod tests {
                 && !text.contains('.')
                 && text.len() <= 63;
             prop_assert_eq!(Name::new(&text).is_ok(), rule);
+        }
+
+        #[test]
+        fn a_map_by_names_can_be_asked_for_a_text(texts in vec("[a-z]{1,3}", 1..9)) {
+            let name = |text: &String| Name::new(text).unwrap();
+            let (sorted, hashed): (BTreeSet<_>, HashSet<_>) = texts.iter().map(|text| (name(text), name(text))).unzip();
+            prop_assert!(texts.iter().all(|text| sorted.contains(&**text) && hashed.contains(&**text)));
         }
 
         #[test]
