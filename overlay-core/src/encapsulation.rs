@@ -37,6 +37,7 @@ pub struct Esp {
 
 /// Length of ESP's integrity check value (RFC 4106 §6); RFC 7634 knows 16 octets only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Icv {
     /// 8 octets: what Docker's encrypted networks use.
     Octets8,
@@ -125,6 +126,12 @@ mod tests {
         assert_eq!(docker.inner_mtu(Mtu::ETHERNET).map(Mtu::get), Ok(1424));
         assert_eq!(Encapsulation::vxlan(IpFamily::V4).outer_len(0), 50);
         assert_eq!(Encapsulation::vxlan(IpFamily::V6).outer_len(0), 70);
+    }
+
+    #[test]
+    fn json_is_in_small_letters_as_everywhere() {
+        let text = serde_json::to_string(&Encapsulation::vxlan(IpFamily::V4).with_esp(Esp::default())).unwrap();
+        assert_eq!(text, r#"{"underlay":"v4","esp":{"icv":"octets16","udp_encapsulated":false}}"#);
     }
 
     #[test]
