@@ -1,6 +1,6 @@
 //! What a segment must be to make sense on any backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -14,6 +14,18 @@ pub(crate) fn segment(vni: Vni, segment: &Segment) -> Result<(), Refusal> {
     vteps(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))?;
     stations(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))?;
     addresses(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))
+}
+
+/// An interface is plugged into one port, of whichever segment.
+pub(crate) fn ends(segments: &BTreeMap<Vni, Segment>) -> Result<(), Refusal> {
+    let mut ends = BTreeSet::new();
+    for (vni, segment) in segments {
+        if let Some(port) = segment.ports.values().find(|port| !ends.insert(&port.end)) {
+            let wanted = format!("a port for {}", port.end);
+            return Err(Refusal::new(format!("segment {vni}"), wanted, "another port has it; give each its own"));
+        }
+    }
+    Ok(())
 }
 
 type Unfit = (String, &'static str);

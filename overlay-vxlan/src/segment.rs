@@ -101,7 +101,7 @@ pub struct LocalPort {
 }
 
 /// What is plugged into a port of the segment's bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortEnd {
     /// An interface in a container's namespace, which gets the port's addresses.

@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, Ttl, Vni};
+use overlay_core::testing::any;
+use overlay_core::{
+    DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, PortRange, Ttl, Vni,
+};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
@@ -16,8 +19,13 @@ use crate::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 /// States that pass their check, small and alike enough that two of them differ in every way a plan can meet:
 /// endpoints that move between nodes, change their addresses, come and go.
 pub fn state() -> impl Strategy<Value = State> {
-    btree_map(1_u32..4, segment(), 0..3).prop_map(|segments| State {
-        segments: segments.into_iter().filter_map(|(vni, segment)| Some((Vni::new(vni).ok()?, segment))).collect(),
+    let vni = (1_u32..4).prop_filter_map("in range", |vni| Vni::new(vni).ok());
+    btree_map(vni, segment(), 0..3).prop_map(|mut segments| {
+        let mut taken = BTreeSet::new();
+        for segment in segments.values_mut() {
+            segment.ports.retain(|_, port| taken.insert(port.end.clone()));
+        }
+        State { segments }
     })
 }
 
@@ -71,14 +79,18 @@ pub fn vtep() -> impl Strategy<Value = Vtep> {
         (1_u8..).prop_filter_map("not 0", |hops| NonZeroU8::new(hops).map(Ttl::Hops))
     ];
     let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
-    let port = prop_oneof![Just(Port::VXLAN), overlay_core::testing::any::port()];
-    (overlay_core::testing::any::ip_family(), port, ttl, dont_fragment, any::<bool>()).prop_map(
-        |(family, port, ttl, dont_fragment, udp_checksum)| Vtep {
+    let port = prop_oneof![Just(Port::VXLAN), any::port()];
+    let device = proptest::option::of(any::if_name());
+    let source_ports = prop_oneof![Just(PortRange::DYNAMIC), any::port_range()];
+    (any::ip_family(), device, port, source_ports, ttl, dont_fragment, any::<bool>()).prop_map(
+        |(family, device, port, source_ports, ttl, dont_fragment, udp_checksum)| Vtep {
+            local: outer(family, 100),
+            device,
             port,
+            source_ports,
             ttl,
             dont_fragment,
             udp_checksum,
-            ..Vtep::new(outer(family, 100))
         },
     )
 }

@@ -113,6 +113,11 @@ fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
         s.peers.insert(A, peer(there, &["fd00::2".parse().unwrap()]));
     });
     assert!(refused.contains("IPv6 needs 1280"), "{refused}");
+    let refused = refusal(|s| {
+        s.ports.insert(EndpointId::from_bytes([1; 16]), port(A));
+        s.ports.insert(EndpointId::from_bytes([2; 16]), port(Mac::from_ipv4([10, 0, 0, 3].into())));
+    });
+    assert_eq!(refused, "segment 1: a port for tap t: another port has it; give each its own");
 }
 
 #[test]
