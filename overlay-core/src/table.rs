@@ -106,6 +106,23 @@ impl fmt::Debug for Plan {
 }
 
 /// Why what is there could not be brought to what is desired.
+///
+/// Its text says what failed, its [`source`](std::error::Error::source)s why: print them all.
+///
+/// ```
+/// use overlay_core::testing::Lamps;
+/// use overlay_core::{Applied, Call, Fault, Flaky, Memory, reconcile};
+///
+/// let mut table = Flaky::new(Memory::<Lamps>::default(), |call| match call {
+///     Call::Apply { .. } => Some(Fault::Refuse),
+///     Call::Read => None,
+/// });
+/// let error = reconcile(&mut table, &Lamps::from([("hall", 80)])).unwrap_err();
+/// assert_eq!(error.to_string(), "build failed: set hall to 80 %");
+/// let why = std::error::Error::source(&error).unwrap();
+/// assert_eq!(why.to_string(), "step 0 failed, nothing was changed");
+/// assert_eq!(error.applied(), Applied::Nothing);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconcileError {
@@ -113,10 +130,10 @@ pub enum ReconcileError {
     #[error("what is there could not be read")]
     Observe(#[source] BackendError),
     /// The value cannot be had here. Nothing was changed.
-    #[error("refused")]
+    #[error(transparent)]
     Refused(#[from] Refusal),
     /// A step failed; the phases before it are in effect, those after it are not.
-    #[error("{phase}: {step}")]
+    #[error("{phase} failed: {step}")]
     Apply {
         /// The phase it belongs to.
         phase: Phase,

@@ -190,7 +190,7 @@ fn a_plan_runs_phase_by_phase_and_a_failed_phase_stops_the_later_ones() {
     });
     let error = reconcile(&mut table, &Lamps::from([("cellar", 3), ("hall", 2)])).unwrap_err();
     assert_eq!(error.applied(), Applied::Before);
-    assert_eq!(error.to_string(), "build: set hall to 2 %");
+    assert_eq!(error.to_string(), "build failed: set hall to 2 %");
     assert_eq!(memory.state(), Lamps::from([("attic", 1), ("cellar", 3)]));
 }
 
