@@ -1,5 +1,6 @@
 //! Names that people give: of networks, services, clusters; and of interfaces.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -77,6 +78,19 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::new(text)
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map by name can be asked with a text: `map.get("web")`.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -172,6 +186,12 @@ impl FromStr for IfName {
     }
 }
 
+impl AsRef<str> for IfName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 serde_as_text!(IfName);
 
 /// Why a text is not an [`IfName`].
@@ -210,6 +230,13 @@ mod tests {
         assert_eq!(IfName::new(".."), Err(IfNameError::Character { found: '.' }));
         assert_eq!(IfName::new("eth 0"), Err(IfNameError::Character { found: ' ' }));
         assert_eq!(IfName::new("eth%d"), Err(IfNameError::Character { found: '%' }));
+    }
+
+    #[test]
+    fn a_map_by_name_can_be_asked_with_a_text() {
+        let networks =
+            std::collections::BTreeMap::from([(Name::new("web").unwrap(), 1), (Name::new("Web").unwrap(), 2)]);
+        assert_eq!((networks.get("web"), networks.get("Web"), networks.get("we")), (Some(&1), Some(&2), None));
     }
 
     proptest! {
