@@ -195,6 +195,17 @@ fn a_plan_runs_phase_by_phase_and_a_failed_phase_stops_the_later_ones() {
 }
 
 #[test]
+fn a_borrowed_backend_can_be_wrapped_and_a_boxed_table_reconciled() {
+    let mut memory = Memory::<Lamps>::default();
+    let lit = Lamps::from([("hall", 80)]);
+    let mut calls = 0;
+    let mut boxed: Box<dyn Table<Lamps> + '_> = Box::new(Traced::new(Shadow::new(&mut memory), |_| calls += 1));
+    assert_eq!(reconcile(&mut boxed, &lit).unwrap().len(), 1);
+    drop(boxed);
+    assert_eq!((calls, memory.state()), (2, lit));
+}
+
+#[test]
 fn a_table_refuses_the_plan_of_another_kind() {
     let plan = Memory::<Lamps>::default().plan(&Lamps::default()).unwrap();
     let refused = Memory::<Ruleset>::default().run(&plan, Phase::Build);
