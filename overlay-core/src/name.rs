@@ -61,19 +61,6 @@ impl Name {
     }
 }
 
-/// So that a map by names can be asked for a text. The order of names is that of their texts.
-impl Borrow<str> for Name {
-    fn borrow(&self) -> &str {
-        self.as_str()
-    }
-}
-
-impl AsRef<str> for Name {
-    fn as_ref(&self) -> &str {
-        self.as_str()
-    }
-}
-
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
@@ -91,6 +78,19 @@ impl FromStr for Name {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         Self::new(text)
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map by name can be asked with a text: `map.get("web")`.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 
@@ -186,6 +186,12 @@ impl FromStr for IfName {
     }
 }
 
+impl AsRef<str> for IfName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 serde_as_text!(IfName);
 
 /// Why a text is not an [`IfName`].
@@ -227,6 +233,13 @@ mod tests {
         assert_eq!(IfName::new(".."), Err(IfNameError::Character { found: '.' }));
         assert_eq!(IfName::new("eth 0"), Err(IfNameError::Character { found: ' ' }));
         assert_eq!(IfName::new("eth%d"), Err(IfNameError::Character { found: '%' }));
+    }
+
+    #[test]
+    fn a_map_by_name_can_be_asked_with_a_text() {
+        let networks =
+            std::collections::BTreeMap::from([(Name::new("web").unwrap(), 1), (Name::new("Web").unwrap(), 2)]);
+        assert_eq!((networks.get("web"), networks.get("Web"), networks.get("we")), (Some(&1), Some(&2), None));
     }
 
     proptest! {

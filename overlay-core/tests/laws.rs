@@ -213,8 +213,19 @@ fn a_plan_runs_phase_by_phase_and_a_failed_phase_stops_the_later_ones() {
     });
     let error = reconcile(&mut table, &Lamps::from([("cellar", 3), ("hall", 2)])).unwrap_err();
     assert_eq!(error.applied(), Applied::Before);
-    assert_eq!(error.to_string(), "build: set hall to 2 %");
+    assert_eq!(error.to_string(), "build failed: set hall to 2 %");
     assert_eq!(memory.state(), Lamps::from([("attic", 1), ("cellar", 3)]));
+}
+
+#[test]
+fn a_borrowed_backend_can_be_wrapped_and_a_boxed_table_reconciled() {
+    let mut memory = Memory::<Lamps>::default();
+    let lit = Lamps::from([("hall", 80)]);
+    let mut calls = 0;
+    let mut boxed: Box<dyn Table<Lamps> + '_> = Box::new(Traced::new(Shadow::new(&mut memory), |_| calls += 1));
+    assert_eq!(reconcile(&mut boxed, &lit).unwrap().len(), 1);
+    drop(boxed);
+    assert_eq!((calls, memory.state()), (2, lit));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use overlay_core::testing::{Dice, laws};
 use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, ReconcileError, Shadow, State as _, Vni, reconcile};
-use overlay_vxlan::testing::{segment, state};
+use overlay_vxlan::testing::{segment, state, vtep};
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 use proptest::prelude::*;
 
@@ -49,6 +49,11 @@ proptest! {
     fn generated_segments_pass_the_check(segment in segment()) {
         let state = State { segments: [(Vni::MIN, segment)].into() };
         prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_dry_run_tells_any_two_vteps_apart(from in vtep(), to in vtep()) {
+        prop_assert_eq!(from.to_string() == to.to_string(), from == to);
     }
 
     #[test]
