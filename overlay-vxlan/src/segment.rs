@@ -47,6 +47,7 @@ impl Segment {
 pub struct Vtep {
     /// The address datagrams are sent from and received at; also decides the family of the underlay. It is always
     /// given: a host with several addresses would otherwise send from whichever its routes prefer.
+    /// A link-local VTEP, here or there, needs `device`.
     pub local: IpAddr,
     /// The interface datagrams leave by; by the routes where `None`.
     pub device: Option<IfName>,

@@ -116,6 +116,64 @@ fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
+fn addresses_that_name_no_host_on_a_wire_are_refused() {
+    let mapped: IpAddr = "::ffff:192.0.2.2".parse().unwrap();
+    let there: IpAddr = [192, 0, 2, 2].into();
+    let refused = refusal(|s| s.vtep.local = mapped);
+    assert_eq!(refused, "segment 1: local address ::ffff:192.0.2.2: a VTEP is one host's address");
+    let refused = refusal(|s| drop(s.peers.insert(A, peer(there, &["::ffff:10.0.0.2".parse().unwrap()]))));
+    assert_eq!(refused, "segment 1: address ::ffff:10.0.0.2: an endpoint's is one host's");
+    for loopback in ["127.0.0.9", "::1"] {
+        let refused = refusal(|s| drop(s.peers.insert(A, peer(there, &[loopback.parse().unwrap()]))));
+        assert_eq!(refused, format!("segment 1: address {loopback}: an endpoint's is one host's"));
+    }
+    for gateway in ["10.0.0.0/24", "10.0.0.255/24", "10.0.0.2/30", "10.0.0.1/31", "10.0.0.0/32", "fd00::/64"] {
+        let mut segment = plain();
+        segment.gateways.insert(gateway.parse().unwrap());
+        let right = !matches!(gateway, "10.0.0.0/24" | "10.0.0.255/24");
+        assert_eq!(State { segments: [(Vni::MIN, segment)].into() }.check().is_ok(), right, "{gateway}");
+    }
+}
+
+#[test]
+fn a_vtep_that_is_this_node_or_needs_an_interface_is_refused() {
+    let refused = refusal(|s| s.flood.extend([IpAddr::from([127, 0, 0, 1])]));
+    assert_eq!(refused, "segment 1: VTEP 127.0.0.1: this is the node's own address, so the endpoint belongs in ports");
+    let local: IpAddr = "fe80::1".parse().unwrap();
+    let refused = refusal(|s| s.vtep.local = local);
+    assert_eq!(
+        refused,
+        "segment 1: local address fe80::1: a link-local address needs the interface it is at, in device"
+    );
+    let there: IpAddr = "fe80::2".parse().unwrap();
+    let refused = refusal(|s| {
+        s.vtep.local = "2001:db8::1".parse().unwrap();
+        s.flood.insert(there);
+    });
+    assert!(refused.starts_with("segment 1: VTEP fe80::2: a link-local address needs"), "{refused}");
+
+    let mut segment = plain();
+    segment.vtep = Vtep { device: Some(IfName::new("eth0").unwrap()), ..Vtep::new(local) };
+    segment.flood.insert(there);
+    assert_eq!(State { segments: [(Vni::MIN, segment)].into() }.check(), Ok(()));
+    let mut tried_out_on_one_machine = Segment::new(Vtep::new([127, 0, 0, 1].into()), Mtu::ETHERNET);
+    tried_out_on_one_machine.flood.insert([127, 0, 0, 2].into());
+    assert_eq!(State { segments: [(Vni::MIN, tried_out_on_one_machine)].into() }.check(), Ok(()));
+}
+
+#[test]
+fn an_mtu_that_no_outer_packet_can_carry_is_refused() {
+    for (local, most) in [("192.0.2.1", 65_485), ("2001:db8::1", 65_465)] {
+        let state = |mtu| State {
+            segments: [(Vni::MIN, Segment::new(Vtep::new(local.parse().unwrap()), Mtu::new(mtu).unwrap()))].into(),
+        };
+        assert_eq!(state(most).check(), Ok(()));
+        let refused = state(most + 1).check().unwrap_err().to_string();
+        assert_eq!(refused, format!("segment 1: mtu {}: with the outer headers no IP packet carries that", most + 1));
+    }
+}
+
+#[test]
 fn an_endpoint_that_moves_is_built_before_it_is_unplugged() {
     let endpoint = EndpointId::from_bytes([1; 16]);
     let (mut here, mut gone) = (plain(), plain());
