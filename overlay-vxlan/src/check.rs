@@ -1,18 +1,19 @@
 //! What a segment must be to make sense on any backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{Encapsulation, IpFamily, Mac, Mtu, Refusal, Vni};
+use overlay_core::{Encapsulation, IfName, IpFamily, Mac, Mtu, NsId, Refusal, Vni};
 
-use crate::Segment;
+use crate::{PortEnd, Segment};
 
 /// Refuses what no backend could hold, by name.
 pub(crate) fn segments(segments: &BTreeMap<Vni, Segment>) -> Result<(), Refusal> {
+    let mut plugged = BTreeSet::new();
     for (vni, segment) in segments {
         let checks = vteps(segment).and_then(|()| stations(segment)).and_then(|()| addresses(segment));
-        let checks = checks.and_then(|()| mtu(segment));
+        let checks = checks.and_then(|()| mtu(segment)).and_then(|()| ends(segment, &mut plugged));
         checks.map_err(|(wanted, reason)| Refusal::new(format!("segment {vni}"), wanted, reason))?;
     }
     Ok(())
@@ -92,6 +93,20 @@ fn mtu(segment: &Segment) -> Result<(), Unfit> {
     }
     if most.is_ok_and(|most| segment.mtu > most) {
         return Err((format!("mtu {}", segment.mtu), "with the outer headers no IP packet carries that"));
+    }
+    Ok(())
+}
+
+/// Each endpoint has an interface of its own, in all segments: they share the sandbox, and a container may be in several.
+fn ends(segment: &Segment, plugged: &mut BTreeSet<(Option<NsId>, IfName)>) -> Result<(), Unfit> {
+    for port in segment.ports.values() {
+        let end = match &port.end {
+            PortEnd::Namespace { namespace, interface } => (Some(namespace.id), *interface),
+            PortEnd::Tap { interface } => (None, *interface),
+        };
+        if !plugged.insert(end) {
+            return Err((port.end.to_string(), "another endpoint is plugged in there"));
+        }
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ pub struct LocalPort {
     pub end: PortEnd,
 }
 
-/// What is plugged into a port of the segment's bridge.
+/// What is plugged into a port of the segment's bridge; no two ports of a [`State`](crate::State) have the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortEnd {

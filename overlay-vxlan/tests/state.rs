@@ -5,7 +5,9 @@
 use std::net::IpAddr;
 
 use overlay_core::testing::{Dice, laws};
-use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, ReconcileError, Shadow, State as _, Vni, reconcile};
+use overlay_core::{
+    EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, Shadow, State as _, Vni, reconcile,
+};
 use overlay_vxlan::testing::{segment, state};
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 use proptest::prelude::*;
@@ -48,6 +50,11 @@ proptest! {
     #[test]
     fn generated_segments_pass_the_check(segment in segment()) {
         let state = State { segments: [(Vni::MIN, segment)].into() };
+        prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn generated_states_pass_the_check(state in state()) {
         prop_assert_eq!(state.check(), Ok(()));
     }
 
@@ -170,6 +177,42 @@ fn an_mtu_that_no_outer_packet_can_carry_is_refused() {
         assert_eq!(state(most).check(), Ok(()));
         let refused = state(most + 1).check().unwrap_err().to_string();
         assert_eq!(refused, format!("segment 1: mtu {}: with the outer headers no IP packet carries that", most + 1));
+    }
+}
+
+#[test]
+fn two_endpoints_cannot_be_plugged_in_as_one_interface() {
+    let namespace = |name: &str, inode| NsKey { name: name.parse().unwrap(), id: NsId { device: 4, inode } };
+    let interface = |name| IfName::new(name).unwrap();
+    let tap = |name| PortEnd::Tap { interface: interface(name) };
+    let veth = |container, inode, name| PortEnd::Namespace {
+        namespace: namespace(container, inode),
+        interface: interface(name),
+    };
+    let port = |number, end| {
+        let port = LocalPort { mac: Mac::from_ipv4([10, 0, 0, number].into()), addresses: [].into(), end };
+        (EndpointId::from_bytes([number; 16]), port)
+    };
+    let state = |ends: [PortEnd; 2], vnis: [u32; 2]| {
+        let mut state = State::default();
+        for ((end, vni), number) in ends.into_iter().zip(vnis).zip(1..) {
+            let segment = state.segments.entry(Vni::new(vni).unwrap()).or_insert_with(plain);
+            segment.ports.extend([port(number, end)]);
+        }
+        state
+    };
+    for (vnis, segment) in [([1, 1], 1), ([1, 2], 2)] {
+        let refused = state([tap("t"), tap("t")], vnis).check().unwrap_err().to_string();
+        assert_eq!(refused, format!("segment {segment}: tap t: another endpoint is plugged in there"));
+        let renamed = state([veth("web", 7, "eth0"), veth("web-1", 7, "eth0")], vnis).check().unwrap_err().to_string();
+        assert_eq!(renamed, format!("segment {segment}: eth0 in web-1: another endpoint is plugged in there"));
+        for ends in [
+            [tap("t"), tap("u")],
+            [veth("web", 7, "eth0"), veth("web", 8, "eth0")],
+            [tap("eth0"), veth("web", 7, "eth0")],
+        ] {
+            assert_eq!(state(ends, vnis).check(), Ok(()));
+        }
     }
 }
 
