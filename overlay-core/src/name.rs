@@ -123,9 +123,11 @@ pub enum NameError {
     },
 }
 
-/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/`, `:` or `%`, and not `.` or `..`.
+/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/`, `:` or `%`, and not `.`, `..`,
+/// `all` or `default`.
 ///
-/// The kernel takes more (bytes beyond ASCII, and `%d`, which it replaces by a number); tools do not, so ours do not.
+/// The kernel takes more bytes, and numbers a name with `%`; tools do not, so ours do not. It refuses `all` and `default`,
+/// which stand for every interface among its sysctls.
 ///
 /// ```
 /// use overlay_core::IfName;
@@ -151,6 +153,9 @@ impl IfName {
         }
         if text == "." || text == ".." {
             return Err(IfNameError::Character { found: '.' });
+        }
+        if text == "all" || text == "default" {
+            return Err(IfNameError::Reserved);
         }
         if let Some(found) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '/' | ':' | '%')) {
             return Err(IfNameError::Character { found });
@@ -210,6 +215,9 @@ pub enum IfNameError {
         /// The character given.
         found: char,
     },
+    /// `all` or `default`.
+    #[error("\"all\" and \"default\" are no interface's names: sysctls have them for all")]
+    Reserved,
 }
 
 #[cfg(test)]
@@ -233,6 +241,14 @@ mod tests {
         assert_eq!(IfName::new(".."), Err(IfNameError::Character { found: '.' }));
         assert_eq!(IfName::new("eth 0"), Err(IfNameError::Character { found: ' ' }));
         assert_eq!(IfName::new("eth%d"), Err(IfNameError::Character { found: '%' }));
+        for reserved in ["all", "default"] {
+            let refused = IfName::new(reserved).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "\"all\" and \"default\" are no interface's names: sysctls have them for all"
+            );
+        }
+        assert!(IfName::new("All").is_ok() && IfName::new("default0").is_ok());
     }
 
     #[test]

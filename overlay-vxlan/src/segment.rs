@@ -55,6 +55,7 @@ impl Segment {
 pub struct Vtep {
     /// The address datagrams are sent from and received at; also decides the family of the underlay. It is always
     /// given: a host with several addresses would otherwise send from whichever its routes prefer.
+    /// A link-local VTEP, here or there, needs `device`.
     pub local: IpAddr,
     /// The interface datagrams leave by; by the routes where `None`.
     pub device: Option<IfName>,
@@ -123,7 +124,7 @@ pub struct LocalPort {
     pub end: PortEnd,
 }
 
-/// What is plugged into a port of the segment's bridge.
+/// What is plugged into a port of the segment's bridge; no two ports of a [`State`](crate::State) have the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortEnd {

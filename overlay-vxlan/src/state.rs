@@ -116,8 +116,7 @@ impl overlay_core::State for State {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        self.segments.iter().try_for_each(|(vni, segment)| check::segment(*vni, segment))?;
-        check::ends(&self.segments)
+        check::segments(&self.segments)
     }
 }
 

@@ -19,14 +19,21 @@ use crate::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 /// States that pass their check, small and alike enough that two of them differ in every way a plan can meet:
 /// endpoints that move between nodes, change their addresses, come and go.
 pub fn state() -> impl Strategy<Value = State> {
-    let vni = (1_u32..4).prop_filter_map("in range", |vni| Vni::new(vni).ok());
-    btree_map(vni, segment(), 0..3).prop_map(|mut segments| {
-        let mut taken = BTreeSet::new();
-        for segment in segments.values_mut() {
-            segment.ports.retain(|_, port| taken.insert(port.end.clone()));
-        }
-        State { segments }
+    btree_map(1_u32..4, segment(), 0..3).prop_map(|segments| State {
+        segments: segments
+            .into_iter()
+            .filter_map(|(vni, segment)| Some((Vni::new(vni).ok()?, of(vni, segment))))
+            .collect(),
     })
+}
+
+/// The segment with names of interfaces that no other segment has: they share the containers.
+fn of(vni: u32, mut segment: Segment) -> Segment {
+    for port in segment.ports.values_mut() {
+        let (PortEnd::Namespace { interface, .. } | PortEnd::Tap { interface }) = &mut port.end;
+        *interface = IfName::new(&format!("s{vni}-{interface}")).expect("a short name");
+    }
+    segment
 }
 
 /// One endpoint's draw: where it is (0 is here) and which of its addresses it has.
