@@ -14,7 +14,7 @@ use overlay_core::{
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
-use ruleset::{Kernel, Policy, Ruleset, Tables};
+use ruleset::{Kernel, Policy, Ruleset, Step, Tables};
 
 fn lamps() -> impl Strategy<Value = Lamps> {
     btree_map("[a-d]{1,2}", 0_u8..3, 0..6).prop_map(Lamps)
@@ -89,7 +89,7 @@ struct Shared<T> {
 impl<T> Shared<T> {
     fn new(open: fn(Kernel) -> T) -> Self {
         let theirs = Ruleset { rules: vec!["a".into()], sets: BTreeMap::from([("a".into(), [1].into())]) };
-        let tables = Tables { rulesets: BTreeMap::from([(owner("theirs"), theirs)]), generation: 0 };
+        let tables = Tables { rulesets: BTreeMap::from([(owner("theirs"), theirs)]), generation: 0, room: None };
         Self { tables: Arc::new(Mutex::new(tables)), open }
     }
 }
@@ -131,6 +131,15 @@ where
             tables.rulesets.insert(owner("ours"), ours);
         }
         damaged
+    }
+
+    fn obstruct(&mut self, _: &[Step], dice: &mut Dice) -> bool {
+        self.tables.lock().unwrap().room = Some(dice.below(4));
+        true
+    }
+
+    fn clear(&mut self) {
+        self.tables.lock().unwrap().room = None;
     }
 }
 
@@ -194,9 +203,10 @@ proptest! {
 
 #[test]
 fn the_laws_are_put_to_the_test() {
-    let desired: Vec<_> = (1..40).map(|n| Policy(BTreeMap::from([("a".into(), (1..n % 9).collect())]))).collect();
+    let desired: Vec<_> = (1..100).map(|n| Policy(BTreeMap::from([("a".into(), (1..n % 9).collect())]))).collect();
     let seen = laws::backend(&mut Shared::new(Shadow::new), &desired, [7; 32]).unwrap();
     assert!(seen.reached > 20 && seen.refused > 3 && seen.steps > 20, "{seen:?}");
+    assert!(seen.obstructions > 10, "{seen:?}");
     assert!(seen.faults > 20 && seen.kills > 10 && seen.repairs > 20, "{seen:?}");
 }
 
@@ -379,4 +389,36 @@ fn a_backend_with_a_vice_is_found_out_by_the_law_against_it() {
             assert!(laws.contains(&broken.law), "{vice:?}, seed {seed}: {broken}");
         }
     }
+}
+
+#[test]
+fn a_backend_that_boasts_of_what_it_did_before_it_failed_is_found_out() {
+    /// Does nothing where it fails, and says that it did all but the last step.
+    struct Boaster(Kernel);
+
+    impl Backend for Boaster {
+        type State = Ruleset;
+
+        fn observe(&mut self) -> Result<Ruleset, BackendError> {
+            self.0.observe()
+        }
+
+        fn apply(&mut self, steps: &[Step]) -> Result<(), StepError> {
+            let boast = |error| StepError { at: steps.len() - 1, applied: Applied::Before, ..error };
+            self.0.apply(steps).map_err(boast)
+        }
+    }
+
+    impl Lower<Policy> for Boaster {
+        type Native = Ruleset;
+
+        fn lower(&self, desired: &Policy) -> Result<Ruleset, Refusal> {
+            self.0.lower(desired)
+        }
+    }
+
+    let desired = [Policy(BTreeMap::from([("a".into(), (1..6).collect())]))];
+    let broken = (0..16).filter_map(|seed| laws::backend(&mut Shared::new(Boaster), &desired, [seed; 32]).err());
+    let laws: Vec<_> = broken.map(|broken| broken.law).collect();
+    assert!(laws.len() > 4 && laws.iter().all(|law| *law == "a failed apply says truly what is in effect"), "{laws:?}");
 }

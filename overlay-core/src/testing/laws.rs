@@ -27,7 +27,7 @@ use std::fmt::Debug;
 use std::slice;
 
 use crate::testing::{Dice, seeded_faults};
-use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, Table, reconcile};
+use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, StepOf, Table, reconcile};
 
 /// A law that does not hold, and for what.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +86,15 @@ pub trait World<D> {
     fn meddle(&mut self, _dice: &mut Dice) -> bool {
         false
     }
+
+    /// Puts something in the way of `steps`, so that the backend itself fails on the way: a foreign object with a name
+    /// that is needed, a full table. Says whether it did; [`clear`](Self::clear) takes it away again.
+    fn obstruct(&mut self, _steps: &[<Self::Native as State>::Step], _dice: &mut Dice) -> bool {
+        false
+    }
+
+    /// Takes away what [`obstruct`](Self::obstruct) put in the way.
+    fn clear(&mut self) {}
 }
 
 /// How often each thing happened in a run of [`backend`]: a law that was never put to the test proves nothing.
@@ -100,6 +109,8 @@ pub struct Seen {
     pub steps: usize,
     /// Faults injected.
     pub faults: usize,
+    /// Failures of the backend's own, at an obstruction.
+    pub obstructions: usize,
     /// Kills: the backend dropped after a fault and opened anew.
     pub kills: usize,
     /// Damages repaired.
@@ -109,7 +120,7 @@ pub struct Seen {
 /// Takes a world through `desired`, one value after the other and in the end back to nothing, with faults, kills
 /// and damage by `seed`, and tries the laws of a backend:
 ///
-/// - a failed `apply` says truly what is in effect;
+/// - a failed `apply` says truly what is in effect, whether a fault was injected or something was in the way;
 /// - after faults and kills between any two steps, one reconcile reaches the value;
 /// - then a new backend observes exactly what was lowered, and a second reconcile has nothing to do;
 /// - a refused value changes nothing;
@@ -152,7 +163,7 @@ impl<D, W: World<D>> Run<'_, D, W> {
             }
         };
         for _ in 0..3 {
-            self.disturb(&native)?;
+            if self.dice.one_in(3) { self.bump(&native)? } else { self.disturb(&native)? }
         }
         self.settle(desired, &native)?;
         self.repeat(&native)?;
@@ -165,37 +176,62 @@ impl<D, W: World<D>> Run<'_, D, W> {
         Ok(())
     }
 
-    /// Runs a plan for `native` with faults, and holds what the error says against the truth.
+    /// Runs a plan for `native` against an obstruction.
+    fn bump(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let before = self.truth()?;
+        let steps = before.plan(native);
+        if steps.is_empty() || !self.world.obstruct(&steps, &mut self.dice) {
+            return Ok(());
+        }
+        let failed = self.carry(&before, &steps, Backend::apply)?;
+        self.world.clear();
+        self.seen.obstructions += usize::from(failed);
+        Ok(())
+    }
+
+    /// Runs a plan for `native` with faults.
     fn disturb(&mut self, native: &W::Native) -> Result<(), Broken> {
         let before = self.truth()?;
         let steps = before.plan(native);
         let mut faults = seeded_faults(Dice::new(self.dice.seed()), 2);
-        let mut flaky = Flaky::new(&mut self.table, &mut faults);
-        let mut done = 0;
-        for phase in Phase::ALL {
-            let here = steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).count();
-            let result = if here == 0 { Ok(()) } else { flaky.apply(&steps[done..done + here]) };
-            let Err(StepError { at, applied: claim, .. }) = result else {
-                done += here;
-                continue;
-            };
+        if self.carry(&before, &steps, |table, steps| Flaky::new(table, &mut faults).apply(steps))? {
             self.seen.faults += 1;
-            let expected = match claim {
-                Applied::Nothing => Some(applied(&before, &steps[..done])),
-                Applied::Before => Some(applied(&before, &steps[..done + at])),
-                Applied::Unknown => None,
-            };
-            let truth = self.truth()?;
-            hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
-                format!("{claim:?} at {at} of {steps:?} in {phase}: {truth:?}, not {expected:?}")
-            })?;
             if self.dice.one_in(2) {
                 self.table = self.world.open();
                 self.seen.kills += 1;
             }
-            return Ok(());
         }
         Ok(())
+    }
+
+    /// Applies steps phase by phase until one fails, and holds what the error says against the truth. Says whether one did.
+    fn carry(
+        &mut self,
+        before: &W::Native,
+        steps: &[StepOf<W::Table>],
+        mut apply: impl FnMut(&mut W::Table, &[StepOf<W::Table>]) -> Result<(), StepError>,
+    ) -> Result<bool, Broken> {
+        let mut done = 0;
+        for phase in Phase::ALL {
+            let here = steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).count();
+            let result = if here == 0 { Ok(()) } else { apply(&mut self.table, &steps[done..done + here]) };
+            let Err(StepError { at, applied: claim, .. }) = result else {
+                done += here;
+                continue;
+            };
+            let expected = match claim {
+                Applied::Nothing => Some(applied(before, &steps[..done])),
+                Applied::Before => Some(applied(before, &steps[..done + at])),
+                Applied::Unknown => None,
+            };
+            let truth = self.truth()?;
+            hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
+                let left = expected.as_ref().map(|expected| texts(&truth.plan(expected)));
+                format!("{claim:?} at {at} of {:?} in {phase}; what is not so: {left:?}", texts(steps))
+            })?;
+            return Ok(true);
+        }
+        Ok(false)
     }
 
     /// Reaches `desired` without faults, holds the result against what was lowered, and says how many steps it took.
@@ -231,7 +267,9 @@ impl<D, W: World<D>> Run<'_, D, W> {
     /// Both a backend that went through it all and a new one must observe `native`.
     fn arrived(&mut self, native: &W::Native) -> Result<(), Broken> {
         let truth = self.truth()?;
-        hold("what is observed is what was lowered", truth == *native, || format!("{truth:?}, not {native:?}"))?;
+        hold("what is observed is what was lowered", truth == *native, || {
+            format!("what is left to do: {:?}; there is {truth:?}", texts(&truth.plan(native)))
+        })?;
         let seen = self.table.observe().map_err(|error| failed(&error))?;
         hold("a backend that was there all along sees what a new one sees", seen == truth, || {
             format!("{seen:?}, not {truth:?}")
@@ -247,6 +285,10 @@ fn applied<S: State>(from: &S, steps: &[S::Step]) -> S {
     let mut state = from.clone();
     steps.iter().for_each(|step| state.apply(step));
     state
+}
+
+fn texts(steps: &[impl ToString]) -> Vec<String> {
+    steps.iter().map(ToString::to_string).collect()
 }
 
 fn calm(result: Result<Plan, ReconcileError>) -> Result<Plan, Broken> {
