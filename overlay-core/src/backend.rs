@@ -12,12 +12,72 @@ pub type StepOf<B> = <<B as Backend>::State as State>::Step;
 /// Something that holds a state: a kernel, a process's memory, a remote table.
 ///
 /// It reads and it acts. It does not plan, retry, sleep or read a clock, and it touches only objects that carry
-/// its [`Owner`](crate::Owner)'s mark.
+/// its [`Owner`](crate::Owner)'s mark. With [`Lower`](crate::Lower) it is a [`Table`](crate::Table), for
+/// [`reconcile`](crate::reconcile); [`testing::laws::backend`](crate::testing::laws::backend) (feature `testing`) tries
+/// what it promises.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use overlay_core::testing::{LampStep, Lamps};
+/// use overlay_core::{Applied, Backend, BackendError, ErrorKind, Lower, Refusal, StepError, reconcile};
+///
+/// /// A wall panel with a dial for each room, for two rooms at most.
+/// #[derive(Default)]
+/// struct Panel { dials: BTreeMap<String, u8> }
+///
+/// impl Panel {
+///     fn turn(&mut self, room: &str, percent: u8) -> Result<(), BackendError> {
+///         if self.dials.len() == 2 && !self.dials.contains_key(room) {
+///             return Err(BackendError::new(ErrorKind::Limit, format!("add a dial for {room}")));
+///         }
+///         self.dials.insert(room.to_owned(), percent);
+///         Ok(())
+///     }
+/// }
+///
+/// impl Backend for Panel {
+///     type State = Lamps;
+///
+///     fn observe(&mut self) -> Result<Lamps, BackendError> {
+///         Ok(Lamps(self.dials.clone()))
+///     }
+///
+///     fn apply(&mut self, steps: &[LampStep]) -> Result<(), StepError> {
+///         for (at, step) in steps.iter().enumerate() {
+///             match step {
+///                 LampStep::Set(room, percent) => self
+///                     .turn(room, *percent)
+///                     .map_err(|source| StepError { at, applied: Applied::Before, source })?,
+///                 LampStep::Remove(room) => drop(self.dials.remove(room)), // gone already is as good
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+///
+/// impl Lower<Lamps> for Panel {
+///     type Native = Lamps;
+///
+///     fn lower(&self, desired: &Lamps) -> Result<Lamps, Refusal> {
+///         Ok(desired.clone())
+///     }
+/// }
+///
+/// let mut panel = Panel::default();
+/// reconcile(&mut panel, &Lamps::from([("attic", 10), ("hall", 80)]))?;
+/// let error = reconcile(&mut panel, &Lamps::from([("attic", 20), ("loft", 5)])).unwrap_err();
+/// assert_eq!(error.to_string(), "build failed: set loft to 5 %");
+/// assert_eq!(panel.dials["attic"], 20); // the step before it is in effect
+/// # Ok::<(), overlay_core::ReconcileError>(())
+/// ```
 pub trait Backend: Send {
     /// What it holds.
     type State: State;
 
     /// What really is there, ours only, read back now.
+    ///
+    /// # Errors
+    /// If it could not be read whole: a part is never given for the whole.
     fn observe(&mut self) -> Result<Self::State, BackendError>;
 
     /// Carries out `steps` in order. A step whose effect is there already counts as done.
@@ -27,12 +87,31 @@ pub trait Backend: Send {
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError>;
 
     /// The steps from what is there to `desired`. Worth overriding where planning need not own a copy of the state.
+    ///
+    /// # Errors
+    /// As [`observe`](Self::observe).
     fn plan_to(&mut self, desired: &Self::State) -> Result<Vec<StepOf<Self>>, BackendError> {
         Ok(self.observe()?.plan(desired))
     }
 }
 
 impl<B: Backend + ?Sized> Backend for &mut B {
+    type State = B::State;
+
+    fn observe(&mut self) -> Result<Self::State, BackendError> {
+        (**self).observe()
+    }
+
+    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+        (**self).apply(steps)
+    }
+
+    fn plan_to(&mut self, desired: &Self::State) -> Result<Vec<StepOf<Self>>, BackendError> {
+        (**self).plan_to(desired)
+    }
+}
+
+impl<B: Backend + ?Sized> Backend for Box<B> {
     type State = B::State;
 
     fn observe(&mut self) -> Result<Self::State, BackendError> {
@@ -189,5 +268,29 @@ impl fmt::Display for Applied {
             Self::Before => "the steps before it are in effect",
             Self::Unknown => "what is in effect is unknown",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Lamps;
+    use crate::{Memory, Traced};
+
+    #[test]
+    fn a_backend_whose_type_is_forgotten_is_one_still() {
+        let lit = Lamps::from([("hall", 80)]);
+        let boxed: Box<dyn Backend<State = Lamps>> = Box::new(Memory::new(lit.clone()));
+        let mut traced = Traced::new(boxed, |_| {});
+        assert_eq!(traced.observe().ok(), Some(lit));
+    }
+
+    #[test]
+    fn errors_cross_threads() {
+        const fn crosses<T: Send + Sync + 'static>() {}
+        crosses::<BackendError>();
+        crosses::<StepError>();
+        crosses::<crate::ReconcileError>();
+        crosses::<crate::Plan>();
     }
 }

@@ -32,6 +32,7 @@ pub fn keyed_diff<'a, K: Ord, V: PartialEq>(old: &'a BTreeMap<K, V>, new: &'a BT
 }
 
 /// Iterator of [`keyed_diff`].
+#[must_use = "iterators are lazy"]
 #[derive(Debug, Clone)]
 pub struct KeyedDiff<'a, K, V> {
     old: Peekable<Iter<'a, K, V>>,

@@ -37,6 +37,7 @@ pub struct Esp {
 
 /// Length of ESP's integrity check value (RFC 4106 §6); RFC 7634 knows 16 octets only.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Icv {
     /// 8 octets: what Docker's encrypted networks use.
     Octets8,
@@ -59,14 +60,17 @@ impl Encapsulation {
         Self { esp: Some(esp), ..self }
     }
 
-    /// Bytes of the outer IP packet that carries an inner IP packet of `inner` bytes.
+    /// Bytes of the outer IP packet that carries an inner IP packet of `inner` bytes; at most [`usize::MAX`].
     pub const fn outer_len(self, inner: usize) -> usize {
-        let datagram = UDP + VXLAN + ETHERNET + inner;
-        self.underlay.header_len()
-            + match self.esp {
-                None => datagram,
-                Some(esp) => esp.before() + (datagram + ESP_TRAILER).next_multiple_of(ESP_ALIGN) + esp.icv.octets(),
-            }
+        let datagram = inner.saturating_add(UDP + VXLAN + ETHERNET);
+        let payload = match self.esp {
+            None => datagram,
+            Some(esp) => match datagram.saturating_add(ESP_TRAILER).checked_next_multiple_of(ESP_ALIGN) {
+                Some(padded) => padded.saturating_add(esp.before() + esp.icv.octets()),
+                None => usize::MAX,
+            },
+        };
+        payload.saturating_add(self.underlay.header_len())
     }
 
     /// The largest inner MTU whose packets fit an underlay of MTU `underlay` unfragmented.
@@ -128,6 +132,12 @@ mod tests {
     }
 
     #[test]
+    fn json_is_in_small_letters_as_everywhere() {
+        let text = serde_json::to_string(&Encapsulation::vxlan(IpFamily::V4).with_esp(Esp::default())).unwrap();
+        assert_eq!(text, r#"{"underlay":"v4","esp":{"icv":"octets16","udp_encapsulated":false}}"#);
+    }
+
+    #[test]
     fn an_underlay_too_small_says_what_is_left() {
         let plain = Encapsulation::vxlan(IpFamily::V6);
         assert_eq!(plain.inner_mtu(Mtu::new(100).unwrap()), Err(MtuError { found: 30 }));
@@ -135,6 +145,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_packet_of_any_length_is_longer_outside_and_no_sum_wraps(kind in encapsulation(), below in 0_usize..=50) {
+            prop_assert_eq!(kind.outer_len(usize::MAX - below), usize::MAX);
+        }
+
         #[test]
         fn the_inner_mtu_fits_and_one_byte_more_does_not(kind in encapsulation(), underlay in 68_u32..=65_535) {
             let underlay = Mtu::new(underlay).unwrap();

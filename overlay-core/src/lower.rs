@@ -5,6 +5,39 @@ use std::borrow::Cow;
 use crate::State;
 
 /// Translates desired values `D` into the native state of a backend. Pure, so tested without privilege.
+///
+/// A [`Backend`](crate::Backend) that lowers `D` is a [`Table<D>`](crate::Table). One that is to hold `D` as it is lowers
+/// it by a clone, as [`Memory`](crate::Memory) does.
+///
+/// ```
+/// use overlay_core::testing::Lamps;
+/// use overlay_core::{Lower, Refusal};
+///
+/// /// Rooms that are to be lit, in the words of those who live there.
+/// struct Evening(Vec<String>);
+///
+/// struct Bridge { dims: bool } // and whatever talks to the lamps: see `Backend`
+///
+/// impl Lower<Evening> for Bridge {
+///     type Native = Lamps;
+///
+///     fn lower(&self, evening: &Evening) -> Result<Lamps, Refusal> {
+///         if !self.dims {
+///             return Err(Refusal::new("evening", "40 %", "this bridge switches only; ask for 0 or 100 %"));
+///         }
+///         Ok(Lamps(evening.0.iter().map(|room| (room.clone(), 40)).collect()))
+///     }
+/// }
+///
+/// let evening = Evening(vec!["hall".to_owned()]);
+/// assert_eq!(Bridge { dims: true }.lower(&evening)?, Lamps::from([("hall", 40)]));
+/// assert!(Bridge { dims: false }.lower(&evening).is_err());
+/// # Ok::<(), Refusal>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not lower `{D}`",
+    note = "a backend becomes a `Table<D>` by `impl Lower<D>`; where it holds `D` as it is, `lower` is `Ok(desired.clone())`"
+)]
 pub trait Lower<D> {
     /// The state of the backend that will hold it.
     type Native: State;
@@ -14,6 +47,14 @@ pub trait Lower<D> {
     /// # Errors
     /// What of it the backend cannot express, by name: nothing is ever approximated in silence.
     fn lower(&self, desired: &D) -> Result<Self::Native, Refusal>;
+}
+
+impl<D, B: Lower<D> + ?Sized> Lower<D> for &mut B {
+    type Native = B::Native;
+
+    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+        (**self).lower(desired)
+    }
 }
 
 /// A value that cannot be had: which object, what of it, and why. Nothing was changed.

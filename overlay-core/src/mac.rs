@@ -67,6 +67,18 @@ impl Mac {
     }
 }
 
+impl From<[u8; 6]> for Mac {
+    fn from(octets: [u8; 6]) -> Self {
+        Self::new(octets)
+    }
+}
+
+impl From<Mac> for [u8; 6] {
+    fn from(mac: Mac) -> Self {
+        mac.octets()
+    }
+}
+
 impl fmt::Display for Mac {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -122,6 +134,7 @@ mod tests {
         #[test]
         fn text_round_trips(octets in any::<[u8; 6]>()) {
             let mac = Mac::new(octets);
+            prop_assert_eq!(<[u8; 6]>::from(Mac::from(octets)), octets);
             prop_assert_eq!(mac.to_string().parse(), Ok(mac));
             prop_assert_eq!(mac.to_string().to_uppercase().replace(':', "-").parse(), Ok(mac));
         }

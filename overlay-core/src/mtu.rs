@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 ///
 /// 68 is what IPv4 demands of every link (RFC 791); IPv6 demands 1,280 ([`Mtu::IPV6_MIN`]). What an
 /// encapsulation leaves of an MTU is [`Encapsulation::inner_mtu`](crate::Encapsulation::inner_mtu).
+///
+/// ```
+/// use overlay_core::Mtu;
+///
+/// assert_eq!(Mtu::new(1500), Ok(Mtu::ETHERNET));
+/// assert_eq!(Mtu::new(67).unwrap_err().to_string(), "an MTU is 68 to 65535 bytes, this is 67");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Mtu(u16);

@@ -1,5 +1,6 @@
 //! Names that people give: of networks, services, clusters; and of interfaces.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -80,6 +81,19 @@ impl FromStr for Name {
     }
 }
 
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+/// So that a map by name can be asked with a text: `map.get("web")`.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 serde_as_text!(Name);
 
 /// Why a text is not a [`Name`].
@@ -109,9 +123,11 @@ pub enum NameError {
     },
 }
 
-/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/` or `:`, and not `.` or `..`.
+/// A Linux network interface's name: 1 to 15 printable ASCII characters without space, `/`, `:` or `%`, and not `.`, `..`,
+/// `all` or `default`.
 ///
-/// The kernel takes more (any bytes but those, and `%` makes it number the name); tools do not, so ours do not.
+/// The kernel takes more bytes, and numbers a name with `%`; tools do not, so ours do not. It refuses `all` and `default`,
+/// which stand for every interface among its sysctls.
 ///
 /// ```
 /// use overlay_core::IfName;
@@ -137,6 +153,9 @@ impl IfName {
         }
         if text == "." || text == ".." {
             return Err(IfNameError::Character { found: '.' });
+        }
+        if text == "all" || text == "default" {
+            return Err(IfNameError::Reserved);
         }
         if let Some(found) = text.chars().find(|c| !c.is_ascii_graphic() || matches!(c, '/' | ':' | '%')) {
             return Err(IfNameError::Character { found });
@@ -172,6 +191,12 @@ impl FromStr for IfName {
     }
 }
 
+impl AsRef<str> for IfName {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
 serde_as_text!(IfName);
 
 /// Why a text is not an [`IfName`].
@@ -184,16 +209,22 @@ pub enum IfNameError {
         /// Bytes given.
         found: usize,
     },
-    /// A character that interface names do not have, or nothing but dots.
+    /// A character that interface names do not have; the dot, of `.` and `..`.
     #[error("{found:?} in an interface's name")]
     Character {
         /// The character given.
         found: char,
     },
+    /// `all` or `default`.
+    #[error("\"all\" and \"default\" are no interface's names: sysctls have them for all")]
+    Reserved,
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeSet, HashSet};
+
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -210,6 +241,21 @@ mod tests {
         assert_eq!(IfName::new(".."), Err(IfNameError::Character { found: '.' }));
         assert_eq!(IfName::new("eth 0"), Err(IfNameError::Character { found: ' ' }));
         assert_eq!(IfName::new("eth%d"), Err(IfNameError::Character { found: '%' }));
+        for reserved in ["all", "default"] {
+            let refused = IfName::new(reserved).unwrap_err();
+            assert_eq!(
+                refused.to_string(),
+                "\"all\" and \"default\" are no interface's names: sysctls have them for all"
+            );
+        }
+        assert!(IfName::new("All").is_ok() && IfName::new("default0").is_ok());
+    }
+
+    #[test]
+    fn a_map_by_name_can_be_asked_with_a_text() {
+        let networks =
+            std::collections::BTreeMap::from([(Name::new("web").unwrap(), 1), (Name::new("Web").unwrap(), 2)]);
+        assert_eq!((networks.get("web"), networks.get("Web"), networks.get("we")), (Some(&1), Some(&2), None));
     }
 
     proptest! {
@@ -222,6 +268,13 @@ mod tests {
                 && !text.contains('.')
                 && text.len() <= 63;
             prop_assert_eq!(Name::new(&text).is_ok(), rule);
+        }
+
+        #[test]
+        fn a_map_by_names_can_be_asked_for_a_text(texts in vec("[a-z]{1,3}", 1..9)) {
+            let name = |text: &String| Name::new(text).unwrap();
+            let (sorted, hashed): (BTreeSet<_>, HashSet<_>) = texts.iter().map(|text| (name(text), name(text))).unzip();
+            prop_assert!(texts.iter().all(|text| sorted.contains(&**text) && hashed.contains(&**text)));
         }
 
         #[test]

@@ -15,10 +15,34 @@ pub trait Witness: Backend {
     fn undisturbed(&mut self) -> Result<bool, BackendError>;
 }
 
+impl<B: Witness + ?Sized> Witness for &mut B {
+    fn watch(&mut self) -> Result<(), BackendError> {
+        (**self).watch()
+    }
+
+    fn undisturbed(&mut self) -> Result<bool, BackendError> {
+        (**self).undisturbed()
+    }
+}
+
 /// Keeps the last observation of a backend and plans from it as long as the backend bears witness that it is
 /// current; reads everything again at the first doubt. A failed `apply` is a doubt.
 ///
 /// It saves the read-back, nothing else: what it reports is what `inner` would have reported.
+///
+/// ```
+/// use overlay_core::testing::Lamps;
+/// use overlay_core::{Memory, Shadow, reconcile};
+///
+/// let lit = Lamps::from([("hall", 80)]);
+/// let world = Memory::<Lamps>::default();
+/// let mut table = Shadow::new(world.clone());
+/// reconcile(&mut table, &lit)?; // reads
+/// assert!(reconcile(&mut table, &lit)?.is_empty()); // does not have to
+/// world.update(|lamps| lamps.0.clear()); // somebody meddles: the witness knows
+/// assert_eq!(reconcile(&mut table, &lit)?.len(), 1);
+/// # Ok::<(), overlay_core::ReconcileError>(())
+/// ```
 #[derive(Debug)]
 pub struct Shadow<B: Backend> {
     inner: B,

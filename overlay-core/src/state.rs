@@ -15,7 +15,8 @@ use crate::Refusal;
 /// - `a.plan(&b)` is empty exactly if `a == b`;
 /// - applying its steps to `a`, in order, gives `b`;
 /// - its phases never go back: a step's phase is that of the step before or a later one;
-/// - from wherever the steps stop half-way, a new plan leads to `b`.
+/// - from wherever the steps stop half-way, a new plan leads to `b`;
+/// - a step done once more changes nothing.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -123,6 +124,7 @@ impl fmt::Display for Phase {
 }
 
 /// Sorts steps by phase and keeps their order within one. O(n log n), O(n) where they are in order already.
+#[must_use]
 pub fn in_phases<S: State>(mut steps: Vec<S::Step>) -> Vec<S::Step> {
     steps.sort_by_key(S::phase);
     steps

@@ -7,12 +7,35 @@ use crate::{Applied, Backend, BackendError, Lower, Phase, Refusal, State, StepEr
 
 /// Holds one value of type `D`, whatever lies beneath: everything that lowers `D` and is a backend of the result is one.
 ///
-/// Object-safe, so that a place holds `Box<dyn Table<D>>` and does not care whether memory or a kernel is beneath.
+/// Object-safe, so that a place holds `Box<dyn Table<D>>` and does not care whether memory or a kernel is beneath. To
+/// get one, implement [`Backend`] and [`Lower`], not this.
+///
+/// ```
+/// use overlay_core::testing::Lamps;
+/// use overlay_core::{Memory, Phase, Table};
+///
+/// let mut table: Box<dyn Table<Lamps>> = Box::new(Memory::<Lamps>::default());
+/// let plan = table.plan(&Lamps::from([("hall", 80)]))?;
+/// for (phase, step) in plan.steps() {
+///     assert_eq!((phase, step.to_string()), (Phase::Build, "set hall to 80 %".to_owned()));
+/// }
+/// for phase in Phase::ALL { // what `reconcile` does; a place with many tables runs a phase of each, then the next
+///     table.run(&plan, phase)?;
+/// }
+/// assert!(table.plan(&Lamps::from([("hall", 80)]))?.is_empty());
+/// # Ok::<(), overlay_core::ReconcileError>(())
+/// ```
 pub trait Table<D>: Send {
     /// Lowers `desired`, compares it with what is there, and says what has to be done. Changes nothing: the dry run.
+    ///
+    /// # Errors
+    /// [`Refused`](ReconcileError::Refused) or [`Observe`](ReconcileError::Observe).
     fn plan(&mut self, desired: &D) -> Result<Plan, ReconcileError>;
 
-    /// Carries out the steps of one phase of a plan that this table made.
+    /// Carries out the steps of one phase of a plan that this table made; nothing if it has none in that phase.
+    ///
+    /// # Errors
+    /// [`Apply`](ReconcileError::Apply) or [`ForeignPlan`](ReconcileError::ForeignPlan).
     fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError>;
 }
 
@@ -38,6 +61,16 @@ where
             phase,
             error: StepError { at: first + error.at, ..error },
         })
+    }
+}
+
+impl<D> Table<D> for Box<dyn Table<D> + '_> {
+    fn plan(&mut self, desired: &D) -> Result<Plan, ReconcileError> {
+        (**self).plan(desired)
+    }
+
+    fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
+        (**self).run(plan, phase)
     }
 }
 
@@ -106,6 +139,23 @@ impl fmt::Debug for Plan {
 }
 
 /// Why what is there could not be brought to what is desired.
+///
+/// Its text says what failed, its [`source`](std::error::Error::source)s why: print them all.
+///
+/// ```
+/// use overlay_core::testing::Lamps;
+/// use overlay_core::{Applied, Call, Fault, Flaky, Memory, reconcile};
+///
+/// let mut table = Flaky::new(Memory::<Lamps>::default(), |call| match call {
+///     Call::Apply { .. } => Some(Fault::Refuse),
+///     Call::Read => None,
+/// });
+/// let error = reconcile(&mut table, &Lamps::from([("hall", 80)])).unwrap_err();
+/// assert_eq!(error.to_string(), "build failed: set hall to 80 %");
+/// let why = std::error::Error::source(&error).unwrap();
+/// assert_eq!(why.to_string(), "step 0 failed, nothing was changed");
+/// assert_eq!(error.applied(), Applied::Nothing);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReconcileError {
@@ -113,10 +163,10 @@ pub enum ReconcileError {
     #[error("what is there could not be read")]
     Observe(#[source] BackendError),
     /// The value cannot be had here. Nothing was changed.
-    #[error("refused")]
+    #[error(transparent)]
     Refused(#[from] Refusal),
     /// A step failed; the phases before it are in effect, those after it are not.
-    #[error("{phase}: {step}")]
+    #[error("{phase} failed: {step}")]
     Apply {
         /// The phase it belongs to.
         phase: Phase,

@@ -13,7 +13,7 @@ use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf, Wit
 /// let mut log = Vec::new();
 /// let mut table = Traced::new(Memory::<Lamps>::default(), |call| log.push(call.to_string()));
 /// reconcile(&mut table, &Lamps::from([("hall", 80)]))?;
-/// assert_eq!(log, ["planned 1 steps", "applied: set hall to 80 %"]);
+/// assert_eq!(log, ["planned 1 step", "applied: set hall to 80 %"]);
 /// # Ok::<(), overlay_core::ReconcileError>(())
 /// ```
 #[derive(Debug)]
@@ -64,6 +64,7 @@ impl<S: State> fmt::Display for Trace<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Observed(_) => f.write_str("observed"),
+            Self::Planned([_]) => f.write_str("planned 1 step"),
             Self::Planned(steps) => write!(f, "planned {} steps", steps.len()),
             Self::ReadFailed(error) => write!(f, "not read: {error}"),
             Self::Applied(steps) => {

@@ -7,13 +7,14 @@ mod ruleset;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
-use overlay_core::testing::{Dice, Lamps, laws, seeded_faults};
+use overlay_core::testing::{Dice, LampStep, Lamps, laws, seeded_faults};
 use overlay_core::{
-    Applied, Backend, Call, Fault, Flaky, Memory, Owner, Phase, ReconcileError, Shadow, State, Table, Traced, reconcile,
+    Applied, Backend, BackendError, Call, Fault, Flaky, Lower, Memory, Owner, Phase, ReconcileError, Refusal, Shadow,
+    State, StepError, Table, Traced, Witness, reconcile,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
-use ruleset::{Kernel, Policy, Ruleset, Tables};
+use ruleset::{Kernel, Policy, Ruleset, Step, Tables};
 
 fn lamps() -> impl Strategy<Value = Lamps> {
     btree_map("[a-d]{1,2}", 0_u8..3, 0..6).prop_map(Lamps)
@@ -44,7 +45,7 @@ struct InMemory<S, T> {
 
 impl<S: State, T> laws::World<S> for InMemory<S, T>
 where
-    T: overlay_core::Lower<S, Native = S> + Backend<State = S>,
+    T: Lower<S, Native = S> + Backend<State = S>,
 {
     type Native = S;
     type Table = T;
@@ -71,6 +72,14 @@ fn damage_lamps(lamps: &mut Lamps, dice: &mut Dice) {
     }
 }
 
+fn damage_ruleset(ruleset: &mut Ruleset, dice: &mut Dice) {
+    match dice.below(3) {
+        0 => *ruleset = Ruleset::default(), // flush
+        1 => ruleset.rules.reverse(),
+        _ => ruleset.sets.values_mut().for_each(BTreeSet::clear),
+    }
+}
+
 /// A kernel with somebody else's ruleset beside ours.
 struct Shared<T> {
     tables: Arc<Mutex<Tables>>,
@@ -80,9 +89,13 @@ struct Shared<T> {
 impl<T> Shared<T> {
     fn new(open: fn(Kernel) -> T) -> Self {
         let theirs = Ruleset { rules: vec!["a".into()], sets: BTreeMap::from([("a".into(), [1].into())]) };
-        let tables = Tables { rulesets: BTreeMap::from([(owner("theirs"), theirs)]), generation: 0 };
+        let tables = Tables { rulesets: BTreeMap::from([(owner("theirs"), theirs)]), generation: 0, room: None };
         Self { tables: Arc::new(Mutex::new(tables)), open }
     }
+}
+
+fn table_of(tables: &Arc<Mutex<Tables>>) -> Kernel {
+    Kernel::new(Arc::clone(tables), owner("ours"))
 }
 
 fn owner(instance: &str) -> Owner {
@@ -91,14 +104,14 @@ fn owner(instance: &str) -> Owner {
 
 impl<T> laws::World<Policy> for Shared<T>
 where
-    T: overlay_core::Lower<Policy, Native = Ruleset> + Backend<State = Ruleset>,
+    T: Lower<Policy, Native = Ruleset> + Backend<State = Ruleset>,
 {
     type Native = Ruleset;
     type Table = T;
     type Foreign = BTreeMap<Owner, Ruleset>;
 
     fn open(&mut self) -> T {
-        (self.open)(Kernel::new(Arc::clone(&self.tables), owner("ours")))
+        (self.open)(table_of(&self.tables))
     }
 
     fn foreign(&mut self) -> Self::Foreign {
@@ -110,13 +123,23 @@ where
     fn meddle(&mut self, dice: &mut Dice) -> bool {
         let mut tables = self.tables.lock().unwrap();
         tables.generation += 1;
-        let Some(ours) = tables.rulesets.get_mut(&owner("ours")) else { return false };
-        match dice.below(3) {
-            0 => drop(tables.rulesets.remove(&owner("ours"))), // flush
-            1 => ours.rules.reverse(),
-            _ => ours.sets.values_mut().for_each(BTreeSet::clear),
+        let Some(mut ours) = tables.rulesets.remove(&owner("ours")) else { return false };
+        let before = ours.clone();
+        damage_ruleset(&mut ours, dice);
+        let damaged = ours != before;
+        if ours != Ruleset::default() {
+            tables.rulesets.insert(owner("ours"), ours);
         }
+        damaged
+    }
+
+    fn obstruct(&mut self, _: &[Step], dice: &mut Dice) -> bool {
+        self.tables.lock().unwrap().room = Some(dice.below(4));
         true
+    }
+
+    fn clear(&mut self) {
+        self.tables.lock().unwrap().room = None;
     }
 }
 
@@ -134,6 +157,14 @@ proptest! {
     #[test]
     fn memory_keeps_the_laws_of_a_backend(desired in vec(lamps(), 1..5), seed in any::<[u8; 32]>()) {
         let mut world = InMemory { memory: Memory::default(), open: |memory| memory, damage: damage_lamps };
+        laws::backend(&mut world, &desired, seed)?;
+    }
+
+    #[test]
+    fn rulesets_in_memory_keep_the_laws_of_a_backend(desired in vec(ruleset(), 1..5), seed in any::<[u8; 32]>()) {
+        let mut world = InMemory { memory: Memory::default(), open: |memory| memory, damage: damage_ruleset };
+        laws::backend(&mut world, &desired, seed)?;
+        let mut world = InMemory { memory: Memory::default(), open: Shadow::new, damage: damage_ruleset };
         laws::backend(&mut world, &desired, seed)?;
     }
 
@@ -156,7 +187,7 @@ proptest! {
     #[test]
     fn tables_that_fail_at_random_get_there(desired in vec(policy(), 1..5), seed in any::<[u8; 32]>()) {
         let tables = Arc::default();
-        let kernel = Flaky::new(Kernel::new(Arc::clone(&tables), owner("ours")), seeded_faults(Dice::new(seed), 3));
+        let kernel = Flaky::new(table_of(&tables), seeded_faults(Dice::new(seed), 3));
         let mut table: Box<dyn Table<Policy>> = Box::new(Shadow::new(kernel));
         for policy in desired.iter().filter(|policy| policy.0.values().all(|ports| ports.len() <= ruleset::MOST_PORTS)) {
             let mut tries = 0;
@@ -164,16 +195,18 @@ proptest! {
                 tries += 1;
                 prop_assert!(tries < 1000);
             }
-            prop_assert_eq!(tables.lock().unwrap().rulesets.get(&owner("ours")).cloned().unwrap_or_default().sets, policy.0.clone());
+            let held = tables.lock().unwrap().rulesets.get(&owner("ours")).cloned().unwrap_or_default();
+            prop_assert_eq!(held, table_of(&tables).lower(policy).unwrap());
         }
     }
 }
 
 #[test]
 fn the_laws_are_put_to_the_test() {
-    let desired: Vec<_> = (1..40).map(|n| Policy(BTreeMap::from([("a".into(), (1..n % 9).collect())]))).collect();
+    let desired: Vec<_> = (1..100).map(|n| Policy(BTreeMap::from([("a".into(), (1..n % 9).collect())]))).collect();
     let seen = laws::backend(&mut Shared::new(Shadow::new), &desired, [7; 32]).unwrap();
     assert!(seen.reached > 20 && seen.refused > 3 && seen.steps > 20, "{seen:?}");
+    assert!(seen.obstructions > 10, "{seen:?}");
     assert!(seen.faults > 20 && seen.kills > 10 && seen.repairs > 20, "{seen:?}");
 }
 
@@ -190,8 +223,19 @@ fn a_plan_runs_phase_by_phase_and_a_failed_phase_stops_the_later_ones() {
     });
     let error = reconcile(&mut table, &Lamps::from([("cellar", 3), ("hall", 2)])).unwrap_err();
     assert_eq!(error.applied(), Applied::Before);
-    assert_eq!(error.to_string(), "build: set hall to 2 %");
+    assert_eq!(error.to_string(), "build failed: set hall to 2 %");
     assert_eq!(memory.state(), Lamps::from([("attic", 1), ("cellar", 3)]));
+}
+
+#[test]
+fn a_borrowed_backend_can_be_wrapped_and_a_boxed_table_reconciled() {
+    let mut memory = Memory::<Lamps>::default();
+    let lit = Lamps::from([("hall", 80)]);
+    let mut calls = 0;
+    let mut boxed: Box<dyn Table<Lamps> + '_> = Box::new(Traced::new(Shadow::new(&mut memory), |_| calls += 1));
+    assert_eq!(reconcile(&mut boxed, &lit).unwrap().len(), 1);
+    drop(boxed);
+    assert_eq!((calls, memory.state()), (2, lit));
 }
 
 #[test]
@@ -244,31 +288,137 @@ fn a_state_that_breaks_a_law_is_found_out() {
     assert_eq!(broken.law, "a plan is empty exactly if nothing differs");
 }
 
+/// A backend of lamps with one vice.
+struct Liar {
+    lamps: Memory<Lamps>,
+    vice: Vice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Vice {
+    /// Forgets the last step of every batch and does not say so.
+    Forgets,
+    /// Fails at a step whose effect is there already.
+    InsistsOnNews,
+    /// Swears that nobody else changed anything.
+    Perjures,
+    /// Takes a lamp away that is not ours.
+    Steals,
+}
+
+impl Backend for Liar {
+    type State = Lamps;
+
+    fn observe(&mut self) -> Result<Lamps, BackendError> {
+        let mut lamps = self.lamps.observe()?;
+        lamps.0.remove(THEIRS);
+        Ok(lamps)
+    }
+
+    fn apply(&mut self, steps: &[LampStep]) -> Result<(), StepError> {
+        let before = self.lamps.state();
+        match self.vice {
+            Vice::Forgets => self.lamps.apply(&steps[..steps.len() - 1])?,
+            _ => self.lamps.apply(steps)?,
+        }
+        if self.vice == Vice::InsistsOnNews && self.lamps.state() == before {
+            let source = BackendError::new(overlay_core::ErrorKind::Conflict, "set a lamp");
+            return Err(StepError { at: 0, applied: Applied::Nothing, source });
+        }
+        if self.vice == Vice::Steals {
+            self.lamps.update(|lamps| lamps.0.retain(|room, _| room != THEIRS));
+        }
+        Ok(())
+    }
+}
+
+impl Witness for Liar {
+    fn watch(&mut self) -> Result<(), BackendError> {
+        self.lamps.watch()
+    }
+
+    fn undisturbed(&mut self) -> Result<bool, BackendError> {
+        Ok(self.vice == Vice::Perjures || self.lamps.undisturbed()?)
+    }
+}
+
+impl Lower<Lamps> for Liar {
+    type Native = Lamps;
+
+    fn lower(&self, desired: &Lamps) -> Result<Lamps, Refusal> {
+        Ok(desired.clone())
+    }
+}
+
+const THEIRS: &str = "neighbour";
+
+/// A house with a neighbour's lamp in it.
+struct House(Memory<Lamps>, Vice);
+
+impl laws::World<Lamps> for House {
+    type Native = Lamps;
+    type Table = Shadow<Liar>;
+    type Foreign = Option<u8>;
+
+    fn open(&mut self) -> Shadow<Liar> {
+        Shadow::new(Liar { lamps: self.0.clone(), vice: self.1 })
+    }
+
+    fn foreign(&mut self) -> Option<u8> {
+        self.0.state().0.get(THEIRS).copied()
+    }
+
+    fn meddle(&mut self, _: &mut Dice) -> bool {
+        self.0.update(|lamps| lamps.0.retain(|room, _| room == THEIRS));
+        true
+    }
+}
+
 #[test]
-fn a_backend_that_misremembers_is_found_out() {
-    /// Forgets, but does not say so, every change of brightness.
-    struct Liar(Memory<Lamps>);
+fn a_backend_with_a_vice_is_found_out_by_the_law_against_it() {
+    for (vice, laws) in [
+        (Vice::Forgets, &["a failed apply says truly what is in effect", "what is observed is what was lowered"][..]),
+        (Vice::InsistsOnNews, &["a step whose effect is there already counts as done"]),
+        (Vice::Perjures, &["what is observed is what was lowered"]),
+        (Vice::Steals, &["what is not ours stays as it was"]),
+    ] {
+        for seed in 0..8 {
+            let mut house = House(Memory::new(Lamps::from([(THEIRS, 3)])), vice);
+            let broken =
+                laws::backend(&mut house, &[Lamps::from([("hall", 1), ("attic", 2)])], [seed; 32]).unwrap_err();
+            assert!(laws.contains(&broken.law), "{vice:?}, seed {seed}: {broken}");
+        }
+    }
+}
 
-    impl Backend for Liar {
-        type State = Lamps;
+#[test]
+fn a_backend_that_boasts_of_what_it_did_before_it_failed_is_found_out() {
+    /// Does nothing where it fails, and says that it did all but the last step.
+    struct Boaster(Kernel);
 
-        fn observe(&mut self) -> Result<Lamps, overlay_core::BackendError> {
+    impl Backend for Boaster {
+        type State = Ruleset;
+
+        fn observe(&mut self) -> Result<Ruleset, BackendError> {
             self.0.observe()
         }
 
-        fn apply(&mut self, steps: &[<Lamps as State>::Step]) -> Result<(), overlay_core::StepError> {
-            self.0.apply(&steps[..steps.len() - 1])
+        fn apply(&mut self, steps: &[Step]) -> Result<(), StepError> {
+            let boast = |error| StepError { at: steps.len() - 1, applied: Applied::Before, ..error };
+            self.0.apply(steps).map_err(boast)
         }
     }
 
-    impl overlay_core::Lower<Lamps> for Liar {
-        type Native = Lamps;
+    impl Lower<Policy> for Boaster {
+        type Native = Ruleset;
 
-        fn lower(&self, desired: &Lamps) -> Result<Lamps, overlay_core::Refusal> {
-            Ok(desired.clone())
+        fn lower(&self, desired: &Policy) -> Result<Ruleset, Refusal> {
+            self.0.lower(desired)
         }
     }
 
-    let mut world = InMemory { memory: Memory::default(), open: Liar, damage: damage_lamps };
-    assert!(laws::backend(&mut world, &[Lamps::from([("hall", 1), ("attic", 2)])], [1; 32]).is_err());
+    let desired = [Policy(BTreeMap::from([("a".into(), (1..6).collect())]))];
+    let broken = (0..16).filter_map(|seed| laws::backend(&mut Shared::new(Boaster), &desired, [seed; 32]).err());
+    let laws: Vec<_> = broken.map(|broken| broken.law).collect();
+    assert!(laws.len() > 4 && laws.iter().all(|law| *law == "a failed apply says truly what is in effect"), "{laws:?}");
 }

@@ -1,19 +1,22 @@
 //! What a segment must be to make sense on any backend.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{IpFamily, Mac, Mtu, Refusal, Vni};
+use overlay_core::{Encapsulation, IfName, IpFamily, Mac, Mtu, NsId, Refusal, Vni};
 
-use crate::Segment;
+use crate::{PortEnd, Segment};
 
 /// Refuses what no backend could hold, by name.
-pub(crate) fn segment(vni: Vni, segment: &Segment) -> Result<(), Refusal> {
-    let object = || format!("segment {vni}");
-    vteps(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))?;
-    stations(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))?;
-    addresses(segment).map_err(|(wanted, reason)| Refusal::new(object(), wanted, reason))
+pub(crate) fn segments(segments: &BTreeMap<Vni, Segment>) -> Result<(), Refusal> {
+    let mut plugged = BTreeSet::new();
+    for (vni, segment) in segments {
+        let checks = vteps(segment).and_then(|()| stations(segment)).and_then(|()| addresses(segment));
+        let checks = checks.and_then(|()| mtu(segment)).and_then(|()| ends(segment, &mut plugged));
+        checks.map_err(|(wanted, reason)| Refusal::new(format!("segment {vni}"), wanted, reason))?;
+    }
+    Ok(())
 }
 
 type Unfit = (String, &'static str);
@@ -21,17 +24,23 @@ type Unfit = (String, &'static str);
 /// The VTEPs are hosts of one family, and the remote ones are not this one.
 fn vteps(segment: &Segment) -> Result<(), Unfit> {
     let local = segment.vtep.local;
-    if !is_host(local) {
+    let adrift = |vtep| is_link_local(vtep) && segment.vtep.device.is_none();
+    if !is_unicast(local) {
         return Err((format!("local address {local}"), "a VTEP is one host's address"));
+    }
+    if adrift(local) {
+        return Err((format!("local address {local}"), ADRIFT));
     }
     let peers = segment.peers.values().map(|peer| &peer.vtep);
     for vtep in peers.chain(&segment.flood) {
-        let reason = if *vtep == local {
+        let reason = if *vtep == local || vtep.is_loopback() && !local.is_loopback() {
             "this is the node's own address, so the endpoint belongs in ports"
         } else if IpFamily::of(*vtep) != segment.vtep.underlay() {
             "all VTEPs of a segment have the family of the local address"
-        } else if !is_host(*vtep) {
+        } else if !is_unicast(*vtep) {
             "a VTEP is one host's address"
+        } else if adrift(*vtep) {
+            ADRIFT
         } else {
             continue;
         };
@@ -54,25 +63,68 @@ fn stations(segment: &Segment) -> Result<(), Unfit> {
     }
 }
 
-/// IP addresses are hosts', one endpoint or gateway each, and the MTU carries their family.
+/// IP addresses are hosts', one endpoint or gateway each.
 fn addresses(segment: &Segment) -> Result<(), Unfit> {
-    let gateways = segment.gateways.iter().map(IpNet::addr);
-    let ports = segment.ports.values().flat_map(|port| port.addresses.iter().map(IpNet::addr));
+    let ports = segment.ports.values().flat_map(|port| &port.addresses);
+    let with_subnet = segment.gateways.iter().chain(ports);
+    if let Some(net) = with_subnet.clone().find(|net| is_of_all(net)) {
+        return Err((format!("address {net}"), "it is the subnet's own or its broadcast address"));
+    }
     let peers = segment.peers.values().flat_map(|peer| peer.addresses.iter().copied());
-    let mut all: Vec<_> = gateways.chain(ports).chain(peers).collect();
+    let mut all: Vec<_> = with_subnet.map(IpNet::addr).chain(peers).collect();
     all.sort_unstable();
     if let Some(twice) = all.iter().zip(all.iter().skip(1)).find_map(|(a, b)| (a == b).then_some(a)) {
         return Err((format!("address {twice}"), "two endpoints have it; give each its own"));
     }
-    if let Some(address) = all.iter().find(|address| !is_host(**address)) {
-        return Err((format!("address {address}"), "an endpoint's is one host's"));
+    match all.iter().find(|address| !is_unicast(**address) || address.is_loopback()) {
+        Some(address) => Err((format!("address {address}"), "an endpoint's is one host's")),
+        None => Ok(()),
     }
-    if all.iter().any(IpAddr::is_ipv6) && segment.mtu < Mtu::IPV6_MIN {
+}
+
+/// The MTU carries the addresses' families, and the underlay's IP packets carry the MTU.
+fn mtu(segment: &Segment) -> Result<(), Unfit> {
+    let ports = segment.ports.values().flat_map(|port| &port.addresses);
+    let peers = segment.peers.values().flat_map(|peer| &peer.addresses);
+    let v6 = segment.gateways.iter().chain(ports).map(IpNet::addr).chain(peers.copied()).any(|it| it.is_ipv6());
+    let most = Encapsulation::vxlan(segment.vtep.underlay()).inner_mtu(Mtu::MAX);
+    if v6 && segment.mtu < Mtu::IPV6_MIN {
         return Err((format!("mtu {}", segment.mtu), "IPv6 needs 1280 at least (RFC 8200 §5)"));
+    }
+    if most.is_ok_and(|most| segment.mtu > most) {
+        return Err((format!("mtu {}", segment.mtu), "with the outer headers no IP packet carries that"));
     }
     Ok(())
 }
 
-fn is_host(address: IpAddr) -> bool {
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4])
+/// Each endpoint has an interface of its own, in all segments: they share the sandbox, and a container may be in several.
+fn ends(segment: &Segment, plugged: &mut BTreeSet<(Option<NsId>, IfName)>) -> Result<(), Unfit> {
+    for port in segment.ports.values() {
+        let end = match &port.end {
+            PortEnd::Namespace { namespace, interface } => (Some(namespace.id), *interface),
+            PortEnd::Tap { interface } => (None, *interface),
+        };
+        if !plugged.insert(end) {
+            return Err((port.end.to_string(), "another endpoint is plugged in there"));
+        }
+    }
+    Ok(())
 }
+
+/// Whether an address can be one host's. IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire, and would be a second
+/// text for an address that is checked elsewhere.
+fn is_unicast(address: IpAddr) -> bool {
+    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !mapped
+}
+
+/// Whether an address is no host's of its subnet but all of theirs. IPv6 has no such; a subnet of two has none (RFC 3021).
+fn is_of_all(net: &IpNet) -> bool {
+    matches!(net, IpNet::V4(net) if net.prefix_len() < 31 && [net.network(), net.broadcast()].contains(&net.addr()))
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+const ADRIFT: &str = "a link-local address needs the interface it is at, in device";

@@ -73,7 +73,8 @@ impl Flow {
     }
 
     /// 64 bits that spread flows evenly, a function of the flow and `seed` alone and the same on every machine within one
-    /// release of this crate. Whoever does not know the seed cannot choose flows that meet; it is no cryptographic hash.
+    /// release of this crate. A random seed keeps those who neither know it nor see the ports from choosing flows that
+    /// meet. It is no cryptographic hash: who sees the ports of flows of their own choice may work the seed out.
     #[inline]
     pub fn hash(&self, seed: u64) -> u64 {
         let start = fold(seed ^ KEYS[0], KEYS[1]);
@@ -89,8 +90,8 @@ impl Flow {
                 finish(state, word(protocol, ports))
             }
             Self::Ethernet { source, destination, ethertype } => {
-                let destination = u64::from(ethertype) << 48 | number(destination);
-                finish(mix(start, number(source)), destination)
+                let source = u64::from(ethertype) << 48 | number(source);
+                finish(mix(start, source), ETHERNET | number(destination))
             }
         }
     }
@@ -204,6 +205,9 @@ const fn fold(a: u64, b: u64) -> u64 {
 
 /// Odd numbers without a pattern: the fractions of the square roots of 2, 3 and 5, made odd.
 const KEYS: [u64; 3] = [0x6a09_e667_f3bc_c909, 0xbb67_ae85_84ca_a73b, 0x3c6e_f372_fe94_f82b];
+/// In the last word of an Ethernet flow, above all that [`word`] has: without it, Ethernet addresses could be made up
+/// whose flow meets an IPv4 flow under every seed.
+const ETHERNET: u64 = 1 << 63;
 const FRAGMENT: u8 = 44; // RFC 8200 §4.5
 
 #[cfg(test)]
@@ -278,7 +282,7 @@ mod tests {
         let flow = expected_v4(6, Some((0x1234, 80)));
         assert_eq!([flow.hash(0), flow.hash(1)], [0xed28_d5bd_957e_97ce, 0x1b2f_2201_9d43_1a59]);
         assert_eq!(expected_v6(6, None).hash(0), 0xe9fa_ab3b_4666_9689);
-        assert_eq!(Flow::of(&[]).hash(0), 0x507f_8344_5e5f_73ed);
+        assert_eq!(Flow::of(&[]).hash(0), 0x2cf3_4de4_25f0_dc46);
     }
 
     #[test]
@@ -310,6 +314,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_ethernet_flow_made_to_look_like_an_ipv4_flow_does_not_meet_it(
+            address in any::<[u8; 6]>(), protocol in any::<u8>(), ports in proptest::option::of(any::<(u16, u16)>()), seed in any::<u64>(),
+        ) {
+            let [a, b, c, d, e, f] = address;
+            let v4 = Flow::V4 { source: [0, 0, a, b].into(), destination: [c, d, e, f].into(), protocol, ports };
+            let [_, _, ref destination @ ..] = word(protocol, ports).to_be_bytes();
+            let ethernet = Flow::Ethernet { source: Mac::new(address), destination: Mac::new(*destination), ethertype: 0 };
+            prop_assert_ne!(v4.hash(seed), ethernet.hash(seed));
+        }
+
         #[test]
         fn every_bit_of_the_seed_and_of_the_flow_counts(flow in flow(), other in flow(), seed in any::<u64>(), bit in 0..64) {
             prop_assert_ne!(flow.hash(seed), flow.hash(seed ^ (1_u64 << bit)));

@@ -6,7 +6,8 @@ use crate::malformed::{Flaw, Layer, Malformed};
 
 /// The 8 bytes between an outer UDP header and an inner Ethernet frame (RFC 7348 §5).
 ///
-/// The I flag must be set. The other flags and the reserved fields are zero when sent and ignored when received.
+/// The I flag must be set. The other flags and the reserved fields are zero when sent and ignored when received, as the
+/// RFC wants; Linux drops a packet that has any of them set and whose meaning (GBP, GPE) its device was not told.
 ///
 /// ```
 /// use overlay_core::Vni;

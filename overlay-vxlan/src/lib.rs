@@ -16,6 +16,7 @@ mod wire;
 
 pub use flow::Flow;
 pub use header::Header;
+pub use ipnet::IpNet;
 pub use malformed::{Flaw, Layer, Malformed};
 pub use outer::{Addresses, Macs, Outer, OuterError};
 pub use packet::{Frame, Packet};

@@ -82,12 +82,16 @@ impl<'a> Packet<'a> {
     /// the IP packet (Ethernet's padding) and behind the UDP datagram are ignored. The UDP checksum is not looked at:
     /// a receiver may ([`verify_udp`](Self::verify_udp)), a sender should not set it (RFC 7348 §5).
     ///
+    /// IP options and extension headers are passed over unread. So a source route with stops left is too, which a host's
+    /// IP stack would forward or drop. IPv6's jumbograms (RFC 2675) are refused, as is any other length field of 0.
+    ///
     /// The inner frame's lengths must fit too. Who only passes frames on, whatever they carry, reads no more than the
     /// [`Header`].
     ///
     /// # Errors
     /// Names the header that is wrong. A UDP fragment is one too ([`Flaw::Fragment`]), whatever its port, as only a
-    /// datagram's first tells: VTEPs must not fragment (RFC 7348 §4.3).
+    /// datagram's first tells, and even one that holds the whole datagram (RFC 6946): VTEPs must not fragment
+    /// (RFC 7348 §4.3).
     #[inline]
     pub fn parse(frame: &'a [u8], port: Port) -> Result<Option<Self>, Malformed> {
         let (ethernet, packet) = Ethernet::parse(frame, Layer::OuterEthernet)?;
@@ -108,7 +112,8 @@ impl<'a> Packet<'a> {
     }
 
     /// Checks the UDP checksum, where the sender set one: 0 is right in IPv4 and IPv6 (RFC 7348 §5, RFC 6935 §5).
-    /// Takes time linear in the packet's length.
+    /// Takes time linear in the packet's length. With stops left on a source route a right one seems wrong, as it covers
+    /// the last stop's address.
     ///
     /// # Errors
     /// [`Flaw::Checksum`] in [`Layer::OuterUdp`].
@@ -297,6 +302,34 @@ mod tests {
         assert_eq!(packet.frame(), frame());
         bytes[42] ^= 1; // an option
         assert!(matches!(Packet::parse(&bytes, Port::VXLAN).unwrap_err().flaw, Flaw::Checksum { .. }));
+    }
+
+    #[test]
+    fn a_source_route_is_passed_over_and_an_atomic_fragment_is_refused() {
+        let extended = |next: u8, extension: &[u8]| {
+            let mut bytes = packet_v6();
+            bytes.splice(40..40, extension.iter().copied());
+            (bytes[6], bytes[5]) = (next, 80 + extension.len() as u8);
+            bytes
+        };
+        let mut route = [0; 24];
+        (route[0], route[1], route[3], route[23]) = (17, 2, 1, 7); // one stop left, ::7
+        let bytes = extended(43, &route);
+        let packet = Packet::parse_ip(&bytes, Port::VXLAN).unwrap().unwrap();
+        assert_eq!((packet.frame(), packet.ip.destination()), (&frame()[..], [0, 0, 0, 0, 0, 0, 0, 2].into()));
+        let atomic = extended(44, &[17, 0, 0, 0, 0, 0, 0, 9]);
+        assert_eq!(Packet::parse_ip(&atomic, Port::VXLAN).unwrap_err().flaw, Flaw::Fragment);
+    }
+
+    #[test]
+    fn a_length_of_zero_does_not_mean_all_the_rest() {
+        let mut bytes = packet_v6();
+        bytes[44..46].fill(0);
+        let refused = Packet::parse_ip(&bytes, Port::VXLAN).unwrap_err();
+        assert_eq!(refused, Flaw::Length { found: 0, least: 8 }.at(Layer::OuterUdp));
+        bytes[4..6].fill(0);
+        let refused = Packet::parse_ip(&bytes, Port::VXLAN).unwrap_err();
+        assert_eq!(refused, Flaw::Truncated { need: 8, have: 0 }.at(Layer::OuterUdp));
     }
 
     #[test]

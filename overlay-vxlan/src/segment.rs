@@ -43,10 +43,19 @@ impl Segment {
 }
 
 /// A VXLAN tunnel end point (RFC 7348 §4): how this node's datagrams look from outside.
+///
+/// ```
+/// use overlay_core::DontFragment;
+/// use overlay_vxlan::Vtep;
+///
+/// let vtep = Vtep { dont_fragment: DontFragment::Set, ..Vtep::new([192, 0, 2, 1].into()) };
+/// assert_eq!(vtep.to_string(), "192.0.2.1 port 4789, DF set");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Vtep {
     /// The address datagrams are sent from and received at; also decides the family of the underlay. It is always
     /// given: a host with several addresses would otherwise send from whichever its routes prefer.
+    /// A link-local VTEP, here or there, needs `device`.
     pub local: IpAddr,
     /// The interface datagrams leave by; by the routes where `None`.
     pub device: Option<IfName>,
@@ -82,10 +91,25 @@ impl Vtep {
     }
 }
 
+/// Address and port, then each setting that differs from [`Vtep::new`]'s, so that a dry run shows what changes.
 impl fmt::Display for Vtep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} port {}", self.local, self.port)?;
-        self.device.iter().try_for_each(|device| write!(f, " by {device}"))
+        self.device.iter().try_for_each(|device| write!(f, " by {device}"))?;
+        if self.source_ports != PortRange::DYNAMIC {
+            write!(f, " from {}", self.source_ports)?;
+        }
+        match self.ttl {
+            Ttl::Auto => {}
+            Ttl::Inherit => f.write_str(", ttl inherited")?,
+            Ttl::Hops(hops) => write!(f, ", ttl {hops}")?,
+        }
+        f.write_str(match self.dont_fragment {
+            DontFragment::Unset => "",
+            DontFragment::Set => ", DF set",
+            DontFragment::Inherit => ", DF inherited",
+        })?;
+        f.write_str(if self.udp_checksum { ", UDP checksum" } else { "" })
     }
 }
 
@@ -100,8 +124,8 @@ pub struct LocalPort {
     pub end: PortEnd,
 }
 
-/// What is plugged into a port of the segment's bridge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What is plugged into a port of the segment's bridge; no two ports of a [`State`](crate::State) have the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortEnd {
     /// An interface in a container's namespace, which gets the port's addresses.

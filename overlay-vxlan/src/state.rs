@@ -51,7 +51,7 @@ pub enum Step {
 /// One change in a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SegmentStep {
-    /// The tunnel's end gets other settings.
+    /// The tunnel's end gets other settings; the step's text names those that are not [`Vtep::new`]'s.
     SetVtep(Vtep),
     /// The size of packets changes, on every hop inside the segment.
     SetMtu(Mtu),
@@ -116,7 +116,7 @@ impl overlay_core::State for State {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        self.segments.iter().try_for_each(|(vni, segment)| check::segment(*vni, segment))
+        check::segments(&self.segments)
     }
 }
 
@@ -175,7 +175,7 @@ impl fmt::Display for Step {
 impl fmt::Display for SegmentStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::SetVtep(vtep) => write!(f, "move to {vtep}"),
+            Self::SetVtep(vtep) => write!(f, "set VTEP {vtep}"),
             Self::SetMtu(mtu) => write!(f, "set mtu {mtu}"),
             Self::AddGateway(gateway) => write!(f, "add gateway {gateway}"),
             Self::RemoveGateway(gateway) => write!(f, "remove gateway {gateway}"),

@@ -7,7 +7,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, Ttl, Vni};
+use overlay_core::testing::any;
+use overlay_core::{
+    DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, Name, NsId, NsKey, Port, PortRange, Ttl, Vni,
+};
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
@@ -17,8 +20,20 @@ use crate::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 /// endpoints that move between nodes, change their addresses, come and go.
 pub fn state() -> impl Strategy<Value = State> {
     btree_map(1_u32..4, segment(), 0..3).prop_map(|segments| State {
-        segments: segments.into_iter().filter_map(|(vni, segment)| Some((Vni::new(vni).ok()?, segment))).collect(),
+        segments: segments
+            .into_iter()
+            .filter_map(|(vni, segment)| Some((Vni::new(vni).ok()?, of(vni, segment))))
+            .collect(),
     })
+}
+
+/// The segment with names of interfaces that no other segment has: they share the containers.
+fn of(vni: u32, mut segment: Segment) -> Segment {
+    for port in segment.ports.values_mut() {
+        let (PortEnd::Namespace { interface, .. } | PortEnd::Tap { interface }) = &mut port.end;
+        *interface = IfName::new(&format!("s{vni}-{interface}")).expect("a short name");
+    }
+    segment
 }
 
 /// One endpoint's draw: where it is (0 is here) and which of its addresses it has.
@@ -71,14 +86,18 @@ pub fn vtep() -> impl Strategy<Value = Vtep> {
         (1_u8..).prop_filter_map("not 0", |hops| NonZeroU8::new(hops).map(Ttl::Hops))
     ];
     let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
-    let port = prop_oneof![Just(Port::VXLAN), overlay_core::testing::any::port()];
-    (overlay_core::testing::any::ip_family(), port, ttl, dont_fragment, any::<bool>()).prop_map(
-        |(family, port, ttl, dont_fragment, udp_checksum)| Vtep {
+    let port = prop_oneof![Just(Port::VXLAN), any::port()];
+    let device = proptest::option::of(any::if_name());
+    let source_ports = prop_oneof![Just(PortRange::DYNAMIC), any::port_range()];
+    (any::ip_family(), device, port, source_ports, ttl, dont_fragment, any::<bool>()).prop_map(
+        |(family, device, port, source_ports, ttl, dont_fragment, udp_checksum)| Vtep {
+            local: outer(family, 100),
+            device,
             port,
+            source_ports,
             ttl,
             dont_fragment,
             udp_checksum,
-            ..Vtep::new(outer(family, 100))
         },
     )
 }

@@ -5,8 +5,10 @@
 use std::net::IpAddr;
 
 use overlay_core::testing::{Dice, laws};
-use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, ReconcileError, Shadow, State as _, Vni, reconcile};
-use overlay_vxlan::testing::{segment, state};
+use overlay_core::{
+    EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, Shadow, State as _, Vni, reconcile,
+};
+use overlay_vxlan::testing::{segment, state, vtep};
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 use proptest::prelude::*;
 
@@ -48,6 +50,16 @@ proptest! {
     #[test]
     fn generated_segments_pass_the_check(segment in segment()) {
         let state = State { segments: [(Vni::MIN, segment)].into() };
+        prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_dry_run_tells_any_two_vteps_apart(from in vtep(), to in vtep()) {
+        prop_assert_eq!(from.to_string() == to.to_string(), from == to);
+    }
+
+    #[test]
+    fn generated_states_pass_the_check(state in state()) {
         prop_assert_eq!(state.check(), Ok(()));
     }
 
@@ -113,6 +125,100 @@ fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
         s.peers.insert(A, peer(there, &["fd00::2".parse().unwrap()]));
     });
     assert!(refused.contains("IPv6 needs 1280"), "{refused}");
+}
+
+#[test]
+fn addresses_that_name_no_host_on_a_wire_are_refused() {
+    let mapped: IpAddr = "::ffff:192.0.2.2".parse().unwrap();
+    let there: IpAddr = [192, 0, 2, 2].into();
+    let refused = refusal(|s| s.vtep.local = mapped);
+    assert_eq!(refused, "segment 1: local address ::ffff:192.0.2.2: a VTEP is one host's address");
+    let refused = refusal(|s| drop(s.peers.insert(A, peer(there, &["::ffff:10.0.0.2".parse().unwrap()]))));
+    assert_eq!(refused, "segment 1: address ::ffff:10.0.0.2: an endpoint's is one host's");
+    for loopback in ["127.0.0.9", "::1"] {
+        let refused = refusal(|s| drop(s.peers.insert(A, peer(there, &[loopback.parse().unwrap()]))));
+        assert_eq!(refused, format!("segment 1: address {loopback}: an endpoint's is one host's"));
+    }
+    for gateway in ["10.0.0.0/24", "10.0.0.255/24", "10.0.0.2/30", "10.0.0.1/31", "10.0.0.0/32", "fd00::/64"] {
+        let mut segment = plain();
+        segment.gateways.insert(gateway.parse().unwrap());
+        let right = !matches!(gateway, "10.0.0.0/24" | "10.0.0.255/24");
+        assert_eq!(State { segments: [(Vni::MIN, segment)].into() }.check().is_ok(), right, "{gateway}");
+    }
+}
+
+#[test]
+fn a_vtep_that_is_this_node_or_needs_an_interface_is_refused() {
+    let refused = refusal(|s| s.flood.extend([IpAddr::from([127, 0, 0, 1])]));
+    assert_eq!(refused, "segment 1: VTEP 127.0.0.1: this is the node's own address, so the endpoint belongs in ports");
+    let local: IpAddr = "fe80::1".parse().unwrap();
+    let refused = refusal(|s| s.vtep.local = local);
+    assert_eq!(
+        refused,
+        "segment 1: local address fe80::1: a link-local address needs the interface it is at, in device"
+    );
+    let there: IpAddr = "fe80::2".parse().unwrap();
+    let refused = refusal(|s| {
+        s.vtep.local = "2001:db8::1".parse().unwrap();
+        s.flood.insert(there);
+    });
+    assert!(refused.starts_with("segment 1: VTEP fe80::2: a link-local address needs"), "{refused}");
+
+    let mut segment = plain();
+    segment.vtep = Vtep { device: Some(IfName::new("eth0").unwrap()), ..Vtep::new(local) };
+    segment.flood.insert(there);
+    assert_eq!(State { segments: [(Vni::MIN, segment)].into() }.check(), Ok(()));
+    let mut tried_out_on_one_machine = Segment::new(Vtep::new([127, 0, 0, 1].into()), Mtu::ETHERNET);
+    tried_out_on_one_machine.flood.insert([127, 0, 0, 2].into());
+    assert_eq!(State { segments: [(Vni::MIN, tried_out_on_one_machine)].into() }.check(), Ok(()));
+}
+
+#[test]
+fn an_mtu_that_no_outer_packet_can_carry_is_refused() {
+    for (local, most) in [("192.0.2.1", 65_485), ("2001:db8::1", 65_465)] {
+        let state = |mtu| State {
+            segments: [(Vni::MIN, Segment::new(Vtep::new(local.parse().unwrap()), Mtu::new(mtu).unwrap()))].into(),
+        };
+        assert_eq!(state(most).check(), Ok(()));
+        let refused = state(most + 1).check().unwrap_err().to_string();
+        assert_eq!(refused, format!("segment 1: mtu {}: with the outer headers no IP packet carries that", most + 1));
+    }
+}
+
+#[test]
+fn two_endpoints_cannot_be_plugged_in_as_one_interface() {
+    let namespace = |name: &str, inode| NsKey { name: name.parse().unwrap(), id: NsId { device: 4, inode } };
+    let interface = |name| IfName::new(name).unwrap();
+    let tap = |name| PortEnd::Tap { interface: interface(name) };
+    let veth = |container, inode, name| PortEnd::Namespace {
+        namespace: namespace(container, inode),
+        interface: interface(name),
+    };
+    let port = |number, end| {
+        let port = LocalPort { mac: Mac::from_ipv4([10, 0, 0, number].into()), addresses: [].into(), end };
+        (EndpointId::from_bytes([number; 16]), port)
+    };
+    let state = |ends: [PortEnd; 2], vnis: [u32; 2]| {
+        let mut state = State::default();
+        for ((end, vni), number) in ends.into_iter().zip(vnis).zip(1..) {
+            let segment = state.segments.entry(Vni::new(vni).unwrap()).or_insert_with(plain);
+            segment.ports.extend([port(number, end)]);
+        }
+        state
+    };
+    for (vnis, segment) in [([1, 1], 1), ([1, 2], 2)] {
+        let refused = state([tap("t"), tap("t")], vnis).check().unwrap_err().to_string();
+        assert_eq!(refused, format!("segment {segment}: tap t: another endpoint is plugged in there"));
+        let renamed = state([veth("web", 7, "eth0"), veth("web-1", 7, "eth0")], vnis).check().unwrap_err().to_string();
+        assert_eq!(renamed, format!("segment {segment}: eth0 in web-1: another endpoint is plugged in there"));
+        for ends in [
+            [tap("t"), tap("u")],
+            [veth("web", 7, "eth0"), veth("web", 8, "eth0")],
+            [tap("eth0"), veth("web", 7, "eth0")],
+        ] {
+            assert_eq!(state(ends, vnis).check(), Ok(()));
+        }
+    }
 }
 
 #[test]

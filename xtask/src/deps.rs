@@ -24,7 +24,15 @@ fn of_member(member: &Package, members: &BTreeSet<&str>) -> Vec<String> {
         return vec![format!("{} is not in the table: add what it may depend on to xtask/src/rooms.rs", member.name)];
     };
     let dependencies = member.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
-    dependencies.filter_map(|dependency| of_dependency(room, member, dependency, members)).collect()
+    let wrong = dependencies.filter_map(|dependency| of_dependency(room, member, dependency, members));
+    wrong.chain(of_features(room, member)).collect()
+}
+
+/// Features that turn on another crate's `testing`, and are not the crate's own `testing`.
+fn of_features(room: &Room, member: &Package) -> Option<String> {
+    let kit = |value: &String| value.ends_with("/testing");
+    let (name, _) = member.features.iter().find(|(name, values)| *name != "testing" && values.iter().any(kit))?;
+    (!room.testing).then(|| format!("{} brings in a test kit by feature `{name}`; only `testing` may", room.name))
 }
 
 fn of_dependency(room: &Room, member: &Package, dependency: &Dependency, members: &BTreeSet<&str>) -> Option<String> {
@@ -140,6 +148,9 @@ mod tests {
         let complaints =
             of(&[Crate::new("overlay-lb").needs("overlay-core", Kind::NormalTesting), Crate::new("overlay-core")]);
         assert_eq!(complaints, ["overlay-lb has overlay-core's `testing` outside its tests: make it a dev-dependency"]);
+        let by = |feature| of(&[Crate::new("overlay-lb").feature(feature, &["overlay-core/testing"])]);
+        assert_eq!(by("kernel"), ["overlay-lb brings in a test kit by feature `kernel`; only `testing` may"]);
+        assert!(by("testing").is_empty());
     }
 
     #[test]

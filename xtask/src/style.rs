@@ -94,8 +94,8 @@ fn complaints(name: &str, text: &str) -> Vec<String> {
 
 fn machine(line: &str) -> Option<String> {
     let path = MACHINES.iter().find(|path| {
-        let at = line.find(**path);
-        at.is_some_and(|at| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "./-_}".contains(c)))
+        let mut places = line.match_indices(**path);
+        places.any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || "./-_}".contains(c)))
     })?;
     Some(format!("a path of one machine ({path}…); name it by what it is"))
 }
@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn a_path_of_one_machine_is_caught_in_any_text() {
-        for line in ["cd /work/main", "\"/home/ada/x\"", "see (/root/.cargo)", "path=/Users/ada/"] {
+        let late = "https://example.org/home/page was fetched to /home/ada";
+        for line in ["cd /work/main", "\"/home/ada/x\"", "see (/root/.cargo)", "path=/Users/ada/", late] {
             assert!(of("docs/a.md", line).contains("one machine"), "{line}");
         }
         assert_eq!(of("docs/a.md", "https://example.org/home/page and net/work/a and /workspace"), "");

@@ -98,7 +98,7 @@ fn create(cluster: &Cluster, hosts: &[Memory<State>; 3], checks: &mut Checks) ->
         let mut table = memory.clone();
         let wanted = desired(cluster, host)?;
         let plan = table.plan(&wanted)?;
-        println!("host {}, dry run:", host + 1);
+        println!("host {}, dry run (phase, then step):", host + 1);
         print!("{}", if plan.is_empty() { "nothing to do\n".to_owned() } else { plan.to_string() });
         dry &= memory.state() == State::default();
         reconcile(&mut table, &wanted)?;

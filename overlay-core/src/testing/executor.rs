@@ -106,7 +106,7 @@ pub struct Stalled {
     pub tasks: usize,
 }
 
-/// Lets the other tasks go first, once: a place where an interleaving can happen.
+/// Lets other tasks go first, once, if the seed says so: a place where an interleaving can happen.
 pub async fn yield_now() {
     let mut yielded = false;
     std::future::poll_fn(|context| {

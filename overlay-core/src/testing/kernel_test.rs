@@ -1,7 +1,7 @@
 //! The gate to tests on a real kernel.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::panic;
 
 /// The kernel a test needs.
@@ -21,15 +21,11 @@ pub enum Kernel {
 ///
 /// # Panics
 /// If the privilege is missing and required, and as `body` does.
-#[expect(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "a test gate is told by the environment and tells the terminal"
-)]
+#[expect(clippy::disallowed_methods, reason = "a test gate is told by the environment")]
 pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::UnwindSafe) {
     let here = if std::env::var_os("KERNEL_LAB").is_some() { Kernel::Lab } else { Kernel::Host };
     if kernel != here {
-        return eprintln!("SKIPPED {name}: needs the {kernel:?} kernel, this is the {here:?} kernel");
+        return skipped(name, &format!("needs the {kernel:?} kernel, this is the {here:?} kernel"));
     }
     if !privileged() {
         let required = std::env::var("OVERLAY_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
@@ -37,7 +33,7 @@ pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::Unwi
             !required,
             "{name} needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and OVERLAY_REQUIRE_KERNEL forbids to skip it"
         );
-        return eprintln!("SKIPPED {name}: needs CAP_NET_ADMIN and CAP_SYS_ADMIN");
+        return skipped(name, "needs CAP_NET_ADMIN and CAP_SYS_ADMIN");
     }
     body();
     if let Some(log) = std::env::var_os("OVERLAY_KERNEL_LOG") {
@@ -49,6 +45,11 @@ pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::Unwi
             .and_then(|mut file| file.write_all(line.as_bytes()));
         assert!(written.is_ok(), "OVERLAY_KERNEL_LOG: {written:?}");
     }
+}
+
+/// Says so on stderr itself: what `eprintln!` prints in a test that passes, the test harness keeps to itself.
+fn skipped(name: &str, why: &str) {
+    let _ = writeln!(io::stderr(), "SKIPPED {name}: {why}");
 }
 
 /// Whether the effective capabilities have `CAP_NET_ADMIN` (12) and `CAP_SYS_ADMIN` (21).

@@ -24,9 +24,10 @@
 //! ```
 
 use std::fmt::Debug;
+use std::slice;
 
 use crate::testing::{Dice, seeded_faults};
-use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, Table, reconcile};
+use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, StepOf, Table, reconcile};
 
 /// A law that does not hold, and for what.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +41,7 @@ pub struct Broken {
 
 /// Tries the laws of [`State`] on two values, each of which passes [`State::check`].
 ///
-/// Plans are broken off after every prefix, up to 64 of them: O(n) plans for n steps.
+/// Plans are broken off after every prefix, and the step before done once more, at up to 64 places of a plan.
 pub fn state<S: State>(from: &S, to: &S) -> Result<(), Broken> {
     let steps = from.plan(to);
     hold("a plan is empty exactly if nothing differs", steps.is_empty() == (from == to), || format!("{steps:?}"))?;
@@ -50,8 +51,12 @@ pub fn state<S: State>(from: &S, to: &S) -> Result<(), Broken> {
     hold("a plan leads to what is desired", whole == *to, || {
         format!("{steps:?} from {from:?} gave {whole:?}, not {to:?}")
     })?;
-    for stop in (0..steps.len()).step_by(steps.len() / 64 + 1) {
+    for stop in (1..=steps.len()).step_by(steps.len() / 64 + 1) {
         let broken_off = applied(from, &steps[..stop]);
+        let twice = applied(&broken_off, &steps[stop - 1..stop]);
+        hold("a step done twice is done once", twice == broken_off, || {
+            format!("{:?} made {twice:?} of {broken_off:?}", steps[stop - 1])
+        })?;
         let rest = broken_off.plan(to);
         let whole = applied(&broken_off, &rest);
         hold("a plan broken off is finished by the next", whole == *to, || {
@@ -76,10 +81,20 @@ pub trait World<D> {
     /// All that is not ours, now.
     fn foreign(&mut self) -> Self::Foreign;
 
-    /// Damages something of ours, as an administrator or another program would. Says whether it did.
+    /// Damages something of ours, as an administrator or another program would. Says whether it did: if so, a
+    /// reconcile that finds nothing to do breaks a law.
     fn meddle(&mut self, _dice: &mut Dice) -> bool {
         false
     }
+
+    /// Puts something in the way of `steps`, so that the backend itself fails on the way: a foreign object with a name
+    /// that is needed, a full table. Says whether it did; [`clear`](Self::clear) takes it away again.
+    fn obstruct(&mut self, _steps: &[<Self::Native as State>::Step], _dice: &mut Dice) -> bool {
+        false
+    }
+
+    /// Takes away what [`obstruct`](Self::obstruct) put in the way.
+    fn clear(&mut self) {}
 }
 
 /// How often each thing happened in a run of [`backend`]: a law that was never put to the test proves nothing.
@@ -94,6 +109,8 @@ pub struct Seen {
     pub steps: usize,
     /// Faults injected.
     pub faults: usize,
+    /// Failures of the backend's own, at an obstruction.
+    pub obstructions: usize,
     /// Kills: the backend dropped after a fault and opened anew.
     pub kills: usize,
     /// Damages repaired.
@@ -103,11 +120,12 @@ pub struct Seen {
 /// Takes a world through `desired`, one value after the other and in the end back to nothing, with faults, kills
 /// and damage by `seed`, and tries the laws of a backend:
 ///
-/// - a failed `apply` says truly what is in effect;
+/// - a failed `apply` says truly what is in effect, whether a fault was injected or something was in the way;
 /// - after faults and kills between any two steps, one reconcile reaches the value;
 /// - then a new backend observes exactly what was lowered, and a second reconcile has nothing to do;
 /// - a refused value changes nothing;
-/// - damage is repaired by the same call;
+/// - a step whose effect is there already counts as done;
+/// - damage is seen, and repaired by the same call;
 /// - what is not ours stays as it was.
 pub fn backend<D, W: World<D>>(world: &mut W, desired: &[D], seed: [u8; 32]) -> Result<Seen, Broken> {
     let foreign = world.foreign();
@@ -145,57 +163,94 @@ impl<D, W: World<D>> Run<'_, D, W> {
             }
         };
         for _ in 0..3 {
-            self.disturb(&native)?;
+            if self.dice.one_in(3) { self.bump(&native)? } else { self.disturb(&native)? }
         }
         self.settle(desired, &native)?;
+        self.repeat(&native)?;
         if self.world.meddle(&mut self.dice) {
-            self.settle(desired, &native)?;
+            let repaired = self.settle(desired, &native)?;
+            hold("damage is seen", repaired > 0, || format!("nothing was repaired of {native:?}"))?;
             self.seen.repairs += 1;
         }
         self.seen.reached += 1;
         Ok(())
     }
 
-    /// Runs a plan for `native` with faults, and holds what the error says against the truth.
+    /// Runs a plan for `native` against an obstruction.
+    fn bump(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let before = self.truth()?;
+        let steps = before.plan(native);
+        if steps.is_empty() || !self.world.obstruct(&steps, &mut self.dice) {
+            return Ok(());
+        }
+        let failed = self.carry(&before, &steps, Backend::apply)?;
+        self.world.clear();
+        self.seen.obstructions += usize::from(failed);
+        Ok(())
+    }
+
+    /// Runs a plan for `native` with faults.
     fn disturb(&mut self, native: &W::Native) -> Result<(), Broken> {
         let before = self.truth()?;
         let steps = before.plan(native);
         let mut faults = seeded_faults(Dice::new(self.dice.seed()), 2);
-        let mut flaky = Flaky::new(&mut self.table, &mut faults);
-        let mut done = 0;
-        for phase in Phase::ALL {
-            let here = steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).count();
-            let result = if here == 0 { Ok(()) } else { flaky.apply(&steps[done..done + here]) };
-            let Err(StepError { at, applied: claim, .. }) = result else {
-                done += here;
-                continue;
-            };
+        if self.carry(&before, &steps, |table, steps| Flaky::new(table, &mut faults).apply(steps))? {
             self.seen.faults += 1;
-            let expected = match claim {
-                Applied::Nothing => Some(applied(&before, &steps[..done])),
-                Applied::Before => Some(applied(&before, &steps[..done + at])),
-                Applied::Unknown => None,
-            };
-            let truth = self.truth()?;
-            hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
-                let left = expected.as_ref().map(|expected| truth.plan(expected));
-                format!("{claim:?} at {at} of {steps:?} in {phase}; what is not so: {left:?}")
-            })?;
             if self.dice.one_in(2) {
                 self.table = self.world.open();
                 self.seen.kills += 1;
             }
-            return Ok(());
         }
         Ok(())
     }
 
-    /// Reaches `desired` without faults and holds the result against what was lowered.
-    fn settle(&mut self, desired: &D, native: &W::Native) -> Result<(), Broken> {
-        self.seen.steps += calm(reconcile(&mut self.table, desired))?.len();
+    /// Applies steps phase by phase until one fails, and holds what the error says against the truth. Says whether one did.
+    fn carry(
+        &mut self,
+        before: &W::Native,
+        steps: &[StepOf<W::Table>],
+        mut apply: impl FnMut(&mut W::Table, &[StepOf<W::Table>]) -> Result<(), StepError>,
+    ) -> Result<bool, Broken> {
+        let mut done = 0;
+        for phase in Phase::ALL {
+            let here = steps.iter().filter(|step| <W::Native as State>::phase(step) == phase).count();
+            let result = if here == 0 { Ok(()) } else { apply(&mut self.table, &steps[done..done + here]) };
+            let Err(StepError { at, applied: claim, .. }) = result else {
+                done += here;
+                continue;
+            };
+            let expected = match claim {
+                Applied::Nothing => Some(applied(before, &steps[..done])),
+                Applied::Before => Some(applied(before, &steps[..done + at])),
+                Applied::Unknown => None,
+            };
+            let truth = self.truth()?;
+            hold("a failed apply says truly what is in effect", expected.as_ref().is_none_or(|e| *e == truth), || {
+                let left = expected.as_ref().map(|expected| texts(&truth.plan(expected)));
+                format!("{claim:?} at {at} of {:?} in {phase}; what is not so: {left:?}", texts(steps))
+            })?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Reaches `desired` without faults, holds the result against what was lowered, and says how many steps it took.
+    fn settle(&mut self, desired: &D, native: &W::Native) -> Result<usize, Broken> {
+        let steps = calm(reconcile(&mut self.table, desired))?.len();
+        self.seen.steps += steps;
         self.arrived(native)?;
         let again = calm(reconcile(&mut self.table, desired))?;
-        hold("a second reconcile has nothing to do", again.is_empty(), || format!("{again:?}"))
+        hold("a second reconcile has nothing to do", again.is_empty(), || format!("{again:?}"))?;
+        Ok(steps)
+    }
+
+    /// Does a step again whose effect is there: the last of a plan from nothing to `native`.
+    fn repeat(&mut self, native: &W::Native) -> Result<(), Broken> {
+        let steps = W::Native::default().plan(native);
+        let Some(last) = steps.last() else { return Ok(()) };
+        let result = self.table.apply(slice::from_ref(last));
+        hold("a step whose effect is there already counts as done", result.is_ok(), || format!("{last}: {result:?}"))?;
+        self.arrived(native)
     }
 
     /// Takes everything of ours away.
@@ -213,8 +268,7 @@ impl<D, W: World<D>> Run<'_, D, W> {
     fn arrived(&mut self, native: &W::Native) -> Result<(), Broken> {
         let truth = self.truth()?;
         hold("what is observed is what was lowered", truth == *native, || {
-            let left: Vec<_> = truth.plan(native).iter().map(ToString::to_string).collect();
-            format!("left to do: {left:?}; {truth:?}, not {native:?}")
+            format!("what is left to do: {:?}; there is {truth:?}", texts(&truth.plan(native)))
         })?;
         let seen = self.table.observe().map_err(|error| failed(&error))?;
         hold("a backend that was there all along sees what a new one sees", seen == truth, || {
@@ -231,6 +285,10 @@ fn applied<S: State>(from: &S, steps: &[S::Step]) -> S {
     let mut state = from.clone();
     steps.iter().for_each(|step| state.apply(step));
     state
+}
+
+fn texts(steps: &[impl ToString]) -> Vec<String> {
+    steps.iter().map(ToString::to_string).collect()
 }
 
 fn calm(result: Result<Plan, ReconcileError>) -> Result<Plan, Broken> {

@@ -95,6 +95,8 @@ impl State for Ruleset {
 pub(crate) struct Tables {
     pub(crate) rulesets: BTreeMap<Owner, Ruleset>,
     pub(crate) generation: u64,
+    /// How many elements one owner's sets hold at most, while something is in the way.
+    pub(crate) room: Option<usize>,
 }
 
 /// One owner's door to the kernel.
@@ -125,13 +127,17 @@ impl Backend for Kernel {
         Ok(self.lock().rulesets.get(&self.owner).cloned().unwrap_or_default())
     }
 
-    /// One transaction: a rule that names no set takes the whole batch down.
+    /// One transaction: a rule that names no set, or a set too many elements, takes the whole batch down.
     fn apply(&mut self, steps: &[Step]) -> Result<(), StepError> {
         let mut ruleset = self.observe().unwrap();
+        let room = self.lock().room.unwrap_or(usize::MAX);
         for (at, step) in steps.iter().enumerate() {
             ruleset.apply(step);
-            if let Some(rule) = ruleset.rules.iter().find(|rule| !ruleset.sets.contains_key(*rule)) {
-                let source = BackendError::new(ErrorKind::Invalid, format!("{step}: a rule names set {rule}"));
+            let dangling = ruleset.rules.iter().any(|rule| !ruleset.sets.contains_key(rule));
+            let full = ruleset.sets.values().map(BTreeSet::len).sum::<usize>() > room;
+            if dangling || full && matches!(step, Step::AddElement(..)) {
+                let kind = if dangling { ErrorKind::Invalid } else { ErrorKind::Limit };
+                let source = BackendError::new(kind, step.to_string());
                 return Err(StepError { at, applied: Applied::Nothing, source });
             }
         }

@@ -1,10 +1,11 @@
 use std::cell::RefCell;
+use std::process::Command;
 
 use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
-use overlay_core::{Backend, Lower, NsKey, Owner, Shadow, reconcile};
+use overlay_core::{Backend, IfName, Lower, NsKey, Owner, Shadow, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::link::testing::state;
-use overlay_kernel::link::{Links, State};
+use overlay_kernel::link::{Links, Site, State, Step};
 use overlay_kernel::testing::judge;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -15,6 +16,7 @@ struct World<T> {
     home: Namespace,
     containers: Vec<(NsKey, Namespace)>,
     open: fn(Links) -> T,
+    in_the_way: Option<IfName>,
 }
 
 impl<T> World<T> {
@@ -23,8 +25,12 @@ impl<T> World<T> {
             let namespace = Namespace::create().unwrap();
             (namespace.key(name.parse().unwrap()), namespace)
         };
-        let world =
-            Self { home: Namespace::create().unwrap(), containers: vec![container("c0"), container("c1")], open };
+        let world = Self {
+            home: Namespace::create().unwrap(),
+            containers: vec![container("c0"), container("c1")],
+            open,
+            in_the_way: None,
+        };
         for namespace in world.namespaces() {
             for command in FOREIGN {
                 judge(namespace, "ip", &command.split(' ').collect::<Vec<_>>());
@@ -83,26 +89,48 @@ where
     /// Breaks something with other tools.
     fn meddle(&mut self, dice: &mut Dice) -> bool {
         let state = self.links().observe().unwrap();
-        let home: Vec<_> = state.links.keys().filter(|dev| dev.site == overlay_kernel::link::Site::Home).collect();
+        let home: Vec<_> = state.links.keys().filter(|dev| dev.site == Site::Home).collect();
         let Some(dev) = home.get(dice.below(home.len())) else { return false };
-        let dev = dev.name.as_str();
+        let dev = dev.name;
         let damage = match dice.below(8) {
             0 => format!("ip link del {dev}"),
             1 => format!("ip link set {dev} down"),
             2 => format!("ip addr flush dev {dev}"),
             3 => format!("ip link set {dev} mtu 1281"),
             4 => format!("ip link set {dev} nomaster"),
-            5 => format!(
-                "ip neigh flush dev {dev} nud permanent; ip neigh add 10.0.9.99 lladdr 02:42:00:00:20:63 dev {dev}"
-            ),
+            5 => format!("ip neigh flush dev {dev} nud permanent"),
             6 => "bridge fdb flush dev vx0 self; bridge fdb flush dev vx1 self".to_owned(),
-            _ => "ip route flush table 100; ip rule del table 100; ip -6 rule del table 100; echo 0 >/proc/sys/net/ipv6/conf/all/forwarding"
-                .to_owned(),
+            _ => FLUSH.to_owned(),
         };
-        let asked = self.home.run(|| std::process::Command::new("sh").args(["-c", &damage]).output()).unwrap();
-        asked.is_ok_and(|output| output.status.success())
+        let _ = self.home.run(|| Command::new("sh").args(["-c", &damage]).output()).unwrap().unwrap();
+        self.links().observe().unwrap() != state
+    }
+
+    /// Takes the name of a device that is to be made.
+    fn obstruct(&mut self, steps: &[Step], dice: &mut Dice) -> bool {
+        let made: Vec<_> = steps
+            .iter()
+            .filter_map(|step| match step {
+                Step::AddLink(dev, _) | Step::AddPair(dev, _) if dev.site == Site::Home => Some(dev.name),
+                _ => None,
+            })
+            .collect();
+        let Some(name) = made.get(dice.below(made.len())) else { return false };
+        let taken =
+            self.home.run(|| Command::new("ip").args(["link", "add", name.as_str(), "type", "bridge"]).output());
+        self.in_the_way = taken.unwrap().unwrap().status.success().then_some(*name);
+        self.in_the_way.is_some()
+    }
+
+    fn clear(&mut self) {
+        if let Some(name) = self.in_the_way.take() {
+            judge(&self.home, "ip", &["link", "del", name.as_str()]);
+        }
     }
 }
+
+const FLUSH: &str = "ip route flush table 100; ip rule del table 100; ip -6 rule del table 100; \
+                     echo 0 >/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// Everything in a namespace, as other tools show it, without what changes by itself.
 pub(crate) fn whole(namespace: &Namespace) -> String {
@@ -140,6 +168,7 @@ where
         total.faults += seen.faults;
         total.kills += seen.kills;
         total.repairs += seen.repairs;
+        total.obstructions += seen.obstructions;
         Ok(())
     });
     if let Err(TestError::Fail(reason, input)) = &result {
@@ -148,8 +177,9 @@ where
     result.unwrap();
     let total = total.borrow();
     let least = cases as usize / 2;
+    assert!(total.obstructions > 0, "{total:?}");
     assert!(
-        total.steps > 4 * least && total.faults > least && total.kills > least && total.repairs > least,
+        total.steps > 4 * least && total.faults > least && total.kills > least && total.repairs > least / 2,
         "{total:?}"
     );
 }
