@@ -17,6 +17,7 @@ pub type StepOf<B> = <<B as Backend>::State as State>::Step;
 /// what it promises.
 ///
 /// ```
+/// use std::borrow::Cow;
 /// use std::collections::BTreeMap;
 /// use overlay_core::testing::{LampStep, Lamps};
 /// use overlay_core::{Applied, Backend, BackendError, ErrorKind, Lower, Refusal, StepError, reconcile};
@@ -58,8 +59,8 @@ pub type StepOf<B> = <<B as Backend>::State as State>::Step;
 /// impl Lower<Lamps> for Panel {
 ///     type Native = Lamps;
 ///
-///     fn lower(&self, desired: &Lamps) -> Result<Lamps, Refusal> {
-///         Ok(desired.clone())
+///     fn lower<'d>(&self, desired: &'d Lamps) -> Result<Cow<'d, Lamps>, Refusal> {
+///         Ok(Cow::Borrowed(desired)) // it holds what is wanted as it is
 ///     }
 /// }
 ///

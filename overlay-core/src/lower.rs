@@ -7,9 +7,10 @@ use crate::State;
 /// Translates desired values `D` into the native state of a backend. Pure, so tested without privilege.
 ///
 /// A [`Backend`](crate::Backend) that lowers `D` is a [`Table<D>`](crate::Table). One that is to hold `D` as it is lowers
-/// it by a clone, as [`Memory`](crate::Memory) does.
+/// it to itself, borrowed, as [`Memory`](crate::Memory) does.
 ///
 /// ```
+/// use std::borrow::Cow;
 /// use overlay_core::testing::Lamps;
 /// use overlay_core::{Lower, Refusal};
 ///
@@ -21,38 +22,38 @@ use crate::State;
 /// impl Lower<Evening> for Bridge {
 ///     type Native = Lamps;
 ///
-///     fn lower(&self, evening: &Evening) -> Result<Lamps, Refusal> {
+///     fn lower<'d>(&self, evening: &'d Evening) -> Result<Cow<'d, Lamps>, Refusal> {
 ///         if !self.dims {
 ///             return Err(Refusal::new("evening", "40 %", "this bridge switches only; ask for 0 or 100 %"));
 ///         }
-///         Ok(Lamps(evening.0.iter().map(|room| (room.clone(), 40)).collect()))
+///         Ok(Cow::Owned(Lamps(evening.0.iter().map(|room| (room.clone(), 40)).collect())))
 ///     }
 /// }
 ///
 /// let evening = Evening(vec!["hall".to_owned()]);
-/// assert_eq!(Bridge { dims: true }.lower(&evening)?, Lamps::from([("hall", 40)]));
+/// assert_eq!(*Bridge { dims: true }.lower(&evening)?, Lamps::from([("hall", 40)]));
 /// assert!(Bridge { dims: false }.lower(&evening).is_err());
 /// # Ok::<(), Refusal>(())
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not lower `{D}`",
-    note = "a backend becomes a `Table<D>` by `impl Lower<D>`; where it holds `D` as it is, `lower` is `Ok(desired.clone())`"
+    note = "a backend becomes a `Table<D>` by `impl Lower<D>`; where it holds `D` as it is, `lower` is `Ok(Cow::Borrowed(desired))`"
 )]
 pub trait Lower<D> {
     /// The state of the backend that will hold it.
     type Native: State;
 
-    /// The native state that means `desired`.
+    /// The native state that means `desired`; where that is `desired` itself, borrowed.
     ///
     /// # Errors
     /// What of it the backend cannot express, by name: nothing is ever approximated in silence.
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal>;
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal>;
 }
 
 impl<D, B: Lower<D> + ?Sized> Lower<D> for &mut B {
     type Native = B::Native;
 
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         (**self).lower(desired)
     }
 }

@@ -4,6 +4,7 @@
 
 mod ruleset;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -196,7 +197,7 @@ proptest! {
                 prop_assert!(tries < 1000);
             }
             let held = tables.lock().unwrap().rulesets.get(&owner("ours")).cloned().unwrap_or_default();
-            prop_assert_eq!(held, table_of(&tables).lower(policy).unwrap());
+            prop_assert_eq!(held, table_of(&tables).lower(policy).unwrap().into_owned());
         }
     }
 }
@@ -345,8 +346,8 @@ impl Witness for Liar {
 impl Lower<Lamps> for Liar {
     type Native = Lamps;
 
-    fn lower(&self, desired: &Lamps) -> Result<Lamps, Refusal> {
-        Ok(desired.clone())
+    fn lower<'d>(&self, desired: &'d Lamps) -> Result<Cow<'d, Lamps>, Refusal> {
+        Ok(Cow::Borrowed(desired))
     }
 }
 
@@ -412,7 +413,7 @@ fn a_backend_that_boasts_of_what_it_did_before_it_failed_is_found_out() {
     impl Lower<Policy> for Boaster {
         type Native = Ruleset;
 
-        fn lower(&self, desired: &Policy) -> Result<Ruleset, Refusal> {
+        fn lower<'d>(&self, desired: &'d Policy) -> Result<Cow<'d, Ruleset>, Refusal> {
             self.0.lower(desired)
         }
     }

@@ -80,7 +80,7 @@ impl Run<'_> {
     fn queued(&mut self, at: usize, step: &Step) -> Result<bool, BackendError> {
         match step {
             Step::PutAddress(dev, net, old) => self.put_address(at, dev, *net, *old)?,
-            Step::RemoveAddress(dev, net) => {
+            Step::ClearAddress(dev, net) | Step::RemoveAddress(dev, net) => {
                 self.links.watch.blur();
                 self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, *net))?;
             }
@@ -122,13 +122,18 @@ impl Run<'_> {
         Ok(true)
     }
 
+    /// IPv6 has an address once per device, whatever its prefix; an IPv4 device that loses its last loses its routes too.
     fn put_address(&mut self, at: usize, dev: &Dev, net: IpNet, old: Option<u8>) -> Result<(), BackendError> {
         self.links.watch.blur();
-        if let Some(len) = old {
-            let old = super::state::net(net.addr(), len);
+        let old = old.map(|len| super::state::net(net.addr(), len));
+        if let Some(old) = old.filter(|old| old.addr().is_ipv6()) {
             self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, old))?;
         }
-        self.on_device(at, dev, &[], |requests, index| address::put(requests, index, net))
+        self.on_device(at, dev, &[], |requests, index| address::put(requests, index, net))?;
+        match old.filter(|old| old.addr().is_ipv4()) {
+            Some(old) => self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, old)),
+            None => Ok(()),
+        }
     }
 
     fn put_route(&mut self, at: usize, key: &RouteKey, to: &Route) -> Result<(), BackendError> {

@@ -68,7 +68,8 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
     left
 }
 
-/// The state without the devices that go, and without the neighbours of those whose Ethernet address changes.
+/// The state without the devices that go, without the neighbours of those whose Ethernet address changes, and without
+/// the IPv4 routes of those that lose their last IPv4 address.
 fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State> {
     let mut left = Cow::Borrowed(from);
     if !gone.is_empty() {
@@ -80,7 +81,19 @@ fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State>
     if !readdressed.is_empty() {
         left.to_mut().forget_neighbours(|dev| readdressed.contains(dev));
     }
+    let bared: BTreeSet<_> = bared(&left, to).cloned().collect();
+    if !bared.is_empty() {
+        left.to_mut().forget_ipv4_routes(|dev| bared.contains(dev));
+    }
     left
+}
+
+/// Devices with IPv4 routes to come, but without an IPv4 address, of which they have one now.
+fn bared<'a>(now: &'a State, to: &'a State) -> impl Iterator<Item = &'a Dev> {
+    let routed: BTreeSet<_> =
+        to.routes.iter().filter(|(key, _)| key.is_ipv4()).filter_map(|(key, route)| route.device(&key.site)).collect();
+    let bared = move |dev: &&Dev| routed.contains(dev) && now.has_ipv4(dev) && !to.has_ipv4(dev);
+    now.links.keys().filter(bared)
 }
 
 /// A device that goes makes room first if another takes its name, its peer's, or its VNI.
@@ -172,9 +185,13 @@ fn rules(now: &State, to: &State, steps: &mut Vec<Step>) {
 }
 
 fn addresses(now: &State, to: &State, steps: &mut Vec<Step>) {
+    let bared: BTreeSet<_> = bared(now, to).collect();
     steps.extend(keyed_diff(&now.addresses, &to.addresses).map(|change| match change {
         Change::Add((dev, address), len) => Step::PutAddress(dev.clone(), net(*address, *len), None),
         Change::Replace((dev, address), old, len) => Step::PutAddress(dev.clone(), net(*address, *len), Some(*old)),
+        Change::Remove((dev, address), len) if address.is_ipv4() && bared.contains(dev) => {
+            Step::ClearAddress(dev.clone(), net(*address, *len))
+        }
         Change::Remove((dev, address), len) => Step::RemoveAddress(dev.clone(), net(*address, *len)),
     }));
 }

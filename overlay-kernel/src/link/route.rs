@@ -46,6 +46,13 @@ pub enum Route {
     Unreachable,
 }
 
+impl RouteKey {
+    /// Whether it is a route of IPv4.
+    pub(super) const fn is_ipv4(&self) -> bool {
+        matches!(self.destination, IpNet::V4(_))
+    }
+}
+
 impl Route {
     /// The device it leaves by, in the namespace `site`.
     pub(super) fn device(&self, site: &Site) -> Option<Dev> {

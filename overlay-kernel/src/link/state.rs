@@ -1,7 +1,7 @@
 //! The native state: everything of ours that rtnetlink shows, of one place.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use overlay_core::{Mac, Phase, Refusal};
@@ -102,6 +102,27 @@ impl State {
         self.links.values_mut().filter(on_it).for_each(|child| child.mtu = child.mtu.min(link.mtu));
     }
 
+    /// Whether a device has an IPv4 address.
+    pub(super) fn has_ipv4(&self, dev: &Dev) -> bool {
+        let mut addresses = self.addresses.range((dev.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED))..);
+        addresses.next().is_some_and(|((on, address), _)| on == dev && address.is_ipv4())
+    }
+
+    /// Takes the IPv4 routes that leave by some devices out.
+    pub(super) fn forget_ipv4_routes(&mut self, by: impl Fn(&Dev) -> bool) {
+        let goes = |key: &RouteKey, route: &Route| key.is_ipv4() && route.device(&key.site).is_some_and(|dev| by(&dev));
+        self.routes.retain(|key, route| !goes(key, route));
+    }
+
+    /// The kernel takes a device's IPv4 routes along with its last IPv4 address.
+    fn remove_address(&mut self, dev: &Dev, net: IpNet) {
+        let had_ipv4 = self.has_ipv4(dev);
+        self.addresses.remove(&(dev.clone(), net.addr()));
+        if had_ipv4 && !self.has_ipv4(dev) {
+            self.forget_ipv4_routes(|by| by == dev);
+        }
+    }
+
     fn add(&mut self, dev: &Dev, link: &Link) {
         self.links.insert(dev.clone(), Link { up: false, ..link.clone() });
     }
@@ -137,7 +158,7 @@ impl overlay_core::State for State {
             Step::PutAddress(dev, net, _) => {
                 self.addresses.insert((dev.clone(), net.addr()), net.prefix_len());
             }
-            Step::RemoveAddress(dev, net) => drop(self.addresses.remove(&(dev.clone(), net.addr()))),
+            Step::ClearAddress(dev, net) | Step::RemoveAddress(dev, net) => self.remove_address(dev, *net),
             Step::PutRoute(key, route) => drop(self.routes.insert(key.clone(), route.clone())),
             Step::RemoveRoute(key) => drop(self.routes.remove(key)),
             Step::AddRule(rule) => drop(self.rules.insert(rule.clone())),

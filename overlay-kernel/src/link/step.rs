@@ -24,6 +24,8 @@ pub enum Step {
     SetLink(Dev, Box<Link>),
     /// A device gets an address, without duplicate detection, in place of the same with another prefix length.
     PutAddress(Dev, IpNet, Option<u8>),
+    /// A device loses its last IPv4 address before its routes are set, as the kernel takes those along.
+    ClearAddress(Dev, IpNet),
     /// A rule is added.
     AddRule(Rule),
     /// The station that has an address is set or replaced, for ever.
@@ -59,7 +61,7 @@ impl Step {
             Self::SetSetting(..) | Self::ClearLink(_) | Self::AddLink(..) | Self::AddPair(..) | Self::SetLink(..) => {
                 Phase::Build
             }
-            Self::PutAddress(..) | Self::AddRule(_) => Phase::Build,
+            Self::PutAddress(..) | Self::ClearAddress(..) | Self::AddRule(_) => Phase::Build,
             Self::PutNeighbour(..) | Self::PutForwarding(..) | Self::AddFlood(..) => Phase::Build,
             Self::RaiseLink(_) | Self::PutRoute(..) => Phase::Open,
             Self::RemoveLink(_) | Self::RemoveRoute(_) => Phase::Close,
@@ -78,6 +80,7 @@ impl fmt::Display for Step {
             Self::AddPair(dev, pair) => write!(f, "add link {dev}: {}; there: {}", pair.0, pair.1),
             Self::SetLink(dev, link) => write!(f, "set link {dev}: {link}"),
             Self::PutAddress(dev, address, _) => write!(f, "put address {address} on {dev}"),
+            Self::ClearAddress(dev, address) => write!(f, "clear address {address} from {dev}"),
             Self::AddRule(rule) => write!(f, "add {rule}"),
             Self::PutNeighbour(dev, address, mac) => write!(f, "put neighbour {address} at {mac} on {dev}"),
             Self::PutForwarding(dev, mac, vtep) => write!(f, "put {mac} behind {vtep} on {dev}"),

@@ -67,7 +67,10 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
         (0, _) => drop(state.settings.insert((Site::Home, Setting::Ipv6Forwarding), true)),
         (1, _) => drop(state.rules.insert(rule(number, variant))),
         (_, None) => {}
-        (2, Some(dev)) => drop(state.addresses.insert((dev, inner(variant, number)), if variant { 64 } else { 24 })),
+        (2, Some(dev)) => {
+            let len = if variant { 64 } else { 24 };
+            state.addresses.insert((dev, inner(variant, number)), len + (at % 2) as u8);
+        }
         (3, Some(dev)) => {
             let (key, route) = route(dev, number, variant);
             state.routes.insert(key, route);

@@ -11,11 +11,13 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod kernel;
 mod vxlan;
 
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
     Group { name: "vxlan", about: "overlay segments: plans between states", run: vxlan::run },
 ];
 
