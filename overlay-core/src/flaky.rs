@@ -1,5 +1,7 @@
 //! A backend that fails as it is told to.
 
+use std::borrow::Cow;
+
 use crate::{Applied, Backend, BackendError, ErrorKind, Lower, Refusal, StepError, StepOf, Witness};
 
 /// Makes a backend fail in all the ways one can: before anything, between two steps, or with its reply lost.
@@ -109,7 +111,7 @@ impl<B: Witness, F: FnMut(Call) -> Option<Fault> + Send> Witness for Flaky<B, F>
 impl<D, B: Lower<D>, F> Lower<D> for Flaky<B, F> {
     type Native = B::Native;
 
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
     }
 }

@@ -9,11 +9,11 @@ pub trait Lower<D> {
     /// The state of the backend that will hold it.
     type Native: State;
 
-    /// The native state that means `desired`.
+    /// The native state that means `desired`; where that is `desired` itself, borrowed.
     ///
     /// # Errors
     /// What of it the backend cannot express, by name: nothing is ever approximated in silence.
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal>;
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal>;
 }
 
 /// A value that cannot be had: which object, what of it, and why. Nothing was changed.

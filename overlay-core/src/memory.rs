@@ -1,5 +1,6 @@
 //! The in-memory backend of every state.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -98,8 +99,8 @@ impl<S: State> Witness for Memory<S> {
 impl<S: State> Lower<S> for Memory<S> {
     type Native = S;
 
-    fn lower(&self, desired: &S) -> Result<S, Refusal> {
-        Ok(desired.clone())
+    fn lower<'d>(&self, desired: &'d S) -> Result<Cow<'d, S>, Refusal> {
+        Ok(Cow::Borrowed(desired))
     }
 }
 

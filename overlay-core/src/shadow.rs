@@ -1,5 +1,7 @@
 //! Planning from a remembered observation while a witness proves it current.
 
+use std::borrow::Cow;
+
 use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf};
 
 /// A backend that can prove that nobody else changed what it holds.
@@ -74,7 +76,7 @@ impl<B: Witness> Backend for Shadow<B> {
 impl<D, B: Backend + Lower<D>> Lower<D> for Shadow<B> {
     type Native = B::Native;
 
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
     }
 }

@@ -1,5 +1,6 @@
 //! Telling what a backend is asked and what it answers.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf, Witness};
@@ -115,7 +116,7 @@ impl<B: Witness, F: FnMut(Traces<'_, B>) + Send> Witness for Traced<B, F> {
 impl<D, B: Lower<D>, F> Lower<D> for Traced<B, F> {
     type Native = B::Native;
 
-    fn lower(&self, desired: &D) -> Result<Self::Native, Refusal> {
+    fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
     }
 }

@@ -4,6 +4,7 @@
 
 mod ruleset;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
@@ -264,8 +265,8 @@ fn a_backend_that_misremembers_is_found_out() {
     impl overlay_core::Lower<Lamps> for Liar {
         type Native = Lamps;
 
-        fn lower(&self, desired: &Lamps) -> Result<Lamps, overlay_core::Refusal> {
-            Ok(desired.clone())
+        fn lower<'d>(&self, desired: &'d Lamps) -> Result<Cow<'d, Lamps>, overlay_core::Refusal> {
+            Ok(Cow::Borrowed(desired))
         }
     }
 

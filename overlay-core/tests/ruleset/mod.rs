@@ -1,6 +1,7 @@
 //! The second toy: a ruleset as nf_tables has them, changed in whole transactions, its sets element by element;
 //! several owners share one kernel.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -163,11 +164,11 @@ impl Witness for Kernel {
 impl Lower<Policy> for Kernel {
     type Native = Ruleset;
 
-    fn lower(&self, desired: &Policy) -> Result<Ruleset, Refusal> {
+    fn lower<'d>(&self, desired: &'d Policy) -> Result<Cow<'d, Ruleset>, Refusal> {
         if let Some((group, ports)) = desired.0.iter().find(|(_, ports)| ports.len() > MOST_PORTS) {
             let wanted = format!("{} ports", ports.len());
             return Err(Refusal::new(format!("group {group}"), wanted, "a set here holds 6 at most"));
         }
-        Ok(Ruleset { rules: desired.0.keys().rev().cloned().collect(), sets: desired.0.clone() })
+        Ok(Cow::Owned(Ruleset { rules: desired.0.keys().rev().cloned().collect(), sets: desired.0.clone() }))
     }
 }

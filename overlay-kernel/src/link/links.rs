@@ -1,5 +1,6 @@
 //! The kernel as the holder of native links.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use overlay_core::{Backend, BackendError, ErrorKind, Lower, NsKey, Owner, Refusal, StepError, StepOf, Witness};
@@ -99,8 +100,8 @@ impl Witness for Links {
 impl Lower<State> for Links {
     type Native = State;
 
-    fn lower(&self, desired: &State) -> Result<State, Refusal> {
-        Ok(desired.clone())
+    fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, State>, Refusal> {
+        Ok(Cow::Borrowed(desired))
     }
 }
 
