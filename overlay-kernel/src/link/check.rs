@@ -80,7 +80,8 @@ fn addresses(state: &State) -> Result<(), Refusal> {
 }
 
 fn entries(state: &State) -> Result<(), Refusal> {
-    if let Some((dev, address)) = state.neighbours.keys().find(|(dev, _)| !state.links.contains_key(dev)) {
+    let mut devices = Devices { links: &state.links, last: None };
+    if let Some((dev, address)) = state.neighbours.keys().find(|(dev, _)| devices.find(dev).is_none()) {
         return Err(refuse(&format!("neighbour {address}"), &dev, &NO_DEVICE));
     }
     if let Some((dev, mac)) = state.forwarding.keys().find(|(_, mac)| !mac.is_station()) {
@@ -88,7 +89,7 @@ fn entries(state: &State) -> Result<(), Refusal> {
     }
     let forwarding = state.forwarding.iter().map(|((dev, _), vtep)| (dev, vtep));
     for (dev, vtep) in forwarding.chain(state.flood.iter().map(|(dev, vtep)| (dev, vtep))) {
-        match state.links.get(dev).map(|link| &link.kind) {
+        match devices.find(dev).map(|link| &link.kind) {
             Some(Kind::Vxlan(vxlan)) if IpFamily::of(vxlan.local) == IpFamily::of(*vtep) => {}
             Some(Kind::Vxlan(_)) => {
                 return Err(refuse(
@@ -101,6 +102,21 @@ fn entries(state: &State) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Finds the devices of entries, which come in the order of their devices: mostly it is the last one again.
+struct Devices<'s> {
+    links: &'s BTreeMap<Dev, Link>,
+    last: Option<(&'s Dev, Option<&'s Link>)>,
+}
+
+impl<'s> Devices<'s> {
+    fn find(&mut self, dev: &'s Dev) -> Option<&'s Link> {
+        match self.last {
+            Some((last, link)) if last == dev => link,
+            _ => self.last.insert((dev, self.links.get(dev))).1,
+        }
+    }
 }
 
 fn route(state: &State, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
