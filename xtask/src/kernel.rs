@@ -1,51 +1,101 @@
-//! `cargo xtask kernel [--bless]`: the tests on this machine's kernel, none of which may vanish.
+//! `cargo xtask kernel [--bless]`, `cargo xtask lab [--bless]`: the tests on this machine's kernel and on the kernel
+//! lab's, none of which may vanish.
 
 use std::collections::BTreeSet;
 use std::fs;
+
+use std::process::Command;
+
+use cargo_metadata::camino::Utf8Path;
 
 use crate::step::{Failure, Outcome, cargo, read, run as execute, verdict};
 use crate::workspace::{metadata, root};
 
 const LIST: &str = "testing/kernel-tests.txt";
 
+const LAB: &str = "testing/kernel-lab/run";
+/// How long a kernel of the lab may live, in seconds.
+const LAB_SECONDS: &str = "300";
+/// Cases of each property test there, where all takes several times as long.
+const LAB_CASES: &str = "32";
+/// The lab's exit status where something is not installed.
+const NOT_INSTALLED: i32 = 69;
+
 /// Runs all tests where they may change networks; those that need this kernel write their names to a log.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    let bless = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => false,
-        ["--bless"] => true,
-        _ => return Err(Failure::new(format!("kernel takes `--bless` or nothing, not {arguments:?}"))),
-    };
-    let ran = log_of_tests()?;
-    let list = read(LIST)?;
-    if bless {
-        return fs::write(root().join(LIST), blessed(Runner::Host, &list, &ran))
-            .map_err(|error| Failure::new(format!("{LIST}: {error}")));
+    Runner::Host.run(arguments)
+}
+
+/// Runs the tests that need the lab's kernel in it. Without its packages: a failure in CI, a word elsewhere.
+pub(crate) fn lab(arguments: &[String]) -> Outcome {
+    let status = Command::new(root().join(LAB)).arg("true").status();
+    match status.map_err(|error| Failure::new(format!("{LAB}: {error}")))?.code() {
+        Some(0) => Runner::Lab.run(arguments),
+        Some(NOT_INSTALLED) if std::env::var_os("CI").is_none() => {
+            println!("SKIPPED: the kernel lab is not installed, so the tests that need it did not run");
+            Ok(())
+        }
+        code => Err(Failure::new(format!("{LAB} true: exit status {code:?}"))),
     }
-    println!("kernel tests that ran on this machine's kernel: {}", lines(Runner::Host, &ran).len());
-    verdict(&difference(Runner::Host, &list, &ran))
 }
 
 /// The kernel under the tests: each line of the log and of the list begins with one.
 #[derive(Clone, Copy)]
 enum Runner {
     Host,
+    Lab,
 }
 
 impl Runner {
     fn prefix(self) -> &'static str {
         match self {
             Self::Host => "host ",
+            Self::Lab => "lab ",
         }
     }
-}
 
-fn log_of_tests() -> Outcome<String> {
-    let log = metadata()?.target_directory.join("kernel-tests.log");
-    fs::write(&log, "").map_err(|error| Failure::new(format!("{log}: {error}")))?;
-    let mut tests = cargo("test --locked --quiet --workspace --all-features");
-    tests.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", &log).env_remove("KERNEL_LAB");
-    execute(&mut tests)?;
-    fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Host => "kernel",
+            Self::Lab => "lab",
+        }
+    }
+
+    fn run(self, arguments: &[String]) -> Outcome {
+        let verb = self.verb();
+        let bless = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+            [] => false,
+            ["--bless"] => true,
+            _ => return Err(Failure::new(format!("{verb} takes `--bless` or nothing, not {arguments:?}"))),
+        };
+        let ran = self.log_of_tests()?;
+        let list = read(LIST)?;
+        if bless {
+            return fs::write(root().join(LIST), blessed(self, &list, &ran))
+                .map_err(|error| Failure::new(format!("{LIST}: {error}")));
+        }
+        println!("{verb}: {} kernel tests ran", lines(self, &ran).len());
+        verdict(&difference(self, &list, &ran))
+    }
+
+    fn log_of_tests(self) -> Outcome<String> {
+        let log = metadata()?.target_directory.join(format!("{}-tests.log", self.verb()));
+        fs::write(&log, "").map_err(|error| Failure::new(format!("{log}: {error}")))?;
+        execute(&mut self.tests(&log))?;
+        fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
+    }
+
+    /// In the lab only the test targets that are called `kernel`: it starts anew for each.
+    fn tests(self, log: &Utf8Path) -> Command {
+        let mut tests = cargo("test --locked --quiet --workspace --all-features");
+        tests.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", log).env_remove("KERNEL_LAB");
+        if let Self::Lab = self {
+            let runner = format!("target.'cfg(all())'.runner = {:?}", root().join(LAB));
+            tests.args(["--test", "kernel", "--config", &runner]);
+            tests.env("LAB_SECONDS", LAB_SECONDS).env("PROPTEST_CASES", LAB_CASES);
+        }
+        tests
+    }
 }
 
 /// What ran but is not listed, and what is listed but did not run.
@@ -55,7 +105,8 @@ fn difference(runner: Runner, list: &str, ran: &str) -> Vec<String> {
     let extra = ran.difference(&listed).map(|line| format!("+ {line}   (ran, but is not in {LIST})"));
     let mut lines: Vec<String> = missing.chain(extra).collect();
     if !lines.is_empty() {
-        lines.push("if that is as it should be: `cargo xtask kernel --bless`, and commit the list".to_owned());
+        let verb = runner.verb();
+        lines.push(format!("if that is as it should be: `cargo xtask {verb} --bless`, and commit the list"));
     }
     lines
 }
@@ -90,6 +141,14 @@ mod tests {
         assert!(difference[0].starts_with("- host a::two "), "{difference:?}");
         assert!(difference[1].starts_with("+ host a::three "), "{difference:?}");
         assert!(difference[2].contains("cargo xtask kernel --bless"), "{difference:?}");
+    }
+
+    #[test]
+    fn each_kernel_is_held_to_its_own_lines() {
+        assert_eq!(difference(Runner::Lab, LISTED, "lab a::esp\n"), [""; 0]);
+        let difference = difference(Runner::Lab, LISTED, "");
+        assert!(difference[0].starts_with("- lab a::esp "), "{difference:?}");
+        assert!(difference[1].contains("cargo xtask lab --bless"), "{difference:?}");
     }
 
     #[test]

@@ -57,6 +57,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "docs", does: "documentation, public and private, without a warning", run: docs::run },
     Verb { name: "features", does: "each library with every combination of its features", run: features::run },
     Verb { name: "kernel", does: "kernel tests as root, against testing/kernel-tests.txt [--bless]", run: kernel::run },
+    Verb { name: "lab", does: "tests that need the kernel lab, in it, against the same [--bless]", run: kernel::lab },
     Verb { name: "fuzz", does: "fuzz bodies over their corpora and mutations of them [SECONDS]", run: fuzz::run },
     Verb { name: "bench", does: "every benchmark once, quickly: does it still print figures?", run: bench::run },
     Verb { name: "readme", does: "the README's program", run: readme::run },

@@ -58,10 +58,15 @@ const THERE: &[i32] = &[EEXIST];
 impl Run<'_> {
     fn step(&mut self, at: usize) -> Result<(), StepError> {
         let step = &self.steps[at];
-        if self.queued(at, step).map_err(|source| self.failed(at, Applied::Before, source))? {
+        if self.queue.site != *step.site() {
+            self.flush()?;
+        }
+        let queued = self.queued(at, step);
+        if matches!(queued, Ok(true)) {
             return Ok(());
         }
         self.flush()?;
+        queued.map_err(|source| self.failed(at, Applied::Before, source))?;
         let result = match step {
             Step::SetSetting(site, setting, value) => self.set(site, *setting, *value).map_err(Broken::from),
             Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev).map_err(Broken::from),
@@ -112,11 +117,11 @@ impl Run<'_> {
                 self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
             }
             Step::PutRoute(key, to) => self.put_route(at, key, to)?,
-            Step::RemoveRoute(key) => self.enqueue(at, &key.site, GONE, |requests| {
+            Step::RemoveRoute(key) => self.enqueue(at, GONE, |requests| {
                 route::remove(requests, key.table, key.destination, key.metric);
-            })?,
-            Step::AddRule(new) => self.enqueue(at, &new.site, THERE, |requests| rule::add(requests, new))?,
-            Step::RemoveRule(old) => self.enqueue(at, &old.site, GONE, |requests| rule::remove(requests, old))?,
+            }),
+            Step::AddRule(new) => self.enqueue(at, THERE, |requests| rule::add(requests, new)),
+            Step::RemoveRule(old) => self.enqueue(at, GONE, |requests| rule::remove(requests, old)),
             _ => return Ok(false),
         }
         Ok(true)
@@ -146,7 +151,8 @@ impl Run<'_> {
             }
         };
         let found = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
-        self.enqueue(at, &key.site, &[], |requests| route::put(requests, &found))
+        self.enqueue(at, &[], |requests| route::put(requests, &found));
+        Ok(())
     }
 
     /// Queues a request to a device. What is to be taken from one that is gone is gone.
@@ -158,26 +164,17 @@ impl Run<'_> {
         write: impl FnOnce(&mut Requests, u32),
     ) -> Result<(), BackendError> {
         match self.index(dev) {
-            Ok(index) => self.enqueue(at, &dev.site, forgiven, |requests| write(requests, index)),
-            Err(error) if error.kind() == ErrorKind::Gone && forgiven.contains(&ENODEV) => Ok(()),
-            Err(error) => Err(error),
+            Ok(index) => self.enqueue(at, forgiven, |requests| write(requests, index)),
+            Err(error) if error.kind() == ErrorKind::Gone && forgiven.contains(&ENODEV) => {}
+            Err(error) => return Err(error),
         }
+        Ok(())
     }
 
-    fn enqueue(
-        &mut self,
-        at: usize,
-        site: &Site,
-        forgiven: &'static [i32],
-        write: impl FnOnce(&mut Requests),
-    ) -> Result<(), BackendError> {
-        if self.queue.site != *site && !self.queue.requests.is_empty() {
-            self.flush().map_err(|error| error.source)?;
-        }
-        self.queue.site.clone_from(site);
+    fn enqueue(&mut self, at: usize, forgiven: &'static [i32], write: impl FnOnce(&mut Requests)) {
+        self.queue.site.clone_from(self.steps[at].site());
         write(&mut self.queue.requests);
         self.queue.origins.push((at, forgiven));
-        Ok(())
     }
 
     /// Sends what waits.

@@ -55,6 +55,21 @@ pub enum Step {
 }
 
 impl Step {
+    /// The namespace it is an act in.
+    pub(super) const fn site(&self) -> &Site {
+        match self {
+            Self::SetSetting(site, ..) => site,
+            Self::PutRoute(key, _) | Self::RemoveRoute(key) => &key.site,
+            Self::AddRule(rule) | Self::RemoveRule(rule) => &rule.site,
+            Self::ClearLink(dev) | Self::RemoveLink(dev) | Self::RaiseLink(dev) => &dev.site,
+            Self::AddLink(dev, _) | Self::AddPair(dev, _) | Self::SetLink(dev, _) => &dev.site,
+            Self::PutAddress(dev, ..) | Self::ClearAddress(dev, _) | Self::RemoveAddress(dev, _) => &dev.site,
+            Self::PutNeighbour(dev, ..) | Self::RemoveNeighbour(dev, _) => &dev.site,
+            Self::PutForwarding(dev, ..) | Self::RemoveForwarding(dev, _) => &dev.site,
+            Self::AddFlood(dev, _) | Self::RemoveFlood(dev, _) => &dev.site,
+        }
+    }
+
     /// Nothing that is built carries traffic before its device is raised.
     pub(super) const fn phase(&self) -> Phase {
         match self {

@@ -149,11 +149,14 @@ pub(crate) fn whole(namespace: &Namespace) -> String {
     text.lines().filter(|line| !line.contains("_lft") && !line.contains("fe80:")).collect::<Vec<_>>().join("\n")
 }
 
+/// From so many cases on, every kind of trouble must have been met.
+const ENOUGH: u32 = 8;
+
 fn conform<T>(kernel: Kernel, open: fn(Links) -> T)
 where
     T: Lower<State, Native = State> + Backend<State = State>,
 {
-    let cases = ProptestConfig::default().cases / 8;
+    let cases = (ProptestConfig::default().cases / 8).max(1);
     let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 48, ..ProptestConfig::default() };
     let world = RefCell::new(World::new(open));
     let total = RefCell::new(laws::Seen::default());
@@ -177,11 +180,8 @@ where
     result.unwrap();
     let total = total.borrow();
     let least = cases as usize / 2;
-    assert!(total.obstructions > 0, "{total:?}");
-    assert!(
-        total.steps > 4 * least && total.faults > least && total.kills > least && total.repairs > least / 2,
-        "{total:?}"
-    );
+    let seen = total.steps > 4 * least && total.faults > least && total.kills > least && total.repairs > least / 2;
+    assert!((seen && total.obstructions > 0) || cases < ENOUGH, "{total:?}");
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn links_keep_the_laws_of_a_backend() {
 
 #[test]
 fn links_with_every_kind_keep_the_laws_of_a_backend() {
-    kernel_test(Kernel::Lab, "kernel::links_keep_the_laws_of_a_backend", || conform(Kernel::Lab, |links| links));
+    kernel_test(Kernel::Lab, "kernel::links_with_every_kind_keep_the_laws", || conform(Kernel::Lab, |links| links));
 }
 
 #[test]

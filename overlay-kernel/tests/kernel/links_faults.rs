@@ -196,6 +196,22 @@ fn a_step_that_is_done_already_is_done() {
 }
 
 #[test]
+fn a_step_for_a_device_that_is_not_there_fails_after_those_before_it_are_in_effect() {
+    kernel_test(Kernel::Host, "kernel::a_step_for_a_device_that_is_not_there_fails_after_those_before_it", || {
+        let home = Namespace::create().unwrap();
+        let mut links = open("a", &home);
+        let mut wanted = with([("vx0", vxlan(5))]);
+        reconcile(&mut links, &wanted).unwrap();
+        let (ip, mac) = ([10, 0, 9, 1].into(), Mac::new([2, 0x42, 0, 0, 8, 1]));
+        let steps = [Step::PutNeighbour(dev("vx0"), ip, mac), Step::PutNeighbour(dev("vx1"), ip, mac)];
+        let StepError { at, applied, source } = links.apply(&steps).unwrap_err();
+        assert_eq!((at, applied, source.kind()), (1, Applied::Before, ErrorKind::Gone));
+        wanted.neighbours.insert((dev("vx0"), ip), mac);
+        assert_eq!(links.observe().unwrap(), wanted);
+    });
+}
+
+#[test]
 fn a_shadow_does_not_read_again_what_only_it_changed() {
     kernel_test(Kernel::Host, "kernel::a_shadow_does_not_read_again_what_only_it_changed", || {
         let home = Namespace::create().unwrap();
