@@ -1,7 +1,7 @@
 //! A kit for tests on a real kernel (feature `testing`).
 //!
 //! - [`kill_at`]: ends a process at a chosen boundary of a system call, to show that what it leaves can be finished.
-//! - [`judge`]: asks an independent tool inside a namespace.
+//! - [`judge()`]: asks an independent tool inside a namespace.
 
 mod judge;
 mod kill;
