@@ -70,7 +70,7 @@ impl Watch {
     /// Whether a notice tells nothing new: of our own doing, or of what no state holds.
     fn is_known(&self, site: &Site, message: &Message<'_>) -> bool {
         match neighbour::notice(message) {
-            Ok(Some((_, Notice::Learned))) => true,
+            Ok(Some((_, Notice::Idle))) => true,
             Ok(Some((index, _))) if !self.entries_on.contains(&(site.clone(), index)) => true,
             Ok(Some((index, notice))) => self.expected.contains(&(site.clone(), index, notice)),
             Ok(None) => route::is_kernels(message),

@@ -67,8 +67,9 @@ pub(crate) enum Notice {
     Put(Mac, IpAddr),
     /// A forwarding entry is gone.
     Removed(Mac),
-    /// A bridge learned or forgot a station behind a port.
-    Learned,
+    /// Nothing to a state: a bridge learned or forgot a station; or an entry without its VTEP, which Linux 6.1 tells after
+    /// the same one with it.
+    Idle,
     /// A neighbour changed.
     Neighbour,
 }
@@ -90,9 +91,9 @@ pub(crate) fn notice(message: &Message<'_>) -> Result<Option<(u32, Notice)>, Mal
     }
     let notice = match (message.kind, vtep) {
         _ if family != AF_BRIDGE => Notice::Neighbour,
-        _ if flags & NTF_SELF == 0 => Notice::Learned,
+        _ if flags & NTF_SELF == 0 => Notice::Idle,
         (RTM_NEWNEIGH, Some(vtep)) => Notice::Put(mac, vtep),
-        (RTM_NEWNEIGH, None) => Notice::Neighbour,
+        (RTM_NEWNEIGH, None) => Notice::Idle,
         _ => Notice::Removed(mac),
     };
     Ok(Some((u32::from_ne_bytes([a, b, c, d]), notice)))
