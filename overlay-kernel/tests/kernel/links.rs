@@ -156,7 +156,7 @@ fn conform<T>(kernel: Kernel, open: fn(Links) -> T)
 where
     T: Lower<State, Native = State> + Backend<State = State>,
 {
-    let cases = (ProptestConfig::default().cases / 8).max(1);
+    let cases = (ProptestConfig::default().cases / if crate::is_thorough() { 8 } else { 64 }).max(1);
     let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 48, ..ProptestConfig::default() };
     let world = RefCell::new(World::new(open));
     let total = RefCell::new(laws::Seen::default());
