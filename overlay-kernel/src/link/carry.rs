@@ -45,7 +45,14 @@ struct Broken {
     source: BackendError,
 }
 
-/// A failed first act left nothing.
+impl Broken {
+    /// The first act failed: only one that was refused left nothing for sure.
+    fn asking(error: NetlinkError, doing: String) -> Self {
+        Self { begun: error.leaves_doubt(), source: error.during(doing) }
+    }
+}
+
+/// What fails before the first act left nothing.
 impl From<BackendError> for Broken {
     fn from(source: BackendError) -> Self {
         Self { begun: false, source }
@@ -68,8 +75,8 @@ impl Run<'_> {
         self.flush()?;
         queued.map_err(|source| self.failed(at, Applied::Before, source))?;
         let result = match step {
-            Step::SetSetting(site, setting, value) => self.set(site, *setting, *value).map_err(Broken::from),
-            Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev).map_err(Broken::from),
+            Step::SetSetting(site, setting, value) => self.set(site, *setting, *value),
+            Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev),
             Step::AddLink(dev, link) => self.add(dev, link),
             Step::AddPair(dev, pair) => self.add_pair(dev, &pair.0, &pair.1),
             Step::SetLink(dev, link) => self.settle(dev, link).map_err(|source| Broken { begun: true, source }),
@@ -113,7 +120,7 @@ impl Run<'_> {
                 self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, *vtep))?;
             }
             Step::RemoveFlood(dev, vtep) => {
-                self.expect(dev, Notice::Removed(overlay_core::Mac::ZERO))?;
+                self.expect(dev, Notice::NoFlood(*vtep))?;
                 self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
             }
             Step::PutRoute(key, to) => self.put_route(at, key, to)?,
@@ -163,7 +170,7 @@ impl Run<'_> {
         forgiven: &'static [i32],
         write: impl FnOnce(&mut Requests, u32),
     ) -> Result<(), BackendError> {
-        match self.index(dev) {
+        match self.own_index(dev) {
             Ok(index) => self.enqueue(at, forgiven, |requests| write(requests, index)),
             Err(error) if error.kind() == ErrorKind::Gone && forgiven.contains(&ENODEV) => {}
             Err(error) => return Err(error),
@@ -208,7 +215,7 @@ impl Run<'_> {
     }
 
     fn expect(&mut self, dev: &Dev, notice: Notice) -> Result<(), BackendError> {
-        match self.index(dev) {
+        match self.own_index(dev) {
             Ok(index) => self.links.watch.expect(&dev.site, index, notice),
             Err(error) if error.kind() == ErrorKind::Gone => {}
             Err(error) => return Err(error),
@@ -216,22 +223,32 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn own_index(&mut self, dev: &Dev) -> Result<u32, BackendError> {
+        self.links.door(&dev.site)?.own_index(dev.name)?.ok_or_else(|| no_device(dev))
+    }
+
+    /// Also of a device that is not ours: what one of ours stands on.
     fn index(&mut self, dev: &Dev) -> Result<u32, BackendError> {
         self.links.door(&dev.site)?.index(dev.name)?.ok_or_else(|| no_device(dev))
     }
 
-    fn set(&mut self, site: &Site, setting: Setting, value: bool) -> Result<(), BackendError> {
+    fn set(&mut self, site: &Site, setting: Setting, value: bool) -> Result<(), Broken> {
         let sysctl = Sysctl::new(setting.path().split('/'))?;
-        self.links.door(site)?.namespace.run(|| sysctl.set(if value { "1" } else { "0" }))?
+        let set = self.links.door(site)?.namespace.run(|| sysctl.set(if value { "1" } else { "0" }))?;
+        set.map_err(|source| {
+            let refused = matches!(source.kind(), ErrorKind::Gone | ErrorKind::Permission);
+            Broken { begun: !refused, source }
+        })
     }
 
-    fn remove(&mut self, dev: &Dev) -> Result<(), BackendError> {
+    /// Removes a device if it is ours: somebody else's that has the name by now is none of ours, and ours is gone.
+    fn remove(&mut self, dev: &Dev) -> Result<(), Broken> {
         let door = self.links.door(&dev.site)?;
-        let Some(index) = door.index(dev.name)? else { return Ok(()) };
-        door.indices.remove(&dev.name);
-        match door.socket.request(&link_request::remove(index)) {
+        let Some(found) = door.own(dev.name)? else { return Ok(()) };
+        door.forget(dev.name);
+        match door.socket.request(&link_request::remove(found.index)) {
             Err(error) if error.errno() == Some(ENODEV) => Ok(()),
-            other => other.map_err(|error| error.during(format!("remove link {dev}"))),
+            other => other.map_err(|error| Broken::asking(error, format!("remove link {dev}"))),
         }
     }
 
@@ -270,16 +287,12 @@ impl Run<'_> {
     }
 
     /// A device of ours that is there already was made when an answer was lost: it is as good as new.
-    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev) -> Result<(), BackendError> {
+    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev) -> Result<(), Broken> {
         let Err(error) = result else { return Ok(()) };
-        let mark = self.links.mark;
-        if error.errno() == Some(EEXIST)
-            && let Some(found) = self.links.door(&dev.site)?.link(dev.name)?
-            && mark.is_on(found.group, &found.altnames)
-        {
+        if error.errno() == Some(EEXIST) && self.links.door(&dev.site)?.own(dev.name)?.is_some() {
             return Ok(());
         }
-        Err(error.during(format!("make link {dev}")))
+        Err(Broken::asking(error, format!("make link {dev}")))
     }
 
     /// Gives a device everything that [`Link`] says but its kind and whether it is up; its whole mark last.
@@ -287,6 +300,10 @@ impl Run<'_> {
         let mark = self.links.mark;
         let door = self.links.door(&dev.site)?;
         let found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
+        if !mark.is_on(found.group, &found.altnames) {
+            let cause = "the device of this name is not ours";
+            return Err(BackendError::new(ErrorKind::Conflict, format!("set up link {dev}")).caused_by(cause));
+        }
         let master = match link.port {
             Some(port) => {
                 door.index(port.bridge)?.ok_or_else(|| no_device(&Dev { name: port.bridge, ..dev.clone() }))?

@@ -15,6 +15,7 @@ pub(super) fn state(state: &State) -> Result<(), Refusal> {
     addresses(state)?;
     entries(state)?;
     state.routes.iter().try_for_each(|(key, route)| self::route(state, key, route))?;
+    rules(state)?;
     match state.settings.iter().find(|((_, setting), value)| **value == setting.default_value()) {
         Some(((_, setting), _)) => Err(refuse(&setting, &"its default value", &"a state names what differs from it")),
         None => Ok(()),
@@ -135,8 +136,54 @@ fn route(state: &State, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
     Err(refuse(&key, &wanted, &reason))
 }
 
+/// The kernel finds a rule to remove by what the request says of it: what it does not say, it takes for anything. So of
+/// two rules with one priority it could take the other.
+fn rules(state: &State) -> Result<(), Refusal> {
+    let mut taken = BTreeMap::new();
+    for rule in &state.rules {
+        let mut nets = rule.from.iter().chain(&rule.to);
+        let (wanted, reason) = match nets.clone().find(|net| IpFamily::of(net.addr()) != rule.family) {
+            Some(net) => (net.to_string(), "it is of the other family".to_owned()),
+            None if nets.any(|net| net.prefix_len() == 0) => {
+                ("a prefix of length 0".to_owned(), "the kernel takes it for none; say none".to_owned())
+            }
+            None if rule.table == 0 => ("table 0".to_owned(), "the kernel would choose one; say which".to_owned()),
+            None => match taken.insert((&rule.site, rule.family, rule.priority), rule) {
+                Some(other) => (format!("priority {}", rule.priority), format!("{other} has it")),
+                None => continue,
+            },
+        };
+        return Err(refuse(&rule, &wanted, &reason));
+    }
+    Ok(())
+}
+
 const NO_DEVICE: &str = "no such device is wanted";
 
 fn refuse(object: &dyn Display, wanted: &dyn Display, reason: &dyn Display) -> Refusal {
     Refusal::new(object.to_string(), wanted.to_string(), reason.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::State as _;
+
+    use super::*;
+    use crate::link::{Rule, Site};
+
+    fn rule(from: Option<&str>, priority: u32, table: u32) -> Rule {
+        let from = from.map(|from| from.parse().unwrap());
+        let (site, family, to, mark, incoming) = (Site::Home, IpFamily::V4, None, None, None);
+        Rule { site, family, priority, from, to, mark, incoming, table }
+    }
+
+    #[test]
+    fn a_rule_that_the_kernel_would_change_or_mistake_for_another_is_refused() {
+        let check = |rules: &[Rule]| State { rules: rules.iter().cloned().collect(), ..State::default() }.check();
+        let good = [rule(None, 7, 100), rule(Some("10.0.0.0/8"), 8, 100)];
+        assert_eq!(check(&good), Ok(()));
+        let bad = [rule(Some("0.0.0.0/0"), 7, 100), rule(Some("fd00::/8"), 7, 100), rule(None, 7, 0)];
+        assert!(bad.into_iter().all(|rule| check(&[rule]).is_err()));
+        assert!(check(&[rule(None, 7, 100), rule(Some("10.0.0.0/8"), 7, 100)]).is_err());
+    }
 }

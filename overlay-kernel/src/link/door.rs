@@ -1,10 +1,14 @@
 //! A namespace that a backend works in, and its sockets there.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 
 use overlay_core::{BackendError, IfName};
 
+use super::Setting;
+use super::links::Mark;
 use crate::Namespace;
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
 use crate::rtnl::{GROUPS, link, netns};
@@ -17,19 +21,30 @@ pub(super) struct Door {
     pub(super) notices: Option<Notices>,
     /// Indices of devices by name, as last seen.
     pub(super) indices: BTreeMap<IfName, u32>,
+    /// The same of ours alone.
+    owned: BTreeMap<IfName, u32>,
+    mark: Mark,
+    /// The settings' files, held open, and what they said when the watch began.
+    settings: Vec<(File, Value)>,
 }
 
+/// The beginning of a setting's text: more than a switch's value takes.
+type Value = [u8; 8];
+
 impl Door {
-    pub(super) fn open(namespace: Namespace) -> Result<Self, BackendError> {
+    pub(super) fn open(namespace: Namespace, mark: Mark) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::open(Family::Route))?;
         let socket = socket.map_err(|error| error.during(format!("open rtnetlink in {}", namespace.id())))?;
-        Ok(Self { namespace, socket, notices: None, indices: BTreeMap::new() })
+        let (indices, owned) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { namespace, socket, notices: None, indices, owned, mark, settings: Vec::new() })
     }
 
     /// All links, and remembers their indices.
     pub(super) fn links(&mut self) -> Result<Vec<link::Found>, BackendError> {
         let links = self.socket.dump(&link::dump(), link::parse).map_err(|error| error.during("read links"))?;
         self.indices = links.iter().filter_map(|link| Some((link.name?, link.index))).collect();
+        let ours = links.iter().filter(|link| self.mark.is_on(link.group, &link.altnames));
+        self.owned = ours.filter_map(|link| Some((link.name?, link.index))).collect();
         Ok(links)
     }
 
@@ -38,21 +53,44 @@ impl Door {
         match self.socket.ask(&link::by_name(name), link::parse) {
             Ok(found) => {
                 let found = found.into_iter().next();
-                match &found {
-                    Some(link) => drop(self.indices.insert(name, link.index)),
-                    None => drop(self.indices.remove(&name)),
+                self.forget(name);
+                if let Some(link) = &found {
+                    self.indices.insert(name, link.index);
+                    if self.mark.is_on(link.group, &link.altnames) {
+                        self.owned.insert(name, link.index);
+                    }
                 }
                 Ok(found)
             }
             Err(error) if error.errno() == Some(nix::libc::ENODEV) => {
-                self.indices.remove(&name);
+                self.forget(name);
                 Ok(None)
             }
             Err(error) => Err(error.during(format!("read link {name}"))),
         }
     }
 
-    /// The index of the device of this name, as last seen or as it is.
+    /// The device of ours of this name, as it is: one that only has the name is not ours to touch.
+    pub(super) fn own(&mut self, name: IfName) -> Result<Option<link::Found>, BackendError> {
+        let mark = self.mark;
+        Ok(self.link(name)?.filter(|link| mark.is_on(link.group, &link.altnames)))
+    }
+
+    /// The index of the device of ours of this name, as last seen or as it is. The kernel gives that of a device
+    /// that is gone to no new one.
+    pub(super) fn own_index(&mut self, name: IfName) -> Result<Option<u32>, BackendError> {
+        match self.owned.get(&name) {
+            Some(index) => Ok(Some(*index)),
+            None => Ok(self.own(name)?.map(|link| link.index)),
+        }
+    }
+
+    pub(super) fn forget(&mut self, name: IfName) {
+        self.indices.remove(&name);
+        self.owned.remove(&name);
+    }
+
+    /// The index of the device of this name, ours or not, as last seen or as it is.
     pub(super) fn index(&mut self, name: IfName) -> Result<Option<u32>, BackendError> {
         match self.indices.get(&name) {
             Some(index) => Ok(Some(*index)),
@@ -77,6 +115,33 @@ impl Door {
         self.notices = Some(notices.map_err(|error: NetlinkError| error.during("watch links"))?);
         Ok(())
     }
+
+    /// Holds the settings' files and remembers what they say: no notice tells of them. One that this kernel does not
+    /// have, or not yet, is not held.
+    pub(super) fn hold_settings(&mut self) -> Result<(), BackendError> {
+        let open = |setting: &Setting| File::open(format!("/proc/sys/{}", setting.path())).ok();
+        let files = self.namespace.run(|| Setting::ALL.iter().filter_map(open).collect::<Vec<_>>())?;
+        self.settings = files
+            .into_iter()
+            .map(|file| {
+                let value = value(&file);
+                (file, value)
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Whether the settings that are held say what they said.
+    pub(super) fn settings_stand(&self) -> bool {
+        self.settings.iter().all(|(file, before)| value(file) == *before)
+    }
+}
+
+/// What a setting's file says now: nothing if it cannot be read.
+fn value(file: &File) -> Value {
+    let mut value = Value::default();
+    let _ = file.read_at(&mut value, 0);
+    value
 }
 
 impl AsFd for Door {

@@ -41,20 +41,29 @@ impl Links {
     /// # Errors
     /// [`ErrorKind::Permission`] if `home` may not be entered.
     pub fn open(owner: &Owner, home: Namespace) -> Result<Self, BackendError> {
-        let doors = BTreeMap::from([(Site::Home, Door::open(home)?)]);
-        Ok(Self { mark: Mark::of(owner), doors, watch: Watch::default() })
+        let mark = Mark::of(owner);
+        let doors = BTreeMap::from([(Site::Home, Door::open(home, mark)?)]);
+        Ok(Self { mark, doors, watch: Watch::default() })
     }
 
     /// Works in `namespace` too, under the name that states have for it.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if it is another one than the key says, [`ErrorKind::Permission`] if it may not be entered.
+    /// [`ErrorKind::Invalid`] if it is another one than the key says, or one that is home or was reached under another
+    /// name: its devices would be there twice. [`ErrorKind::Permission`] if it may not be entered.
     pub fn reach(&mut self, key: NsKey, namespace: Namespace) -> Result<(), BackendError> {
         if namespace.id() != key.id {
             let cause = format!("this is {}", namespace.id());
             return Err(BackendError::new(ErrorKind::Invalid, format!("reach namespace {key}")).caused_by(cause));
         }
-        self.doors.insert(Site::Far(key), Door::open(namespace)?);
+        let site = Site::Far(key);
+        if let Some((other, _)) =
+            self.doors.iter().find(|(at, door)| **at != site && door.namespace.id() == namespace.id())
+        {
+            let cause = format!("it was reached as {other}");
+            return Err(BackendError::new(ErrorKind::Invalid, format!("reach namespace {site}")).caused_by(cause));
+        }
+        self.doors.insert(site, Door::open(namespace, self.mark)?);
         self.watch.stop();
         Ok(())
     }
@@ -88,6 +97,7 @@ impl Witness for Links {
     fn watch(&mut self) -> Result<(), BackendError> {
         self.watch.stop();
         self.doors.values_mut().try_for_each(Door::watch)?;
+        self.door(&Site::Home)?.hold_settings()?;
         self.watch.start();
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What there is, in a state's words.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
 
 use overlay_core::{BackendError, ErrorKind, IfName, IpFamily, Mtu, Port, PortRange, Ttl, Vni};
 
@@ -58,7 +59,6 @@ impl Map {
             let names = found.iter().filter_map(|link| Some((link.index, link.name?))).collect();
             let mut numbers = BTreeMap::new();
             if *site != Site::Home && found.iter().any(|link| link.link_netns.is_some()) {
-                use std::os::fd::AsFd;
                 numbers.extend(door.number_of(home.as_fd())?.map(|number| (number, Site::Home)));
             }
             scans.insert(site.clone(), Scan { links: found, names, numbers });
@@ -66,14 +66,32 @@ impl Map {
         let far: Vec<_> = links.doors.keys().filter(|site| **site != Site::Home).cloned().collect();
         for site in far {
             let namespace = links.door(&site)?.namespace.try_clone()?;
-            use std::os::fd::AsFd;
             let number = links.door(&Site::Home)?.number_of(namespace.as_fd())?;
             seen_from_home.extend(number.map(|number| (number, site)));
         }
         if let Some(home) = scans.get_mut(&Site::Home) {
             home.numbers = seen_from_home;
         }
-        Ok(Self { scans })
+        let mut map = Self { scans };
+        map.number_others(links)?;
+        Ok(map)
+    }
+
+    /// Asks for the numbers of all namespaces where a device of ours has its other end neither there nor at home.
+    fn number_others(&mut self, links: &mut Links) -> Result<(), BackendError> {
+        let mark = links.mark;
+        for (site, scan) in &mut self.scans {
+            let ours = scan.links.iter().filter(|link| mark.is_on(link.group, &link.altnames));
+            if ours.filter_map(|link| link.link_netns).all(|number| scan.numbers.contains_key(&number)) {
+                continue;
+            }
+            for other in links.doors.keys().cloned().collect::<Vec<_>>() {
+                let namespace = links.door(&other)?.namespace.try_clone()?;
+                let number = links.door(site)?.number_of(namespace.as_fd())?;
+                scan.numbers.extend(number.map(|number| (number, other)));
+            }
+        }
+        Ok(())
     }
 
     /// Indices and names of our devices at a site.

@@ -96,7 +96,7 @@ fn bared<'a>(now: &'a State, to: &'a State) -> impl Iterator<Item = &'a Dev> {
     now.links.keys().filter(bared)
 }
 
-/// A device that goes makes room first if another takes its name, its peer's, or its VNI.
+/// A device that goes makes room first if another takes its name, its peer's, its VNI, or may take its altname.
 fn removals(from: &State, to: &State, gone: &BTreeSet<Dev>, steps: &mut Vec<Step>) {
     let fresh = to.links.iter().filter(|(dev, _)| gone.contains(dev) || !from.links.contains_key(dev));
     let tunnels: BTreeSet<_> = fresh.filter_map(|(_, link)| tunnel(&link.kind)).collect();
@@ -109,6 +109,7 @@ fn removals(from: &State, to: &State, gone: &BTreeSet<Dev>, steps: &mut Vec<Step
             _ => None,
         };
         let in_the_way = to.links.contains_key(dev)
+            || !link.marked // a renamed one keeps the altname that is due to the next of its old name
             || peer.is_some_and(|peer| to.links.contains_key(peer))
             || tunnel(&link.kind).is_some_and(|tunnel| tunnels.contains(&tunnel));
         steps.push(if in_the_way { Step::ClearLink(dev.clone()) } else { Step::RemoveLink(dev.clone()) });

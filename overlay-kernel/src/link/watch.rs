@@ -18,7 +18,7 @@ pub(super) struct Watch {
     /// Our own changes whose notices cannot all be told from others'.
     blurred: bool,
     expected: BTreeSet<(Site, u32, Notice)>,
-    /// The VXLAN devices: neighbours of others are nobody's but the kernel's.
+    /// The VXLAN devices: forwarding entries of others are nobody's but the kernel's.
     entries_on: BTreeSet<(Site, u32)>,
 }
 
@@ -60,7 +60,7 @@ impl Watch {
             let Some(notices) = &mut door.notices else { return Ok(false) };
             let drained = notices.drain(|notice| quiet &= self.is_known(site, &notice));
             let drained = drained.map_err(|error| error.during(format!("hear what changed at {site}")))?;
-            quiet &= drained != Drained::Overrun;
+            quiet &= drained != Drained::Overrun && door.settings_stand();
         }
         self.expected.clear();
         self.running = quiet;
@@ -71,6 +71,7 @@ impl Watch {
     fn is_known(&self, site: &Site, message: &Message<'_>) -> bool {
         match neighbour::notice(message) {
             Ok(Some((_, Notice::Idle))) => true,
+            Ok(Some((_, Notice::Neighbour))) => false,
             Ok(Some((index, _))) if !self.entries_on.contains(&(site.clone(), index)) => true,
             Ok(Some((index, notice))) => self.expected.contains(&(site.clone(), index, notice)),
             Ok(None) => route::is_kernels(message),

@@ -82,6 +82,15 @@ impl NetlinkError {
         }
     }
 
+    /// Whether what was asked may be in effect all the same.
+    pub(crate) fn leaves_doubt(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::TooLarge { what: "a request", .. } => false,
+            Self::Socket { call, .. } => *call != "sendto",
+            _ => true,
+        }
+    }
+
     /// The same as a backend's error, with `doing` as an imperative: "create bridge br0".
     pub fn during(self, doing: impl Into<Cow<'static, str>>) -> BackendError {
         BackendError::new(self.kind(), doing).caused_by(self)
@@ -124,5 +133,20 @@ impl Malformed {
     /// A message with `what` wrong in it.
     pub const fn new(what: &'static str) -> Self {
         Self { what }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refusal_and_what_was_never_sent_leave_no_doubt() {
+        let broken = || io::Error::from_raw_os_error(5);
+        let sure = [NetlinkError::refused(17), NetlinkError::socket("sendto")(broken())];
+        assert!(!sure.iter().any(NetlinkError::leaves_doubt));
+        let lost = NetlinkError::NoAnswer { deadline: Duration::ZERO };
+        let unsure = [lost, NetlinkError::Overrun { limit: 1 }, NetlinkError::socket("recvfrom")(broken())];
+        assert!(unsure.iter().all(NetlinkError::leaves_doubt));
     }
 }

@@ -108,7 +108,7 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
 
 fn take(found: &mut Found, attribute: &Attribute<'_>) -> Result<(), Malformed> {
     match attribute.kind {
-        IFLA_IFNAME => found.name = IfName::new(attribute.text()?).ok(),
+        IFLA_IFNAME => found.name = attribute.text().ok().and_then(|name| IfName::new(name).ok()),
         IFLA_MTU => found.mtu = attribute.u32()?,
         IFLA_ADDRESS => found.mac = attribute.array().ok().map(Mac::new),
         IFLA_GROUP => found.group = attribute.u32()?,
@@ -120,7 +120,7 @@ fn take(found: &mut Found, attribute: &Attribute<'_>) -> Result<(), Malformed> {
             for property in attribute.nested() {
                 let property = property?;
                 if property.kind == IFLA_ALT_IFNAME {
-                    found.altnames.push(property.text()?.to_owned());
+                    found.altnames.extend(property.text().ok().map(ToOwned::to_owned)); // ours are text
                 }
             }
         }
@@ -150,7 +150,8 @@ fn info(found: &mut Found, attributes: Attributes<'_>) -> Result<(), Malformed> 
         "macvlan" => Data::Macvlan { mode: macvlan(data)? },
         other => Data::Other(other.to_owned()),
     };
-    if let Some(port) = attributes.find(IFLA_INFO_SLAVE_DATA)? {
+    let master = attributes.clone().find(IFLA_INFO_SLAVE_KIND)?.map(|kind| kind.text()).transpose()?;
+    if let Some(port) = attributes.find(IFLA_INFO_SLAVE_DATA)?.filter(|_| master == Some("bridge")) {
         found.port = Port {
             learning: flag(port.nested(), IFLA_BRPORT_LEARNING)?,
             flood: flag(port.nested(), IFLA_BRPORT_UNICAST_FLOOD)?,
@@ -290,3 +291,25 @@ const DEVCONF_ACCEPT_RA: usize = 3;
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
 pub(super) const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::Messages;
+
+    #[test]
+    fn a_port_of_another_masters_kind_is_not_read_as_a_bridges() {
+        let bond = Requests::one(RTM_NEWLINK, Flags::NONE, |body| {
+            body.raw(&[0; HEAD]).nest(IFLA_LINKINFO, |body| {
+                body.text(IFLA_INFO_SLAVE_KIND, "bond").nest(IFLA_INFO_SLAVE_DATA, |body| {
+                    // IFLA_BOND_SLAVE_AD_PARTNER_OPER_PORT_STATE, IFLA_BOND_SLAVE_PRIO
+                    body.attribute(8, &[1, 0]).u32(9, 7);
+                });
+            });
+        });
+        let mut bytes = Vec::new();
+        bond.copy_all(&mut bytes);
+        let found = parse(&Messages::new(&bytes).next().unwrap().unwrap()).unwrap().unwrap();
+        assert_eq!(found.port, Port::default());
+    }
+}

@@ -67,10 +67,12 @@ pub(crate) enum Notice {
     Put(Mac, IpAddr),
     /// A forwarding entry is gone.
     Removed(Mac),
-    /// Nothing to a state: a bridge learned or forgot a station; or an entry without its VTEP, which Linux 6.1 tells after
-    /// the same one with it.
+    /// A VTEP gets frames for all no more.
+    NoFlood(IpAddr),
+    /// Nothing to a state: a bridge learned or forgot a station; the kernel met or forgot a neighbour; or an entry without
+    /// its VTEP, which Linux 6.1 tells after the same one with it.
     Idle,
-    /// A neighbour changed.
+    /// A neighbour changed that says who made it, as all of ours do.
     Neighbour,
 }
 
@@ -80,20 +82,23 @@ pub(crate) fn notice(message: &Message<'_>) -> Result<Option<(u32, Notice)>, Mal
         return Ok(None);
     }
     let [family, _, _, _, a, b, c, d, _, _, flags, _] = message.head::<HEAD>()?;
-    let (mut vtep, mut mac) = (None, Mac::ZERO);
+    let (mut vtep, mut mac, mut made) = (None, Mac::ZERO, false);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
             NDA_DST => vtep = Some(attribute.ip()?),
             NDA_LLADDR => mac = attribute.array().map(Mac::new).unwrap_or(Mac::ZERO),
+            NDA_PROTOCOL => made = true,
             _ => {}
         }
     }
     let notice = match (message.kind, vtep) {
-        _ if family != AF_BRIDGE => Notice::Neighbour,
+        _ if family != AF_BRIDGE && made => Notice::Neighbour,
+        _ if family != AF_BRIDGE => Notice::Idle,
         _ if flags & NTF_SELF == 0 => Notice::Idle,
         (RTM_NEWNEIGH, Some(vtep)) => Notice::Put(mac, vtep),
-        (RTM_NEWNEIGH, None) => Notice::Idle,
+        (_, Some(vtep)) if mac == Mac::ZERO => Notice::NoFlood(vtep),
+        (_, None) if message.kind == RTM_NEWNEIGH || mac == Mac::ZERO => Notice::Idle,
         _ => Notice::Removed(mac),
     };
     Ok(Some((u32::from_ne_bytes([a, b, c, d]), notice)))

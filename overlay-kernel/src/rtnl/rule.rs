@@ -34,7 +34,7 @@ pub(crate) fn parse(message: &Message<'_>, site: &Site) -> Result<Option<Rule>, 
         match attribute.kind {
             FRA_DST => rule.to = IpNet::new(attribute.ip()?, to_len).ok(),
             FRA_SRC => rule.from = IpNet::new(attribute.ip()?, from_len).ok(),
-            FRA_IIFNAME => rule.incoming = IfName::new(attribute.text()?).ok(),
+            FRA_IIFNAME => rule.incoming = attribute.text().ok().and_then(|name| IfName::new(name).ok()),
             FRA_PRIORITY => rule.priority = attribute.u32()?,
             FRA_FWMARK => rule.mark = Some((attribute.u32()?, mask)),
             FRA_FWMASK => mask = attribute.u32()?,

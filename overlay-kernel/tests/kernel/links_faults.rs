@@ -13,12 +13,12 @@ use overlay_kernel::Namespace;
 use overlay_kernel::link::{Dev, Kind, Link, Links, Site, State, Step, Vxlan};
 use overlay_kernel::testing::judge;
 
-fn open(instance: &str, home: &Namespace) -> Links {
+pub(crate) fn open(instance: &str, home: &Namespace) -> Links {
     let owner = Owner::new("faults".parse().unwrap(), instance.parse().unwrap());
     Links::open(&owner, home.try_clone().unwrap()).unwrap()
 }
 
-fn dev(name: &str) -> Dev {
+pub(crate) fn dev(name: &str) -> Dev {
     Dev::home(name.parse().unwrap())
 }
 
@@ -26,9 +26,9 @@ fn link(kind: Kind, number: u8) -> Link {
     Link::new(kind, Mtu::new(1400).unwrap(), Mac::new([2, 0x42, 0, 0, 9, number]))
 }
 
-const BRIDGE: Kind = Kind::Bridge { multicast_snooping: false };
+pub(crate) const BRIDGE: Kind = Kind::Bridge { multicast_snooping: false };
 
-fn vxlan(vni: u32) -> Kind {
+pub(crate) fn vxlan(vni: u32) -> Kind {
     Kind::Vxlan(Vxlan {
         vni: Vni::new(vni).unwrap(),
         underlay: Site::Home,
@@ -44,7 +44,7 @@ fn vxlan(vni: u32) -> Kind {
     })
 }
 
-fn with<const N: usize>(links: [(&str, Kind); N]) -> State {
+pub(crate) fn with<const N: usize>(links: [(&str, Kind); N]) -> State {
     let links = (1..).zip(links).map(|(number, (name, kind))| (dev(name), link(kind, number)));
     State { links: links.collect(), ..State::default() }
 }

@@ -11,6 +11,7 @@ mod killed;
 mod lab;
 mod links;
 mod links_faults;
+mod links_foreign;
 mod namespace;
 mod netlink;
 mod notices;
