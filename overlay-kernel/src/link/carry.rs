@@ -111,6 +111,16 @@ impl Run<'_> {
                 self.expect(dev, Notice::Removed(overlay_core::Mac::ZERO))?;
                 self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
             }
+            Step::PutStation(bridge, mac, port) => {
+                let port = Dev { name: *port, ..bridge.clone() };
+                self.expect(&port, Notice::Placed(*mac))?;
+                self.on_device(at, &port, &[], |requests, index| neighbour::put_station(requests, index, *mac))?;
+            }
+            Step::RemoveStation(bridge, mac, port) => {
+                let port = Dev { name: *port, ..bridge.clone() };
+                self.expect(&port, Notice::Displaced(*mac))?;
+                self.on_device(at, &port, GONE, |requests, index| neighbour::remove_station(requests, index, *mac))?;
+            }
             Step::PutRoute(key, to) => self.put_route(at, key, to)?,
             Step::RemoveRoute(key) => self.enqueue(at, &key.site, GONE, |requests| {
                 route::remove(requests, key.table, key.destination, key.metric);
