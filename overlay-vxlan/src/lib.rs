@@ -5,6 +5,8 @@
 mod check;
 mod flow;
 mod header;
+#[cfg(feature = "kernel")]
+mod kernel;
 mod malformed;
 mod outer;
 mod packet;
@@ -17,6 +19,8 @@ mod wire;
 pub use flow::Flow;
 pub use header::Header;
 pub use ipnet::IpNet;
+#[cfg(feature = "kernel")]
+pub use kernel::Sandbox;
 pub use malformed::{Flaw, Layer, Malformed};
 pub use outer::{Addresses, Macs, Outer, OuterError};
 pub use packet::{Frame, Packet};

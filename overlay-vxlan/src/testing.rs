@@ -27,13 +27,50 @@ pub fn state() -> impl Strategy<Value = State> {
     })
 }
 
-/// The segment with names of interfaces that no other segment has: they share the containers.
+/// States that a kernel can hold: all endpoints here are plugged into these containers, of which there must be one at
+/// least, and no tunnel is bound to an interface.
+pub fn state_among(containers: Vec<NsKey>) -> impl Strategy<Value = State> {
+    state().prop_map(move |mut state| {
+        for segment in state.segments.values_mut() {
+            segment.vtep.device = None;
+            for (number, port) in segment.ports.values_mut().enumerate() {
+                let (PortEnd::Namespace { interface, .. } | PortEnd::Tap { interface }) = port.end;
+                port.end = PortEnd::Namespace { namespace: containers[number % containers.len()].clone(), interface };
+            }
+        }
+        state
+    })
+}
+
+/// The segment with what no other has: names of interfaces, as they share the containers, endpoints, and subnets.
 fn of(vni: u32, mut segment: Segment) -> Segment {
+    let here = |net: &IpNet| IpNet::new(moved(net.addr(), vni), net.prefix_len()).expect("the prefix it had");
+    segment.gateways = segment.gateways.iter().map(here).collect();
+    for peer in segment.peers.values_mut() {
+        peer.addresses = peer.addresses.iter().map(|address| moved(*address, vni)).collect();
+    }
+    segment.ports = std::mem::take(&mut segment.ports)
+        .into_iter()
+        .map(|(endpoint, port)| {
+            let mut id = endpoint.to_bytes();
+            id[0] = vni as u8;
+            (EndpointId::from_bytes(id), LocalPort { addresses: port.addresses.iter().map(here).collect(), ..port })
+        })
+        .collect();
+
     for port in segment.ports.values_mut() {
         let (PortEnd::Namespace { interface, .. } | PortEnd::Tap { interface }) = &mut port.end;
         *interface = IfName::new(&format!("s{vni}-{interface}")).expect("a short name");
     }
     segment
+}
+
+/// The same host in the subnet of that number.
+fn moved(address: IpAddr, subnet: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => IpAddr::from((u32::from(address) | subnet << 8).to_be_bytes()),
+        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) | u128::from(subnet) << 64).into(),
+    }
 }
 
 /// One endpoint's draw: where it is (0 is here) and which of its addresses it has.

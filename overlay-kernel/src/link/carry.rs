@@ -16,17 +16,20 @@ use crate::rtnl::{address, route, rule};
 
 /// Carries out steps in order, the simple ones many at once.
 pub(super) fn out(links: &mut Links, steps: &[Step]) -> Result<(), StepError> {
-    let mut run = Run { links, steps, queue: Queue::default() };
+    let mut run = Run { links, steps, queue: Queue::default(), raised: Vec::new() };
     for at in 0..steps.len() {
         run.step(at)?;
     }
-    run.flush()
+    run.flush()?;
+    run.await_carriers();
+    Ok(())
 }
 
 struct Run<'a> {
     links: &'a mut Links,
     steps: &'a [Step],
     queue: Queue,
+    raised: Vec<&'a Dev>,
 }
 
 /// Requests to one namespace that wait to be sent together.
@@ -62,9 +65,10 @@ impl From<BackendError> for Broken {
 const GONE: &[i32] = &[ENODEV, ENOENT, ESRCH, EADDRNOTAVAIL];
 const THERE: &[i32] = &[EEXIST];
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     fn step(&mut self, at: usize) -> Result<(), StepError> {
-        let step = &self.steps[at];
+        let steps = self.steps;
+        let step = &steps[at];
         if self.queue.site != *step.site() {
             self.flush()?;
         }
@@ -89,7 +93,7 @@ impl Run<'_> {
     }
 
     /// Puts a step that is a request or two into the queue; says whether it is one.
-    fn queued(&mut self, at: usize, step: &Step) -> Result<bool, BackendError> {
+    fn queued(&mut self, at: usize, step: &'a Step) -> Result<bool, BackendError> {
         match step {
             Step::PutAddress(dev, net, old) => self.put_address(at, dev, *net, *old)?,
             Step::ClearAddress(dev, net) | Step::RemoveAddress(dev, net) => {
@@ -99,6 +103,7 @@ impl Run<'_> {
             Step::RaiseLink(dev) => {
                 self.links.watch.blur();
                 self.on_device(at, dev, &[], link_request::raise)?;
+                self.raised.push(dev);
             }
             Step::PutNeighbour(dev, ip, mac) => {
                 self.on_device(at, dev, &[], |requests, index| neighbour::put(requests, index, *ip, *mac))?;
@@ -122,6 +127,16 @@ impl Run<'_> {
             Step::RemoveFlood(dev, vtep) => {
                 self.expect(dev, Notice::NoFlood(*vtep))?;
                 self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
+            }
+            Step::PutStation(bridge, mac, port) => {
+                let port = Dev { name: *port, ..bridge.clone() };
+                self.expect(&port, Notice::Placed(*mac))?;
+                self.on_device(at, &port, &[], |requests, index| neighbour::put_station(requests, index, *mac))?;
+            }
+            Step::RemoveStation(bridge, mac, port) => {
+                let port = Dev { name: *port, ..bridge.clone() };
+                self.expect(&port, Notice::Displaced(*mac))?;
+                self.on_device(at, &port, GONE, |requests, index| neighbour::remove_station(requests, index, *mac))?;
             }
             Step::PutRoute(key, to) => self.put_route(at, key, to)?,
             Step::RemoveRoute(key) => self.enqueue(at, GONE, |requests| {
@@ -197,6 +212,16 @@ impl Run<'_> {
         };
         let result = door.socket.batch(&requests, |at, errno| origins[at].1.contains(&errno));
         result.map_err(|error| self.refused(&origins, error))
+    }
+
+    /// The kernel lets a device carry packets some time after it was raised, unless asked how it is, which has it done
+    /// first. Bridges were raised before their ports,
+    /// so the last comes first.
+    fn await_carriers(&mut self) {
+        for dev in std::mem::take(&mut self.raised).into_iter().rev() {
+            // It is up either way; what cannot be asked now is seen by the next reading.
+            let _ = self.links.door(&dev.site).and_then(|door| door.link(dev.name));
+        }
     }
 
     fn refused(&self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {

@@ -14,6 +14,7 @@ pub(super) fn state(state: &State) -> Result<(), Refusal> {
     tunnels(state)?;
     addresses(state)?;
     entries(state)?;
+    stations(state)?;
     state.routes.iter().try_for_each(|(key, route)| self::route(state, key, route))?;
     rules(state)?;
     match state.settings.iter().find(|((_, setting), value)| **value == setting.default_value()) {
@@ -101,6 +102,31 @@ fn entries(state: &State) -> Result<(), Refusal> {
             }
             _ => return Err(refuse(&format!("VTEP {vtep}"), &dev, &"no such VXLAN device is wanted")),
         }
+    }
+    Ok(())
+}
+
+/// A station is behind a port of the bridge, and none of the bridge's own: those it has by itself.
+fn stations(state: &State) -> Result<(), Refusal> {
+    let mut own = BTreeMap::<_, Vec<_>>::new();
+    for (dev, link) in &state.links {
+        let bridge = link.port.map_or(dev.name, |port| port.bridge);
+        own.entry((&dev.site, bridge)).or_default().push(link.mac);
+    }
+    own.values_mut().for_each(|macs| macs.sort_unstable());
+    for ((bridge, mac), port) in &state.stations {
+        let behind = state.links.get(&Dev { site: bridge.site.clone(), name: *port }).and_then(|link| link.port);
+        let own = own.get(&(&bridge.site, bridge.name)).is_some_and(|macs| macs.binary_search(mac).is_ok());
+        let reason = if !mac.is_station() {
+            "groups and zero are no stations"
+        } else if behind.is_none_or(|port| port.bridge != bridge.name) {
+            "no such port of the bridge is wanted"
+        } else if own {
+            "a device of the bridge has this address itself"
+        } else {
+            continue;
+        };
+        return Err(refuse(&format!("station {mac} on {bridge}"), &format!("behind {port}"), &reason));
     }
     Ok(())
 }

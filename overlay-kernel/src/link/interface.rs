@@ -48,6 +48,12 @@ impl Link {
         }
     }
 
+    /// The bridge it is a port of now and no longer is once it is like `new`.
+    pub(super) fn left_for(&self, new: &Self) -> Option<IfName> {
+        let bridge = |link: &Self| link.port.map(|port| port.bridge);
+        bridge(self).filter(|left| bridge(new) != Some(*left))
+    }
+
     /// The same as a port of a bridge.
     #[must_use]
     pub fn on_bridge(self, port: BridgePort) -> Self {

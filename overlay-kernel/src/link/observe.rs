@@ -32,8 +32,12 @@ pub(super) fn state(links: &mut Links) -> Result<State, BackendError> {
     if let Some(home) = links.doors.get(&Site::Home) {
         state.settings = settings(home)?;
     }
-    let vxlans = state.links.iter().filter(|(_, link)| matches!(link.kind, Kind::Vxlan(_)));
-    links.watch.entries_on(vxlans.filter_map(|(dev, _)| Some((dev.site.clone(), map.index(dev)?))).collect());
+    let entries_on = state
+        .links
+        .iter()
+        .filter(|(_, link)| has_entries(link))
+        .filter_map(|(dev, link)| Some(((dev.site.clone(), map.index(dev)?), matches!(link.kind, Kind::Vxlan(_)))));
+    links.watch.entries_on(entries_on.collect());
     Ok(state)
 }
 
@@ -219,13 +223,18 @@ fn entries(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
     }
     let mut found = door.socket.dump(&neighbour::dump(), neighbour::parse)?;
     for (index, name) in ours {
-        if matches!(state.links.get(&dev(name)), Some(Link { kind: Kind::Vxlan(_), .. })) {
+        if matches!(state.links.get(&dev(name)), Some(link) if has_entries(link)) {
             found.extend(door.socket.dump(&neighbour::dump_forwarding(*index), neighbour::parse)?);
         }
     }
     let (mut neighbours, mut forwarding, mut flood) = (Vec::new(), Vec::new(), BTreeSet::new());
+    let mut stations = Vec::new();
     for entry in found {
         match entry {
+            Entry::Station { port, mac } => stations.extend(ours.get(&port).and_then(|name| {
+                let bridge = state.links.get(&dev(name))?.port?.bridge;
+                Some(((dev(&bridge), mac), *name))
+            })),
             Entry::Neighbour { index, address, mac } => {
                 neighbours.extend(ours.get(&index).map(|name| ((dev(name), address), mac)));
             }
@@ -240,7 +249,13 @@ fn entries(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
     state.neighbours.extend(neighbours);
     state.forwarding.extend(forwarding);
     state.flood.extend(flood);
+    state.stations.extend(stations);
     Ok(())
+}
+
+/// Whether a device can have forwarding entries, or its bridge some that lead to it.
+const fn has_entries(link: &Link) -> bool {
+    link.port.is_some() || matches!(link.kind, Kind::Vxlan(_))
 }
 
 /// The settings that differ from their default; one that this kernel does not have differs from nothing.

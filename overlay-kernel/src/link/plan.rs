@@ -68,8 +68,8 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
     left
 }
 
-/// The state without the devices that go, without the neighbours of those whose Ethernet address changes, and without
-/// the IPv4 routes of those that lose their last IPv4 address.
+/// The state without the devices that go, without the neighbours of those whose Ethernet address changes, without the
+/// stations behind those that leave their bridge, and without the IPv4 routes of those that lose their last IPv4 address.
 fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State> {
     let mut left = Cow::Borrowed(from);
     if !gone.is_empty() {
@@ -80,6 +80,14 @@ fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State>
         left.links.iter().filter(|(dev, link)| readdressed(dev, link)).map(|(dev, _)| dev.clone()).collect();
     if !readdressed.is_empty() {
         left.to_mut().forget_neighbours(|dev| readdressed.contains(dev));
+    }
+    let parted = |(dev, link): (&Dev, &Link)| {
+        let bridge = link.left_for(to.links.get(dev)?)?;
+        Some((Dev { site: dev.site.clone(), name: bridge }, dev.name))
+    };
+    let parted: BTreeSet<_> = left.links.iter().filter_map(parted).collect();
+    if !parted.is_empty() {
+        left.to_mut().forget_stations(|bridge, port| parted.contains(&(bridge.clone(), port)));
     }
     let bared: BTreeSet<_> = bared(&left, to).cloned().collect();
     if !bared.is_empty() {
@@ -174,6 +182,12 @@ fn entries(now: &State, to: &State, steps: &mut Vec<Step>) {
             Step::PutForwarding(dev.clone(), *mac, *vtep)
         }
         Change::Remove((dev, mac), _) => Step::RemoveForwarding(dev.clone(), *mac),
+    }));
+    steps.extend(keyed_diff(&now.stations, &to.stations).map(|change| match change {
+        Change::Add((dev, mac), port) | Change::Replace((dev, mac), _, port) => {
+            Step::PutStation(dev.clone(), *mac, *port)
+        }
+        Change::Remove((dev, mac), port) => Step::RemoveStation(dev.clone(), *mac, *port),
     }));
     steps.extend(to.flood.difference(&now.flood).map(|(dev, vtep)| Step::AddFlood(dev.clone(), *vtep)));
     steps.extend(now.flood.difference(&to.flood).map(|(dev, vtep)| Step::RemoveFlood(dev.clone(), *vtep)));

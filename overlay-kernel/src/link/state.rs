@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use overlay_core::{Mac, Phase, Refusal};
+use overlay_core::{IfName, Mac, Phase, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::{Dev, Kind, Link, Route, RouteKey, Rule, Setting, Site, Step, check, plan};
@@ -48,6 +48,8 @@ pub struct State {
     pub forwarding: BTreeMap<(Dev, Mac), IpAddr>,
     /// VTEPs to which VXLAN devices send frames for all and for unknown stations.
     pub flood: BTreeSet<(Dev, IpAddr)>,
+    /// Static forwarding entries of bridges: behind which of its ports a station is.
+    pub stations: BTreeMap<(Dev, Mac), IfName>,
     /// Settings of namespaces that are ours, where they differ from the kernel's default.
     pub settings: BTreeMap<(Site, Setting), bool>,
 }
@@ -78,6 +80,9 @@ impl State {
         self.forget_neighbours(|dev| gone.contains(dev));
         self.forwarding.retain(|(dev, _), _| !gone.contains(dev));
         self.flood.retain(|(dev, _)| !gone.contains(dev));
+        self.forget_stations(|bridge, port| {
+            gone.contains(bridge) || gone.contains(&Dev { site: bridge.site.clone(), name: port })
+        });
         self.routes.retain(|key, route| route.device(&key.site).is_none_or(|dev| !gone.contains(&dev)));
         for (dev, link) in &mut self.links {
             link.port = link.port.filter(|port| !gone.contains(&Dev { site: dev.site.clone(), name: port.bridge }));
@@ -89,14 +94,24 @@ impl State {
         self.neighbours.retain(|(dev, _), _| !of(dev));
     }
 
+    /// Takes the stations behind some ports of bridges out.
+    pub(super) fn forget_stations(&mut self, behind: impl Fn(&Dev, IfName) -> bool) {
+        self.stations.retain(|(bridge, _), port| !behind(bridge, *port));
+    }
+
     /// The kernel forgets a device's neighbours when its Ethernet address changes, and makes what stands on it no larger
-    /// than it is.
+    /// than it is. A bridge forgets the stations behind a port that it loses.
     fn set(&mut self, dev: &Dev, link: &Link) {
         let Some(old) = self.links.get_mut(dev) else { return };
         let readdressed = old.mac != link.mac;
+        let left = old.left_for(link);
         *old = Link { up: old.up, ..link.clone() };
         if readdressed {
             self.forget_neighbours(|on| on == dev);
+        }
+        if let Some(name) = left {
+            let left = Dev { site: dev.site.clone(), name };
+            self.forget_stations(|bridge, port| *bridge == left && port == dev.name);
         }
         let on_it = |link: &&mut Link| matches!(&link.kind, Kind::Macvlan { parent, .. } if parent == dev);
         self.links.values_mut().filter(on_it).for_each(|child| child.mtu = child.mtu.min(link.mtu));
@@ -169,6 +184,8 @@ impl overlay_core::State for State {
             Step::RemoveForwarding(dev, mac) => drop(self.forwarding.remove(&(dev.clone(), *mac))),
             Step::AddFlood(dev, vtep) => drop(self.flood.insert((dev.clone(), *vtep))),
             Step::RemoveFlood(dev, vtep) => drop(self.flood.remove(&(dev.clone(), *vtep))),
+            Step::PutStation(dev, mac, port) => drop(self.stations.insert((dev.clone(), *mac), *port)),
+            Step::RemoveStation(dev, mac, _) => drop(self.stations.remove(&(dev.clone(), *mac))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{Mac, Phase};
+use overlay_core::{IfName, Mac, Phase};
 
 use super::{Dev, Link, Route, RouteKey, Rule, Setting, Site};
 
@@ -34,6 +34,8 @@ pub enum Step {
     PutForwarding(Dev, Mac, IpAddr),
     /// A VTEP gets frames for all and for unknown stations too.
     AddFlood(Dev, IpAddr),
+    /// A bridge's station is set or replaced: the port it is behind.
+    PutStation(Dev, Mac, IfName),
     /// A device goes up.
     RaiseLink(Dev),
     /// A route is set or replaced.
@@ -46,6 +48,8 @@ pub enum Step {
     RemoveFlood(Dev, IpAddr),
     /// A forwarding entry goes.
     RemoveForwarding(Dev, Mac),
+    /// A bridge's station goes from behind a port.
+    RemoveStation(Dev, Mac, IfName),
     /// A neighbour entry goes.
     RemoveNeighbour(Dev, IpAddr),
     /// A rule goes.
@@ -67,6 +71,7 @@ impl Step {
             Self::PutNeighbour(dev, ..) | Self::RemoveNeighbour(dev, _) => &dev.site,
             Self::PutForwarding(dev, ..) | Self::RemoveForwarding(dev, _) => &dev.site,
             Self::AddFlood(dev, _) | Self::RemoveFlood(dev, _) => &dev.site,
+            Self::PutStation(bridge, ..) | Self::RemoveStation(bridge, ..) => &bridge.site,
         }
     }
 
@@ -78,10 +83,11 @@ impl Step {
             }
             Self::PutAddress(..) | Self::ClearAddress(..) | Self::AddRule(_) => Phase::Build,
             Self::PutNeighbour(..) | Self::PutForwarding(..) | Self::AddFlood(..) => Phase::Build,
+            Self::PutStation(..) => Phase::Build,
             Self::RaiseLink(_) | Self::PutRoute(..) => Phase::Open,
             Self::RemoveLink(_) | Self::RemoveRoute(_) => Phase::Close,
             Self::RemoveFlood(..) | Self::RemoveForwarding(..) | Self::RemoveNeighbour(..) => Phase::Dismantle,
-            Self::RemoveRule(_) | Self::RemoveAddress(..) => Phase::Dismantle,
+            Self::RemoveStation(..) | Self::RemoveRule(_) | Self::RemoveAddress(..) => Phase::Dismantle,
         }
     }
 }
@@ -100,12 +106,14 @@ impl fmt::Display for Step {
             Self::PutNeighbour(dev, address, mac) => write!(f, "put neighbour {address} at {mac} on {dev}"),
             Self::PutForwarding(dev, mac, vtep) => write!(f, "put {mac} behind {vtep} on {dev}"),
             Self::AddFlood(dev, vtep) => write!(f, "flood to {vtep} on {dev}"),
+            Self::PutStation(dev, mac, port) => write!(f, "put {mac} behind {port} of {dev}"),
             Self::RaiseLink(dev) => write!(f, "raise link {dev}"),
             Self::PutRoute(key, route) => write!(f, "put {key} {route}"),
             Self::RemoveLink(dev) => write!(f, "remove link {dev}"),
             Self::RemoveRoute(key) => write!(f, "remove {key}"),
             Self::RemoveFlood(dev, vtep) => write!(f, "no longer flood to {vtep} on {dev}"),
             Self::RemoveForwarding(dev, mac) => write!(f, "remove {mac} from {dev}"),
+            Self::RemoveStation(dev, mac, port) => write!(f, "remove {mac} from {port} of {dev}"),
             Self::RemoveNeighbour(dev, address) => write!(f, "remove neighbour {address} from {dev}"),
             Self::RemoveRule(rule) => write!(f, "remove {rule}"),
             Self::RemoveAddress(dev, address) => write!(f, "remove address {address} from {dev}"),

@@ -55,7 +55,7 @@ pub fn state(far: Vec<NsKey>, dummies: bool) -> impl Strategy<Value = State> {
 type Item = (usize, u8, u8, bool);
 
 fn item() -> impl Strategy<Value = Item> {
-    (0_usize..64, 0_u8..7, 2_u8..8, any::<bool>())
+    (0_usize..64, 0_u8..8, 2_u8..8, any::<bool>())
 }
 
 fn dress(state: &mut State, (at, what, number, variant): Item) {
@@ -81,6 +81,7 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
             let [a, b, c, d, _, f] = link.mac.octets();
             link.mac = Mac::new([a, b, c, d, 0x12, f]);
         }
+        (7, Some(dev)) => station(state, &dev, number),
         (_, Some(dev)) => entry(state, dev, number, variant),
     }
 }
@@ -94,6 +95,13 @@ fn entry(state: &mut State, dev: Dev, number: u8, variant: bool) {
         1 => drop(state.neighbours.insert((dev, inner(variant, number)), mac(0x20, number))),
         _ => drop(state.forwarding.insert((dev, mac(0x20, number % 4)), vtep)),
     }
+}
+
+/// A station behind a port of a bridge.
+fn station(state: &mut State, dev: &Dev, number: u8) {
+    let Some(port) = state.links.get(dev).and_then(|link| link.port) else { return };
+    let bridge = Dev { site: dev.site.clone(), name: port.bridge };
+    state.stations.insert((bridge, mac(0x20, number % 4)), dev.name);
 }
 
 fn rule(number: u8, variant: bool) -> Rule {

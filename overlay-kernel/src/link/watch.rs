@@ -18,8 +18,9 @@ pub(super) struct Watch {
     /// Our own changes whose notices cannot all be told from others'.
     blurred: bool,
     expected: BTreeSet<(Site, u32, Notice)>,
-    /// The VXLAN devices: forwarding entries of others are nobody's but the kernel's.
-    entries_on: BTreeSet<(Site, u32)>,
+    /// The VXLAN devices, and ports of bridges, with which of them are the former: forwarding entries of others are nobody's
+    /// but the kernel's.
+    entries_on: BTreeMap<(Site, u32), bool>,
 }
 
 impl Watch {
@@ -34,7 +35,7 @@ impl Watch {
     }
 
     /// Says which devices have entries.
-    pub(super) fn entries_on(&mut self, devices: BTreeSet<(Site, u32)>) {
+    pub(super) fn entries_on(&mut self, devices: BTreeMap<(Site, u32), bool>) {
         self.entries_on = devices;
     }
 
@@ -72,10 +73,16 @@ impl Watch {
         match neighbour::notice(message) {
             Ok(Some((_, Notice::Idle))) => true,
             Ok(Some((_, Notice::Neighbour))) => false,
-            Ok(Some((index, _))) if !self.entries_on.contains(&(site.clone(), index)) => true,
+            Ok(Some((index, notice))) if !self.concerns(site, index, notice) => true,
             Ok(Some((index, notice))) => self.expected.contains(&(site.clone(), index, notice)),
             Ok(None) => route::is_kernels(message),
             Err(_) => false,
         }
+    }
+
+    /// Whether a state holds such entries of the device.
+    fn concerns(&self, site: &Site, index: u32, notice: Notice) -> bool {
+        let station = matches!(notice, Notice::Placed(_) | Notice::Displaced(_));
+        self.entries_on.get(&(site.clone(), index)).is_some_and(|vxlan| *vxlan || station)
     }
 }

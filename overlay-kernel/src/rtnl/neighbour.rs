@@ -1,4 +1,4 @@
-//! Neighbour entries, and forwarding entries of VXLAN devices (`struct ndmsg`, `linux/neighbour.h`).
+//! Neighbour entries, and forwarding entries of VXLAN devices and bridges (`struct ndmsg`, `linux/neighbour.h`).
 
 use std::net::IpAddr;
 
@@ -15,6 +15,8 @@ pub(crate) enum Found {
     Neighbour { index: u32, address: IpAddr, mac: Mac },
     /// A VXLAN device's entry: behind which VTEP a station is.
     Forwarding { index: u32, mac: Mac, vtep: IpAddr },
+    /// A bridge's entry: behind which of its ports a station is.
+    Station { port: u32, mac: Mac },
 }
 
 /// Asks for all neighbours of both families.
@@ -24,34 +26,42 @@ pub(crate) fn dump() -> Requests {
     })
 }
 
-/// Asks for the forwarding entries of a device.
+/// Asks for the forwarding entries of a device, and for those of its bridge that lead to it.
 pub(crate) fn dump_forwarding(index: u32) -> Requests {
     Requests::one(RTM_GETNEIGH, Flags::NONE, |body| {
         body.raw(&head(AF_BRIDGE, index, 0, 0));
     })
 }
 
-/// Reads a permanent entry that we made, or that a VXLAN device has; nothing for others.
+/// Reads a permanent entry that we made, or that a VXLAN device or a bridge has; nothing for others. A bridge has each
+/// of its entries once more for every VLAN of the port: those come and go with the one that has none.
 pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
     if message.kind != RTM_NEWNEIGH {
         return Ok(None);
     }
     let [family, _, _, _, a, b, c, d, e, f, flags, _] = message.head::<HEAD>()?;
-    if u16::from_ne_bytes([e, f]) & NUD_PERMANENT == 0 {
+    let state = u16::from_ne_bytes([e, f]);
+    if state & (NUD_PERMANENT | NUD_NOARP) == 0 {
         return Ok(None);
     }
-    let (mut address, mut mac, mut ours) = (None, None, false);
+    let (mut address, mut mac, mut ours, mut whole) = (None, None, false, true);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
             NDA_DST => address = Some(attribute.ip()?),
             NDA_LLADDR => mac = attribute.array().ok().map(Mac::new),
             NDA_PROTOCOL => ours = attribute.u8()? == PROTOCOL,
+            NDA_VLAN => whole = false,
             _ => {}
         }
     }
     let index = u32::from_ne_bytes([a, b, c, d]);
+    let permanent = state & NUD_PERMANENT != 0;
     Ok(match (address, mac) {
+        (None, Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF == 0 && !permanent && whole => {
+            Some(Found::Station { port: index, mac })
+        }
+        _ if !permanent => None,
         (Some(vtep), Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF != 0 => {
             Some(Found::Forwarding { index, mac, vtep })
         }
@@ -69,6 +79,10 @@ pub(crate) enum Notice {
     Removed(Mac),
     /// A VTEP gets frames for all no more.
     NoFlood(IpAddr),
+    /// A station is behind a port of a bridge.
+    Placed(Mac),
+    /// A station is behind a port no more.
+    Displaced(Mac),
     /// Nothing to a state: a bridge learned or forgot a station; the kernel met or forgot a neighbour; or an entry without
     /// its VTEP, which Linux 6.1 tells after the same one with it.
     Idle,
@@ -81,21 +95,26 @@ pub(crate) fn notice(message: &Message<'_>) -> Result<Option<(u32, Notice)>, Mal
     if !matches!(message.kind, RTM_NEWNEIGH | RTM_DELNEIGH) {
         return Ok(None);
     }
-    let [family, _, _, _, a, b, c, d, _, _, flags, _] = message.head::<HEAD>()?;
-    let (mut vtep, mut mac, mut made) = (None, Mac::ZERO, false);
+    let [family, _, _, _, a, b, c, d, e, f, flags, _] = message.head::<HEAD>()?;
+    let (mut vtep, mut mac, mut made, mut whole) = (None, Mac::ZERO, false, true);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
             NDA_DST => vtep = Some(attribute.ip()?),
             NDA_LLADDR => mac = attribute.array().map(Mac::new).unwrap_or(Mac::ZERO),
             NDA_PROTOCOL => made = true,
+            NDA_VLAN => whole = false,
             _ => {}
         }
     }
     let notice = match (message.kind, vtep) {
         _ if family != AF_BRIDGE && made => Notice::Neighbour,
         _ if family != AF_BRIDGE => Notice::Idle,
-        _ if flags & NTF_SELF == 0 => Notice::Idle,
+        (kind, _) if flags & NTF_SELF == 0 => match u16::from_ne_bytes([e, f]) & (NUD_PERMANENT | NUD_NOARP) {
+            NUD_NOARP if whole && kind == RTM_NEWNEIGH => Notice::Placed(mac),
+            NUD_NOARP if whole => Notice::Displaced(mac),
+            _ => Notice::Idle,
+        },
         (RTM_NEWNEIGH, Some(vtep)) => Notice::Put(mac, vtep),
         (_, Some(vtep)) if mac == Mac::ZERO => Notice::NoFlood(vtep),
         (_, None) if message.kind == RTM_NEWNEIGH || mac == Mac::ZERO => Notice::Idle,
@@ -141,6 +160,20 @@ pub(crate) fn remove_flood(requests: &mut Requests, index: u32, vtep: IpAddr) {
     requests.add(RTM_DELNEIGH, Flags::NONE, |body| forwarding(body, index, Mac::ZERO, Some(vtep)));
 }
 
+/// Sets or replaces the port of its bridge that a station is behind.
+pub(crate) fn put_station(requests: &mut Requests, port: u32, mac: Mac) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| station(body, port, mac));
+}
+
+/// Takes a station from behind a port.
+pub(crate) fn remove_station(requests: &mut Requests, port: u32, mac: Mac) {
+    requests.add(RTM_DELNEIGH, Flags::NONE, |body| station(body, port, mac));
+}
+
+fn station(body: &mut Body<'_>, port: u32, mac: Mac) {
+    body.raw(&head(AF_BRIDGE, port, NUD_NOARP, NTF_MASTER)).attribute(NDA_LLADDR, &mac.octets());
+}
+
 fn forwarding(body: &mut Body<'_>, index: u32, mac: Mac, vtep: Option<IpAddr>) {
     body.raw(&head(AF_BRIDGE, index, NUD_PERMANENT | NUD_NOARP, NTF_SELF)).attribute(NDA_LLADDR, &mac.octets());
     if let Some(vtep) = vtep {
@@ -159,7 +192,9 @@ const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
 const NDA_PROTOCOL: u16 = 12;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;
 const NTF_SELF: u8 = 0x02;
+const NTF_MASTER: u8 = 0x04;

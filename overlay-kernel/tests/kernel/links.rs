@@ -99,7 +99,9 @@ where
             3 => format!("ip link set {dev} mtu 1281"),
             4 => format!("ip link set {dev} nomaster"),
             5 => format!("ip neigh flush dev {dev} nud permanent"),
-            6 => "bridge fdb flush dev vx0 self; bridge fdb flush dev vx1 self".to_owned(),
+            6 => "for dev in vx0 vx1; do bridge fdb flush dev $dev self; done; \
+                  for dev in br0 br1; do bridge fdb flush dev $dev; done"
+                .to_owned(),
             _ => FLUSH.to_owned(),
         };
         let _ = self.home.run(|| Command::new("sh").args(["-c", &damage]).output()).unwrap().unwrap();

@@ -25,7 +25,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         .figure("vxlan/plan-10k-1pct", "ms")
         .once(|| (), |()| from.plan(&moved))
         .yardstick_once("clone of the state", || (), |()| from.clone())
-        .report()
+        .report()?;
+    crate::vxlan_kernel::run(bench)
 }
 
 fn state() -> State {

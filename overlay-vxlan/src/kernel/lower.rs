@@ -1,0 +1,197 @@
+//! From segments to links. A pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, NsKey, Refusal, Vni};
+use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Vxlan};
+
+use super::names;
+use crate::{LocalPort, PortEnd, Segment, State, Vtep};
+
+/// The links that mean `state`, in a sandbox whose tunnels' sockets are in `underlay`.
+pub(super) fn links(state: &State, underlay: &NsKey) -> Result<link::State, Refusal> {
+    let subnets = Subnets::of(state)?;
+    let mut native = link::State::default();
+    if subnets.routed(IpFamily::V6) {
+        native.settings.insert((Site::Home, Setting::Ipv6Forwarding), true);
+    }
+    for (vni, segment) in &state.segments {
+        let names = Names { vni: *vni, bridge: names::bridge(*vni)?, tunnel: names::tunnel(*vni)? };
+        if segment.ports.len() > MOST_PORTS {
+            return Err(Refusal::new(format!("segment {vni}"), format!("{} ports", segment.ports.len()), FULL));
+        }
+        backbone(&mut native, &names, segment, underlay, subnets.routed(IpFamily::V4));
+        peers(&mut native, &names, segment);
+        for (endpoint, port) in &segment.ports {
+            self::port(&mut native, &names, segment, (*endpoint, port), &subnets)?;
+        }
+    }
+    Ok(native)
+}
+
+/// A Linux bridge has 1,023 ports, and the tunnel is one.
+const MOST_PORTS: usize = 1022;
+const FULL: &str = "a Linux bridge takes 1,022 beside the tunnel; spread the endpoints over more nodes or subnets";
+/// Above that of the kernel's own routes to where a device is.
+const METRIC: u32 = 1024;
+
+struct Names {
+    vni: Vni,
+    bridge: IfName,
+    tunnel: IfName,
+}
+
+/// The bridge with the gateway, and the tunnel as its port.
+fn backbone(native: &mut link::State, names: &Names, segment: &Segment, underlay: &NsKey, routed: bool) {
+    let mac = names::gateway_mac(names.vni);
+    let bridge = Link::new(Kind::Bridge { multicast_snooping: false }, segment.mtu, mac);
+    native.links.insert(Dev::home(names.bridge), Link { ipv4_forwarding: routed, ..bridge });
+    put_addresses(native, &Dev::home(names.bridge), mac, &segment.gateways);
+
+    let kind = Kind::Vxlan(tunnel(names.vni, &segment.vtep, underlay));
+    let tunnel = Link::new(kind, segment.mtu, names::port_mac(names.vni)).on_bridge(quiet(names.bridge));
+    native.links.insert(Dev::home(names.tunnel), tunnel);
+}
+
+fn tunnel(vni: Vni, vtep: &Vtep, underlay: &NsKey) -> Vxlan {
+    Vxlan {
+        vni,
+        underlay: Site::Far(underlay.clone()),
+        local: vtep.local,
+        device: vtep.device,
+        port: vtep.port,
+        source_ports: vtep.source_ports,
+        ttl: vtep.ttl,
+        dont_fragment: match vtep.underlay() {
+            IpFamily::V4 => vtep.dont_fragment,
+            IpFamily::V6 => DontFragment::Unset, // there is no such bit
+        },
+        udp_checksum: vtep.udp_checksum,
+        learning: false,
+        proxy: true,
+    }
+}
+
+/// A port behind which stations are said, not learned, and that gets nothing for others.
+const fn quiet(bridge: IfName) -> BridgePort {
+    BridgePort { learning: false, flood: false, ..BridgePort::new(bridge) }
+}
+
+/// Who is elsewhere: the tunnel answers for their addresses, the bridge hands it their frames, it knows their VTEPs.
+fn peers(native: &mut link::State, names: &Names, segment: &Segment) {
+    let (bridge, tunnel) = (Dev::home(names.bridge), Dev::home(names.tunnel));
+    for (mac, peer) in &segment.peers {
+        let neighbours = peer.addresses.iter().map(|address| ((tunnel.clone(), *address), *mac));
+        native.neighbours.extend(neighbours);
+        native.forwarding.insert((tunnel.clone(), *mac), peer.vtep);
+        native.stations.insert((bridge.clone(), *mac), names.tunnel);
+    }
+    native.flood.extend(segment.flood.iter().map(|vtep| (tunnel.clone(), *vtep)));
+}
+
+/// Who is here: a pair from the bridge into the container, the addresses there, routes to the other segments.
+fn port(
+    native: &mut link::State,
+    names: &Names,
+    segment: &Segment,
+    (endpoint, port): (EndpointId, &LocalPort),
+    subnets: &Subnets<'_>,
+) -> Result<(), Refusal> {
+    let PortEnd::Namespace { namespace, interface } = &port.end else {
+        let object = format!("segment {}: endpoint {}", names.vni, endpoint.short());
+        return Err(Refusal::new(object, port.end.to_string(), "this backend has no taps; plug in a namespace"));
+    };
+    let near = Dev::home(names::port(endpoint)?);
+    let far = Dev::far(namespace.clone(), *interface);
+    let pair = Link::new(Kind::Veth { peer: far.clone() }, segment.mtu, names::port_mac(names.vni));
+    if native.links.insert(near.clone(), pair.on_bridge(quiet(names.bridge))).is_some() {
+        let reason = "another endpoint's id begins like this one, so its link would have the same name";
+        return Err(Refusal::new(format!("segment {}: endpoint {endpoint}", names.vni), near.to_string(), reason));
+    }
+    native.stations.insert((Dev::home(names.bridge), port.mac), near.name);
+    native.links.insert(far.clone(), Link::new(Kind::Veth { peer: near }, segment.mtu, port.mac));
+    put_addresses(native, &far, port.mac, &port.addresses);
+    subnets.routes(native, names.vni, port, &far);
+    Ok(())
+}
+
+/// Addresses, and a link-local one beside IPv6 ones: neighbour discovery needs it, and the kernel's own would first be
+/// checked for duplicates.
+fn put_addresses(native: &mut link::State, dev: &Dev, mac: overlay_core::Mac, addresses: &BTreeSet<IpNet>) {
+    if addresses.iter().any(|net| net.addr().is_ipv6()) {
+        native.addresses.insert((dev.clone(), names::link_local(mac).into()), 64);
+    }
+    native.addresses.extend(addresses.iter().map(|net| ((dev.clone(), net.addr()), net.prefix_len())));
+}
+
+/// The subnets that the segments' gateways join, and which containers are in which.
+struct Subnets<'s> {
+    gateways: Vec<(Vni, IpNet)>,
+    inside: BTreeMap<&'s NsKey, BTreeSet<IpNet>>,
+}
+
+impl<'s> Subnets<'s> {
+    /// Two segments with one subnet would leave open which of them a packet is for.
+    fn of(state: &'s State) -> Result<Self, Refusal> {
+        let mut gateways = Vec::new();
+        for (vni, segment) in &state.segments {
+            for gateway in &segment.gateways {
+                let overlaps =
+                    |other: &&(Vni, IpNet)| other.0 != *vni && (covers(&other.1, gateway) || covers(gateway, &other.1));
+                if let Some((other, _)) = gateways.iter().find(overlaps) {
+                    let reason = format!("its subnet overlaps one of segment {other}'s");
+                    return Err(Refusal::new(format!("segment {vni}"), format!("gateway {gateway}"), reason));
+                }
+                gateways.push((*vni, *gateway));
+            }
+        }
+        let mut inside = BTreeMap::<_, BTreeSet<_>>::new();
+        for port in state.segments.values().flat_map(|segment| segment.ports.values()) {
+            if let PortEnd::Namespace { namespace, .. } = &port.end {
+                inside.entry(namespace).or_default().extend(port.addresses.iter().map(IpNet::trunc));
+            }
+        }
+        Ok(Self { gateways, inside })
+    }
+
+    /// Whether more than one segment has a gateway of the family, so that packets go from one to another.
+    fn routed(&self, family: IpFamily) -> bool {
+        let of_family = self.gateways.iter().filter(|(_, gateway)| IpFamily::of(gateway.addr()) == family);
+        of_family.map(|(vni, _)| vni).collect::<BTreeSet<_>>().len() > 1
+    }
+
+    /// Routes from a port to the other segments' subnets, by this segment's gateway; not to where its container is itself.
+    fn routes(&self, native: &mut link::State, vni: Vni, port: &LocalPort, far: &Dev) {
+        let Site::Far(namespace) = &far.site else { return };
+        let inside = self.inside.get(namespace);
+        for (_, other) in self.gateways.iter().filter(|(other, _)| *other != vni) {
+            let destination = other.trunc();
+            let reaches = |(on, gateway): &&(Vni, IpNet)| {
+                let here = |net: &IpNet| covers(gateway, net) && covers(net, gateway);
+                let family = IpFamily::of(gateway.addr()) == IpFamily::of(other.addr());
+                *on == vni && family && port.addresses.iter().any(here)
+            };
+            let Some((_, gateway)) = self.gateways.iter().find(reaches) else { continue };
+            if inside.is_some_and(|inside| inside.contains(&destination)) {
+                continue;
+            }
+            let key = RouteKey { site: far.site.clone(), table: MAIN_TABLE, destination, metric: METRIC };
+            native.routes.entry(key).or_insert_with(|| via(far.name, gateway.addr()));
+        }
+    }
+}
+
+/// Whether the address of `net` is in the subnet of `subnet`.
+fn covers(subnet: &IpNet, net: &IpNet) -> bool {
+    subnet.contains(&net.addr())
+}
+
+const fn via(device: IfName, gateway: IpAddr) -> Route {
+    Route::Via { device, gateway: Some(gateway), source: None, onlink: false }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,67 @@
+//! What a segment's devices are called, and their Ethernet addresses: the same on every node.
+
+use std::net::Ipv6Addr;
+
+use overlay_core::{EndpointId, IfName, Mac, Refusal, Vni};
+
+/// The segment's bridge.
+pub(super) fn bridge(vni: Vni) -> Result<IfName, Refusal> {
+    name(format!("br-{vni}"))
+}
+
+/// The segment's end of its tunnels.
+pub(super) fn tunnel(vni: Vni) -> Result<IfName, Refusal> {
+    name(format!("vx-{vni}"))
+}
+
+/// The near end of an endpoint's pair.
+pub(super) fn port(endpoint: EndpointId) -> Result<IfName, Refusal> {
+    name(format!("p-{}", endpoint.short()))
+}
+
+fn name(text: String) -> Result<IfName, Refusal> {
+    IfName::new(&text).map_err(|error| Refusal::new("link", text, error.to_string()))
+}
+
+/// The bridge's, so the gateway's: endpoints that move keep what they know of it.
+pub(super) const fn gateway_mac(vni: Vni) -> Mac {
+    mac(0x02, vni)
+}
+
+/// That of the bridge's ports, which send nothing by themselves. A VXLAN device drops what claims to come from its own
+/// address, so it must not be the gateway's.
+pub(super) const fn port_mac(vni: Vni) -> Mac {
+    mac(0x06, vni)
+}
+
+/// Locally administered: `6f:76` is "ov".
+const fn mac(first: u8, vni: Vni) -> Mac {
+    let [_, a, b, c] = vni.get().to_be_bytes();
+    Mac::new([first, 0x6f, 0x76, a, b, c])
+}
+
+/// The link-local address of a station (RFC 4291, appendix A).
+pub(super) const fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.octets();
+    Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_names_fit_and_addresses_tell_segments_apart() {
+        let (one, last) = (Vni::MIN, Vni::MAX);
+        assert_eq!(tunnel(last).map(|name| name.to_string()), Ok("vx-16777215".to_owned()));
+        assert_eq!(port(EndpointId::from_bytes([0xff; 16])).unwrap().as_str().len(), 14);
+        assert_eq!(gateway_mac(last).to_string(), "02:6f:76:ff:ff:ff");
+        assert_eq!(port_mac(one).to_string(), "06:6f:76:00:00:01");
+        assert!(gateway_mac(one).is_station() && port_mac(one).is_local());
+    }
+
+    #[test]
+    fn a_link_local_address_is_that_of_the_rfc() {
+        assert_eq!(link_local(Mac::new([0x02, 0x42, 10, 0, 0, 2])).to_string(), "fe80::42:aff:fe00:2");
+    }
+}

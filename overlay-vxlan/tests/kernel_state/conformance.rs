@@ -1,0 +1,90 @@
+//! The laws of a backend, on a real kernel.
+
+use std::cell::RefCell;
+use std::process::Command;
+
+use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
+use overlay_core::{Backend, IpFamily, Lower, Shadow, reconcile};
+use overlay_kernel::link::{self, Site};
+use overlay_kernel::testing::judge;
+use overlay_vxlan::testing::state_among;
+use overlay_vxlan::{Sandbox, State};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+
+use crate::lab::{Lab, whole};
+
+struct World<T> {
+    lab: Lab,
+    open: fn(Sandbox) -> T,
+}
+
+impl<T> laws::World<State> for World<T>
+where
+    T: Lower<State, Native = link::State> + Backend<State = link::State>,
+{
+    type Native = link::State;
+    type Table = T;
+    type Foreign = String;
+
+    fn open(&mut self) -> T {
+        (self.open)(self.lab.open(0))
+    }
+
+    fn foreign(&mut self) -> String {
+        let containers = self.lab.containers.iter().map(|place| &place.namespace);
+        containers.chain([&self.lab.hosts[0].namespace]).map(whole).collect()
+    }
+
+    fn meddle(&mut self, dice: &mut Dice) -> bool {
+        let state = self.lab.open(0).observe().unwrap();
+        let home: Vec<_> = state.links.keys().filter(|dev| dev.site == Site::Home).collect();
+        let Some(dev) = home.get(dice.below(home.len())) else { return false };
+        let dev = dev.name;
+        let damage = match dice.below(6) {
+            0 => format!("ip link del {dev}"),
+            1 => format!("ip link set {dev} down"),
+            2 => format!("ip link set {dev} nomaster"),
+            3 => format!("ip neigh flush dev {dev} nud permanent"),
+            4 => format!("bridge fdb flush dev {dev}"),
+            _ => format!("bridge fdb flush dev {dev} self"),
+        };
+        let _ = self.lab.homes[0].run(|| Command::new("sh").args(["-c", &damage]).output()).unwrap().unwrap();
+        self.lab.open(0).observe().unwrap() != state
+    }
+}
+
+fn conform<T>(open: fn(Sandbox) -> T)
+where
+    T: Lower<State, Native = link::State> + Backend<State = link::State>,
+{
+    let cases = ProptestConfig::default().cases / 16;
+    let config = ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 48, ..ProptestConfig::default() };
+    let lab = Lab::new(IpFamily::V4, 2);
+    judge(&lab.containers[0].namespace, "ip", &["link", "add", "foreign0", "type", "bridge"]);
+    let strategy = vec(state_among(lab.containers.iter().map(|place| place.key.clone()).collect()), 1..3);
+    let world = RefCell::new(World { lab, open });
+    let steps = RefCell::new(0);
+    let result = TestRunner::new(config).run(&(strategy, any::<[u8; 32]>()), |(desired, seed)| {
+        let mut world = world.borrow_mut();
+        reconcile(&mut world.lab.open(0), &State::default()).unwrap(); // what a failed case left
+        *steps.borrow_mut() += laws::backend(&mut *world, &desired, seed)?.steps;
+        Ok(())
+    });
+    if let Err(TestError::Fail(reason, input)) = &result {
+        panic!("{reason}\n{input:#?}");
+    }
+    result.unwrap();
+    assert!(*steps.borrow() > 4 * cases as usize);
+}
+
+#[test]
+fn a_sandbox_keeps_the_laws_of_a_backend() {
+    kernel_test(Kernel::Host, "vxlan::a_sandbox_keeps_the_laws_of_a_backend", || conform(|sandbox| sandbox));
+}
+
+#[test]
+fn a_shadow_of_a_sandbox_keeps_the_laws_of_a_backend() {
+    kernel_test(Kernel::Host, "vxlan::a_shadow_of_a_sandbox_keeps_the_laws", || conform(Shadow::new));
+}
