@@ -89,8 +89,9 @@ impl Map {
             if ours.filter_map(|link| link.link_netns).all(|number| scan.numbers.contains_key(&number)) {
                 continue;
             }
-            for other in links.doors.keys().cloned().collect::<Vec<_>>() {
-                let namespace = links.door(&other)?.namespace.try_clone()?;
+            let hold = |(other, door): (&Site, &Door)| Ok((other.clone(), door.namespace.try_clone()?));
+            let all: Vec<_> = links.doors.iter().map(hold).collect::<Result<_, BackendError>>()?;
+            for (other, namespace) in all {
                 let number = links.door(site)?.number_of(namespace.as_fd())?;
                 scan.numbers.extend(number.map(|number| (number, other)));
             }

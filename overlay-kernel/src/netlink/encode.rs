@@ -118,7 +118,7 @@ impl Requests {
     }
 
     /// Appends all of them to `out`.
-    pub(super) fn copy_all(&self, out: &mut Vec<u8>) {
+    pub(crate) fn copy_all(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.bytes);
     }
 

@@ -126,7 +126,7 @@ fn a_pair_between_two_containers_is_read_back_as_one() {
         };
         let mut wanted = State::default();
         wanted.links.insert(near.clone(), end(&far, 1));
-        wanted.links.insert(far.clone(), end(&near, 2));
+        wanted.links.insert(far, end(&near, 2));
         reconcile(&mut links, &wanted).unwrap();
         assert_eq!(links.observe().unwrap(), wanted);
     });
