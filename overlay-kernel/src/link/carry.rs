@@ -79,6 +79,7 @@ impl<'a> Run<'a> {
         self.flush()?;
         queued.map_err(|source| self.failed(at, Applied::Before, source))?;
         let result = match step {
+            Step::PutRoute(key, to) => self.put_route(key, to),
             Step::SetSetting(site, setting, value) => self.set(site, *setting, *value),
             Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev),
             Step::AddLink(dev, link) => self.add(dev, link),
@@ -138,7 +139,6 @@ impl<'a> Run<'a> {
                 self.expect(&port, Notice::Displaced(*mac))?;
                 self.on_device(at, &port, GONE, |requests, index| neighbour::remove_station(requests, index, *mac))?;
             }
-            Step::PutRoute(key, to) => self.put_route(at, key, to)?,
             Step::RemoveRoute(key) => self.enqueue(at, GONE, |requests| {
                 route::remove(requests, key.table, key.destination, key.metric);
             }),
@@ -163,7 +163,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn put_route(&mut self, at: usize, key: &RouteKey, to: &Route) -> Result<(), BackendError> {
+    /// Adds a route, or sets it in place of one of ours; never of another's.
+    fn put_route(&mut self, key: &RouteKey, to: &Route) -> Result<(), Broken> {
         let target = match to {
             Route::Blackhole => route::Target::Blackhole,
             Route::Unreachable => route::Target::Unreachable,
@@ -172,9 +173,18 @@ impl<'a> Run<'a> {
                 route::Target::Device { index: self.index(&dev)?, gateway: *gateway, source: *source, onlink: *onlink }
             }
         };
-        let found = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
-        self.enqueue(at, &[], |requests| route::put(requests, &found));
-        Ok(())
+        let wanted = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
+        let doing = |error: NetlinkError| Broken::asking(error, format!("put {key}"));
+        let door = self.links.door(&key.site)?;
+        let taken = match door.socket.request(&route::add(&wanted)) {
+            Err(error) if error.errno() == Some(EEXIST) => error,
+            other => return other.map_err(doing),
+        };
+        match door.route_like(&wanted).map_err(doing)? {
+            Some(found) if found == wanted => Ok(()),
+            Some(_) => door.socket.request(&route::replace(&wanted)).map_err(doing),
+            None => Err(doing(taken)),
+        }
     }
 
     /// Queues a request to a device. What is to be taken from one that is gone is gone.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_core::{IpFamily, Mtu, Refusal};
 
-use super::{Dev, Kind, Link, Route, RouteKey, State};
+use super::{Dev, Kind, Link, Route, RouteKey, Site, State};
 
 /// Refuses what no kernel could hold as it stands, by name.
 pub(super) fn state(state: &State) -> Result<(), Refusal> {
@@ -153,6 +154,10 @@ fn route(state: &State, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
             ("metric 0", "the kernel would make it 1024; say which")
         }
         _ if key.table == 0 => ("table 0", "the kernel takes it for main; say 254"),
+        Route::Blackhole | Route::Unreachable if key.site != Site::Home => ("no device", NO_MARK),
+        Route::Via { source: Some(source), .. } if !has_address(state, &key.site, *source) => {
+            ("its source", "no such address is wanted there, and the kernel drops the route with the address")
+        }
         Route::Via { gateway: None, onlink: true, .. } => ("onlink", "there is no router that could be on the link"),
         Route::Via { .. } if route.device(&key.site).is_some_and(|dev| !state.links.contains_key(&dev)) => {
             ("its device", NO_DEVICE)
@@ -173,6 +178,7 @@ fn rules(state: &State) -> Result<(), Refusal> {
             None if nets.any(|net| net.prefix_len() == 0) => {
                 ("a prefix of length 0".to_owned(), "the kernel takes it for none; say none".to_owned())
             }
+            None if rule.site != Site::Home => ("another namespace".to_owned(), NO_MARK.to_owned()),
             None if rule.table == 0 => ("table 0".to_owned(), "the kernel would choose one; say which".to_owned()),
             None => match taken.insert((&rule.site, rule.family, rule.priority), rule) {
                 Some(other) => (format!("priority {}", rule.priority), format!("{other} has it")),
@@ -184,6 +190,11 @@ fn rules(state: &State) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn has_address(state: &State, site: &Site, address: IpAddr) -> bool {
+    state.addresses.keys().any(|(dev, own)| dev.site == *site && *own == address)
+}
+
+const NO_MARK: &str = "its mark does not say whose it is, so it can be in a namespace only that is ours whole";
 const NO_DEVICE: &str = "no such device is wanted";
 
 fn refuse(object: &dyn Display, wanted: &dyn Display, reason: &dyn Display) -> Refusal {

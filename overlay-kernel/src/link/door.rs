@@ -5,13 +5,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 
-use overlay_core::{BackendError, IfName};
+use overlay_core::{BackendError, IfName, IpFamily};
 
 use super::Setting;
 use super::links::Mark;
 use crate::Namespace;
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
-use crate::rtnl::{GROUPS, link, netns};
+use crate::rtnl::{GROUPS, link, netns, route};
 
 /// One namespace: where to ask, and what was learned of it.
 #[derive(Debug)]
@@ -102,6 +102,18 @@ impl Door {
     pub(super) fn number_of(&mut self, other: BorrowedFd<'_>) -> Result<Option<i32>, BackendError> {
         let found = self.socket.ask(&netns::number(other), netns::parse);
         Ok(found.map_err(|error| error.during("read a namespace's number"))?.into_iter().next())
+    }
+
+    /// The route of ours with the same key, if there is one; what leaves by another's device is another's.
+    pub(super) fn route_like(&mut self, route: &route::Found) -> Result<Option<route::Found>, NetlinkError> {
+        let key = |route: &route::Found| (route.table, route.destination, route.metric);
+        let family = IpFamily::of(route.destination.addr());
+        let found =
+            self.socket.dump(&route::dump(family), route::parse)?.into_iter().find(|found| key(found) == key(route));
+        Ok(found.filter(|found| match found.target {
+            route::Target::Device { index, .. } => self.owned.values().any(|own| *own == index),
+            route::Target::Blackhole | route::Target::Unreachable => true,
+        }))
     }
 
     /// Hears of all changes from now on, but for those that its own socket makes and the kernel says so.

@@ -38,6 +38,9 @@ pub struct Links {
 impl Links {
     /// Works in `home`, which is ours whole: settings of the namespace are held there too.
     ///
+    /// Each home needs an owner of its own, `NODE-NETWORK` as its instance say: two with one owner that reach the same
+    /// container would take each other's devices there for their own.
+    ///
     /// # Errors
     /// [`ErrorKind::Permission`] if `home` may not be entered.
     pub fn open(owner: &Owner, home: Namespace) -> Result<Self, BackendError> {

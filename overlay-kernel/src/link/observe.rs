@@ -201,6 +201,7 @@ fn on_site(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
         for found in unless_unsupported(door.socket.dump(&route::dump(family), route::parse))? {
             let (table, destination, metric) = (found.table, found.destination, found.metric);
             let route = match found.target {
+                _ if *site != Site::Home && !matches!(found.target, route::Target::Device { .. }) => continue,
                 route::Target::Blackhole => Route::Blackhole,
                 route::Target::Unreachable => Route::Unreachable,
                 route::Target::Device { index, gateway, source, onlink } => match ours.get(&index) {
@@ -210,8 +211,10 @@ fn on_site(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
             };
             state.routes.insert(RouteKey { site: site.clone(), table, destination, metric }, route);
         }
-        let rules = door.socket.dump(&rule::dump(family), |message| rule::parse(message, site));
-        state.rules.extend(unless_unsupported(rules)?);
+        if *site == Site::Home {
+            let rules = door.socket.dump(&rule::dump(family), |message| rule::parse(message, site));
+            state.rules.extend(unless_unsupported(rules)?);
+        }
     }
     Ok(())
 }

@@ -126,10 +126,11 @@ fn route(dev: Dev, number: u8, v6: bool) -> (RouteKey, Route) {
     };
     let gateway = number.is_multiple_of(2).then(|| if v6 { link_local(number) } else { inner(false, 200 + number) });
     let table = if number.is_multiple_of(3) { 100 } else { MAIN_TABLE };
+    let whole = dev.site == Site::Home;
     let key = RouteKey { site: dev.site, table, destination, metric: u32::from(number) };
     let route = match number {
-        7 => Route::Unreachable,
-        5 => Route::Blackhole,
+        7 if whole => Route::Unreachable,
+        5 if whole => Route::Blackhole,
         _ => Route::Via { device: dev.name, gateway, source: None, onlink: gateway.is_some() },
     };
     (key, route)

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use overlay_core::IpFamily;
 
-use crate::netlink::{Flags, Malformed, Message, Requests};
+use crate::netlink::{Body, Flags, Malformed, Message, Requests};
 
 use super::{AF_INET, AF_INET6, PROTOCOL, af};
 
@@ -79,28 +79,35 @@ pub(crate) fn is_kernels(message: &Message<'_>) -> bool {
     matches!(message.kind, RTM_NEWROUTE | RTM_DELROUTE) && message.head().is_ok_and(kernels)
 }
 
-/// Sets or replaces a route.
-pub(crate) fn put(requests: &mut Requests, route: &Found) {
-    requests.add(RTM_NEWROUTE, Flags::CREATE | Flags::REPLACE, |body| {
-        let (kind, scope, onlink) = match route.target {
-            Target::Device { gateway, onlink, .. } => (RTN_UNICAST, scope(route, gateway), onlink),
-            Target::Blackhole => (RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, false),
-            Target::Unreachable => (RTN_UNREACHABLE, RT_SCOPE_UNIVERSE, false),
-        };
-        body.raw(&head(route, kind, scope, onlink))
-            .ip(RTA_DST, route.destination.addr())
-            .u32(RTA_TABLE, route.table)
-            .u32(RTA_PRIORITY, route.metric);
-        if let Target::Device { index, gateway, source, .. } = route.target {
-            body.u32(RTA_OIF, index);
-            if let Some(gateway) = gateway {
-                body.ip(RTA_GATEWAY, gateway);
-            }
-            if let Some(source) = source {
-                body.ip(RTA_PREFSRC, source);
-            }
+/// Adds a route; refused if there is one with this key, whoever's it is.
+pub(crate) fn add(route: &Found) -> Requests {
+    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::EXCLUSIVE, |body| write(body, route))
+}
+
+/// Sets a route in place of the one with this key.
+pub(crate) fn replace(route: &Found) -> Requests {
+    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::REPLACE, |body| write(body, route))
+}
+
+fn write(body: &mut Body<'_>, route: &Found) {
+    let (kind, scope, onlink) = match route.target {
+        Target::Device { gateway, onlink, .. } => (RTN_UNICAST, scope(route, gateway), onlink),
+        Target::Blackhole => (RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, false),
+        Target::Unreachable => (RTN_UNREACHABLE, RT_SCOPE_UNIVERSE, false),
+    };
+    body.raw(&head(route, kind, scope, onlink))
+        .ip(RTA_DST, route.destination.addr())
+        .u32(RTA_TABLE, route.table)
+        .u32(RTA_PRIORITY, route.metric);
+    if let Target::Device { index, gateway, source, .. } = route.target {
+        body.u32(RTA_OIF, index);
+        if let Some(gateway) = gateway {
+            body.ip(RTA_GATEWAY, gateway);
         }
-    });
+        if let Some(source) = source {
+            body.ip(RTA_PREFSRC, source);
+        }
+    }
 }
 
 /// Removes the route of ours with this key.

@@ -3,7 +3,7 @@
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Applied, Backend, ErrorKind, Mac, Mtu, Shadow, reconcile};
 use overlay_kernel::Namespace;
-use overlay_kernel::link::{Dev, Kind, Link, State, Step};
+use overlay_kernel::link::{Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Site, State, Step};
 use overlay_kernel::testing::judge;
 
 use crate::links_faults::{BRIDGE, dev, open, vxlan, with};
@@ -143,5 +143,34 @@ fn a_namespace_cannot_be_reached_under_two_names() {
         reach("c0").unwrap();
         reach("c0").unwrap();
         assert_eq!(reach("c1").unwrap_err().kind(), ErrorKind::Invalid);
+    });
+}
+
+#[test]
+fn a_route_of_others_with_our_key_is_a_conflict_and_stays() {
+    kernel_test(Kernel::Host, "kernel::a_route_of_others_with_our_key_is_a_conflict", || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "add", "foreign0", "type", "bridge"]);
+        judge(&home, "ip", &["link", "set", "foreign0", "up"]);
+        judge(&home, "ip", &["route", "add", "203.0.113.0/24", "dev", "foreign0"]);
+        let theirs = || judge(&home, "ip", &["route", "show", "203.0.113.0/24"]);
+        let before = theirs();
+
+        let mut links = open("a", &home);
+        let mut wanted = with([("br0", BRIDGE)]);
+        reconcile(&mut links, &wanted).unwrap();
+        let (site, destination) = (Site::Home, "203.0.113.0/24".parse().unwrap());
+        let key = RouteKey { site, table: MAIN_TABLE, destination, metric: 0 };
+        let by = |name: &str| Route::Via { device: name.parse().unwrap(), gateway: None, source: None, onlink: false };
+        let refused = links.apply(&[Step::PutRoute(key.clone(), by("br0"))]).unwrap_err();
+        assert_eq!((refused.applied, refused.source.kind()), (Applied::Nothing, ErrorKind::Conflict));
+        assert_eq!(theirs(), before);
+
+        judge(&home, "ip", &["route", "del", "203.0.113.0/24"]);
+        wanted.routes.insert(key.clone(), by("br0"));
+        reconcile(&mut links, &wanted).unwrap();
+        wanted.routes.insert(key, Route::Blackhole);
+        reconcile(&mut links, &wanted).unwrap();
+        assert_eq!(open("a", &home).observe().unwrap(), wanted);
     });
 }
