@@ -363,6 +363,9 @@ impl<'a> Run<'a> {
             let sysctl = Sysctl::of_interface(overlay_core::IpFamily::V6, &dev.name, "accept_ra")?;
             door.namespace.run(|| sysctl.set(if link.accept_ra { "1" } else { "0" }))??;
         }
+        if matches!(link.kind, Kind::Bridge { .. }) {
+            door.socket.request(&neighbour::put_own(found.index, link.mac)).map_err(doing)?;
+        }
         let altname = mark.altname(dev.name);
         if !found.altnames.contains(&altname) {
             door.socket.request(&link_request::altname(found.index, &altname)).map_err(doing)?;

@@ -19,7 +19,8 @@ pub struct Link {
     pub mac: Mac,
     /// Whether the device is administratively up. What is wanted always is.
     pub up: bool,
-    /// Whether it carries the owner's mark whole. Only a creation that was broken off leaves it half-marked.
+    /// Whether it carries the owner's mark whole, and a bridge the entry for its own address. A creation that was broken
+    /// off leaves it half-marked, and a flush takes the entry.
     pub marked: bool,
     /// The bridge it is a port of, if any.
     pub port: Option<BridgePort>,

@@ -232,12 +232,16 @@ fn entries(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
         }
     }
     let (mut neighbours, mut forwarding, mut flood) = (Vec::new(), Vec::new(), BTreeSet::new());
-    let mut stations = Vec::new();
+    let (mut stations, mut own) = (Vec::new(), BTreeSet::new());
     for entry in found {
         match entry {
             Entry::Station { port, mac } => stations.extend(ours.get(&port).and_then(|name| {
                 let bridge = state.links.get(&dev(name))?.port?.bridge;
                 Some(((dev(&bridge), mac), *name))
+            })),
+            Entry::Own { device, mac } => own.extend(ours.get(&device).and_then(|name| {
+                let link = state.links.get(&dev(name))?;
+                Some((link.port.map_or(*name, |port| port.bridge), mac))
             })),
             Entry::Neighbour { index, address, mac } => {
                 neighbours.extend(ours.get(&index).map(|name| ((dev(name), address), mac)));
@@ -254,12 +258,19 @@ fn entries(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
     state.forwarding.extend(forwarding);
     state.flood.extend(flood);
     state.stations.extend(stations);
+    for name in ours.values() {
+        if let Some(link) = state.links.get_mut(&dev(name))
+            && matches!(link.kind, Kind::Bridge { .. })
+        {
+            link.marked &= own.contains(&(*name, link.mac));
+        }
+    }
     Ok(())
 }
 
 /// Whether a device can have forwarding entries, or its bridge some that lead to it.
 const fn has_entries(link: &Link) -> bool {
-    link.port.is_some() || matches!(link.kind, Kind::Vxlan(_))
+    link.port.is_some() || matches!(link.kind, Kind::Vxlan(_) | Kind::Bridge { .. })
 }
 
 /// The settings that differ from their default; one that this kernel does not have differs from nothing.

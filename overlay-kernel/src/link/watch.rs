@@ -82,7 +82,7 @@ impl Watch {
 
     /// Whether a state holds such entries of the device.
     fn concerns(&self, site: &Site, index: u32, notice: Notice) -> bool {
-        let station = matches!(notice, Notice::Placed(_) | Notice::Displaced(_));
+        let station = matches!(notice, Notice::Placed(_) | Notice::Displaced(_) | Notice::Disowned);
         self.entries_on.get(&(site.clone(), index)).is_some_and(|vxlan| *vxlan || station)
     }
 }

@@ -17,6 +17,8 @@ pub(crate) enum Found {
     Forwarding { index: u32, mac: Mac, vtep: IpAddr },
     /// A bridge's entry: behind which of its ports a station is.
     Station { port: u32, mac: Mac },
+    /// A bridge's entry for an address of its own or of one of its ports, the device.
+    Own { device: u32, mac: Mac },
 }
 
 /// Asks for all neighbours of both families.
@@ -61,6 +63,9 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
         (None, Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF == 0 && !permanent && whole => {
             Some(Found::Station { port: index, mac })
         }
+        (None, Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF == 0 && whole => {
+            Some(Found::Own { device: index, mac })
+        }
         _ if !permanent => None,
         (Some(vtep), Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF != 0 => {
             Some(Found::Forwarding { index, mac, vtep })
@@ -83,6 +88,8 @@ pub(crate) enum Notice {
     Placed(Mac),
     /// A station is behind a port no more.
     Displaced(Mac),
+    /// A bridge has no entry for an address of its own any more.
+    Disowned,
     /// Nothing to a state: a bridge learned or forgot a station; the kernel met or forgot a neighbour; or an entry without
     /// its VTEP, which Linux 6.1 tells after the same one with it.
     Idle,
@@ -113,6 +120,7 @@ pub(crate) fn notice(message: &Message<'_>) -> Result<Option<(u32, Notice)>, Mal
         (kind, _) if flags & NTF_SELF == 0 => match u16::from_ne_bytes([e, f]) & (NUD_PERMANENT | NUD_NOARP) {
             NUD_NOARP if whole && kind == RTM_NEWNEIGH => Notice::Placed(mac),
             NUD_NOARP if whole => Notice::Displaced(mac),
+            NUD_PERMANENT if whole && kind == RTM_DELNEIGH => Notice::Disowned,
             _ => Notice::Idle,
         },
         (RTM_NEWNEIGH, Some(vtep)) => Notice::Put(mac, vtep),
@@ -168,6 +176,13 @@ pub(crate) fn put_station(requests: &mut Requests, port: u32, mac: Mac) {
 /// Takes a station from behind a port.
 pub(crate) fn remove_station(requests: &mut Requests, port: u32, mac: Mac) {
     requests.add(RTM_DELNEIGH, Flags::NONE, |body| station(body, port, mac));
+}
+
+/// Sets the entry for a bridge's own address.
+pub(crate) fn put_own(bridge: u32, mac: Mac) -> Requests {
+    Requests::one(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| {
+        body.raw(&head(AF_BRIDGE, bridge, NUD_PERMANENT, NTF_SELF)).attribute(NDA_LLADDR, &mac.octets());
+    })
 }
 
 fn station(body: &mut Body<'_>, port: u32, mac: Mac) {

@@ -71,6 +71,13 @@ fn segments_of_one_network_are_routed_between() {
         assert_eq!(lab.lost(0, 1, 8), NONE_LOST);
         assert_eq!(lab.lost(1, 0, 9), NONE_LOST);
         assert_eq!(lab.lost(0, 2, 8), NONE_LOST);
+        judge(&lab.homes[0], "sh", &["-c", "bridge fdb flush dev br-4104; bridge fdb flush dev br-4105"]);
+        assert!(
+            lab.settle(&[HERE, At { host: 1, segment: 8 }, At { host: 0, segment: 8 }])
+                .iter()
+                .any(|plan| !plan.is_empty())
+        );
+        assert_eq!([lab.lost(0, 1, 8), lab.lost(0, 2, 8)], [NONE_LOST; 2]);
         lab.clear();
         assert_eq!(lab.whole(), before);
     });
