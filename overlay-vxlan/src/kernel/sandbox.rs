@@ -45,6 +45,7 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Works in `home`, which is the network's own, with the sockets of its tunnels in `underlay`, the host's namespace.
+    /// Each network on a node needs an owner of its own, as containers may be in several ([`Links::open`]).
     ///
     /// # Errors
     /// [`ErrorKind::Permission`](overlay_core::ErrorKind::Permission) if one may not be entered,
