@@ -13,27 +13,25 @@ pub enum Kernel {
     Lab,
 }
 
-/// Runs `body` if this is the kernel it needs and the process may change networks; otherwise says loudly that it did not.
+/// Runs `body` if this is the kernel it needs, the process may change networks, and the tools are there that judge what it
+/// does (`ip` and `bridge` of iproute2, `ping`); otherwise says loudly that it did not.
 ///
-/// `OVERLAY_REQUIRE_KERNEL=1` makes a missing privilege a failure. `OVERLAY_KERNEL_LOG=FILE` gets a line
+/// `OVERLAY_REQUIRE_KERNEL=1` makes a missing privilege or tool a failure. `OVERLAY_KERNEL_LOG=FILE` gets a line
 /// `host NAME` or `lab NAME` for each test that ran to its end; CI compares them with a committed list, so that
 /// no kernel test can vanish. `name` is the crate's and the test's: `vxlan::the_kernel_takes_our_header`.
 ///
 /// # Panics
-/// If the privilege is missing and required, and as `body` does.
+/// If a privilege or tool is missing and required, and as `body` does.
 #[expect(clippy::disallowed_methods, reason = "a test gate is told by the environment")]
 pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::UnwindSafe) {
     let here = if std::env::var_os("KERNEL_LAB").is_some() { Kernel::Lab } else { Kernel::Host };
     if kernel != here {
         return skipped(name, &format!("needs the {kernel:?} kernel, this is the {here:?} kernel"));
     }
-    if !privileged() {
+    if let Some(missing) = missing() {
         let required = std::env::var("OVERLAY_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
-        assert!(
-            !required,
-            "{name} needs CAP_NET_ADMIN and CAP_SYS_ADMIN, and OVERLAY_REQUIRE_KERNEL forbids to skip it"
-        );
-        return skipped(name, "needs CAP_NET_ADMIN and CAP_SYS_ADMIN");
+        assert!(!required, "{name} needs {missing}, and OVERLAY_REQUIRE_KERNEL forbids to skip it");
+        return skipped(name, &format!("needs {missing}"));
     }
     body();
     if let Some(log) = std::env::var_os("OVERLAY_KERNEL_LOG") {
@@ -50,6 +48,17 @@ pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::Unwi
 /// Says so on stderr itself: what `eprintln!` prints in a test that passes, the test harness keeps to itself.
 fn skipped(name: &str, why: &str) {
     let _ = writeln!(io::stderr(), "SKIPPED {name}: {why}");
+}
+
+/// What of this process and machine is missing for tests on a kernel.
+#[expect(clippy::disallowed_methods, reason = "where programs are is told by the environment")]
+fn missing() -> Option<&'static str> {
+    if !privileged() {
+        return Some("CAP_NET_ADMIN and CAP_SYS_ADMIN");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |tool: &&str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
+    ["ip", "bridge", "ping"].into_iter().find(|tool| !is_there(tool))
 }
 
 /// Whether the effective capabilities have `CAP_NET_ADMIN` (12) and `CAP_SYS_ADMIN` (21).
