@@ -170,7 +170,12 @@ impl<'a> Run<'a> {
             Route::Unreachable => route::Target::Unreachable,
             Route::Via { device, gateway, source, onlink } => {
                 let dev = Dev { site: key.site.clone(), name: *device };
-                route::Target::Device { index: self.index(&dev)?, gateway: *gateway, source: *source, onlink: *onlink }
+                route::Target::Device {
+                    index: self.own_index(&dev)?,
+                    gateway: *gateway,
+                    source: *source,
+                    onlink: *onlink,
+                }
             }
         };
         let wanted = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
@@ -225,8 +230,7 @@ impl<'a> Run<'a> {
     }
 
     /// The kernel lets a device carry packets some time after it was raised, unless asked how it is, which has it done
-    /// first. Bridges were raised before their ports,
-    /// so the last comes first.
+    /// first. Bridges were raised before their ports, so the last comes first.
     fn await_carriers(&mut self) {
         for dev in std::mem::take(&mut self.raised).into_iter().rev() {
             // It is up either way; what cannot be asked now is seen by the next reading.

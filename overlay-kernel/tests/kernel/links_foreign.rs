@@ -174,3 +174,18 @@ fn a_route_of_others_with_our_key_is_a_conflict_and_stays() {
         assert_eq!(open("a", &home).observe().unwrap(), wanted);
     });
 }
+
+#[test]
+fn no_route_is_put_on_a_foreign_device_that_took_our_name() {
+    kernel_test(Kernel::Host, "kernel::no_route_is_put_on_a_foreign_device", || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "add", "br0", "type", "bridge"]);
+        judge(&home, "ip", &["link", "set", "br0", "up"]);
+        let destination = "198.51.100.0/24".parse().unwrap();
+        let key = RouteKey { site: Site::Home, table: MAIN_TABLE, destination, metric: 0 };
+        let by = Route::Via { device: dev("br0").name, gateway: None, source: None, onlink: false };
+        let refused = open("a", &home).apply(&[Step::PutRoute(key, by)]).unwrap_err();
+        assert_eq!((refused.applied, refused.source.kind()), (Applied::Nothing, ErrorKind::Gone));
+        assert_eq!(judge(&home, "ip", &["route", "show", "198.51.100.0/24"]), "");
+    });
+}
