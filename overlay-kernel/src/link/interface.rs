@@ -178,6 +178,26 @@ pub struct Vxlan {
     pub proxy: bool,
 }
 
+impl Vxlan {
+    /// A device with the usual settings: port 4789, all dynamic source ports, DF unset, no checksum; it learns nothing,
+    /// and answers from its neighbour entries.
+    pub const fn new(vni: Vni, underlay: Site, local: IpAddr) -> Self {
+        Self {
+            vni,
+            underlay,
+            local,
+            device: None,
+            port: Port::VXLAN,
+            source_ports: PortRange::DYNAMIC,
+            ttl: Ttl::Auto,
+            dont_fragment: DontFragment::Unset,
+            udp_checksum: false,
+            learning: false,
+            proxy: true,
+        }
+    }
+}
+
 /// Who hears whom among the macvlan devices of one parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

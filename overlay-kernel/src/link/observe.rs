@@ -36,8 +36,12 @@ pub(super) fn state(links: &mut Links) -> Result<State, BackendError> {
         .links
         .iter()
         .filter(|(_, link)| has_entries(link))
-        .filter_map(|(dev, link)| Some(((dev.site.clone(), map.index(dev)?), matches!(link.kind, Kind::Vxlan(_)))));
-    links.watch.entries_on(entries_on.collect());
+        .filter_map(|(dev, link)| {
+            let index = links.doors.get(&dev.site)?.indices.get(&dev.name)?;
+            Some(((dev.site.clone(), *index), matches!(link.kind, Kind::Vxlan(_))))
+        })
+        .collect();
+    links.watch.entries_on(entries_on);
     Ok(state)
 }
 
@@ -104,11 +108,6 @@ impl Map {
         let names = self.scans.get(site).map(|scan| &scan.names);
         let ours = |name: &IfName| state.links.contains_key(&Dev { site: site.clone(), name: *name });
         names.into_iter().flatten().filter(|(_, name)| ours(name)).map(|(index, name)| (*index, *name)).collect()
-    }
-
-    fn index(&self, dev: &Dev) -> Option<u32> {
-        let scan = self.scans.get(&dev.site)?;
-        scan.links.iter().find(|link| link.name == Some(dev.name)).map(|link| link.index)
     }
 
     /// The namespace that a device's other end, parent or socket is in.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, IfName, IpFamily, Mac, Mtu, NsKey, Port, PortRange, Ttl, Vni};
+use overlay_core::{DontFragment, IfName, IpFamily, Mac, Mtu, NsKey, Ttl, Vni};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -191,17 +191,13 @@ fn tunnel() -> impl Strategy<Value = Vxlan> {
     let device = option::of(Just(name("ve", 1)));
     (any::<[bool; 4]>(), ttl, dont_fragment, device).prop_map(
         |([v6, udp_checksum, learning, proxy], ttl, dont_fragment, device)| Vxlan {
-            vni: Vni::MIN,
-            underlay: Site::Home,
-            local: outer(if v6 { IpFamily::V6 } else { IpFamily::V4 }, 1),
             device,
-            port: Port::VXLAN,
-            source_ports: PortRange::DYNAMIC,
             ttl,
             dont_fragment: if v6 { DontFragment::Unset } else { dont_fragment },
             udp_checksum,
             learning,
             proxy,
+            ..Vxlan::new(Vni::MIN, Site::Home, outer(if v6 { IpFamily::V6 } else { IpFamily::V4 }, 1))
         },
     )
 }

@@ -2,9 +2,7 @@ use std::path::Path;
 use std::process::Command;
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{
-    Backend, DontFragment, Mac, Mtu, Name, NsKey, Owner, Phase, Port, PortRange, Table, Ttl, Vni, reconcile,
-};
+use overlay_core::{Backend, Mac, Mtu, Name, NsKey, Owner, Phase, Table, Vni, reconcile};
 use overlay_kernel::NamespaceDir;
 use overlay_kernel::link::{
     BridgePort, Dev, Kind, Link, Links, MAIN_TABLE, Route, RouteKey, Setting, Site, State, Vxlan,
@@ -90,19 +88,7 @@ fn network(container: NsKey) -> State {
     let far = Dev::far(container, "eth0".parse().unwrap());
     let link = |kind, number| Link::new(kind, Mtu::new(1450).unwrap(), Mac::new([2, 0x42, 0, 0, 0, number]));
     let port = BridgePort::new("br0".parse().unwrap());
-    let vxlan = Vxlan {
-        vni: Vni::new(4096).unwrap(),
-        underlay: Site::Home,
-        local: [192, 0, 2, 1].into(),
-        device: None,
-        port: Port::VXLAN,
-        source_ports: PortRange::DYNAMIC,
-        ttl: Ttl::Auto,
-        dont_fragment: DontFragment::Unset,
-        udp_checksum: false,
-        learning: false,
-        proxy: true,
-    };
+    let vxlan = Vxlan::new(Vni::new(4096).unwrap(), Site::Home, [192, 0, 2, 1].into());
     let mut state = State::default();
     state
         .links

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
-    Applied, Backend, DontFragment, ErrorKind, Mac, Mtu, NsKey, Owner, Port, PortRange, ReconcileError, Shadow,
-    StepError, Trace, Traced, Ttl, Vni, reconcile,
+    Applied, Backend, ErrorKind, Mac, Mtu, NsKey, Owner, ReconcileError, Shadow, StepError, Trace, Traced, Vni,
+    reconcile,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::link::{Dev, Kind, Link, Links, Site, State, Step, Vxlan};
@@ -29,19 +29,7 @@ fn link(kind: Kind, number: u8) -> Link {
 pub(crate) const BRIDGE: Kind = Kind::Bridge { multicast_snooping: false };
 
 pub(crate) fn vxlan(vni: u32) -> Kind {
-    Kind::Vxlan(Vxlan {
-        vni: Vni::new(vni).unwrap(),
-        underlay: Site::Home,
-        local: [192, 0, 2, 1].into(),
-        device: None,
-        port: Port::VXLAN,
-        source_ports: PortRange::DYNAMIC,
-        ttl: Ttl::Auto,
-        dont_fragment: DontFragment::Unset,
-        udp_checksum: false,
-        learning: false,
-        proxy: true,
-    })
+    Kind::Vxlan(Vxlan::new(Vni::new(vni).unwrap(), Site::Home, [192, 0, 2, 1].into()))
 }
 
 pub(crate) fn with<const N: usize>(links: [(&str, Kind); N]) -> State {

@@ -13,10 +13,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use overlay_bench::{Bench, Pace};
-use overlay_core::{
-    Backend as _, DontFragment, ErrorKind, Mac, Mtu, Owner, Port, PortRange, Shadow, Table, Ttl, Vni, Witness as _,
-    reconcile,
-};
+use overlay_core::{Backend as _, ErrorKind, Mac, Mtu, Owner, Shadow, Table, Vni, Witness as _, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::link::{Dev, Kind, Link, Links, Site, State, Vxlan};
 
@@ -103,19 +100,7 @@ struct World {
 impl World {
     fn new(namespace: Namespace, peers: u16) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let device = Dev::home("vx0".parse()?);
-        let vxlan = Vxlan {
-            vni: Vni::new(4096)?,
-            underlay: Site::Home,
-            local: node(1).into(),
-            device: None,
-            port: Port::VXLAN,
-            source_ports: PortRange::DYNAMIC,
-            ttl: Ttl::Auto,
-            dont_fragment: DontFragment::Unset,
-            udp_checksum: false,
-            learning: false,
-            proxy: true,
-        };
+        let vxlan = Vxlan::new(Vni::new(4096)?, Site::Home, node(1).into());
         let link = Link::new(Kind::Vxlan(vxlan), Mtu::new(1450)?, Mac::new([2, 0, 0, 0, 0, 1]));
         let bare = State { links: [(device.clone(), link)].into(), ..State::default() };
         let mut wanted = bare.clone();
