@@ -146,8 +146,9 @@ pub(crate) fn whole(namespace: &Namespace) -> String {
         &["neigh", "show", "nud", "permanent"],
     ];
     let answers = questions.iter().map(|question| judge(namespace, "ip", question));
-    let settings = judge(namespace, "sh", &["-c", "cd /proc/sys/net && grep -s . ipv6/conf/all/forwarding bridge/*"]);
-    let text: String = answers.chain([settings]).collect();
+    let entries = judge(namespace, "bridge", &["fdb", "show"]);
+    let settings = judge(namespace, "sh", &["-c", "cd /proc/sys/net && grep -rs . bridge ipv4/conf ipv6/conf | sort"]);
+    let text: String = answers.chain([entries, settings]).collect();
     text.lines().filter(|line| !line.contains("_lft") && !line.contains("fe80:")).collect::<Vec<_>>().join("\n")
 }
 
