@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use nix::libc::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
 use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
 
+use super::door::Door;
 use super::links::Links;
 use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
 use crate::Sysctl;
@@ -84,7 +85,7 @@ impl<'a> Run<'a> {
             Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev),
             Step::AddLink(dev, link) => self.add(dev, link),
             Step::AddPair(dev, pair) => self.add_pair(dev, &pair.0, &pair.1),
-            Step::SetLink(dev, link) => self.settle(dev, link).map_err(|source| Broken { begun: true, source }),
+            Step::SetLink(dev, link) => self.set_link(dev, link),
             _ => Ok(()), // queued
         };
         self.links.watch.blur();
@@ -301,6 +302,7 @@ impl<'a> Run<'a> {
             Some(name) => Some(self.index(&Dev { site: asked_at.clone(), name })?),
             None => None,
         };
+        self.room_inside(dev, link)?;
         let target = self.links.door(&dev.site)?.namespace.try_clone()?;
         let netns = (asked_at != dev.site).then_some(target.as_fd());
         let first = at_first(link);
@@ -309,6 +311,18 @@ impl<'a> Run<'a> {
         let made = self.links.door(&asked_at)?.socket.request(&request);
         self.made(made, dev)?;
         self.settle(dev, link).map_err(|source| Broken { begun: true, source })
+    }
+
+    /// A tunnel bound to an interface is no larger than that carries; the kernel would cut it down in silence.
+    fn room_inside(&mut self, dev: &Dev, link: &Link) -> Result<(), BackendError> {
+        let Kind::Vxlan(vxlan) = &link.kind else { return Ok(()) };
+        let Some(name) = vxlan.device else { return Ok(()) };
+        let base = Dev { site: vxlan.underlay.clone(), name };
+        let found = self.links.door(&base.site)?.link(name)?.ok_or_else(|| no_device(&base))?;
+        let mtu = Mtu::new(found.mtu).unwrap_or(Mtu::MAX); // the loopback's is 65,536
+        vxlan.room_inside(mtu, link.mtu).map_err(|cause| {
+            BackendError::new(ErrorKind::Invalid, format!("give link {dev} mtu {}", link.mtu)).caused_by(cause)
+        })
     }
 
     fn add_pair(&mut self, dev: &Dev, near: &Link, far: &Link) -> Result<(), Broken> {
@@ -334,11 +348,15 @@ impl<'a> Run<'a> {
         Err(Broken::asking(error, format!("make link {dev}")))
     }
 
+    fn set_link(&mut self, dev: &Dev, link: &Link) -> Result<(), Broken> {
+        self.settle(dev, link).map_err(|source| Broken { begun: true, source })
+    }
+
     /// Gives a device everything that [`Link`] says but its kind and whether it is up; its whole mark last.
     fn settle(&mut self, dev: &Dev, link: &Link) -> Result<(), BackendError> {
         let mark = self.links.mark;
         let door = self.links.door(&dev.site)?;
-        let found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
+        let mut found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
         if !mark.is_on(found.group, &found.altnames) {
             let cause = "the device of this name is not ours";
             return Err(BackendError::new(ErrorKind::Conflict, format!("set up link {dev}")).caused_by(cause));
@@ -357,9 +375,23 @@ impl<'a> Run<'a> {
             master: (found.master.unwrap_or(0) != master).then_some(master),
         };
         if change != Change::default() {
-            door.socket.request(&link_request::change(found.index, change)).map_err(doing)?;
+            let changed = door.socket.request(&link_request::change(found.index, change));
+            if let Err(error) = changed {
+                if change.mtu.is_some() {
+                    self.room_inside(dev, link)?;
+                }
+                return Err(doing(error));
+            }
+        }
+        let door = self.links.door(&dev.site)?;
+        if (found.mtu < Mtu::IPV6_MIN.get()) != (link.mtu < Mtu::IPV6_MIN) {
+            // IPv6 came with its defaults, or went.
+            found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
         }
         door.socket.request(&link_request::settings(found.index, link, found.ipv6)).map_err(doing)?;
+        if found.up && found.link_local && !link.link_local {
+            remove_kernels_addresses(door, found.index).map_err(doing)?;
+        }
         if let Some(port) = link.port {
             door.socket.request(&link_request::port(found.index, port)).map_err(doing)?;
         }
@@ -381,11 +413,21 @@ impl<'a> Run<'a> {
 /// A bridge takes the size of its smallest port until its own is changed: it is made with another, and then changed.
 fn at_first(link: &Link) -> Link {
     let other = match link.kind {
-        Kind::Bridge { .. } if link.mtu == Mtu::MIN => Mtu::new(Mtu::MIN.get() + 1),
-        Kind::Bridge { .. } => Mtu::new(link.mtu.get() - 1),
+        Kind::Bridge { .. } if link.mtu == Mtu::MAX => Mtu::new(Mtu::MAX.get() - 1),
+        Kind::Bridge { .. } => Mtu::new(link.mtu.get() + 1),
         _ => Ok(link.mtu),
     };
     Link { mtu: other.unwrap_or(link.mtu), ..link.clone() }
+}
+
+/// A device that is up has got them already when it is told to have none.
+fn remove_kernels_addresses(door: &mut Door, index: u32) -> Result<(), NetlinkError> {
+    let mut requests = Requests::default();
+    let found = door.socket.dump(&address::dump(), address::parse)?;
+    for found in found.into_iter().filter(|found| found.index == index && found.kernels) {
+        address::remove(&mut requests, index, super::state::net(found.address, found.prefix_len));
+    }
+    door.socket.batch(&requests, |_, errno| GONE.contains(&errno)).map_err(|error| error.source)
 }
 
 fn no_device(dev: &Dev) -> BackendError {
