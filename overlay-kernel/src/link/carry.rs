@@ -1,5 +1,6 @@
 //! Steps, carried out.
 
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
@@ -8,20 +9,20 @@ use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
 
 use super::door::Door;
 use super::links::Links;
+use super::stand_in::StandIns;
 use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
 use crate::Sysctl;
 use crate::netlink::{BatchError, NetlinkError, Requests};
 use crate::rtnl::link_request::{self, Change, New};
-use crate::rtnl::neighbour::{self, Notice};
+use crate::rtnl::neighbour::{self, Notice, Toward};
 use crate::rtnl::{address, route, rule};
 
 /// Carries out steps in order, the simple ones many at once.
 pub(super) fn out(links: &mut Links, steps: &[Step]) -> Result<(), StepError> {
-    let mut run = Run { links, steps, queue: Queue::default(), raised: Vec::new() };
-    for at in 0..steps.len() {
-        run.step(at)?;
-    }
-    run.flush()?;
+    let mut run = Run { links, steps, queue: Queue::default(), raised: Vec::new(), stand_ins: StandIns::default() };
+    let done = (0..steps.len()).try_for_each(|at| run.step(at)).and_then(|()| run.flush());
+    run.stand_ins.dismiss(run.links);
+    done?;
     run.await_carriers();
     Ok(())
 }
@@ -31,6 +32,7 @@ struct Run<'a> {
     steps: &'a [Step],
     queue: Queue,
     raised: Vec<&'a Dev>,
+    stand_ins: StandIns,
 }
 
 /// Requests to one namespace that wait to be sent together.
@@ -115,7 +117,8 @@ impl<'a> Run<'a> {
             }
             Step::PutForwarding(dev, mac, vtep) => {
                 self.expect(dev, Notice::Put(*mac, *vtep))?;
-                let put = |requests: &mut _, index| neighbour::put_forwarding(requests, index, *mac, *vtep);
+                let to = self.toward(dev, *vtep)?;
+                let put = |requests: &mut _, index| neighbour::put_forwarding(requests, index, *mac, to);
                 self.on_device(at, dev, &[], put)?;
             }
             Step::RemoveForwarding(dev, mac) => {
@@ -124,11 +127,13 @@ impl<'a> Run<'a> {
             }
             Step::AddFlood(dev, vtep) => {
                 self.expect(dev, Notice::Put(overlay_core::Mac::ZERO, *vtep))?;
-                self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, *vtep))?;
+                let to = self.toward(dev, *vtep)?;
+                self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, to))?;
             }
             Step::RemoveFlood(dev, vtep) => {
                 self.expect(dev, Notice::NoFlood(*vtep))?;
-                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
+                let to = self.toward(dev, *vtep)?;
+                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, to))?;
             }
             Step::PutStation(bridge, mac, port) => {
                 let port = Dev { name: *port, ..bridge.clone() };
@@ -261,6 +266,19 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Where a tunnel's datagrams go. Those of one that is bound to an interface leave by that, which each entry says.
+    fn toward(&mut self, dev: &Dev, vtep: IpAddr) -> Result<Toward, BackendError> {
+        let door = self.links.door(&dev.site)?;
+        let there = door.own_index(dev.name)?.is_some();
+        let via = door.bound(dev.name).filter(|_| there);
+        if let Some(via) = via {
+            self.links.watch.blur();
+            let mark = self.links.mark;
+            self.stand_ins.call(self.links.door(&dev.site)?, (&dev.site, via), mark)?;
+        }
+        Ok(Toward { vtep, via })
     }
 
     fn own_index(&mut self, dev: &Dev) -> Result<u32, BackendError> {

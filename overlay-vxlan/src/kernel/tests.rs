@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn every_peer_and_port_is_said_and_nothing_is_learned(state in state_among(vec![key("a", 2), key("b", 3)])) {
+    fn every_peer_and_port_is_said_and_nothing_is_learned(state in state_among(vec![key("a", 2), key("b", 3)], "u0".parse().unwrap())) {
         let native = links(&state, &key("host", 1)).unwrap();
         let stations = state.segments.values().map(|segment| segment.peers.len() + segment.ports.len()).sum::<usize>();
         prop_assert_eq!(native.stations.len(), stations);
@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn a_peer_more_makes_no_link(state in state_among(vec![key("a", 2)])) {
+    fn a_peer_more_makes_no_link(state in state_among(vec![key("a", 2)], "u0".parse().unwrap())) {
         let from = links(&state, &key("host", 1)).unwrap();
         let mut wanted = state;
         for segment in wanted.segments.values_mut() {

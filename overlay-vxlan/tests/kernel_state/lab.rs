@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::Command;
 
 use overlay_core::{
@@ -40,6 +41,8 @@ pub(crate) struct Lab {
     pub(crate) hosts: [Place; 2],
     pub(crate) homes: [Namespace; 2],
     pub(crate) containers: Vec<Place>,
+    /// What is special about the segments of a test.
+    pub(crate) shape: fn(&mut Segment),
 }
 
 impl Lab {
@@ -49,6 +52,7 @@ impl Lab {
             hosts: [Place::new("host-0"), Place::new("host-1")],
             homes: [Namespace::create().unwrap(), Namespace::create().unwrap()],
             containers: (0..containers).map(|number| Place::new(&format!("c{number}"))).collect(),
+            shape: |_| {},
         };
         lab.wire();
         lab
@@ -105,6 +109,7 @@ impl Lab {
                     segment.peers.insert(mac, Peer { vtep, addresses: addresses.iter().map(IpNet::addr).collect() });
                 }
             }
+            (self.shape)(&mut segment);
             state.segments.insert(vni(number), segment);
         }
         state
@@ -143,6 +148,26 @@ impl Lab {
         hosts.chain(&self.homes).map(whole).collect()
     }
 
+    /// The namespaces as another process can open them while this one lives, in the order that [`adopt`](Self::adopt) takes.
+    pub(crate) fn paths(&self) -> String {
+        let places = self.hosts.iter().chain(&self.containers).map(|place| &place.namespace);
+        let all: Vec<_> = self.homes.iter().chain(places).map(path).collect();
+        all.join(" ")
+    }
+
+    /// The same lab in another process.
+    pub(crate) fn adopt(underlay: IpFamily, paths: &str) -> Self {
+        let mut opened = paths.split(' ').map(|path| Namespace::open(path).unwrap());
+        let homes = [opened.next().unwrap(), opened.next().unwrap()];
+        let mut place = |name: &str| {
+            let namespace = opened.next()?;
+            Some(Place { key: namespace.key(name.parse().unwrap()), namespace })
+        };
+        let hosts = [place("host-0").unwrap(), place("host-1").unwrap()];
+        let containers = (0..).map_while(|number| place(&format!("c{number}"))).collect();
+        Self { underlay, hosts, homes, containers, shape: |_| {} }
+    }
+
     /// Pings from a container to another's addresses; says what share of the packets was lost, for each family.
     pub(crate) fn lost(&self, from: usize, to: usize, segment: u8) -> [String; 2] {
         let mut targets = addresses(segment, 10 + to as u8).into_iter();
@@ -150,12 +175,19 @@ impl Lab {
     }
 
     pub(crate) fn ping(&self, from: usize, to: IpAddr, options: &[&str]) -> String {
-        let to = to.to_string();
-        let arguments = [&["-n", "-W", "2"], options, &[&to]].concat();
+        self.ping_text(from, &to.to_string(), options)
+    }
+
+    pub(crate) fn ping_text(&self, from: usize, to: &str, options: &[&str]) -> String {
+        let arguments = [&["-n", "-W", "2"], options, &[to]].concat();
         let answer = self.containers[from].namespace.run(|| Command::new("ping").args(arguments).output());
         let answer = answer.unwrap().unwrap();
         String::from_utf8_lossy(&answer.stdout).into_owned() + &String::from_utf8_lossy(&answer.stderr)
     }
+}
+
+fn path(namespace: &Namespace) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_fd().as_raw_fd())
 }
 
 pub(crate) fn vni(segment: u8) -> Vni {

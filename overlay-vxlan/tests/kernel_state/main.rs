@@ -4,6 +4,7 @@
 
 mod conformance;
 mod lab;
+mod wire;
 
 use std::error::Error as _;
 use std::net::UdpSocket;
