@@ -116,7 +116,11 @@ impl Lab {
     }
 
     fn end(&self, container: usize) -> PortEnd {
-        PortEnd::Namespace { namespace: self.containers[container].key.clone(), interface: "eth1".parse().unwrap() }
+        self.end_as(container, "eth1")
+    }
+
+    pub(crate) fn end_as(&self, container: usize, interface: &str) -> PortEnd {
+        PortEnd::Namespace { namespace: self.containers[container].key.clone(), interface: interface.parse().unwrap() }
     }
 
     /// A backend that knows nothing yet, as a new process has.

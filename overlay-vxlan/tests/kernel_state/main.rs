@@ -10,6 +10,7 @@
 mod adoption;
 mod conformance;
 mod lab;
+mod limits;
 mod wire;
 
 use std::error::Error as _;
