@@ -32,6 +32,9 @@ fn bridge_connects_and_repairs() {
     kernel_test(Kernel::Host, "examples::bridge_connects_and_repairs", || {
         let text = said(env!("CARGO_BIN_EXE_bridge"));
         assert!(text.contains("connected from the bridge to 10.0.9.2:80"), "{text}");
-        assert!(text.contains("repair:\nbuild      add link p-web") && text.ends_with("once more: 0 steps\n"), "{text}");
+        assert!(
+            text.contains("repair:\nbuild      add link p-web") && text.ends_with("once more: 0 steps\n"),
+            "{text}"
+        );
     });
 }
