@@ -327,7 +327,7 @@ impl<'a> Run<'a> {
         let new = New { name: dev.name, netns, link: &first, group: self.links.mark.group() };
         let request = link_request::create(new, base).ok_or_else(|| unmakeable(dev, link))?;
         let made = self.links.door(&asked_at)?.socket.request(&request);
-        self.made(made, dev)?;
+        self.made(made, dev, None)?;
         self.settle(dev, link).map_err(|source| Broken { begun: true, source })
     }
 
@@ -352,18 +352,24 @@ impl<'a> Run<'a> {
         let far_end = New { name: peer.name, netns, link: far, group };
         let request = link_request::create_pair(near_end, far_end);
         let made = self.links.door(&dev.site)?.socket.request(&request);
-        self.made(made, dev)?;
+        self.made(made, dev, Some(peer))?;
         let settled = self.settle(dev, near).and_then(|()| self.settle(peer, far));
         settled.map_err(|source| Broken { begun: true, source })
     }
 
-    /// A device of ours that is there already was made when an answer was lost: it is as good as new.
-    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev) -> Result<(), Broken> {
+    /// A device of ours that is there already was made when an answer was lost: it is as good as new. Of a pair the
+    /// kernel does not say which name is taken.
+    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev, peer: Option<&Dev>) -> Result<(), Broken> {
         let Err(error) = result else { return Ok(()) };
-        if error.errno() == Some(EEXIST) && self.links.door(&dev.site)?.own(dev.name)?.is_some() {
-            return Ok(());
+        let mut taken = dev;
+        if error.errno() == Some(EEXIST) {
+            let door = self.links.door(&dev.site)?;
+            if door.own(dev.name)?.is_some() {
+                return Ok(());
+            }
+            taken = peer.filter(|_| !door.indices.contains_key(&dev.name)).unwrap_or(dev);
         }
-        Err(Broken::asking(error, format!("make link {dev}")))
+        Err(Broken::asking(error, format!("make link {taken}")))
     }
 
     fn set_link(&mut self, dev: &Dev, link: &Link) -> Result<(), Broken> {

@@ -24,6 +24,11 @@ impl Place {
         Self { key: namespace.key(name.parse().unwrap()), namespace }
     }
 
+    fn again(&self) -> Self {
+        let (key, namespace) = self.both();
+        Self { key, namespace }
+    }
+
     fn both(&self) -> (NsKey, Namespace) {
         (self.key.clone(), self.namespace.try_clone().unwrap())
     }
@@ -41,6 +46,8 @@ pub(crate) struct Lab {
     pub(crate) hosts: [Place; 2],
     pub(crate) homes: [Namespace; 2],
     pub(crate) containers: Vec<Place>,
+    /// Of the owner; several labs may share hosts and containers.
+    network: &'static str,
     /// What is special about the segments of a test.
     pub(crate) shape: fn(&mut Segment),
 }
@@ -52,10 +59,23 @@ impl Lab {
             hosts: [Place::new("host-0"), Place::new("host-1")],
             homes: [Namespace::create().unwrap(), Namespace::create().unwrap()],
             containers: (0..containers).map(|number| Place::new(&format!("c{number}"))).collect(),
+            network: "one",
             shape: |_| {},
         };
         lab.wire();
         lab
+    }
+
+    /// Another network between the same hosts for the same containers.
+    pub(crate) fn another_network(&self, network: &'static str) -> Self {
+        Self {
+            underlay: self.underlay,
+            hosts: self.hosts.each_ref().map(Place::again),
+            homes: [Namespace::create().unwrap(), Namespace::create().unwrap()],
+            containers: self.containers.iter().map(Place::again).collect(),
+            network,
+            shape: self.shape,
+        }
     }
 
     /// A cable between the hosts, which is not the network's.
@@ -125,7 +145,7 @@ impl Lab {
 
     /// A backend that knows nothing yet, as a new process has.
     pub(crate) fn open(&self, host: usize) -> Sandbox {
-        let owner = Owner::new("vxlan-test".parse().unwrap(), format!("node-{host}").parse().unwrap());
+        let owner = Owner::new("vxlan-test".parse().unwrap(), format!("{}-{host}", self.network).parse().unwrap());
         let home = self.homes[host].try_clone().unwrap();
         let mut sandbox = Sandbox::open(&owner, home, self.hosts[host].both()).unwrap();
         for container in &self.containers {
@@ -169,7 +189,7 @@ impl Lab {
         };
         let hosts = [place("host-0").unwrap(), place("host-1").unwrap()];
         let containers = (0..).map_while(|number| place(&format!("c{number}"))).collect();
-        Self { underlay, hosts, homes, containers, shape: |_| {} }
+        Self { underlay, hosts, homes, containers, network: "one", shape: |_| {} }
     }
 
     /// Pings from a container to another's addresses; says what share of the packets was lost, for each family.

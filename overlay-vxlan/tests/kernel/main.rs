@@ -2,7 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::print_stdout,
     clippy::disallowed_methods,
     reason = "helpers of tests fail loudly too, and some are told by the environment that they are children, and answer"
 )]
@@ -20,6 +19,7 @@ use std::net::UdpSocket;
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Applied, ErrorKind, IpFamily, ReconcileError, Shadow, Table as _, reconcile};
 use overlay_kernel::testing::judge;
+use overlay_vxlan::PortEnd;
 
 use crate::lab::{At, Lab, addresses, lost};
 
@@ -88,6 +88,42 @@ fn segments_of_one_network_are_routed_between() {
         assert_eq!([lab.lost(0, 1, 8), lab.lost(0, 2, 8)], [NONE_LOST; 2]);
         lab.clear();
         assert_eq!(lab.whole(), before);
+    });
+}
+
+#[test]
+fn a_container_in_two_networks_is_reached_by_both_and_loses_only_what_it_leaves() {
+    kernel_test(Kernel::Host, "vxlan::a_container_in_two_networks_is_reached_by_both", || {
+        let one = Lab::new(IpFamily::V4, 2);
+        let before = one.whole();
+        let mut two = one.another_network("two");
+        two.shape = |segment| {
+            for port in segment.ports.values_mut() {
+                let PortEnd::Namespace { interface, .. } = &mut port.end else { continue };
+                *interface = "eth2".parse().unwrap();
+            }
+        };
+        let [here, there] = [HERE, THERE].map(|at| At { segment: 8, ..at });
+        for _ in 0..2 {
+            one.settle(&[HERE, THERE]);
+            two.settle(&[here, there]);
+            assert!(one.settle(&[HERE, THERE]).iter().all(|plan| plan.is_empty()));
+            assert_eq!([one.lost(0, 1, 9), two.lost(0, 1, 8)], [NONE_LOST; 2]);
+            one.clear();
+            assert!(two.settle(&[here, there]).iter().all(|plan| plan.is_empty()));
+            assert_eq!(two.lost(0, 1, 8), NONE_LOST);
+        }
+        two.clear();
+        assert_eq!(one.whole(), before);
+
+        // The same VNI twice on one host, or one interface of a container: the second is told, and the first goes on.
+        one.settle(&[HERE, THERE]);
+        let text = conflict(&two);
+        assert!(text.contains("vxlan 4105") && text.contains("specified VNI already exists"), "{text}");
+        two.shape = one.shape;
+        let text = conflict(&two);
+        assert!(text.contains(": make link eth1 in c0: taken by something else"), "{text}");
+        assert_eq!(one.lost(0, 1, 9), NONE_LOST);
     });
 }
 

@@ -2,7 +2,7 @@
 //! the same topology with the same settings, built by iproute2.
 
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Child, Command, Stdio};
 
@@ -19,8 +19,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         return Ok(());
     }
     let bytes = if bench.pace() == Pace::Quick { "32M" } else { "256M" };
-    let ours = must(Pair::ours());
-    let theirs = must(Pair::script());
+    let mut ours = must(Pair::ours());
+    let mut theirs = must(Pair::script());
     bench
         .figure("vxlan/kernel-tcp", "Gb/s")
         .reading(|| must(ours.carries(bytes)))
@@ -115,26 +115,32 @@ impl Pair {
 
     fn serve(mut self) -> Outcome<Self> {
         let mut server = Command::new("iperf3");
-        server.args(["-s", "-p", PORT]).stdout(Stdio::null()).stderr(Stdio::null());
+        server.args(["-s", "-p", PORT, "--forceflush"]).stdout(Stdio::piped()).stderr(Stdio::null());
         self.server = Some(self.containers[1].run(|| server.spawn())??);
         Ok(self)
     }
 
-    /// Gigabits per second that one connection carries. The server takes a moment to listen, and one between two tests.
-    fn carries(&self, bytes: &str) -> Outcome<f64> {
+    /// Gigabits per second that one connection carries.
+    fn carries(&mut self, bytes: &str) -> Outcome<f64> {
+        self.await_listening()?;
         let target = inner(1).to_string();
         let arguments = ["-J", "-c", &target, "-p", PORT, "-n", bytes];
-        let mut said = String::new();
-        for _ in 0..100 {
-            let output = self.containers[0].run(|| Command::new("iperf3").args(arguments).output())??;
-            said = String::from_utf8_lossy(&output.stdout).into_owned();
-            let report: serde_json::Value = serde_json::from_str(&said)?;
-            if let Some(bits) = report["end"]["sum_received"]["bits_per_second"].as_f64().filter(|bits| *bits > 0.0) {
-                return Ok(bits / 1e9);
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
+        let output = self.containers[0].run(|| Command::new("iperf3").args(arguments).output())??;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let report: serde_json::Value = serde_json::from_str(&said)?;
+        let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        Ok(bits.ok_or_else(|| format!("iperf3: {said}"))? / 1e9)
+    }
+
+    /// The server says so once it listens, and again after each test.
+    fn await_listening(&mut self) -> Outcome<()> {
+        let said = self.server.as_mut().and_then(|server| server.stdout.as_mut()).ok_or("no server")?;
+        let (mut line, mut byte) = (Vec::new(), [0]);
+        while !line.ends_with(b"Server listening") {
+            said.read_exact(&mut byte)?;
+            line.extend(byte);
         }
-        Err(format!("iperf3: {said}").into())
+        Ok(())
     }
 }
 
