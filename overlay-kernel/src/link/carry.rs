@@ -274,9 +274,10 @@ impl<'a> Run<'a> {
         let there = door.own_index(dev.name)?.is_some();
         let via = door.bound(dev.name).filter(|_| there);
         if let Some(via) = via {
-            self.links.watch.blur();
             let mark = self.links.mark;
-            self.stand_ins.call(self.links.door(&dev.site)?, (&dev.site, via), mark)?;
+            if self.stand_ins.call(self.links.door(&dev.site)?, (&dev.site, via), mark)? {
+                self.links.watch.blur();
+            }
         }
         Ok(Toward { vtep, via })
     }

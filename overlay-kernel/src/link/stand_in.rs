@@ -21,19 +21,19 @@ pub(super) struct StandIns {
 }
 
 impl StandIns {
-    /// Sees to it that a namespace has a device of that index.
+    /// Sees to it that a namespace has a device of that index; says whether one had to be made.
     pub(super) fn call(
         &mut self,
         door: &mut Door,
         (site, index): (&Site, u32),
         mark: Mark,
-    ) -> Result<(), BackendError> {
+    ) -> Result<bool, BackendError> {
         if self.of.contains_key(&(site.clone(), index)) {
-            return Ok(());
+            return Ok(false);
         }
         let name = if door.has_index(index)? { None } else { make(door, index, mark)? };
         self.of.insert((site.clone(), index), name);
-        Ok(())
+        Ok(name.is_some())
     }
 
     /// Lets them go. One that does not is seen, and removed, next time.
