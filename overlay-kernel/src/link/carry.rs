@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
-use nix::libc::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
+use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
 use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
 
 use super::door::Door;
@@ -13,6 +13,7 @@ use super::stand_in::StandIns;
 use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
 use crate::Sysctl;
 use crate::netlink::{BatchError, NetlinkError, Requests};
+use crate::rtnl::link::Data;
 use crate::rtnl::link_request::{self, Change, New};
 use crate::rtnl::neighbour::{self, Notice, Toward};
 use crate::rtnl::{address, route, rule};
@@ -244,14 +245,27 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn refused(&self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {
+    fn refused(&mut self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {
         let at = origins[error.at].0;
         let half_done = error.at.checked_sub(1).is_some_and(|before| origins[before].0 == at);
         let applied = match error.applied() {
             Applied::Nothing | Applied::Before if !half_done => Applied::Before,
             _ => Applied::Unknown,
         };
-        self.failed(at, applied, error.source.during(self.steps[at].to_string()))
+        let doing = self.doing(at, &error.source);
+        self.failed(at, applied, error.source.during(doing))
+    }
+
+    /// The step, and of a tunnel whose port is taken the port, which the kernel does not say.
+    fn doing(&mut self, at: usize, error: &NetlinkError) -> String {
+        let step = &self.steps[at];
+        if let (Step::RaiseLink(dev), Some(EADDRINUSE)) = (step, error.errno())
+            && let Ok(Some(found)) = self.links.door(&dev.site).and_then(|door| door.link(dev.name))
+            && let Data::Vxlan(vxlan) = found.data
+        {
+            return format!("{step}, which listens at UDP port {}", vxlan.port);
+        }
+        step.to_string()
     }
 
     fn failed(&self, at: usize, applied: Applied, source: BackendError) -> StepError {

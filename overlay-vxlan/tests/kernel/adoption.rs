@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{IpFamily, Plan, reconcile};
 use overlay_kernel::testing::{Fate, await_go, kill_at};
+use overlay_vxlan::Segment;
 
 use crate::lab::{Lab, lost};
 use crate::{HERE, NONE_LOST, THERE};
@@ -51,7 +52,8 @@ fn another_process_adopts_what_one_that_is_killed_made_while_packets_flow() {
 #[test]
 fn a_network_whose_builder_was_killed_anywhere_is_finished_by_the_next() {
     kernel_test(Kernel::Host, "vxlan::a_network_whose_builder_was_killed_anywhere", || {
-        let lab = Lab::new(IpFamily::V4, 2);
+        let mut lab = Lab::new(IpFamily::V4, 2);
+        lab.shape = bound;
         let before = lab.whole();
         let mut deaths = 0;
         // A step that shares no factor with what a request is made of, so that it meets every kind of call.
@@ -99,10 +101,16 @@ fn settler() {
 /// Run as a child that may be killed anywhere: settles one host.
 #[test]
 fn builder() {
-    let Some(lab) = adopted() else { return };
+    let Some(mut lab) = adopted() else { return };
+    lab.shape = bound;
     let (mut sandbox, wanted) = (lab.open(0), lab.wanted(0, &PLACED));
     await_go();
     reconcile(&mut sandbox, &wanted).unwrap();
+}
+
+/// With a tunnel bound to the cable, which takes the most acts to make.
+fn bound(segment: &mut Segment) {
+    segment.vtep.device = Some("u0".parse().unwrap());
 }
 
 fn adopted() -> Option<Lab> {

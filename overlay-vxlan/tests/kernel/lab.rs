@@ -9,7 +9,6 @@ use overlay_core::{
     DontFragment, Encapsulation, EndpointId, IpFamily, Mac, Mtu, NsKey, Owner, Plan, Shadow, Vni, reconcile,
 };
 use overlay_kernel::Namespace;
-use overlay_kernel::link::{self, Dev, Kind, Link, Links};
 use overlay_kernel::testing::judge;
 use overlay_vxlan::{IpNet, LocalPort, Peer, PortEnd, Sandbox, Segment, State, Vtep};
 
@@ -78,24 +77,19 @@ impl Lab {
         }
     }
 
-    /// A cable between the hosts, which is not the network's.
+    /// A cable between the hosts. Its ends have indices that no device of a sandbox has.
     fn wire(&self) {
-        let owner = Owner::new("underlay".parse().unwrap(), "cable".parse().unwrap());
-        let [here, there] = &self.hosts;
-        let mut links = Links::open(&owner, here.namespace.try_clone().unwrap()).unwrap();
-        let (key, namespace) = there.both();
-        links.reach(key.clone(), namespace).unwrap();
-        let ends = [Dev::home("u0".parse().unwrap()), Dev::far(key, "u0".parse().unwrap())];
-        let mut wanted = link::State::default();
-        for (host, end) in ends.iter().enumerate() {
-            let kind = Kind::Veth { peer: ends[1 - host].clone() };
-            wanted.links.insert(end.clone(), Link::new(kind, Mtu::ETHERNET, Mac::new([2, 0, 0, 0, 1, host as u8])));
-            let len = if self.underlay == IpFamily::V4 { 24 } else { 64 };
-            wanted.addresses.insert((end.clone(), self.vtep(host)), len);
+        let [here, there] = self.hosts.each_ref().map(|host| &host.namespace);
+        let (near, far) = ("index 770 address 02:00:00:00:01:00", "index 771 address 02:00:00:00:01:01");
+        let add = format!("ip link add u0 {near} type veth peer name u0 {far} netns {}", path(there));
+        judge(here, "sh", &["-c", &add]);
+        for (host, namespace) in [here, there].into_iter().enumerate() {
+            let (len, options) = if self.underlay == IpFamily::V4 { (24, "") } else { (64, "nodad") };
+            let address = format!("ip addr add {}/{len} dev u0 {options}", self.vtep(host));
+            judge(namespace, "sh", &["-ec", &format!("ip link set u0 addrgenmode none up; {address}")]);
         }
-        reconcile(&mut links, &wanted).unwrap();
-        for host in &self.hosts {
-            while !judge(&host.namespace, "ip", &["link", "show", "u0"]).contains("state UP") {}
+        for namespace in [here, there] {
+            while !judge(namespace, "ip", &["link", "show", "u0"]).contains("state UP") {}
         }
     }
 

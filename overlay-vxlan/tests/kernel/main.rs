@@ -186,7 +186,8 @@ fn a_vni_or_port_that_another_program_holds_is_a_conflict_that_names_it() {
 
         let _held = host.run(|| UdpSocket::bind("0.0.0.0:4789")).unwrap().unwrap();
         let text = conflict(&lab);
-        assert!(text.contains("raise link vx-4105") && text.contains("taken by something else"), "{text}");
+        let named = "raise link vx-4105, which listens at UDP port 4789: taken by something else";
+        assert!(text.contains(named), "{text}");
     });
 }
 

@@ -148,6 +148,19 @@ fn datagrams_leave_by_the_device_of_the_vtep() {
         lab.settle(&[HERE, THERE]);
         let (all, second) = by_u1(&lab);
         assert!(all >= 20 && second == 0, "by the device: {second} of {all}");
+        let entries = judge(&lab.homes[0], "bridge", &["fdb", "show", "dev", "vx-4105"]);
+        assert!(entries.contains("via ifindex 770"), "{entries}");
+        let links = judge(&lab.homes[0], "ip", &["link"]);
+        assert!(!links.contains("770: ") && !links.contains("in-770"), "the stand-in stayed: {links}");
+        // By hand, by another way: that is seen and put right.
+        judge(
+            &lab.homes[0],
+            "sh",
+            &["-c", "bridge fdb replace 02:42:0a:00:09:0b dev vx-4105 dst 192.0.2.2 self permanent"],
+        );
+        assert!(by_u1(&lab).1 > 0);
+        assert!(!lab.settle(&[HERE, THERE]).iter().all(|plan| plan.is_empty()));
+        assert_eq!(by_u1(&lab).1, 0);
     });
 }
 
