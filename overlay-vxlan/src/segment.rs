@@ -62,7 +62,7 @@ pub struct Vtep {
     pub device: Option<IfName>,
     /// UDP port that all nodes of the network listen at.
     pub port: Port,
-    /// Range of UDP source ports, chosen in it by the inner flow.
+    /// Range of UDP source ports, chosen in it by the inner flow. A kernel needs two at least.
     pub source_ports: PortRange,
     /// Time to live, or hop limit, of the outer header.
     pub ttl: Ttl,

@@ -130,7 +130,8 @@ pub fn vtep() -> impl Strategy<Value = Vtep> {
     let dont_fragment = prop_oneof![Just(DontFragment::Unset), Just(DontFragment::Set), Just(DontFragment::Inherit)];
     let port = prop_oneof![Just(Port::VXLAN), any::port()];
     let device = proptest::option::of(any::if_name());
-    let source_ports = prop_oneof![Just(PortRange::DYNAMIC), any::port_range()];
+    let several = any::port_range().prop_filter("a kernel needs two", |range| range.first() != range.last());
+    let source_ports = prop_oneof![Just(PortRange::DYNAMIC), several];
     (any::ip_family(), device, port, source_ports, ttl, dont_fragment, any::<bool>()).prop_map(
         |(family, device, port, source_ports, ttl, dont_fragment, udp_checksum)| Vtep {
             local: outer(family, 100),

@@ -56,6 +56,10 @@ fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
         Kind::Vxlan(vxlan) if vxlan.local.is_unspecified() || vxlan.local.is_multicast() => {
             Err(refuse(&object, &format!("local address {}", vxlan.local), &"a VTEP is one host's address"))
         }
+        Kind::Vxlan(vxlan) if vxlan.source_ports.first() == vxlan.source_ports.last() => {
+            let wanted = format!("source port {} only", vxlan.source_ports.first());
+            Err(refuse(&object, &wanted, &"the kernel takes a range of one port for none; give it two at least"))
+        }
         Kind::Bridge { .. } | Kind::Dummy | Kind::Vxlan(_) | Kind::Macvlan { .. } => Ok(()),
     }
 }

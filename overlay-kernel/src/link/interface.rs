@@ -164,7 +164,7 @@ pub struct Vxlan {
     pub device: Option<IfName>,
     /// UDP port it listens at and sends to.
     pub port: Port,
-    /// UDP ports it sends from.
+    /// UDP ports it sends from; two at least, of which the kernel never chooses the last.
     pub source_ports: PortRange,
     /// Time to live of its datagrams.
     pub ttl: Ttl,
