@@ -1,5 +1,6 @@
 //! Steps, carried out.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
@@ -239,9 +240,15 @@ impl<'a> Run<'a> {
     /// The kernel lets a device carry packets some time after it was raised, unless asked how it is, which has it done
     /// first. Bridges were raised before their ports, so the last comes first.
     fn await_carriers(&mut self) {
+        let mut raised = BTreeMap::<_, Vec<_>>::new();
         for dev in std::mem::take(&mut self.raised).into_iter().rev() {
             // It is up either way; what cannot be asked now is seen by the next reading.
-            let _ = self.links.door(&dev.site).and_then(|door| door.link(dev.name));
+            if let Ok(Some(found)) = self.links.door(&dev.site).and_then(|door| door.link(dev.name)) {
+                raised.entry(&dev.site).or_default().push(found.index);
+            }
+        }
+        for (site, indices) in raised {
+            let _ = self.links.door(site).and_then(|door| await_addresses(door, &indices));
         }
     }
 
@@ -458,6 +465,36 @@ fn at_first(link: &Link) -> Link {
     };
     Link { mtu: other.unwrap_or(link.mtu), ..link.clone() }
 }
+
+/// A work queue of the kernel puts the IPv6 addresses of a device that was raised to work: until then it answers nobody,
+/// and who asked asks again after a second. The last it does is their routes.
+fn await_addresses(door: &mut Door, indices: &[u32]) -> Result<(), BackendError> {
+    let found = door.socket.dump(&address::dump(), address::parse).map_err(|error| error.during("read addresses"))?;
+    let at_work = |found: &address::Found| found.ours && indices.contains(&found.index);
+    let wanted: Vec<_> = found
+        .iter()
+        .filter(|found| at_work(found))
+        .filter_map(|found| match found.address {
+            IpAddr::V6(address) => Some(format!("{:032x} 80 ", u128::from(address))), // as a destination of 128 bits
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    door.namespace.run(|| {
+        for _ in 0..PATIENCE {
+            let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+            if wanted.iter().all(|address| routes.contains(address)) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    })
+}
+
+/// How often is looked; a device without a carrier never gets there.
+const PATIENCE: usize = 500;
 
 /// A device that is up has got them already when it is told to have none.
 fn remove_kernels_addresses(door: &mut Door, index: u32) -> Result<(), NetlinkError> {
