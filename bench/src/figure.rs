@@ -85,6 +85,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender("", Run::rate(operation))
     }
 
+    /// The subject: a tool that measures by itself. Each call, one per round, gives its figure in the unit.
+    pub fn reading(self, tool: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender("", Run::Reading(Box::new(tool)))
+    }
+
     /// A short operation to compare with.
     pub fn yardstick(self, name: &'static str, operation: impl FnMut(usize) + 'f) -> Self {
         self.contender(name, Run::each(operation))
@@ -105,6 +110,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender(name, Run::rate(operation))
     }
 
+    /// A tool that measures by itself to compare with; as [`reading`](Self::reading).
+    pub fn yardstick_reading(self, name: &'static str, tool: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender(name, Run::Reading(Box::new(tool)))
+    }
+
     /// Measures, and writes the line.
     ///
     /// # Errors
@@ -122,8 +132,8 @@ impl<'f> Figure<'_, '_, 'f> {
                 contender.round();
             }
         }
-        let scale = scale(self.unit);
-        let mut values = self.contenders.iter_mut().map(|contender| (contender.name, contender.median(scale)));
+        let unit = self.unit;
+        let mut values = self.contenders.iter_mut().map(|contender| (contender.name, contender.median(unit)));
         let Some((_, value)) = values.next() else { return Ok(()) };
         let mut yardsticks =
             values.map(|(name, other)| (Yardstick { name, value: round(other) }, round(value / other)));
@@ -155,7 +165,7 @@ struct Contender<'f> {
     name: &'static str,
     run: Run<'f>,
     count: u64,
-    samples: Vec<f64>, // seconds per operation, or operations per second
+    samples: Vec<f64>, // seconds per operation, operations per second, or readings
 }
 
 impl Contender<'_> {
@@ -181,7 +191,8 @@ impl Contender<'_> {
         self.samples.push(self.run.sample(self.count));
     }
 
-    fn median(&mut self, scale: f64) -> f64 {
+    fn median(&mut self, unit: &str) -> f64 {
+        let scale = if matches!(self.run, Run::Reading(_)) { 1.0 } else { scale(unit) };
         self.samples.sort_by(f64::total_cmp);
         let middle = self.samples.get(self.samples.len() / 2).copied().unwrap_or(f64::NAN);
         middle * scale
@@ -196,6 +207,8 @@ enum Run<'f> {
     Once(Box<dyn FnMut() -> Duration + 'f>),
     /// Gives how many operations there were, and their time together.
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
+    /// Gives the figure itself.
+    Reading(Box<dyn FnMut() -> f64 + 'f>),
 }
 
 impl<'f> Run<'f> {
@@ -236,6 +249,7 @@ impl<'f> Run<'f> {
                 let (count, took) = operation();
                 count as f64 / took.as_secs_f64()
             }
+            Self::Reading(tool) => tool(),
         }
     }
 }
@@ -325,6 +339,13 @@ mod tests {
         let line =
             report(|bench| bench.figure("a/b", "op/s").rate(|| (0..1_000_u64).map(black_box).count() as u64).report());
         assert!(line["value"].as_f64().unwrap() > 1_000.0, "{line}");
+    }
+
+    #[test]
+    fn a_reading_is_taken_as_it_is() {
+        let mut readings = [9.0, 1.0, 2.0, 3.0].into_iter(); // the first is to warm up
+        let line = report(|bench| bench.figure("a/b", "ms").reading(|| readings.next().unwrap_or(0.0)).report());
+        assert_eq!(line["value"], 2.0, "{line}");
     }
 
     #[test]

@@ -57,6 +57,18 @@ impl<B: Witness> Shadow<B> {
         Self { inner, known: None }
     }
 
+    /// The backend beneath, to look at.
+    pub const fn inner(&self) -> &B {
+        &self.inner
+    }
+
+    /// The backend beneath, to change: to let it work in one namespace more, say. What was remembered is forgotten,
+    /// whatever the witness would say, so the next call reads.
+    pub fn inner_mut(&mut self) -> &mut B {
+        self.known = None;
+        &mut self.inner
+    }
+
     /// The backend beneath.
     pub fn into_inner(self) -> B {
         self.inner
@@ -102,5 +114,56 @@ impl<D, B: Backend + Lower<D>> Lower<D> for Shadow<B> {
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Lamps;
+    use crate::{Memory, reconcile};
+
+    /// Swears that nobody changed anything, whatever happened.
+    struct Perjurer(Memory<Lamps>);
+
+    impl Backend for Perjurer {
+        type State = Lamps;
+
+        fn observe(&mut self) -> Result<Lamps, BackendError> {
+            self.0.observe()
+        }
+
+        fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+            self.0.apply(steps)
+        }
+    }
+
+    impl Witness for Perjurer {
+        fn watch(&mut self) -> Result<(), BackendError> {
+            Ok(())
+        }
+
+        fn undisturbed(&mut self) -> Result<bool, BackendError> {
+            Ok(true)
+        }
+    }
+
+    impl Lower<Lamps> for Perjurer {
+        type Native = Lamps;
+
+        fn lower<'d>(&self, desired: &'d Lamps) -> Result<Cow<'d, Lamps>, Refusal> {
+            Ok(Cow::Borrowed(desired))
+        }
+    }
+
+    #[test]
+    fn what_is_changed_beneath_is_read_again_without_a_witness() {
+        let lit = Lamps::from([("hall", 80)]);
+        let mut table = Shadow::new(Perjurer(Memory::default()));
+        assert_eq!(reconcile(&mut table, &lit).map(|plan| plan.len()).ok(), Some(1));
+        table.inner().0.update(|lamps| lamps.0.clear());
+        assert_eq!(reconcile(&mut table, &lit).map(|plan| plan.len()).ok(), Some(0), "it believes its witness");
+        table.inner_mut().0.update(|lamps| lamps.0.clear());
+        assert_eq!(reconcile(&mut table, &lit).map(|plan| plan.len()).ok(), Some(1));
     }
 }

@@ -24,7 +24,8 @@ pub struct Segment {
     pub ports: BTreeMap<EndpointId, LocalPort>,
     /// The endpoints on other nodes, by their Ethernet address.
     pub peers: BTreeMap<Mac, Peer>,
-    /// VTEPs that get a copy of every broadcast and multicast frame; empty unless a network opted in.
+    /// VTEPs that get a copy of every broadcast and multicast frame; empty unless a network opted in. ARP and neighbour
+    /// discovery are not among them: they are answered on the node.
     pub flood: BTreeSet<IpAddr>,
 }
 
@@ -57,11 +58,11 @@ pub struct Vtep {
     /// given: a host with several addresses would otherwise send from whichever its routes prefer.
     /// A link-local VTEP, here or there, needs `device`.
     pub local: IpAddr,
-    /// The interface datagrams leave by; by the routes where `None`.
+    /// The interface datagrams leave by; by the routes where `None`. Its MTU must leave room for the segment's.
     pub device: Option<IfName>,
     /// UDP port that all nodes of the network listen at.
     pub port: Port,
-    /// Range of UDP source ports, chosen in it by the inner flow.
+    /// Range of UDP source ports, chosen in it by the inner flow. A kernel needs two at least.
     pub source_ports: PortRange,
     /// Time to live, or hop limit, of the outer header.
     pub ttl: Ttl,

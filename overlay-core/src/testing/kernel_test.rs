@@ -22,13 +22,21 @@ pub enum Kernel {
 ///
 /// # Panics
 /// If a privilege or tool is missing and required, and as `body` does.
-#[expect(clippy::disallowed_methods, reason = "a test gate is told by the environment")]
 pub fn kernel_test(kernel: Kernel, name: &str, body: impl FnOnce() + panic::UnwindSafe) {
+    kernel_test_judged_by(&[], kernel, name, body);
+}
+
+/// The same for a test that needs more `judges`: programs, by their names.
+///
+/// # Panics
+/// As [`kernel_test`].
+#[expect(clippy::disallowed_methods, reason = "a test gate is told by the environment")]
+pub fn kernel_test_judged_by(judges: &[&str], kernel: Kernel, name: &str, body: impl FnOnce() + panic::UnwindSafe) {
     let here = if std::env::var_os("KERNEL_LAB").is_some() { Kernel::Lab } else { Kernel::Host };
     if kernel != here {
         return skipped(name, &format!("needs the {kernel:?} kernel, this is the {here:?} kernel"));
     }
-    if let Some(missing) = missing() {
+    if let Some(missing) = missing(judges) {
         let required = std::env::var("OVERLAY_REQUIRE_KERNEL").is_ok_and(|value| value == "1");
         assert!(!required, "{name} needs {missing}, and OVERLAY_REQUIRE_KERNEL forbids to skip it");
         return skipped(name, &format!("needs {missing}"));
@@ -52,13 +60,13 @@ fn skipped(name: &str, why: &str) {
 
 /// What of this process and machine is missing for tests on a kernel.
 #[expect(clippy::disallowed_methods, reason = "where programs are is told by the environment")]
-fn missing() -> Option<&'static str> {
+fn missing<'j>(judges: &[&'j str]) -> Option<&'j str> {
     if !privileged() {
         return Some("CAP_NET_ADMIN and CAP_SYS_ADMIN");
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |tool: &&str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
-    ["ip", "bridge", "ping"].into_iter().find(|tool| !is_there(tool))
+    ["ip", "bridge", "ping"].into_iter().chain(judges.iter().copied()).find(|tool| !is_there(tool))
 }
 
 /// Whether the effective capabilities have `CAP_NET_ADMIN` (12) and `CAP_SYS_ADMIN` (21).

@@ -17,5 +17,5 @@ pub mod laws;
 
 pub use executor::{Executor, Stalled, Task, yield_now};
 pub use faults::{Dice, seeded_faults};
-pub use kernel_test::{Kernel, kernel_test};
+pub use kernel_test::{Kernel, kernel_test, kernel_test_judged_by};
 pub use lamps::{LampStep, Lamps};

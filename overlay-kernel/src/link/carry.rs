@@ -1,26 +1,30 @@
 //! Steps, carried out.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use ipnet::IpNet;
-use nix::libc::{EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
+use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EEXIST, ENODEV, ENOENT, ESRCH};
 use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
 
+use super::door::Door;
 use super::links::Links;
+use super::stand_in::StandIns;
 use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
 use crate::Sysctl;
 use crate::netlink::{BatchError, NetlinkError, Requests};
+use crate::rtnl::link::Data;
 use crate::rtnl::link_request::{self, Change, New};
-use crate::rtnl::neighbour::{self, Notice};
+use crate::rtnl::neighbour::{self, Notice, Toward};
 use crate::rtnl::{address, route, rule};
 
 /// Carries out steps in order, the simple ones many at once.
 pub(super) fn out(links: &mut Links, steps: &[Step]) -> Result<(), StepError> {
-    let mut run = Run { links, steps, queue: Queue::default(), raised: Vec::new() };
-    for at in 0..steps.len() {
-        run.step(at)?;
-    }
-    run.flush()?;
+    let mut run = Run { links, steps, queue: Queue::default(), raised: Vec::new(), stand_ins: StandIns::default() };
+    let done = (0..steps.len()).try_for_each(|at| run.step(at)).and_then(|()| run.flush());
+    run.stand_ins.dismiss(run.links);
+    done?;
     run.await_carriers();
     Ok(())
 }
@@ -30,6 +34,7 @@ struct Run<'a> {
     steps: &'a [Step],
     queue: Queue,
     raised: Vec<&'a Dev>,
+    stand_ins: StandIns,
 }
 
 /// Requests to one namespace that wait to be sent together.
@@ -84,7 +89,7 @@ impl<'a> Run<'a> {
             Step::ClearLink(dev) | Step::RemoveLink(dev) => self.remove(dev),
             Step::AddLink(dev, link) => self.add(dev, link),
             Step::AddPair(dev, pair) => self.add_pair(dev, &pair.0, &pair.1),
-            Step::SetLink(dev, link) => self.settle(dev, link).map_err(|source| Broken { begun: true, source }),
+            Step::SetLink(dev, link) => self.set_link(dev, link),
             _ => Ok(()), // queued
         };
         self.links.watch.blur();
@@ -114,7 +119,8 @@ impl<'a> Run<'a> {
             }
             Step::PutForwarding(dev, mac, vtep) => {
                 self.expect(dev, Notice::Put(*mac, *vtep))?;
-                let put = |requests: &mut _, index| neighbour::put_forwarding(requests, index, *mac, *vtep);
+                let to = self.toward(dev, *vtep)?;
+                let put = |requests: &mut _, index| neighbour::put_forwarding(requests, index, *mac, to);
                 self.on_device(at, dev, &[], put)?;
             }
             Step::RemoveForwarding(dev, mac) => {
@@ -123,11 +129,13 @@ impl<'a> Run<'a> {
             }
             Step::AddFlood(dev, vtep) => {
                 self.expect(dev, Notice::Put(overlay_core::Mac::ZERO, *vtep))?;
-                self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, *vtep))?;
+                let to = self.toward(dev, *vtep)?;
+                self.on_device(at, dev, THERE, |requests, index| neighbour::add_flood(requests, index, to))?;
             }
             Step::RemoveFlood(dev, vtep) => {
                 self.expect(dev, Notice::NoFlood(*vtep))?;
-                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, *vtep))?;
+                let to = self.toward(dev, *vtep)?;
+                self.on_device(at, dev, GONE, |requests, index| neighbour::remove_flood(requests, index, to))?;
             }
             Step::PutStation(bridge, mac, port) => {
                 let port = Dev { name: *port, ..bridge.clone() };
@@ -232,20 +240,39 @@ impl<'a> Run<'a> {
     /// The kernel lets a device carry packets some time after it was raised, unless asked how it is, which has it done
     /// first. Bridges were raised before their ports, so the last comes first.
     fn await_carriers(&mut self) {
+        let mut raised = BTreeMap::<_, Vec<_>>::new();
         for dev in std::mem::take(&mut self.raised).into_iter().rev() {
             // It is up either way; what cannot be asked now is seen by the next reading.
-            let _ = self.links.door(&dev.site).and_then(|door| door.link(dev.name));
+            if let Ok(Some(found)) = self.links.door(&dev.site).and_then(|door| door.link(dev.name)) {
+                raised.entry(&dev.site).or_default().push(found.index);
+            }
+        }
+        for (site, indices) in raised {
+            let _ = self.links.door(site).and_then(|door| await_addresses(door, &indices));
         }
     }
 
-    fn refused(&self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {
+    fn refused(&mut self, origins: &[(usize, &'static [i32])], error: BatchError) -> StepError {
         let at = origins[error.at].0;
         let half_done = error.at.checked_sub(1).is_some_and(|before| origins[before].0 == at);
         let applied = match error.applied() {
             Applied::Nothing | Applied::Before if !half_done => Applied::Before,
             _ => Applied::Unknown,
         };
-        self.failed(at, applied, error.source.during(self.steps[at].to_string()))
+        let doing = self.doing(at, &error.source);
+        self.failed(at, applied, error.source.during(doing))
+    }
+
+    /// The step, and of a tunnel whose port is taken the port, which the kernel does not say.
+    fn doing(&mut self, at: usize, error: &NetlinkError) -> String {
+        let step = &self.steps[at];
+        if let (Step::RaiseLink(dev), Some(EADDRINUSE)) = (step, error.errno())
+            && let Ok(Some(found)) = self.links.door(&dev.site).and_then(|door| door.link(dev.name))
+            && let Data::Vxlan(vxlan) = found.data
+        {
+            return format!("{step}, which listens at UDP port {}", vxlan.port);
+        }
+        step.to_string()
     }
 
     fn failed(&self, at: usize, applied: Applied, source: BackendError) -> StepError {
@@ -260,6 +287,20 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Where a tunnel's datagrams go. Those of one that is bound to an interface leave by that, which each entry says.
+    fn toward(&mut self, dev: &Dev, vtep: IpAddr) -> Result<Toward, BackendError> {
+        let door = self.links.door(&dev.site)?;
+        let there = door.own_index(dev.name)?.is_some();
+        let via = door.bound(dev.name).filter(|_| there);
+        if let Some(via) = via {
+            let mark = self.links.mark;
+            if self.stand_ins.call(self.links.door(&dev.site)?, (&dev.site, via), mark)? {
+                self.links.watch.blur();
+            }
+        }
+        Ok(Toward { vtep, via })
     }
 
     fn own_index(&mut self, dev: &Dev) -> Result<u32, BackendError> {
@@ -301,14 +342,27 @@ impl<'a> Run<'a> {
             Some(name) => Some(self.index(&Dev { site: asked_at.clone(), name })?),
             None => None,
         };
+        self.room_inside(dev, link)?;
         let target = self.links.door(&dev.site)?.namespace.try_clone()?;
         let netns = (asked_at != dev.site).then_some(target.as_fd());
         let first = at_first(link);
         let new = New { name: dev.name, netns, link: &first, group: self.links.mark.group() };
         let request = link_request::create(new, base).ok_or_else(|| unmakeable(dev, link))?;
         let made = self.links.door(&asked_at)?.socket.request(&request);
-        self.made(made, dev)?;
+        self.made(made, dev, None)?;
         self.settle(dev, link).map_err(|source| Broken { begun: true, source })
+    }
+
+    /// A tunnel bound to an interface is no larger than that carries; the kernel would cut it down in silence.
+    fn room_inside(&mut self, dev: &Dev, link: &Link) -> Result<(), BackendError> {
+        let Kind::Vxlan(vxlan) = &link.kind else { return Ok(()) };
+        let Some(name) = vxlan.device else { return Ok(()) };
+        let base = Dev { site: vxlan.underlay.clone(), name };
+        let found = self.links.door(&base.site)?.link(name)?.ok_or_else(|| no_device(&base))?;
+        let mtu = Mtu::new(found.mtu).unwrap_or(Mtu::MAX); // the loopback's is 65,536
+        vxlan.room_inside(mtu, link.mtu).map_err(|cause| {
+            BackendError::new(ErrorKind::Invalid, format!("give link {dev} mtu {}", link.mtu)).caused_by(cause)
+        })
     }
 
     fn add_pair(&mut self, dev: &Dev, near: &Link, far: &Link) -> Result<(), Broken> {
@@ -320,25 +374,35 @@ impl<'a> Run<'a> {
         let far_end = New { name: peer.name, netns, link: far, group };
         let request = link_request::create_pair(near_end, far_end);
         let made = self.links.door(&dev.site)?.socket.request(&request);
-        self.made(made, dev)?;
+        self.made(made, dev, Some(peer))?;
         let settled = self.settle(dev, near).and_then(|()| self.settle(peer, far));
         settled.map_err(|source| Broken { begun: true, source })
     }
 
-    /// A device of ours that is there already was made when an answer was lost: it is as good as new.
-    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev) -> Result<(), Broken> {
+    /// A device of ours that is there already was made when an answer was lost: it is as good as new. Of a pair the
+    /// kernel does not say which name is taken.
+    fn made(&mut self, result: Result<(), NetlinkError>, dev: &Dev, peer: Option<&Dev>) -> Result<(), Broken> {
         let Err(error) = result else { return Ok(()) };
-        if error.errno() == Some(EEXIST) && self.links.door(&dev.site)?.own(dev.name)?.is_some() {
-            return Ok(());
+        let mut taken = dev;
+        if error.errno() == Some(EEXIST) {
+            let door = self.links.door(&dev.site)?;
+            if door.own(dev.name)?.is_some() {
+                return Ok(());
+            }
+            taken = peer.filter(|_| !door.indices.contains_key(&dev.name)).unwrap_or(dev);
         }
-        Err(Broken::asking(error, format!("make link {dev}")))
+        Err(Broken::asking(error, format!("make link {taken}")))
+    }
+
+    fn set_link(&mut self, dev: &Dev, link: &Link) -> Result<(), Broken> {
+        self.settle(dev, link).map_err(|source| Broken { begun: true, source })
     }
 
     /// Gives a device everything that [`Link`] says but its kind and whether it is up; its whole mark last.
     fn settle(&mut self, dev: &Dev, link: &Link) -> Result<(), BackendError> {
         let mark = self.links.mark;
         let door = self.links.door(&dev.site)?;
-        let found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
+        let mut found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
         if !mark.is_on(found.group, &found.altnames) {
             let cause = "the device of this name is not ours";
             return Err(BackendError::new(ErrorKind::Conflict, format!("set up link {dev}")).caused_by(cause));
@@ -357,9 +421,23 @@ impl<'a> Run<'a> {
             master: (found.master.unwrap_or(0) != master).then_some(master),
         };
         if change != Change::default() {
-            door.socket.request(&link_request::change(found.index, change)).map_err(doing)?;
+            let changed = door.socket.request(&link_request::change(found.index, change));
+            if let Err(error) = changed {
+                if change.mtu.is_some() {
+                    self.room_inside(dev, link)?;
+                }
+                return Err(doing(error));
+            }
+        }
+        let door = self.links.door(&dev.site)?;
+        if (found.mtu < Mtu::IPV6_MIN.get()) != (link.mtu < Mtu::IPV6_MIN) {
+            // IPv6 came with its defaults, or went.
+            found = door.link(dev.name)?.ok_or_else(|| no_device(dev))?;
         }
         door.socket.request(&link_request::settings(found.index, link, found.ipv6)).map_err(doing)?;
+        if found.up && found.link_local && !link.link_local {
+            remove_kernels_addresses(door, found.index).map_err(doing)?;
+        }
         if let Some(port) = link.port {
             door.socket.request(&link_request::port(found.index, port)).map_err(doing)?;
         }
@@ -381,11 +459,51 @@ impl<'a> Run<'a> {
 /// A bridge takes the size of its smallest port until its own is changed: it is made with another, and then changed.
 fn at_first(link: &Link) -> Link {
     let other = match link.kind {
-        Kind::Bridge { .. } if link.mtu == Mtu::MIN => Mtu::new(Mtu::MIN.get() + 1),
-        Kind::Bridge { .. } => Mtu::new(link.mtu.get() - 1),
+        Kind::Bridge { .. } if link.mtu == Mtu::MAX => Mtu::new(Mtu::MAX.get() - 1),
+        Kind::Bridge { .. } => Mtu::new(link.mtu.get() + 1),
         _ => Ok(link.mtu),
     };
     Link { mtu: other.unwrap_or(link.mtu), ..link.clone() }
+}
+
+/// A work queue of the kernel puts the IPv6 addresses of a device that was raised to work: until then it answers nobody,
+/// and who asked asks again after a second. The last it does is their routes.
+fn await_addresses(door: &mut Door, indices: &[u32]) -> Result<(), BackendError> {
+    let found = door.socket.dump(&address::dump(), address::parse).map_err(|error| error.during("read addresses"))?;
+    let at_work = |found: &address::Found| found.ours && indices.contains(&found.index);
+    let wanted: Vec<_> = found
+        .iter()
+        .filter(|found| at_work(found))
+        .filter_map(|found| match found.address {
+            IpAddr::V6(address) => Some(format!("{:032x} 80 ", u128::from(address))), // as a destination of 128 bits
+            IpAddr::V4(_) => None,
+        })
+        .collect();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    door.namespace.run(|| {
+        for _ in 0..PATIENCE {
+            let routes = std::fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+            if wanted.iter().all(|address| routes.contains(address)) {
+                break;
+            }
+            std::thread::yield_now();
+        }
+    })
+}
+
+/// How often is looked; a device without a carrier never gets there.
+const PATIENCE: usize = 500;
+
+/// A device that is up has got them already when it is told to have none.
+fn remove_kernels_addresses(door: &mut Door, index: u32) -> Result<(), NetlinkError> {
+    let mut requests = Requests::default();
+    let found = door.socket.dump(&address::dump(), address::parse)?;
+    for found in found.into_iter().filter(|found| found.index == index && found.kernels) {
+        address::remove(&mut requests, index, super::state::net(found.address, found.prefix_len));
+    }
+    door.socket.batch(&requests, |_, errno| GONE.contains(&errno)).map_err(|error| error.source)
 }
 
 fn no_device(dev: &Dev) -> BackendError {

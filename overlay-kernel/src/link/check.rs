@@ -32,11 +32,17 @@ fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
     if !link.mac.is_station() {
         return Err(refuse(&object, &link.mac, &"a device's Ethernet address is one station's"));
     }
+    if link.accept_ra || link.link_local {
+        fits_ipv6(dev, link, &"IPv6 settings")?;
+    }
     if let Some(port) = &link.port {
         let bridge = state.links.get(&Dev { site: dev.site.clone(), name: port.bridge });
         if !bridge.is_some_and(|bridge| matches!(bridge.kind, Kind::Bridge { .. })) {
             return Err(refuse(&object, &format!("port of {}", port.bridge), &"no such bridge is wanted beside it"));
         }
+    }
+    if let Some(parent) = link.kind.leans_on().and_then(|dev| state.links.get(&dev)) {
+        room(link, parent).map_err(|reason| refuse(&object, &format!("mtu {}", link.mtu), &reason))?;
     }
     match &link.kind {
         Kind::Stray(kind) => Err(refuse(&object, &kind, &"strays are only observed")),
@@ -50,7 +56,20 @@ fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
         Kind::Vxlan(vxlan) if vxlan.local.is_unspecified() || vxlan.local.is_multicast() => {
             Err(refuse(&object, &format!("local address {}", vxlan.local), &"a VTEP is one host's address"))
         }
+        Kind::Vxlan(vxlan) if vxlan.source_ports.first() == vxlan.source_ports.last() => {
+            let wanted = format!("source port {} only", vxlan.source_ports.first());
+            Err(refuse(&object, &wanted, &"the kernel takes a range of one port for none; give it two at least"))
+        }
         Kind::Bridge { .. } | Kind::Dummy | Kind::Vxlan(_) | Kind::Macvlan { .. } => Ok(()),
+    }
+}
+
+/// What stands on a device is no larger than that carries.
+fn room(link: &Link, parent: &Link) -> Result<(), String> {
+    match &link.kind {
+        Kind::Vxlan(vxlan) => vxlan.room_inside(parent.mtu, link.mtu),
+        Kind::Macvlan { .. } if link.mtu > parent.mtu => Err(format!("its parent has MTU {}", parent.mtu)),
+        _ => Ok(()),
     }
 }
 
@@ -75,17 +94,30 @@ fn addresses(state: &State) -> Result<(), Refusal> {
         if IpNet::new(*address, *len).is_err() {
             return Err(refuse(&object, &format!("prefix length {len}"), &"it is longer than the address"));
         }
-        if address.is_ipv6() && link.mtu < Mtu::IPV6_MIN {
-            return Err(refuse(&format!("link {dev}"), &format!("mtu {}", link.mtu), &"IPv6 needs 1280 at least"));
+        if address.is_ipv6() {
+            fits_ipv6(dev, link, &object)?;
         }
+    }
+    Ok(())
+}
+
+/// Below its MTU the kernel takes IPv6 off a device, with all that is on it.
+fn fits_ipv6(dev: &Dev, link: &Link, what: &dyn Display) -> Result<(), Refusal> {
+    if link.mtu < Mtu::IPV6_MIN {
+        let wanted = format!("{what} at mtu {}", link.mtu);
+        return Err(refuse(&format!("link {dev}"), &wanted, &"IPv6 needs 1280 at least (RFC 8200 §5)"));
     }
     Ok(())
 }
 
 fn entries(state: &State) -> Result<(), Refusal> {
     let mut devices = Devices { links: &state.links, last: None };
-    if let Some((dev, address)) = state.neighbours.keys().find(|(dev, _)| devices.find(dev).is_none()) {
-        return Err(refuse(&format!("neighbour {address}"), &dev, &NO_DEVICE));
+    for (dev, address) in state.neighbours.keys() {
+        match devices.find(dev) {
+            Some(link) if address.is_ipv6() => fits_ipv6(dev, link, &format_args!("neighbour {address}"))?,
+            Some(_) => {}
+            None => return Err(refuse(&format!("neighbour {address}"), &dev, &NO_DEVICE)),
+        }
     }
     if let Some((dev, mac)) = state.forwarding.keys().find(|(_, mac)| !mac.is_station()) {
         return Err(refuse(&format!("forwarding on {dev}"), &mac, &"groups and zero belong in flood"));
@@ -159,10 +191,15 @@ fn route(state: &State, key: &RouteKey, route: &Route) -> Result<(), Refusal> {
             ("its source", "no such address is wanted there, and the kernel drops the route with the address")
         }
         Route::Via { gateway: None, onlink: true, .. } => ("onlink", "there is no router that could be on the link"),
-        Route::Via { .. } if route.device(&key.site).is_some_and(|dev| !state.links.contains_key(&dev)) => {
-            ("its device", NO_DEVICE)
+        Route::Via { device, .. } => {
+            let dev = Dev { site: key.site.clone(), name: *device };
+            match state.links.get(&dev) {
+                Some(link) if !key.is_ipv4() => return fits_ipv6(&dev, link, key),
+                Some(_) => return Ok(()),
+                None => ("its device", NO_DEVICE),
+            }
         }
-        _ => return Ok(()),
+        Route::Blackhole | Route::Unreachable => return Ok(()),
     };
     Err(refuse(&key, &wanted, &reason))
 }

@@ -23,6 +23,8 @@ pub(super) struct Door {
     pub(super) indices: BTreeMap<IfName, u32>,
     /// The same of ours alone.
     owned: BTreeMap<IfName, u32>,
+    /// Of our tunnels, the index of the interface they are bound to, in the namespace of their socket.
+    bound: BTreeMap<IfName, u32>,
     mark: Mark,
     /// The settings' files, held open, and what they said when the watch began.
     settings: Vec<(File, Value)>,
@@ -35,8 +37,8 @@ impl Door {
     pub(super) fn open(namespace: Namespace, mark: Mark) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::open(Family::Route))?;
         let socket = socket.map_err(|error| error.during(format!("open rtnetlink in {}", namespace.id())))?;
-        let (indices, owned) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { namespace, socket, notices: None, indices, owned, mark, settings: Vec::new() })
+        let (indices, owned, bound) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Ok(Self { namespace, socket, notices: None, indices, owned, bound, mark, settings: Vec::new() })
     }
 
     /// All links, and remembers their indices.
@@ -44,7 +46,8 @@ impl Door {
         let links = self.socket.dump(&link::dump(), link::parse).map_err(|error| error.during("read links"))?;
         self.indices = links.iter().filter_map(|link| Some((link.name?, link.index))).collect();
         let ours = links.iter().filter(|link| self.mark.is_on(link.group, &link.altnames));
-        self.owned = ours.filter_map(|link| Some((link.name?, link.index))).collect();
+        self.owned = ours.clone().filter_map(|link| Some((link.name?, link.index))).collect();
+        self.bound = ours.filter_map(|link| Some((link.name?, bound(link)?))).collect();
         Ok(links)
     }
 
@@ -58,6 +61,7 @@ impl Door {
                     self.indices.insert(name, link.index);
                     if self.mark.is_on(link.group, &link.altnames) {
                         self.owned.insert(name, link.index);
+                        self.bound.extend(bound(link).map(|index| (name, index)));
                     }
                 }
                 Ok(found)
@@ -85,9 +89,24 @@ impl Door {
         }
     }
 
+    /// The index of the interface that a tunnel of ours is bound to, as last seen.
+    pub(super) fn bound(&self, name: IfName) -> Option<u32> {
+        self.bound.get(&name).copied()
+    }
+
+    /// Whether a device has this index.
+    pub(super) fn has_index(&mut self, index: u32) -> Result<bool, BackendError> {
+        match self.socket.ask(&link::by_index(index), link::parse) {
+            Ok(found) => Ok(!found.is_empty()),
+            Err(error) if error.errno() == Some(nix::libc::ENODEV) => Ok(false),
+            Err(error) => Err(error.during(format!("read link {index}"))),
+        }
+    }
+
     pub(super) fn forget(&mut self, name: IfName) {
         self.indices.remove(&name);
         self.owned.remove(&name);
+        self.bound.remove(&name);
     }
 
     /// The index of the device of this name, ours or not, as last seen or as it is.
@@ -146,6 +165,13 @@ impl Door {
     /// Whether the settings that are held say what they said.
     pub(super) fn settings_stand(&self) -> bool {
         self.settings.iter().all(|(file, before)| value(file) == *before)
+    }
+}
+
+const fn bound(link: &link::Found) -> Option<u32> {
+    match &link.data {
+        link::Data::Vxlan(vxlan) => vxlan.device,
+        _ => None,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use overlay_core::{DontFragment, IfName, Mac, Mtu, Port, PortRange, Ttl, Vni};
+use overlay_core::{DontFragment, Encapsulation, IfName, IpFamily, Mac, Mtu, Port, PortRange, Ttl, Vni};
 use serde::{Deserialize, Serialize};
 
 use super::{Dev, Site};
@@ -164,7 +164,7 @@ pub struct Vxlan {
     pub device: Option<IfName>,
     /// UDP port it listens at and sends to.
     pub port: Port,
-    /// UDP ports it sends from.
+    /// UDP ports it sends from; two at least, of which the kernel never chooses the last.
     pub source_ports: PortRange,
     /// Time to live of its datagrams.
     pub ttl: Ttl,
@@ -179,6 +179,16 @@ pub struct Vxlan {
 }
 
 impl Vxlan {
+    /// Whether packets of `wanted` fit an interface of MTU `mtu` in its datagrams; if not, what would.
+    pub(super) fn room_inside(&self, mtu: Mtu, wanted: Mtu) -> Result<(), String> {
+        let device = self.device.map_or_else(String::new, |device| device.to_string());
+        match Encapsulation::vxlan(IpFamily::of(self.local)).inner_mtu(mtu) {
+            Ok(most) if wanted <= most => Ok(()),
+            Ok(most) => Err(format!("{device} has MTU {mtu}, which leaves {most} inside")),
+            Err(_) => Err(format!("{device} has MTU {mtu}, which leaves nothing inside")),
+        }
+    }
+
     /// A device with the usual settings: port 4789, all dynamic source ports, DF unset, no checksum; it learns nothing,
     /// and answers from its neighbour entries.
     pub const fn new(vni: Vni, underlay: Site, local: IpAddr) -> Self {

@@ -13,6 +13,7 @@ mod observe;
 mod plan;
 mod route;
 mod setting;
+mod stand_in;
 mod state;
 mod step;
 #[cfg(feature = "testing")]

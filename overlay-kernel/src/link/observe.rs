@@ -245,10 +245,12 @@ fn entries(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
             Entry::Neighbour { index, address, mac } => {
                 neighbours.extend(ours.get(&index).map(|name| ((dev(name), address), mac)));
             }
-            Entry::Forwarding { index, mac: overlay_core::Mac::ZERO, vtep } => {
+            // By another interface than the device is bound to, it is as good as not there.
+            Entry::Forwarding { index, via, .. } if ours.get(&index).is_some_and(|name| door.bound(*name) != via) => {}
+            Entry::Forwarding { index, mac: overlay_core::Mac::ZERO, vtep, .. } => {
                 flood.extend(ours.get(&index).map(|name| (dev(name), vtep)));
             }
-            Entry::Forwarding { index, mac, vtep } => {
+            Entry::Forwarding { index, mac, vtep, .. } => {
                 forwarding.extend(ours.get(&index).map(|name| ((dev(name), mac), vtep)));
             }
         }

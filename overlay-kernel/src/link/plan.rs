@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use overlay_core::{Change, Vni, in_phases, keyed_diff};
+use overlay_core::{Change, Mtu, Vni, in_phases, keyed_diff};
 
 use super::state::net;
 use super::{Dev, Kind, Link, Site, State, Step};
@@ -68,8 +68,9 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
     left
 }
 
-/// The state without the devices that go, without the neighbours of those whose Ethernet address changes, without the
-/// stations behind those that leave their bridge, and without the IPv4 routes of those that lose their last IPv4 address.
+/// The state without the devices that go, without the neighbours of those whose Ethernet address changes, without all
+/// that is IPv6 of those that become too small for it, without the stations behind those that leave their bridge, and
+/// without the IPv4 routes of those that lose their last IPv4 address.
 fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State> {
     let mut left = Cow::Borrowed(from);
     if !gone.is_empty() {
@@ -80,6 +81,12 @@ fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State>
         left.links.iter().filter(|(dev, link)| readdressed(dev, link)).map(|(dev, _)| dev.clone()).collect();
     if !readdressed.is_empty() {
         left.to_mut().forget_neighbours(|dev| readdressed.contains(dev));
+    }
+    let shrunk = |dev: &Dev, link: &Link| link.mtu >= Mtu::IPV6_MIN && to.links.get(dev).is_some_and(is_small);
+    let shrunk: BTreeSet<_> =
+        left.links.iter().filter(|(dev, link)| shrunk(dev, link)).map(|(dev, _)| dev.clone()).collect();
+    if !shrunk.is_empty() {
+        left.to_mut().forget_ipv6(|dev| shrunk.contains(dev));
     }
     let parted = |(dev, link): (&Dev, &Link)| {
         let bridge = link.left_for(to.links.get(dev)?)?;
@@ -94,6 +101,11 @@ fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State>
         left.to_mut().forget_ipv4_routes(|dev| bared.contains(dev));
     }
     left
+}
+
+/// Whether a device is too small for IPv6.
+fn is_small(link: &Link) -> bool {
+    link.mtu < Mtu::IPV6_MIN
 }
 
 /// Devices with IPv4 routes to come, but without an IPv4 address, of which they have one now.

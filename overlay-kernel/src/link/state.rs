@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use overlay_core::{IfName, Mac, Phase, Refusal};
+use overlay_core::{IfName, Mac, Mtu, Phase, Refusal};
 use serde::{Deserialize, Serialize};
 
 use super::{Dev, Kind, Link, Route, RouteKey, Rule, Setting, Site, Step, check, plan};
@@ -100,7 +100,7 @@ impl State {
     }
 
     /// The kernel forgets a device's neighbours when its Ethernet address changes, and makes what stands on it no larger
-    /// than it is. A bridge forgets the stations behind a port that it loses.
+    /// than it is. Below IPv6's MTU a device has no IPv6. A bridge forgets the stations behind a port that it loses.
     fn set(&mut self, dev: &Dev, link: &Link) {
         let Some(old) = self.links.get_mut(dev) else { return };
         let readdressed = old.mac != link.mac;
@@ -113,8 +113,26 @@ impl State {
             let left = Dev { site: dev.site.clone(), name };
             self.forget_stations(|bridge, port| *bridge == left && port == dev.name);
         }
-        let on_it = |link: &&mut Link| matches!(&link.kind, Kind::Macvlan { parent, .. } if parent == dev);
-        self.links.values_mut().filter(on_it).for_each(|child| child.mtu = child.mtu.min(link.mtu));
+        let on_it = |link: &Link| matches!(&link.kind, Kind::Macvlan { parent, .. } if parent == dev);
+        let mut small = BTreeSet::new();
+        for (on, child) in self.links.iter_mut().filter(|(on, child)| *on == dev || on_it(child)) {
+            child.mtu = child.mtu.min(link.mtu);
+            if child.mtu < Mtu::IPV6_MIN {
+                (child.accept_ra, child.link_local) = (false, false);
+                small.insert(on.clone());
+            }
+        }
+        if !small.is_empty() {
+            self.forget_ipv6(|dev| small.contains(dev));
+        }
+    }
+
+    /// Takes all that is IPv6 from some devices.
+    pub(super) fn forget_ipv6(&mut self, of: impl Fn(&Dev) -> bool) {
+        self.addresses.retain(|(dev, address), _| address.is_ipv4() || !of(dev));
+        self.neighbours.retain(|(dev, address), _| address.is_ipv4() || !of(dev));
+        let by_it = |key: &RouteKey, route: &Route| route.device(&key.site).is_some_and(|dev| of(&dev));
+        self.routes.retain(|key, route| key.is_ipv4() || !by_it(key, route));
     }
 
     /// Whether a device has an IPv4 address.

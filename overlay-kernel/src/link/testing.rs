@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU8;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, IfName, IpFamily, Mac, Mtu, NsKey, Ttl, Vni};
+use overlay_core::{DontFragment, Encapsulation, IfName, IpFamily, Mac, Mtu, NsKey, Ttl, Vni};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -18,16 +18,17 @@ use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKe
 /// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least; `dummies` says
 /// whether the kernel has such devices.
 pub fn state(far: Vec<NsKey>, dummies: bool) -> impl Strategy<Value = State> {
-    let bridges = [option::of(any::<bool>()), option::of(any::<bool>())];
+    let bridges = [option::of((any::<bool>(), mtu())), option::of((any::<bool>(), mtu()))];
     let dummy = option::of(mtu()).prop_map(move |mtu| mtu.filter(|_| dummies));
     let pairs = vec(option::of((0_usize..8, mtu(), bridge_port())), 3);
-    let tunnels = [option::of((1_u32..4, tunnel(), bridge_port())), option::of((1_u32..4, tunnel(), bridge_port()))];
+    let one = || option::of((1_u32..4, tunnel(), (mtu(), bridge_port())));
+    let tunnels = [one(), one()];
     let macvlan = option::of(macvlan_mode());
     (bridges, dummy, pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
         move |(bridges, dummy, pairs, tunnels, macvlan, items)| {
             let mut state = State::default();
-            for (number, snooping) in (0..).zip(bridges).filter_map(|(n, b)| Some((n, b?))) {
-                add(&mut state, home("br", number), Kind::Bridge { multicast_snooping: snooping }, Mtu::ETHERNET);
+            for (number, (snooping, mtu)) in (0..).zip(bridges).filter_map(|(n, b)| Some((n, b?))) {
+                add(&mut state, home("br", number), Kind::Bridge { multicast_snooping: snooping }, mtu);
             }
             dummy.into_iter().for_each(|mtu| add(&mut state, home("du", 0), Kind::Dummy, mtu));
             for (number, (place, mtu, port)) in (0..).zip(pairs).filter_map(|(n, pair)| Some((n, pair?))) {
@@ -36,8 +37,8 @@ pub fn state(far: Vec<NsKey>, dummies: bool) -> impl Strategy<Value = State> {
                     plug(&mut state, &home("ve", number), place, port);
                 }
             }
-            for (number, (vni, vxlan, port)) in (0..).zip(tunnels).filter_map(|(n, tunnel)| Some((n, tunnel?))) {
-                add_tunnel(&mut state, number, vni, vxlan);
+            for (number, (vni, vxlan, (mtu, port))) in (0..).zip(tunnels).filter_map(|(n, it)| Some((n, it?))) {
+                add_tunnel(&mut state, number, vni, (vxlan, mtu));
                 plug(&mut state, &home("vx", number), vni as usize, port);
             }
             let parent = home("ve", 0); // no bridge's port: one device has one master
@@ -63,36 +64,43 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
         0 => None,
         len => state.links.keys().nth(at % len).cloned(),
     };
+    let v6 = |state: &State, dev: &Dev| variant && state.links[dev].mtu >= Mtu::IPV6_MIN;
     match (what, dev) {
         (0, _) => drop(state.settings.insert((Site::Home, Setting::Ipv6Forwarding), true)),
         (1, _) => drop(state.rules.insert(rule(number, variant))),
         (_, None) => {}
         (2, Some(dev)) => {
-            let len = if variant { 64 } else { 24 };
-            state.addresses.insert((dev, inner(variant, number)), len + (at % 2) as u8);
+            let v6 = v6(state, &dev);
+            let len = if v6 { 64 } else { 24 };
+            state.addresses.insert((dev, inner(v6, number)), len + (at % 2) as u8);
         }
         (3, Some(dev)) => {
-            let (key, route) = route(dev, number, variant);
+            let v6 = v6(state, &dev);
+            let (key, route) = route(dev, number, v6);
             state.routes.insert(key, route);
         }
         (4, Some(dev)) => {
             let link = state.links.get_mut(&dev).expect("it was drawn from them");
-            (link.ipv4_forwarding, link.accept_ra) = (variant, number.is_multiple_of(2));
+            link.ipv4_forwarding = variant;
+            link.accept_ra = number.is_multiple_of(2) && link.mtu >= Mtu::IPV6_MIN;
             let [a, b, c, d, _, f] = link.mac.octets();
             link.mac = Mac::new([a, b, c, d, 0x12, f]);
         }
         (7, Some(dev)) => station(state, &dev, number),
-        (_, Some(dev)) => entry(state, dev, number, variant),
+        (_, Some(dev)) => {
+            let v6 = v6(state, &dev);
+            entry(state, dev, number, v6);
+        }
     }
 }
 
 /// Neighbour, forwarding entry or flood target on a VXLAN device.
-fn entry(state: &mut State, dev: Dev, number: u8, variant: bool) {
+fn entry(state: &mut State, dev: Dev, number: u8, v6: bool) {
     let Some(Kind::Vxlan(vxlan)) = state.links.get(&dev).map(|link| &link.kind) else { return };
     let vtep = outer(IpFamily::of(vxlan.local), number);
     match number % 3 {
         0 => drop(state.flood.insert((dev, vtep))),
-        1 => drop(state.neighbours.insert((dev, inner(variant, number)), mac(0x20, number))),
+        1 => drop(state.neighbours.insert((dev, inner(v6, number)), mac(0x20, number))),
         _ => drop(state.forwarding.insert((dev, mac(0x20, number % 4)), vtep)),
     }
 }
@@ -148,12 +156,17 @@ fn add_pair(state: &mut State, number: u8, far: &NsKey, mtu: Mtu) {
     add(state, far, Kind::Veth { peer: near }, mtu);
 }
 
-fn add_tunnel(state: &mut State, number: u8, vni: u32, vxlan: Vxlan) {
+fn add_tunnel(state: &mut State, number: u8, vni: u32, (vxlan, mtu): (Vxlan, Mtu)) {
     let vni = Vni::new(vni).expect("it is small");
     let taken = state.links.values().any(|link| matches!(&link.kind, Kind::Vxlan(other) if other.vni == vni));
-    let device = vxlan.device.filter(|device| state.links.contains_key(&Dev::home(*device)));
+    let room = Encapsulation::vxlan(IpFamily::of(vxlan.local));
+    let fits = |device: &IfName| {
+        let most = state.links.get(&Dev::home(*device)).map(|link| room.inner_mtu(link.mtu));
+        matches!(most, Some(Ok(most)) if mtu <= most)
+    };
+    let device = vxlan.device.filter(fits);
     if !taken {
-        add(state, home("vx", number), Kind::Vxlan(Vxlan { vni, device, ..vxlan }), Mtu::new(1300).expect("in range"));
+        add(state, home("vx", number), Kind::Vxlan(Vxlan { vni, device, ..vxlan }), mtu);
     }
 }
 
@@ -167,8 +180,10 @@ fn plug(state: &mut State, dev: &Dev, number: usize, port: BridgePort) {
     }
 }
 
+/// Around what IPv6 needs more often than chance would have it: below, a device has no IPv6.
 fn mtu() -> impl Strategy<Value = Mtu> {
-    prop_oneof![Just(Mtu::ETHERNET), (1400_u32..1500).prop_filter_map("in range", |mtu| Mtu::new(mtu).ok())]
+    let bytes = prop_oneof![Just(1500_u32), 1400_u32..1500, 1278_u32..1282, Just(68_u32)];
+    bytes.prop_filter_map("in range", |mtu| Mtu::new(mtu).ok())
 }
 
 fn bridge_port() -> impl Strategy<Value = BridgePort> {

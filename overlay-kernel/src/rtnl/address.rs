@@ -17,6 +17,8 @@ pub(crate) struct Found {
     pub(crate) prefix_len: u8,
     /// Whether we made it.
     pub(crate) ours: bool,
+    /// Whether the kernel made it from the device's Ethernet address.
+    pub(crate) kernels: bool,
 }
 
 /// Asks for all addresses of both families.
@@ -32,18 +34,19 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
         return Ok(None);
     }
     let [_, prefix_len, _, _, a, b, c, d] = message.head::<HEAD>()?;
-    let (mut address, mut local, mut ours) = (None, None, false);
+    let (mut address, mut local, mut protocol) = (None, None, 0);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
             IFA_ADDRESS => address = Some(attribute.ip()?),
             IFA_LOCAL => local = Some(attribute.ip()?),
-            IFA_PROTO => ours = attribute.u8()? == PROTOCOL,
+            IFA_PROTO => protocol = attribute.u8()?,
             _ => {}
         }
     }
     let index = u32::from_ne_bytes([a, b, c, d]);
-    Ok(local.or(address).map(|address| Found { index, address, prefix_len, ours }))
+    let (ours, kernels) = (protocol == PROTOCOL, protocol == IFAPROT_KERNEL_LL);
+    Ok(local.or(address).map(|address| Found { index, address, prefix_len, ours, kernels }))
 }
 
 /// Gives a device an address, without duplicate detection.
@@ -89,5 +92,6 @@ const IFA_BROADCAST: u16 = 4;
 const IFA_FLAGS: u16 = 8;
 const IFA_PROTO: u16 = 11;
 const IFA_F_NODAD: u32 = 0x02;
+const IFAPROT_KERNEL_LL: u8 = 3;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;

@@ -92,6 +92,14 @@ pub(crate) fn by_name(name: IfName) -> Requests {
     })
 }
 
+/// Asks for the link of this index.
+pub(crate) fn by_index(index: u32) -> Requests {
+    let [a, b, c, d] = index.to_ne_bytes();
+    Requests::one(RTM_GETLINK, Flags::NONE, |body| {
+        body.raw(&[0, 0, 0, 0, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0]);
+    })
+}
+
 /// Reads a link; nothing for other messages.
 pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
     if message.kind != RTM_NEWLINK {

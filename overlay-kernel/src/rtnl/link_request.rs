@@ -54,6 +54,16 @@ pub(crate) fn create(new: New<'_>, base: Option<u32>) -> Option<Requests> {
     }))
 }
 
+/// Makes a device of this index that is there and does nothing.
+pub(crate) fn stand_in(index: u32, name: IfName, group: u32) -> Requests {
+    Requests::one(RTM_NEWLINK, Flags::CREATE | Flags::EXCLUSIVE, |body| {
+        body.raw(&head(index, 0, 0)).text(IFLA_IFNAME, name.as_str()).u32(IFLA_GROUP, group);
+        body.nest(IFLA_LINKINFO, |body| {
+            body.text(IFLA_INFO_KIND, "bridge");
+        });
+    })
+}
+
 /// Makes a pair.
 pub(crate) fn create_pair(near: New<'_>, far: New<'_>) -> Requests {
     Requests::one(RTM_NEWLINK, Flags::CREATE | Flags::EXCLUSIVE, |body| {

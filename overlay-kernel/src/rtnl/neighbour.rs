@@ -13,8 +13,8 @@ use super::{AF_BRIDGE, AF_UNSPEC, PROTOCOL, af};
 pub(crate) enum Found {
     /// A neighbour that we made: which station has an address.
     Neighbour { index: u32, address: IpAddr, mac: Mac },
-    /// A VXLAN device's entry: behind which VTEP a station is.
-    Forwarding { index: u32, mac: Mac, vtep: IpAddr },
+    /// A VXLAN device's entry: behind which VTEP a station is, and by which interface of the underlay that is reached.
+    Forwarding { index: u32, mac: Mac, vtep: IpAddr, via: Option<u32> },
     /// A bridge's entry: behind which of its ports a station is.
     Station { port: u32, mac: Mac },
     /// A bridge's entry for an address of its own or of one of its ports, the device.
@@ -46,7 +46,8 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
     if state & (NUD_PERMANENT | NUD_NOARP) == 0 {
         return Ok(None);
     }
-    let (mut address, mut mac, mut ours, mut whole) = (None, None, false, true);
+    let (mut address, mut mac, mut via) = (None, None, None);
+    let (mut ours, mut whole) = (false, true);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
@@ -54,6 +55,7 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
             NDA_LLADDR => mac = attribute.array().ok().map(Mac::new),
             NDA_PROTOCOL => ours = attribute.u8()? == PROTOCOL,
             NDA_VLAN => whole = false,
+            NDA_IFINDEX => via = Some(attribute.u32()?),
             _ => {}
         }
     }
@@ -68,7 +70,7 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
         }
         _ if !permanent => None,
         (Some(vtep), Some(mac)) if family == AF_BRIDGE && flags & NTF_SELF != 0 => {
-            Some(Found::Forwarding { index, mac, vtep })
+            Some(Found::Forwarding { index, mac, vtep, via })
         }
         (Some(address), Some(mac)) if family != AF_BRIDGE && ours => Some(Found::Neighbour { index, address, mac }),
         _ => None,
@@ -148,9 +150,16 @@ pub(crate) fn remove(requests: &mut Requests, index: u32, address: IpAddr) {
     });
 }
 
+/// Where a VXLAN device's datagrams go, and the index of the interface they leave by; by the routes where `None`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Toward {
+    pub(crate) vtep: IpAddr,
+    pub(crate) via: Option<u32>,
+}
+
 /// Sets or replaces the VTEP a station is behind.
-pub(crate) fn put_forwarding(requests: &mut Requests, index: u32, mac: Mac, vtep: IpAddr) {
-    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| forwarding(body, index, mac, Some(vtep)));
+pub(crate) fn put_forwarding(requests: &mut Requests, index: u32, mac: Mac, to: Toward) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::REPLACE, |body| forwarding(body, index, mac, Some(to)));
 }
 
 /// Removes a station.
@@ -159,13 +168,13 @@ pub(crate) fn remove_forwarding(requests: &mut Requests, index: u32, mac: Mac) {
 }
 
 /// Adds a VTEP to those that frames for all and for unknown stations go to.
-pub(crate) fn add_flood(requests: &mut Requests, index: u32, vtep: IpAddr) {
-    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::APPEND, |body| forwarding(body, index, Mac::ZERO, Some(vtep)));
+pub(crate) fn add_flood(requests: &mut Requests, index: u32, to: Toward) {
+    requests.add(RTM_NEWNEIGH, Flags::CREATE | Flags::APPEND, |body| forwarding(body, index, Mac::ZERO, Some(to)));
 }
 
 /// Takes a VTEP from those.
-pub(crate) fn remove_flood(requests: &mut Requests, index: u32, vtep: IpAddr) {
-    requests.add(RTM_DELNEIGH, Flags::NONE, |body| forwarding(body, index, Mac::ZERO, Some(vtep)));
+pub(crate) fn remove_flood(requests: &mut Requests, index: u32, to: Toward) {
+    requests.add(RTM_DELNEIGH, Flags::NONE, |body| forwarding(body, index, Mac::ZERO, Some(to)));
 }
 
 /// Sets or replaces the port of its bridge that a station is behind.
@@ -189,10 +198,13 @@ fn station(body: &mut Body<'_>, port: u32, mac: Mac) {
     body.raw(&head(AF_BRIDGE, port, NUD_NOARP, NTF_MASTER)).attribute(NDA_LLADDR, &mac.octets());
 }
 
-fn forwarding(body: &mut Body<'_>, index: u32, mac: Mac, vtep: Option<IpAddr>) {
+fn forwarding(body: &mut Body<'_>, index: u32, mac: Mac, to: Option<Toward>) {
     body.raw(&head(AF_BRIDGE, index, NUD_PERMANENT | NUD_NOARP, NTF_SELF)).attribute(NDA_LLADDR, &mac.octets());
-    if let Some(vtep) = vtep {
-        body.ip(NDA_DST, vtep);
+    if let Some(to) = to {
+        body.ip(NDA_DST, to.vtep);
+        if let Some(via) = to.via {
+            body.u32(NDA_IFINDEX, via);
+        }
     }
 }
 
@@ -208,6 +220,7 @@ const RTM_GETNEIGH: u16 = 30;
 const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 const NDA_VLAN: u16 = 5;
+const NDA_IFINDEX: u16 = 8;
 const NDA_PROTOCOL: u16 = 12;
 const NUD_NOARP: u16 = 0x40;
 const NUD_PERMANENT: u16 = 0x80;

@@ -92,11 +92,12 @@ where
         let home: Vec<_> = state.links.keys().filter(|dev| dev.site == Site::Home).collect();
         let Some(dev) = home.get(dice.below(home.len())) else { return false };
         let dev = dev.name;
-        let damage = match dice.below(8) {
+        let damage = match dice.below(9) {
             0 => format!("ip link del {dev}"),
             1 => format!("ip link set {dev} down"),
             2 => format!("ip addr flush dev {dev}"),
             3 => format!("ip link set {dev} mtu 1281"),
+            8 => format!("ip link set {dev} mtu 1200"),
             4 => format!("ip link set {dev} nomaster"),
             5 => format!("ip neigh flush dev {dev} nud permanent"),
             6 => "for dev in vx0 vx1; do bridge fdb flush dev $dev self; done; \

@@ -38,7 +38,7 @@ pub(crate) fn with<const N: usize>(links: [(&str, Kind); N]) -> State {
 }
 
 /// The step that failed, what is in effect, the kind of fault, and all that the error says.
-fn fault(links: &mut impl Backend<State = State>, wanted: &State) -> (String, Applied, ErrorKind, String) {
+pub(crate) fn fault(links: &mut impl Backend<State = State>, wanted: &State) -> (String, Applied, ErrorKind, String) {
     let plan = links.plan_to(wanted).unwrap();
     let StepError { at, applied, source } = links.apply(&plan).unwrap_err();
     let mut text = source.to_string();

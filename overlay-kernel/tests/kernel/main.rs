@@ -12,6 +12,7 @@ mod lab;
 mod links;
 mod links_faults;
 mod links_foreign;
+mod links_mtu;
 mod namespace;
 mod netlink;
 mod notices;

@@ -83,6 +83,11 @@ const fn quiet(bridge: IfName) -> BridgePort {
 fn peers(native: &mut link::State, names: &Names, segment: &Segment) {
     let (bridge, tunnel) = (Dev::home(names.bridge), Dev::home(names.tunnel));
     for (mac, peer) in &segment.peers {
+        // A container elsewhere with IPv6 has a link-local address, as those here have, whatever else it is said to have.
+        if peer.addresses.iter().any(IpAddr::is_ipv6) {
+            let link_local = names::link_local(*mac).into();
+            native.neighbours.entry((tunnel.clone(), link_local)).or_insert(*mac);
+        }
         let neighbours = peer.addresses.iter().map(|address| ((tunnel.clone(), *address), *mac));
         native.neighbours.extend(neighbours);
         native.forwarding.insert((tunnel.clone(), *mac), peer.vtep);

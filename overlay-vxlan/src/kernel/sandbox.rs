@@ -57,7 +57,8 @@ impl Sandbox {
         Ok(Self { links, underlay: key })
     }
 
-    /// Works in a container's namespace too, under the name that states have for it.
+    /// Works in a container's namespace too, under the name that states have for it. Of a
+    /// [`Shadow`](overlay_core::Shadow), by [`inner_mut`](overlay_core::Shadow::inner_mut).
     ///
     /// # Errors
     /// As [`Links::reach`].
@@ -65,7 +66,7 @@ impl Sandbox {
         self.links.reach(key, container)
     }
 
-    /// Works in a container's namespace no more.
+    /// Works in a container's namespace no more. What is in it stays, out of sight.
     pub fn leave(&mut self, key: &NsKey) {
         if *key != self.underlay {
             self.links.leave(key);

@@ -1,6 +1,6 @@
 //! What segments become, and what is refused.
 
-use overlay_core::{Mac, Mtu, NsId, State as _};
+use overlay_core::{Mac, Mtu, NsId, Port, PortRange, State as _};
 use overlay_kernel::link::Step;
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ proptest! {
     }
 
     #[test]
-    fn every_peer_and_port_is_said_and_nothing_is_learned(state in state_among(vec![key("a", 2), key("b", 3)])) {
+    fn every_peer_and_port_is_said_and_nothing_is_learned(state in state_among(vec![key("a", 2), key("b", 3)], "u0".parse().unwrap())) {
         let native = links(&state, &key("host", 1)).unwrap();
         let stations = state.segments.values().map(|segment| segment.peers.len() + segment.ports.len()).sum::<usize>();
         prop_assert_eq!(native.stations.len(), stations);
@@ -53,7 +53,7 @@ proptest! {
     }
 
     #[test]
-    fn a_peer_more_makes_no_link(state in state_among(vec![key("a", 2)])) {
+    fn a_peer_more_makes_no_link(state in state_among(vec![key("a", 2)], "u0".parse().unwrap())) {
         let from = links(&state, &key("host", 1)).unwrap();
         let mut wanted = state;
         for segment in wanted.segments.values_mut() {
@@ -108,6 +108,15 @@ fn more_ports_than_a_bridge_takes_are_refused_by_number() {
     plug(&mut segment, 1022, key("a", 2), "");
     let text = refused(&State { segments: [(vni(7), segment)].into() });
     assert!(text.starts_with("segment 7: 1023 ports: a Linux bridge takes 1,022"), "{text}");
+}
+
+#[test]
+fn a_single_source_port_is_refused_as_the_kernel_would_ignore_it() {
+    let mut segment = plain();
+    segment.vtep.source_ports = PortRange::new(Port::VXLAN, Port::VXLAN).unwrap();
+    let native = links(&State { segments: [(vni(7), segment)].into() }, &key("host", 1)).unwrap();
+    let text = native.check().unwrap_err().to_string();
+    assert!(text.starts_with("link vx-7: source port 4789 only: the kernel takes a range of one port"), "{text}");
 }
 
 #[test]

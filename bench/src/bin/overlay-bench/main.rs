@@ -14,6 +14,8 @@ mod codec;
 mod kernel;
 mod vxlan;
 mod vxlan_kernel;
+mod vxlan_scale;
+mod vxlan_tcp;
 
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[

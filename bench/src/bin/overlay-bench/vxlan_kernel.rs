@@ -13,6 +13,8 @@ use overlay_core::{BackendError, EndpointId, ErrorKind, Mac, Mtu, Owner, Vni, re
 use overlay_kernel::Namespace;
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Sandbox, Segment, State, Vtep};
 
+use crate::{vxlan_scale, vxlan_tcp};
+
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     match Namespace::create() {
         Err(error) if error.kind() == ErrorKind::Permission => {
@@ -25,7 +27,9 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         .figure("vxlan/kernel-build-network", "ms")
         .once(Places::new, |places| must(places.build()))
         .yardstick_once("ip, bridge: a process per command", Places::new, |places| must(places.script()))
-        .report()
+        .report()?;
+    vxlan_scale::run(bench)?;
+    vxlan_tcp::run(bench)
 }
 
 /// The host's and a container's namespace.
@@ -34,7 +38,7 @@ struct Places {
     container: Namespace,
 }
 
-type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 impl Places {
     fn new() -> Self {
@@ -66,7 +70,6 @@ impl Places {
 
     fn script(self) -> Outcome<(Self, Namespace)> {
         let home = Namespace::create()?;
-        let path = |namespace: &Namespace| format!("/proc/{}/fd/{}", id(), namespace.as_fd().as_raw_fd());
         shell(&self.host, &HOST.replace("SANDBOX", &path(&home)))?;
         shell(&home, &SANDBOX.replace("CONTAINER", &path(&self.container)))?;
         shell(&self.container, CONTAINER)?;
@@ -74,7 +77,12 @@ impl Places {
     }
 }
 
-fn shell(namespace: &Namespace, script: &str) -> Outcome<()> {
+/// Where another process finds a namespace while this one lives.
+pub(crate) fn path(namespace: &Namespace) -> String {
+    format!("/proc/{}/fd/{}", id(), namespace.as_fd().as_raw_fd())
+}
+
+pub(crate) fn shell(namespace: &Namespace, script: &str) -> Outcome<()> {
     let status = namespace.run(|| Command::new("sh").args(["-ec", script]).status())??;
     if status.success() { Ok(()) } else { Err(format!("{script}: {status}").into()) }
 }
@@ -100,6 +108,6 @@ const CONTAINER: &str = "
     ip addr add 10.0.9.2/24 dev eth1
     ip link set eth1 up";
 
-fn must<T>(result: Outcome<T>) -> T {
+pub(crate) fn must<T>(result: Outcome<T>) -> T {
     result.unwrap_or_else(|error| panic!("{error}: {:?}", error.source()))
 }

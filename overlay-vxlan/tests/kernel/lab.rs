@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::Command;
 
 use overlay_core::{
     DontFragment, Encapsulation, EndpointId, IpFamily, Mac, Mtu, NsKey, Owner, Plan, Shadow, Vni, reconcile,
 };
 use overlay_kernel::Namespace;
-use overlay_kernel::link::{self, Dev, Kind, Link, Links};
 use overlay_kernel::testing::judge;
 use overlay_vxlan::{IpNet, LocalPort, Peer, PortEnd, Sandbox, Segment, State, Vtep};
 
@@ -21,6 +21,11 @@ impl Place {
     pub(crate) fn new(name: &str) -> Self {
         let namespace = Namespace::create().unwrap();
         Self { key: namespace.key(name.parse().unwrap()), namespace }
+    }
+
+    fn again(&self) -> Self {
+        let (key, namespace) = self.both();
+        Self { key, namespace }
     }
 
     fn both(&self) -> (NsKey, Namespace) {
@@ -40,6 +45,10 @@ pub(crate) struct Lab {
     pub(crate) hosts: [Place; 2],
     pub(crate) homes: [Namespace; 2],
     pub(crate) containers: Vec<Place>,
+    /// Of the owner; several labs may share hosts and containers.
+    network: &'static str,
+    /// What is special about the segments of a test.
+    pub(crate) shape: fn(&mut Segment),
 }
 
 impl Lab {
@@ -49,29 +58,38 @@ impl Lab {
             hosts: [Place::new("host-0"), Place::new("host-1")],
             homes: [Namespace::create().unwrap(), Namespace::create().unwrap()],
             containers: (0..containers).map(|number| Place::new(&format!("c{number}"))).collect(),
+            network: "one",
+            shape: |_| {},
         };
         lab.wire();
         lab
     }
 
-    /// A cable between the hosts, which is not the network's.
-    fn wire(&self) {
-        let owner = Owner::new("underlay".parse().unwrap(), "cable".parse().unwrap());
-        let [here, there] = &self.hosts;
-        let mut links = Links::open(&owner, here.namespace.try_clone().unwrap()).unwrap();
-        let (key, namespace) = there.both();
-        links.reach(key.clone(), namespace).unwrap();
-        let ends = [Dev::home("u0".parse().unwrap()), Dev::far(key, "u0".parse().unwrap())];
-        let mut wanted = link::State::default();
-        for (host, end) in ends.iter().enumerate() {
-            let kind = Kind::Veth { peer: ends[1 - host].clone() };
-            wanted.links.insert(end.clone(), Link::new(kind, Mtu::ETHERNET, Mac::new([2, 0, 0, 0, 1, host as u8])));
-            let len = if self.underlay == IpFamily::V4 { 24 } else { 64 };
-            wanted.addresses.insert((end.clone(), self.vtep(host)), len);
+    /// Another network between the same hosts for the same containers.
+    pub(crate) fn another_network(&self, network: &'static str) -> Self {
+        Self {
+            underlay: self.underlay,
+            hosts: self.hosts.each_ref().map(Place::again),
+            homes: [Namespace::create().unwrap(), Namespace::create().unwrap()],
+            containers: self.containers.iter().map(Place::again).collect(),
+            network,
+            shape: self.shape,
         }
-        reconcile(&mut links, &wanted).unwrap();
-        for host in &self.hosts {
-            while judge(&host.namespace, "ip", &["link", "show", "u0"]).contains("NO-CARRIER") {}
+    }
+
+    /// A cable between the hosts. Its ends have indices that no device of a sandbox has.
+    fn wire(&self) {
+        let [here, there] = self.hosts.each_ref().map(|host| &host.namespace);
+        let (near, far) = ("index 770 address 02:00:00:00:01:00", "index 771 address 02:00:00:00:01:01");
+        let add = format!("ip link add u0 {near} type veth peer name u0 {far} netns {}", path(there));
+        judge(here, "sh", &["-c", &add]);
+        for (host, namespace) in [here, there].into_iter().enumerate() {
+            let (len, options) = if self.underlay == IpFamily::V4 { (24, "") } else { (64, "nodad") };
+            let address = format!("ip addr add {}/{len} dev u0 {options}", self.vtep(host));
+            judge(namespace, "sh", &["-ec", &format!("ip link set u0 addrgenmode none up; {address}")]);
+        }
+        for namespace in [here, there] {
+            while !judge(namespace, "ip", &["link", "show", "u0"]).contains("state UP") {}
         }
     }
 
@@ -105,18 +123,23 @@ impl Lab {
                     segment.peers.insert(mac, Peer { vtep, addresses: addresses.iter().map(IpNet::addr).collect() });
                 }
             }
+            (self.shape)(&mut segment);
             state.segments.insert(vni(number), segment);
         }
         state
     }
 
     fn end(&self, container: usize) -> PortEnd {
-        PortEnd::Namespace { namespace: self.containers[container].key.clone(), interface: "eth1".parse().unwrap() }
+        self.end_as(container, "eth1")
+    }
+
+    pub(crate) fn end_as(&self, container: usize, interface: &str) -> PortEnd {
+        PortEnd::Namespace { namespace: self.containers[container].key.clone(), interface: interface.parse().unwrap() }
     }
 
     /// A backend that knows nothing yet, as a new process has.
     pub(crate) fn open(&self, host: usize) -> Sandbox {
-        let owner = Owner::new("vxlan-test".parse().unwrap(), format!("node-{host}").parse().unwrap());
+        let owner = Owner::new("vxlan-test".parse().unwrap(), format!("{}-{host}", self.network).parse().unwrap());
         let home = self.homes[host].try_clone().unwrap();
         let mut sandbox = Sandbox::open(&owner, home, self.hosts[host].both()).unwrap();
         for container in &self.containers {
@@ -143,6 +166,26 @@ impl Lab {
         hosts.chain(&self.homes).map(whole).collect()
     }
 
+    /// The namespaces as another process can open them while this one lives, in the order that [`adopt`](Self::adopt) takes.
+    pub(crate) fn paths(&self) -> String {
+        let places = self.hosts.iter().chain(&self.containers).map(|place| &place.namespace);
+        let all: Vec<_> = self.homes.iter().chain(places).map(path).collect();
+        all.join(" ")
+    }
+
+    /// The same lab in another process.
+    pub(crate) fn adopt(underlay: IpFamily, paths: &str) -> Self {
+        let mut opened = paths.split(' ').map(|path| Namespace::open(path).unwrap());
+        let homes = [opened.next().unwrap(), opened.next().unwrap()];
+        let mut place = |name: &str| {
+            let namespace = opened.next()?;
+            Some(Place { key: namespace.key(name.parse().unwrap()), namespace })
+        };
+        let hosts = [place("host-0").unwrap(), place("host-1").unwrap()];
+        let containers = (0..).map_while(|number| place(&format!("c{number}"))).collect();
+        Self { underlay, hosts, homes, containers, network: "one", shape: |_| {} }
+    }
+
     /// Pings from a container to another's addresses; says what share of the packets was lost, for each family.
     pub(crate) fn lost(&self, from: usize, to: usize, segment: u8) -> [String; 2] {
         let mut targets = addresses(segment, 10 + to as u8).into_iter();
@@ -150,12 +193,19 @@ impl Lab {
     }
 
     pub(crate) fn ping(&self, from: usize, to: IpAddr, options: &[&str]) -> String {
-        let to = to.to_string();
-        let arguments = [&["-n", "-W", "2"], options, &[&to]].concat();
+        self.ping_text(from, &to.to_string(), options)
+    }
+
+    pub(crate) fn ping_text(&self, from: usize, to: &str, options: &[&str]) -> String {
+        let arguments = [&["-n", "-W", "2"], options, &[to]].concat();
         let answer = self.containers[from].namespace.run(|| Command::new("ping").args(arguments).output());
         let answer = answer.unwrap().unwrap();
         String::from_utf8_lossy(&answer.stdout).into_owned() + &String::from_utf8_lossy(&answer.stderr)
     }
+}
+
+fn path(namespace: &Namespace) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_fd().as_raw_fd())
 }
 
 pub(crate) fn vni(segment: u8) -> Vni {
@@ -184,7 +234,8 @@ pub(crate) fn whole(namespace: &Namespace) -> String {
         ("sh", &["-c", "cat /proc/sys/net/ipv6/conf/all/forwarding"]),
     ];
     let text: String = questions.iter().map(|(tool, arguments)| judge(namespace, tool, arguments)).collect();
-    let passing = ["_lft", "fe80:", "33:33:", "01:00:5e:", "multicast ff00::/8"]; // times, and who listens to what
+    // Times, who listens to what, and routes that the kernel makes of an IPv6 address when a work queue gets to it.
+    let passing = ["_lft", "fe80:", "33:33:", "01:00:5e:", "multicast ff00::/8", "proto kernel"];
     text.lines()
         .filter(|line| !passing.iter().any(|passing| line.contains(passing)))
         .map(|line| format!("{line}\n"))
