@@ -243,7 +243,8 @@ impl<'a> Run<'a> {
         let mut raised = BTreeMap::<_, Vec<_>>::new();
         for dev in std::mem::take(&mut self.raised).into_iter().rev() {
             // It is up either way; what cannot be asked now is seen by the next reading.
-            if let Ok(Some(found)) = self.links.door(&dev.site).and_then(|door| door.link(dev.name)) {
+            let found = self.links.door(&dev.site).and_then(|door| door.link(dev.name));
+            if let Some(found) = found.ok().flatten().filter(|found| found.running) {
                 raised.entry(&dev.site).or_default().push(found.index);
             }
         }
@@ -493,7 +494,7 @@ fn await_addresses(door: &mut Door, indices: &[u32]) -> Result<(), BackendError>
     })
 }
 
-/// How often is looked; a device without a carrier never gets there.
+/// How often is looked.
 const PATIENCE: usize = 500;
 
 /// A device that is up has got them already when it is told to have none.

@@ -18,6 +18,8 @@ pub(crate) struct Found {
     pub(crate) mtu: u32,
     pub(crate) mac: Option<Mac>,
     pub(crate) up: bool,
+    /// Up, and with a carrier.
+    pub(crate) running: bool,
     pub(crate) group: u32,
     pub(crate) altnames: Vec<String>,
     /// The bridge it is a port of.
@@ -107,7 +109,8 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
     }
     let [_, _, _, _, a, b, c, d, e, f, g, h, ..] = message.head::<HEAD>()?;
     let flags = u32::from_ne_bytes([e, f, g, h]);
-    let mut found = Found { index: u32::from_ne_bytes([a, b, c, d]), up: flags & IFF_UP != 0, ..Found::default() };
+    let (up, running) = (flags & IFF_UP != 0, flags & IFF_RUNNING != 0);
+    let mut found = Found { index: u32::from_ne_bytes([a, b, c, d]), up, running, ..Found::default() };
     for attribute in message.attributes(HEAD)? {
         take(&mut found, &attribute?)?;
     }
@@ -249,6 +252,7 @@ pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 pub(super) const IFF_UP: u32 = 1;
+const IFF_RUNNING: u32 = 1 << 6;
 
 pub(super) const IFLA_ADDRESS: u16 = 1;
 pub(super) const IFLA_IFNAME: u16 = 3;
