@@ -21,15 +21,12 @@ use crate::{Commit, CommitError, Compare, Key, Revision, Snapshot, Store, StoreE
 /// use overlay_core::testing::block_on;
 /// use overlay_core::{Commit, Key, MemoryStore, Snapshot, Transaction, Undecided};
 ///
-/// #[derive(Debug, PartialEq)]
-/// struct Taken;
-///
 /// /// Claims the name for an owner, once.
-/// fn claim(snapshot: &Snapshot, name: &Key, owner: &'static str) -> Result<(Commit, ()), Undecided<Taken>> {
+/// fn claim(snapshot: &Snapshot, name: &Key, owner: &'static str) -> Result<(Commit, ()), Undecided<&'static str>> {
 ///     match snapshot.get(name)? {
 ///         None => Ok((Commit::new().put(name.clone(), owner), ())),
 ///         Some(entry) if entry.value == owner => Ok((Commit::new(), ())), // ours already: a repetition
-///         Some(_) => Err(Undecided::Refused(Taken)),
+///         Some(_) => Err(Undecided::Refused("taken")),
 ///     }
 /// }
 ///
@@ -38,7 +35,7 @@ use crate::{Commit, CommitError, Compare, Key, Revision, Snapshot, Store, StoreE
 /// block_on(Transaction::on(&store).run(|snapshot| claim(snapshot, &name, "a")))?;
 /// block_on(Transaction::on(&store).run(|snapshot| claim(snapshot, &name, "a")))?;
 /// let refused = block_on(Transaction::on(&store).run(|snapshot| claim(snapshot, &name, "b")));
-/// assert_eq!(refused.unwrap_err().refusal(), Some(&Taken));
+/// assert_eq!(refused.unwrap_err().refusal(), Some(&"taken"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "it does nothing until it is run"]

@@ -3,6 +3,7 @@
 //! - [`laws`]: what every [`State`](crate::State) and every [`Backend`](crate::Backend) must hold to, as functions
 //!   that a property test or a fuzzer calls with values of its own.
 //! - [`seeded_faults`]: failures for [`Flaky`](crate::Flaky), chosen by a seed.
+//! - [`FlakyStore`]: a store whose calls stall and fail, answers that get lost among them, chosen by a seed.
 //! - [`Executor`]: polls futures on one thread in an order that is a function of its seed.
 //! - [`block_on`]: runs one future on this thread.
 //! - [`any`]: proptest strategies for the values of this crate.
@@ -13,6 +14,7 @@ pub mod any;
 mod block_on;
 mod executor;
 mod faults;
+mod flaky_store;
 mod kernel_test;
 mod lamps;
 pub mod laws;
@@ -20,5 +22,6 @@ pub mod laws;
 pub use block_on::block_on;
 pub use executor::{Executor, Stalled, Task, yield_now};
 pub use faults::{Dice, seeded_faults};
+pub use flaky_store::{FlakyStore, Injected};
 pub use kernel_test::{Kernel, kernel_test};
 pub use lamps::{LampStep, Lamps};
