@@ -158,6 +158,18 @@ fn somebody_who_is_always_faster_ends_the_attempts() {
     assert_eq!(block_on(store.get(&busy)).unwrap().unwrap().value, "faster");
 }
 
+#[test]
+fn a_decision_that_never_has_enough_is_ended() {
+    let store = MemoryStore::default();
+    let asked = Cell::new(0);
+    let outcome = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        asked.set(asked.get() + 1);
+        snapshot.get(&key(&format!("one more {}", asked.get())))?;
+        Ok((Commit::new(), ()))
+    }));
+    assert!(matches!(outcome, Err(TransactionError::Endless)), "{outcome:?}");
+}
+
 const START: UnixTime = UnixTime::from_millis(1_767_225_600_000);
 
 fn seat(holder: u8) -> Seat {
