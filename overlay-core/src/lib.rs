@@ -20,6 +20,7 @@ mod port;
 mod port_range;
 mod shadow;
 mod state;
+mod store;
 mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -46,6 +47,11 @@ pub use port::{Port, PortError, Protocol, ProtocolError};
 pub use port_range::{PortRange, PortRangeError};
 pub use shadow::{Shadow, Witness};
 pub use state::{Phase, State, in_phases};
+pub use store::{
+    Commit, CommitError, Compare, Done, Entry, Key, KeyChange, KeyError, Limit, Limits, Listing, MemoryStore, Prefix,
+    Reading, Revision, Seat, Snapshot, Store, StoreError, Term, TermRefusal, Transaction, TransactionError, Undecided,
+    Unread, Watch, WatchEvent,
+};
 pub use table::{Plan, ReconcileError, Table, reconcile};
 pub use time::{Instant, UnixTime};
 pub use traced::{Trace, Traced, Traces};

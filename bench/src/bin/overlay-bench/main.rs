@@ -12,6 +12,7 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 mod kernel;
+mod store;
 mod vxlan;
 mod vxlan_kernel;
 mod vxlan_scale;
@@ -21,6 +22,7 @@ mod vxlan_tcp;
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
     Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
+    Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {
         name: "vxlan",
         about: "overlay segments: plans between states; as root, a network in the kernel",

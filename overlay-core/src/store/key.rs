@@ -1,0 +1,277 @@
+//! Keys, and the prefixes that make ranges of them.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use bytes::Bytes;
+
+/// The name of an entry in a [`Store`](crate::Store): 1 to 1,024 bytes, ordered bytewise.
+///
+/// Cheap to clone: up to 38 bytes lie in the key itself, longer ones are shared.
+///
+/// ```
+/// use overlay_core::{Key, Prefix};
+///
+/// let nodes = Prefix::new("node/")?;
+/// let key = nodes.key(7_u32.to_be_bytes())?; // big-endian numbers sort as they count
+/// assert!(nodes.contains(&key));
+/// assert_eq!(key.strip(&nodes), Some(&[0, 0, 0, 7][..]));
+/// assert_eq!(format!("{key}"), r"node/\x00\x00\x00\x07");
+/// # Ok::<(), overlay_core::KeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct Key(Text);
+
+impl Key {
+    /// The longest key, in bytes.
+    pub const MAX: usize = 1024;
+
+    /// A key of these bytes.
+    ///
+    /// # Errors
+    /// If there are none, or more than [`Key::MAX`].
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
+        Text::new(&[bytes.as_ref()], 1).map(Self)
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// What follows `prefix`, if the key begins with it.
+    pub fn strip(&self, prefix: &Prefix) -> Option<&[u8]> {
+        self.as_bytes().strip_prefix(prefix.as_bytes())
+    }
+}
+
+/// All keys that begin with some bytes: 0 to 1,024 of them.
+///
+/// ```
+/// use overlay_core::{Key, Prefix};
+///
+/// let nodes = Prefix::new("node/")?;
+/// assert!(nodes.contains(&Key::new("node/7")?));
+/// assert!(!nodes.contains(&Key::new("node")?));
+/// assert!(Prefix::ALL.contains(&Key::new("node")?));
+/// # Ok::<(), overlay_core::KeyError>(())
+/// ```
+#[derive(Clone)]
+pub struct Prefix(Text);
+
+impl Prefix {
+    /// The prefix of every key.
+    pub const ALL: Self = Self(Text::Short { len: 0, bytes: [0; SHORT] });
+
+    /// All keys that begin with `bytes`.
+    ///
+    /// # Errors
+    /// If these are more than [`Key::MAX`]: no key could begin with them.
+    pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
+        Text::new(&[bytes.as_ref()], 0).map(Self)
+    }
+
+    /// The key with these bytes after the prefix.
+    ///
+    /// # Errors
+    /// If prefix and bytes make no key.
+    pub fn key(&self, bytes: impl AsRef<[u8]>) -> Result<Key, KeyError> {
+        Text::new(&[self.as_bytes(), bytes.as_ref()], 1).map(Key)
+    }
+
+    /// The prefix with these bytes after this one.
+    ///
+    /// # Errors
+    /// If that is longer than any key.
+    pub fn join(&self, bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
+        Text::new(&[self.as_bytes(), bytes.as_ref()], 0).map(Self)
+    }
+
+    /// Whether `key` begins with it.
+    pub fn contains(&self, key: &Key) -> bool {
+        key.as_bytes().starts_with(self.as_bytes())
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    /// The first bytes above all keys of this prefix; `None` where nothing is (it is empty, or all 0xff).
+    ///
+    /// ```
+    /// use overlay_core::Prefix;
+    ///
+    /// assert_eq!(Prefix::new("node/")?.end().as_deref(), Some(&b"node0"[..]));
+    /// assert_eq!(Prefix::new([7, 0xff])?.end().as_deref(), Some(&[8][..]));
+    /// assert_eq!(Prefix::ALL.end(), None);
+    /// # Ok::<(), overlay_core::KeyError>(())
+    /// ```
+    pub fn end(&self) -> Option<Vec<u8>> {
+        let bytes = self.as_bytes();
+        let last = bytes.iter().rposition(|byte| *byte != 0xff)?;
+        let mut end = bytes[..=last].to_vec();
+        end[last] += 1;
+        Some(end)
+    }
+}
+
+/// Why bytes are no key or prefix. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// A key has at least one byte.
+    #[error("a key has at least one byte")]
+    Empty,
+    /// They are too many.
+    #[error("a key has at most {} bytes, not {len}", Key::MAX)]
+    TooLong {
+        /// How many there were.
+        len: usize,
+    },
+}
+
+/// How many bytes lie in the value itself: what makes it five words.
+const SHORT: usize = 38;
+
+#[derive(Clone)]
+enum Text {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Bytes),
+}
+
+impl Text {
+    fn new(parts: &[&[u8]], least: usize) -> Result<Self, KeyError> {
+        let len = parts.iter().map(|part| part.len()).sum();
+        match len {
+            _ if len < least => Err(KeyError::Empty),
+            _ if len <= SHORT => Ok(Self::short(parts, len)),
+            _ if len <= Key::MAX => Ok(Self::Long(parts.concat().into())),
+            _ => Err(KeyError::TooLong { len }),
+        }
+    }
+
+    fn short(parts: &[&[u8]], len: usize) -> Self {
+        let mut bytes = [0; SHORT];
+        let mut at = 0;
+        for part in parts {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        Self::Short { len: len as u8, bytes }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+macro_rules! as_bytes {
+    ($name:ident) => {
+        impl PartialEq for $name {
+            fn eq(&self, other: &Self) -> bool {
+                self.as_bytes() == other.as_bytes()
+            }
+        }
+
+        impl Eq for $name {}
+
+        impl PartialOrd for $name {
+            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+                Some(self.cmp(other))
+            }
+        }
+
+        impl Ord for $name {
+            fn cmp(&self, other: &Self) -> Ordering {
+                self.as_bytes().cmp(other.as_bytes())
+            }
+        }
+
+        impl Hash for $name {
+            fn hash<H: Hasher>(&self, state: &mut H) {
+                self.as_bytes().hash(state);
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                self.as_bytes()
+            }
+        }
+
+        impl Borrow<[u8]> for $name {
+            fn borrow(&self) -> &[u8] {
+                self.as_bytes()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.as_bytes().escape_ascii(), f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+    };
+}
+
+as_bytes!(Key);
+as_bytes!(Prefix);
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Lengths near the ends of the range and of the short form, and the bytes at the edges, so that both are met.
+    fn bytes() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![Just(0), Just(0xff), any::<u8>()];
+        let len = prop_oneof![0..4_usize, 37..41_usize, 1022..1027_usize];
+        (vec(byte, 1..4), len).prop_map(|(pattern, len)| pattern.into_iter().cycle().take(len).collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_key_is_its_bytes(a in bytes(), b in bytes()) {
+            let (x, y) = (Key::new(&a), Key::new(&b));
+            prop_assert_eq!(x.is_ok(), (1..=Key::MAX).contains(&a.len()));
+            if let (Ok(x), Ok(y)) = (x, y) {
+                prop_assert_eq!(x.as_bytes(), &a[..]);
+                prop_assert_eq!(x.cmp(&y), a.cmp(&b));
+                prop_assert_eq!(x == y, a == b);
+            }
+        }
+
+        #[test]
+        fn a_prefix_contains_exactly_what_lies_between_it_and_its_end(a in bytes(), b in bytes()) {
+            let (Ok(prefix), Ok(key)) = (Prefix::new(&a), Key::new(&b)) else { return Ok(()) };
+            let below_end = prefix.end().is_none_or(|end| b < end);
+            prop_assert_eq!(prefix.contains(&key), b >= a && below_end);
+        }
+    }
+
+    #[test]
+    fn a_key_is_five_words() {
+        assert_eq!(size_of::<Key>(), 40);
+        assert_eq!(size_of::<Option<Key>>(), 40);
+    }
+
+    #[test]
+    fn what_makes_no_key_is_refused_and_named() {
+        assert_eq!(Key::new(""), Err(KeyError::Empty));
+        assert_eq!(Prefix::ALL.key([]), Err(KeyError::Empty));
+        assert_eq!(Key::new([0; 1025]).unwrap_err().to_string(), "a key has at most 1024 bytes, not 1025");
+    }
+}

@@ -1,0 +1,277 @@
+//! The store in memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::mem;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+
+use crate::{
+    Commit, CommitError, Compare, Entry, Key, KeyChange, Limits, Listing, Prefix, Reading, Revision, Store, StoreError,
+    Watch, WatchEvent,
+};
+
+/// A [`Store`] in memory: for tests, and for one process whose catalogue need not outlive it.
+///
+/// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait; all is
+/// O(log n) but listings and comparisons of a [prefix](Compare::Prefix), O(log n + entries).
+///
+/// ```
+/// use overlay_core::testing::block_on;
+/// use overlay_core::{Commit, Key, MemoryStore, Store};
+///
+/// let (ours, theirs) = { let store = MemoryStore::default(); (store.clone(), store) };
+/// let key = Key::new("leader")?;
+/// block_on(ours.commit(Commit::new().absent(key.clone()).put(key.clone(), "a")))?;
+/// assert_eq!(block_on(theirs.get(&key))?.map(|entry| entry.value).as_deref(), Some(&b"a"[..]));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    held: Arc<Mutex<Held>>,
+    limits: Limits,
+}
+
+impl MemoryStore {
+    /// How many changes of keys are kept for watches unless [`with_history`](Self::with_history) says otherwise.
+    pub const HISTORY: usize = 4096;
+
+    /// What a commit may have unless [`with_limits`](Self::with_limits) says otherwise: far more than another store takes.
+    pub const LIMITS: Limits = Limits { operations: 1 << 20, value: 1 << 26, commit: 1 << 30 };
+
+    /// An empty store that keeps the last `changes` changes of keys for watches; one that lags further is reset.
+    #[must_use]
+    pub fn with_history(changes: usize) -> Self {
+        let held = Held { keep: changes, ..Held::default() };
+        Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
+    }
+
+    /// A store that holds what another was found to hold: the entries with their revisions, no history.
+    ///
+    /// With [`commit_now`](Self::commit_now), this is the memory of a store that keeps its entries elsewhere.
+    #[must_use]
+    pub fn restored(listing: Listing) -> Self {
+        let Listing { at, entries } = listing;
+        let entries = entries.into_iter().collect();
+        let held = Held { at, entries, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
+    }
+
+    /// [`commit`](Store::commit) without a future: it never waits.
+    ///
+    /// # Errors
+    /// As there; never [`Ambiguous`](CommitError::Ambiguous) or [`Failed`](CommitError::Failed).
+    pub fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
+        commit.check(self.limits)?;
+        let mut held = self.lock();
+        for compare in &commit.compares {
+            held.compare(compare)?;
+        }
+        let (revision, waiting) = held.apply(commit);
+        drop(held);
+        waiting.into_values().for_each(Waker::wake);
+        Ok(revision)
+    }
+
+    /// A handle on the same entries that refuses larger commits: to try how a program does with the limits of another store.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// Forgets all history: watches that have not told all of it are reset.
+    pub fn compact(&self) {
+        let mut held = self.lock();
+        held.compacted = held.at;
+        held.history.clear();
+        held.changes = 0;
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
+        let held = self.lock();
+        Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entries.get(key).cloned()).collect() })
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+        let held = self.lock();
+        let entries = held.under(prefix).map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        Ok(Listing { at: held.at, entries })
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
+        self.commit_now(commit)
+    }
+
+    async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        let mut held = self.lock();
+        if from > held.at {
+            return Err(StoreError::Ahead { asked: from, at: held.at });
+        }
+        held.watches += 1;
+        let told = Some(from);
+        Ok(Box::new(MemoryWatch { held: Arc::clone(&self.held), id: held.watches, prefix: prefix.clone(), told }))
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
+        Ok(self.lock().entries.get(key).cloned())
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_history(Self::HISTORY)
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let held = self.lock();
+        f.debug_struct("MemoryStore").field("at", &held.at).field("entries", &held.entries.len()).finish()
+    }
+}
+
+#[derive(Default)]
+struct Held {
+    at: Revision,
+    entries: BTreeMap<Key, Entry>,
+    history: VecDeque<(Revision, Vec<KeyChange>)>,
+    changes: usize, // in all of `history`
+    keep: usize,
+    compacted: Revision, // up to here history is forgotten
+    waiting: BTreeMap<u64, Waker>,
+    watches: u64,
+}
+
+impl Held {
+    fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Entry)> {
+        let from = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
+        self.entries.range::<[u8], _>(from).take_while(|(key, _)| prefix.contains(key))
+    }
+
+    fn compare(&self, compare: &Compare) -> Result<(), CommitError> {
+        let (holds, found) = match compare {
+            Compare::Key { key, revision } => {
+                let found = self.entries.get(key).map(|entry| entry.revision);
+                (found == *revision, found)
+            }
+            Compare::Prefix { prefix, revision } => {
+                let found = self.under(prefix).map(|(_, entry)| entry.revision).max();
+                (found <= Some(*revision), found)
+            }
+        };
+        match holds {
+            true => Ok(()),
+            false => Err(CommitError::Conflict { compare: compare.clone(), found }),
+        }
+    }
+
+    /// Gives who has to be woken, too.
+    fn apply(&mut self, commit: Commit) -> (Revision, BTreeMap<u64, Waker>) {
+        let revision = Revision(self.at.0 + 1);
+        let mut changes = Vec::with_capacity(commit.puts.len() + commit.deletes.len());
+        for (key, value) in commit.puts {
+            self.entries.insert(key.clone(), Entry { value: value.clone(), revision });
+            changes.push(KeyChange { key, value: Some(value) });
+        }
+        for key in commit.deletes {
+            if self.entries.remove(&key).is_some() {
+                changes.push(KeyChange { key, value: None });
+            }
+        }
+        if changes.is_empty() {
+            return (self.at, BTreeMap::new());
+        }
+        self.at = revision;
+        self.remember(revision, changes);
+        (revision, mem::take(&mut self.waiting))
+    }
+
+    fn remember(&mut self, revision: Revision, mut changes: Vec<KeyChange>) {
+        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.changes += changes.len();
+        self.history.push_back((revision, changes));
+        while self.changes > self.keep {
+            let Some((revision, changes)) = self.history.pop_front() else { break };
+            self.compacted = revision;
+            self.changes -= changes.len();
+        }
+    }
+
+    /// What came after `told` under `prefix` first: `None` if nothing has.
+    fn since(&self, told: Revision, prefix: &Prefix) -> Option<WatchEvent> {
+        if told < self.compacted {
+            return Some(WatchEvent::Reset);
+        }
+        let first = self.history.partition_point(|(revision, _)| *revision <= told);
+        self.history.range(first..).find_map(|(revision, changes)| {
+            let changes: Vec<_> = changes.iter().filter(|change| prefix.contains(&change.key)).cloned().collect();
+            (!changes.is_empty()).then_some(WatchEvent::Changes { revision: *revision, changes })
+        })
+    }
+}
+
+struct MemoryWatch {
+    held: Arc<Mutex<Held>>,
+    id: u64,
+    prefix: Prefix,
+    told: Option<Revision>, // `None` after a reset
+}
+
+impl MemoryWatch {
+    fn poll(&mut self, context: &Context<'_>) -> Poll<WatchEvent> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let event = match self.told {
+            None => WatchEvent::Reset,
+            Some(told) => match held.since(told, &self.prefix) {
+                Some(event) => event,
+                None => {
+                    self.told = Some(held.at);
+                    held.waiting.insert(self.id, context.waker().clone());
+                    return Poll::Pending;
+                }
+            },
+        };
+        self.told = match &event {
+            WatchEvent::Changes { revision, .. } => Some(*revision),
+            WatchEvent::Reset => None,
+        };
+        Poll::Ready(event)
+    }
+}
+
+#[async_trait]
+impl Watch for MemoryWatch {
+    async fn next(&mut self) -> Result<WatchEvent, StoreError> {
+        Ok(std::future::poll_fn(|context| self.poll(context)).await)
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&self.id);
+    }
+}

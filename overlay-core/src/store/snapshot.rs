@@ -1,0 +1,231 @@
+//! What a decision has read.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
+
+/// What was read for a decision. It remembers what the decision looked at: that is what the commit compares.
+///
+/// A decision asks for what it needs as if all had been read; what has not been is an [`Unread`] that `?` hands on to the
+/// [`Transaction`](crate::Transaction), which reads it and calls the decision again from the start. Ask for
+/// many keys at once ([`need`](Self::need)) where they are known together: that is one round trip.
+///
+/// ```
+/// use overlay_core::testing::block_on;
+/// use overlay_core::{Commit, Key, MemoryStore, Snapshot, Transaction, Undecided};
+///
+/// /// Moves what is under one key to another that is free.
+/// fn rename(snapshot: &Snapshot, from: &Key, to: &Key) -> Result<(Commit, ()), Undecided<&'static str>> {
+///     snapshot.need([from, to])?;
+///     let Some(entry) = snapshot.get(from)? else {
+///         return Err(Undecided::Refused("there is nothing to rename"));
+///     };
+///     match snapshot.get(to)? {
+///         Some(_) => Err(Undecided::Refused("the new name is taken")),
+///         None => Ok((Commit::new().delete(from.clone()).put(to.clone(), entry.value.clone()), ())),
+///     }
+/// }
+///
+/// let store = MemoryStore::default();
+/// let (old, new) = (Key::new("old")?, Key::new("new")?);
+/// let error = block_on(Transaction::on(&store).run(|snapshot| rename(snapshot, &old, &new))).unwrap_err();
+/// assert_eq!(error.refusal(), Some(&"there is nothing to rename"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    keys: BTreeMap<Key, Looked<Option<Entry>>>,
+    prefixes: BTreeMap<Prefix, Looked<Listing>>,
+    at: Revision,
+    mixed: bool,
+}
+
+impl Snapshot {
+    /// What is under `key`; that nothing is, is read too.
+    ///
+    /// # Errors
+    /// If it has not been read yet: hand it on with `?`.
+    pub fn get(&self, key: &Key) -> Result<Option<&Entry>, Unread> {
+        match self.keys.get(key) {
+            Some(read) => Ok(read.look().as_ref()),
+            None => Err(Unread { keys: vec![key.clone()], prefixes: Vec::new() }),
+        }
+    }
+
+    /// Asks for all of `keys` at once. It does not look at them: what [`get`](Self::get) is not called for is not compared.
+    ///
+    /// # Errors
+    /// If some have not been read yet: hand it on with `?`.
+    pub fn need<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<(), Unread> {
+        let unread: Vec<Key> = keys.into_iter().filter(|key| !self.keys.contains_key(*key)).cloned().collect();
+        match unread.is_empty() {
+            true => Ok(()),
+            false => Err(Unread { keys: unread, prefixes: Vec::new() }),
+        }
+    }
+
+    /// All entries under `prefix`, in the order of their keys. That there are no others is compared too, so the commit
+    /// conflicts with any that puts or deletes a key there: every entry is a comparison, so this is for small prefixes
+    /// ([`Limits::operations`](crate::Limits::operations)). For a large one let its writers put a guard key, and get that.
+    ///
+    /// # Errors
+    /// If it has not been read yet: hand it on with `?`.
+    pub fn list(&self, prefix: &Prefix) -> Result<&[(Key, Entry)], Unread> {
+        match self.prefixes.get(prefix) {
+            Some(read) => Ok(&read.look().entries),
+            None => Err(Unread { keys: Vec::new(), prefixes: vec![prefix.clone()] }),
+        }
+    }
+
+    /// The revision of what was read; of the first of it, if it was read at several.
+    pub const fn at(&self) -> Revision {
+        self.at
+    }
+
+    /// Reads until the decision has all it wants; `None` if it never has.
+    pub(super) async fn decided<T, R>(
+        store: &dyn Store,
+        mut wanted: Unread,
+        decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
+    ) -> Result<Option<(Self, Decision<T, R>)>, StoreError> {
+        let mut snapshot = Self::default();
+        for _ in 0..ROUNDS {
+            snapshot.fetch(store, wanted).await?;
+            match decide(&snapshot) {
+                Ok(decision) => return Ok(Some((snapshot, Ok(decision)))),
+                Err(Undecided::Refused(refusal)) => return Ok(Some((snapshot, Err(refusal)))),
+                Err(Undecided::Unread(more)) => wanted = more,
+            }
+            snapshot.forget_looks();
+        }
+        Ok(None)
+    }
+
+    /// Whether all of it was so at one revision, `at`.
+    pub(super) const fn is_of_one_revision(&self) -> bool {
+        !self.mixed
+    }
+
+    /// Whether a commit that compares what was looked at notices a change of `key`.
+    pub(super) fn has_looked_at(&self, key: &Key) -> bool {
+        self.keys.get(key).is_some_and(Looked::looked)
+            || self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
+    }
+
+    /// What was looked at, as a commit compares it.
+    pub(super) fn compares(&self) -> impl Iterator<Item = Compare> {
+        let keys = self.keys.iter().filter(|(_, read)| read.looked());
+        let keys = keys.map(|(key, read)| compare(key, read.value.as_ref()));
+        let prefixes = self.prefixes.iter().filter(|(_, read)| read.looked());
+        let prefixes = prefixes.flat_map(|(prefix, read)| {
+            let entries = read.value.entries.iter().map(|(key, entry)| compare(key, Some(entry)));
+            entries.chain([Compare::Prefix { prefix: prefix.clone(), revision: read.value.at }])
+        });
+        keys.chain(prefixes)
+    }
+
+    /// What was looked at, to be read once more.
+    pub(super) fn wanted(&self) -> Unread {
+        let keys = self.keys.iter().filter(|(_, read)| read.looked()).map(|(key, _)| key.clone());
+        let prefixes = self.prefixes.iter().filter(|(_, read)| read.looked()).map(|(prefix, _)| prefix.clone());
+        Unread { keys: keys.collect(), prefixes: prefixes.collect() }
+    }
+
+    /// Whether this, read later, shows a change of something that `other` looked at: what rested on `other` has had its effect by
+    /// now or will never have one.
+    pub(super) fn has_overtaken(&self, other: &Self) -> bool {
+        let looked = |(_, read): &(&Key, &Looked<Option<Entry>>)| read.looked();
+        let mut keys = other.keys.iter().filter(looked);
+        keys.any(|(key, read)| self.keys.get(key).is_some_and(|now| revision(&now.value) != revision(&read.value)))
+            || other.prefixes.iter().filter(|(_, read)| read.looked()).any(|(prefix, read)| {
+                self.prefixes.get(prefix).is_some_and(|now| now.value.entries != read.value.entries)
+            })
+    }
+
+    async fn fetch(&mut self, store: &dyn Store, wanted: Unread) -> Result<(), StoreError> {
+        if !wanted.keys.is_empty() {
+            let reading = store.read(&wanted.keys).await?;
+            self.note(reading.at);
+            let read = reading.entries.into_iter().map(Looked::new);
+            self.keys.extend(wanted.keys.into_iter().zip(read));
+        }
+        for prefix in wanted.prefixes {
+            let listing = store.list(&prefix).await?;
+            self.note(listing.at);
+            self.prefixes.insert(prefix, Looked::new(listing));
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, at: Revision) {
+        let first = self.keys.is_empty() && self.prefixes.is_empty();
+        self.mixed |= !first && at != self.at;
+        if first {
+            self.at = at;
+        }
+    }
+
+    fn forget_looks(&self) {
+        self.keys.values().for_each(|read| read.looked.set(false));
+        self.prefixes.values().for_each(|read| read.looked.set(false));
+    }
+}
+
+/// A decision asked for what has not been read yet. It comes from a [`Snapshot`]; `?` hands it on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unread {
+    pub(super) keys: Vec<Key>,
+    pub(super) prefixes: Vec<Prefix>,
+}
+
+/// Why a decision did not decide.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Undecided<R> {
+    /// It needs to know more. Made of an [`Unread`] by `?`.
+    Unread(Unread),
+    /// What is wanted cannot be had.
+    Refused(R),
+}
+
+impl<R> From<Unread> for Undecided<R> {
+    fn from(unread: Unread) -> Self {
+        Self::Unread(unread)
+    }
+}
+
+/// What was decided.
+pub(super) type Decision<T, R> = Result<(Commit, T), R>;
+
+/// How often a decision may ask for more: one that asks oftener walks the store a round trip at a time, or in circles.
+const ROUNDS: usize = 1000;
+
+/// Something read, and whether the decision has looked at it.
+#[derive(Debug)]
+struct Looked<T> {
+    value: T,
+    looked: Cell<bool>,
+}
+
+impl<T> Looked<T> {
+    const fn new(value: T) -> Self {
+        Self { value, looked: Cell::new(false) }
+    }
+
+    fn look(&self) -> &T {
+        self.looked.set(true);
+        &self.value
+    }
+
+    const fn looked(&self) -> bool {
+        self.looked.get()
+    }
+}
+
+fn compare(key: &Key, entry: Option<&Entry>) -> Compare {
+    Compare::Key { key: key.clone(), revision: entry.map(|entry| entry.revision) }
+}
+
+fn revision(entry: &Option<Entry>) -> Option<Revision> {
+    entry.as_ref().map(|entry| entry.revision)
+}
