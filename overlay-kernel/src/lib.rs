@@ -6,6 +6,7 @@ mod errno;
 pub mod link;
 mod namespace;
 pub mod netlink;
+pub mod nft;
 mod probe;
 mod rtnl;
 mod sockets;

@@ -14,6 +14,8 @@ mod links_faults;
 mod links_foreign;
 mod namespace;
 mod netlink;
+mod nft;
+mod nft_laws;
 mod notices;
 mod ordinary;
 mod probe;
