@@ -16,6 +16,7 @@ mod namespace;
 mod netlink;
 mod nft;
 mod nft_laws;
+mod nft_trouble;
 mod notices;
 mod ordinary;
 mod probe;
