@@ -220,10 +220,12 @@ fn rejection(family: Family, hook: Option<Hook>, reject: Reject) -> Result<(), W
     match reject {
         Reject::Unreachable(_) if single => wrong("an ICMP of either family", "in ip and ip6 say Reject::Icmp"),
         Reject::Icmp(_) if !single => wrong("an ICMP of one family", "in the others say Reject::Unreachable"),
-        Reject::Icmp(5..) if family == Family::Ip => {
-            wrong("this code", "0 to 3, 9, 10 and 13 tell of filters: use 0 to 3")
+        Reject::Icmp(code) if family == Family::Ip && !matches!(code, 0..=3 | 9 | 10 | 13) => {
+            wrong(format!("code {code}"), "ICMP has 0 to 3, 9, 10 and 13 for this")
         }
-        Reject::Icmp(7..) => wrong("this code", "ICMPv6 has 0 to 6"),
+        Reject::Icmp(code) if family == Family::Ip6 && !matches!(code, 0 | 1 | 3..=6) => {
+            wrong(format!("code {code}"), "ICMPv6 has 0, 1 and 3 to 6 for this")
+        }
         _ if matches!((family, hook), (Family::Bridge, Some(Hook::Forward | Hook::Output | Hook::Postrouting))) => {
             wrong("a rejection", "a bridge rejects at prerouting and input")
         }

@@ -23,6 +23,7 @@ mod statement;
 mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod text;
 mod value;
 mod wire;
 

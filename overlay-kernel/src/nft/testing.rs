@@ -216,7 +216,7 @@ impl Draw<'_> {
             18 if base.is_some_and(|base| base.kind == ChainKind::Filter) && !early => match self.family {
                 _ if variant.is_multiple_of(2) => rule.eq(&meta::L4PROTO, IpProtocol::TCP).reject(Reject::TcpReset),
                 Family::Inet => rule.reject(Reject::Unreachable(Unreachable::Port)),
-                _ => rule.reject(Reject::Icmp(variant % 4)),
+                _ => rule.reject(Reject::Icmp([0, 1, 3][usize::from(variant % 3)])),
             },
             _ => rule.eq(&ct::MARK.masked(Mark(0xff)), Mark(u32::from(variant) & 0xff)).set_mark(&ct::MARK),
         }
