@@ -159,7 +159,9 @@ fn expr_stands(family: Family, base: Option<&Base>, expr: &Expr) -> Result<(), W
         Expr::Numgen { modulus: 0, .. } | Expr::Jhash { modulus: 0, .. } | Expr::Symhash { modulus: 0, .. } => {
             wrong("modulus 0", "there is no number below it")
         }
-        Expr::Jhash { size, .. } if *size > 48 => wrong("a hash of so much", "48 bytes fit with its result"),
+        Expr::Jhash { from, size, .. } if usize::from(*from) * 4 + *size as usize > 64 => {
+            wrong("a hash of so much", "what is hashed and what it stands among have 64 bytes together")
+        }
         Expr::Nat { .. } | Expr::Masquerade(_) | Expr::Redirect { .. } => translation(family, base, expr),
         Expr::Reject(reject) => rejection(family, hook, *reject),
         Expr::Fib { .. } if !routed => wrong("fib", "only ip, ip6 and inet ask the routing tables"),

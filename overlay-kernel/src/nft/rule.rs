@@ -296,10 +296,8 @@ impl Rule {
     pub fn transparent_proxy(self, address: Option<IpAddr>, port: u16) -> Self {
         let (mut rule, mut next) = (self, 0);
         if let Some(address) = address {
-            let bytes = address_bytes(address);
-            let words = words(bytes.len());
-            rule = rule.with(Expr::Value { to: 0, bytes });
-            next = words;
+            rule = rule.with(Expr::Value { to: 0, bytes: address_bytes(address) });
+            next = 4;
         }
         rule.with(Expr::Value { to: next, bytes: bytes_of(&port) }).with(Expr::TransparentProxy {
             ipv6: address.map(|address| address.is_ipv6()),
@@ -368,7 +366,7 @@ impl Rule {
 
     fn translate(self, destination: bool, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
         let bytes = address_bytes(address);
-        let after = words(bytes.len());
+        let after = 4; // behind the longest address, as nf_tables' own tool has it
         let mut rule = self.with(Expr::Value { to: 0, bytes });
         if let Some(port) = port {
             rule = rule.with(Expr::Value { to: after, bytes: bytes_of(&port) });
@@ -391,7 +389,8 @@ impl Rule {
 
     /// Puts values into the registers from 0 on, one after the other.
     fn load(mut self, parts: &[Part]) -> Self {
-        let free: Register = parts.iter().map(|part| words(part.size)).sum();
+        // As nf_tables' own tool has it: a single value takes four registers, whatever its length.
+        let free: Register = if parts.len() == 1 { 4 } else { parts.iter().map(|part| words(part.size)).sum() };
         self.load_at(parts, 0, free);
         self
     }

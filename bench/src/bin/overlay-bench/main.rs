@@ -12,13 +12,18 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 mod kernel;
+mod kernel_nft;
 mod vxlan;
 mod vxlan_kernel;
 
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
-    Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
+    Group {
+        name: "kernel",
+        about: "native links and tables in the kernel, as root: apply, observe, witness",
+        run: kernel::run,
+    },
     Group {
         name: "vxlan",
         about: "overlay segments: plans between states; as root, a network in the kernel",
