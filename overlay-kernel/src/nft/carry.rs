@@ -7,7 +7,7 @@ use overlay_core::{Applied, State as _, StepError};
 
 use super::kernel::Nft;
 use super::wire::{self, chain, element, rule, set, table};
-use super::{Step, TableKey, observe};
+use super::{Family, Step, TableKey, observe};
 use crate::netlink::{BatchError, Flags, NetlinkError, Requests};
 
 /// Carries out steps in one transaction, or in several where one does not fit.
@@ -18,7 +18,10 @@ pub(super) fn out(nft: &mut Nft, steps: &[Step]) -> Result<(), StepError> {
     if steps.is_empty() {
         return Ok(());
     }
-    let Err(failed) = attempt(nft, steps) else { return Ok(()) };
+    let Err(failed) = attempt(nft, steps) else {
+        steps.iter().filter(|step| step.table().family == Family::Netdev).for_each(|step| hook(nft, step));
+        return Ok(());
+    };
     if failed.applied != Applied::Nothing || !failed.may_be_done_already() {
         nft.generation = None;
         return Err(failed.of(steps));
@@ -38,6 +41,18 @@ pub(super) fn out(nft: &mut Nft, steps: &[Step]) -> Result<(), StepError> {
         let applied = if again.applied == Applied::Nothing { Applied::Nothing } else { Applied::Unknown };
         StepError { at, applied, source: again.of(&rest).source }
     })
+}
+
+/// Remembers which chains of devices there are.
+fn hook(nft: &mut Nft, step: &Step) {
+    match step {
+        Step::AddChain(table, name, _) => drop(nft.hooked.insert((table.clone(), name.clone()))),
+        Step::ClearChain(table, name) | Step::RemoveChain(table, name) => {
+            nft.hooked.remove(&(table.clone(), name.clone()));
+        }
+        Step::ClearTable(table) | Step::RemoveTable(table) => nft.hooked.retain(|(at, _)| at != table),
+        _ => {}
+    }
 }
 
 /// A transaction that was refused.
@@ -193,6 +208,9 @@ impl<'a> Writer<'a> {
         let nft = self.nft;
         let kernel_name = self.tables.entry(key).or_insert_with(|| nft.mark.table(&key.name));
         let at = nft.mark.at(key, kernel_name);
+        if requests.is_empty() && tells_much(step) {
+            table::touch(requests, at);
+        }
         match step {
             Step::ClearTable(_) | Step::RemoveTable(_) => table::remove(requests, at),
             Step::AddTable(_) => table::add(requests, at, &nft.mark.comment),
@@ -211,6 +229,16 @@ impl<'a> Writer<'a> {
                 rules.iter().for_each(|one| rule::add(requests, at, name.as_str(), one));
             }
         }
+    }
+}
+
+/// Whether a step, if it were the first of a transaction and so echoed, could be told of in more messages than our buffer
+/// holds. None of these is of use without the table.
+const fn tells_much(step: &Step) -> bool {
+    match step {
+        Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..) => true,
+        Step::ClearChain(..) | Step::RemoveChain(..) | Step::ClearSet(..) | Step::RemoveSet(..) => true,
+        _ => false,
     }
 }
 

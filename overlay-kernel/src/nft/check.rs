@@ -85,6 +85,9 @@ fn base(object: &str, family: Family, base: &Base) -> Result<(), Refusal> {
     if of_a_device && base.devices.is_empty() {
         return Err(refuse(&object, &hook, &"it needs a device"));
     }
+    if base.devices.len() > DEVICES {
+        return Err(refuse(&object, &format!("{} devices", base.devices.len()), &"a chain has 256 at most"));
+    }
     if !of_a_device && !base.devices.is_empty() {
         return Err(refuse(&object, &"devices", &"only netdev's chains have some"));
     }
@@ -310,7 +313,8 @@ fn ranges(object: &str, elements: &BTreeMap<Bytes, Datum>) -> Result<(), Refusal
     Ok(())
 }
 
-/// The same of tuples of ranges. Where the first parts are sorted and disjoint, the rest need not be looked at.
+/// The same of tuples of ranges: of up to 1,000 of them, as each may have to be held against all others. The kernel
+/// refuses what overlaps too, but with fewer words.
 fn spans(object: &str, set: &Set) -> Result<(), Refusal> {
     let mut open: Vec<&Bytes> = Vec::new();
     for key in set.elements.keys() {
@@ -322,6 +326,9 @@ fn spans(object: &str, set: &Set) -> Result<(), Refusal> {
                 return Err(refuse(&object, key, &"a range that ends before it begins"));
             }
             start += part.size().next_multiple_of(4);
+        }
+        if set.len() > SPANS {
+            continue;
         }
         let first = set.head.key.first().map_or(0, |part| part.size());
         open.retain(|other| other.get(other.len() / 2..other.len() / 2 + first) >= low.get(..first));
@@ -401,4 +408,6 @@ fn refuse(object: &impl Display, wanted: &(impl Display + ?Sized), reason: &impl
     Refusal::new(object.to_string(), wanted.to_string(), reason.to_string())
 }
 
+const DEVICES: usize = 256; // NFT_NETDEVICE_MAX
+const SPANS: usize = 1000;
 const JUMPS: usize = 16; // NFT_JUMP_STACK_SIZE

@@ -1,7 +1,7 @@
 //! The kernel as the holder of native tables.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{Backend, BackendError, Lower, Meter, Name, Owner, Refusal, StepError, StepOf, Witness};
 
@@ -45,6 +45,9 @@ pub struct Nft {
     pub(super) socket: Socket,
     /// The generation of what was observed last, if only we have made others since.
     pub(super) generation: Option<u32>,
+    /// The chains of devices that were there then: kernels before 6.16 take them along with their device, and make no
+    /// new generation for it.
+    pub(super) hooked: BTreeSet<(TableKey, Name)>,
 }
 
 impl Nft {
@@ -60,7 +63,7 @@ impl Nft {
     pub fn with_buffers(owner: &Owner, namespace: &Namespace, buffers: Buffers) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::with_buffers(Family::Netfilter, buffers))?;
         let socket = socket.map_err(|error| error.during(format!("open nf_tables in {}", namespace.id())))?;
-        Ok(Self { mark: Mark::of(owner), socket, generation: None })
+        Ok(Self { mark: Mark::of(owner), socket, generation: None, hooked: BTreeSet::new() })
     }
 
     /// The name in the kernel of one of our tables: for `nft list table`.
@@ -95,7 +98,8 @@ impl Witness for Nft {
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
         let Some(known) = self.generation else { return Ok(false) };
-        self.now().map(|now| now == known).map_err(|error| error.during("read nf_tables' generation"))
+        let now = self.now().map_err(|error| error.during("read nf_tables' generation"))?;
+        Ok(now == known && observe::are_hooked(self).map_err(|error| error.during("read chains"))?)
     }
 }
 

@@ -1,13 +1,13 @@
 //! What the kernel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{BackendError, ErrorKind, Name};
 
 use super::kernel::{Nft, Readings, RuleKey};
 use super::set::SetKind;
 use super::wire::{chain, element, rule, set, table};
-use super::{Chain, Set, State, Table, TableKey};
+use super::{Chain, Family, Set, State, Table, TableKey};
 use crate::netlink::NetlinkError;
 
 /// Our tables and what their counters say.
@@ -29,12 +29,31 @@ pub(super) fn state(nft: &mut Nft) -> Result<Found, BackendError> {
             Err(error) => return Err(error.during("read tables")),
             Ok(found) => {
                 nft.generation = Some(after);
+                nft.hooked = of_devices(&found.state).collect();
                 return Ok(found);
             }
         }
     }
     let cause = NetlinkError::Changing { tries: TRIES };
     Err(BackendError::new(ErrorKind::Interrupted, "read tables").caused_by(cause))
+}
+
+fn of_devices(state: &State) -> impl Iterator<Item = (TableKey, Name)> {
+    let tables = state.tables.iter().filter(|(key, _)| key.family == Family::Netdev);
+    tables.flat_map(|(key, table)| table.chains.keys().map(|name| (key.clone(), name.clone())))
+}
+
+/// Whether the chains of devices are there that were.
+pub(super) fn are_hooked(nft: &mut Nft) -> Result<bool, NetlinkError> {
+    if nft.hooked.is_empty() {
+        return Ok(true);
+    }
+    let mut state = State::default();
+    for (key, _) in &nft.hooked {
+        state.tables.entry(key.clone()).or_default();
+    }
+    chains(nft, &mut state)?;
+    Ok(of_devices(&state).collect::<BTreeSet<_>>() == nft.hooked)
 }
 
 fn tables(nft: &mut Nft) -> Result<Found, NetlinkError> {
