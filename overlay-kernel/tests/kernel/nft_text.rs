@@ -68,7 +68,7 @@ fn what_nft_lists_of_ours_it_takes_back() {
 #[test]
 fn texts_of_random_tables_are_taken_by_nft_and_mean_the_same() {
     kernel_test(Kernel::Host, "kernel::nft_texts_of_random_tables_mean_the_same", || {
-        let cases = if crate::is_thorough() { 64 } else { 24 };
+        let cases = (ProptestConfig::default().cases / if crate::is_thorough() { 4 } else { 10 }).max(1);
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
         let result = TestRunner::new(config).run(&state(), |state| {
             // In these the family says which header is there.
