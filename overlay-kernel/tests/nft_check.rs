@@ -58,7 +58,7 @@ fn what_a_family_or_a_hook_cannot_do_is_refused() {
         chain(Family::Inet, forward(), rule().masquerade(NatFlags::default())),
         chain(Family::Inet, pre.clone(), rule().masquerade(NatFlags::default())),
         chain(Family::Inet, post.clone(), rule().dnat(v4(1).into(), None)),
-        chain(Family::Ip6, pre.clone(), rule().dnat(v4(1).into(), None)),
+        chain(Family::Ip6, pre, rule().dnat(v4(1).into(), None)),
         chain(Family::Inet, post.clone(), rule().redirect(None)),
         chain(Family::Inet, post, rule().reject(Reject::TcpReset)),
         chain(Family::Ip, forward(), rule().reject(Reject::Unreachable(Unreachable::Port))),

@@ -235,11 +235,9 @@ impl<'a> Writer<'a> {
 /// Whether a step, if it were the first of a transaction and so echoed, could be told of in more messages than our buffer
 /// holds. None of these is of use without the table.
 const fn tells_much(step: &Step) -> bool {
-    match step {
-        Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..) => true,
-        Step::ClearChain(..) | Step::RemoveChain(..) | Step::ClearSet(..) | Step::RemoveSet(..) => true,
-        _ => false,
-    }
+    let of_table = matches!(step, Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..));
+    let of_chain = matches!(step, Step::ClearChain(..) | Step::RemoveChain(..));
+    of_table || of_chain || matches!(step, Step::ClearSet(..) | Step::RemoveSet(..))
 }
 
 const FRAME: usize = 64; // the messages that open and close a transaction: 48
