@@ -1,6 +1,7 @@
 //! Steps, carried out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use nix::libc::{EBUSY, EEXIST, ENOENT};
 use overlay_core::{Applied, State as _, StepError};
@@ -28,7 +29,7 @@ pub(super) fn out(nft: &mut Nft, steps: &[Step]) -> Result<(), StepError> {
     }
     let at = failed.at;
     let there = match observe::state(nft) {
-        Ok(found) => found.state,
+        Ok(found) => found,
         Err(source) => return Err(StepError { at, applied: Applied::Nothing, source }),
     };
     let mut wanted = there.clone();
@@ -83,12 +84,12 @@ fn attempt(nft: &mut Nft, steps: &[Step]) -> Result<(), Failed> {
     let size = written.requests.size() + FRAME;
     let room = nft.socket.transaction_room(size).map_err(nothing)?;
     if size <= room {
-        return send(nft, &written, 0, steps.len());
+        return send(nft, &written, steps, 0..steps.len());
     }
     let cuts = written.cuts(steps, room).map_err(nothing)?;
     let mut first = 0;
     for end in cuts {
-        send(nft, &written, first, end).map_err(|failed| match first {
+        send(nft, &written, steps, first..end).map_err(|failed| match first {
             0 => failed,
             _ if failed.applied == Applied::Nothing => Failed { at: first, applied: Applied::Before, ..failed },
             _ => failed,
@@ -98,13 +99,20 @@ fn attempt(nft: &mut Nft, steps: &[Step]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sends the steps `first..end` as one transaction.
-fn send(nft: &mut Nft, written: &Written, first: usize, end: usize) -> Result<(), Failed> {
-    let (from, to) = (written.start(first), written.start(end));
+/// Sends a part of the steps as one transaction.
+///
+/// That its first message is to be echoed has the kernel tell us of the generation that the transaction makes, too. Where
+/// much would be told of the first, one goes ahead of it of which nothing is.
+fn send(nft: &mut Nft, written: &Written, steps: &[Step], part: Range<usize>) -> Result<(), Failed> {
+    let (from, to) = (written.start(part.start), written.start(part.end));
     let mut batch = Requests::default();
     wire::begin(&mut batch, nft.generation);
+    if let Some(key) = steps.get(part.start).filter(|step| tells_much(step)).map(Step::table) {
+        table::touch(&mut batch, nft.mark.at(key, &nft.mark.table(&key.name)));
+    }
+    let ahead = batch.len();
     batch.add_part(&written.requests, from, to);
-    batch.flag(1, Flags::ECHO); // the first one's flag tells us the generation that the transaction makes
+    batch.flag(1, Flags::ECHO);
     batch.flag(batch.len() - 1, Flags::ACK);
     wire::end(&mut batch);
     let mut made = None;
@@ -118,7 +126,7 @@ fn send(nft: &mut Nft, written: &Written, first: usize, end: usize) -> Result<()
             Ok(())
         }
         Err(error) => {
-            let step = written.step(from + error.at.saturating_sub(1)).clamp(first, end - 1);
+            let step = written.step(from + error.at.saturating_sub(ahead)).clamp(part.start, part.end - 1);
             let applied = match error.applied() {
                 Applied::Nothing | Applied::Before => Applied::Nothing,
                 Applied::Unknown => Applied::Unknown,
@@ -208,9 +216,6 @@ impl<'a> Writer<'a> {
         let nft = self.nft;
         let kernel_name = self.tables.entry(key).or_insert_with(|| nft.mark.table(&key.name));
         let at = nft.mark.at(key, kernel_name);
-        if requests.is_empty() && tells_much(step) {
-            table::touch(requests, at);
-        }
         match step {
             Step::ClearTable(_) | Step::RemoveTable(_) => table::remove(requests, at),
             Step::AddTable(_) => table::add(requests, at, &nft.mark.comment),
@@ -232,12 +237,12 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether a step, if it were the first of a transaction and so echoed, could be told of in more messages than our buffer
-/// holds. None of these is of use without the table.
+/// Whether a step could be told of in more messages than our buffer holds. None of these is of use without the table.
 const fn tells_much(step: &Step) -> bool {
     let of_table = matches!(step, Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..));
     let of_chain = matches!(step, Step::ClearChain(..) | Step::RemoveChain(..));
-    of_table || of_chain || matches!(step, Step::ClearSet(..) | Step::RemoveSet(..))
+    let of_set = matches!(step, Step::ClearSet(..) | Step::RemoveSet(..));
+    of_table || of_chain || of_set || matches!(step, Step::PutElements(..) | Step::TakeElements(..))
 }
 
 const FRAME: usize = 64; // the messages that open and close a transaction: 48

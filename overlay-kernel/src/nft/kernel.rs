@@ -82,7 +82,7 @@ impl Backend for Nft {
     type State = State;
 
     fn observe(&mut self) -> Result<State, BackendError> {
-        observe::state(self).map(|found| found.state)
+        observe::state(self)
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
@@ -140,10 +140,7 @@ impl Meter for Nft {
     type Reading = Readings;
 
     fn read(&mut self) -> Result<Readings, BackendError> {
-        let generation = self.generation;
-        let found = observe::state(self)?;
-        self.generation = generation.filter(|known| self.generation == Some(*known));
-        Ok(found.readings)
+        observe::readings(self).map_err(|error| error.during("read counters"))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::Name;
+use overlay_core::{IfName, Name};
 
 use super::expr::{Compare, Expr, Found, Register, Verdict};
 use super::field::{Field, Load, Operand, Part, ct, ip, ip6, meta};
@@ -133,6 +133,13 @@ impl Rule {
     #[must_use]
     pub fn family(self, family: overlay_core::IpFamily) -> Self {
         self.eq(&meta::NFPROTO, family)
+    }
+
+    /// The device's name begins so.
+    #[must_use]
+    pub fn begins(self, field: &Field<IfName>, prefix: IfName) -> Self {
+        let bytes = Bytes::new(prefix.as_str().as_bytes());
+        self.load(std::slice::from_ref(&field.part)).with(Expr::Compare { from: 0, how: Compare::Equal, bytes })
     }
 
     /// At least one of these bits is set.

@@ -126,6 +126,7 @@ fn filters() -> Vec<Rule> {
         rule("set-mark").eq(&meta::L4PROTO, IpProtocol::TCP).set_mark_by(&th::DPORT, &name("marks")),
         rule("set-mark-2").set_mark(&Field::value(Mark(9))),
         rule("set-ct-mark").set_ct_mark(&meta::MARK),
+        rule("ports-of-ours").begins(&meta::OIFNAME, "p-".parse().unwrap()).drop(),
         rule("random").eq(&numgen_random(4), Mark(1)).ne(&symhash(8), Mark(2)).counter(),
         rule("local")
             .eq(&fib::DADDR_TYPE, overlay_kernel::nft::AddressType::LOCAL)
