@@ -7,7 +7,7 @@ use overlay_core::{Name, Refusal};
 
 use super::expr::{Expr, Found};
 use super::set::{Datum, Form, SetKind};
-use super::value::{Bytes, length};
+use super::value::{Bytes, Type, length};
 use super::{
     Base, ChainKind, Family, Hook, Limit, Log, LogTo, Policy, Reject, Rule, Set, State, Table, TableKey, Verdict,
 };
@@ -277,9 +277,9 @@ fn set(object: &str, (name, set): (&Name, &Set), table: &Table) -> Result<(), Re
         return Err(refuse(&object, &set.head, &"a key has 64 bytes at most"));
     }
     if set.head.intervals
-        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order())
+        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order() || **part == Type::IfName)
     {
-        return Err(refuse(&object, part, &"there are no ranges of numbers in this machine's order"));
+        return Err(refuse(&object, part, &"there are no ranges of names, or of numbers in this machine's order"));
     }
     let mut verdicts = BTreeSet::new();
     for datum in set.elements.values() {

@@ -23,7 +23,10 @@ use crate::netlink::{Buffers, Family, NetlinkError, Socket};
 /// compares generations under the lock of the transaction. Otherwise it is
 /// [`ErrorKind::Interrupted`](overlay_core::ErrorKind::Interrupted), nothing is in effect, and reconciling again helps.
 ///
-/// It needs `CAP_NET_ADMIN` over the namespace.
+/// In a place with [links](crate::link) too, tables come after them: a `netdev` chain wants its device, and tables are there
+/// before devices are raised.
+///
+/// Its [`Meter`] reads counters. It needs `CAP_NET_ADMIN` over the namespace.
 ///
 /// ```no_run
 /// use overlay_core::{Owner, Shadow, reconcile};

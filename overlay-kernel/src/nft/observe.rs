@@ -100,7 +100,12 @@ fn names(nft: &mut Nft) -> Result<State, NetlinkError> {
 }
 
 fn chains(nft: &mut Nft, state: &mut State) -> Result<(), NetlinkError> {
-    for one in nft.socket.dump(&chain::dump(), chain::parse)? {
+    let families: BTreeSet<_> = state.tables.keys().map(|key| key.family).collect();
+    let mut found = Vec::new();
+    for family in families {
+        found.extend(nft.socket.dump(&chain::dump(family), chain::parse)?);
+    }
+    for one in found {
         let Some(Ok(table)) = nft.mark.name(&one.table) else { continue };
         let Some(table) = state.tables.get_mut(&TableKey::new(one.family, table)) else { continue };
         match (one.name.parse::<Name>(), one.base) {
