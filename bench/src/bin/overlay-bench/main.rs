@@ -12,6 +12,7 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 mod kernel;
+mod kernel_nft;
 mod store;
 mod vxlan;
 mod vxlan_kernel;
@@ -21,7 +22,11 @@ mod vxlan_tcp;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
-    Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
+    Group {
+        name: "kernel",
+        about: "native links and tables in the kernel, as root: apply, observe, witness",
+        run: kernel::run,
+    },
     Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {
         name: "vxlan",
