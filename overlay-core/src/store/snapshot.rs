@@ -83,13 +83,21 @@ impl Snapshot {
         self.at
     }
 
+    /// What is taken for true until a commit compares it: nothing says that it was so at one revision.
+    pub(super) fn assuming(entries: Vec<(Key, Option<Entry>)>) -> Self {
+        let mixed = !entries.is_empty();
+        let keys = entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))).collect();
+        Self { keys, mixed, ..Self::default() }
+    }
+
     /// Reads until the decision has all it wants.
     pub(super) async fn decided<T, R>(
         store: &dyn Store,
+        known: Self,
         mut wanted: Unread,
         decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
     ) -> Result<(Self, Result<(Commit, T), R>), StoreError> {
-        let mut snapshot = Self::default();
+        let mut snapshot = known;
         loop {
             snapshot.fetch(store, wanted).await?;
             match decide(&snapshot) {
@@ -142,7 +150,8 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, wanted: Unread) -> Result<(), StoreError> {
+    async fn fetch(&mut self, store: &dyn Store, mut wanted: Unread) -> Result<(), StoreError> {
+        wanted.keys.retain(|key| !self.keys.contains_key(key));
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
             self.note(reading.at);
