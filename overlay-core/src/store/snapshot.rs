@@ -1,7 +1,7 @@
 //! What a decision has read.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
 
@@ -49,6 +49,18 @@ impl Snapshot {
     pub fn get(&self, key: &Key) -> Result<Option<&Entry>, Unread> {
         match self.keys.get(key) {
             Some(read) => Ok(read.look().as_ref()),
+            None => Err(Unread { keys: vec![key.clone()], prefixes: Vec::new() }),
+        }
+    }
+
+    /// What is under `key`, without resting on it: the commit does not compare it. For hints that may be wrong, such as that
+    /// there is nothing to be had there.
+    ///
+    /// # Errors
+    /// If it has not been read yet: hand it on with `?`.
+    pub fn peek(&self, key: &Key) -> Result<Option<&Entry>, Unread> {
+        match self.keys.get(key) {
+            Some(read) => Ok(read.value.as_ref()),
             None => Err(Unread { keys: vec![key.clone()], prefixes: Vec::new() }),
         }
     }
@@ -175,8 +187,8 @@ impl Snapshot {
     }
 
     fn forget_looks(&self) {
-        self.keys.values().for_each(|read| read.looked.set(false));
-        self.prefixes.values().for_each(|read| read.looked.set(false));
+        self.keys.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
+        self.prefixes.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
     }
 }
 
@@ -206,21 +218,21 @@ impl<R> From<Unread> for Undecided<R> {
 #[derive(Debug)]
 struct Looked<T> {
     value: T,
-    looked: Cell<bool>,
+    looked: AtomicBool, // by one thread at a time; a transaction's future may move between polls
 }
 
 impl<T> Looked<T> {
     const fn new(value: T) -> Self {
-        Self { value, looked: Cell::new(false) }
+        Self { value, looked: AtomicBool::new(false) }
     }
 
     fn look(&self) -> &T {
-        self.looked.set(true);
+        self.looked.store(true, Ordering::Relaxed);
         &self.value
     }
 
-    const fn looked(&self) -> bool {
-        self.looked.get()
+    fn looked(&self) -> bool {
+        self.looked.load(Ordering::Relaxed)
     }
 }
 
