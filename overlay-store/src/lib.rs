@@ -1,3 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+
+mod redb;
+
+pub use crate::redb::{OpenError, RedbStore};

@@ -49,6 +49,33 @@ impl MemoryStore {
         Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
     }
 
+    /// A store that holds what another was found to hold: the entries with their revisions, no history.
+    ///
+    /// With [`commit_now`](Self::commit_now), this is the memory of a store that keeps its entries elsewhere.
+    #[must_use]
+    pub fn restored(listing: Listing) -> Self {
+        let Listing { at, entries } = listing;
+        let entries = entries.into_iter().collect();
+        let held = Held { at, entries, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
+    }
+
+    /// [`commit`](Store::commit) without a future: it never waits.
+    ///
+    /// # Errors
+    /// As there; never [`Ambiguous`](CommitError::Ambiguous) or [`Failed`](CommitError::Failed).
+    pub fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
+        commit.check(self.limits)?;
+        let mut held = self.lock();
+        for compare in &commit.compares {
+            held.compare(compare)?;
+        }
+        let (revision, waiting) = held.apply(commit);
+        drop(held);
+        waiting.into_values().for_each(Waker::wake);
+        Ok(revision)
+    }
+
     /// A handle on the same entries that refuses larger commits: to try how a program does with the limits of another store.
     #[must_use]
     pub fn with_limits(self, limits: Limits) -> Self {
@@ -92,15 +119,7 @@ impl Store for MemoryStore {
     }
 
     async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
-        commit.check(self.limits)?;
-        let mut held = self.lock();
-        for compare in &commit.compares {
-            held.compare(compare)?;
-        }
-        let (revision, waiting) = held.apply(commit);
-        drop(held);
-        waiting.into_values().for_each(Waker::wake);
-        Ok(revision)
+        self.commit_now(commit)
     }
 
     async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, StoreError> {

@@ -94,10 +94,11 @@ impl<S: Store> FlakyStore<S> {
 
     async fn before(&self, doing: &'static str) -> Result<(), StoreError> {
         self.elsewhere().await;
-        match self.faults().fails() {
-            true => Err(self.faults().refuse(doing)),
-            false => Ok(()),
+        let mut faults = self.faults();
+        if faults.fails() {
+            return Err(faults.refuse(doing));
         }
+        Ok(())
     }
 
     /// A commit with nothing to do has no effect that could be lost.
@@ -177,6 +178,18 @@ impl Faults {
         injected(doing)
     }
 
+    /// What a watch tells instead of what it has to.
+    fn disturb(&mut self) -> Option<Result<WatchEvent, StoreError>> {
+        if !self.fails() {
+            return None;
+        }
+        if !self.dice.one_in(4) {
+            return Some(Err(self.refuse("watch")));
+        }
+        self.injected.resets += 1;
+        Some(Ok(WatchEvent::Reset))
+    }
+
     fn postpone(&mut self, commit: Commit) {
         self.injected.late += 1;
         self.late.push(commit);
@@ -213,14 +226,9 @@ impl Watch for FlakyWatch {
         if self.reset {
             return Ok(WatchEvent::Reset);
         }
-        if lock(&self.faults).fails() {
-            let mut faults = lock(&self.faults);
-            self.reset = faults.dice.one_in(4);
-            if !self.reset {
-                return Err(faults.refuse("watch"));
-            }
-            faults.injected.resets += 1;
-            return Ok(WatchEvent::Reset);
+        if let Some(event) = lock(&self.faults).disturb() {
+            self.reset = event.is_ok();
+            return event;
         }
         self.inner.next().await
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`laws`]: what every [`State`](crate::State) and every [`Backend`](crate::Backend) must hold to, as functions
 //!   that a property test or a fuzzer calls with values of its own.
+//! - [`store_laws`]: the same for every [`Store`](crate::Store).
 //! - [`seeded_faults`]: failures for [`Flaky`](crate::Flaky), chosen by a seed.
 //! - [`FlakyStore`]: a store whose calls stall and fail, answers that get lost among them, chosen by a seed.
 //! - [`Executor`]: polls futures on one thread in an order that is a function of its seed.
@@ -18,6 +19,7 @@ mod flaky_store;
 mod kernel_test;
 mod lamps;
 pub mod laws;
+pub mod store_laws;
 
 pub use block_on::block_on;
 pub use executor::{Executor, Stalled, Task, yield_now};

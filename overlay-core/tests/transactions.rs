@@ -1,0 +1,294 @@
+//! Transactions and terms over a store that fails.
+#![allow(clippy::unwrap_used, reason = "a test that fails")]
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::testing::{Dice, Executor, FlakyStore, block_on, yield_now};
+use overlay_core::{
+    Commit, Key, MemoryStore, NodeId, Prefix, Seat, Snapshot, Store, Term, TermRefusal, Transaction, TransactionError,
+    Undecided, UnixTime,
+};
+
+type Decision<T> = Result<(Commit, T), Undecided<&'static str>>;
+
+/// Takes the next number of a counter for `owner`, once: the counter and the owner's number are two keys.
+fn take(snapshot: &Snapshot, owner: &Key) -> Decision<u64> {
+    let counter = key("counter");
+    snapshot.need([&counter, owner])?;
+    if let Some(had) = snapshot.get(owner)? {
+        return Ok((Commit::new(), number(&had.value)));
+    }
+    let next = snapshot.get(&counter)?.map_or(0, |entry| number(&entry.value)) + 1;
+    let bytes = next.to_be_bytes().to_vec();
+    Ok((Commit::new().put(counter, bytes.clone()).put(owner.clone(), bytes), next))
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().unwrap())
+}
+
+fn key(name: &str) -> Key {
+    Key::new(name).unwrap()
+}
+
+#[test]
+fn of_many_that_claim_at_once_under_faults_each_gets_its_own_once() {
+    let (mut lost, mut in_doubt) = (0, 0);
+    for seed in 0..30 {
+        let memory = MemoryStore::default();
+        let store = Arc::new(FlakyStore::new(memory.clone(), Dice::new([seed; 32]), 4));
+        let mut executor = Executor::new([seed; 32]);
+        let tasks: Vec<_> = (0..20)
+            .map(|owner| {
+                let store = Arc::clone(&store);
+                executor.spawn(async move {
+                    let owner = key(&format!("owner/{owner}"));
+                    let mut doubts = 0;
+                    loop {
+                        match Transaction::on(&*store).attempts(4).run(|snapshot| take(snapshot, &owner)).await {
+                            Ok(done) => return (done.output, doubts),
+                            Err(TransactionError::InDoubt(_)) => doubts += 1,
+                            Err(TransactionError::Contended { .. } | TransactionError::Store(_)) => {}
+                            Err(error) => panic!("{error:?}"),
+                        }
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        executor.run().unwrap();
+        let (mut numbers, doubts): (Vec<u64>, Vec<usize>) = tasks.iter().map(|task| task.take().unwrap()).unzip();
+        store.calm();
+        block_on(store.get(&key("counter"))).unwrap(); // what is late arrives
+        numbers.sort_unstable();
+        assert_eq!(numbers, (1..=20).collect::<Vec<u64>>(), "seed {seed}");
+        let owners = block_on(memory.list(&Prefix::new("owner/").unwrap())).unwrap();
+        let mut kept: Vec<u64> = owners.entries.iter().map(|(_, entry)| number(&entry.value)).collect();
+        kept.sort_unstable();
+        assert_eq!(kept, numbers, "seed {seed}");
+        lost += store.injected().lost_answers + store.injected().late;
+        in_doubt += doubts.iter().sum::<usize>();
+    }
+    assert!(lost > 100 && in_doubt > 10, "{lost} lost, {in_doubt} in doubt");
+}
+
+#[test]
+fn a_refusal_on_what_was_read_at_two_revisions_is_checked() {
+    let store = MemoryStore::default();
+    let (a, b) = (key("a"), key("b"));
+    block_on(store.commit(Commit::new().put(a.clone(), "1"))).unwrap();
+    // One of the two is there at every moment; somebody moves it between the two reads, once.
+    let moved = Cell::new(false);
+    let outcome = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        if snapshot.get(&b)?.is_some() {
+            return Ok((Commit::new(), ()));
+        }
+        if !moved.replace(true) {
+            block_on(store.commit(Commit::new().delete(a.clone()).put(b.clone(), "1"))).unwrap();
+        }
+        match snapshot.get(&a)? {
+            Some(_) => Ok((Commit::new(), ())),
+            None => Err(Undecided::Refused("neither is there")),
+        }
+    }));
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+#[test]
+fn a_listing_conflicts_with_what_comes_what_changes_and_what_goes() {
+    let names = Prefix::new("name/").unwrap();
+    let other = [
+        Commit::new().put(names.key("new").unwrap(), ""),
+        Commit::new().put(names.key("old").unwrap(), "changed"),
+        Commit::new().delete(names.key("old").unwrap()),
+    ];
+    for other in other {
+        let store = MemoryStore::default();
+        block_on(store.commit(Commit::new().put(names.key("old").unwrap(), ""))).unwrap();
+        let calls = Cell::new(0);
+        let done = block_on(Transaction::on(&store).run(|snapshot| -> Decision<usize> {
+            let count = snapshot.list(&names)?.len();
+            let own = names.key("mine").unwrap();
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 {
+                block_on(store.commit(other.clone())).unwrap();
+            }
+            Ok((Commit::new().put(own, count.to_be_bytes().to_vec()), count))
+        }));
+        assert_eq!(calls.get(), 2, "{other:?}");
+        assert_eq!(done.unwrap().output, block_on(store.list(&names)).unwrap().entries.len() - 1);
+    }
+}
+
+#[test]
+fn what_was_not_looked_at_may_change_and_must_not_be_written() {
+    let store = MemoryStore::default();
+    let (seen, unseen) = (key("seen"), key("unseen"));
+    let calls = Cell::new(0);
+    let decide = |snapshot: &Snapshot| -> Decision<()> {
+        snapshot.get(&seen)?;
+        calls.set(calls.get() + 1);
+        block_on(store.commit(Commit::new().put(unseen.clone(), "changed"))).unwrap();
+        Ok((Commit::new().put(seen.clone(), ""), ()))
+    };
+    block_on(Transaction::on(&store).reading([seen.clone(), unseen.clone()]).run(decide)).unwrap();
+    assert_eq!(calls.get(), 1, "a change of what was read, but not looked at, is no conflict");
+
+    let blind = block_on(Transaction::on(&store).reading([unseen.clone()]).run(|snapshot| -> Decision<()> {
+        snapshot.get(&seen)?;
+        Ok((Commit::new().delete(unseen.clone()), ()))
+    }));
+    assert!(matches!(blind, Err(TransactionError::Blind { key }) if key == unseen));
+    assert!(block_on(store.get(&unseen)).unwrap().is_some());
+}
+
+#[test]
+fn somebody_who_is_always_faster_ends_the_attempts() {
+    let store = MemoryStore::default();
+    let busy = key("busy");
+    let outcome = block_on(Transaction::on(&store).attempts(5).run(|snapshot| -> Decision<()> {
+        snapshot.get(&busy)?;
+        block_on(store.commit(Commit::new().put(busy.clone(), "faster"))).unwrap();
+        Ok((Commit::new().put(busy.clone(), "ours"), ()))
+    }));
+    assert!(matches!(outcome, Err(TransactionError::Contended { attempts: 5, compare: Some(_) })), "{outcome:?}");
+    assert_eq!(block_on(store.get(&busy)).unwrap().unwrap().value, "faster");
+}
+
+const START: UnixTime = UnixTime::from_millis(1_767_225_600_000);
+
+fn seat(holder: u8) -> Seat {
+    Seat::new(&Prefix::new("manager/").unwrap(), NodeId::from_bytes([holder; 16])).unwrap()
+}
+
+#[test]
+fn a_deposed_leader_that_stalls_and_wakes_writes_nothing() {
+    let store = MemoryStore::default();
+    let old = block_on(Term::campaign(&store, &seat(1), START)).unwrap();
+    let paused = Cell::new(false);
+    let catalogue = key("catalogue");
+    let write = |snapshot: &Snapshot| -> Decision<()> {
+        snapshot.get(&catalogue)?;
+        if !paused.replace(true) {
+            let later = START + Duration::from_secs(60); // it stalls here; another is elected, and writes nothing yet
+            block_on(Term::campaign(&store, &seat(2), later)).unwrap();
+        }
+        Ok((Commit::new().put(catalogue.clone(), "of the old one"), ()))
+    };
+    let outcome = block_on(Transaction::on(&store).fenced(&old).run(write));
+    assert!(matches!(outcome, Err(TransactionError::Deposed)), "{outcome:?}");
+    assert_eq!(block_on(store.get(&catalogue)).unwrap(), None);
+    let read = block_on(Transaction::on(&store).fenced(&old).run(|_| -> Decision<()> { Ok((Commit::new(), ())) }));
+    assert!(matches!(read, Err(TransactionError::Deposed)), "not even what it reads counts: {read:?}");
+}
+
+#[test]
+fn renewing_disturbs_nothing_and_keeps_others_out() {
+    let store = MemoryStore::default();
+    let mut term = block_on(Term::campaign(&store, &seat(1), START)).unwrap();
+    let held = term.clone();
+    for seconds in 1..100 {
+        let now = START + Duration::from_secs(10 * seconds);
+        block_on(term.renew(&store, now)).unwrap();
+        let refused = block_on(Term::campaign(&store, &seat(2), now + Duration::from_secs(16))).unwrap_err();
+        let until = now + Duration::from_secs(15);
+        let holder = seat(1).holder;
+        assert_eq!(refused.refusal(), Some(&TermRefusal::Held { holder, number: 1, until }));
+    }
+    let fenced = Transaction::on(&store).fenced(&held).run(|snapshot| -> Decision<()> {
+        snapshot.get(&key("catalogue"))?;
+        Ok((Commit::new().put(key("catalogue"), ""), ()))
+    });
+    block_on(fenced).unwrap(); // a clone from before 99 renewals still fences
+}
+
+#[test]
+fn a_term_ends_by_time_by_resigning_by_force_and_by_its_holders_restart() {
+    let store = MemoryStore::default();
+    let first = block_on(Term::campaign(&store, &seat(1), START)).unwrap();
+    let (end, skew) = (START + Duration::from_secs(15), Duration::from_secs(2));
+    assert!(!first.is_over(START) && first.is_over(end));
+    assert!(block_on(Term::campaign(&store, &seat(2), end + skew)).is_err());
+    let mut second = block_on(Term::campaign(&store, &seat(2), end + skew + Duration::from_millis(1))).unwrap();
+    let mut late = first.clone();
+    let refused = block_on(late.renew(&store, end)).unwrap_err();
+    assert!(matches!(refused.refusal(), Some(TermRefusal::Held { number: 2, .. })), "{refused:?}");
+    assert!(block_on(first.resign(&store)).is_err(), "it has nothing to give up");
+
+    let restarted = block_on(Term::campaign(&store, &seat(2), end)).unwrap();
+    assert_eq!((second.number(), restarted.number()), (2, 3));
+    assert!(block_on(second.renew(&store, end)).is_err(), "what ran before the restart is fenced off");
+
+    block_on(restarted.clone().resign(&store)).unwrap();
+    let next = block_on(Term::campaign(&store, &seat(1), START)).unwrap();
+    assert_eq!(next.number(), 4);
+    let taken = block_on(Term::usurp(&store, &seat(2), START)).unwrap();
+    assert_eq!(taken.number(), 5);
+    let fenced = Transaction::on(&store).fenced(&restarted).run(|_| -> Decision<()> { Ok((Commit::new(), ())) });
+    assert!(matches!(block_on(fenced), Err(TransactionError::Deposed)));
+}
+
+#[test]
+fn a_record_that_makes_no_sense_is_refused_and_left_alone() {
+    for record in
+        [&b""[..], b"\x01", b"\x02\0\0\0\0\0\0\0\x01................", b"\x01\0\0\0\0\0\0\0\x01..............."]
+    {
+        let store = MemoryStore::default();
+        let term = key("manager/term");
+        block_on(store.commit(Commit::new().put(term.clone(), record.to_vec()))).unwrap();
+        let refused = block_on(Term::campaign(&store, &seat(1), START)).unwrap_err();
+        assert_eq!(refused.refusal(), Some(&TermRefusal::Foreign), "{record:?}");
+        assert_eq!(block_on(store.get(&term)).unwrap().unwrap().value, record);
+    }
+}
+
+#[test]
+fn candidates_under_faults_get_terms_of_their_own_and_only_the_last_writes() {
+    let mut elected = 0;
+    for seed in 0..30 {
+        let memory = MemoryStore::default();
+        let store = Arc::new(FlakyStore::new(memory.clone(), Dice::new([seed; 32]), 4));
+        let mut executor = Executor::new([seed; 32]);
+        let writes = Rc::new(Cell::new(0_u64)); // the highest term that has written
+        let tasks: Vec<_> = (1..4)
+            .map(|holder| {
+                let (store, writes) = (Arc::clone(&store), Rc::clone(&writes));
+                executor.spawn(async move {
+                    let mut numbers = Vec::new();
+                    for round in 0..10 {
+                        let now = START + Duration::from_secs(20 * round);
+                        let Ok(term) = Term::campaign(&*store, &seat(holder), now).await else { continue };
+                        numbers.push(term.number());
+                        for _ in 0..3 {
+                            let decide = |snapshot: &Snapshot| -> Decision<u64> {
+                                let before = snapshot.get(&key("leader"))?.map_or(0, |entry| number(&entry.value));
+                                let record = term.number().to_be_bytes().to_vec();
+                                Ok((Commit::new().put(key("leader"), record), before))
+                            };
+                            if let Ok(done) = Transaction::on(&*store).fenced(&term).run(decide).await {
+                                assert!(
+                                    done.output <= term.number(),
+                                    "seed {seed}: {} after {}",
+                                    term.number(),
+                                    done.output
+                                );
+                                writes.set(writes.get() + 1);
+                            }
+                        }
+                    }
+                    numbers
+                })
+            })
+            .collect();
+        executor.run().unwrap();
+        let mut numbers: Vec<u64> = tasks.iter().flat_map(|task| task.take().unwrap()).collect();
+        elected += numbers.len();
+        numbers.sort_unstable();
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "seed {seed}: one term held twice: {numbers:?}");
+        assert!(writes.get() > 0, "seed {seed}");
+    }
+    assert!(elected > 100, "{elected}");
+}
