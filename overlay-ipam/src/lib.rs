@@ -2,6 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod allocator;
+mod error;
+mod ipam;
+mod lease;
+mod ledger;
 mod occupied;
 mod pool;
 mod range;
@@ -10,8 +15,14 @@ mod request_error;
 mod set;
 mod subnet;
 mod subnets;
+mod usage;
 
+pub use allocator::{Allocator, Audit, Config, PickOrder, RootError};
+pub use error::{ClaimError, ClaimRefusal, IpamError, PoolName};
+pub use ipam::{AddressRequest, Ipam};
 pub use ipnet::IpNet;
+pub use lease::{Lease, LeaseOwner, LeaseOwnerError, Release};
+pub use ledger::wire::Flaw;
 pub use occupied::{Occupant, Occupation, Occupied};
 pub use pool::{Pool, PoolError};
 pub use range::{AddressRange, AddressRangeError};
@@ -20,3 +31,4 @@ pub use request_error::RequestError;
 pub use set::{AddressSet, Draw, Order};
 pub use subnet::{Reserved, Subnet, SubnetKind, Use};
 pub use subnets::{SubnetError, Subnets};
+pub use usage::{PoolUsage, SubnetUsage, Usage};
