@@ -125,9 +125,9 @@ impl fmt::Display for Lease {
 /// What became of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// The address is free again, after its rest.
+    /// It is free again, after its rest.
     Done,
-    /// The owner has no lease any more: it was released before.
+    /// The owner has no lease any more: it was released before this call.
     Gone,
     /// The owner has another lease by now: nothing was released.
     Fenced {

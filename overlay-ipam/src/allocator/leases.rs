@@ -151,14 +151,14 @@ impl Allocator {
                 Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
                 Err(error) => return Err(error),
             };
-            let likely = |lease: &Lease| {
+            let number = |lease: &Lease| {
                 let (index, subnet) = loaded.subnet_of(lease.ip())?;
                 Some((index, AddressRange::from(subnet.net).offset(lease.ip())?))
             };
             let returns = leases.iter().map(|lease| Return {
                 owner: &lease.owner,
                 generation: lease.generation,
-                likely: likely(lease),
+                of: number(lease),
             });
             let returns: Vec<Return<'_>> = returns.collect();
             match self.ledger.release(loaded.ground(family), &returns, now).await? {

@@ -18,12 +18,12 @@ use crate::{IpamError, LeaseOwner, Release};
 pub(crate) struct Return<'r> {
     pub(crate) owner: &'r LeaseOwner,
     pub(crate) generation: u64,
-    /// What it most likely is a lease of, plot and number: what is read along.
-    pub(crate) likely: Option<(u8, u128)>,
+    /// What it is a lease of, plot and number. Generations are counted by block: both tell a lease from a later one.
+    pub(crate) of: Option<(u8, u128)>,
 }
 
-/// What a decision about returns comes to: each one's fate (`None`: it did not fit), and what it makes of blocks.
-type Decided = (Vec<Option<Release>>, Vec<(Key, Bytes, Block)>);
+/// What a decision about returns comes to: the fate of each that fits into a commit, and what it makes of blocks.
+type Decided = (Vec<Release>, Vec<(Key, Bytes, Block)>);
 
 impl Ledger {
     /// Gives back what is still leased so. `None` if the ground has changed.
@@ -54,15 +54,22 @@ impl Ledger {
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let transaction = self.transaction().assuming(guard.chain(seen)).reading(keys.iter().cloned().chain(unseen));
+        let mut tried = vec![false; returns.len()];
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
             snapshot.need(&keys)?;
-            self.give_back(ground, snapshot, (returns, &keys), now)
+            let (commit, (mut fates, written)) = self.give_back(ground, snapshot, (returns, &keys), now)?;
+            for (fate, tried) in fates.iter_mut().zip(&mut tried) {
+                // What is gone after an attempt of ours whose answer was lost was given back by it.
+                *fate = if *fate == Release::Gone && *tried { Release::Done } else { *fate };
+                *tried |= *fate == Release::Done;
+            }
+            Ok((commit, (fates, written)))
         });
         let Some(done) = outcome(result.await)? else { return Ok(None) };
         let (released, written) = done.output;
         self.know(written, done.at);
-        Ok(Some(released.into_iter().map_while(|fate| fate).collect()))
+        Ok(Some(released))
     }
 
     /// The blocks that the numbers are in most likely: those that were seen, and those to read.
@@ -70,7 +77,7 @@ impl Ledger {
         let mut blocks: Vec<Key> = returns
             .iter()
             .filter_map(|of| {
-                let (index, number) = of.likely?;
+                let (index, number) = of.of?;
                 let plot = ground.plot(index).filter(|plot| number <= plot.last)?;
                 Some(self.keys.block(ground, plot, plot.split(number).0))
             })
@@ -105,7 +112,7 @@ impl Ledger {
             let fate = match held {
                 None => Release::Gone,
                 Some(_) if back.seen.contains(key) => Release::Gone,
-                Some((_, held)) if held.generation != of.generation => Release::Fenced { generation: held.generation },
+                Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => Release::Fenced { generation: held.generation },
                 Some((plot, held)) => {
                     let block = block_of(&(plot, held));
                     let is_new = !back.blocks.contains_key(&block);
@@ -117,7 +124,7 @@ impl Ledger {
                     Release::Done
                 }
             };
-            fates.push(Some(fate));
+            fates.push(fate);
         }
         back.commit.deletes.extend(back.seen.into_iter().cloned());
         let mut cache = self.cache();
