@@ -76,12 +76,7 @@ pub trait Ipam: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Why it was refused, or could not be decided.
-    async fn claim_one(
-        &self,
-        network: NetworkId,
-        request: AddressRequest,
-        now: UnixTime,
-    ) -> Result<Lease, ClaimError> {
+    async fn claim_one(&self, network: NetworkId, request: AddressRequest, now: UnixTime) -> Result<Lease, ClaimError> {
         let mut answers = self.claim(network, std::slice::from_ref(&request), now).await?;
         match answers.pop() {
             Some(answer) => answer.map_err(ClaimError::Refused),

@@ -42,9 +42,23 @@ fn no_address_is_leased_twice_and_none_is_lost() {
     }
     println!("{} seeds from {first}: {total:?}", seed - first);
     let happened = [
-        total.granted, total.again, total.released, total.gone, total.fenced, total.exhausted, total.taken, total.unsure,
-        total.crashes, total.restarts, total.reused, total.leaked, total.raced, total.stores.lost_answers,
-        total.stores.lost_requests, total.stores.late_done, total.stores.refused,
+        total.granted,
+        total.again,
+        total.released,
+        total.gone,
+        total.fenced,
+        total.exhausted,
+        total.taken,
+        total.unsure,
+        total.crashes,
+        total.restarts,
+        total.reused,
+        total.leaked,
+        total.raced,
+        total.stores.lost_answers,
+        total.stores.lost_requests,
+        total.stores.late_done,
+        total.stores.refused,
     ];
     assert!(happened.iter().all(|count| *count > 0), "something never happened: {total:?}");
 }
@@ -158,7 +172,13 @@ fn run(seed: u64) -> Counts {
     let subnets = match world.dice.below(3) {
         0 => vec![net("10.1.0.0/26"), net("fd00::/64")],
         1 => vec![net("10.1.0.0/27"), net("10.2.0.0/27"), net("fd00::/121")], // grown by a second
-        _ => vec![SubnetRequest { vips: Some("10.1.0.64/26".parse::<overlay_ipam::IpNet>().unwrap().into()), ..net("10.1.0.0/25") }, net("fd00::/120")],
+        _ => vec![
+            SubnetRequest {
+                vips: Some("10.1.0.64/26".parse::<overlay_ipam::IpNet>().unwrap().into()),
+                ..net("10.1.0.0/25")
+            },
+            net("fd00::/120"),
+        ],
     };
     block_on(world.managers[0].claim_subnets(network, &subnets, UnixTime::EPOCH)).unwrap();
     let executor_seed = world.dice.seed();
@@ -478,7 +498,9 @@ fn family_of(owner: &LeaseOwner) -> IpFamily {
 /// What the store is to blame for; anything else is a mistake of ours.
 fn unless_store_trouble<T>(answer: Option<Result<T, IpamError>>) -> Option<Result<T, IpamError>> {
     match &answer {
-        Some(Err(IpamError::Store(_) | IpamError::InDoubt(_) | IpamError::Contended { .. })) | None | Some(Ok(_)) => answer,
+        Some(Err(IpamError::Store(_) | IpamError::InDoubt(_) | IpamError::Contended { .. })) | None | Some(Ok(_)) => {
+            answer
+        }
         Some(Err(other)) => panic!("{other}"),
     }
 }

@@ -116,11 +116,7 @@ impl Allocator {
         Ok(leases)
     }
 
-    pub(super) async fn network_usage(
-        &self,
-        network: NetworkId,
-        now: UnixTime,
-    ) -> Result<Vec<SubnetUsage>, IpamError> {
+    pub(super) async fn network_usage(&self, network: NetworkId, now: UnixTime) -> Result<Vec<SubnetUsage>, IpamError> {
         self.forget(network);
         let loaded = self.load(network).await?;
         let mut usages = Vec::new();

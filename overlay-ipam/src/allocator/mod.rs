@@ -5,6 +5,7 @@ mod leases;
 pub(crate) mod record;
 mod space;
 mod subnets;
+mod together;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +24,7 @@ use crate::{AddressRequest, ClaimRefusal, Ipam, IpamError, Lease, Pool, Release,
 pub use audit::Audit;
 use leases::Loaded;
 use space::Catalog;
+use together::Line;
 
 /// Subnets and addresses of one address space, in a [`Store`]: any number of managers may work on it at once.
 ///
@@ -35,6 +37,7 @@ pub struct Allocator {
     config: Config,
     catalog: Mutex<Catalog>,
     loaded: Mutex<BTreeMap<NetworkId, Arc<Loaded>>>,
+    lines: Mutex<BTreeMap<NetworkId, Arc<Line>>>,
 }
 
 /// How addresses of a space are handed out.
@@ -100,7 +103,7 @@ impl Allocator {
         let rest = Rest { time: config.rest, skew: config.skew };
         let ledger = Ledger::new(store, keys, manager, rest, config.order).seeded(seed);
         let catalog = Mutex::new(Catalog::new(&config));
-        Ok(Self { ledger, config, catalog, loaded: Mutex::default() })
+        Ok(Self { ledger, config, catalog, loaded: Mutex::default(), lines: Mutex::default() })
     }
 
     /// How addresses are handed out.
@@ -110,6 +113,11 @@ impl Allocator {
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where callers meet, of networks that have subnets.
+    fn lines(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Line>>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn loaded(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Loaded>>> {
@@ -143,11 +151,22 @@ impl Ipam for Allocator {
         requests: &[AddressRequest],
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
-        self.claim_addresses(network, requests, now).await
+        self.claim_together(network, requests, now).await
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        self.release_addresses(leases, now).await
+        let mut answers = vec![Release::Gone; leases.len()];
+        let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
+        for (place, lease) in leases.iter().enumerate() {
+            networks.entry(lease.network).or_default().push(place);
+        }
+        for (network, places) in networks {
+            let some = places.iter().map(|place| leases[*place].clone()).collect();
+            for (place, answer) in places.iter().zip(self.release_together(network, some, now).await?) {
+                answers[*place] = answer;
+            }
+        }
+        Ok(answers)
     }
 
     async fn leases(&self, network: NetworkId) -> Result<Vec<Lease>, IpamError> {

@@ -51,9 +51,10 @@ impl Catalog {
 
     pub(crate) fn occupy(&mut self) {
         let excluded = self.exclusions.iter().map(|net| Occupation { net: net.trunc(), by: Occupant::Excluded });
-        let reported = self.reports.iter().flat_map(|(node, nets)| {
-            nets.iter().map(|net| Occupation { net: net.trunc(), by: Occupant::Node(*node) })
-        });
+        let reported = self
+            .reports
+            .iter()
+            .flat_map(|(node, nets)| nets.iter().map(|net| Occupation { net: net.trunc(), by: Occupant::Node(*node) }));
         self.subnets.set_occupied(excluded.chain(reported).collect::<Vec<_>>());
     }
 

@@ -38,7 +38,11 @@ impl Allocator {
                 self.catch_up().await?;
             }
             let known = self.known(network);
-            let claimed = self.ledger.transaction().assuming(known).run(|snapshot| self.decide_claim(snapshot, network, requests));
+            let claimed = self
+                .ledger
+                .transaction()
+                .assuming(known)
+                .run(|snapshot| self.decide_claim(snapshot, network, requests));
             match claimed.await {
                 Ok(done) => {
                     self.note(network, done.output.written, done.at);
@@ -228,6 +232,9 @@ impl Allocator {
     fn note(&self, id: NetworkId, written: Option<(Space, Bytes, Option<Network>)>, revision: Revision) {
         self.forget(id);
         if let Some((space, value, network)) = written {
+            if network.is_none() {
+                self.lines().remove(&id);
+            }
             self.catalog().set(id, network);
             self.advance(&space, value, revision);
         }

@@ -95,7 +95,13 @@ impl Ledger {
         let key = self.keys.block(ground, plot, number);
         // A lease changes its block in the same commit: while the block stays as it is, no lease of it comes or goes.
         let Some(before) = self.store.get(&key).await? else { return Ok(Some(0)) };
-        let leased: Vec<u128> = self.leases(ground).await?.iter().filter(|(_, held)| held.plot == plot.index).map(|(_, held)| held.number).collect();
+        let leased: Vec<u128> = self
+            .leases(ground)
+            .await?
+            .iter()
+            .filter(|(_, held)| held.plot == plot.index)
+            .map(|(_, held)| held.number)
+            .collect();
         let free: Vec<u128> = lost.iter().copied().filter(|number| !leased.contains(number)).collect();
         self.rewrite(ground, &key, plot.block_size(number), |block, at| {
             if at != before.revision {

@@ -332,7 +332,9 @@ mod tests {
             block.release(number, REST, now);
         }
         assert!(!block.wake(REST, at(100) + REST.whole()), "2 rests with 1, which was given back later");
-        assert!(!block.wake(REST, at(1 << 40)));
+        block.wake(REST, at(1 << 40));
+        assert_eq!(block.condition(1, REST), Condition::Free);
+        assert!(matches!(block.condition(3, REST), Condition::Resting(_)), "given back at the end of time");
         assert!(block.wake_all());
         assert_eq!(block.condition(3, REST), Condition::Free);
     }

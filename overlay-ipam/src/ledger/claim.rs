@@ -33,7 +33,10 @@ pub(crate) enum Outcome {
     /// The owner has another number already.
     Other(Held),
     /// There is none left: so many are used, so many rest.
-    Full { used: u128, resting: u128 },
+    Full {
+        used: u128,
+        resting: u128,
+    },
     /// Not decided: the commit would be too large.
     Later,
 }
@@ -61,9 +64,7 @@ impl Ledger {
             }
             let purposes = [Use::Endpoint, Use::Vip];
             for purpose in purposes {
-                let full = |at: &usize| {
-                    wants[*at].purpose == purpose && matches!(outcomes[*at], Outcome::Full { .. })
-                };
+                let full = |at: &usize| wants[*at].purpose == purpose && matches!(outcomes[*at], Outcome::Full { .. });
                 let found_full: Vec<usize> = open.iter().copied().filter(full).collect();
                 if found_full.is_empty() {
                     continue;
@@ -315,7 +316,9 @@ impl<'d> Draft<'d> {
         let holds = self.holds(&key)?;
         let row = self.cache.row(ground, plot, window);
         let free = |block: &u128| {
-            (bounds.0..=bounds.1).contains(block) && !row.full.contains(*block) && !holds.is_others(*block, manager, now)
+            (bounds.0..=bounds.1).contains(block)
+                && !row.full.contains(*block)
+                && !holds.is_others(*block, manager, now)
         };
         let kept = current.or(holds.of(manager).map(|hold| hold.block)).filter(free);
         if bounds.0 == bounds.1 {
@@ -356,7 +359,12 @@ impl<'d> Draft<'d> {
     }
 
     /// A block with what was claimed of it so far. One that has to be read is read along with some that may be next.
-    fn block(&mut self, plot: &Plot, number: u128, window: Option<(u128, u128)>) -> Result<&mut Drafted, Undecided<Stop>> {
+    fn block(
+        &mut self,
+        plot: &Plot,
+        number: u128,
+        window: Option<(u128, u128)>,
+    ) -> Result<&mut Drafted, Undecided<Stop>> {
         if !self.blocks.contains_key(&(plot.index, number)) {
             let key = self.ledger.keys.block(self.ground, plot, number);
             if let (Err(_), Some(window)) = (self.snapshot.peek(&key), window) {

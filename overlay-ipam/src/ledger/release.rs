@@ -106,17 +106,23 @@ impl Ledger {
         let block_of = |(plot, held): &(&Plot, Held)| self.keys.block(ground, plot, plot.split(held.number).0);
         snapshot.need(&held.iter().flatten().map(block_of).collect::<Vec<_>>())?;
 
-        let mut back = Back { budget: self.budget(), commit: Commit::new(), blocks: BTreeMap::new(), seen: BTreeSet::new() };
+        let mut back =
+            Back { budget: self.budget(), commit: Commit::new(), blocks: BTreeMap::new(), seen: BTreeSet::new() };
         let mut fates = Vec::with_capacity(returns.len());
         for ((of, key), held) in returns.iter().zip(keys).zip(held) {
             let fate = match held {
                 None => Release::Gone,
                 Some(_) if back.seen.contains(key) => Release::Gone,
-                Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => Release::Fenced { generation: held.generation },
+                Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => {
+                    Release::Fenced { generation: held.generation }
+                }
                 Some((plot, held)) => {
                     let block = block_of(&(plot, held));
                     let is_new = !back.blocks.contains_key(&block);
-                    if !back.budget.spend(1 + usize::from(is_new), 2 * key.as_bytes().len() + 2048 * usize::from(is_new)) {
+                    if !back
+                        .budget
+                        .spend(1 + usize::from(is_new), 2 * key.as_bytes().len() + 2048 * usize::from(is_new))
+                    {
                         break;
                     }
                     back.give(self, snapshot, (plot, held.number, block), now)?;
@@ -139,7 +145,11 @@ impl Ledger {
     }
 
     /// The lease under a key, and the plot it is of.
-    fn held<'g>(ground: &'g Ground, snapshot: &Snapshot, key: &Key) -> Result<Option<(&'g Plot, Held)>, Undecided<Stop>> {
+    fn held<'g>(
+        ground: &'g Ground,
+        snapshot: &Snapshot,
+        key: &Key,
+    ) -> Result<Option<(&'g Plot, Held)>, Undecided<Stop>> {
         let Some(entry) = snapshot.get(key)? else { return Ok(None) };
         let corrupt = |flaw| Stop::Corrupt { key: key.clone(), flaw };
         let held = Held::parse(&entry.value).map_err(corrupt)?;
