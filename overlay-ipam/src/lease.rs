@@ -127,7 +127,7 @@ impl fmt::Display for Lease {
 pub enum Release {
     /// It is free again, after its rest.
     Done,
-    /// The owner has no lease any more: it was released before this call.
+    /// The owner has no lease any more: it was released before, or by a beginning of this call that was cut short.
     Gone,
     /// The owner has another lease by now: nothing was released.
     Fenced {
