@@ -5,6 +5,8 @@
 mod allocator;
 mod error;
 mod ipam;
+#[cfg(feature = "kernel")]
+mod kernel;
 mod lease;
 mod ledger;
 mod numbers;
@@ -22,6 +24,8 @@ pub use allocator::{Allocator, Audit, Config, PickOrder, RootError};
 pub use error::{ClaimError, ClaimRefusal, IpamError, PoolName};
 pub use ipam::{AddressRequest, Ipam};
 pub use ipnet::IpNet;
+#[cfg(feature = "kernel")]
+pub use kernel::HostNetworks;
 pub use lease::{Lease, LeaseOwner, LeaseOwnerError, Release};
 pub use ledger::wire::Flaw;
 pub use numbers::{NumberLease, Ports, Vnis};
