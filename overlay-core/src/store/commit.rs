@@ -111,7 +111,6 @@ impl Commit {
 
 /// What must be so for a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Compare {
     /// The key was put last by this commit; `None`: there is nothing under it.
     Key {
