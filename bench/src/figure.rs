@@ -85,6 +85,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender("", Run::rate(operation))
     }
 
+    /// The subject: a number that is no time and no rate, bytes of memory say.
+    pub fn value(self, value: f64) -> Self {
+        self.contender("", Run::Value(value))
+    }
+
     /// A short operation to compare with.
     pub fn yardstick(self, name: &'static str, operation: impl FnMut(usize) + 'f) -> Self {
         self.contender(name, Run::each(operation))
@@ -196,6 +201,8 @@ enum Run<'f> {
     Once(Box<dyn FnMut() -> Duration + 'f>),
     /// Gives how many operations there were, and their time together.
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
+    /// Is not run.
+    Value(f64),
 }
 
 impl<'f> Run<'f> {
@@ -236,6 +243,7 @@ impl<'f> Run<'f> {
                 let (count, took) = operation();
                 count as f64 / took.as_secs_f64()
             }
+            Self::Value(value) => *value,
         }
     }
 }

@@ -61,11 +61,12 @@ fn fill(bench: &mut Bench<'_>, name: &'static str, (subnet, within): (IpNet, Add
         let mut set = AddressSet::new(subnet);
         (0..count).filter(|_| black_box(set.claim_next_in(within, Order::NextFit)).is_some()).count() as u64
     });
-    figure.yardstick_rate("flat bitmap", move || {
-        let mut flat = Flat::new(count);
-        (0..count).filter(|_| black_box(flat.claim()).is_some()).count() as u64
-    })
-    .report()
+    figure
+        .yardstick_rate("flat bitmap", move || {
+            let mut flat = Flat::new(count);
+            (0..count).filter(|_| black_box(flat.claim()).is_some()).count() as u64
+        })
+        .report()
 }
 
 fn churn(
@@ -163,12 +164,7 @@ fn leases(bench: &mut Bench<'_>) -> io::Result<()> {
 }
 
 /// Releases a random lease and claims one for a new owner, in batches of `batch`.
-fn lease_churn(
-    bench: &mut Bench<'_>,
-    name: &'static str,
-    (subnet, count): (&str, u32),
-    batch: u32,
-) -> io::Result<()> {
+fn lease_churn(bench: &mut Bench<'_>, name: &'static str, (subnet, count): (&str, u32), batch: u32) -> io::Result<()> {
     let mut world = Leases::new(Arc::new(MemoryStore::default()), subnet, count);
     let mut map = owners(count);
     let (mut dice, mut next) = (Dice(5), count);
