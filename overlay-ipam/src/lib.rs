@@ -18,6 +18,8 @@ mod request_error;
 mod set;
 mod subnet;
 mod subnets;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod usage;
 
 pub use allocator::{Allocator, Audit, Config, PickOrder, RootError};

@@ -129,8 +129,11 @@ impl SubnetRequest {
         }
     }
 
-    /// The subnet that it makes of `net`.
-    pub(crate) fn place(&self, net: IpNet) -> Result<Subnet, RequestError> {
+    /// The subnet that it makes of `net`: for other implementations of [`Ipam`](crate::Ipam), which choose by themselves.
+    ///
+    /// # Errors
+    /// The first thing that makes no sense there.
+    pub fn place(&self, net: IpNet) -> Result<Subnet, RequestError> {
         check_net(net)?;
         self.check_ranges(net)?;
         self.check_auxiliary(net)?;

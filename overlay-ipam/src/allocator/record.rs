@@ -113,7 +113,7 @@ impl Network {
 /// What a node reports. Format 1: each prefix as address (17 bytes) and length (1).
 pub(crate) fn parse_report(record: &[u8]) -> Result<Vec<IpNet>, Flaw> {
     let mut reader = Reader::new(record, FORMAT)?;
-    let nets = (0..(record.len() - 1) / 18).map(|_| net(&mut reader)).collect::<Result<_, _>>()?;
+    let nets = (0..record.len().saturating_sub(1) / 18).map(|_| net(&mut reader)).collect::<Result<_, _>>()?;
     reader.end()?;
     Ok(nets)
 }
@@ -214,5 +214,19 @@ fn put_optional<T>(record: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut
     record.push(u8::from(value.is_some()));
     if let Some(value) = value {
         put(record, value);
+    }
+}
+
+/// Reads any bytes as any record of a space, and again what is written of it.
+#[cfg(feature = "testing")]
+pub(crate) fn reread(bytes: &[u8]) {
+    if let Ok(space) = Space::parse(bytes) {
+        assert_eq!(Space::parse(&space.encode()), Ok(space));
+    }
+    if let Ok(network) = Network::parse(bytes) {
+        assert_eq!(Network::parse(&network.encode()), Ok(network));
+    }
+    if let Ok(report) = parse_report(bytes) {
+        assert_eq!(parse_report(&encode_report(&report)), Ok(report));
     }
 }
