@@ -190,7 +190,7 @@ impl Subnets {
             units.pool.family() == family && large_enough
         };
         let found = self.pools.iter().filter(fitting).find_map(|units| {
-            let len = len.unwrap_or(units.pool.subnet_len());
+            let len = len.unwrap_or_else(|| units.pool.subnet_len());
             units.free(self, len)
         });
         match found {

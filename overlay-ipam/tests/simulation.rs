@@ -1,7 +1,7 @@
 //! Three managers at once, on a store that fails in every way, with crashes and restarts: no address is leased twice, none is
 //! lost, none is leased again before it has rested, and nobody releases what is not theirs.
 //!
-//! `OVERLAY_IPAM_OPERATIONS` says how many operations (100,000; CI does a million), `OVERLAY_IPAM_SEED` where to begin.
+//! `OVERLAY_IPAM_OPERATIONS` says how many operations (40,000; CI does a million), `OVERLAY_IPAM_SEED` where to begin.
 
 #![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
 
@@ -31,7 +31,7 @@ const SKEW: Duration = Duration::from_secs(2);
 
 #[test]
 fn no_address_is_leased_twice_and_none_is_lost() {
-    let (wanted, first) = (setting("OVERLAY_IPAM_OPERATIONS", 100_000), setting("OVERLAY_IPAM_SEED", 0));
+    let (wanted, first) = (setting("OVERLAY_IPAM_OPERATIONS", 40_000), setting("OVERLAY_IPAM_SEED", 0));
     let mut total = Counts::default();
     let mut seed = first;
     while total.operations < wanted {

@@ -55,7 +55,7 @@ impl Catalog {
             .reports
             .iter()
             .flat_map(|(node, nets)| nets.iter().map(|net| Occupation { net: net.trunc(), by: Occupant::Node(*node) }));
-        self.subnets.set_occupied(excluded.chain(reported).collect::<Vec<_>>());
+        self.subnets.set_occupied(excluded.chain(reported));
     }
 
     fn clear(&mut self) {

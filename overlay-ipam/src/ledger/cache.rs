@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{Entry, Key, Revision, UnixTime};
 
-use super::block::{Block, Rest};
+use super::block::Block;
 use super::ground::{Ground, Plot};
 use crate::set::numbers::Numbers;
 
@@ -59,13 +59,13 @@ impl Cache {
         })
     }
 
-    /// A number of this block was given back: it is not full, once that has rested.
-    pub(crate) fn note_release(&mut self, ground: &Ground, plot: &Plot, number: u128, block: &Block, rest: Rest) {
+    /// A number was given back: its block is not full, at once or from a date on.
+    pub(crate) fn note_release(&mut self, ground: &Ground, plot: &Plot, number: u128, wakes: Option<UnixTime>) {
         let (at, _) = plot.split(number);
         for windows in &plot.windows {
             for window in windows.iter().filter(|(first, last)| (first..=last).contains(&&number)) {
                 let row = self.row(ground, plot, *window);
-                match block.wakes(rest) {
+                match wakes {
                     Some(wakes) => row.wake_at(wakes, at),
                     None => row.open(at),
                 }

@@ -264,7 +264,7 @@ impl<'d> Draft<'d> {
             let part = plot.part(number, window);
             let rest = self.ledger.rest;
             let block = &self.block(plot, number, Some(window))?.block;
-            let found = first_free(plot, number, block, part, from.unwrap_or(block.cursor()));
+            let found = first_free(plot, number, block, part, from.unwrap_or_else(|| block.cursor()));
             let wakes = block.wakes(rest);
             let row = self.cache.row(self.ground, plot, window);
             if let Some(at) = found {
@@ -320,7 +320,7 @@ impl<'d> Draft<'d> {
                 && !row.full.contains(*block)
                 && !holds.is_others(*block, manager, now)
         };
-        let kept = current.or(holds.of(manager).map(|hold| hold.block)).filter(free);
+        let kept = current.or_else(|| holds.of(manager).map(|hold| hold.block)).filter(free);
         if bounds.0 == bounds.1 {
             return Ok(Some(bounds.0).filter(|block| !row.full.contains(*block)));
         }

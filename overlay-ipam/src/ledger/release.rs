@@ -136,7 +136,8 @@ impl Ledger {
         let mut cache = self.cache();
         let mut written = Vec::with_capacity(back.blocks.len());
         for (key, (plot, numbers, block)) in back.blocks {
-            numbers.iter().for_each(|number| cache.note_release(ground, plot, *number, &block, self.rest));
+            let wakes = block.wakes(self.rest);
+            numbers.iter().for_each(|number| cache.note_release(ground, plot, *number, wakes));
             let value = block.encode();
             back.commit.puts.push((key.clone(), value.clone()));
             written.push((key, value, block));

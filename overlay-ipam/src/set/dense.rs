@@ -32,9 +32,9 @@ impl Dense {
         }
         let mut dense = Self { words: vec![0; total], starts, depth, last };
         let mut bits = last + 1;
-        for level in 0..depth {
+        for start in &starts[..depth] {
             if !bits.is_multiple_of(64) {
-                dense.words[starts[level] + bits / 64] = u64::MAX << (bits % 64);
+                dense.words[start + bits / 64] = u64::MAX << (bits % 64);
             }
             bits = bits.div_ceil(64);
         }
