@@ -147,7 +147,7 @@ fn serve(listener: &TcpListener) {
         let answer = match (method, path.split_once("/lease/")) {
             ("POST", Some((_, owner))) => {
                 let free = (10..30).find(|last| !leases.values().any(|held| held == last));
-                let last = *leases.entry(owner.to_owned()).or_insert(free.unwrap());
+                let last = *leases.entry(owner.to_owned()).or_insert_with(|| free.unwrap());
                 format!("192.0.2.{last}/24")
             }
             (_, Some((_, owner))) => leases.remove(owner).map_or("gone", |_| "done").to_owned(),

@@ -78,7 +78,7 @@ impl Model {
         let fits =
             |pool: &Pool| pool.range().addr().is_ipv6() == v6 && len.is_none_or(|len| len >= pool.range().prefix_len());
         pools().into_iter().filter(fits).find_map(|pool| {
-            let mut candidates = pool.range().subnets(len.unwrap_or(pool.subnet_len())).unwrap();
+            let mut candidates = pool.range().subnets(len.unwrap_or_else(|| pool.subnet_len())).unwrap();
             candidates.find(|candidate| self.is_free(*candidate))
         })
     }
