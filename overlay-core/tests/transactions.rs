@@ -3,13 +3,15 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use overlay_core::testing::{Dice, Executor, FlakyStore, block_on, yield_now};
 use overlay_core::{
-    Commit, Key, MemoryStore, NodeId, Prefix, Seat, Snapshot, Store, Term, TermRefusal, Transaction, TransactionError,
-    Undecided, UnixTime,
+    Commit, CommitError, Key, Limits, Listing, MemoryStore, NodeId, Prefix, Reading, Revision, Seat, Snapshot, Store,
+    StoreError, Term, TermRefusal, Transaction, TransactionError, Undecided, UnixTime, Watch,
 };
 
 type Decision<T> = Result<(Commit, T), Undecided<&'static str>>;
@@ -156,6 +158,114 @@ fn somebody_who_is_always_faster_ends_the_attempts() {
     }));
     assert!(matches!(outcome, Err(TransactionError::Contended { attempts: 5, compare: Some(_) })), "{outcome:?}");
     assert_eq!(block_on(store.get(&busy)).unwrap().unwrap().value, "faster");
+}
+
+/// Keeps the first commit back, with its answer lost.
+#[derive(Debug, Default)]
+struct LateStore {
+    memory: MemoryStore,
+    late: Mutex<Option<Commit>>,
+    kept: AtomicBool,
+}
+
+impl LateStore {
+    /// What was kept back arrives.
+    fn arrive(&self) -> bool {
+        let late = self.late.lock().unwrap().take();
+        late.is_some_and(|commit| self.memory.commit_now(commit).is_ok())
+    }
+}
+
+#[async_trait]
+impl Store for LateStore {
+    async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
+        self.memory.read(keys).await
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+        self.memory.list(prefix).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
+        if self.kept.swap(true, Ordering::Relaxed) {
+            return self.memory.commit(commit).await;
+        }
+        *self.late.lock().unwrap() = Some(commit);
+        let source = "it is on its way".into();
+        Err(CommitError::Ambiguous(StoreError::Unavailable { doing: "commit", source }))
+    }
+
+    async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.memory.watch(prefix, from).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.memory.limits()
+    }
+}
+
+#[test]
+fn nothing_is_called_refused_or_done_while_a_lost_commit_may_still_arrive() {
+    let (lease, elsewhere) = (key("lease"), key("elsewhere"));
+    // The second call of a decision refuses, writes something else, or writes nothing.
+    let changes_its_mind = |store: &LateStore, second: fn(&Key) -> Decision<()>| {
+        let calls = Cell::new(0);
+        block_on(Transaction::on(store).run(|snapshot| {
+            snapshot.need([&lease, &elsewhere])?;
+            snapshot.get(if calls.get() == 0 { &lease } else { &elsewhere })?;
+            calls.set(calls.get() + usize::from(calls.get() == 0));
+            if calls.replace(2) == 1 { Ok((Commit::new().put(lease.clone(), "late"), ())) } else { second(&elsewhere) }
+        }))
+    };
+    let seconds: [fn(&Key) -> Decision<()>; 3] = [
+        |_| Err(Undecided::Refused("too late")),
+        |_| Ok((Commit::new(), ())),
+        |elsewhere| Ok((Commit::new().put(elsewhere.clone(), ""), ())),
+    ];
+    for second in seconds {
+        let store = LateStore::default();
+        let outcome = changes_its_mind(&store, second);
+        assert!(matches!(outcome, Err(TransactionError::InDoubt(_))), "{outcome:?}");
+        assert!(store.arrive(), "it was in doubt for a reason");
+    }
+}
+
+#[test]
+fn a_lost_commit_that_was_overtaken_leaves_no_doubt() {
+    let store = LateStore::default();
+    let lease = key("lease");
+    let outcome = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        if snapshot.get(&lease)?.is_some() {
+            return Err(Undecided::Refused("another's"));
+        }
+        if store.kept.load(Ordering::Relaxed) {
+            return Err(Undecided::Refused("not reached"));
+        }
+        block_on(store.memory.commit(Commit::new().put(lease.clone(), "another's"))).unwrap();
+        Ok((Commit::new().put(lease.clone(), "ours"), ()))
+    }));
+    assert_eq!(outcome.unwrap_err().refusal(), Some(&"another's"));
+    assert!(!store.arrive(), "it cannot come any more");
+
+    let store = LateStore::default();
+    let done = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        snapshot.get(&lease)?;
+        Ok((Commit::new().put(lease.clone(), "ours"), ()))
+    }));
+    assert!(done.is_ok(), "the repetition is done: {done:?}");
+    assert!(!store.arrive(), "so the lost one cannot come any more");
+}
+
+#[test]
+fn a_decision_that_never_has_enough_is_ended() {
+    let store = MemoryStore::default();
+    let asked = Cell::new(0);
+    let outcome = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        asked.set(asked.get() + 1);
+        snapshot.get(&key(&format!("one more {}", asked.get())))?;
+        Ok((Commit::new(), ()))
+    }));
+    assert!(matches!(outcome, Err(TransactionError::Endless)), "{outcome:?}");
 }
 
 const START: UnixTime = UnixTime::from_millis(1_767_225_600_000);

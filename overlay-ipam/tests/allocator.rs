@@ -9,8 +9,8 @@ use std::time::Duration;
 use overlay_core::testing::block_on;
 use overlay_core::{Commit, IpFamily, MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime, Vni};
 use overlay_ipam::{
-    AddressRequest, Allocator, ClaimError, ClaimRefusal, Config, Ipam, IpamError, LeaseOwner, Release, Reserved,
-    SubnetError, SubnetRequest, Use, Vnis,
+    AddressRequest, Allocator, ClaimError, ClaimRefusal, Config, Ipam, IpamError, LeaseOwner, PickOrder, Release,
+    Reserved, SubnetError, SubnetRequest, Use, Vnis,
 };
 
 const NOW: UnixTime = UnixTime::from_millis(1_767_225_600_000);
@@ -146,6 +146,23 @@ fn specific_addresses_are_leased_unless_taken_resting_or_reserved() {
     let until = NOW + Duration::from_secs(65);
     assert!(matches!(refusal(claim("b", "10.9.0.7", NOW)), ClaimRefusal::Resting { until: said, .. } if said == until));
     assert_eq!(claim("b", "10.9.0.7", until).unwrap().generation, 2);
+}
+
+#[test]
+fn random_addresses_are_spread_over_a_64_and_found_at_once() {
+    let store = MemoryStore::default();
+    let config = Config { order: PickOrder::Random, ..Config::default() };
+    let (root, node) = (Prefix::new("ipam/").unwrap(), NodeId::from_bytes([1; 16]));
+    let manager = Allocator::new(Arc::new(store.clone()), &root, node, config, [4; 32]).unwrap();
+    block_on(manager.claim_subnets(network(1), &[this("fd00::/64")], NOW)).unwrap();
+    let requests: Vec<_> = (0..64).map(|n| AddressRequest::any(owner(&n.to_string()), IpFamily::V6)).collect();
+    let leases = block_on(manager.claim(network(1), &requests, NOW)).unwrap();
+    let parts = leases.into_iter().map(|lease| match lease.unwrap().ip() {
+        IpAddr::V6(address) => address.segments()[4] >> 12,
+        IpAddr::V4(_) => panic!("IPv6 was asked for"),
+    });
+    let parts: std::collections::BTreeSet<u16> = parts.collect();
+    assert!(parts.len() > 10, "64 leases in {} of 16 parts", parts.len());
 }
 
 #[test]

@@ -75,6 +75,11 @@ fn what_was_answered_is_there_when_it_is_opened_again() {
     block_on(store.commit(Commit::new().delete(key("a")))).unwrap();
     let before = block_on(store.list(&Prefix::ALL)).unwrap();
     drop(store);
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(folder.file()).unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "a catalogue is its owner's only");
+    }
 
     let store = RedbStore::open(folder.file()).unwrap();
     assert_eq!(block_on(store.list(&Prefix::ALL)).unwrap(), before);

@@ -6,7 +6,7 @@ use crate::step::{Failure, Outcome, cargo, no_arguments, output, verdict};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
-    let printed = output(&mut cargo("run --locked --release --bin overlay-bench -- --quick all"))?;
+    let printed = output(&mut cargo("run --locked --release --package overlay-bench --all-features -- --quick all"))?;
     print!("{printed}");
     if printed.is_empty() {
         return Err(Failure::new("overlay-bench printed no figure; one JSON line for each is expected on stdout"));

@@ -235,10 +235,11 @@ mod tests {
 
     use super::*;
 
-    /// Bytes near the ends of the range and of the short form, so that edges are met.
+    /// Lengths near the ends of the range and of the short form, and the bytes at the edges, so that both are met.
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
         let byte = prop_oneof![Just(0), Just(0xff), any::<u8>()];
-        prop_oneof![vec(byte.clone(), 0..4), vec(byte.clone(), 37..41), vec(byte, 1022..1027)]
+        let len = prop_oneof![0..4_usize, 37..41_usize, 1022..1027_usize];
+        (vec(byte, 1..4), len).prop_map(|(pattern, len)| pattern.into_iter().cycle().take(len).collect())
     }
 
     proptest! {

@@ -102,23 +102,24 @@ impl Snapshot {
         Self { keys, mixed, ..Self::default() }
     }
 
-    /// Reads until the decision has all it wants.
+    /// Reads until the decision has all it wants; `None` if it never has.
     pub(super) async fn decided<T, R>(
         store: &dyn Store,
         known: Self,
         mut wanted: Unread,
         decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<(Self, Result<(Commit, T), R>), StoreError> {
+    ) -> Result<Option<(Self, Decision<T, R>)>, StoreError> {
         let mut snapshot = known;
-        loop {
+        for _ in 0..ROUNDS {
             snapshot.fetch(store, wanted).await?;
             match decide(&snapshot) {
-                Ok(decision) => return Ok((snapshot, Ok(decision))),
-                Err(Undecided::Refused(refusal)) => return Ok((snapshot, Err(refusal))),
+                Ok(decision) => return Ok(Some((snapshot, Ok(decision)))),
+                Err(Undecided::Refused(refusal)) => return Ok(Some((snapshot, Err(refusal)))),
                 Err(Undecided::Unread(more)) => wanted = more,
             }
             snapshot.forget_looks();
         }
+        Ok(None)
     }
 
     /// Whether all of it was so at one revision, `at`.
@@ -213,6 +214,12 @@ impl<R> From<Unread> for Undecided<R> {
         Self::Unread(unread)
     }
 }
+
+/// What was decided.
+pub(super) type Decision<T, R> = Result<(Commit, T), R>;
+
+/// How often a decision may ask for more: one that asks oftener walks the store a round trip at a time, or in circles.
+const ROUNDS: usize = 1000;
 
 /// Something read, and whether the decision has looked at it.
 #[derive(Debug)]

@@ -100,7 +100,8 @@ impl<'s> Transaction<'s> {
         for _ in 0..self.attempts {
             let known = Snapshot::assuming(mem::take(&mut self.assumed));
             let read = Snapshot::decided(self.store, known, mem::take(&mut self.wanted), &mut decide).await;
-            let (snapshot, decision) = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
+            let decided = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
+            let (snapshot, decision) = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
             let (commit, outcome) = match decision {
                 Ok((commit, output)) => (commit, Ok(output)),
                 Err(refusal) => (Commit::new(), Err(refusal)),
@@ -197,6 +198,9 @@ pub enum TransactionError<R> {
         /// The key.
         key: Key,
     },
+    /// The decision asked for more a thousand times. Nothing was changed. A mistake in the decision.
+    #[error("a decision that asks for more without end")]
+    Endless,
     /// The store could not be read, or did not try to write. Nothing was changed.
     #[error("the store could not be used")]
     Store(#[source] StoreError),

@@ -14,7 +14,7 @@ pub(crate) struct Cache {
     blocks: BTreeMap<Key, (Entry, Block)>,
     rows: BTreeMap<RowKey, Row>,
     /// How many draws there were.
-    pub(crate) draws: u64,
+    draws: u64,
 }
 
 /// Ground, kind, plot, and where the window begins.
@@ -32,6 +32,13 @@ impl Cache {
     /// What was last seen under a block's key.
     pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
         self.blocks.get(key).map(|(entry, _)| entry.clone())
+    }
+
+    /// The first of so many numbers of draws.
+    pub(crate) fn draw(&mut self, count: usize) -> u64 {
+        let first = self.draws;
+        self.draws = self.draws.wrapping_add(count as u64);
+        first
     }
 
     pub(crate) fn know(&mut self, key: Key, entry: Entry, block: Block) {

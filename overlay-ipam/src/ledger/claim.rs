@@ -92,10 +92,11 @@ impl Ledger {
         assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
         assumed.extend(self.likely(ground, wants));
         let transaction = self.transaction().assuming(assumed);
+        let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
             snapshot.need(&keys)?;
-            let mut draft = Draft::new(self, ground, snapshot, now);
+            let mut draft = Draft { draws, ..Draft::new(self, ground, snapshot, now) };
             let mut outcomes = Vec::with_capacity(wants.len());
             for (want, key) in wants.iter().zip(&keys) {
                 outcomes.push(draft.want(want, key)?);
@@ -184,6 +185,8 @@ struct Draft<'d> {
     blocks: BTreeMap<(u8, u128), Drafted>,
     holds: BTreeMap<Key, Holds>,
     granted: BTreeMap<&'d LeaseOwner, Held>,
+    /// The number of the first draw.
+    draws: u64,
 }
 
 struct Drafted {
@@ -205,6 +208,7 @@ impl<'d> Draft<'d> {
             blocks: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: BTreeMap::new(),
+            draws: 0,
         }
     }
 
@@ -287,8 +291,9 @@ impl<'d> Draft<'d> {
                 Ok(full.next_free_around(bounds, bounds.0).map(|block| (block, Some(plot.part(block, window).0))))
             }
             PickOrder::Random => {
-                self.cache.draws += 1;
-                let drawn = Draw::new(self.ledger.seed, self.cache.draws).between(window);
+                // The same for the same claim, however often it is decided: what it draws has to be read.
+                let number = self.draws.wrapping_add(self.granted.len() as u64);
+                let drawn = Draw::new(self.ledger.seed, number).between(window);
                 let (drawn_block, at) = plot.split(drawn);
                 let full = &self.cache.row(ground, plot, window).full;
                 let block = full.next_free_around(bounds, drawn_block);

@@ -29,7 +29,7 @@ pub struct EtcdConfig {
     pub prefix: Prefix,
     /// How calls are protected.
     pub security: EtcdSecurity,
-    /// How long a call may take, 5 s if nothing else is said: etcd itself gives up after that, and elects a
+    /// How long a request may take, and each page of a listing, 5 s if nothing else is said: etcd itself gives up after that, and elects a
     /// leader in 1 to 2 s.
     pub deadline: Duration,
 }

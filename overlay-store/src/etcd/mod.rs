@@ -27,7 +27,7 @@ use watch::EtcdWatch;
 
 /// A [`Store`] on [etcd](https://etcd.io) 3.4 or later: for several managers.
 ///
-/// A commit is one transaction of etcd, an entry's revision its `mod_revision`. Reads are linearizable. Every call ends within
+/// A commit is one transaction of etcd, an entry's revision its `mod_revision`. Reads are linearizable. Every request ends within
 /// [`EtcdConfig::deadline`]; a commit without an answer by then is [`Ambiguous`](CommitError::Ambiguous). Connections are made
 /// again when they break, watches go on where they were; history that etcd has compacted meanwhile is a
 /// [`Reset`](overlay_core::WatchEvent::Reset). Revisions count the changes of the whole etcd, so they have gaps.
@@ -129,7 +129,13 @@ impl EtcdStore {
             let (more, page) = (answer.more(), answer.take_kvs());
             let listing = listing.get_or_insert_with(|| Listing { at, entries: Vec::new() });
             if let Some(last) = page.last() {
-                first = [last.key(), &[0]].concat();
+                let next = [last.key(), &[0]].concat();
+                if next <= first {
+                    return Err(Failure::Malformed("keys in order"));
+                }
+                first = next;
+            } else if more {
+                return Err(Failure::Malformed("the entries it says there are"));
             }
             listing.entries.extend(page.into_iter().filter_map(|kv| Some((self.space.ours(kv.key())?, entry(kv)))));
             if !more {

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::{Builder, JoinHandle};
+use std::thread::{self, Builder, JoinHandle};
 
 use overlay_core::{Commit, CommitError, MemoryStore, Revision, StoreError};
 
@@ -56,7 +56,8 @@ impl Writer {
 impl Drop for Writer {
     fn drop(&mut self) {
         self.jobs = None;
-        let _ = self.thread.take().map(JoinHandle::join);
+        let here = thread::current().id(); // the last handle may go with a task that the thread itself wakes
+        let _ = self.thread.take().filter(|thread| thread.thread().id() != here).map(JoinHandle::join);
     }
 }
 

@@ -13,6 +13,7 @@ use overlay_bench::{Bench, Pace};
 mod codec;
 mod ipam;
 mod kernel;
+mod store;
 mod vxlan;
 mod vxlan_kernel;
 
@@ -21,6 +22,7 @@ const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
     Group { name: "ipam", about: "address sets, subnets, leases over stores", run: ipam::run },
     Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
+    Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {
         name: "vxlan",
         about: "overlay segments: plans between states; as root, a network in the kernel",
