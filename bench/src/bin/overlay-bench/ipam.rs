@@ -18,7 +18,8 @@ use overlay_ipam::{
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     sets(bench)?;
     subnets(bench)?;
-    leases(bench)
+    leases(bench)?;
+    crate::ipam_durable::run(bench)
 }
 
 /// How many live addresses there are in the large cases.
@@ -52,7 +53,7 @@ fn window(subnet: &str, count: u32) -> (IpNet, AddressRange) {
     let first = subnet.network();
     let IpAddr::V4(start) = first else { return (subnet, first.into()) };
     let last = std::net::Ipv4Addr::from(u32::from(start) + (count - 1));
-    (subnet, AddressRange::new(first, last.into()).unwrap_or(first.into()))
+    (subnet, AddressRange::new(first, last.into()).unwrap_or_else(|_| first.into()))
 }
 
 fn fill(bench: &mut Bench<'_>, name: &'static str, (subnet, within): (IpNet, AddressRange)) -> io::Result<()> {

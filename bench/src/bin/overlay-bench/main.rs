@@ -12,6 +12,7 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 mod ipam;
+mod ipam_durable;
 mod kernel;
 mod store;
 mod vxlan;
