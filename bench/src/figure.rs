@@ -90,6 +90,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender("", Run::Reading(Box::new(tool)))
     }
 
+    /// The subject: a number that is no time and no rate, bytes of memory say.
+    pub fn value(self, value: f64) -> Self {
+        self.reading(move || value)
+    }
+
     /// A short operation to compare with.
     pub fn yardstick(self, name: &'static str, operation: impl FnMut(usize) + 'f) -> Self {
         self.contender(name, Run::each(operation))

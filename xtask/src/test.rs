@@ -5,8 +5,11 @@ use crate::step::{Outcome, no_arguments, run as execute};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
-    execute(&mut documented("cargo test --workspace")?)
+    execute(documented("cargo test --workspace")?.env("OVERLAY_IPAM_OPERATIONS", OPERATIONS))
 }
+
+/// Operations of overlay-ipam's simulation: more than a plain run of the tests has patience for.
+const OPERATIONS: &str = "1000000";
 
 /// The same with `cases` cases for each property test that does not fix their number.
 pub(crate) fn run_with_cases(cases: u32) -> Outcome {

@@ -1,7 +1,7 @@
 //! What a decision has read.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
 
@@ -53,6 +53,18 @@ impl Snapshot {
         }
     }
 
+    /// What is under `key`, without resting on it: the commit does not compare it. For hints that may be wrong, such as that
+    /// there is nothing to be had there.
+    ///
+    /// # Errors
+    /// If it has not been read yet: hand it on with `?`.
+    pub fn peek(&self, key: &Key) -> Result<Option<&Entry>, Unread> {
+        match self.keys.get(key) {
+            Some(read) => Ok(read.value.as_ref()),
+            None => Err(Unread { keys: vec![key.clone()], prefixes: Vec::new() }),
+        }
+    }
+
     /// Asks for all of `keys` at once. It does not look at them: what [`get`](Self::get) is not called for is not compared.
     ///
     /// # Errors
@@ -83,13 +95,21 @@ impl Snapshot {
         self.at
     }
 
+    /// What is taken for true until a commit compares it: nothing says that it was so at one revision.
+    pub(super) fn assuming(entries: Vec<(Key, Option<Entry>)>) -> Self {
+        let mixed = !entries.is_empty();
+        let keys = entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))).collect();
+        Self { keys, mixed, ..Self::default() }
+    }
+
     /// Reads until the decision has all it wants; `None` if it never has.
     pub(super) async fn decided<T, R>(
         store: &dyn Store,
+        known: Self,
         mut wanted: Unread,
         decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
     ) -> Result<Option<(Self, Decision<T, R>)>, StoreError> {
-        let mut snapshot = Self::default();
+        let mut snapshot = known;
         for _ in 0..ROUNDS {
             snapshot.fetch(store, wanted).await?;
             match decide(&snapshot) {
@@ -143,7 +163,8 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, wanted: Unread) -> Result<(), StoreError> {
+    async fn fetch(&mut self, store: &dyn Store, mut wanted: Unread) -> Result<(), StoreError> {
+        wanted.keys.retain(|key| !self.keys.contains_key(key));
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
             self.note(reading.at);
@@ -167,8 +188,8 @@ impl Snapshot {
     }
 
     fn forget_looks(&self) {
-        self.keys.values().for_each(|read| read.looked.set(false));
-        self.prefixes.values().for_each(|read| read.looked.set(false));
+        self.keys.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
+        self.prefixes.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
     }
 }
 
@@ -204,21 +225,21 @@ const ROUNDS: usize = 1000;
 #[derive(Debug)]
 struct Looked<T> {
     value: T,
-    looked: Cell<bool>,
+    looked: AtomicBool, // by one thread at a time; a transaction's future may move between polls
 }
 
 impl<T> Looked<T> {
     const fn new(value: T) -> Self {
-        Self { value, looked: Cell::new(false) }
+        Self { value, looked: AtomicBool::new(false) }
     }
 
     fn look(&self) -> &T {
-        self.looked.set(true);
+        self.looked.store(true, Ordering::Relaxed);
         &self.value
     }
 
-    const fn looked(&self) -> bool {
-        self.looked.get()
+    fn looked(&self) -> bool {
+        self.looked.load(Ordering::Relaxed)
     }
 }
 

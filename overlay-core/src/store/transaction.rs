@@ -2,7 +2,7 @@
 
 use std::mem;
 
-use crate::{Commit, CommitError, Compare, Key, Revision, Snapshot, Store, StoreError, Term, Undecided, Unread};
+use crate::{Commit, CommitError, Compare, Entry, Key, Revision, Snapshot, Store, StoreError, Term, Undecided, Unread};
 
 /// Reads what a decision asks for, commits what it says, and decides anew when somebody was faster: a bounded number of times.
 ///
@@ -45,6 +45,7 @@ pub struct Transaction<'s> {
     term: Option<&'s Term>,
     attempts: u32,
     wanted: Unread,
+    assumed: Vec<(Key, Option<Entry>)>,
 }
 
 impl<'s> Transaction<'s> {
@@ -53,7 +54,7 @@ impl<'s> Transaction<'s> {
 
     /// A transaction on `store`.
     pub fn on(store: &'s dyn Store) -> Self {
-        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default() }
+        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default(), assumed: Vec::new() }
     }
 
     /// Only as long as `term` is the current one: who was deposed changes nothing.
@@ -74,6 +75,14 @@ impl<'s> Transaction<'s> {
         self
     }
 
+    /// Takes these for what is under the keys at first, without reading them: what this process put or read before, and
+    /// is likely to be there still. What is decided on them is compared like everything that is looked at, refusals too;
+    /// where they prove wrong, the next attempt reads.
+    pub fn assuming(mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) -> Self {
+        self.assumed.extend(entries);
+        self
+    }
+
     /// Decides and commits.
     ///
     /// A refusal is as true as a result: if it was decided on what was read at several revisions, it is checked that
@@ -89,7 +98,8 @@ impl<'s> Transaction<'s> {
         let mut doubt = Doubt::default();
         let mut contended = None;
         for _ in 0..self.attempts {
-            let read = Snapshot::decided(self.store, mem::take(&mut self.wanted), &mut decide).await;
+            let known = Snapshot::assuming(mem::take(&mut self.assumed));
+            let read = Snapshot::decided(self.store, known, mem::take(&mut self.wanted), &mut decide).await;
             let decided = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
             let (snapshot, decision) = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
             let (commit, outcome) = match decision {

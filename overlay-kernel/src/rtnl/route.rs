@@ -73,6 +73,41 @@ pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
     Ok(Some(Found { table, destination, metric, target }))
 }
 
+/// Asks for all routes of a family, whoever made them. The kernel that knows no strict requests tells them all anyway.
+pub(crate) fn dump_all(family: IpFamily) -> Requests {
+    Requests::one(RTM_GETROUTE, Flags::NONE, |body| {
+        body.raw(&[af(family), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    })
+}
+
+/// Reads where any route leads: to hosts elsewhere. Nothing for default routes and those of the machine itself.
+pub(crate) fn parse_any(message: &Message<'_>) -> Result<Option<IpNet>, Malformed> {
+    if message.kind != RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let [_, prefix_len, _, _, table, _, _, kind, ..] = message.head::<HEAD>()?;
+    let mut destination = None;
+    let mut table = u32::from(table);
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_DST => destination = Some(attribute.ip()?),
+            RTA_TABLE => table = attribute.u32()?,
+            _ => {}
+        }
+    }
+    let Some(destination) = destination.filter(|_| kind == RTN_UNICAST && table != RT_TABLE_LOCAL && prefix_len > 0)
+    else {
+        return Ok(None);
+    };
+    let link_local = matches!(destination, IpAddr::V6(address) if address.is_unicast_link_local());
+    if destination.is_multicast() || destination.is_loopback() || link_local {
+        return Ok(None);
+    }
+    let net = IpNet::new(destination, prefix_len);
+    net.map(Some).map_err(|_| Malformed::new("a route's prefix longer than its address"))
+}
+
 /// Whether a notice is of a route that the kernel made or removed itself, along with an address.
 pub(crate) fn is_kernels(message: &Message<'_>) -> bool {
     let kernels = |head: [u8; HEAD]| head[5] == RTPROT_KERNEL;
@@ -143,6 +178,7 @@ const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 const RTPROT_KERNEL: u8 = 2;
+const RT_TABLE_LOCAL: u32 = 255;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
 const RTN_BLACKHOLE: u8 = 6;

@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod ipam;
+mod ipam_durable;
 mod kernel;
 mod kernel_nft;
 mod store;
@@ -22,6 +24,7 @@ mod vxlan_tcp;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "ipam", about: "address sets, subnets, leases over stores", run: ipam::run },
     Group {
         name: "kernel",
         about: "native links and tables in the kernel, as root: apply, observe, witness",

@@ -1,0 +1,223 @@
+//! Addresses in the store: claimed and released.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use overlay_core::{IpFamily, NetworkId, UnixTime};
+
+use super::record::Network;
+use super::space::corrupt;
+use super::{Allocator, TRIES};
+use crate::ipam::windows;
+use crate::ledger::claim::{Outcome, Want};
+use crate::ledger::ground::{Ground, Plot};
+use crate::ledger::record::Held;
+use crate::ledger::release::Return;
+use crate::range::AddressRange;
+use crate::subnet::hosts;
+use crate::{
+    AddressRequest, ClaimRefusal, IpNet, IpamError, Lease, LeaseOwner, PoolName, Release, Reserved, Subnet, Use,
+};
+
+/// A network as it was last read, and the grounds of its two families.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) record: Network,
+    grounds: [Ground; 2],
+}
+
+impl Loaded {
+    pub(crate) fn ground(&self, family: IpFamily) -> &Ground {
+        &self.grounds[usize::from(family == IpFamily::V6)]
+    }
+
+    fn subnet_of(&self, address: IpAddr) -> Option<(u8, &Subnet)> {
+        let mut all = (0_u8..).zip(&self.record.subnets);
+        all.find(|(_, subnet)| subnet.net.contains(&address))
+    }
+
+    /// The address of a lease, with its prefix length.
+    pub(crate) fn address(&self, held: &Held) -> Option<IpNet> {
+        let subnet = self.record.subnets.get(usize::from(held.plot))?;
+        let address = AddressRange::from(subnet.net).at(held.number);
+        IpNet::new(address, subnet.net.prefix_len()).ok()
+    }
+
+    pub(crate) fn lease(&self, network: NetworkId, owner: LeaseOwner, held: Held) -> Option<Lease> {
+        let address = self.address(&held)?;
+        Some(Lease { network, owner, address, purpose: held.purpose, generation: held.generation })
+    }
+
+    fn nets(&self, family: IpFamily) -> Vec<IpNet> {
+        self.record.subnets.iter().filter(|subnet| subnet.family() == family).map(Subnet::net).collect()
+    }
+}
+
+impl Allocator {
+    pub(super) fn forget(&self, network: NetworkId) {
+        self.loaded().remove(&network);
+    }
+
+    /// The network as it was last read, or is.
+    pub(super) async fn load(&self, network: NetworkId) -> Result<Arc<Loaded>, IpamError> {
+        if let Some(loaded) = self.loaded().get(&network) {
+            return Ok(Arc::clone(loaded));
+        }
+        let key = self.network_key(network);
+        let Some(entry) = self.ledger.store.get(&key).await? else {
+            return Err(IpamError::UnknownNetwork { network });
+        };
+        let record = Network::parse(&entry.value).map_err(|flaw| corrupt(&key, flaw))?;
+        let guard = Some((key, entry));
+        let ground = |family: IpFamily, kind| Ground {
+            number: record.number,
+            kind,
+            plots: (0_u8..).zip(&record.subnets).filter(|(_, of)| of.family() == family).map(plot).collect(),
+            guard: guard.clone(),
+        };
+        let grounds = [ground(IpFamily::V4, 4), ground(IpFamily::V6, 6)];
+        let loaded = Arc::new(Loaded { record, grounds });
+        self.loaded().insert(network, Arc::clone(&loaded));
+        Ok(loaded)
+    }
+
+    pub(super) async fn claim_addresses(
+        &self,
+        network: NetworkId,
+        requests: &[AddressRequest],
+        now: UnixTime,
+    ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
+        for _ in 0..TRIES {
+            let loaded = self.load(network).await?;
+            let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
+            let mut stale = false;
+            for family in [IpFamily::V4, IpFamily::V6] {
+                let (mut wants, mut places) = (Vec::new(), Vec::new());
+                for (place, request) in requests.iter().enumerate().filter(|(_, request)| request.family == family) {
+                    match want(&loaded, request) {
+                        Ok(want) => {
+                            wants.push(want);
+                            places.push(place);
+                        }
+                        Err(refusal) => answers[place] = Some(Err(refusal)),
+                    }
+                }
+                if wants.is_empty() {
+                    continue;
+                }
+                let Some(outcomes) = self.ledger.claim(loaded.ground(family), &wants, now).await? else {
+                    stale = true;
+                    break;
+                };
+                for (place, outcome) in places.into_iter().zip(outcomes) {
+                    answers[place] = answer(&loaded, network, &requests[place], outcome);
+                }
+            }
+            match answers.into_iter().collect::<Option<Vec<_>>>() {
+                Some(answers) if !stale => return Ok(answers),
+                _ => self.forget(network),
+            }
+        }
+        Err(IpamError::Contended { attempts: TRIES })
+    }
+
+    pub(super) async fn release_addresses(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+        let mut answers = vec![Release::Gone; leases.len()];
+        let mut groups: BTreeMap<(NetworkId, IpFamily), Vec<usize>> = BTreeMap::new();
+        for (place, lease) in leases.iter().enumerate() {
+            groups.entry((lease.network, IpFamily::of(lease.ip()))).or_default().push(place);
+        }
+        for ((network, family), places) in groups {
+            let some: Vec<&Lease> = places.iter().map(|place| &leases[*place]).collect();
+            for (place, answer) in places.iter().zip(self.release_group(network, family, &some, now).await?) {
+                answers[*place] = answer;
+            }
+        }
+        Ok(answers)
+    }
+
+    async fn release_group(
+        &self,
+        network: NetworkId,
+        family: IpFamily,
+        leases: &[&Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
+        for _ in 0..TRIES {
+            let loaded = match self.load(network).await {
+                Ok(loaded) => loaded,
+                // A network that is gone has no leases.
+                Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
+                Err(error) => return Err(error),
+            };
+            let number = |lease: &Lease| {
+                let (index, subnet) = loaded.subnet_of(lease.ip())?;
+                Some((index, AddressRange::from(subnet.net).offset(lease.ip())?))
+            };
+            let returns = leases.iter().map(|lease| Return {
+                owner: &lease.owner,
+                generation: lease.generation,
+                of: number(lease),
+            });
+            let returns: Vec<Return<'_>> = returns.collect();
+            match self.ledger.release(loaded.ground(family), &returns, now).await? {
+                Some(answers) => return Ok(answers),
+                None => self.forget(network),
+            }
+        }
+        Err(IpamError::Contended { attempts: TRIES })
+    }
+}
+
+/// What the ledger is to find for a request.
+fn want<'r>(loaded: &Loaded, request: &'r AddressRequest) -> Result<Want<'r>, ClaimRefusal> {
+    let (owner, purpose) = (&request.owner, request.purpose);
+    if loaded.ground(request.family).plots.is_empty() {
+        return Err(ClaimRefusal::NoSubnet { family: request.family });
+    }
+    let Some(wanted) = request.address else { return Ok(Want { owner, purpose, exact: None }) };
+    let Some((index, subnet)) = loaded.subnet_of(wanted).filter(|(_, of)| of.family() == request.family) else {
+        return Err(ClaimRefusal::Reserved { wanted, why: Reserved::Outside });
+    };
+    match (subnet.reserved(wanted), AddressRange::from(subnet.net).offset(wanted)) {
+        (Some(why), _) => Err(ClaimRefusal::Reserved { wanted, why }),
+        (None, Some(offset)) => Ok(Want { owner, purpose, exact: Some((index, offset)) }),
+        (None, None) => Err(ClaimRefusal::Reserved { wanted, why: Reserved::Outside }),
+    }
+}
+
+/// `None` if the outcome is of another state of the network.
+fn answer(
+    loaded: &Loaded,
+    network: NetworkId,
+    request: &AddressRequest,
+    outcome: Outcome,
+) -> Option<Result<Lease, ClaimRefusal>> {
+    let refusal = match (outcome, request.address) {
+        (Outcome::Granted(held), _) => return loaded.lease(network, request.owner.clone(), held).map(Ok),
+        (Outcome::Full { used, resting }, _) => {
+            let pool = PoolName::Subnets(loaded.nets(request.family));
+            ClaimRefusal::Exhausted { pool, in_use: used, resting }
+        }
+        (Outcome::Taken, Some(wanted)) => ClaimRefusal::Taken { wanted },
+        (Outcome::Resting(until), Some(wanted)) => ClaimRefusal::Resting { wanted, until },
+        (Outcome::Other(held), Some(wanted)) => ClaimRefusal::Other { wanted, has: loaded.address(&held)?.addr() },
+        (Outcome::Later | Outcome::Taken | Outcome::Resting(_) | Outcome::Other(_), _) => return None,
+    };
+    Some(Err(refusal))
+}
+
+/// A subnet's addresses as numbers.
+fn plot((index, subnet): (u8, &Subnet)) -> Plot {
+    let whole = AddressRange::from(subnet.net);
+    let taken = subnet.gateway.into_iter().chain(subnet.auxiliary.values().copied());
+    let mut reserved: Vec<u128> = taken.filter_map(|address| whole.offset(address)).collect();
+    let hosts = hosts(subnet.net);
+    reserved.extend((hosts.first() > whole.first()).then_some(0));
+    reserved.extend((hosts.last() < whole.last()).then(|| whole.span()));
+    reserved.sort_unstable();
+    reserved.dedup();
+    let windows = [windows(subnet, Use::Endpoint), windows(subnet, Use::Vip)];
+    Plot { index, last: whole.span(), reserved, windows }
+}

@@ -1,0 +1,160 @@
+//! What there is, read whole.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use overlay_core::{Commit, Key, UnixTime};
+
+use super::block::Block;
+use super::ground::{Ground, Plot};
+use super::record::Held;
+use super::wire::Flaw;
+use super::{Ledger, Stop, outcome};
+use crate::{IpamError, LeaseOwner, Use};
+
+/// Numbers of a ground whose records contradict each other, as an attacker or a damaged store leaves them.
+#[derive(Debug, Default)]
+pub(crate) struct Contradictions {
+    /// Used by no lease: lost.
+    pub(crate) lost: Vec<(u8, u128)>,
+    /// Leased, but free in their block, or leased twice.
+    pub(crate) unbacked: Vec<(LeaseOwner, Held)>,
+}
+
+impl Ledger {
+    /// All leases of a ground, in the order of their owners.
+    pub(crate) async fn leases(&self, ground: &Ground) -> Result<Vec<(LeaseOwner, Held)>, IpamError> {
+        let prefix = self.keys.leases(ground);
+        let listing = self.store.list(&prefix).await?;
+        let mut leases = Vec::with_capacity(listing.entries.len());
+        for (key, entry) in listing.entries {
+            let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
+            let owner = key.strip(&prefix).and_then(|owner| LeaseOwner::new(owner).ok());
+            let owner = owner.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
+            let held = Held::parse(&entry.value).map_err(corrupt)?;
+            if ground.plot(held.plot).is_none_or(|plot| held.number > plot.last) {
+                return Err(corrupt(Flaw::Field { field: "number" }));
+            }
+            leases.push((owner, held));
+        }
+        Ok(leases)
+    }
+
+    /// How many numbers of each plot are used and rest, of how many that can be leased for `purpose`.
+    pub(crate) async fn count(
+        &self,
+        ground: &Ground,
+        plot: &Plot,
+        purpose: Use,
+        now: UnixTime,
+    ) -> Result<(u128, u128, u128), IpamError> {
+        let blocks = self.blocks(ground, plot).await?;
+        let (mut used, mut resting, mut room) = (0, 0, 0_u128);
+        for window in plot.windows(purpose) {
+            room = room.saturating_add(plot.room(*window));
+            for (number, block) in blocks.iter().filter(|(number, _)| plot.blocks(*window).contains(number)) {
+                let mut block = block.clone();
+                block.wake(self.rest, now);
+                let (in_use, rests) = block.count(plot.part(*number, *window));
+                used += u128::from(in_use);
+                resting += u128::from(rests);
+            }
+        }
+        Ok((used, resting, room))
+    }
+
+    /// What blocks and leases say differently. Read at two revisions: what was claimed or released between them is looked
+    /// at again by [`mend`](Self::mend), so nothing is mended that is right.
+    pub(crate) async fn contradictions(&self, ground: &Ground) -> Result<Contradictions, IpamError> {
+        let mut used = BTreeMap::new();
+        for plot in &ground.plots {
+            for (number, block) in self.blocks(ground, plot).await? {
+                used.extend(block.used().map(|at| ((plot.index, plot.join(number, at)), false)));
+            }
+        }
+        let mut found = Contradictions::default();
+        for (owner, held) in self.leases(ground).await? {
+            match used.get_mut(&(held.plot, held.number)) {
+                Some(leased) if !*leased => *leased = true,
+                _ => found.unbacked.push((owner, held)),
+            }
+        }
+        found.lost = used.into_iter().filter(|(_, leased)| !leased).map(|(number, _)| number).collect();
+        Ok(found)
+    }
+
+    /// Frees the numbers of a block that no lease has: those of `lost`, if still none has them. Gives how many.
+    pub(crate) async fn mend(
+        &self,
+        ground: &Ground,
+        plot: &Plot,
+        lost: &[u128],
+        now: UnixTime,
+    ) -> Result<Option<usize>, IpamError> {
+        let Some(number) = lost.first().map(|number| plot.split(*number).0) else { return Ok(Some(0)) };
+        let key = self.keys.block(ground, plot, number);
+        // A lease changes its block in the same commit: while the block stays as it is, no lease of it comes or goes.
+        let Some(before) = self.store.get(&key).await? else { return Ok(Some(0)) };
+        let leased: Vec<u128> = self
+            .leases(ground)
+            .await?
+            .iter()
+            .filter(|(_, held)| held.plot == plot.index)
+            .map(|(_, held)| held.number)
+            .collect();
+        let free: Vec<u128> = lost.iter().copied().filter(|number| !leased.contains(number)).collect();
+        self.rewrite(ground, &key, plot.block_size(number), |block, at| {
+            if at != before.revision {
+                return 0;
+            }
+            let freed: Vec<u16> = block.used().filter(|at| free.contains(&plot.join(number, *at))).collect();
+            freed.iter().for_each(|at| block.release(*at, self.rest, now));
+            freed.len()
+        })
+        .await
+    }
+
+    /// Ends all rests of a block. Gives whether there were any.
+    pub(crate) async fn wake(&self, ground: &Ground, plot: &Plot) -> Result<Option<usize>, IpamError> {
+        let mut woken = 0;
+        for (number, block) in self.blocks(ground, plot).await? {
+            if block.wakes(self.rest).is_none() {
+                continue;
+            }
+            let key = self.keys.block(ground, plot, number);
+            let size = plot.block_size(number);
+            let Some(count) = self.rewrite(ground, &key, size, |block, _| usize::from(block.wake_all())).await? else {
+                return Ok(None);
+            };
+            woken += count;
+        }
+        self.cache().forget();
+        Ok(Some(woken))
+    }
+
+    async fn rewrite(
+        &self,
+        ground: &Ground,
+        key: &Key,
+        size: u16,
+        change: impl Fn(&mut Block, overlay_core::Revision) -> usize,
+    ) -> Result<Option<usize>, IpamError> {
+        let guard = ground.guard.iter().map(|(key, _)| key.clone());
+        let result = self.transaction().reading(guard.chain([key.clone()])).run(|snapshot| {
+            Self::guard(ground, snapshot)?;
+            let Some(entry) = snapshot.get(key)? else { return Ok((Commit::new(), (0, None))) };
+            let mut block =
+                Block::parse(&entry.value, size).map_err(|flaw| Stop::Corrupt { key: key.clone(), flaw })?;
+            let changed = change(&mut block, entry.revision);
+            if changed == 0 {
+                return Ok((Commit::new(), (0, None)));
+            }
+            let value: Bytes = block.encode();
+            Ok((Commit::new().put(key.clone(), value.clone()), (changed, Some((value, block)))))
+        });
+        let Some(done) = outcome(result.await)? else { return Ok(None) };
+        let (changed, written) = done.output;
+        self.know(written.into_iter().map(|(value, block)| (key.clone(), value, block)).collect(), done.at);
+        Ok(Some(changed))
+    }
+}

@@ -1,0 +1,125 @@
+//! What a manager remembers of the store. All of it may be wrong: commits compare it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overlay_core::{Entry, Key, Revision, UnixTime};
+
+use super::block::Block;
+use super::ground::{Ground, Plot};
+use crate::set::numbers::Numbers;
+
+/// Blocks as they were last seen, and where they are full.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    blocks: BTreeMap<Key, (Entry, Block)>,
+    rows: BTreeMap<RowKey, Row>,
+    /// How many draws there were.
+    draws: u64,
+}
+
+/// Ground, kind, plot, and where the window begins.
+type RowKey = (u64, u8, u8, u128);
+
+/// So many blocks are remembered, 20 MB at most.
+const BLOCKS: usize = 16_384;
+
+impl Cache {
+    /// The parsed block, if it is that of `revision`.
+    pub(crate) fn parsed(&self, key: &Key, revision: Revision) -> Option<Block> {
+        self.blocks.get(key).filter(|(entry, _)| entry.revision == revision).map(|(_, block)| block.clone())
+    }
+
+    /// What was last seen under a block's key.
+    pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
+        self.blocks.get(key).map(|(entry, _)| entry.clone())
+    }
+
+    /// The first of so many numbers of draws.
+    pub(crate) fn draw(&mut self, count: usize) -> u64 {
+        let first = self.draws;
+        self.draws = self.draws.wrapping_add(count as u64);
+        first
+    }
+
+    pub(crate) fn know(&mut self, key: Key, entry: Entry, block: Block) {
+        if self.blocks.len() >= BLOCKS && !self.blocks.contains_key(&key) {
+            self.blocks.pop_first();
+        }
+        self.blocks.insert(key, (entry, block));
+    }
+
+    /// What a commit may have changed, nobody knows.
+    pub(crate) fn forget(&mut self) {
+        self.blocks.clear();
+        self.rows.clear();
+    }
+
+    pub(crate) fn row(&mut self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> &mut Row {
+        let key = (ground.number, ground.kind, plot.index, window.0);
+        let last = plot.last >> plot.block_bits();
+        self.rows.entry(key).or_insert_with(|| Row {
+            current: None,
+            held_until: UnixTime::EPOCH,
+            full: Numbers::new(last),
+            wakes: BTreeSet::new(),
+            waking: Numbers::new(last),
+        })
+    }
+
+    /// A number was given back: its block is not full, at once or from a date on.
+    pub(crate) fn note_release(&mut self, ground: &Ground, plot: &Plot, number: u128, wakes: Option<UnixTime>) {
+        let (at, _) = plot.split(number);
+        for windows in &plot.windows {
+            for window in windows.iter().filter(|(first, last)| (first..=last).contains(&&number)) {
+                let row = self.row(ground, plot, *window);
+                match wakes {
+                    Some(wakes) => row.wake_at(wakes, at),
+                    None => row.open(at),
+                }
+            }
+        }
+    }
+}
+
+/// What is known of the blocks of a window.
+#[derive(Debug)]
+pub(crate) struct Row {
+    /// The block where claims go on.
+    pub(crate) current: Option<u128>,
+    /// Until when it is held.
+    pub(crate) held_until: UnixTime,
+    /// Blocks without a free number when they were last seen.
+    pub(crate) full: Numbers,
+    /// When rests end in them, each block once.
+    wakes: BTreeSet<(UnixTime, u128)>,
+    waking: Numbers,
+}
+
+impl Row {
+    /// Blocks in which a rest is over are not full any more.
+    pub(crate) fn wake(&mut self, now: UnixTime) {
+        while let Some((_, block)) = self.wakes.first().copied().filter(|(wakes, _)| *wakes <= now) {
+            self.wakes.pop_first();
+            self.waking.remove(block);
+            self.full.remove(block);
+        }
+    }
+
+    /// Nothing is free in a block, until the next of its rests ends.
+    pub(crate) fn fill(&mut self, at: u128, wakes: Option<UnixTime>) {
+        self.full.insert(at);
+        if let Some(wakes) = wakes {
+            self.wake_at(wakes, at);
+        }
+    }
+
+    fn wake_at(&mut self, wakes: UnixTime, at: u128) {
+        if self.full.contains(at) && self.waking.insert(at) {
+            self.wakes.insert((wakes, at));
+        }
+    }
+
+    pub(crate) fn open(&mut self, at: u128) {
+        self.full.remove(at);
+    }
+}

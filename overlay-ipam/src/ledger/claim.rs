@@ -1,0 +1,461 @@
+//! Claims: choosing free numbers and writing them down.
+
+use std::collections::BTreeMap;
+use std::sync::MutexGuard;
+
+use bytes::Bytes;
+use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
+
+use super::block::{Block, Condition};
+use super::cache::Cache;
+use super::ground::{Ground, Plot};
+use super::record::{Held, Hold, Holds};
+use super::{Budget, HOLD, Ledger, Stop, outcome};
+use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
+
+/// One owner's wish for a number.
+#[derive(Debug, Clone)]
+pub(crate) struct Want<'w> {
+    pub(crate) owner: &'w LeaseOwner,
+    pub(crate) purpose: Use,
+    /// This number of the plot with this index, checked to be none that is reserved; any if `None`.
+    pub(crate) exact: Option<(u8, u128)>,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Granted(Held),
+    /// Another owner has the number.
+    Taken,
+    /// The number was given back and rests until then at least.
+    Resting(UnixTime),
+    /// The owner has another number already.
+    Other(Held),
+    /// There is none left: so many are used, so many rest.
+    Full {
+        used: u128,
+        resting: u128,
+    },
+    /// Not decided: the commit would be too large.
+    Later,
+}
+
+/// How often a claim that found nothing free looks again, after it was seen that there is something.
+const LOOKS: usize = 8;
+
+impl Ledger {
+    /// Claims for every owner who has nothing yet; gives what those have who do. `None` if the ground has changed.
+    pub(crate) async fn claim(
+        &self,
+        ground: &Ground,
+        wants: &[Want<'_>],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Outcome>>, IpamError> {
+        let mut outcomes = vec![Outcome::Later; wants.len()];
+        let mut open: Vec<usize> = (0..wants.len()).collect();
+        let mut looks = 0;
+        while !open.is_empty() {
+            let batch: Vec<usize> = open.iter().copied().take(self.budget().operations).collect();
+            let some: Vec<Want<'_>> = batch.iter().map(|at| wants[*at].clone()).collect();
+            let Some(decided) = self.claim_some(ground, &some, now).await? else { return Ok(None) };
+            for (at, decided) in batch.into_iter().zip(decided) {
+                outcomes[at] = decided;
+            }
+            let purposes = [Use::Endpoint, Use::Vip];
+            for purpose in purposes {
+                let full = |at: &usize| wants[*at].purpose == purpose && matches!(outcomes[*at], Outcome::Full { .. });
+                let found_full: Vec<usize> = open.iter().copied().filter(full).collect();
+                if found_full.is_empty() {
+                    continue;
+                }
+                looks += 1;
+                let verdict = match self.survey(ground, purpose, now).await? {
+                    Outcome::Later if looks > LOOKS => return Err(IpamError::Contended { attempts: LOOKS as u32 }),
+                    verdict => verdict,
+                };
+                found_full.into_iter().for_each(|at| outcomes[at] = verdict);
+            }
+            open.retain(|at| outcomes[*at] == Outcome::Later);
+        }
+        Ok(Some(outcomes))
+    }
+
+    async fn claim_some(
+        &self,
+        ground: &Ground,
+        wants: &[Want<'_>],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Outcome>>, IpamError> {
+        let keys: Vec<Key> = wants.iter().map(|want| self.keys.lease(ground, want.owner)).collect();
+        let mut assumed: Vec<(Key, Option<Entry>)> = keys.iter().map(|key| (key.clone(), None)).collect();
+        assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
+        assumed.extend(self.likely(ground, wants));
+        let transaction = self.transaction().assuming(assumed);
+        let draws = self.cache().draw(wants.len());
+        let result = transaction.run(|snapshot| {
+            Self::guard(ground, snapshot)?;
+            snapshot.need(&keys)?;
+            let mut draft = Draft { draws, ..Draft::new(self, ground, snapshot, now) };
+            let mut outcomes = Vec::with_capacity(wants.len());
+            for (want, key) in wants.iter().zip(&keys) {
+                outcomes.push(draft.want(want, key)?);
+            }
+            let (commit, written) = draft.finish()?;
+            Ok((commit, (outcomes, written)))
+        });
+        let Some(done) = outcome(result.await)? else { return Ok(None) };
+        let (outcomes, written) = done.output;
+        self.know(written, done.at);
+        Ok(Some(outcomes))
+    }
+
+    /// The blocks that claims will most likely be made in, as they were last seen.
+    fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Vec<(Key, Option<Entry>)> {
+        let mut cache = self.cache();
+        let mut likely = BTreeMap::new();
+        let mut add = |cache: &Cache, plot: &Plot, block| {
+            let key = self.keys.block(ground, plot, block);
+            if let Some(entry) = cache.entry(&key) {
+                likely.insert(key, Some(entry));
+            }
+        };
+        for purpose in [Use::Endpoint, Use::Vip] {
+            if !wants.iter().any(|want| want.purpose == purpose && want.exact.is_none()) {
+                continue;
+            }
+            for plot in &ground.plots {
+                for window in plot.windows(purpose) {
+                    if let Some(block) = cache.row(ground, plot, *window).current {
+                        add(&cache, plot, block);
+                    }
+                }
+            }
+        }
+        for (index, number) in wants.iter().filter_map(|want| want.exact) {
+            if let Some(plot) = ground.plot(index) {
+                add(&cache, plot, plot.split(number).0);
+            }
+        }
+        likely.into_iter().collect()
+    }
+
+    /// Counts what is used and what rests of all there is for `purpose`, and remembers what is full. `Later` if there is something.
+    async fn survey(&self, ground: &Ground, purpose: Use, now: UnixTime) -> Result<Outcome, IpamError> {
+        let (mut used, mut resting, mut room) = (0, 0, 0);
+        for plot in &ground.plots {
+            let blocks = self.blocks(ground, plot).await?;
+            for window in plot.windows(purpose) {
+                let mut cache = self.cache();
+                let row = cache.row(ground, plot, *window);
+                room += plot.room(*window);
+                for (number, block) in &blocks {
+                    if !plot.blocks(*window).contains(number) {
+                        continue;
+                    }
+                    let mut block = block.clone();
+                    block.wake(self.rest, now);
+                    let part = plot.part(*number, *window);
+                    let (in_use, rests) = block.count(part);
+                    used += u128::from(in_use);
+                    resting += u128::from(rests);
+                    match first_free(plot, *number, &block, part, part.0) {
+                        Some(_) => row.open(*number),
+                        None => row.fill(*number, block.wakes(self.rest)),
+                    }
+                }
+            }
+        }
+        match used + resting < room {
+            true => Ok(Outcome::Later),
+            false => Ok(Outcome::Full { used, resting }),
+        }
+    }
+}
+
+/// A commit of claims in the making.
+struct Draft<'d> {
+    ledger: &'d Ledger,
+    ground: &'d Ground,
+    snapshot: &'d Snapshot,
+    now: UnixTime,
+    cache: MutexGuard<'d, Cache>,
+    budget: Budget,
+    commit: Commit,
+    blocks: BTreeMap<(u8, u128), Drafted>,
+    holds: BTreeMap<Key, Holds>,
+    granted: BTreeMap<&'d LeaseOwner, Held>,
+    /// The number of the first draw.
+    draws: u64,
+}
+
+struct Drafted {
+    key: Key,
+    block: Block,
+    changed: bool,
+}
+
+impl<'d> Draft<'d> {
+    fn new(ledger: &'d Ledger, ground: &'d Ground, snapshot: &'d Snapshot, now: UnixTime) -> Self {
+        Self {
+            ledger,
+            ground,
+            snapshot,
+            now,
+            cache: ledger.cache(),
+            budget: ledger.budget(),
+            commit: Commit::new(),
+            blocks: BTreeMap::new(),
+            holds: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            draws: 0,
+        }
+    }
+
+    fn want(&mut self, want: &Want<'d>, key: &Key) -> Result<Outcome, Undecided<Stop>> {
+        let held = match (self.granted.get(want.owner), self.snapshot.get(key)?) {
+            (Some(held), _) => Some(*held),
+            (None, Some(entry)) => {
+                let corrupt = |flaw| Stop::Corrupt { key: key.clone(), flaw };
+                Some(Held::parse(&entry.value).map_err(corrupt)?)
+            }
+            (None, None) => None,
+        };
+        match (held, want.exact) {
+            (Some(held), Some(exact)) if (held.plot, held.number) != exact => Ok(Outcome::Other(held)),
+            (Some(held), _) => Ok(Outcome::Granted(held)),
+            (None, Some(exact)) => self.exact(want, key, exact),
+            (None, None) => self.any(want, key),
+        }
+    }
+
+    fn exact(&mut self, want: &Want<'d>, key: &Key, (index, number): (u8, u128)) -> Result<Outcome, Undecided<Stop>> {
+        let ground = self.ground;
+        let Some(plot) = ground.plot(index) else { return Err(Stop::Stale.into()) };
+        let (block, at) = plot.split(number);
+        let rest = self.ledger.rest;
+        match self.block(plot, block, None)?.block.condition(at, rest) {
+            Condition::Used => Ok(self.rest_on(plot, block, Outcome::Taken)?),
+            Condition::Resting(until) => Ok(self.rest_on(plot, block, Outcome::Resting(until))?),
+            Condition::Free => self.take(want, key, plot, (block, at)),
+        }
+    }
+
+    /// A refusal rests on the block as it was read.
+    fn rest_on(&self, plot: &Plot, block: u128, refusal: Outcome) -> Result<Outcome, Undecided<Stop>> {
+        if let Some(drafted) = self.blocks.get(&(plot.index, block)) {
+            self.snapshot.get(&drafted.key)?;
+        }
+        Ok(refusal)
+    }
+
+    fn any(&mut self, want: &Want<'d>, key: &Key) -> Result<Outcome, Undecided<Stop>> {
+        let ground = self.ground;
+        for plot in &ground.plots {
+            for window in plot.windows(want.purpose) {
+                if let Some(found) = self.find(plot, *window)? {
+                    return self.take(want, key, plot, found);
+                }
+            }
+        }
+        Ok(Outcome::Full { used: 0, resting: 0 })
+    }
+
+    fn find(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<(u128, u16)>, Undecided<Stop>> {
+        let now = self.now;
+        self.cache.row(self.ground, plot, window).wake(now);
+        while let Some((number, from)) = self.candidate(plot, window)? {
+            let part = plot.part(number, window);
+            let rest = self.ledger.rest;
+            let block = &self.block(plot, number, Some(window))?.block;
+            let found = first_free(plot, number, block, part, from.unwrap_or_else(|| block.cursor()));
+            let wakes = block.wakes(rest);
+            let row = self.cache.row(self.ground, plot, window);
+            if let Some(at) = found {
+                row.current = Some(number);
+                return Ok(Some((number, at)));
+            }
+            row.fill(number, wakes);
+        }
+        Ok(None)
+    }
+
+    /// The block to look in next, and where in it; at its cursor if that is not said.
+    fn candidate(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<(u128, Option<u16>)>, Undecided<Stop>> {
+        let blocks = plot.blocks(window);
+        let bounds = (*blocks.start(), *blocks.end());
+        let ground = self.ground;
+        match self.ledger.order {
+            PickOrder::Lowest => {
+                let full = &self.cache.row(ground, plot, window).full;
+                Ok(full.next_free_around(bounds, bounds.0).map(|block| (block, Some(plot.part(block, window).0))))
+            }
+            PickOrder::Random => {
+                // The same for the same claim, however often it is decided: what it draws has to be read.
+                let number = self.draws.wrapping_add(self.granted.len() as u64);
+                let drawn = Draw::new(self.ledger.seed, number).between(window);
+                let (drawn_block, at) = plot.split(drawn);
+                let full = &self.cache.row(ground, plot, window).full;
+                let block = full.next_free_around(bounds, drawn_block);
+                Ok(block.map(|block| (block, Some(if block == drawn_block { at } else { plot.part(block, window).0 }))))
+            }
+            PickOrder::NextFit => Ok(self.next_block(plot, window, bounds)?.map(|block| (block, None))),
+        }
+    }
+
+    /// The block held, or the next that nobody else holds; one of another's if there is nothing else.
+    fn next_block(
+        &mut self,
+        plot: &Plot,
+        window: (u128, u128),
+        bounds: (u128, u128),
+    ) -> Result<Option<u128>, Undecided<Stop>> {
+        let (ground, now, manager) = (self.ground, self.now, self.ledger.manager);
+        let row = self.cache.row(ground, plot, window);
+        let current = row.current.filter(|block| !row.full.contains(*block));
+        let long = now + HOLD / 2 < row.held_until && row.held_until <= now + 2 * HOLD;
+        if let (Some(current), true) = (current, long || bounds.0 == bounds.1) {
+            return Ok(Some(current));
+        }
+        let key = self.ledger.keys.holds(ground, plot, window);
+        let holds = self.holds(&key)?;
+        let row = self.cache.row(ground, plot, window);
+        let free = |block: &u128| {
+            (bounds.0..=bounds.1).contains(block)
+                && !row.full.contains(*block)
+                && !holds.is_others(*block, manager, now)
+        };
+        let kept = current.or_else(|| holds.of(manager).map(|hold| hold.block)).filter(free);
+        if bounds.0 == bounds.1 {
+            return Ok(Some(bounds.0).filter(|block| !row.full.contains(*block)));
+        }
+        let chosen = kept.or_else(|| {
+            let mut at = holds.next;
+            let mut tries = (0..=holds.holds.len()).map(|_| {
+                let next = row.full.next_free_around(bounds, at);
+                at = next.map_or(at, |next| if next == bounds.1 { bounds.0 } else { next + 1 });
+                next
+            });
+            tries.find_map(|next| next.filter(|block| !holds.is_others(*block, manager, now)))
+        });
+        let Some(block) = chosen else {
+            return Ok(row.full.next_free_around(bounds, holds.next)); // another's: there is nothing else
+        };
+        row.held_until = now + HOLD;
+        let holds = self.holds.entry(key).or_default();
+        if kept.is_none() {
+            holds.next = if block == bounds.1 { bounds.0 } else { block + 1 };
+        }
+        holds.hold(Hold { manager, block, until: now + HOLD });
+        Ok(Some(block))
+    }
+
+    fn holds(&mut self, key: &Key) -> Result<Holds, Undecided<Stop>> {
+        if let Some(holds) = self.holds.get(key) {
+            return Ok(holds.clone());
+        }
+        let holds = match self.snapshot.peek(key)? {
+            None => Holds::default(),
+            // A hint: one that cannot be read is made anew.
+            Some(entry) => Holds::parse(&entry.value).unwrap_or_default(),
+        };
+        self.holds.insert(key.clone(), holds.clone());
+        Ok(holds)
+    }
+
+    /// A block with what was claimed of it so far. One that has to be read is read along with some that may be next.
+    fn block(
+        &mut self,
+        plot: &Plot,
+        number: u128,
+        window: Option<(u128, u128)>,
+    ) -> Result<&mut Drafted, Undecided<Stop>> {
+        if !self.blocks.contains_key(&(plot.index, number)) {
+            let key = self.ledger.keys.block(self.ground, plot, number);
+            if let (Err(_), Some(window)) = (self.snapshot.peek(&key), window) {
+                let keys = self.upcoming(plot, number, window);
+                self.snapshot.need(&keys)?;
+            }
+            let entry = self.snapshot.peek(&key)?;
+            let mut block = Ledger::parsed(&self.cache, &key, entry, plot.block_size(number))?;
+            block.wake(self.ledger.rest, self.now);
+            self.blocks.insert((plot.index, number), Drafted { key, block, changed: false });
+        }
+        self.blocks.get_mut(&(plot.index, number)).ok_or(Undecided::Refused(Stop::Stale))
+    }
+
+    fn upcoming(&mut self, plot: &Plot, number: u128, window: (u128, u128)) -> Vec<Key> {
+        let last = *plot.blocks(window).end();
+        let (ground, keys) = (self.ground, &self.ledger.keys);
+        let full = &self.cache.row(ground, plot, window).full;
+        let after = |block: &u128| full.next_free(block + 1).filter(|next| *next <= last);
+        let blocks = std::iter::successors(Some(number), |block| (*block < last).then(|| after(block)).flatten());
+        blocks.take(AHEAD).map(|block| keys.block(ground, plot, block)).collect()
+    }
+
+    fn take(
+        &mut self,
+        want: &Want<'d>,
+        key: &Key,
+        plot: &Plot,
+        (number, at): (u128, u16),
+    ) -> Result<Outcome, Undecided<Stop>> {
+        let moves_cursor = self.ledger.order == PickOrder::NextFit;
+        let changed = self.block(plot, number, None)?.changed;
+        let size = 2 * key.as_bytes().len() + 32;
+        let spent = match changed {
+            true => self.budget.spend(1, size),
+            false => self.budget.spend(2, size + BLOCK),
+        };
+        if !spent {
+            return Ok(Outcome::Later);
+        }
+        let drafted = self.block(plot, number, None)?;
+        drafted.changed = true;
+        let generation = drafted.block.claim(at, moves_cursor);
+        let held = Held { plot: plot.index, purpose: want.purpose, number: plot.join(number, at), generation };
+        self.commit.puts.push((key.clone(), held.encode()));
+        self.granted.insert(want.owner, held);
+        Ok(Outcome::Granted(held))
+    }
+
+    /// The commit, and what it makes of blocks.
+    #[expect(clippy::type_complexity, reason = "what transactions give: a commit and what follows from it")]
+    fn finish(mut self) -> Result<(Commit, Vec<(Key, Bytes, Block)>), Undecided<Stop>> {
+        let mut written = Vec::new();
+        for Drafted { key, block, .. } in self.blocks.into_values().filter(|drafted| drafted.changed) {
+            self.snapshot.get(&key)?;
+            let value = block.encode();
+            self.commit.puts.push((key.clone(), value.clone()));
+            written.push((key, value, block));
+        }
+        if written.is_empty() {
+            return Ok((self.commit, written));
+        }
+        for (key, holds) in self.holds {
+            let record = holds.encode();
+            if self.snapshot.peek(&key)?.is_none_or(|entry| entry.value != record) && self.budget.spend(1, BLOCK) {
+                self.snapshot.get(&key)?;
+                self.commit.puts.push((key, record));
+            }
+        }
+        Ok((self.commit, written))
+    }
+}
+
+/// How many blocks are read at once.
+const AHEAD: usize = 16;
+/// Bytes that a block or a record of holds takes in a commit, keys included.
+const BLOCK: usize = 2048;
+
+/// The first free number of a block that is not reserved, from `from` on and around.
+fn first_free(plot: &Plot, number: u128, block: &Block, (first, last): (u16, u16), from: u16) -> Option<u16> {
+    let found = block.free_around((first, last), from)?;
+    if !plot.is_reserved(plot.join(number, found)) {
+        return Some(found);
+    }
+    // Reserved numbers are few: try each free one once, in the same order.
+    let ahead = (from > first).then_some(from..=last).into_iter().flatten();
+    let candidates = ahead.chain(first..=last);
+    candidates.filter(|at| block.free(*at, *at).is_some()).find(|at| !plot.is_reserved(plot.join(number, *at)))
+}

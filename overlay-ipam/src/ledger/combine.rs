@@ -1,0 +1,130 @@
+//! Many callers, one commit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+/// Lets one of several concurrent callers do the work of all that wait: they would only be in each other's way, as they
+/// write to the same blocks.
+///
+/// Whoever comes while nobody works takes all jobs that wait, does them, and hands the answers out. If that caller's future
+/// is dropped meanwhile, the jobs go back to the queue and another takes them: jobs are idempotent.
+#[derive(Debug)]
+pub(crate) struct Combiner<J, A>(Mutex<State<J, A>>);
+
+#[derive(Debug)]
+struct State<J, A> {
+    tickets: u64,
+    queue: VecDeque<(u64, J)>,
+    answers: BTreeMap<u64, A>,
+    /// Callers that wait; those that are gone are not in it.
+    waiting: BTreeMap<u64, Option<Waker>>,
+    busy: bool,
+}
+
+impl<J, A> Default for Combiner<J, A> {
+    fn default() -> Self {
+        let (queue, answers, waiting) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
+        Self(Mutex::new(State { tickets: 0, queue, answers, waiting, busy: false }))
+    }
+}
+
+impl<J, A> Combiner<J, A> {
+    /// Puts a job into the queue.
+    pub(crate) fn join(&self, job: J) -> Ticket<'_, J, A> {
+        let mut state = self.lock();
+        state.tickets += 1;
+        let id = state.tickets;
+        state.queue.push_back((id, job));
+        state.waiting.insert(id, None);
+        Ticket { combiner: self, id }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J, A>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A caller's place.
+pub(crate) struct Ticket<'c, J, A> {
+    combiner: &'c Combiner<J, A>,
+    id: u64,
+}
+
+/// What a caller has to do.
+pub(crate) enum Turn<'c, J, A> {
+    /// Nothing: here is the answer.
+    Answer(A),
+    /// These jobs, and then come again.
+    Work(Work<'c, J, A>),
+}
+
+impl<'c, J, A> Ticket<'c, J, A> {
+    /// Waits for the answer, or for the turn to work.
+    pub(crate) async fn turn(&self) -> Turn<'c, J, A> {
+        poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&self, context: &Context<'_>) -> Poll<Turn<'c, J, A>> {
+        let mut state = self.combiner.lock();
+        if let Some(answer) = state.answers.remove(&self.id) {
+            return Poll::Ready(Turn::Answer(answer));
+        }
+        if state.busy {
+            state.waiting.insert(self.id, Some(context.waker().clone()));
+            return Poll::Pending;
+        }
+        state.busy = true;
+        let jobs = Vec::from(std::mem::take(&mut state.queue));
+        Poll::Ready(Turn::Work(Work { combiner: self.combiner, jobs }))
+    }
+}
+
+impl<J, A> Drop for Ticket<'_, J, A> {
+    fn drop(&mut self) {
+        let mut state = self.combiner.lock();
+        state.waiting.remove(&self.id);
+        state.answers.remove(&self.id);
+        state.queue.retain(|(id, _)| *id != self.id);
+    }
+}
+
+/// Jobs under way.
+pub(crate) struct Work<'c, J, A> {
+    combiner: &'c Combiner<J, A>,
+    jobs: Vec<(u64, J)>,
+}
+
+impl<J, A> Work<'_, J, A> {
+    pub(crate) fn jobs(&self) -> impl Iterator<Item = &J> {
+        self.jobs.iter().map(|(_, job)| job)
+    }
+
+    /// Hands out one answer for each job, in their order.
+    pub(crate) fn done(mut self, answers: Vec<A>) {
+        let jobs = std::mem::take(&mut self.jobs);
+        let mut state = self.combiner.lock();
+        for ((id, _), answer) in jobs.into_iter().zip(answers) {
+            if state.waiting.contains_key(&id) {
+                state.answers.insert(id, answer);
+            }
+        }
+    }
+}
+
+impl<J, A> Drop for Work<'_, J, A> {
+    /// Lets the others go on. Jobs without an answer wait again, unless their caller is gone.
+    fn drop(&mut self) {
+        let mut state = self.combiner.lock();
+        state.busy = false;
+        for (id, job) in std::mem::take(&mut self.jobs).into_iter().rev() {
+            if state.waiting.contains_key(&id) {
+                state.queue.push_front((id, job));
+            }
+        }
+        let wakers: Vec<Waker> = state.waiting.values_mut().filter_map(Option::take).collect();
+        drop(state);
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}

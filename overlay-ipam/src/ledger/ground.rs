@@ -1,0 +1,144 @@
+//! What numbers leases are made on.
+
+use std::ops::RangeInclusive;
+
+use overlay_core::{Entry, Key, Prefix};
+
+use super::block::LARGEST;
+use crate::{LeaseOwner, Use};
+
+/// The numbers that one kind of leases of one thing is made on: the addresses of a family of a network, all VNIs, the ports of
+/// a protocol. An owner has at most one lease of a ground.
+#[derive(Debug, Clone)]
+pub(crate) struct Ground {
+    /// Never used for another.
+    pub(crate) number: u64,
+    /// Tells grounds of one number apart: an address family, a protocol.
+    pub(crate) kind: u8,
+    pub(crate) plots: Vec<Plot>,
+    /// What it was read from. Every commit compares it, so nothing is claimed on a ground that has changed or is gone.
+    pub(crate) guard: Option<(Key, Entry)>,
+}
+
+impl Ground {
+    pub(crate) fn plot(&self, index: u8) -> Option<&Plot> {
+        self.plots.iter().find(|plot| plot.index == index)
+    }
+}
+
+/// Numbers from 0 to some last one, in blocks.
+#[derive(Debug, Clone)]
+pub(crate) struct Plot {
+    /// Its own number in keys and leases.
+    pub(crate) index: u8,
+    pub(crate) last: u128,
+    /// Never claimed; sorted.
+    pub(crate) reserved: Vec<u128>,
+    /// Where dynamic claims are made, endpoints' and VIPs'.
+    pub(crate) windows: [Vec<(u128, u128)>; 2],
+}
+
+impl Plot {
+    /// Numbers of a block, as a power of two: 2¹¹, or a quarter of a small plot, so that managers have blocks to choose from.
+    pub(crate) fn block_bits(&self) -> u8 {
+        let bits = 128 - self.last.leading_zeros() as u8;
+        bits.saturating_sub(2).clamp(6, LARGEST)
+    }
+
+    /// How many numbers block `block` has.
+    pub(crate) fn block_size(&self, block: u128) -> u16 {
+        let whole = 1_u128 << self.block_bits();
+        (self.last - (block << self.block_bits()) + 1).min(whole) as u16
+    }
+
+    /// The block of `number`, and the place in it.
+    pub(crate) fn split(&self, number: u128) -> (u128, u16) {
+        let bits = self.block_bits();
+        (number >> bits, (number & ((1 << bits) - 1)) as u16)
+    }
+
+    pub(crate) fn join(&self, block: u128, at: u16) -> u128 {
+        block << self.block_bits() | u128::from(at)
+    }
+
+    /// What of a window lies in `block`.
+    pub(crate) fn part(&self, block: u128, (first, last): (u128, u128)) -> (u16, u16) {
+        let start = block << self.block_bits();
+        let end = start | u128::from(self.block_size(block) - 1);
+        ((first.max(start) - start) as u16, (last.min(end) - start) as u16)
+    }
+
+    pub(crate) fn windows(&self, purpose: Use) -> &[(u128, u128)] {
+        &self.windows[usize::from(purpose == Use::Vip)]
+    }
+
+    pub(crate) fn is_reserved(&self, number: u128) -> bool {
+        self.reserved.binary_search(&number).is_ok()
+    }
+
+    /// How many numbers of a window can be claimed.
+    pub(crate) fn room(&self, (first, last): (u128, u128)) -> u128 {
+        let reserved = self.reserved.iter().filter(|number| (first..=last).contains(*number)).count();
+        (last - first).saturating_add(1).saturating_sub(reserved as u128)
+    }
+
+    pub(crate) fn blocks(&self, (first, last): (u128, u128)) -> RangeInclusive<u128> {
+        first >> self.block_bits()..=last >> self.block_bits()
+    }
+}
+
+/// Where a ledger's records are.
+#[derive(Debug, Clone)]
+pub(crate) struct Keys {
+    root: Prefix,
+}
+
+/// The most bytes of a root: what keys have after it fits then.
+pub(crate) const ROOT: usize = 512;
+
+impl Keys {
+    /// `None` if the root is too long.
+    pub(crate) fn new(root: &Prefix) -> Option<Self> {
+        (root.as_bytes().len() <= ROOT).then(|| Self { root: root.clone() })
+    }
+
+    pub(crate) fn key(&self, parts: &[&[u8]]) -> Key {
+        let mut text = [0; ROOT + LeaseOwner::MAX_LEN + 64];
+        let mut len = 0;
+        for part in std::iter::once(&self.root.as_bytes()).chain(parts) {
+            text[len..len + part.len()].copy_from_slice(part);
+            len += part.len();
+        }
+        Key::new(&text[..len]).unwrap_or_else(|_| unreachable!("a root and parts of known length make a key"))
+    }
+
+    pub(crate) fn prefix(&self, parts: &[&[u8]]) -> Prefix {
+        let key = self.key(parts);
+        Prefix::new(key.as_bytes()).unwrap_or(Prefix::ALL)
+    }
+
+    pub(crate) fn lease(&self, ground: &Ground, owner: &LeaseOwner) -> Key {
+        self.key(&[b"l", &ground.number.to_be_bytes(), &[ground.kind], owner.as_bytes()])
+    }
+
+    pub(crate) fn leases(&self, ground: &Ground) -> Prefix {
+        self.prefix(&[b"l", &ground.number.to_be_bytes(), &[ground.kind]])
+    }
+
+    pub(crate) fn block(&self, ground: &Ground, plot: &Plot, block: u128) -> Key {
+        self.key(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, plot.index], &block.to_be_bytes()])
+    }
+
+    pub(crate) fn blocks(&self, ground: &Ground, plot: &Plot) -> Prefix {
+        self.prefix(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, plot.index]])
+    }
+
+    pub(crate) fn holds(&self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> Key {
+        self.key(&[b"p", &ground.number.to_be_bytes(), &[ground.kind, plot.index], &window.0.to_be_bytes()])
+    }
+
+    /// All records of the grounds of a number.
+    pub(crate) fn all_of(&self, number: u64) -> [Prefix; 3] {
+        [b"l", b"b", b"p"].map(|what| self.prefix(&[what, &number.to_be_bytes()]))
+    }
+}

@@ -1,0 +1,178 @@
+//! Leases on numbers, in a store: the engine of addresses, VNIs and ports.
+//!
+//! A block record says which of up to 2,048 numbers are used; each lease is a small record of its own under its owner's
+//! key. Both are put in one commit that compares both, so whatever happens between two commits, they agree.
+
+pub(crate) mod audit;
+pub(crate) mod block;
+pub(crate) mod cache;
+pub(crate) mod claim;
+pub(crate) mod combine;
+pub(crate) mod ground;
+pub(crate) mod record;
+pub(crate) mod release;
+pub(crate) mod wire;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay_core::{
+    CommitError, Entry, Key, NodeId, Revision, Snapshot, Store, StoreError, Transaction, TransactionError, Undecided,
+};
+
+use crate::{IpamError, PickOrder};
+use block::{Block, Rest};
+use cache::Cache;
+use ground::{Ground, Keys, Plot};
+use wire::Flaw;
+
+/// Leases on the numbers of grounds.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
+    /// Who works here: the holder of blocks.
+    pub(crate) manager: NodeId,
+    pub(crate) rest: Rest,
+    pub(crate) order: PickOrder,
+    pub(crate) seed: [u8; 32],
+    cache: Mutex<Cache>,
+}
+
+/// How long a manager keeps a block for itself unless it goes on claiming there.
+pub(crate) const HOLD: Duration = Duration::from_secs(60);
+
+impl Ledger {
+    pub(crate) fn new(store: Arc<dyn Store>, keys: Keys, manager: NodeId, rest: Rest, order: PickOrder) -> Self {
+        let cache = Mutex::new(Cache::default());
+        Self { store, keys, manager, rest, order, seed: manager_seed(manager), cache }
+    }
+
+    /// The same with draws of this seed.
+    pub(crate) fn seeded(self, seed: [u8; 32]) -> Self {
+        Self { seed, ..self }
+    }
+
+    pub(crate) fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn transaction(&self) -> Transaction<'_> {
+        Transaction::on(&*self.store)
+    }
+
+    /// A block as it is now: of the snapshot, by the cache if that has parsed it.
+    fn parsed(cache: &Cache, key: &Key, entry: Option<&Entry>, size: u16) -> Result<Block, Stop> {
+        let Some(entry) = entry else { return Ok(Block::new(size)) };
+        match cache.parsed(key, entry.revision) {
+            Some(block) => Ok(block),
+            None => Block::parse(&entry.value, size).map_err(|flaw| Stop::Corrupt { key: key.clone(), flaw }),
+        }
+    }
+
+    /// A commit has made these blocks so, at `revision`.
+    fn know(&self, written: Vec<(Key, Bytes, Block)>, revision: Revision) {
+        let mut cache = self.cache();
+        written.into_iter().for_each(|(key, value, block)| cache.know(key, Entry { value, revision }, block));
+    }
+
+    /// What the ground was read from must be as it was.
+    fn guard(ground: &Ground, snapshot: &Snapshot) -> Result<(), Undecided<Stop>> {
+        let Some((key, read)) = &ground.guard else { return Ok(()) };
+        match snapshot.get(key)? {
+            Some(entry) if entry.revision == read.revision => Ok(()),
+            _ => Err(Undecided::Refused(Stop::Stale)),
+        }
+    }
+
+    /// What a commit may have at most, less what is not for numbers: guard, holds and a term.
+    fn budget(&self) -> Budget {
+        let limits = self.store.limits();
+        Budget {
+            operations: limits.operations.saturating_sub(4).max(2),
+            bytes: limits.commit.saturating_sub(4096).max(4096),
+        }
+    }
+
+    /// Lists a plot's blocks at one revision.
+    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<(u128, Block)>, IpamError> {
+        let prefix = self.keys.blocks(ground, plot);
+        let listing = self.store.list(&prefix).await?;
+        let mut cache = self.cache();
+        let mut blocks = Vec::with_capacity(listing.entries.len());
+        for (key, entry) in listing.entries {
+            let number = key.strip(&prefix).and_then(|rest| <[u8; 16]>::try_from(rest).ok()).map(u128::from_be_bytes);
+            let known = number.filter(|number| *number <= plot.last >> plot.block_bits());
+            let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
+            let number = known.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
+            let block = Block::parse(&entry.value, plot.block_size(number)).map_err(corrupt)?;
+            cache.know(key, entry, block.clone());
+            blocks.push((number, block));
+        }
+        Ok(blocks)
+    }
+}
+
+/// What may still go into a commit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Budget {
+    operations: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    /// Takes so much of it, if there is.
+    fn spend(&mut self, operations: usize, bytes: usize) -> bool {
+        match (self.operations.checked_sub(operations), self.bytes.checked_sub(bytes)) {
+            (Some(operations), Some(bytes)) => {
+                *self = Self { operations, bytes };
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Why a decision about leases stopped as a whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The ground is not what it was: read it again.
+    Stale,
+    /// A record cannot be read.
+    Corrupt { key: Key, flaw: Flaw },
+}
+
+impl From<Stop> for Undecided<Stop> {
+    fn from(stop: Stop) -> Self {
+        Self::Refused(stop)
+    }
+}
+
+/// What a transaction about leases came to.
+pub(crate) fn outcome<T>(result: Result<T, TransactionError<Stop>>) -> Result<Option<T>, IpamError> {
+    match result {
+        Ok(output) => Ok(Some(output)),
+        Err(TransactionError::Refused(Stop::Stale)) => Ok(None),
+        Err(TransactionError::Refused(Stop::Corrupt { key, flaw })) => Err(IpamError::Corrupt { key, flaw }),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What a transaction failed of, but for its refusals.
+pub(crate) fn failed<R>(error: TransactionError<R>) -> IpamError {
+    match error {
+        TransactionError::Contended { attempts, .. } => IpamError::Contended { attempts },
+        TransactionError::InDoubt(source) => IpamError::InDoubt(Arc::new(source)),
+        TransactionError::Store(source) => IpamError::Store(Arc::new(source)),
+        TransactionError::Commit(source) => IpamError::Commit(Arc::new(source)),
+        TransactionError::Blind { key } => IpamError::Commit(Arc::new(CommitError::Twice { key })),
+        _ => StoreError::Failed { doing: "a transaction", source: "an unknown outcome".into() }.into(),
+    }
+}
+
+fn manager_seed(manager: NodeId) -> [u8; 32] {
+    let mut seed = [0; 32];
+    seed[..16].copy_from_slice(&manager.to_bytes());
+    seed
+}
