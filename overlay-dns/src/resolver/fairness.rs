@@ -40,7 +40,7 @@ impl Fairness {
         }
     }
 
-    #[cfg(test)]
+    /// All that wait.
     pub(super) const fn waiting(&self) -> usize {
         self.all
     }

@@ -95,6 +95,10 @@ impl Forwarder {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    pub(super) const fn waiting(&self) -> usize {
+        self.fairness.waiting()
+    }
+
     pub(super) fn metrics(&self) -> Metrics {
         let upstreams = self.servers.iter().map(Upstream::metrics).collect();
         Metrics { cache: self.cache.metrics(), upstreams, ..self.metrics.clone() }

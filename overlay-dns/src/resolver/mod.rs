@@ -195,6 +195,11 @@ impl<S: RecordSource> Resolver<S> {
         self.forwarder.replies.pop_front()
     }
 
+    /// How many clients' questions wait for upstream servers.
+    pub fn waiting(&self) -> usize {
+        self.forwarder.waiting()
+    }
+
     /// What was counted so far.
     pub fn metrics(&self) -> Metrics {
         self.forwarder.metrics()

@@ -1,0 +1,119 @@
+//! Datagrams by the batch: one system call takes many, one sends many.
+
+use std::cell::RefCell;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::RawFd;
+
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, MultiResults, SockaddrStorage, recvmmsg, sendmmsg};
+
+/// Datagrams in one batch.
+const BATCH: usize = 64;
+/// Bytes of the largest query that is taken: what is longer is cut, and so malformed.
+const QUERY_LEN: usize = 2048;
+
+/// What batches are made in; a task that serves may change threads, so each thread has its own.
+struct Room {
+    buffers: Vec<[u8; QUERY_LEN]>,
+    received: MultiHeaders<SockaddrStorage>,
+    sent: MultiHeaders<SockaddrStorage>,
+    replies: Replies,
+}
+
+/// Replies in the making, and where they go.
+#[derive(Default)]
+struct Replies {
+    messages: Vec<Vec<u8>>,
+    count: usize,
+    to: Vec<Option<SockaddrStorage>>,
+}
+
+thread_local! {
+    static ROOM: RefCell<Room> = RefCell::new(Room {
+        buffers: vec![[0; QUERY_LEN]; BATCH],
+        received: MultiHeaders::preallocate(BATCH, None),
+        sent: MultiHeaders::preallocate(BATCH, None),
+        replies: Replies::default(),
+    });
+}
+
+/// The datagrams of a batch, to be answered.
+pub(super) struct Datagrams<'d> {
+    received: MultiResults<'d, SockaddrStorage>,
+    replies: &'d mut Replies,
+    count: usize,
+}
+
+impl Datagrams<'_> {
+    /// Gives each to `answer`, which writes a reply into the buffer and says whether it is to be sent.
+    pub(super) fn each(&mut self, mut answer: impl FnMut(SocketAddr, &[u8], &mut Vec<u8>) -> bool) {
+        for datagram in self.received.by_ref() {
+            self.count += 1;
+            let Some(from) = datagram.address.as_ref().and_then(address) else { continue };
+            let query = datagram.iovs().next().unwrap_or_default();
+            let reply = self.replies.next();
+            if answer(from, query, reply) {
+                self.replies.keep(datagram.address);
+            }
+        }
+    }
+}
+
+impl Replies {
+    fn next(&mut self) -> &mut Vec<u8> {
+        if self.messages.len() == self.count {
+            self.messages.push(Vec::with_capacity(1232));
+        }
+        &mut self.messages[self.count]
+    }
+
+    fn keep(&mut self, to: Option<SockaddrStorage>) {
+        self.to.push(to);
+        self.count += 1;
+    }
+}
+
+/// Receives up to a batch without waiting, has it answered, and sends the replies. Whether the batch was full.
+///
+/// # Errors
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) if there was nothing to receive; others as the socket says.
+pub(super) fn exchange(fd: RawFd, answer: impl FnOnce(&mut Datagrams<'_>)) -> io::Result<bool> {
+    ROOM.with_borrow_mut(|room| {
+        room.replies.count = 0;
+        room.replies.to.clear();
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
+            room.buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let received = recvmmsg(fd, &mut room.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let mut datagrams = Datagrams { received, replies: &mut room.replies, count: 0 };
+        answer(&mut datagrams);
+        let count = datagrams.count;
+        send(fd, &mut room.sent, &room.replies);
+        Ok(count == BATCH)
+    })
+}
+
+/// Sends replies. One that the system refuses is left out; when it has no room for more, the rest is lost, as datagrams may
+/// be.
+fn send(fd: RawFd, headers: &mut MultiHeaders<SockaddrStorage>, replies: &Replies) {
+    let slices: Vec<[IoSlice<'_>; 1]> =
+        replies.messages.iter().take(replies.count).map(|message| [IoSlice::new(message)]).collect();
+    let mut at = 0;
+    while let (Some(slices), Some(to)) = (slices.get(at..), replies.to.get(at..))
+        && !slices.is_empty()
+    {
+        match sendmmsg(fd, headers, slices, to, [], MsgFlags::MSG_DONTWAIT).map(Iterator::count) {
+            Ok(0) | Err(Errno::EAGAIN | Errno::ENOBUFS) => return,
+            Ok(sent) => at += sent,
+            Err(Errno::EINTR) => {}
+            Err(_) => at += 1,
+        }
+    }
+}
+
+fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
+    if let Some(v4) = storage.as_sockaddr_in() {
+        return Some(SocketAddr::V4((*v4).into()));
+    }
+    storage.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
+}
