@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use overlay_core::{IpFamily, Name};
+use smallvec::SmallVec;
 
 use super::entry::{Others, Sets, Source};
 use super::knowledge::port_name;
@@ -128,15 +129,16 @@ impl Collected {
         let addresses = self.ranks.into_iter().flatten().next().unwrap_or_default();
         let v4 = |address| if let IpAddr::V4(v4) = address { v4 } else { Ipv4Addr::UNSPECIFIED };
         let v6 = |address| if let IpAddr::V6(v6) = address { v6 } else { Ipv6Addr::UNSPECIFIED };
+        self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
         sort(&mut self.others.ptr);
         sort(&mut self.others.srv);
-        sort(&mut self.others.txt);
-        let is_empty = self.others.ptr.is_empty() && self.others.srv.is_empty() && self.others.txt.is_empty();
+        self.others.txt.sort();
+        self.others.txt.dedup();
+        let is_empty = self.others.is_empty();
         let others = Others { ttl: self.other_ttl.unwrap_or_default(), ..self.others };
         Sets {
             address_ttl: addresses.ttl,
             a: chosen(&addresses.all, IpFamily::V4).into_iter().map(v4).collect(),
-            aaaa: chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect(),
             others: (!is_empty).then(|| Box::new(others)),
         }
     }
@@ -149,7 +151,8 @@ fn chosen(all: &[(Health, IpAddr)], family: IpFamily) -> Vec<IpAddr> {
     if chosen.is_empty() {
         chosen = of(Health::Suspect).map(|(_, address)| *address).collect();
     }
-    sort(&mut chosen);
+    chosen.sort();
+    chosen.dedup();
     chosen
 }
 
@@ -182,7 +185,7 @@ fn network(name: &Name) -> DnsName {
     DnsName::from(name)
 }
 
-fn sort<T: Ord>(all: &mut Vec<T>) {
+fn sort<T: Ord>(all: &mut SmallVec<[T; 1]>) {
     all.sort();
     all.dedup();
 }

@@ -10,13 +10,6 @@ use smallvec::SmallVec;
 use super::Key;
 use crate::{Data, DnsName, RecordTtl, Records, Srv, Txt};
 
-/// One name: who gives it, and what that comes to.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Entry {
-    pub(super) sets: Sets,
-    pub(super) sources: SmallVec<[Source; 1]>, // sorted
-}
-
 /// Why a name is there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
@@ -36,21 +29,22 @@ pub(super) enum Source {
     Records,
 }
 
-/// The records of one name. A name of one or two addresses, as most are, is one piece of memory.
+/// The records of one name. Look-ups cost what memory costs, so a name with one or two IPv4 addresses, as most are, is one
+/// piece of it, and one with anything else is two.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Sets {
     pub(super) address_ttl: RecordTtl,
     pub(super) a: SmallVec<[Ipv4Addr; 2]>,
-    pub(super) aaaa: SmallVec<[Ipv6Addr; 1]>,
     pub(super) others: Option<Box<Others>>,
 }
 
-/// The records that few names have.
+/// The records that fewer names have.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Others {
-    pub(super) ttl: RecordTtl,
-    pub(super) ptr: Vec<DnsName>,
-    pub(super) srv: Vec<Srv>,
+    pub(super) ttl: RecordTtl, // of all but addresses
+    pub(super) aaaa: SmallVec<[Ipv6Addr; 1]>,
+    pub(super) ptr: SmallVec<[DnsName; 1]>,
+    pub(super) srv: SmallVec<[Srv; 1]>,
     pub(super) txt: Vec<Txt>,
 }
 
@@ -58,23 +52,25 @@ impl Sets {
     /// The records of a type, if there are any.
     #[inline]
     pub(crate) fn records(&self, record_type: RecordType) -> Option<Records<'_>> {
+        let of_addresses = |data| Records { ttl: self.address_ttl, data };
+        if record_type == RecordType::A {
+            return (!self.a.is_empty()).then(|| of_addresses(Data::A(Cow::Borrowed(&self.a))));
+        }
+        let others = self.others.as_ref()?;
+        let of_others = |data| Records { ttl: others.ttl, data };
         let records = match record_type {
-            RecordType::A => Records { ttl: self.address_ttl, data: Data::A(Cow::Borrowed(&self.a)) },
-            RecordType::AAAA => Records { ttl: self.address_ttl, data: Data::Aaaa(Cow::Borrowed(&self.aaaa)) },
-            _ => self.others.as_ref()?.records(record_type)?,
+            RecordType::AAAA => of_addresses(Data::Aaaa(Cow::Borrowed(&others.aaaa))),
+            RecordType::PTR => of_others(Data::Ptr(Cow::Borrowed(&others.ptr))),
+            RecordType::SRV => of_others(Data::Srv(Cow::Borrowed(&others.srv))),
+            RecordType::TXT => of_others(Data::Txt(Cow::Borrowed(&others.txt))),
+            _ => return None,
         };
         (!records.data.is_empty()).then_some(records)
     }
 }
 
 impl Others {
-    fn records(&self, record_type: RecordType) -> Option<Records<'_>> {
-        let data = match record_type {
-            RecordType::PTR => Data::Ptr(Cow::Borrowed(&self.ptr)),
-            RecordType::SRV => Data::Srv(Cow::Borrowed(&self.srv)),
-            RecordType::TXT => Data::Txt(Cow::Borrowed(&self.txt)),
-            _ => return None,
-        };
-        Some(Records { ttl: self.ttl, data })
+    pub(super) fn is_empty(&self) -> bool {
+        self.aaaa.is_empty() && self.ptr.is_empty() && self.srv.is_empty() && self.txt.is_empty()
     }
 }

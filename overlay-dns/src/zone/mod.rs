@@ -17,9 +17,9 @@ use smallvec::SmallVec;
 pub use self::knowledge::{Endpoint, Health, Mode, Service};
 pub use self::view::View;
 
-use self::entry::{Entry, Sets, Source};
+use self::entry::{Sets, Source};
 use self::trie::Trie;
-use crate::{DnsName, RecordTtl, Srv, Txt};
+use crate::{DnsName, Question, RecordTtl, RecordType, Srv, Txt};
 
 /// All names of one network, as a value: built whole, looked up in O(1), and cheap to copy and to change.
 ///
@@ -61,7 +61,10 @@ pub struct Zone {
     network: Name,
     label: DnsName,
     policy: Policy,
-    names: Trie<Entry>,
+    names: Trie<Sets>,
+    given_by: Trie<SmallVec<[Source; 1]>>, // for each of the names, sorted
+    /// How many names end with the network's own label, which is taken from a name that is asked for.
+    ambiguous: usize,
     services: Trie<Arc<Group>>,
     endpoints: Trie<Arc<Endpoint>>,
     records: Trie<Arc<Given>>,
@@ -130,6 +133,8 @@ impl Zone {
             network,
             policy,
             names: Trie::default(),
+            given_by: Trie::default(),
+            ambiguous: 0,
             services: Trie::default(),
             endpoints: Trie::default(),
             records: Trie::default(),
@@ -191,7 +196,13 @@ impl Zone {
     /// What is known of a name on the wire, in small letters; O(1).
     #[inline]
     pub(crate) fn entry(&self, key: &[u8]) -> Option<&Sets> {
-        self.names.get(key).map(|entry| &entry.sets)
+        self.names.get(key)
+    }
+
+    /// As [`entry`](Self::entry), of a name that ends with the network's own label: hardly ever is there one.
+    #[inline]
+    pub(crate) fn ambiguous_entry(&self, key: &[u8]) -> Option<&Sets> {
+        if self.ambiguous == 0 { None } else { self.entry(key) }
     }
 
     /// The label under which the names are found too, on the wire and in small letters.
@@ -241,22 +252,33 @@ impl Zone {
     }
 
     fn mention(&mut self, key: &[u8], source: &Source, is: bool) {
-        self.names.alter(key, |entry| {
-            let mut sources = entry.map(|entry| entry.sources.clone()).unwrap_or_default();
+        self.given_by.alter(key, |known| {
+            let mut sources = known.cloned().unwrap_or_default();
             sources.retain(|known| known != source);
             if is {
                 sources.push(source.clone());
                 sources.sort();
             }
-            (!sources.is_empty()).then(|| Entry { sources, sets: Sets::default() })
+            (!sources.is_empty()).then_some(sources)
         });
     }
 
     /// Compiles what a name stands for from those who give it.
     fn refresh(&mut self, key: &[u8]) {
-        let Some(entry) = self.names.get(key) else { return };
-        let sets = compile::sets(self, key, &entry.sources);
-        self.names.alter(key, |entry| entry.map(|entry| Entry { sources: entry.sources.clone(), sets }));
+        let sets = self.given_by.get(key).map(|sources| compile::sets(self, key, sources));
+        let old = self.names.get(key);
+        if old == sets.as_ref() {
+            return;
+        }
+        if old.is_some() != sets.is_some() && self.is_ambiguous(key) {
+            self.ambiguous = if sets.is_some() { self.ambiguous + 1 } else { self.ambiguous - 1 };
+        }
+        self.names.alter(key, |_| sets);
+    }
+
+    fn is_ambiguous(&self, key: &[u8]) -> bool {
+        let Question { last, .. } = Question::new(key, RecordType::ANY);
+        key.get(last..) == Some(self.label()) && last > 0
     }
 }
 

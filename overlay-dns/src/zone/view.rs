@@ -15,7 +15,7 @@ use crate::{Asked, Data, DnsName, Lookup, Question, RecordSource};
 /// all of it: answers of two are never merged, and a name without IPv6 in the first is not given IPv6 by the
 /// second. Put first what the container was attached to first, or give `name.network` to say which is meant.
 ///
-/// Under a [suffix](Self::suffixes) every name is ours, so one that nobody has is answered with NXDOMAIN. A bare network
+/// Under a [suffix](Self::suffixes) every name is ours: what stands before it is looked up, and NXDOMAIN if nobody has it. A bare network
 /// name is not taken for a suffix: a network called `dev` or `com` hides nothing of the world's names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
@@ -53,22 +53,26 @@ impl View {
     /// What is known of a name that has no suffix of ours any more; `last` is where its last label begins.
     #[inline]
     fn find(&self, name: &[u8], last: usize) -> Option<&Sets> {
-        if let Some(found) = self.networks.iter().find_map(|zone| zone.entry(name)) {
-            return Some(found);
-        }
         let (front, label) = name.split_at_checked(last)?;
+        let of = |zone: &Zone| zone.label() == label;
+        for zone in &self.networks {
+            let found = if of(zone) && last > 0 { zone.ambiguous_entry(name) } else { zone.entry(name) };
+            if found.is_some() {
+                return found;
+            }
+        }
         if front.is_empty() {
             return None;
         }
-        self.networks.iter().filter(|zone| zone.label() == label).find_map(|zone| zone.entry(front))
+        self.networks.iter().filter(|zone| of(zone)).find_map(|zone| zone.entry(front))
     }
 
-    /// As [`find`](Self::find), under each suffix: its labels, and what is found there, if anything.
-    fn find_below(&self, name: &[u8]) -> Option<(usize, Option<&Sets>)> {
+    /// What stands before a suffix of ours, and how many labels that has.
+    fn below_suffix<'n>(&self, name: &'n [u8]) -> Option<(&'n [u8], usize)> {
         self.suffixes.iter().find_map(|suffix| {
-            let front = name.strip_suffix(&suffix.fold()[..]).filter(|front| is_whole(front))?;
-            let last = Question::new(front, RecordType::ANY).last;
-            Some((suffix.labels().count(), self.find(front, last)))
+            let (front, end) = name.split_at_checked(name.len().checked_sub(suffix.as_wire().len())?)?;
+            let is_below = end.eq_ignore_ascii_case(suffix.as_wire()) && is_whole(front);
+            is_below.then(|| (front, suffix.labels().count()))
         })
     }
 
@@ -82,11 +86,13 @@ impl View {
 impl RecordSource for View {
     #[inline]
     fn lookup(&self, question: &Question<'_>) -> Lookup<'_> {
-        let (apex, sets) = match self.find(question.folded, question.last) {
-            Some(sets) => (1, sets),
-            None => match self.find_below(question.folded) {
-                Some((apex, Some(sets))) => (apex, sets),
-                Some((apex, None)) => return Lookup::NoName { apex },
+        let (apex, sets) = match self.below_suffix(question.folded) {
+            Some((front, apex)) => match self.find(front, Question::new(front, question.record_type).last) {
+                Some(sets) => (apex, sets),
+                None => return Lookup::NoName { apex },
+            },
+            None => match self.find(question.folded, question.last) {
+                Some(sets) => (1, sets),
                 None if self.is_in_subnet(question) => return Lookup::NoName { apex: 2 },
                 None => return Lookup::NotOurs,
             },
