@@ -3,10 +3,10 @@
 use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, MultiResults, SockaddrStorage, recvmmsg, sendmmsg};
+use nix::sys::socket::{MsgFlags, MultiHeaders, MultiResults, SockaddrStorage, recvmmsg, sendmmsg, sendto};
 
 /// Datagrams in one batch.
 const BATCH: usize = 64;
@@ -109,6 +109,15 @@ fn send(fd: RawFd, headers: &mut MultiHeaders<SockaddrStorage>, replies: &Replie
             Err(_) => at += 1,
         }
     }
+}
+
+/// Sends one datagram at once. The runtime is not asked whether the socket has room: of a new one it does not know yet.
+///
+/// # Errors
+/// [`WouldBlock`](io::ErrorKind::WouldBlock) if there is no room, others as the system says.
+pub(super) fn send_one(socket: &impl AsRawFd, message: &[u8], to: SocketAddr) -> io::Result<()> {
+    sendto(socket.as_raw_fd(), message, &SockaddrStorage::from(to), MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
 }
 
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {

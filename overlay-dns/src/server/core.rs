@@ -10,6 +10,7 @@ use overlay_core::Instant;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::batch::send_one;
 use super::dial::Dial;
 use super::outside::Outside;
 use crate::{RecordSource, Reply, Resolver, Transport};
@@ -120,7 +121,7 @@ impl<S> State<S> {
         match client.transport {
             Transport::Udp => {
                 let socket = usize::try_from(client.token).ok().and_then(|token| self.sockets.get(token));
-                let _ = socket.map(|socket| socket.try_send_to(&message, client.address));
+                let _ = socket.map(|socket| send_one(socket.as_ref(), &message, client.address));
             }
             Transport::Tcp => {
                 let _ = self.connections.get(&client.token).map(|replies| replies.try_send(message));

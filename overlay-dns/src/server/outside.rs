@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::batch::send_one;
 use super::core::{Core, Heard, hear};
 use super::dial::Dial;
 use crate::{Path, RecordSource, SocketId, Transmit};
@@ -52,9 +53,9 @@ impl Outside {
         match transmit.path {
             Path::Udp(id) => {
                 let socket = self.open(core, id, transmit.to)?;
-                match socket.try_send_to(&transmit.message, transmit.to) {
+                match send_one(socket, &transmit.message, transmit.to) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()), // lost, as any datagram may be
-                    other => other.map(drop),
+                    other => other,
                 }
             }
             Path::Tcp(_) => {
