@@ -85,6 +85,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender("", Run::rate(operation))
     }
 
+    /// The subject: something that measures itself, and gives seconds, or what it counted per second. Once per round.
+    pub fn measured(self, operation: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender("", Run::Measured(Box::new(operation)))
+    }
+
     /// A short operation to compare with.
     pub fn yardstick(self, name: &'static str, operation: impl FnMut(usize) + 'f) -> Self {
         self.contender(name, Run::each(operation))
@@ -103,6 +108,11 @@ impl<'f> Figure<'_, '_, 'f> {
     /// A counting operation to compare with; as [`rate`](Self::rate).
     pub fn yardstick_rate(self, name: &'static str, operation: impl FnMut() -> u64 + 'f) -> Self {
         self.contender(name, Run::rate(operation))
+    }
+
+    /// Something that measures itself to compare with; as [`measured`](Self::measured).
+    pub fn yardstick_measured(self, name: &'static str, operation: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender(name, Run::Measured(Box::new(operation)))
     }
 
     /// Measures, and writes the line.
@@ -194,6 +204,8 @@ enum Run<'f> {
     Each(Box<dyn FnMut(u64) -> Duration + 'f>),
     /// One operation; gives its time.
     Once(Box<dyn FnMut() -> Duration + 'f>),
+    /// Measures itself: seconds, or what was counted per second.
+    Measured(Box<dyn FnMut() -> f64 + 'f>),
     /// Gives how many operations there were, and their time together.
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
 }
@@ -232,6 +244,7 @@ impl<'f> Run<'f> {
         match self {
             Self::Each(batch) => batch(count).as_secs_f64() / count as f64,
             Self::Once(operation) => operation().as_secs_f64(),
+            Self::Measured(operation) => operation(),
             Self::Rate(operation) => {
                 let (count, took) = operation();
                 count as f64 / took.as_secs_f64()

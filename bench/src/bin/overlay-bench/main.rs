@@ -12,6 +12,7 @@ use overlay_bench::{Bench, Pace};
 
 mod codec;
 mod dns;
+mod dns_servers;
 mod dns_sockets;
 mod kernel;
 mod vxlan;
@@ -36,6 +37,9 @@ struct Group {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = dns_servers::serve_if_asked() {
+        return done;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (options, names): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| argument.starts_with('-'));
