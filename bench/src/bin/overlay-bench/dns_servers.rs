@@ -178,6 +178,7 @@ pub(crate) fn name(number: usize) -> String {
 
 /// Is a server, if the environment says so.
 pub(crate) fn serve_if_asked() -> Option<ExitCode> {
+    #[expect(clippy::disallowed_methods, reason = "a benchmark tells itself by the environment what to be")]
     let asked = std::env::var(SERVE).ok()?;
     let words: Vec<&str> = asked.split(' ').collect();
     let [what, port, names, upstream] = words[..] else { return Some(ExitCode::FAILURE) };
