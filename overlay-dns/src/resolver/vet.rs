@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::RecordTtl;
 use crate::answer::{NO_ERROR, NX_DOMAIN};
-use crate::wire::{Message, RCODE, Section, TC, TYPE_OPT};
+use crate::wire::{Message, RCODE, Record, Section, TC, TYPE_OPT};
 
 /// A reply that can be given on and kept: header, question and those records that belong to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +84,9 @@ fn chain(message: &Message<'_>, name: &[u8], record_type: u16) -> Option<Names> 
         let before = left.len();
         let mut rest = SmallVec::new();
         for record in left {
+            if !is_sound(message, record) {
+                return None;
+            }
             let owner = message.name(record.start)?;
             let is_of = match record.record_type {
                 TYPE_DNAME => chain.iter().any(|name| is_within(name, &owner)),
@@ -105,16 +108,25 @@ fn chain(message: &Message<'_>, name: &[u8], record_type: u16) -> Option<Names> 
     Some(chain)
 }
 
+/// Whether a record is of class IN, and its data are as long as those of its type are.
+fn is_sound(message: &Message<'_>, record: &Record) -> bool {
+    let length = record.end - record.data();
+    let is_name = || message.name_end(record.data()) == Some(record.end);
+    crate::wire::word(message.bytes, record.fixed + 2) == Some(crate::wire::CLASS_IN)
+        && match record.record_type {
+            1 => length == 4,
+            28 => length == 16,
+            2 | TYPE_CNAME | 12 | TYPE_DNAME => is_name(),
+            _ => true,
+        }
+}
+
 /// How long a negative reply may be kept (RFC 2308 §5), if its authority section is that of a zone the name is in and says
 /// nothing else.
 fn soa(message: &Message<'_>, chain: &Names) -> Option<RecordTtl> {
-    let is_soa = |record: &&_| {
-        let record: &crate::wire::Record = record;
-        record.record_type == TYPE_SOA
-    };
-    let soa = message.section(Section::Authority).find(is_soa)?;
+    let soa = message.section(Section::Authority).find(|record| record.record_type == TYPE_SOA)?;
     let zone = message.name(soa.start)?;
-    let belongs = |record: &crate::wire::Record| {
+    let belongs = |record: &Record| {
         matches!(record.record_type, TYPE_SOA | TYPE_RRSIG | TYPE_NSEC | TYPE_NSEC3)
             && message.name(record.start).is_some_and(|owner| is_within(&owner, &zone))
     };

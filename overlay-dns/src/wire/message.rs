@@ -81,6 +81,11 @@ impl<'m> Message<'m> {
     pub(crate) fn name(&self, at: usize) -> Option<Name> {
         name(self.bytes, at).map(|(name, _)| name)
     }
+
+    /// Where the name at `at` ends in that place.
+    pub(crate) fn name_end(&self, at: usize) -> Option<usize> {
+        name(self.bytes, at).map(|(_, end)| end)
+    }
 }
 
 impl Record {
