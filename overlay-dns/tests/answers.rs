@@ -178,8 +178,10 @@ fn the_clients_letters_come_back() {
 fn a_large_answer_is_cut_to_what_the_client_takes_and_whole_by_tcp() {
     let mut resolver = resolver(web(300));
     for (payload, most) in [(None, 512), (Some(100), 512), (Some(800), 800), (Some(65_535), 1232)] {
-        let message = query("tasks.web.", RecordType::A);
-        let message = payload.map_or(message.clone(), |payload| with_edns(message, payload));
+        let mut message = query("tasks.web.", RecordType::A);
+        if let Some(payload) = payload {
+            message = with_edns(message, payload);
+        }
         let bytes = message.to_vec().unwrap();
         let mut reply = Vec::new();
         assert_eq!(resolver.handle_query(client(Transport::Udp), &bytes, &mut reply, NOW), Handled::Reply);

@@ -150,7 +150,8 @@ fn dig(namespace: &Namespace, way: &str, what: &str) -> String {
     let line = format!("{server} -p {PORT} {way} +time=5 +tries=1 +nocookie +noall +comments +answer {what}");
     let printed = judge(namespace, "dig", &line.split(' ').collect::<Vec<_>>());
     let code = printed.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
-    let code = code.unwrap_or(if printed.contains("Transfer failed") { "REFUSED" } else { "none" });
+    let failed = printed.contains("Transfer failed");
+    let code = code.unwrap_or(if failed { "REFUSED" } else { "none" });
     let answers = printed.lines().filter(|line| !line.starts_with(';') && !line.is_empty());
     let answers: Vec<String> = answers.map(answer).collect();
     format!("{code}: {}", answers.join("; ")).trim_end().to_owned()

@@ -113,7 +113,7 @@ impl Outside {
             let mut held = Vec::new();
             let mut buffer = [0; 1500];
             socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-            loop {
+            while Arc::strong_count(&may) > 1 {
                 if let Ok((length, from)) = socket.recv_from(&mut buffer) {
                     held.push((buffer[..length].to_vec(), from));
                 }
@@ -221,8 +221,6 @@ fn a_malformed_tcp_length_does_not_spin() {
 
 /// Processor time of this process, in ticks of 10 ms.
 fn cpu() -> u64 {
-    let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-    let _ = stat;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields = stat.rsplit_once(") ").unwrap().1.split(' ').skip(11).take(2);
     fields.map(|field| field.parse::<u64>().unwrap()).sum()

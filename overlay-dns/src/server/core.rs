@@ -105,14 +105,10 @@ impl<S> Core<S> {
 
 impl<S> State<S> {
     /// A number for someone who takes replies by a stream.
-    pub(super) fn connect(&mut self, replies: mpsc::Sender<Vec<u8>>) -> u64 {
+    fn connect(&mut self, replies: mpsc::Sender<Vec<u8>>) -> u64 {
         self.last_connection += 1;
         self.connections.insert(self.last_connection, replies);
         self.last_connection
-    }
-
-    pub(super) fn disconnect(&mut self, token: u64) {
-        self.connections.remove(&token);
     }
 
     /// What cannot be delivered at once is lost: by UDP as any datagram; a stream has room for all it may wait for.
@@ -127,6 +123,24 @@ impl<S> State<S> {
                 let _ = self.connections.get(&client.token).map(|replies| replies.try_send(message));
             }
         }
+    }
+}
+
+/// A place that replies by a stream go to, for as long as somebody holds it.
+pub(super) struct Ticket<S: RecordSource + Send + 'static> {
+    core: Arc<Core<S>>,
+    pub(super) token: u64,
+}
+
+impl<S: RecordSource + Send + 'static> Ticket<S> {
+    pub(super) fn new(core: &Arc<Core<S>>, replies: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { core: Arc::clone(core), token: core.with(|state, _| state.connect(replies)) }
+    }
+}
+
+impl<S: RecordSource + Send + 'static> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        self.core.with(|state, _| state.connections.remove(&self.token));
     }
 }
 

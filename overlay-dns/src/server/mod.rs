@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 pub use self::dial::{Dial, Here};
 pub use self::limits::Limits;
 
-use self::core::Core;
+use self::core::{Core, Ticket};
 use crate::{Client, Handled, Metrics, RecordSource, Resolver, Transport, Upstreams, View};
 
 /// A [`Resolver`] on sockets that are handed in, on tokio.
@@ -145,17 +145,14 @@ impl<S: RecordSource + Send + 'static> Server<S> {
     /// for. `None` if it is no query.
     pub async fn ask(&self, address: SocketAddr, query: &[u8]) -> Option<Vec<u8>> {
         let (replies, mut reply) = mpsc::channel(1);
-        let token = self.core.with(|state, _| state.connect(replies));
+        let ticket = Ticket::new(&self.core, replies);
         let mut out = Vec::new();
-        let client = Client { address, transport: Transport::Tcp, token };
-        let handled = self.core.with(|state, now| state.resolver.handle_query(client, query, &mut out, now));
-        let answer = match handled {
+        let client = Client { address, transport: Transport::Tcp, token: ticket.token };
+        match self.core.with(|state, now| state.resolver.handle_query(client, query, &mut out, now)) {
             Handled::Reply => Some(out),
             Handled::Waits => reply.recv().await,
             Handled::Drop => None,
-        };
-        self.core.with(|state, _| state.disconnect(token));
-        answer
+        }
     }
 
     /// Takes no more queries, waits until those that wait have their answers or [`Limits::grace`] is over, and closes the

@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, Id, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use super::Limits;
-use super::core::{Core, stopped};
+use super::core::{Core, Ticket, stopped};
 use crate::{Client, Handled, RecordSource, Transport};
 
 /// Takes connections, each served by a task of its own.
@@ -68,7 +68,7 @@ fn make_room(open: &mut BTreeMap<Id, Open>, most: usize) {
 /// One client's stream.
 struct Connection<S: RecordSource + Send + 'static> {
     core: Arc<Core<S>>,
-    token: u64,
+    ticket: Ticket<S>,
     address: SocketAddr,
     limits: Limits,
     active: watch::Sender<Instant>,
@@ -80,8 +80,8 @@ struct Connection<S: RecordSource + Send + 'static> {
 impl<S: RecordSource + Send + 'static> Connection<S> {
     fn new(core: Arc<Core<S>>, address: SocketAddr, limits: Limits, active: watch::Sender<Instant>) -> Self {
         let (sender, replies) = mpsc::channel(limits.pipelined.max(1));
-        let token = core.with(|state, _| state.connect(sender));
-        Self { core, token, address, limits, active, replies, waiting: 0 }
+        let ticket = Ticket::new(&core, sender);
+        Self { core, ticket, address, limits, active, replies, waiting: 0 }
     }
 
     /// Serves until the client closes, is idle for too long, sends what is no message, or takes no replies.
@@ -122,7 +122,7 @@ impl<S: RecordSource + Send + 'static> Connection<S> {
     /// Answers the whole messages among what was received, as far as queries may wait, and takes them out. Whether there were any;
     /// `None` for a message without bytes, behind which nothing can be trusted to be one.
     fn answer(&mut self, received: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<bool> {
-        let client = Client { address: self.address, transport: Transport::Tcp, token: self.token };
+        let client = Client { address: self.address, transport: Transport::Tcp, token: self.ticket.token };
         let (mut at, mut reply) = (0, Vec::new());
         while self.waiting < self.limits.pipelined.max(1) {
             let Some((length, rest)) = received.get(at..).and_then(|rest| rest.split_first_chunk()) else { break };
@@ -140,12 +140,6 @@ impl<S: RecordSource + Send + 'static> Connection<S> {
         }
         received.drain(..at);
         Some(at > 0)
-    }
-}
-
-impl<S: RecordSource + Send + 'static> Drop for Connection<S> {
-    fn drop(&mut self) {
-        self.core.with(|state, _| state.disconnect(self.token));
     }
 }
 
