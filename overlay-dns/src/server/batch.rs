@@ -15,26 +15,25 @@ const QUERY_LEN: usize = 2048;
 
 /// What batches are made in; a task that serves may change threads, so each thread has its own.
 struct Room {
-    buffers: Vec<[u8; QUERY_LEN]>,
+    buffers: Box<[[u8; QUERY_LEN]; BATCH]>,
     received: MultiHeaders<SockaddrStorage>,
     sent: MultiHeaders<SockaddrStorage>,
     replies: Replies,
 }
 
 /// Replies in the making, and where they go.
-#[derive(Default)]
 struct Replies {
-    messages: Vec<Vec<u8>>,
+    messages: [Vec<u8>; BATCH],
     count: usize,
     to: Vec<Option<SockaddrStorage>>,
 }
 
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room {
-        buffers: vec![[0; QUERY_LEN]; BATCH],
+        buffers: Box::new([[0; QUERY_LEN]; BATCH]),
         received: MultiHeaders::preallocate(BATCH, None),
         sent: MultiHeaders::preallocate(BATCH, None),
-        replies: Replies::default(),
+        replies: Replies { messages: [const { Vec::new() }; BATCH], count: 0, to: Vec::new() },
     });
 }
 
@@ -52,7 +51,7 @@ impl Datagrams<'_> {
             self.count += 1;
             let Some(from) = datagram.address.as_ref().and_then(address) else { continue };
             let query = datagram.iovs().next().unwrap_or_default();
-            let reply = self.replies.next();
+            let Some(reply) = self.replies.next() else { return };
             if answer(from, query, reply) {
                 self.replies.keep(datagram.address);
             }
@@ -61,11 +60,8 @@ impl Datagrams<'_> {
 }
 
 impl Replies {
-    fn next(&mut self) -> &mut Vec<u8> {
-        if self.messages.len() == self.count {
-            self.messages.push(Vec::with_capacity(1232));
-        }
-        &mut self.messages[self.count]
+    fn next(&mut self) -> Option<&mut Vec<u8>> {
+        self.messages.get_mut(self.count)
     }
 
     fn keep(&mut self, to: Option<SockaddrStorage>) {
@@ -82,8 +78,7 @@ pub(super) fn exchange(fd: RawFd, answer: impl FnOnce(&mut Datagrams<'_>)) -> io
     ROOM.with_borrow_mut(|room| {
         room.replies.count = 0;
         room.replies.to.clear();
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
-            room.buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut slices = room.buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
         let received = recvmmsg(fd, &mut room.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         let mut datagrams = Datagrams { received, replies: &mut room.replies, count: 0 };
         answer(&mut datagrams);
@@ -96,10 +91,9 @@ pub(super) fn exchange(fd: RawFd, answer: impl FnOnce(&mut Datagrams<'_>)) -> io
 /// Sends replies. One that the system refuses is left out; when it has no room for more, the rest is lost, as datagrams may
 /// be.
 fn send(fd: RawFd, headers: &mut MultiHeaders<SockaddrStorage>, replies: &Replies) {
-    let slices: Vec<[IoSlice<'_>; 1]> =
-        replies.messages.iter().take(replies.count).map(|message| [IoSlice::new(message)]).collect();
+    let slices = replies.messages.each_ref().map(|message| [IoSlice::new(message)]);
     let mut at = 0;
-    while let (Some(slices), Some(to)) = (slices.get(at..), replies.to.get(at..))
+    while let (Some(slices), Some(to)) = (slices.get(at..replies.count), replies.to.get(at..))
         && !slices.is_empty()
     {
         match sendmmsg(fd, headers, slices, to, [], MsgFlags::MSG_DONTWAIT).map(Iterator::count) {
