@@ -188,12 +188,13 @@ impl Forwarder {
         self.take(id, at, verdict, now);
     }
 
-    /// Nothing will come by `path`.
-    pub(super) fn failure(&mut self, path: Path, now: Instant) {
+    /// Nothing will come by `path` from a server.
+    pub(super) fn failure(&mut self, path: Path, from: SocketAddr, now: Instant) {
         let all = (path, 0)..=(path, u16::MAX);
         let ids: SmallVec<[u64; 4]> = self.by_path.range(all).map(|(_, id)| *id).collect();
         for id in ids {
-            let at = self.flights.get(&id).and_then(|flight| flight.attempts.iter().position(|it| it.path == path));
+            let is_it = |it: &Attempt| it.path == path && it.server == from;
+            let at = self.flights.get(&id).and_then(|flight| flight.attempts.iter().position(is_it));
             if let Some(at) = at {
                 self.take(id, at, Verdict::Useless { lie: false }, now);
             }

@@ -170,9 +170,10 @@ impl<S: RecordSource> Resolver<S> {
         self.forwarder.answer(path, from, message, now);
     }
 
-    /// Hears that nothing will come by a path: a connection was refused or closed. The next server is asked.
-    pub fn handle_failure(&mut self, path: Path, now: Instant) {
-        self.forwarder.failure(path, now);
+    /// Hears that nothing will come by a path from a server: it could not be sent to, or a connection was refused or closed.
+    /// The next server is asked.
+    pub fn handle_failure(&mut self, path: Path, from: SocketAddr, now: Instant) {
+        self.forwarder.failure(path, from, now);
     }
 
     /// Does what is due.

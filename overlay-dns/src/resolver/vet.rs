@@ -73,6 +73,9 @@ pub(super) fn judge(message: &Message<'_>, name: &[u8], record_type: u16, with_d
     })
 }
 
+/// The longest chain of aliases that is followed; resolvers give up earlier.
+const MAX_ALIASES: usize = 16;
+
 type Names = SmallVec<[crate::wire::Name; 4]>;
 
 /// The name asked for and those it is an alias of; `None` if there is an answer that belongs to none of them
@@ -97,6 +100,9 @@ fn chain(message: &Message<'_>, name: &[u8], record_type: u16) -> Option<Names> 
             if !is_of {
                 rest.push(record);
             } else if record.record_type == TYPE_CNAME {
+                if chain.len() > MAX_ALIASES {
+                    return None;
+                }
                 chain.push(message.name(record.data())?);
             }
         }
@@ -147,4 +153,43 @@ fn is_referral(message: &Message<'_>) -> bool {
 fn is_within(name: &[u8], zone: &[u8]) -> bool {
     let Some(front) = name.strip_suffix(zone) else { return false };
     crate::name::labels(front).map(|label| label.len() + 1).sum::<usize>() == front.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::{Message as HickoryMessage, MessageType, OpCode, Query};
+    use hickory_proto::rr::rdata::{A, CNAME};
+    use hickory_proto::rr::{Name, RData, Record, RecordType};
+
+    use super::*;
+
+    /// An answer behind so many aliases, the last one first.
+    fn aliases(count: u32) -> Verdict {
+        let name = |number: u32| Name::from_ascii(format!("a{number}.example.org.")).unwrap();
+        let mut message = HickoryMessage::new(1, MessageType::Response, OpCode::Query);
+        message.add_query(Query::query(name(0), RecordType::A));
+        message.add_answer(Record::from_rdata(name(count), 60, RData::A(A::new(203, 0, 113, 1))));
+        for number in (0..count).rev() {
+            message.add_answer(Record::from_rdata(name(number), 60, RData::CNAME(CNAME(name(number + 1)))));
+        }
+        let bytes = message.to_vec().unwrap();
+        judge(&Message::parse(&bytes).unwrap(), b"\x02a0\x07example\x03org", 1, false)
+    }
+
+    #[test]
+    fn aliases_are_followed_in_any_order_and_not_for_ever() {
+        for count in [0, 1, 8, 16] {
+            assert!(matches!(aliases(count), Verdict::Reply(_)), "{count}");
+        }
+        for count in [18, 1_000] {
+            assert_eq!(aliases(count), Verdict::Useless { lie: true }, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_zone_is_not_taken_for_a_longer_label() {
+        assert!(is_within(b"\x03www\x07example", b"\x07example") && is_within(b"\x07example", b"\x07example"));
+        assert!(is_within(b"\x07example", b"") && !is_within(b"\x07example", b"\x03www\x07example"));
+        assert!(!is_within(b"\x09\x07example", b"\x07example"));
+    }
 }

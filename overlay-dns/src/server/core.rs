@@ -65,9 +65,9 @@ impl<S: RecordSource + Send + 'static> Core<S> {
             state.deliver(reply);
         }
         while let Some(transmit) = state.resolver.poll_transmit() {
-            let path = transmit.path;
+            let (path, to) = (transmit.path, transmit.to);
             if state.outside.send(self, transmit).is_err() {
-                state.resolver.handle_failure(path, now);
+                state.resolver.handle_failure(path, to, now);
                 while let Some(reply) = state.resolver.poll_reply() {
                     state.deliver(reply);
                 }
@@ -173,7 +173,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 pub(super) fn hear<S: RecordSource + Send + 'static>(core: &Arc<Core<S>>, path: crate::Path, heard: Heard<'_>) {
     core.with(|state, now| match heard {
         Heard::Message(from, message) => state.resolver.handle_upstream(path, from, message, now),
-        Heard::Nothing => state.resolver.handle_failure(path, now),
+        Heard::Nothing(from) => state.resolver.handle_failure(path, from, now),
     });
 }
 
@@ -181,7 +181,7 @@ pub(super) fn hear<S: RecordSource + Send + 'static>(core: &Arc<Core<S>>, path: 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Heard<'m> {
     Message(SocketAddr, &'m [u8]),
-    Nothing,
+    Nothing(SocketAddr),
 }
 
 /// Waits until the server stops, or is gone.

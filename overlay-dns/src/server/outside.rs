@@ -116,7 +116,7 @@ async fn by_tcp<S: RecordSource + Send + 'static>(core: Arc<Core<S>>, socket: Tc
     let (to, path) = (transmit.to, transmit.path);
     match tokio::time::timeout(PATIENCE, exchange(socket, transmit)).await {
         Ok(Ok(message)) => hear(&core, path, Heard::Message(to, &message)),
-        _ => hear(&core, path, Heard::Nothing),
+        _ => hear(&core, path, Heard::Nothing(to)),
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct World {
 
 enum Event {
     Answer { path: Path, from: SocketAddr, message: Vec<u8> },
-    Refused { path: Path },
+    Refused { path: Path, from: SocketAddr },
     Query { client: Client, message: Vec<u8> },
 }
 
@@ -175,7 +175,7 @@ impl World {
         if event == Some(next) {
             match self.on_the_way.pop_first().unwrap().1 {
                 Event::Answer { path, from, message } => self.resolver.handle_upstream(path, from, &message, self.now),
-                Event::Refused { path } => self.resolver.handle_failure(path, self.now),
+                Event::Refused { path, from } => self.resolver.handle_failure(path, from, self.now),
                 Event::Query { client, message } => {
                     let _ = self.resolver.handle_query(client, &message, &mut Vec::new(), self.now);
                 }
@@ -242,7 +242,7 @@ impl Server {
                 reply.metadata.truncation = true;
             }
             Manner::Cuts(count) => reply = answer(&query, count),
-            Manner::CutsAndRefuses => return Some(Event::Refused { path }),
+            Manner::CutsAndRefuses => return Some(Event::Refused { path, from }),
             Manner::NoEdns if query.edns.is_some() => {
                 reply = bare(&query, ResponseCode::FormErr);
                 reply.edns = None;
