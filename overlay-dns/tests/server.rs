@@ -240,6 +240,35 @@ fn queries_in_one_stream_are_answered_as_they_can_be() {
 }
 
 #[test]
+fn who_closes_only_the_sending_side_still_gets_what_waits() {
+    let outside = Outside::new(false);
+    let running = Running::new(Limits::default(), vec![outside.address]);
+    let mut stream = running.tcp();
+    stream.write_all(&framed(&question(1, "www.example.org."))).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    while running.with(Server::metrics).forwards.sent == 0 {
+        thread::yield_now();
+    }
+    outside.may_answer.store(true, Ordering::Relaxed);
+    assert_eq!(receive(&mut stream).unwrap().answers.len(), 1);
+    assert!(is_closed(&mut stream));
+}
+
+#[test]
+fn many_queries_in_one_stream_are_all_answered_in_order() {
+    let running = Running::new(Limits::default(), Vec::new());
+    let mut stream = running.tcp();
+    let queries: Vec<u8> = (0..5_000).flat_map(|id| framed(&question(id, "web."))).collect();
+    let mut sender = stream.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || sender.write_all(&queries).unwrap());
+        for id in 0..5_000 {
+            assert_eq!(receive(&mut stream).unwrap().metadata.id, id);
+        }
+    });
+}
+
+#[test]
 fn a_stream_with_more_that_waits_than_may_wait_is_read_on_later() {
     let outside = Outside::new(false);
     let running = Running::new(Limits { idle: PATIENCE, ..SHORT }, vec![outside.address]);

@@ -47,6 +47,9 @@ pub(super) async fn accept<S: RecordSource + Send + 'static>(
     }
 }
 
+/// So many bytes of replies are sent before more queries are answered: few bytes can ask for many.
+const FULL: usize = 64 << 10;
+
 /// How long no connection is taken after one could not be.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
@@ -84,51 +87,59 @@ impl<S: RecordSource + Send + 'static> Connection<S> {
         Self { core, ticket, address, limits, active, replies, waiting: 0 }
     }
 
-    /// Serves until the client closes, is idle for too long, sends what is no message, or takes no replies.
+    /// Serves until the client closes, is idle for too long, sends what is no message, or takes no replies. Who closes only
+    /// the sending side still gets what waits.
     async fn serve(mut self, mut stream: TcpStream, mut stopping: watch::Receiver<bool>) {
         let mut received = Vec::with_capacity(4096);
-        let mut is_stopping = *stopping.borrow();
+        let mut is_over = *stopping.borrow();
         let mut deadline = Instant::now() + self.limits.idle;
         loop {
-            let may_read = !is_stopping && self.waiting < self.limits.pipelined.max(1);
-            if is_stopping && self.waiting == 0 {
+            let may_read = !is_over && self.waiting < self.limits.pipelined.max(1);
+            if is_over && self.waiting == 0 {
                 return;
             }
             let mut out = Vec::new();
             tokio::select! {
-                read = stream.read_buf(&mut received), if may_read => {
-                    if !matches!(read, Ok(1..)) {
-                        return;
-                    }
-                }
+                read = stream.read_buf(&mut received), if may_read => match read {
+                    Ok(0) => is_over = true,
+                    Ok(_) => {}
+                    Err(_) => return,
+                },
                 Some(reply) = self.replies.recv() => {
                     self.waiting = self.waiting.saturating_sub(1);
                     frame(&reply, &mut out);
                 }
                 () = tokio::time::sleep_until(deadline), if self.waiting == 0 => return,
-                () = stopped(&mut stopping), if !is_stopping => is_stopping = true,
+                () = stopped(&mut stopping), if !is_over => is_over = true,
             }
-            let Some(taken) = self.answer(&mut received, &mut out) else { return };
-            if taken || !out.is_empty() {
+            while let Some(taken) = self.answer(&mut received, &mut out) {
+                if !taken && out.is_empty() {
+                    break;
+                }
                 deadline = Instant::now() + self.limits.idle;
                 self.active.send_replace(Instant::now());
+                if !matches!(timeout(self.limits.idle, stream.write_all(&out)).await, Ok(Ok(()))) {
+                    return;
+                }
+                out.clear();
             }
-            if !out.is_empty() && !matches!(timeout(self.limits.idle, stream.write_all(&out)).await, Ok(Ok(()))) {
-                return;
+            if received.starts_with(&[0, 0]) {
+                return; // a message without bytes: nothing behind it can be trusted to be one
             }
         }
     }
 
-    /// Answers the whole messages among what was received, as far as queries may wait, and takes them out. Whether there were any;
-    /// `None` for a message without bytes, behind which nothing can be trusted to be one.
+    /// Answers the whole messages among what was received, as far as queries may wait and `out` is not full, and takes
+    /// them out. Whether there were any; `None` if what comes next is no message.
     fn answer(&mut self, received: &mut Vec<u8>, out: &mut Vec<u8>) -> Option<bool> {
         let client = Client { address: self.address, transport: Transport::Tcp, token: self.ticket.token };
         let (mut at, mut reply) = (0, Vec::new());
-        while self.waiting < self.limits.pipelined.max(1) {
+        while self.waiting < self.limits.pipelined.max(1) && out.len() < FULL {
             let Some((length, rest)) = received.get(at..).and_then(|rest| rest.split_first_chunk()) else { break };
             let length = usize::from(u16::from_be_bytes(*length));
             if length == 0 {
-                return None;
+                received.drain(..at);
+                return (at > 0).then_some(true);
             }
             let Some(query) = rest.get(..length) else { break };
             match self.core.with(|state, now| state.resolver.handle_query(client, query, &mut reply, now)) {

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
@@ -36,10 +37,13 @@ pub(super) async fn serve<S: RecordSource + Send + 'static>(
         match answered {
             Ok(()) => tokio::task::yield_now().await, // others have their turn, however much comes here
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(_) => tokio::task::yield_now().await, // an ICMP error of an earlier reply
+            Err(_) => tokio::time::sleep(PAUSE).await, // whatever it is, it need not take the processor
         }
     }
 }
+
+/// How long a socket rests that has failed.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Answers one batch; whether there may be more.
 fn answer<S: RecordSource + Send + 'static>(core: &Arc<Core<S>>, socket: &UdpSocket, token: u64) -> io::Result<bool> {
