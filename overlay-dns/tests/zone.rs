@@ -174,6 +174,25 @@ fn of_two_networks_the_first_has_the_name_wholly_and_each_can_be_named() {
 }
 
 #[test]
+fn a_name_that_ends_as_the_network_does_is_found_as_it_is() {
+    let mut zone = zone("net");
+    let endpoint = |number, text| {
+        let mut endpoint = Endpoint::new(id(number), [IpAddr::from([10, 0, 9, number])]);
+        endpoint.names.push(name(text));
+        endpoint
+    };
+    zone.put_endpoint(endpoint(1, "a.NET"));
+    zone.put_endpoint(endpoint(2, "a"));
+    let of = |zone: &Zone, name| said(&View::from(zone.clone()), name, RecordType::A);
+    assert_eq!(
+        [of(&zone, "a.net"), of(&zone, "a.net.net"), of(&zone, "a")],
+        ["5 s: 10.0.9.1", "5 s: 10.0.9.1", "5 s: 10.0.9.2"]
+    );
+    zone.remove_endpoint(id(1));
+    assert_eq!([of(&zone, "a.net"), of(&zone, "a.net.net")], ["5 s: 10.0.9.2", "not ours"]);
+}
+
+#[test]
 fn below_a_suffix_every_name_is_ours() {
     let mut zone = zone("net");
     zone.put_service(Service::new(label("web"), Mode::Vip([ip("10.0.9.1")].into())));

@@ -93,7 +93,7 @@ fn under_flood(bench: &mut Bench<'_>, world: &World) -> io::Result<()> {
     let result = std::thread::scope(|scope| {
         let flood = must(world.namespace.udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
         let (port, is_over) = (ours.port, &is_over);
-        scope.spawn(move || send_flood(&flood, port, is_over));
+        let flood = scope.spawn(move || send_flood(&flood, port, is_over));
         let client = must(world.namespace.udp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))));
         must(client.set_read_timeout(Some(LOST)));
         let result = bench
@@ -101,6 +101,9 @@ fn under_flood(bench: &mut Bench<'_>, world: &World) -> io::Result<()> {
             .measured(|| p99((0..200).map(|number| round_trip(&client, ours.port, number)).collect()))
             .report();
         is_over.store(true, Ordering::Relaxed);
+        let sent = flood.join().unwrap_or(0);
+        assert!(sent > 1_000, "a flood of {sent} queries is none");
+        eprintln!("dns: {sent} queries for other names meanwhile");
         result
     });
     drop(dead);
@@ -108,7 +111,7 @@ fn under_flood(bench: &mut Bench<'_>, world: &World) -> io::Result<()> {
 }
 
 /// 10⁵ queries a second, each for another name: a hundred every millisecond.
-fn send_flood(socket: &UdpSocket, port: u16, is_over: &AtomicBool) {
+fn send_flood(socket: &UdpSocket, port: u16, is_over: &AtomicBool) -> u64 {
     let (start, mut sent) = (now(), 0_u64);
     while !is_over.load(Ordering::Relaxed) {
         if sent < start.elapsed().as_micros() as u64 / 10 {
@@ -118,6 +121,7 @@ fn send_flood(socket: &UdpSocket, port: u16, is_over: &AtomicBool) {
             std::thread::park_timeout(Duration::from_micros(500));
         }
     }
+    sent
 }
 
 /// After this a query or its answer is lost, and that counts as its time.
