@@ -16,7 +16,8 @@ const QUERY_LEN: usize = 2048;
 /// What batches are made in; a task that serves may change threads, so each thread has its own.
 struct Room {
     buffers: Box<[[u8; QUERY_LEN]; BATCH]>,
-    received: MultiHeaders<SockaddrStorage>,
+    /// For IPv4 and for IPv6: the system leaves in them how long the last addresses were, and takes that for the room there is.
+    received: [MultiHeaders<SockaddrStorage>; 2],
     sent: MultiHeaders<SockaddrStorage>,
     replies: Replies,
 }
@@ -31,7 +32,7 @@ struct Replies {
 thread_local! {
     static ROOM: RefCell<Room> = RefCell::new(Room {
         buffers: Box::new([[0; QUERY_LEN]; BATCH]),
-        received: MultiHeaders::preallocate(BATCH, None),
+        received: [MultiHeaders::preallocate(BATCH, None), MultiHeaders::preallocate(BATCH, None)],
         sent: MultiHeaders::preallocate(BATCH, None),
         replies: Replies { messages: [const { Vec::new() }; BATCH], count: 0, to: Vec::new() },
     });
@@ -74,12 +75,14 @@ impl Replies {
 ///
 /// # Errors
 /// [`WouldBlock`](io::ErrorKind::WouldBlock) if there was nothing to receive; others as the socket says.
-pub(super) fn exchange(fd: RawFd, answer: impl FnOnce(&mut Datagrams<'_>)) -> io::Result<bool> {
+pub(super) fn exchange(fd: RawFd, is_ipv6: bool, answer: impl FnOnce(&mut Datagrams<'_>)) -> io::Result<bool> {
     ROOM.with_borrow_mut(|room| {
         room.replies.count = 0;
         room.replies.to.clear();
         let mut slices = room.buffers.each_mut().map(|buffer| [IoSliceMut::new(buffer)]);
-        let received = recvmmsg(fd, &mut room.received, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let [v4, v6] = &mut room.received;
+        let headers = if is_ipv6 { v6 } else { v4 };
+        let received = recvmmsg(fd, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         let mut datagrams = Datagrams { received, replies: &mut room.replies, count: 0 };
         answer(&mut datagrams);
         let count = datagrams.count;

@@ -47,7 +47,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// Answers one batch; whether there may be more.
 fn answer<S: RecordSource + Send + 'static>(core: &Arc<Core<S>>, socket: &UdpSocket, token: u64) -> io::Result<bool> {
-    batch::exchange(socket.as_raw_fd(), |datagrams| {
+    let is_ipv6 = socket.local_addr()?.is_ipv6();
+    batch::exchange(socket.as_raw_fd(), is_ipv6, |datagrams| {
         core.with(|state, now| {
             datagrams.each(|address, query, reply| {
                 let client = Client { address, transport: Transport::Udp, token };
