@@ -147,7 +147,7 @@ fn view() -> View {
 /// The code, and the answers.
 fn dig(namespace: &Namespace, way: &str, what: &str) -> String {
     let server = if way.contains("-6") { "@::1" } else { "@127.0.0.11" };
-    let line = format!("{server} -p {PORT} {way} +time=5 +tries=1 +nocookie +noall +comments +answer {what}");
+    let line = format!("{server} -p {PORT} {way} +time=2 +tries=6 +nocookie +noall +comments +answer {what}");
     let printed = judge(namespace, "dig", &line.split(' ').collect::<Vec<_>>());
     let code = printed.split("status: ").nth(1).and_then(|rest| rest.split(',').next());
     let failed = printed.contains("Transfer failed");
