@@ -95,6 +95,11 @@ impl<'f> Figure<'_, '_, 'f> {
         self.reading(move || value)
     }
 
+    /// The subject: something that measures itself, and gives seconds, or what it counted per second. Once per round.
+    pub fn measured(self, operation: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender("", Run::Measured(Box::new(operation)))
+    }
+
     /// A short operation to compare with.
     pub fn yardstick(self, name: &'static str, operation: impl FnMut(usize) + 'f) -> Self {
         self.contender(name, Run::each(operation))
@@ -118,6 +123,11 @@ impl<'f> Figure<'_, '_, 'f> {
     /// A tool that measures by itself to compare with; as [`reading`](Self::reading).
     pub fn yardstick_reading(self, name: &'static str, tool: impl FnMut() -> f64 + 'f) -> Self {
         self.contender(name, Run::Reading(Box::new(tool)))
+    }
+
+    /// Something that measures itself to compare with; as [`measured`](Self::measured).
+    pub fn yardstick_measured(self, name: &'static str, operation: impl FnMut() -> f64 + 'f) -> Self {
+        self.contender(name, Run::Measured(Box::new(operation)))
     }
 
     /// Measures, and writes the line.
@@ -210,6 +220,8 @@ enum Run<'f> {
     Each(Box<dyn FnMut(u64) -> Duration + 'f>),
     /// One operation; gives its time.
     Once(Box<dyn FnMut() -> Duration + 'f>),
+    /// Measures itself: seconds, or what was counted per second.
+    Measured(Box<dyn FnMut() -> f64 + 'f>),
     /// Gives how many operations there were, and their time together.
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
     /// Gives the figure itself.
@@ -250,6 +262,7 @@ impl<'f> Run<'f> {
         match self {
             Self::Each(batch) => batch(count).as_secs_f64() / count as f64,
             Self::Once(operation) => operation().as_secs_f64(),
+            Self::Measured(operation) => operation(),
             Self::Rate(operation) => {
                 let (count, took) = operation();
                 count as f64 / took.as_secs_f64()

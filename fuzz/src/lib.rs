@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod core;
+mod dns;
 mod ipam;
 mod mutation;
 mod vxlan;
@@ -19,7 +20,7 @@ pub use mutation::mutate;
 pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
-pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, ipam::TARGETS, vxlan::TARGETS];
+pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, dns::TARGETS, ipam::TARGETS, vxlan::TARGETS];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

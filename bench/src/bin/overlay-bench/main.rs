@@ -11,6 +11,9 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod dns;
+mod dns_servers;
+mod dns_sockets;
 mod ipam;
 mod ipam_durable;
 mod kernel;
@@ -24,6 +27,7 @@ mod vxlan_tcp;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
     Group { name: "ipam", about: "address sets, subnets, leases over stores", run: ipam::run },
     Group {
         name: "kernel",
@@ -45,6 +49,9 @@ struct Group {
 }
 
 fn main() -> ExitCode {
+    if let Some(done) = dns_servers::serve_if_asked() {
+        return done;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (options, names): (Vec<&str>, Vec<&str>) =
         arguments.iter().map(String::as_str).partition(|argument| argument.starts_with('-'));

@@ -1,0 +1,190 @@
+//! What all tasks share: the machine, and where its replies go.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use overlay_core::Instant;
+use tokio::net::UdpSocket;
+use tokio::sync::{Notify, mpsc, watch};
+
+use super::batch::send_one;
+use super::dial::Dial;
+use super::outside::Outside;
+use crate::{RecordSource, Reply, Resolver, Transport};
+
+/// The machine behind a lock that is held for a batch, and never across an await.
+pub(super) struct Core<S> {
+    state: Mutex<State<S>>,
+    start: tokio::time::Instant,
+    /// Rings when the machine wants to be called earlier than it did.
+    earlier: Notify,
+    /// Rings when nobody waits any more, once [`State::is_stopping`].
+    pub(super) settled: Notify,
+}
+
+/// The machine and its surroundings.
+pub(super) struct State<S> {
+    pub(super) resolver: Resolver<S>,
+    sockets: Vec<Arc<UdpSocket>>,
+    connections: BTreeMap<u64, mpsc::Sender<Vec<u8>>>,
+    last_connection: u64,
+    outside: Outside,
+    /// For when the clock is set.
+    armed: Option<Instant>,
+    pub(super) is_stopping: bool,
+}
+
+impl<S: RecordSource + Send + 'static> Core<S> {
+    pub(super) fn new(resolver: Resolver<S>, sockets: Vec<Arc<UdpSocket>>, dial: Box<dyn Dial>) -> Self {
+        let state = State {
+            resolver,
+            sockets,
+            connections: BTreeMap::new(),
+            last_connection: 0,
+            outside: Outside::new(dial),
+            armed: None,
+            is_stopping: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            start: tokio::time::Instant::now(),
+            earlier: Notify::new(),
+            settled: Notify::new(),
+        }
+    }
+
+    /// Calls the machine, and does what it says then.
+    pub(super) fn with<T>(self: &Arc<Self>, call: impl FnOnce(&mut State<S>, Instant) -> T) -> T {
+        let now = self.now();
+        let mut state = self.lock();
+        let result = call(&mut state, now);
+        while let Some(reply) = state.resolver.poll_reply() {
+            state.deliver(reply);
+        }
+        while let Some(transmit) = state.resolver.poll_transmit() {
+            let (path, to) = (transmit.path, transmit.to);
+            if state.outside.send(self, transmit).is_err() {
+                state.resolver.handle_failure(path, to, now);
+                while let Some(reply) = state.resolver.poll_reply() {
+                    state.deliver(reply);
+                }
+            }
+        }
+        let next = state.resolver.poll_timeout().map(|(at, _)| at);
+        if next != state.armed {
+            let is_earlier = next.is_some_and(|next| state.armed.is_none_or(|armed| next < armed));
+            if is_earlier {
+                state.armed = next;
+                self.earlier.notify_one();
+            }
+        }
+        if state.is_stopping && state.resolver.waiting() == 0 {
+            self.settled.notify_one();
+        }
+        result
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.start.elapsed()
+    }
+}
+
+impl<S> Core<S> {
+    /// Ends what tasks of their own do.
+    pub(super) fn close(&self) {
+        self.lock().outside.close();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<S>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> State<S> {
+    /// A number for someone who takes replies by a stream.
+    fn connect(&mut self, replies: mpsc::Sender<Vec<u8>>) -> u64 {
+        self.last_connection += 1;
+        self.connections.insert(self.last_connection, replies);
+        self.last_connection
+    }
+
+    /// What cannot be delivered at once is lost: by UDP as any datagram; a stream has room for all it may wait for.
+    fn deliver(&self, reply: Reply) {
+        let Reply { client, message } = reply;
+        match client.transport {
+            Transport::Udp => {
+                let socket = usize::try_from(client.token).ok().and_then(|token| self.sockets.get(token));
+                let _ = socket.map(|socket| send_one(socket.as_ref(), &message, client.address));
+            }
+            Transport::Tcp => {
+                let _ = self.connections.get(&client.token).map(|replies| replies.try_send(message));
+            }
+        }
+    }
+}
+
+/// A place that replies by a stream go to, for as long as somebody holds it.
+pub(super) struct Ticket<S: RecordSource + Send + 'static> {
+    core: Arc<Core<S>>,
+    pub(super) token: u64,
+}
+
+impl<S: RecordSource + Send + 'static> Ticket<S> {
+    pub(super) fn new(core: &Arc<Core<S>>, replies: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { core: Arc::clone(core), token: core.with(|state, _| state.connect(replies)) }
+    }
+}
+
+impl<S: RecordSource + Send + 'static> Drop for Ticket<S> {
+    fn drop(&mut self) {
+        self.core.with(|state, _| state.connections.remove(&self.token));
+    }
+}
+
+impl<S> fmt::Debug for Core<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core").finish_non_exhaustive()
+    }
+}
+
+/// Calls the machine when it wants to be called.
+pub(super) async fn keep_time<S: RecordSource + Send + 'static>(core: Arc<Core<S>>) {
+    loop {
+        let next = core.with(|state, now| {
+            state.resolver.handle_timeout(now);
+            state.armed = state.resolver.poll_timeout().map(|(at, _)| at);
+            state.armed.map(|at| at - now)
+        });
+        let sleep = tokio::time::sleep(next.unwrap_or(NEVER));
+        tokio::select! {
+            () = sleep => {}
+            () = core.earlier.notified() => {}
+        }
+    }
+}
+
+/// Longer than anything waits.
+const NEVER: Duration = Duration::from_secs(3600);
+
+/// What a message from outside is handed to.
+pub(super) fn hear<S: RecordSource + Send + 'static>(core: &Arc<Core<S>>, path: crate::Path, heard: Heard<'_>) {
+    core.with(|state, now| match heard {
+        Heard::Message(from, message) => state.resolver.handle_upstream(path, from, message, now),
+        Heard::Nothing(from) => state.resolver.handle_failure(path, from, now),
+    });
+}
+
+/// What came by a path.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Heard<'m> {
+    Message(SocketAddr, &'m [u8]),
+    Nothing(SocketAddr),
+}
+
+/// Waits until the server stops, or is gone.
+pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stop| *stop).await;
+}

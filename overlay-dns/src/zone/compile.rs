@@ -1,0 +1,191 @@
+//! From who gives a name to what it stands for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use overlay_core::{IpFamily, Name};
+use smallvec::SmallVec;
+
+use super::entry::{Others, Sets, Source};
+use super::knowledge::port_name;
+use super::{Endpoint, Group, Health, Mode, Service, Zone};
+use crate::{DnsName, RecordTtl, Srv};
+
+/// What a name stands for, whoever gives it.
+pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
+    let mut out = Collected::default();
+    for source in sources {
+        match source {
+            Source::Service(service) => out.service(zone, service),
+            Source::Tasks(service) => out.tasks(zone, service),
+            Source::Port(service) => out.port(zone, service, key),
+            Source::Vip(service) => out.vip(zone, service),
+            Source::Endpoint(id) => out.endpoint(zone, &id.to_bytes()),
+            Source::Address(id) => out.address(zone, &id.to_bytes()),
+            Source::Records => out.records(zone, key),
+        }
+    }
+    out.finish()
+}
+
+/// What the sources say, before the first rank is chosen.
+#[derive(Default)]
+struct Collected {
+    ranks: [Option<Addresses>; 3], // of services, endpoints, records
+    others: Others,
+    other_ttl: Option<RecordTtl>,
+}
+
+#[derive(Default)]
+struct Addresses {
+    ttl: RecordTtl,
+    all: Vec<(Health, IpAddr)>,
+}
+
+const SERVICES: usize = 0;
+const ENDPOINTS: usize = 1;
+const RECORDS: usize = 2;
+
+impl Collected {
+    fn service(&mut self, zone: &Zone, key: &[u8]) {
+        let Some((group, service)) = group(zone, key) else { return };
+        match &service.mode {
+            Mode::Vip(vips) => {
+                let vips = vips.iter().map(|vip| (Health::Healthy, *vip));
+                self.give(SERVICES, zone.policy.service_ttl, vips);
+            }
+            Mode::RoundRobin => self.give(SERVICES, zone.policy.members_ttl, members(group)),
+        }
+        self.others.txt.extend(service.texts.iter().cloned());
+        self.lower(zone.policy.service_ttl);
+    }
+
+    fn tasks(&mut self, zone: &Zone, key: &[u8]) {
+        let Some((group, _)) = group(zone, key) else { return };
+        self.give(SERVICES, zone.policy.members_ttl, members(group));
+    }
+
+    fn port(&mut self, zone: &Zone, key: &[u8], name: &[u8]) {
+        let Some((group, service)) = group(zone, key) else { return };
+        let names = || std::iter::once(&service.name).chain(&service.aliases);
+        let is = |(port, protocol)| names().any(|of| port_name(port, protocol, of)[..] == *name);
+        let ports = service.ports.iter().filter(|((port, protocol), _)| is((port, *protocol))).map(|(_, port)| *port);
+        for port in ports {
+            let record = |target| Srv { priority: 0, weight: 1, port, target };
+            match &service.mode {
+                Mode::Vip(_) => self.others.srv.push(record(full(zone, DnsName::from(&service.name)))),
+                Mode::RoundRobin => {
+                    let targets = alive(group).map(|endpoint| full(zone, endpoint.first_name()));
+                    self.others.srv.extend(targets.map(record));
+                }
+            }
+        }
+        self.lower(match service.mode {
+            Mode::Vip(_) => zone.policy.service_ttl,
+            Mode::RoundRobin => zone.policy.members_ttl,
+        });
+    }
+
+    fn vip(&mut self, zone: &Zone, key: &[u8]) {
+        let Some((_, service)) = group(zone, key) else { return };
+        self.others.ptr.push(full(zone, DnsName::from(&service.name)));
+        self.lower(zone.policy.service_ttl);
+    }
+
+    fn endpoint(&mut self, zone: &Zone, id: &[u8]) {
+        let Some(endpoint) = zone.endpoints.get(id) else { return };
+        self.give(ENDPOINTS, zone.policy.endpoint_ttl, with_health(endpoint));
+    }
+
+    fn address(&mut self, zone: &Zone, id: &[u8]) {
+        let Some(endpoint) = zone.endpoints.get(id) else { return };
+        self.others.ptr.push(full(zone, endpoint.first_name()));
+        self.lower(zone.policy.endpoint_ttl);
+    }
+
+    fn records(&mut self, zone: &Zone, key: &[u8]) {
+        let Some(given) = zone.records.get(key) else { return };
+        let ttl = given.ttl.unwrap_or(zone.policy.service_ttl);
+        self.give(RECORDS, ttl, given.addresses.iter().map(|address| (Health::Healthy, *address)));
+        self.others.ptr.extend(given.ptr.iter().cloned());
+        self.others.srv.extend(given.srv.iter().cloned());
+        self.others.txt.extend(given.txt.iter().cloned());
+        self.lower(ttl);
+    }
+
+    fn give(&mut self, rank: usize, ttl: RecordTtl, addresses: impl Iterator<Item = (Health, IpAddr)>) {
+        let Some(given) = self.ranks.get_mut(rank) else { return };
+        let given = given.get_or_insert_with(|| Addresses { ttl, all: Vec::new() });
+        given.ttl = given.ttl.min(ttl);
+        given.all.extend(addresses);
+    }
+
+    fn lower(&mut self, ttl: RecordTtl) {
+        self.other_ttl = Some(self.other_ttl.map_or(ttl, |lowest| lowest.min(ttl)));
+    }
+
+    /// The first rank that gives the name at all has its addresses, be they none.
+    fn finish(mut self) -> Sets {
+        let addresses = self.ranks.into_iter().flatten().next().unwrap_or_default();
+        let v4 = |address| if let IpAddr::V4(v4) = address { v4 } else { Ipv4Addr::UNSPECIFIED };
+        let v6 = |address| if let IpAddr::V6(v6) = address { v6 } else { Ipv6Addr::UNSPECIFIED };
+        self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
+        sort(&mut self.others.ptr);
+        sort(&mut self.others.srv);
+        self.others.txt.sort();
+        self.others.txt.dedup();
+        let is_empty = self.others.is_empty();
+        let others = Others { ttl: self.other_ttl.unwrap_or_default(), ..self.others };
+        Sets {
+            address_ttl: addresses.ttl,
+            a: chosen(&addresses.all, IpFamily::V4).into_iter().map(v4).collect(),
+            others: (!is_empty).then(|| Box::new(others)),
+        }
+    }
+}
+
+/// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
+fn chosen(all: &[(Health, IpAddr)], family: IpFamily) -> Vec<IpAddr> {
+    let of = |health| all.iter().filter(move |(its, ip)| *its == health && IpFamily::of(*ip) == family);
+    let mut chosen: Vec<IpAddr> = of(Health::Healthy).map(|(_, address)| *address).collect();
+    if chosen.is_empty() {
+        chosen = of(Health::Suspect).map(|(_, address)| *address).collect();
+    }
+    chosen.sort();
+    chosen.dedup();
+    chosen
+}
+
+/// As [`chosen`], for whole endpoints.
+fn alive(group: &Group) -> impl Iterator<Item = &Endpoint> {
+    let of = |health| group.members.values().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
+    let best = if of(Health::Healthy).next().is_some() { Health::Healthy } else { Health::Suspect };
+    of(best)
+}
+
+fn members(group: &Group) -> impl Iterator<Item = (Health, IpAddr)> {
+    group.members.values().flat_map(|endpoint| with_health(endpoint))
+}
+
+fn with_health(endpoint: &Endpoint) -> impl Iterator<Item = (Health, IpAddr)> {
+    endpoint.addresses.iter().map(|address| (endpoint.health, *address))
+}
+
+fn group<'z>(zone: &'z Zone, key: &[u8]) -> Option<(&'z Group, &'z Service)> {
+    let group = zone.services.get(key)?;
+    Some((group, group.service.as_ref()?))
+}
+
+/// A name with the network's after it, as others may ask for it; by itself where that would be too long.
+fn full(zone: &Zone, name: DnsName) -> DnsName {
+    name.join(&network(&zone.network)).unwrap_or(name)
+}
+
+fn network(name: &Name) -> DnsName {
+    DnsName::from(name)
+}
+
+fn sort<T: Ord>(all: &mut SmallVec<[T; 1]>) {
+    all.sort();
+    all.dedup();
+}

@@ -1,0 +1,128 @@
+//! What zones are built from: services and endpoints.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlay_core::{EndpointId, Name, Port, Protocol};
+
+use super::entry::Source;
+use super::{Key, service_key};
+use crate::{DnsName, Txt};
+
+/// A service on one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: Name,
+    /// Other names that mean the same; several services may share one, which then has the addresses of all.
+    pub aliases: BTreeSet<Name>,
+    /// What its names stand for.
+    pub mode: Mode,
+    /// Ports that have a name: `_http._tcp.web` is found by SRV (RFC 2782).
+    pub ports: BTreeMap<(Name, Protocol), Port>,
+    /// Texts under its name and aliases.
+    pub texts: BTreeSet<Txt>,
+}
+
+impl Service {
+    /// A service without aliases, ports and texts.
+    pub const fn new(name: Name, mode: Mode) -> Self {
+        Self { name, aliases: BTreeSet::new(), mode, ports: BTreeMap::new(), texts: BTreeSet::new() }
+    }
+}
+
+/// What a service's name stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// These virtual addresses, behind which the load is balanced (`vip`).
+    Vip(BTreeSet<IpAddr>),
+    /// The addresses of its endpoints, in a random order each time (`dnsrr`).
+    RoundRobin,
+}
+
+/// An endpoint: a container's attachment to this network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its id. The first 12 characters are a name, too.
+    pub id: EndpointId,
+    /// Its names in this network, none of them ending with the network's: the container's name, its host name, aliases,
+    /// a task's `web.1.2q7…`. The first is what its addresses are called backwards. Endpoints may share names.
+    pub names: Vec<DnsName>,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// The service it serves.
+    pub service: Option<Name>,
+    /// Whether it should be sent to.
+    pub health: Health,
+}
+
+impl Endpoint {
+    /// A healthy endpoint of no service, known by its id only.
+    pub fn new(id: EndpointId, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self {
+            id,
+            names: Vec::new(),
+            addresses: addresses.into_iter().collect(),
+            service: None,
+            health: Health::Healthy,
+        }
+    }
+
+    /// The name its addresses are called by.
+    pub(super) fn first_name(&self) -> DnsName {
+        self.names.first().cloned().unwrap_or_else(|| short(self.id))
+    }
+}
+
+/// Whether an endpoint should be sent to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    /// It is, as far as anybody knows.
+    Healthy,
+    /// Its health check fails, or its node is suspected: it is given only where no healthy one is left.
+    Suspect,
+    /// It ends: it is never given, by no name. Its addresses are still called by its name.
+    Draining,
+}
+
+/// All names that a service gives.
+pub(super) fn service_names(service: &Service) -> BTreeSet<(Key, Source)> {
+    let key = service_key(&service.name);
+    let mut names = BTreeSet::new();
+    for name in std::iter::once(&service.name).chain(&service.aliases) {
+        names.insert((service_key(name), Source::Service(key.clone())));
+        names.insert((below(&[b"tasks"], name), Source::Tasks(key.clone())));
+        for (port, protocol) in service.ports.keys() {
+            names.insert((port_name(port, *protocol, name), Source::Port(key.clone())));
+        }
+    }
+    if let Mode::Vip(vips) = &service.mode {
+        names.extend(vips.iter().map(|vip| (DnsName::reverse(*vip).fold(), Source::Vip(key.clone()))));
+    }
+    names
+}
+
+/// All names that an endpoint gives by itself.
+pub(super) fn endpoint_names(endpoint: &Endpoint) -> BTreeSet<(Key, Source)> {
+    let named = endpoint.names.iter().cloned().chain([short(endpoint.id)]);
+    let named = named.map(|name| (name.fold(), Source::Endpoint(endpoint.id)));
+    let reverse = endpoint.addresses.iter();
+    let reverse = reverse.map(|address| (DnsName::reverse(*address).fold(), Source::Address(endpoint.id)));
+    named.chain(reverse).collect()
+}
+
+/// `_http._tcp.web`.
+pub(super) fn port_name(port: &Name, protocol: Protocol, service: &Name) -> Key {
+    below(&[format!("_{port}").as_bytes(), format!("_{protocol}").as_bytes()], service)
+}
+
+/// Labels before a service's name; a port's name of 63 characters, which leaves no room for its `_`, gives no name
+/// but the service's.
+fn below(labels: &[&[u8]], service: &Name) -> Key {
+    let labels = labels.iter().copied().chain([service.as_str().as_bytes()]);
+    DnsName::from_labels(labels).map_or_else(|_| service_key(service), |name| name.fold())
+}
+
+fn short(id: EndpointId) -> DnsName {
+    DnsName::from_labels([id.short().to_string()]).unwrap_or_default()
+}

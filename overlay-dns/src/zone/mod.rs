@@ -1,0 +1,288 @@
+//! The names of one network.
+
+mod compile;
+mod entry;
+mod knowledge;
+mod trie;
+mod view;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use overlay_core::{EndpointId, Name};
+use smallvec::SmallVec;
+
+pub use self::knowledge::{Endpoint, Health, Mode, Service};
+pub use self::view::View;
+
+use self::entry::{Sets, Source};
+use self::trie::Trie;
+use crate::{DnsName, Question, RecordTtl, RecordType, Srv, Txt};
+
+/// All names of one network, as a value: built whole, looked up in O(1), and cheap to copy and to change.
+///
+/// A copy shares everything with the original. A change copies what lies on the way to the names it touches, so to
+/// publish one is to clone the zone, change the clone and swap it in: 10⁵ names cost no more than ten. Whatever the
+/// order in which services and endpoints are put and removed, the zone is the one that those left would make.
+///
+/// | put | names that it gives |
+/// |---|---|
+/// | [`Service`] | its name and aliases (its VIPs, or its endpoints' addresses), `tasks.` before each of them (its endpoints' addresses), `_port._proto.` before each (SRV), the reverse of its VIPs (PTR) |
+/// | [`Endpoint`] | its own names, its id's first 12 characters, the reverse of its addresses (PTR) |
+/// | records | any name, with addresses, SRV, PTR or TXT as they are given |
+///
+/// Where a name is given by several, its addresses are those of services; without services, of endpoints; without those, of
+/// records: nobody captures a service's traffic by calling a container after it. Several of one rank are merged, and so
+/// are SRV, PTR and TXT. A name once given by somebody is known even if no address is left: it is not asked elsewhere.
+///
+/// ```
+/// use overlay_core::EndpointId;
+/// use overlay_dns::{Endpoint, Mode, Policy, Service, View, Zone};
+///
+/// let mut zone = Zone::new("customoverlay".parse()?, Policy::default());
+/// zone.put_service(Service::new("web".parse()?, Mode::Vip([[10, 0, 9, 2].into()].into())));
+/// let mut task = Endpoint::new(EndpointId::from_bytes([7; 16]), [[10, 0, 9, 3].into()]);
+/// task.names.push("web.1".parse()?);
+/// task.service = Some("web".parse()?);
+/// zone.put_endpoint(task);
+///
+/// let before = View::from(zone.clone());
+/// zone.remove_endpoint(EndpointId::from_bytes([7; 16]));
+/// let after = View::from(zone);
+/// assert_eq!(before.addresses(&"tasks.web".parse()?), Some(vec![[10, 0, 9, 3].into()]));
+/// assert_eq!(after.addresses(&"tasks.web".parse()?), Some(vec![])); // known, and empty
+/// assert_eq!(after.addresses(&"web.1".parse()?), None); // not known
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Zone {
+    network: Name,
+    label: DnsName,
+    policy: Policy,
+    names: Trie<Sets>,
+    given_by: Trie<SmallVec<[Source; 1]>>, // for each of the names, sorted
+    /// How many names end with the network's own label, which is taken from a name that is asked for.
+    ambiguous: usize,
+    services: Trie<Arc<Group>>,
+    endpoints: Trie<Arc<Endpoint>>,
+    records: Trie<Arc<Given>>,
+}
+
+/// What holds for all names of a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The network's subnets: an address in them that nobody has is answered with NXDOMAIN, and never asked elsewhere.
+    pub subnets: Vec<IpNet>,
+    /// Whether nothing may leave this network (an *internal* network). A view that has only such networks forwards nothing.
+    pub internal: bool,
+    /// How long a service's VIP may be kept, and its SRV and TXT. 5 s by default: VIPs live as long as their service, and a client that
+    /// keeps one past its end asks again soon.
+    pub service_ttl: RecordTtl,
+    /// How long the addresses of a service's endpoints may be kept, in mode `dnsrr` and by `tasks.`: 0 by default, since
+    /// who keeps them sends to endpoints that are gone, and to few of those that are there.
+    pub members_ttl: RecordTtl,
+    /// How long an endpoint's own name, and PTR, may be kept: 5 s by default.
+    pub endpoint_ttl: RecordTtl,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        let seconds = RecordTtl::from_secs(5);
+        Self {
+            subnets: Vec::new(),
+            internal: false,
+            service_ttl: seconds,
+            members_ttl: RecordTtl::ZERO,
+            endpoint_ttl: seconds,
+        }
+    }
+}
+
+/// Records that are given as they are, for one name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Given {
+    /// How long they may be kept; [`Policy::service_ttl`] if not said.
+    pub ttl: Option<RecordTtl>,
+    /// A and AAAA.
+    pub addresses: BTreeSet<IpAddr>,
+    /// SRV.
+    pub srv: BTreeSet<Srv>,
+    /// PTR.
+    pub ptr: BTreeSet<DnsName>,
+    /// TXT.
+    pub txt: BTreeSet<Txt>,
+}
+
+/// A service and the endpoints that said they are its; either may be known first.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Group {
+    service: Option<Service>,
+    members: std::collections::BTreeMap<EndpointId, Arc<Endpoint>>,
+}
+
+/// A name on the wire, in small letters.
+type Key = SmallVec<[u8; 40]>;
+
+impl Zone {
+    /// A zone without names.
+    pub fn new(network: Name, policy: Policy) -> Self {
+        Self {
+            label: DnsName::from(&network.folded()),
+            network,
+            policy,
+            names: Trie::default(),
+            given_by: Trie::default(),
+            ambiguous: 0,
+            services: Trie::default(),
+            endpoints: Trie::default(),
+            records: Trie::default(),
+        }
+    }
+
+    /// The network's name, under which its names are found too: `web.customoverlay`.
+    pub fn network(&self) -> &Name {
+        &self.network
+    }
+
+    /// What holds for all its names.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    /// How many names there are, reverse ones included.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there is no name.
+    pub fn is_empty(&self) -> bool {
+        self.names.len() == 0
+    }
+
+    /// Puts a service, in place of the one that had its name. O(its names × its endpoints).
+    pub fn put_service(&mut self, service: Service) {
+        let key = service_key(&service.name);
+        self.change_group(&key, |group| group.service = Some(service));
+    }
+
+    /// Removes a service; its endpoints keep their own names.
+    pub fn remove_service(&mut self, name: &Name) {
+        self.change_group(&service_key(name), |group| group.service = None);
+    }
+
+    /// Puts an endpoint, in place of the one that had its id. O(its names), and for a service's endpoint O(the service's names ×
+    /// its endpoints).
+    pub fn put_endpoint(&mut self, endpoint: Endpoint) {
+        self.change_endpoint(endpoint.id, Some(Arc::new(endpoint)));
+    }
+
+    /// Removes an endpoint.
+    pub fn remove_endpoint(&mut self, id: EndpointId) {
+        self.change_endpoint(id, None);
+    }
+
+    /// Gives a name records as they are, in place of those it was given so before; none take them away.
+    pub fn put_records(&mut self, name: &DnsName, records: Given) {
+        let key = name.fold();
+        let given = (records != Given::default()).then(|| Arc::new(records));
+        let is = given.is_some();
+        self.records.alter(&key, |_| given);
+        self.mention(&key, &Source::Records, is);
+        self.refresh(&key);
+    }
+
+    /// What is known of a name on the wire, in small letters; O(1).
+    #[inline]
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Sets> {
+        self.names.get(key)
+    }
+
+    /// As [`entry`](Self::entry), of a name that ends with the network's own label: hardly ever is there one.
+    #[inline]
+    pub(crate) fn ambiguous_entry(&self, key: &[u8]) -> Option<&Sets> {
+        if self.ambiguous == 0 { None } else { self.entry(key) }
+    }
+
+    /// The label under which the names are found too, on the wire and in small letters.
+    #[inline]
+    pub(crate) fn label(&self) -> &[u8] {
+        self.label.as_wire()
+    }
+
+    fn change_endpoint(&mut self, id: EndpointId, new: Option<Arc<Endpoint>>) {
+        let key = id.to_bytes();
+        let old = self.endpoints.get(&key).cloned();
+        self.endpoints.alter(&key, |_| new.clone());
+        let before = old.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
+        let after = new.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
+        self.replace_sources(before, after);
+        let group = |endpoint: &Option<Arc<Endpoint>>| endpoint.as_ref()?.service.as_ref().map(service_key);
+        let (from, to) = (group(&old), group(&new));
+        if let Some(from) = from.filter(|from| to.as_ref() != Some(from)) {
+            self.change_group(&from, |group| drop(group.members.remove(&id)));
+        }
+        if let (Some(to), Some(endpoint)) = (to, new) {
+            self.change_group(&to, |group| drop(group.members.insert(id, endpoint)));
+        }
+    }
+
+    fn change_group(&mut self, key: &Key, change: impl FnOnce(&mut Group)) {
+        let mut group = self.services.get(key).map(|group| Group::clone(group)).unwrap_or_default();
+        let before = group.service.as_ref().map(knowledge::service_names).unwrap_or_default();
+        change(&mut group);
+        let after = group.service.as_ref().map(knowledge::service_names).unwrap_or_default();
+        self.services.alter(key, |_| (group != Group::default()).then(|| Arc::new(group)));
+        self.replace_sources(before, after);
+    }
+
+    /// Says at each name who gives it, and compiles all that were or are given.
+    fn replace_sources(&mut self, before: BTreeSet<(Key, Source)>, after: BTreeSet<(Key, Source)>) {
+        for (key, source) in before.difference(&after) {
+            self.mention(key, source, false);
+        }
+        for (key, source) in after.difference(&before) {
+            self.mention(key, source, true);
+        }
+        let mut keys: Vec<Key> = before.into_iter().chain(after).map(|(key, _)| key).collect();
+        keys.sort();
+        keys.dedup();
+        keys.iter().for_each(|key| self.refresh(key));
+    }
+
+    fn mention(&mut self, key: &[u8], source: &Source, is: bool) {
+        self.given_by.alter(key, |known| {
+            let mut sources = known.cloned().unwrap_or_default();
+            sources.retain(|known| known != source);
+            if is {
+                sources.push(source.clone());
+                sources.sort();
+            }
+            (!sources.is_empty()).then_some(sources)
+        });
+    }
+
+    /// Compiles what a name stands for from those who give it.
+    fn refresh(&mut self, key: &[u8]) {
+        let sets = self.given_by.get(key).map(|sources| compile::sets(self, key, sources));
+        let old = self.names.get(key);
+        if old == sets.as_ref() {
+            return;
+        }
+        if old.is_some() != sets.is_some() && self.is_ambiguous(key) {
+            self.ambiguous = if sets.is_some() { self.ambiguous + 1 } else { self.ambiguous - 1 };
+        }
+        self.names.alter(key, |_| sets);
+    }
+
+    fn is_ambiguous(&self, key: &[u8]) -> bool {
+        let Question { last, .. } = Question::new(key, RecordType::ANY);
+        key.get(last..) == Some(self.label()) && last > 0
+    }
+}
+
+/// What a service is found by: its name as DNS compares it.
+fn service_key(name: &Name) -> Key {
+    DnsName::from(name).fold()
+}
