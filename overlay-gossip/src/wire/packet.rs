@@ -61,6 +61,16 @@ pub(crate) const fn frame_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
+/// The kinds of the messages in a payload of ours.
+pub(crate) fn kinds(payload: &[u8]) -> impl Iterator<Item = Kind> {
+    let mut reader = Reader::new(payload.get(Packet::HEADER_LEN..).unwrap_or_default());
+    std::iter::from_fn(move || {
+        let kind = Kind::of(reader.u8("kind").ok()?);
+        reader.bytes("message").ok()?;
+        kind
+    })
+}
+
 /// A message's kind, as its number on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -75,6 +85,25 @@ pub(crate) enum Kind {
     SyncPush = 8,
     Table = 9,
     Foca = 10,
+}
+
+impl Kind {
+    const ALL: [Self; 10] = [
+        Self::Ping,
+        Self::Ack,
+        Self::PingRequest,
+        Self::Nack,
+        Self::News,
+        Self::SyncRequest,
+        Self::SyncReply,
+        Self::SyncPush,
+        Self::Table,
+        Self::Foca,
+    ];
+
+    fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
 }
 
 /// One message, read.
@@ -96,18 +125,20 @@ pub(crate) enum Message<'a> {
 
 impl<'a> Message<'a> {
     fn parse(kind: u8, body: &'a [u8]) -> Result<Self, Malformed> {
+        let Some(kind) = Kind::of(kind) else {
+            return Err(Malformed::Range { field: "kind", found: kind.into(), least: 1, most: Kind::ALL.len() as u64 });
+        };
         Ok(match kind {
-            1 => Self::Ping(Ping::parse(body)?),
-            2 => Self::Ack(Ack::parse(body)?),
-            3 => Self::PingRequest(PingRequest::parse(body)?),
-            4 => Self::Nack(Nack::parse(body)?),
-            5 => Self::News(News::parse(body)?),
-            6 => Self::SyncRequest(SyncRequest::parse(body)?),
-            7 => Self::SyncReply(SyncReply::parse(body)?),
-            8 => Self::SyncPush(SyncPush::parse(body)?),
-            9 => Self::Table(body),
-            10 => Self::Foca(body),
-            found => return Err(Malformed::Range { field: "kind", found: found.into(), least: 1, most: 10 }),
+            Kind::Ping => Self::Ping(Ping::parse(body)?),
+            Kind::Ack => Self::Ack(Ack::parse(body)?),
+            Kind::PingRequest => Self::PingRequest(PingRequest::parse(body)?),
+            Kind::Nack => Self::Nack(Nack::parse(body)?),
+            Kind::News => Self::News(News::parse(body)?),
+            Kind::SyncRequest => Self::SyncRequest(SyncRequest::parse(body)?),
+            Kind::SyncReply => Self::SyncReply(SyncReply::parse(body)?),
+            Kind::SyncPush => Self::SyncPush(SyncPush::parse(body)?),
+            Kind::Table => Self::Table(body),
+            Kind::Foca => Self::Foca(body),
         })
     }
 

@@ -1,0 +1,183 @@
+//! Comparing membership with one other node, over a stream.
+//!
+//! The asking node sends a digest of each of 64 parts of its live members; the asked one answers with all it knows of the
+//! parts that differ; the first sends back what it knows otherwise. So nothing but differences travels, and a
+//! newcomer gets all from one node.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use overlay_core::{Instant, NodeId};
+
+use crate::membership::{MemberEvent, Source};
+use crate::swim::Swim;
+use crate::swim::roster::{ME, bucket};
+use crate::wire::{BUCKETS, Kind, SyncPush, SyncReply, SyncRequest, Update};
+use crate::{Member, Standing};
+
+/// The comparison under way, and what starts the next.
+#[derive(Debug)]
+pub(super) struct Sync {
+    /// Who has been asked.
+    with: Option<NodeId>,
+    /// What the other is known to know as well.
+    agreed: BTreeSet<NodeId>,
+    /// Since when no digest has been equal to one's own.
+    differing: Option<Instant>,
+    /// Before this, none is begun for a digest's sake.
+    not_before: Instant,
+}
+
+impl Sync {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now }
+    }
+}
+
+/// Bytes of updates in one message of a comparison: large enough to be few, small enough that news need not wait long.
+const CHUNK: usize = 64 * 1024;
+/// Members believed gone that are probed at once, when another node says that they live.
+const CHALLENGES: usize = 64;
+
+impl Swim {
+    /// Looks at another's digest.
+    pub(super) fn compare(&mut self, from: Source, digest: u64, now: Instant) {
+        if digest == self.roster.digest() {
+            self.sync.differing = None;
+            return;
+        }
+        self.counts.digest_mismatches += 1;
+        let since = *self.sync.differing.get_or_insert(now);
+        if now - since >= self.config.sync_after && now >= self.sync.not_before && self.roster.find(from.node).is_some()
+        {
+            self.begin_sync(from, now);
+        }
+    }
+
+    pub(super) fn begin_sync(&mut self, with: Source, now: Instant) {
+        let Some(me) = self.roster.slot(ME).map(|slot| slot.update(now)) else { return };
+        self.counts.syncs += 1;
+        self.sync.with = Some(with.node);
+        self.sync.agreed.clear();
+        self.sync.not_before = now + self.chance.around(self.config.sync_interval);
+        let digests = (self.roster.len() > 1).then(|| Box::new(*self.roster.digests()));
+        let mut body = Vec::new();
+        SyncRequest { me, digests }.encode(&mut body);
+        self.stream(with.address, Some(with.node), Kind::SyncRequest, &body);
+    }
+
+    pub(super) fn on_sync_request(&mut self, from: Source, request: &SyncRequest, now: Instant) {
+        if request.me.member.id != from.node {
+            self.counts.stray += 1;
+            return;
+        }
+        self.on_news(&request.me, now);
+        let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
+        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| self.differing(theirs));
+        let updates = self.updates_of(differing, &BTreeSet::new(), now);
+        let mut chunks: VecDeque<Vec<Update>> = chunks(updates).into();
+        let mut last = chunks.pop_back().unwrap_or_default();
+        chunks.into_iter().for_each(|updates| self.reply(from, SyncReply { last: false, buckets: differing, updates }));
+        last.shrink_to_fit();
+        self.reply(from, SyncReply { last: true, buckets: differing, updates: last });
+    }
+
+    fn reply(&mut self, to: Source, reply: SyncReply) {
+        let mut body = Vec::new();
+        reply.encode(&mut body);
+        self.stream(to.address, Some(to.node), Kind::SyncReply, &body);
+    }
+
+    pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
+        if self.sync.with != Some(from.node) {
+            self.counts.stray += 1;
+            return;
+        }
+        if !self.seeds.joined {
+            self.seeds.joined = true;
+            self.events.push_back(MemberEvent::Joined);
+        }
+        self.take_all(&reply.updates, now);
+        for update in &reply.updates {
+            let known = self.roster.find(update.member.id).and_then(|at| self.roster.slot(at));
+            if known.is_some_and(|slot| slot.number() == update.number() && slot.standing == update.standing) {
+                self.sync.agreed.insert(update.member.id);
+            }
+        }
+        if reply.last {
+            self.sync.with = None;
+            let agreed = std::mem::take(&mut self.sync.agreed);
+            self.push(from, &self.updates_of(reply.buckets, &agreed, now));
+        }
+    }
+
+    fn push(&mut self, to: Source, updates: &[Update]) {
+        for updates in chunks(updates.to_vec()) {
+            let mut body = Vec::new();
+            SyncPush { updates }.encode(&mut body);
+            self.stream(to.address, Some(to.node), Kind::SyncPush, &body);
+        }
+    }
+
+    pub(super) fn on_sync_push(&mut self, push: &SyncPush, now: Instant) {
+        self.take_all(&push.updates, now);
+    }
+
+    /// Takes what a comparison gave. Those who are new to this node only are not news: everybody else may have compared too.
+    /// A member that is said to be gone while it is alive for us is believed in: whoever thinks so will probe it.
+    fn take_all(&mut self, updates: &[Update], now: Instant) {
+        let mut challenges = 0;
+        for update in updates {
+            let known = self.roster.find(update.member.id);
+            let Some(slot) = known.and_then(|at| self.roster.slot(at)) else {
+                self.take(update, now);
+                continue;
+            };
+            let (same, standing) = (slot.number() == update.number(), slot.standing);
+            let gone = |standing| matches!(standing, Standing::Suspended | Standing::Left);
+            let (at, id) = (known.unwrap_or(ME), slot.member.id);
+            if at != ME && same && update.standing == Standing::Suspended && !gone(standing) {
+                continue;
+            }
+            if at != ME && same && gone(standing) && !gone(update.standing) && challenges < CHALLENGES {
+                challenges += 1;
+                self.challenge(at, now);
+                continue;
+            }
+            debug_assert_eq!(id, update.member.id);
+            if self.take(update, now).is_some() {
+                self.news.add(at);
+            }
+        }
+    }
+
+    /// A bit for each bucket whose digest is another.
+    fn differing(&self, theirs: &[u64; BUCKETS]) -> u64 {
+        let pairs = self.roster.digests().iter().zip(theirs);
+        pairs.enumerate().fold(0, |bits, (bucket, (mine, theirs))| bits | u64::from(mine != theirs) << bucket)
+    }
+
+    /// What is known of the members of some buckets, without those the other knows as well.
+    fn updates_of(&self, buckets: u64, without: &BTreeSet<NodeId>, now: Instant) -> Vec<Update> {
+        let wanted = |member: &Member| buckets >> bucket(member.id) & 1 == 1 && !without.contains(&member.id);
+        self.roster.iter().filter(|(_, slot)| wanted(&slot.member)).map(|(_, slot)| slot.update(now)).collect()
+    }
+}
+
+/// Cuts updates into messages of [`CHUNK`] bytes.
+fn chunks(updates: Vec<Update>) -> Vec<Vec<Update>> {
+    let mut chunks = Vec::new();
+    let (mut chunk, mut len) = (Vec::new(), 0);
+    for update in updates {
+        let more = update.encoded_len();
+        if len + more > CHUNK && !chunk.is_empty() {
+            chunks.push(std::mem::take(&mut chunk));
+            len = 0;
+        }
+        len += more;
+        chunk.push(update);
+    }
+    if !chunk.is_empty() {
+        chunks.push(chunk);
+    }
+    chunks
+}
