@@ -153,6 +153,7 @@ impl Swim {
         self.relays.clear();
         self.suspects.clear();
         self.expiries.clear();
+        self.sync.again = None;
         self.events.push_back(MemberEvent::Gone);
     }
 
@@ -240,6 +241,7 @@ impl Membership for Swim {
         self.serve_suspicions(now);
         self.serve_expiries(now);
         self.serve_seeds(now);
+        self.serve_sync(now);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Reason)> {
@@ -254,6 +256,7 @@ impl Membership for Swim {
             self.suspects.first().map(|(at, _)| (*at, Reason::Suspicion)),
             self.expiries.first().map(|(at, _)| (*at, Reason::Expiry)),
             self.seeds.at.map(|at| (at, Reason::Seed)),
+            self.sync.again.map(|(at, _)| (at, Reason::Sync)),
             self.leave_at.map(|at| (at, Reason::Leave)),
         ];
         all.into_iter().flatten().min()

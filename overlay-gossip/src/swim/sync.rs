@@ -10,7 +10,7 @@ use overlay_core::{Instant, NodeId};
 
 use crate::membership::{MemberEvent, Source};
 use crate::swim::Swim;
-use crate::swim::roster::{ME, bucket};
+use crate::swim::roster::{Index, ME, bucket};
 use crate::wire::{BUCKETS, Kind, SyncPush, SyncReply, SyncRequest, Update};
 use crate::{Member, Standing};
 
@@ -25,16 +25,24 @@ pub(super) struct Sync {
     differing: Option<Instant>,
     /// Before this, none is begun for a digest's sake.
     not_before: Instant,
+    /// How many digests in a row were equal to one's own.
+    equal: u32,
+    /// A newcomer asks again where it was answered first: others join at the same time through the same node.
+    pub(super) again: Option<(Instant, Source)>,
 }
 
 impl Sync {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now }
+        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now, equal: 0, again: None }
     }
 }
 
 /// Bytes of updates in one message of a comparison: large enough to be few, small enough that news need not wait long.
 const CHUNK: usize = 64 * 1024;
+/// Equal digests in a row, after which everybody is taken to know who lives.
+const EQUAL: u32 = 4;
+/// News that are few enough to be told as often as usual.
+const FEW_NEWS: usize = 32;
 /// Members believed gone that are probed at once, when another node says that they live.
 const CHALLENGES: usize = 64;
 
@@ -43,13 +51,32 @@ impl Swim {
     pub(super) fn compare(&mut self, from: Source, digest: u64, now: Instant) {
         if digest == self.roster.digest() {
             self.sync.differing = None;
+            self.sync.equal += 1;
+            if self.sync.equal >= EQUAL && self.news.len() > FEW_NEWS {
+                self.drop_stale_news();
+            }
             return;
         }
+        self.sync.equal = 0;
         self.counts.digest_mismatches += 1;
         let since = *self.sync.differing.get_or_insert(now);
         if now - since >= self.config.sync_after && now >= self.sync.not_before && self.roster.find(from.node).is_some()
         {
             self.begin_sync(from, now);
+        }
+    }
+
+    /// Several members drawn at random know of the same live members: news of who lives is told already. Whoever has
+    /// missed it finds that out by the digests.
+    fn drop_stale_news(&mut self) {
+        let alive = |at: &Index| self.roster.slot(*at).is_some_and(|slot| slot.standing == Standing::Alive);
+        let stale: Vec<Index> = self.news.iter().filter(alive).collect();
+        stale.into_iter().for_each(|at| self.news.remove(at));
+    }
+
+    pub(super) fn serve_sync(&mut self, now: Instant) {
+        if let Some((_, with)) = self.sync.again.take_if(|(at, _)| *at <= now) {
+            self.begin_sync(with, now);
         }
     }
 
@@ -94,6 +121,7 @@ impl Swim {
         }
         if !self.seeds.joined {
             self.seeds.joined = true;
+            self.sync.again = Some((now + self.chance.around(self.config.sync_after / 2), from));
             self.events.push_back(MemberEvent::Joined);
         }
         self.take_all(&reply.updates, now);
