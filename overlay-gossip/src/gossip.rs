@@ -8,6 +8,7 @@ use overlay_core::{Instant, NodeId};
 
 use crate::chance::Chance;
 use crate::event::Event;
+use crate::foca_core::FocaCore;
 use crate::member::plain;
 use crate::membership::{MemberEvent, Membership, Outgoing, Source, Urgency};
 use crate::metrics::{Metrics, Traffic};
@@ -65,7 +66,7 @@ impl Gossip {
         let me = Member { address: plain(me.address), ..me };
         let membership: Box<dyn Membership> = match config.membership {
             Protocol::Swim => Box::new(Swim::new(config.clone(), me, chance.seed(), now)),
-            Protocol::Foca => Box::new(Swim::new(config.clone(), me, chance.seed(), now)),
+            Protocol::Foca => Box::new(FocaCore::new(config.clone(), me, chance.seed(), now)),
         };
         Ok(Self {
             strangers: RateLimit::new(config.stranger_rate, config.stranger_burst, now),

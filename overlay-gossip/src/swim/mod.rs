@@ -21,10 +21,10 @@ use crate::metrics::MembershipMetrics;
 use crate::swim::health::Health;
 use crate::swim::news::News;
 use crate::swim::probe::{Probe, Relay};
-use crate::swim::roster::{Index, ME, Roster, Slot};
+use crate::swim::roster::{Index, ME, Roster};
 use crate::swim::seeds::Seeds;
 use crate::swim::sync::Sync;
-use crate::wire::{self, Kind, Message, Number};
+use crate::wire::{self, Kind, Message};
 use crate::{Class, Config, Member, Reason, Standing};
 
 /// The protocol's state.
@@ -88,10 +88,6 @@ impl Swim {
             counts: MembershipMetrics::default(),
             config,
         }
-    }
-
-    fn my_number(&self) -> Number {
-        self.roster.slot(ME).map_or(Number { incarnation: 0, revision: 0 }, Slot::number)
     }
 
     /// Sends one message in a datagram, and news with it.

@@ -4,14 +4,15 @@
 //! parts that differ; the first sends back what it knows otherwise. So nothing but differences travels, and a
 //! newcomer gets all from one node.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use overlay_core::{Instant, NodeId};
 
+use crate::digest::{bucket, chunks, differing, replies};
 use crate::membership::{MemberEvent, Source};
 use crate::swim::Swim;
-use crate::swim::roster::{Index, ME, bucket};
-use crate::wire::{BUCKETS, Kind, SyncPush, SyncReply, SyncRequest, Update};
+use crate::swim::roster::{Index, ME};
+use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
 use crate::{Member, Standing};
 
 /// The comparison under way, and what starts the next.
@@ -37,8 +38,6 @@ impl Sync {
     }
 }
 
-/// Bytes of updates in one message of a comparison: large enough to be few, small enough that news need not wait long.
-const CHUNK: usize = 64 * 1024;
 /// Equal digests in a row, after which everybody is taken to know who lives.
 const EQUAL: u32 = 4;
 /// News that are few enough to be told as often as usual.
@@ -99,19 +98,13 @@ impl Swim {
         }
         self.on_news(&request.me, now);
         let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
-        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| self.differing(theirs));
+        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| differing(self.roster.digests(), theirs));
         let updates = self.updates_of(differing, &BTreeSet::new(), now);
-        let mut chunks: VecDeque<Vec<Update>> = chunks(updates).into();
-        let mut last = chunks.pop_back().unwrap_or_default();
-        chunks.into_iter().for_each(|updates| self.reply(from, SyncReply { last: false, buckets: differing, updates }));
-        last.shrink_to_fit();
-        self.reply(from, SyncReply { last: true, buckets: differing, updates: last });
-    }
-
-    fn reply(&mut self, to: Source, reply: SyncReply) {
-        let mut body = Vec::new();
-        reply.encode(&mut body);
-        self.stream(to.address, Some(to.node), Kind::SyncReply, &body);
+        for reply in replies(differing, updates) {
+            let mut body = Vec::new();
+            reply.encode(&mut body);
+            self.stream(from.address, Some(from.node), Kind::SyncReply, &body);
+        }
     }
 
     pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
@@ -178,34 +171,9 @@ impl Swim {
         }
     }
 
-    /// A bit for each bucket whose digest is another.
-    fn differing(&self, theirs: &[u64; BUCKETS]) -> u64 {
-        let pairs = self.roster.digests().iter().zip(theirs);
-        pairs.enumerate().fold(0, |bits, (bucket, (mine, theirs))| bits | u64::from(mine != theirs) << bucket)
-    }
-
     /// What is known of the members of some buckets, without those the other knows as well.
     fn updates_of(&self, buckets: u64, without: &BTreeSet<NodeId>, now: Instant) -> Vec<Update> {
         let wanted = |member: &Member| buckets >> bucket(member.id) & 1 == 1 && !without.contains(&member.id);
         self.roster.iter().filter(|(_, slot)| wanted(&slot.member)).map(|(_, slot)| slot.update(now)).collect()
     }
-}
-
-/// Cuts updates into messages of [`CHUNK`] bytes.
-fn chunks(updates: Vec<Update>) -> Vec<Vec<Update>> {
-    let mut chunks = Vec::new();
-    let (mut chunk, mut len) = (Vec::new(), 0);
-    for update in updates {
-        let more = update.encoded_len();
-        if len + more > CHUNK && !chunk.is_empty() {
-            chunks.push(std::mem::take(&mut chunk));
-            len = 0;
-        }
-        len += more;
-        chunk.push(update);
-    }
-    if !chunk.is_empty() {
-        chunks.push(chunk);
-    }
-    chunks
 }
