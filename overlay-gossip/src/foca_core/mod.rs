@@ -9,7 +9,7 @@ mod peer;
 mod sync;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::Duration;
@@ -95,19 +95,23 @@ impl FocaCore {
         }
     }
 
-    /// Announces this node to seeds until a cluster answers: foca's one announcement may be lost, and then a node stays
-    /// alone for good.
+    /// Announces this node to seeds until a cluster answers, since foca's one announcement may be lost, and then a node
+    /// stays alone for good; later to seeds at which nobody is known to live, since else two halves never meet again.
     fn announce(&mut self, now: Instant) {
         self.announce_at = None;
-        if !self.live.is_empty() || self.seeds.is_empty() || matches!(self.phase, Phase::Leaving | Phase::Gone) {
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
             return;
         }
-        let seed = self.seeds[self.chance.below(self.seeds.len())];
-        self.counts.calls += 1;
-        self.count(|this| this.foca.announce(Peer::somebody(seed), &mut this.runtime));
+        let there = |id: &NodeId| self.known.get(id).map(|known| known.member.address);
+        let live: BTreeSet<SocketAddr> = self.live.iter().filter_map(there).collect();
+        let absent: Vec<SocketAddr> = self.seeds.iter().copied().filter(|seed| !live.contains(seed)).collect();
+        if let Some(seed) = absent.get(self.chance.below(absent.len())).copied() {
+            self.counts.calls += 1;
+            self.count(|this| this.foca.announce(Peer::somebody(seed), &mut this.runtime));
+        }
         let wait = self.config.seed_interval * (1 << self.failures.min(3));
-        self.failures += 1;
-        self.announce_at = Some(now + self.chance.around(wait));
+        self.failures = if live.is_empty() { self.failures + 1 } else { 3 };
+        self.announce_at = (!self.seeds.is_empty()).then(|| now + self.chance.around(wait));
     }
 
     /// foca refuses some messages for reasons of its own; they are counted.
@@ -142,7 +146,6 @@ impl FocaCore {
                 self.counts.refutations += 1;
                 self.me = peer.member();
             }
-            OwnedNotification::Idle => self.announce_at = self.announce_at.or(Some(now)),
             _ => {}
         }
     }
@@ -200,6 +203,19 @@ impl FocaCore {
         });
     }
 
+    /// Holds what we know to foca's list: its notifications alone tell of a node that changed its identity and failed in one
+    /// breath in an order that can leave a ghost.
+    pub(super) fn reconcile(&mut self, now: Instant) {
+        let there: BTreeSet<NodeId> = self.foca.iter_members().map(|member| member.id().id()).collect();
+        let ghosts = self.known.values().filter(|known| known.standing == Standing::Alive);
+        let ghosts: Vec<Peer> =
+            ghosts.filter(|known| !there.contains(&known.peer.id())).map(|k| k.peer.clone()).collect();
+        ghosts.iter().for_each(|ghost| self.stand(ghost, Standing::Suspended, now));
+        let leaving = self.foca.iter_members().filter(|member| !member.id().leaving).map(|member| member.id().clone());
+        let unknown: Vec<Peer> = leaving.filter(|peer| self.known.get(&peer.id()).is_none_or(is_gone)).collect();
+        unknown.into_iter().for_each(|peer| self.up(peer, now));
+    }
+
     /// What foca's settings derive from the cluster's size follows it.
     fn resize(&mut self) {
         let size = self.live.len() + 1;
@@ -222,6 +238,10 @@ impl FocaCore {
         let gone = self.known.iter().filter(|(_, known)| known.standing != Standing::Alive);
         gone.map(|(id, known)| (known.since + self.config.expire_after, *id))
     }
+}
+
+fn is_gone(known: &Known) -> bool {
+    known.standing != Standing::Alive
 }
 
 /// foca's settings for a cluster of this size.

@@ -13,6 +13,7 @@ use crate::{Class, Standing};
 impl FocaCore {
     pub(super) fn begin_sync(&mut self, now: Instant) {
         self.sync_at = now + self.chance.around(self.config.sync_interval * SYNC_PERIODS);
+        self.reconcile(now);
         let with = self.live.get(self.chance.below(self.live.len())).copied();
         let Some(known) = with.and_then(|id| self.known.get(&id)) else { return };
         let to = Source { node: known.member.id, address: known.member.address };
