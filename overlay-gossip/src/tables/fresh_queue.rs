@@ -32,9 +32,8 @@ pub(crate) struct Rank {
 }
 
 impl FreshQueue {
-    /// Adds a change of `bytes`, in place of an earlier one of its key; refused if own, or relayed, ones fill `limit` bytes.
+    /// Adds a change of `bytes`, of a key that is not there; refused if own, or relayed, ones fill `limit` bytes.
     pub(crate) fn push(&mut self, id: EntryId, relayed: bool, bytes: usize, limit: usize) -> bool {
-        self.remove(&id);
         let used = if relayed { self.relayed_bytes } else { self.own_bytes };
         if used + bytes > limit {
             return false;

@@ -23,6 +23,7 @@ impl Tables {
     /// Has a change told, if it fits news; comparison comes for it in any case.
     pub(super) fn tell(&mut self, id: EntryId, relayed: bool, len: usize, now: Instant) {
         let (network, bytes) = (id.0, Change::lonely_len(len));
+        self.fresh.remove(&id);
         let small = bytes <= self.config.datagram && self.fresh.push(id, relayed, bytes, self.config.fresh_bytes);
         if small {
             let soon = self.chance.within(FIRST_ROUND);
@@ -60,7 +61,11 @@ impl Tables {
         let (mut told, mut gone) = (Vec::new(), Vec::new());
         for id in self.fresh.iter() {
             let (network, owner, table, key) = id;
-            if !self.members.subscribes(to, *network) || *owner == to {
+            if !self.members.subscribes(to, *network) {
+                continue;
+            }
+            if *owner == to {
+                told.push(id.clone()); // knows it; counted, since there may be nobody else
                 continue;
             }
             let chain = self.replicas.get(network).and_then(|replica| replica.chain(*owner));
