@@ -18,6 +18,7 @@ mod metrics;
 mod rate_limit;
 mod reason;
 mod swim;
+mod tables;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod wire;
@@ -31,3 +32,4 @@ pub use malformed::Malformed;
 pub use member::{Member, Metadata, MetadataError, Role, Standing};
 pub use metrics::{MembershipMetrics, Metrics, Traffic};
 pub use reason::Reason;
+pub use tables::{Refused, RefusedMetrics, TableEvent, TablesConfig, TablesMetrics, Verify};
