@@ -39,7 +39,10 @@ async fn main() -> Outcome<ExitCode> {
     }
     let seeds: Vec<_> = nodes.iter().take(3).map(|node| node.address).collect();
     let start = now();
-    nodes.iter().for_each(|node| node.tell(move |gossip, now| gossip.join(&seeds.clone(), now)));
+    for node in &nodes {
+        let seeds = seeds.clone();
+        node.tell(move |gossip, now| gossip.join(&seeds, now));
+    }
     let mut well = report("everybody knows everybody", start, &nodes, |pulse| pulse.live == NODES - 1).await;
 
     let mut total = 0;

@@ -41,7 +41,8 @@ impl Node {
         gossip.subscribe(network, Instant::ZERO)?;
         let (orders, ordered) = unbounded_channel();
         let pulse = Arc::new(Mutex::new(Pulse::default()));
-        let driver = Driver { gossip, udp, network, origin, pulse: Arc::clone(&pulse), ordered, streams: Streams::new(tcp) };
+        let driver =
+            Driver { gossip, udp, network, origin, pulse: Arc::clone(&pulse), ordered, streams: Streams::new(tcp) };
         let task = tokio::spawn(driver.run());
         Ok(Self { id, address, orders, pulse, task })
     }

@@ -6,6 +6,7 @@
 
 mod membership;
 mod plain_foca;
+mod tables;
 
 use std::io;
 use std::time::Duration;
@@ -15,7 +16,8 @@ use overlay_gossip::testing::{Conditions, Net};
 use overlay_gossip::{Config, Gossip};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
-    membership::run(bench)
+    membership::run(bench)?;
+    tables::run(bench)
 }
 
 /// A cluster of `size` nodes in which everybody knows everybody.

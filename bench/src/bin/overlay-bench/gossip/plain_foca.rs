@@ -1,10 +1,12 @@
 //! foca as it comes, on the same virtual network: its LAN preset for the cluster's size, each node announced once to one of
 //! three seeds.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::rc::Rc;
 
 use foca::{
     AccumulatingRuntime, BroadcastHandler, Config, Foca, Identity, Invalidates, OwnedNotification, PostcardCodec, Timer,
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct PlainFoca {
     foca: Foca<Node, PostcardCodec, ChaCha8Rng, Entries>,
     runtime: AccumulatingRuntime<Node>,
+    fresh: Rc<RefCell<Vec<u64>>>,
     timers: BinaryHeap<Reverse<(Instant, Timer<Node>, u64)>>,
     planned: u64,
     transmits: VecDeque<(SocketAddr, bytes::Bytes)>,
@@ -56,10 +59,9 @@ impl Identity for Node {
 }
 
 /// Takes each entry of 64 bytes once.
-#[derive(Default)]
 struct Entries {
     seen: BTreeSet<u64>,
-    fresh: std::rc::Rc<std::cell::RefCell<Vec<u64>>>,
+    fresh: Rc<RefCell<Vec<u64>>>,
 }
 
 struct Key(u64);
@@ -87,11 +89,13 @@ impl BroadcastHandler<Node> for Entries {
 impl PlainFoca {
     pub(crate) fn new(address: SocketAddr, size: usize, seed: [u8; 32], now: Instant) -> Self {
         let config = Config::new_lan(NonZeroU32::new(size as u32).unwrap_or(NonZeroU32::MIN));
-        let entries = Entries::default();
+        let fresh = Rc::new(RefCell::new(Vec::new()));
+        let entries = Entries { seen: BTreeSet::new(), fresh: Rc::clone(&fresh) };
         let node = Node { address, generation: 0 };
         let foca = Foca::with_custom_broadcast(node, config, ChaCha8Rng::from_seed(seed), PostcardCodec, entries);
         let mut this = Self {
             foca,
+            fresh,
             runtime: AccumulatingRuntime::new(),
             timers: BinaryHeap::new(),
             planned: 0,
@@ -119,6 +123,7 @@ impl PlainFoca {
     }
 
     fn settle(&mut self, now: Instant) {
+        self.events.extend(self.fresh.borrow_mut().drain(..).map(Event::Entry));
         while let Some((to, data)) = self.runtime.to_send() {
             self.transmits.push_back((to.address, data));
         }
