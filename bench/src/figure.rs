@@ -1,5 +1,6 @@
 //! Figures and how they are measured.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Pace {
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Figure<'b, 'w, 'f> {
     bench: &'b mut Bench<'w>,
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: &'static str,
     contenders: Vec<Contender<'f>>, // the first is the subject
 }
@@ -62,8 +63,8 @@ impl<'w> Bench<'w> {
 
     /// Begins the figure `name` (`group/what`) in `unit`: `ns`, `us`, `ms` or `s` of time per operation, or, with
     /// [`rate`](Figure::rate), what is counted, per second.
-    pub fn figure<'f>(&mut self, name: &'static str, unit: &'static str) -> Figure<'_, 'w, 'f> {
-        Figure { bench: self, name, unit, contenders: Vec::new() }
+    pub fn figure<'f>(&mut self, name: impl Into<Cow<'static, str>>, unit: &'static str) -> Figure<'_, 'w, 'f> {
+        Figure { bench: self, name: name.into(), unit, contenders: Vec::new() }
     }
 }
 
@@ -83,6 +84,16 @@ impl<'f> Figure<'_, '_, 'f> {
     /// The subject: counts what it does, per second, so that more is better. Takes one call per round and gives the count.
     pub fn rate(self, operation: impl FnMut() -> u64 + 'f) -> Self {
         self.contender("", Run::rate(operation))
+    }
+
+    /// The subject: a value that was found otherwise, such as on a virtual clock, in the figure's unit.
+    pub fn value(self, value: f64) -> Self {
+        self.contender("", Run::Value(value))
+    }
+
+    /// A value to compare with; as [`value`](Self::value).
+    pub fn yardstick_value(self, name: &'static str, value: f64) -> Self {
+        self.contender(name, Run::Value(value))
     }
 
     /// A short operation to compare with.
@@ -123,19 +134,22 @@ impl<'f> Figure<'_, '_, 'f> {
             }
         }
         let scale = scale(self.unit);
-        let mut values = self.contenders.iter_mut().map(|contender| (contender.name, contender.median(scale)));
+        let mut values = self.contenders.iter_mut().map(|contender| (contender.name, contender.result(scale)));
         let Some((_, value)) = values.next() else { return Ok(()) };
         let mut yardsticks =
             values.map(|(name, other)| (Yardstick { name, value: round(other) }, round(value / other)));
         let (yardstick, ratio) = yardsticks.next().unzip();
         let also = yardsticks.map(|(yardstick, ratio)| Also { yardstick, ratio }).collect();
-        let line = Line { bench: self.name, value: round(value), unit: self.unit, yardstick, ratio, also };
+        let line = Line { bench: &self.name, value: round(value), unit: self.unit, yardstick, ratio, also };
         serde_json::to_writer(&mut self.bench.out, &line)?;
         writeln!(self.bench.out)?;
         self.bench.out.flush()
     }
 
     fn rounds(&self) -> usize {
+        if self.contenders.iter().all(|contender| matches!(contender.run, Run::Value(_))) {
+            return 1;
+        }
         let repeats = self.contenders.iter().any(|contender| matches!(contender.run, Run::Each(_)));
         match self.bench.pace {
             Pace::Full => 21,
@@ -181,7 +195,10 @@ impl Contender<'_> {
         self.samples.push(self.run.sample(self.count));
     }
 
-    fn median(&mut self, scale: f64) -> f64 {
+    fn result(&mut self, scale: f64) -> f64 {
+        if let Run::Value(value) = self.run {
+            return value;
+        }
         self.samples.sort_by(f64::total_cmp);
         let middle = self.samples.get(self.samples.len() / 2).copied().unwrap_or(f64::NAN);
         middle * scale
@@ -196,6 +213,8 @@ enum Run<'f> {
     Once(Box<dyn FnMut() -> Duration + 'f>),
     /// Gives how many operations there were, and their time together.
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
+    /// Nothing to run.
+    Value(f64),
 }
 
 impl<'f> Run<'f> {
@@ -236,13 +255,14 @@ impl<'f> Run<'f> {
                 let (count, took) = operation();
                 count as f64 / took.as_secs_f64()
             }
+            Self::Value(value) => *value,
         }
     }
 }
 
 #[derive(Serialize)]
-struct Line {
-    bench: &'static str,
+struct Line<'l> {
+    bench: &'l str,
     value: f64,
     unit: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -325,6 +345,14 @@ mod tests {
         let line =
             report(|bench| bench.figure("a/b", "op/s").rate(|| (0..1_000_u64).map(black_box).count() as u64).report());
         assert!(line["value"].as_f64().unwrap() > 1_000.0, "{line}");
+    }
+
+    #[test]
+    fn a_value_is_reported_as_it_is() {
+        let line =
+            report(|bench| bench.figure(format!("a/{}", 7), "ms").value(3.0).yardstick_value("other", 6.0).report());
+        assert_eq!((line["bench"].as_str(), line["value"].as_f64()), (Some("a/7"), Some(3.0)));
+        assert_eq!((line["yardstick"]["value"].as_f64(), line["ratio"].as_f64()), (Some(6.0), Some(0.5)));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::TablesConfig;
+
 /// Settings of a [`Gossip`](crate::Gossip), from a preset and changed field by field.
 ///
 /// Nodes of one cluster may differ in all of them but should agree on `membership`. Where a number's source is
@@ -13,7 +15,7 @@ use std::time::Duration;
 /// let config = Config { seal_overhead: 29, ..Config::lan() };
 /// assert!(config.check().is_ok());
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// Which membership protocol. Default: the own core, by measurement (see the crate page).
     pub membership: Protocol,
@@ -74,6 +76,9 @@ pub struct Config {
     pub stranger_rate: u32,
     /// How many of those may come at once. 1 up: a whole cluster starting.
     pub stranger_burst: u32,
+
+    /// Of the tables.
+    pub tables: TablesConfig,
 }
 
 /// Membership protocols: same messages to the tables, same events, same push-pull.
@@ -93,11 +98,11 @@ impl Config {
             datagram_budget: 1_400,
             seal_overhead: 0,
             probe_period: Duration::from_secs(1),
-            probe_timeout: Duration::from_millis(200),
+            probe_timeout: Duration::from_millis(150),
             probe_attempts: 3,
             indirect_probes: 3,
             health_limit: 8,
-            suspicion_factor: 1.0,
+            suspicion_factor: 1.5,
             suspicion_stretch: 5.0,
             confirmations: 3,
             verifiers: 8,
@@ -111,6 +116,7 @@ impl Config {
             member_limit: 16_384,
             stranger_rate: 1_000,
             stranger_burst: 4_000,
+            tables: TablesConfig::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use overlay_core::NodeId;
 
-use crate::Member;
+use crate::{Member, TableEvent};
 
 /// Something that happened, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,4 +33,6 @@ pub enum Event {
     },
     /// The goodbye is said: this machine does nothing more.
     Gone,
+    /// Something of the tables.
+    Table(TableEvent),
 }

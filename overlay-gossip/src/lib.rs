@@ -5,7 +5,9 @@
 mod chance;
 mod class;
 mod config;
+mod digest;
 mod event;
+mod foca_core;
 mod gossip;
 mod ids;
 mod malformed;

@@ -1,7 +1,7 @@
 //! What a machine has done and how long its queues are.
 
-use crate::Class;
 use crate::wire::Kind;
+use crate::{Class, TablesMetrics};
 
 /// Counts since the start, and lengths now, of the membership protocol.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct MembershipMetrics {
 pub struct Metrics {
     /// Of membership.
     pub membership: MembershipMetrics,
+    /// Of the tables.
+    pub tables: TablesMetrics,
     /// What was sent, unsealed.
     pub sent: Traffic,
     /// What arrived, unsealed.
@@ -63,6 +65,8 @@ pub struct Metrics {
     pub refused: u64,
     /// Payloads that were no messages.
     pub malformed: u64,
+    /// Messages of the tables for nodes that are not known any more.
+    pub unroutable: u64,
     /// Messages waiting for [`poll_transmit`](crate::Gossip::poll_transmit).
     pub transmits: usize,
     /// Events waiting for [`poll_event`](crate::Gossip::poll_event).

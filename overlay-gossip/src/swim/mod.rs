@@ -21,10 +21,10 @@ use crate::metrics::MembershipMetrics;
 use crate::swim::health::Health;
 use crate::swim::news::News;
 use crate::swim::probe::{Probe, Relay};
-use crate::swim::roster::{Index, ME, Roster, Slot};
+use crate::swim::roster::{Index, ME, Roster};
 use crate::swim::seeds::Seeds;
 use crate::swim::sync::Sync;
-use crate::wire::{self, Kind, Message, Number};
+use crate::wire::{self, Kind, Message};
 use crate::{Class, Config, Member, Reason, Standing};
 
 /// The protocol's state.
@@ -90,10 +90,6 @@ impl Swim {
         }
     }
 
-    fn my_number(&self) -> Number {
-        self.roster.slot(ME).map_or(Number { incarnation: 0, revision: 0 }, Slot::number)
-    }
-
     /// Sends one message in a datagram, and news with it.
     fn send(&mut self, to: SocketAddr, node: Option<NodeId>, kind: Kind, body: &[u8], now: Instant) {
         let mut payload = wire::begin(self.me().id);
@@ -153,6 +149,7 @@ impl Swim {
         self.relays.clear();
         self.suspects.clear();
         self.expiries.clear();
+        self.sync.again = None;
         self.events.push_back(MemberEvent::Gone);
     }
 
@@ -240,6 +237,7 @@ impl Membership for Swim {
         self.serve_suspicions(now);
         self.serve_expiries(now);
         self.serve_seeds(now);
+        self.serve_sync(now);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Reason)> {
@@ -254,6 +252,7 @@ impl Membership for Swim {
             self.suspects.first().map(|(at, _)| (*at, Reason::Suspicion)),
             self.expiries.first().map(|(at, _)| (*at, Reason::Expiry)),
             self.seeds.at.map(|at| (at, Reason::Seed)),
+            self.sync.again.map(|(at, _)| (at, Reason::Sync)),
             self.leave_at.map(|at| (at, Reason::Leave)),
         ];
         all.into_iter().flatten().min()

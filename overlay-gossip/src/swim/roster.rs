@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use overlay_core::{Instant, NodeId};
 
 use crate::chance::Chance;
+use crate::digest::{bucket, digest};
 use crate::swim::suspicion::Suspicion;
 use crate::wire::{BUCKETS, Number, Update};
 use crate::{Member, Standing};
@@ -265,29 +266,6 @@ impl Roster {
             }
         }
     }
-}
-
-/// Which part of a comparison a node belongs to.
-pub(super) fn bucket(id: NodeId) -> usize {
-    (mix(fold(id)) % BUCKETS as u64) as usize
-}
-
-/// A member's part of the digest. Against chance, not against malice: whoever may send has the cluster's key.
-fn digest(id: NodeId, number: Number) -> u64 {
-    mix(fold(id) ^ mix(number.incarnation ^ mix(number.revision.into())))
-}
-
-fn fold(id: NodeId) -> u64 {
-    let bits = u128::from_be_bytes(id.to_bytes());
-    mix((bits >> 64) as u64) ^ bits as u64
-}
-
-/// The finalizer of SplitMix64: every bit of the input reaches every bit of the output.
-const fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ mod tests {
     fn confirmations_shorten_the_time_to_the_least() {
         let config = Config::lan();
         let seconds = |n, accusers| time_to_object(&config, n, accusers).as_secs_f64();
-        assert!((seconds(1_000, 1) - 15.0).abs() < 1e-9);
-        assert!((seconds(1_000, 4) - 3.0).abs() < 1e-9);
+        assert!((seconds(1_000, 1) - 22.5).abs() < 1e-9);
+        assert!((seconds(1_000, 4) - 4.5).abs() < 1e-9);
         assert!(seconds(1_000, 2) < seconds(1_000, 1) && seconds(1_000, 3) < seconds(1_000, 2));
-        assert!((seconds(2, 1) - 1.0).abs() < 1e-9, "nobody else could confirm");
-        assert!((seconds(3, 2) - 1.0).abs() < 1e-9);
+        assert!((seconds(2, 1) - 1.5).abs() < 1e-9, "nobody else could confirm");
+        assert!((seconds(3, 2) - 1.5).abs() < 1e-9);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! parts that differ; the first sends back what it knows otherwise. So nothing but differences travels, and a
 //! newcomer gets all from one node.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use overlay_core::{Instant, NodeId};
 
+use crate::digest::{bucket, chunks, differing, replies};
 use crate::membership::{MemberEvent, Source};
 use crate::swim::Swim;
-use crate::swim::roster::{ME, bucket};
-use crate::wire::{BUCKETS, Kind, SyncPush, SyncReply, SyncRequest, Update};
+use crate::swim::roster::{Index, ME};
+use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
 use crate::{Member, Standing};
 
 /// The comparison under way, and what starts the next.
@@ -25,16 +26,22 @@ pub(super) struct Sync {
     differing: Option<Instant>,
     /// Before this, none is begun for a digest's sake.
     not_before: Instant,
+    /// How many digests in a row were equal to one's own.
+    equal: u32,
+    /// A newcomer asks again where it was answered first: others join at the same time through the same node.
+    pub(super) again: Option<(Instant, Source)>,
 }
 
 impl Sync {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now }
+        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now, equal: 0, again: None }
     }
 }
 
-/// Bytes of updates in one message of a comparison: large enough to be few, small enough that news need not wait long.
-const CHUNK: usize = 64 * 1024;
+/// Equal digests in a row, after which everybody is taken to know who lives.
+const EQUAL: u32 = 4;
+/// News that are few enough to be told as often as usual.
+const FEW_NEWS: usize = 32;
 /// Members believed gone that are probed at once, when another node says that they live.
 const CHALLENGES: usize = 64;
 
@@ -43,13 +50,32 @@ impl Swim {
     pub(super) fn compare(&mut self, from: Source, digest: u64, now: Instant) {
         if digest == self.roster.digest() {
             self.sync.differing = None;
+            self.sync.equal += 1;
+            if self.sync.equal >= EQUAL && self.news.len() > FEW_NEWS {
+                self.drop_stale_news();
+            }
             return;
         }
+        self.sync.equal = 0;
         self.counts.digest_mismatches += 1;
         let since = *self.sync.differing.get_or_insert(now);
         if now - since >= self.config.sync_after && now >= self.sync.not_before && self.roster.find(from.node).is_some()
         {
             self.begin_sync(from, now);
+        }
+    }
+
+    /// Several members drawn at random know of the same live members: news of who lives is told already. Whoever has
+    /// missed it finds that out by the digests.
+    fn drop_stale_news(&mut self) {
+        let alive = |at: &Index| self.roster.slot(*at).is_some_and(|slot| slot.standing == Standing::Alive);
+        let stale: Vec<Index> = self.news.iter().filter(alive).collect();
+        stale.into_iter().for_each(|at| self.news.remove(at));
+    }
+
+    pub(super) fn serve_sync(&mut self, now: Instant) {
+        if let Some((_, with)) = self.sync.again.take_if(|(at, _)| *at <= now) {
+            self.begin_sync(with, now);
         }
     }
 
@@ -72,19 +98,13 @@ impl Swim {
         }
         self.on_news(&request.me, now);
         let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
-        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| self.differing(theirs));
+        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| differing(self.roster.digests(), theirs));
         let updates = self.updates_of(differing, &BTreeSet::new(), now);
-        let mut chunks: VecDeque<Vec<Update>> = chunks(updates).into();
-        let mut last = chunks.pop_back().unwrap_or_default();
-        chunks.into_iter().for_each(|updates| self.reply(from, SyncReply { last: false, buckets: differing, updates }));
-        last.shrink_to_fit();
-        self.reply(from, SyncReply { last: true, buckets: differing, updates: last });
-    }
-
-    fn reply(&mut self, to: Source, reply: SyncReply) {
-        let mut body = Vec::new();
-        reply.encode(&mut body);
-        self.stream(to.address, Some(to.node), Kind::SyncReply, &body);
+        for reply in replies(differing, updates) {
+            let mut body = Vec::new();
+            reply.encode(&mut body);
+            self.stream(from.address, Some(from.node), Kind::SyncReply, &body);
+        }
     }
 
     pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
@@ -94,6 +114,7 @@ impl Swim {
         }
         if !self.seeds.joined {
             self.seeds.joined = true;
+            self.sync.again = Some((now + self.chance.around(self.config.sync_after / 2), from));
             self.events.push_back(MemberEvent::Joined);
         }
         self.take_all(&reply.updates, now);
@@ -150,34 +171,9 @@ impl Swim {
         }
     }
 
-    /// A bit for each bucket whose digest is another.
-    fn differing(&self, theirs: &[u64; BUCKETS]) -> u64 {
-        let pairs = self.roster.digests().iter().zip(theirs);
-        pairs.enumerate().fold(0, |bits, (bucket, (mine, theirs))| bits | u64::from(mine != theirs) << bucket)
-    }
-
     /// What is known of the members of some buckets, without those the other knows as well.
     fn updates_of(&self, buckets: u64, without: &BTreeSet<NodeId>, now: Instant) -> Vec<Update> {
         let wanted = |member: &Member| buckets >> bucket(member.id) & 1 == 1 && !without.contains(&member.id);
         self.roster.iter().filter(|(_, slot)| wanted(&slot.member)).map(|(_, slot)| slot.update(now)).collect()
     }
-}
-
-/// Cuts updates into messages of [`CHUNK`] bytes.
-fn chunks(updates: Vec<Update>) -> Vec<Vec<Update>> {
-    let mut chunks = Vec::new();
-    let (mut chunk, mut len) = (Vec::new(), 0);
-    for update in updates {
-        let more = update.encoded_len();
-        if len + more > CHUNK && !chunk.is_empty() {
-            chunks.push(std::mem::take(&mut chunk));
-            len = 0;
-        }
-        len += more;
-        chunk.push(update);
-    }
-    if !chunk.is_empty() {
-        chunks.push(chunk);
-    }
-    chunks
 }

@@ -22,7 +22,9 @@ mod conditions;
 mod machine;
 mod net;
 mod queue;
+mod seeds;
 
 pub use conditions::Conditions;
 pub use machine::Machine;
 pub use net::{Net, Sent};
+pub use seeds::seeds;

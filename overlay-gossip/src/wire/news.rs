@@ -19,6 +19,8 @@ impl News {
         Ok(Self { updates })
     }
 
+    /// A machine encodes update by update, as far as there is room.
+    #[cfg(test)]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         self.updates.iter().for_each(|update| update.encode(out));
     }

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod gossip;
 mod kernel;
 mod vxlan;
 mod vxlan_kernel;
@@ -18,6 +19,11 @@ mod vxlan_kernel;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group {
+        name: "gossip",
+        about: "membership and tables of up to 5,000 nodes on a virtual network",
+        run: gossip::run,
+    },
     Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
     Group {
         name: "vxlan",
