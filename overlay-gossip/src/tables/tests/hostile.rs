@@ -177,7 +177,9 @@ fn an_owner_above_its_limits_is_cut_off_there_and_asked_again_only_after_a_while
         let node = pump.add(Duration::ZERO);
         pump.subscribe(node, network(1));
     }
-    (0..100).for_each(|at| drop(pump.put(1, network(1), &key(format!("k{at}")), "v")));
+    for at in 0..100 {
+        pump.put(1, network(1), &key(format!("k{at}")), "v");
+    }
     pump.run(Duration::from_secs(9));
     let metrics = pump.nodes[0].tables.metrics();
     assert_eq!(pump.view(0, network(1)).len(), 10);

@@ -91,7 +91,9 @@ fn what_is_out_of_bounds_is_refused_by_name_and_changes_nothing() {
 #[test]
 fn a_suspended_owner_is_hidden_after_a_grace_and_back_without_a_transfer() {
     let mut pump = Pump::with_nodes(6, &TablesConfig::default(), 5);
-    (0..50).for_each(|at| drop(pump.put(4, network(1), &key(format!("k{at}")), "v")));
+    for at in 0..50 {
+        pump.put(4, network(1), &key(format!("k{at}")), "v");
+    }
     pump.run(3 * SECOND);
     events(&mut pump, 0);
     pump.cut(&[4], 1);
@@ -152,7 +154,9 @@ fn who_subscribes_again_counts_on_and_its_former_entries_do_not_return() {
 #[test]
 fn a_removal_is_forgotten_once_all_have_seen_it_and_whoever_was_away_learns_of_it_still() {
     let mut pump = Pump::with_nodes(9, &TablesConfig::default(), 6);
-    (0..20).for_each(|at| drop(pump.put(0, network(1), &key(format!("k{at}")), "v")));
+    for at in 0..20 {
+        pump.put(0, network(1), &key(format!("k{at}")), "v");
+    }
     pump.run(2 * SECOND);
     pump.cut(&[5], 1);
     pump.run(3 * SECOND);
@@ -190,7 +194,9 @@ fn a_tombstone_goes_at_its_cap_although_a_subscriber_never_confirms() {
 #[test]
 fn a_restarted_owner_has_what_it_declares_and_nothing_else() {
     let mut pump = Pump::with_nodes(11, &TablesConfig::default(), 5);
-    (0..5).for_each(|at| drop(pump.put(2, network(1), &key(format!("k{at}")), "old")));
+    for at in 0..5 {
+        pump.put(2, network(1), &key(format!("k{at}")), "old");
+    }
     pump.run(2 * SECOND);
     pump.crash(2);
     pump.run(SECOND);
@@ -226,7 +232,9 @@ fn news_rides_along_within_its_budget_and_is_a_message() {
 #[test]
 fn nothing_new_costs_a_digest_a_second() {
     let mut pump = Pump::with_nodes(13, &TablesConfig::default(), 40);
-    (0..40).for_each(|node| drop(pump.put(node, network(1), &key("k"), "v")));
+    for node in 0..40 {
+        pump.put(node, network(1), &key("k"), "v");
+    }
     pump.run(40 * SECOND);
     let (before, streams) = (pump.tally.bytes, pump.tally.streams);
     pump.run(60 * SECOND);
