@@ -19,8 +19,8 @@ use crate::TablesConfig;
 pub struct Config {
     /// Which membership protocol. Default: the own core, by measurement (see the crate page).
     pub membership: Protocol,
-    /// The largest datagram sent, as UDP payload, seal included. Bytes, 512 to 65,507. 1,400: fits Ethernet's 1,500
-    /// below IPv6, UDP and one more tunnel.
+    /// The largest datagram sent, as UDP payload, seal included. Bytes, 1,000 (so that the longest piece of news fits beside a
+    /// probe) to 65,507. 1,400: fits Ethernet's 1,500 below IPv6, UDP and one more tunnel.
     pub datagram_budget: usize,
     /// What the caller's seal adds to each message. Bytes, 0 to 256; 0 without seal. AES-GCM with a nonce and a version has 29.
     pub seal_overhead: usize,
@@ -164,7 +164,7 @@ impl Config {
             ("expire_after", self.expire_after, milli(1_000), 30 * day),
         ];
         let numbers = [
-            ("datagram_budget", self.datagram_budget as f64, 512.0, 65_507.0),
+            ("datagram_budget", self.datagram_budget as f64, 1_000.0, 65_507.0),
             ("seal_overhead", self.seal_overhead as f64, 0.0, 256.0),
             ("probe_attempts", self.probe_attempts.into(), 1.0, 8.0),
             ("indirect_probes", self.indirect_probes as f64, 0.0, 16.0),
@@ -220,7 +220,7 @@ mod tests {
     fn a_field_out_of_range_is_refused_by_name() {
         let config = Config { probe_timeout: Duration::from_secs(2), ..Config::lan() };
         assert_eq!(config.check().unwrap_err().to_string(), "probe_timeout is 2, 0.001 to 1 would be right");
-        assert!(Config { datagram_budget: 511, ..Config::lan() }.check().is_err());
+        assert!(Config { datagram_budget: 999, ..Config::lan() }.check().is_err());
         assert!(Config { suspicion_factor: f64::NAN, ..Config::lan() }.check().is_err());
     }
 }

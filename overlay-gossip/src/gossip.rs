@@ -183,7 +183,7 @@ impl Gossip {
     pub fn handle(&mut self, from: SocketAddr, class: Class, payload: &[u8], now: Instant) -> Result<(), Malformed> {
         let from = plain(from);
         self.received.count(class, payload.len());
-        let packet = Packet::parse(payload).inspect_err(|_| self.malformed += 1)?;
+        let packet = read(payload).inspect_err(|_| self.malformed += 1)?;
         if packet.from == self.me().id || !self.admit(packet.from, from, now) {
             self.refused += 1;
             return Ok(());
@@ -192,16 +192,14 @@ impl Gossip {
         for message in &packet.messages {
             self.received.count_kind(message.kind());
             match message {
-                Message::Table(body) => self.take_table(from.node, body, now)?,
+                Message::Table(body) => {
+                    self.tables.handle(from.node, body, now).inspect_err(|_| self.malformed += 1)?
+                }
                 other => self.membership.handle(from, other, now),
             }
         }
         self.settle(now);
         Ok(())
-    }
-
-    fn take_table(&mut self, from: NodeId, body: &[u8], now: Instant) -> Result<(), Malformed> {
-        self.tables.handle(from, body, now).inspect_err(|_| self.malformed += 1)
     }
 
     /// Where to answer: the far end of a stream has a port that nobody listens at.
@@ -409,6 +407,20 @@ impl Gossip {
             events: self.events.len(),
         }
     }
+}
+
+/// Reads a payload to its end, the tables' bodies too: where anything is wrong, nothing is acted upon.
+fn read(payload: &[u8]) -> Result<Packet<'_>, Malformed> {
+    let packet = Packet::parse(payload)?;
+    if let [Message::Table(_)] = packet.messages[..] {
+        return Ok(packet); // the tables read it before they act
+    }
+    for message in &packet.messages {
+        if let Message::Table(body) = message {
+            Tables::check_body(body)?;
+        }
+    }
+    Ok(packet)
 }
 
 fn told(event: MemberEvent) -> Event {

@@ -131,6 +131,14 @@ impl Tables {
         }
     }
 
+    /// Whether bytes are a message of the tables; for a caller that has to know before it acts on what came with them.
+    ///
+    /// # Errors
+    /// For bytes that are no message.
+    pub(crate) fn check_body(body: &[u8]) -> Result<(), Malformed> {
+        Message::parse(body).map(drop)
+    }
+
     /// Takes one message of another node's tables. What is refused is counted.
     ///
     /// # Errors

@@ -44,9 +44,12 @@ fn median(bench: &Bench<'_>, full: u64, mut measure: impl FnMut(u64) -> f64) -> 
         Pace::Full => full,
         Pace::Quick => 1,
     };
-    let mut values: Vec<f64> = (1..=seeds).map(&mut measure).collect();
+    middle(&mut (1..=seeds).map(&mut measure).collect::<Vec<f64>>())
+}
+
+fn middle(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The sizes to measure: the small ones only where it has to be quick.

@@ -10,7 +10,7 @@ use overlay_gossip::testing::{Conditions, Net};
 use overlay_gossip::{EntryKey, Event, Gossip, Key, TableEvent, TableId};
 
 use super::plain_foca;
-use super::{cluster, median, millis, sizes};
+use super::{cluster, median, middle, millis, sizes};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
 const TABLE: TableId = TableId(1);
@@ -78,11 +78,6 @@ fn spread(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn middle(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// When each other node has an entry, in order.
