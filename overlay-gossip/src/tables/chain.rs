@@ -128,7 +128,8 @@ impl Chain {
         let mut gone = Vec::new();
         if let Some(alive) = &end.alive {
             let dead = |number: &&u64| end.seen.contains(**number) && !alive.contains(**number);
-            let numbers: Vec<u64> = self.by_number.keys().filter(dead).copied().collect();
+            let numbers: Vec<u64> =
+                self.by_number.range(..=end.floor).map(|(number, _)| number).filter(dead).copied().collect();
             gone.extend(numbers.into_iter().filter_map(|number| self.forget(number)));
         }
         self.seen.union(&end.seen);
@@ -203,23 +204,16 @@ impl Chain {
     /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing).
     pub(crate) fn end_for(&self, seen: &Intervals) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
-        let alive = (missed && !seen.is_empty()).then(|| self.by_number.keys().copied().collect());
-        End { seen: self.seen.clone(), floor: self.floor, alive }
+        // What was removed by a change up to the floor has a number below it.
+        let alive =
+            (missed && !seen.is_empty()).then(|| self.by_number.range(..=self.floor).map(|(n, _)| *n).collect());
+        End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
     }
 
     /// The entries of one table, by key.
     pub(crate) fn entries(&self, table: TableId) -> impl Iterator<Item = (&Key, &Slot, &Bytes)> {
         let slots = self.tables.get(&table).into_iter().flatten();
         slots.filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
-    }
-
-    /// All keys that have a value.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (TableId, &Key)> {
-        let of_table = |(table, slots): (&TableId, _)| -> Vec<_> {
-            let slots: &BTreeMap<Key, Slot> = slots;
-            slots.iter().filter(|(_, slot)| slot.value.is_some()).map(|(key, _)| (*table, key)).collect()
-        };
-        self.tables.iter().flat_map(of_table)
     }
 
     /// Entries and tombstones.
@@ -294,3 +288,6 @@ fn weight(key: &Key, value: Option<&Bytes>) -> usize {
 }
 
 const ENTRY_OVERHEAD: usize = 200;
+
+/// Spans of seen numbers that an answer ends with: less than all is no less true, and keeps it below the limit of a stream.
+const END_SPANS: usize = 2_048;
