@@ -37,8 +37,8 @@ impl Tables {
         }
         let (owner, incarnation, stable) = (group.owner, group.incarnation, group.stable);
         let verify = self.config.verify.clone();
-        let room = self.room(SPANS + if by == By::News { 0 } else { 2 * self.config.entries_limit });
-        let (cap, most) = (self.config.tombstone_cap, self.config.entries_limit);
+        let room = self.room(SPANS + if by == By::News { 0 } else { 2 * self.config.entries() });
+        let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
             return false;
         };
@@ -58,7 +58,7 @@ impl Tables {
         self.count(&tally, by);
         let all = tally.full + tally.unsigned == 0;
         for (table, key, len) in tally.applied {
-            self.changed(network, owner, table, key.clone(), now);
+            self.changed(network, owner, (table, key.clone()), now);
             if by == By::News {
                 self.tell((network, owner, table, key), true, len, now);
             }
@@ -97,7 +97,7 @@ impl Tables {
     }
 
     /// An entry is another than it was: has its user told, and minds subscriptions.
-    pub(super) fn changed(&mut self, network: NetworkId, owner: NodeId, table: TableId, key: Key, now: Instant) {
+    pub(super) fn changed(&mut self, network: NetworkId, owner: NodeId, (table, key): (TableId, Key), now: Instant) {
         if network != DIRECTORY {
             if !self.members.is_hidden(owner) {
                 self.events.push(Pending::Entry((network, owner, table, key)), self.config.events_limit);

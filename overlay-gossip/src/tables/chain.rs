@@ -128,7 +128,8 @@ impl Chain {
         let mut gone = Vec::new();
         if let Some(alive) = &end.alive {
             let dead = |number: &&u64| end.seen.contains(**number) && !alive.contains(**number);
-            let numbers: Vec<u64> = self.by_number.keys().filter(dead).copied().collect();
+            let numbers: Vec<u64> =
+                self.by_number.range(..=end.floor).map(|(number, _)| number).filter(dead).copied().collect();
             gone.extend(numbers.into_iter().filter_map(|number| self.forget(number)));
         }
         self.seen.union(&end.seen);
@@ -203,23 +204,16 @@ impl Chain {
     /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing).
     pub(crate) fn end_for(&self, seen: &Intervals) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
-        let alive = (missed && !seen.is_empty()).then(|| self.by_number.keys().copied().collect());
-        End { seen: self.seen.clone(), floor: self.floor, alive }
+        // What was removed by a change up to the floor has a number below it.
+        let alive =
+            (missed && !seen.is_empty()).then(|| self.by_number.range(..=self.floor).map(|(n, _)| *n).collect());
+        End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
     }
 
     /// The entries of one table, by key.
     pub(crate) fn entries(&self, table: TableId) -> impl Iterator<Item = (&Key, &Slot, &Bytes)> {
         let slots = self.tables.get(&table).into_iter().flatten();
         slots.filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
-    }
-
-    /// All keys that have a value.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (TableId, &Key)> {
-        let of_table = |(table, slots): (&TableId, _)| -> Vec<_> {
-            let slots: &BTreeMap<Key, Slot> = slots;
-            slots.iter().filter(|(_, slot)| slot.value.is_some()).map(|(key, _)| (*table, key)).collect()
-        };
-        self.tables.iter().flat_map(of_table)
     }
 
     /// Entries and tombstones.
@@ -294,3 +288,71 @@ fn weight(key: &Key, value: Option<&Bytes>) -> usize {
 }
 
 const ENTRY_OVERHEAD: usize = 200;
+
+/// Spans of seen numbers that an answer ends with: less than all is no less true, and keeps it below the limit of a stream.
+const END_SPANS: usize = 2_048;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tables::wire::any_change;
+
+    const ROOM: Room = Room { entries: 100, bytes: 100_000, spans: 100 };
+
+    fn change(sequence: u64, value: Option<&'static str>) -> Change {
+        let (key, value) = (Key::new(&b"k"[..]).unwrap(), value.map(Bytes::from));
+        Change { sequence, covers: Vec::new(), table: TableId(1), key, value, signature: Bytes::new() }
+    }
+
+    #[test]
+    fn a_tombstone_above_a_gap_stays_so_that_what_is_late_does_not_return() {
+        let mut chain = Chain::new(1, 0);
+        assert_eq!(chain.apply(change(2, None), ROOM, Instant::ZERO), Outcome::Applied);
+        chain.stable = 2;
+        assert_eq!(chain.collect(Duration::ZERO, 0, Instant::ZERO), 0);
+        assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
+        assert_eq!(chain.collect(Duration::MAX, 100, Instant::ZERO), 1);
+        assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
+        assert_eq!((chain.len(), chain.bytes(), chain.content()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_change_covers_what_came_before_it_of_its_key() {
+        let mut owner = Chain::new(1, 0);
+        for value in ["a", "b", "c"] {
+            let change = owner.next(TableId(1), Key::new(&b"k"[..]).unwrap(), Some(Bytes::from(value)));
+            owner.apply(change, ROOM, Instant::ZERO);
+        }
+        let last = owner.change(TableId(1), &Key::new(&b"k"[..]).unwrap()).unwrap();
+        assert_eq!((last.sequence, &last.covers[..]), (3, &[2, 1][..]));
+        let mut other = Chain::new(1, 0);
+        other.apply(last, ROOM, Instant::ZERO);
+        assert_eq!(
+            (other.through(), other.hash(NodeId::from_bytes([1; 16]))),
+            (Sequence(3), owner.hash(NodeId::from_bytes([1; 16])))
+        );
+    }
+
+    proptest! {
+        /// Counts, bytes and hash are kept change by change; they must be what the entries add up to.
+        #[test]
+        fn what_is_kept_along_is_what_the_entries_add_up_to(changes in proptest::collection::vec(any_change(), 1..40)) {
+            let mut chain = Chain::new(1, 0);
+            for mut change in changes {
+                change.key = Key::new(change.key.as_bytes()[..1].to_vec()).unwrap();
+                chain.apply(change, ROOM, Instant::ZERO);
+                let slots: Vec<_> = chain.tables.iter().flat_map(|(t, s)| s.iter().map(move |(k, s)| (*t, k, s))).collect();
+                let content = slots.iter().filter_map(|(table, key, slot)| {
+                    Some(hash::of_entry(slot.sequence, *table, key, slot.value.as_ref()?))
+                });
+                prop_assert_eq!(chain.content(), content.fold(0, u64::wrapping_add));
+                prop_assert_eq!(chain.bytes(), slots.iter().map(|(_, key, slot)| weight(key, slot.value.as_ref())).sum::<usize>());
+                prop_assert_eq!((chain.len(), chain.by_number.len()), (slots.len(), slots.len()));
+                prop_assert_eq!(chain.tombstones(), slots.iter().filter(|(_, _, slot)| slot.value.is_none()).count());
+                prop_assert!(slots.iter().all(|(_, _, slot)| chain.seen().contains(slot.sequence)));
+            }
+        }
+    }
+}

@@ -101,7 +101,7 @@ impl Tables {
             };
             if replica.root() == root.hash {
                 let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
-                self.confirmed(from, (digest.incarnation, root.subscription), root.network, through, now);
+                self.confirmed(from, (digest.incarnation, root.subscription), (root.network, through), now);
             } else {
                 self.counts.mismatches += 1;
                 self.answer_mismatch(from, root.network);
@@ -217,8 +217,8 @@ fn has_more(chain: &Chain, vector: &Vector) -> bool {
 
 /// Up to how many owners are told at once, without first narrowing to those that differ.
 const FEW_OWNERS: usize = 32;
-/// Vectors in a message, about: 100 bytes each at most on average, and a part's more.
-const VECTORS: usize = 512;
+/// Vectors in a message, and up to a part's more: 40 bytes each, or 330 with many gaps of great numbers.
+const VECTORS: usize = 256;
 /// With how many nodes a network is compared at a time while much is on its way.
 const BULK_PEERS: usize = 2;
 /// Kind and incarnation, at their longest.

@@ -38,7 +38,7 @@ pub struct TablesConfig {
     pub hide_after: Duration,
     /// When a tombstone goes although not all have confirmed it. 1 s to 30 days. 30 min: NetworkDB's.
     pub tombstone_cap: Duration,
-    /// Entries of one owner in one network. 1 up. 65,536.
+    /// Entries of one owner in one network. 1 to 32,768: their numbers must fit one message. 32,768.
     pub entries_limit: usize,
     /// Bytes of one owner's entries in one network: keys, values and 200 for each entry. 1 KiB up. 64 MiB.
     pub bytes_limit: usize,
@@ -72,7 +72,7 @@ impl Default for TablesConfig {
             remind_interval: Duration::from_secs(1),
             hide_after: Duration::from_secs(5),
             tombstone_cap: Duration::from_secs(30 * 60),
-            entries_limit: 65_536,
+            entries_limit: ENTRIES,
             bytes_limit: 64 * 1024 * 1024,
             networks_limit: 4_096,
             answers_limit: 8 * 1024 * 1024,
@@ -84,8 +84,16 @@ impl Default for TablesConfig {
 }
 
 impl TablesConfig {
+    /// Entries of one owner in one network.
+    pub(crate) fn entries(&self) -> usize {
+        self.entries_limit.min(ENTRIES)
+    }
+
     /// What an answer may take, values and all: below [`STREAM_LIMIT`].
     pub(crate) fn chunk_room(&self) -> usize {
         self.chunk.min(STREAM_LIMIT / 2)
     }
 }
+
+/// The most entries of an owner: their numbers, at 6 bytes each, fit a message on a stream.
+const ENTRIES: usize = 32_768;

@@ -55,7 +55,7 @@ impl Tables {
         for confirmed in &confirm.networks {
             if confirmed.owner_incarnation == self.incarnation {
                 let word = (confirm.incarnation, confirmed.subscription);
-                self.confirmed(from, word, confirmed.network, confirmed.through, now);
+                self.confirmed(from, word, (confirmed.network, confirmed.through), now);
             } else {
                 self.counts.refused.confirmation += 1;
             }
@@ -67,8 +67,7 @@ impl Tables {
         &mut self,
         from: NodeId,
         (incarnation, subscription): (u64, u64),
-        network: NetworkId,
-        through: u64,
+        (network, through): (NetworkId, u64),
         now: Instant,
     ) {
         if network == DIRECTORY {
@@ -93,7 +92,7 @@ impl Tables {
         let (Some(mark), me, incarnation) = (self.watermark(network), self.me, self.incarnation) else {
             return;
         };
-        let (cap, most) = (self.config.tombstone_cap, self.config.entries_limit);
+        let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
             return;
         };
@@ -120,7 +119,7 @@ impl Tables {
             self.counts.refused.unknown_owner += 1;
             return;
         }
-        let (cap, most) = (self.config.tombstone_cap, self.config.entries_limit);
+        let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
             self.counts.refused.foreign_network += 1;
             return;
@@ -173,7 +172,7 @@ impl Tables {
     }
 
     fn collect_old(&mut self, network: NetworkId, now: Instant) {
-        let (cap, most) = (self.config.tombstone_cap, self.config.entries_limit);
+        let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
             return;
         };

@@ -87,6 +87,8 @@ pub(crate) struct Tables {
     replicas: BTreeMap<NetworkId, Replica>,
     /// The last number in each network that is not subscribed to any more: a later subscription counts on.
     numbers: BTreeMap<NetworkId, u64>,
+    /// The greatest such number of the networks beyond a limit.
+    number_floor: u64,
     fresh: FreshQueue,
     round_due: Option<Instant>,
     greetings: BTreeSet<NodeId>,
@@ -114,6 +116,7 @@ impl Tables {
             members: Members::default(),
             replicas: BTreeMap::from([(DIRECTORY, Replica::new(now))]),
             numbers: BTreeMap::new(),
+            number_floor: 0,
             fresh: FreshQueue::default(),
             round_due: None,
             greetings: BTreeSet::new(),
@@ -267,7 +270,7 @@ impl Tables {
 
     /// What an owner may have in a network; `spans` of seen numbers.
     fn room(&self, spans: usize) -> Room {
-        Room { entries: self.config.entries_limit, bytes: self.config.bytes_limit, spans }
+        Room { entries: self.config.entries(), bytes: self.config.bytes_limit, spans }
     }
 
     /// By which of its changes an owner subscribed to a network, and above which number its changes there count.

@@ -180,13 +180,13 @@ impl Tables {
         if let Some(end) = end
             && let Some(wanted) = self.pulls.end_owner(from, network, owner)
         {
-            self.end_part(from, network, wanted, &end, now);
+            self.end_part((from, network), wanted, &end, now);
         }
         moved
     }
 
     /// All that was asked of an owner is there: what the other node has seen, this one has seen.
-    fn end_part(&mut self, from: NodeId, network: NetworkId, wanted: Wanted, end: &End, now: Instant) {
+    fn end_part(&mut self, (from, network): (NodeId, NetworkId), wanted: Wanted, end: &End, now: Instant) {
         let Wanted { owner, incarnation, whole, .. } = wanted;
         if !whole {
             self.pulls.shunned.retain(|_, until| *until > now);
@@ -198,8 +198,8 @@ impl Tables {
         };
         let before = replica.chain(owner).map_or(0, |chain| chain.through().0);
         let gone = replica.edit(owner, incarnation, |chain| chain.finish(end));
-        for (table, key) in gone {
-            self.changed(network, owner, table, key, now);
+        for entry in gone {
+            self.changed(network, owner, entry, now);
         }
         self.note_through(network, owner, before, now);
         if network == DIRECTORY {

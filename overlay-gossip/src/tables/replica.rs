@@ -102,7 +102,7 @@ impl Replica {
 }
 
 /// Spans of a vector that travel: less than all only makes the others believe that more is missing.
-const VECTOR_SPANS: usize = 64;
+const VECTOR_SPANS: usize = 16;
 
 /// A chain of which nothing was seen adds nothing, so that it does not matter whether it is there.
 fn part(owner: NodeId, chain: &Chain) -> u64 {

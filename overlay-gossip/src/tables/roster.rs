@@ -160,8 +160,8 @@ impl Tables {
             return;
         };
         let gone = replica.edit(owner, incarnation, |chain| chain.rebase(base));
-        for (table, key) in gone {
-            self.changed(network, owner, table, key, now);
+        for entry in gone {
+            self.changed(network, owner, entry, now);
         }
     }
 
@@ -186,6 +186,7 @@ impl Tables {
         };
         if is {
             replica.confirmations.expect(member);
+            self.awake = true;
         } else {
             replica.confirmations.remove(member);
         }

@@ -20,7 +20,7 @@ impl Tables {
         let mut chunk = Chunk { id: want.id, network: want.network, parts: Vec::new() };
         let mut len = 0;
         for missing in &want.owners {
-            let part = part(replica, missing, room.saturating_sub(len));
+            let part = part(replica, missing, room.saturating_sub(len), chunk.parts.is_empty());
             len += part.group.encoded_len() + 1 + part.end.as_ref().map_or(0, End::encoded_len);
             let cut = part.end.is_none();
             chunk.parts.push(part);
@@ -33,8 +33,9 @@ impl Tables {
     }
 }
 
-/// One owner's entries that are missing, up to `room` bytes and one entry; with an end if that is all.
-fn part(replica: &Replica, missing: &Missing, room: usize) -> Part {
+/// One owner's entries that are missing, up to `room` bytes and one entry; with an end if that is all and has room, or comes
+/// `first` and alone.
+fn part(replica: &Replica, missing: &Missing, room: usize, first: bool) -> Part {
     let Missing { owner, incarnation, after, seen } = missing;
     let empty = Group { owner: *owner, incarnation: *incarnation, stable: 0, changes: Vec::new() };
     let Some(chain) = replica.chain(*owner).filter(|chain| chain.incarnation == *incarnation) else {
@@ -49,5 +50,7 @@ fn part(replica: &Replica, missing: &Missing, room: usize) -> Part {
         len += change.encoded_len();
         group.changes.push(change);
     }
-    Part { group, end: Some(chain.end_for(seen)) }
+    let end = chain.end_for(seen);
+    let fits = len + end.encoded_len() <= room || (first && group.changes.is_empty());
+    Part { group, end: fits.then_some(end) } // else it comes by itself, when asked on
 }

@@ -75,17 +75,17 @@ impl Tables {
             };
             let head = (chain.incarnation, chain.stable);
             let change = match messages.last_mut().map(|last| last.add((*network, *owner), head, change, budget)) {
-                None | Some(Ok(())) => {
+                None | Some(None) => {
                     told.push(id.clone());
                     continue;
                 }
-                Some(Err(change)) => change,
+                Some(Some(change)) => change,
             };
             if messages.len() == most {
                 break;
             }
             let mut next = Builder::default();
-            if next.add((*network, *owner), head, change, budget).is_ok() {
+            if next.add((*network, *owner), head, change, budget).is_none() {
                 told.push(id.clone());
                 messages.push(next);
             }
@@ -125,17 +125,17 @@ impl Builder {
         (incarnation, stable): (u64, u64),
         change: Change,
         budget: usize,
-    ) -> Result<(), Change> {
+    ) -> Option<Change> {
         let empty = Group { owner, incarnation, stable, changes: Vec::new() };
-        // A varint of the number of changes has one byte: a change has five at least, a datagram below 128 times that or two.
+        // The number of changes may grow to two bytes: a change has five at least.
         let head = if self.groups.contains_key(&(network, owner)) { 0 } else { 16 + empty.encoded_len() + 1 };
         let len = self.len.max(1) + head + change.encoded_len();
         if len > budget {
-            return Err(change);
+            return Some(change);
         }
         self.len = len;
         self.groups.entry((network, owner)).or_insert(empty).changes.push(change);
-        Ok(())
+        None
     }
 
     fn fresh(self) -> Fresh {

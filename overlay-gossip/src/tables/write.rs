@@ -25,9 +25,9 @@ impl Tables {
         if found >= self.config.networks_limit {
             return Err(Refused::TooManyNetworks { found });
         }
-        let base = self.numbers.get(&network).copied().unwrap_or(0);
+        let base = self.numbers.get(&network).copied().unwrap_or(self.number_floor);
         let value = if base == 0 { Bytes::new() } else { Bytes::copy_from_slice(&base.to_be_bytes()) };
-        self.write(DIRECTORY, TableId(0), directory_key(network)?, Some(value), now)?;
+        self.write(DIRECTORY, (TableId(0), directory_key(network)?), Some(value), now)?;
         self.numbers.remove(&network);
         self.replicas.insert(network, Replica::new(now));
         self.replica_begins(network, now);
@@ -45,13 +45,18 @@ impl Tables {
         if let Some(chain) = replica.chain(self.me) {
             self.numbers.insert(network, chain.seen().last());
         }
+        if self.numbers.len() > self.config.networks_limit
+            && let Some((_, number)) = self.numbers.pop_first()
+        {
+            self.number_floor = self.number_floor.max(number);
+        }
         self.fresh.forget(network, None);
         self.events.forget(network);
         self.pulls.forget_network(network);
         self.confirms.retain(|(_, of)| *of != network);
         if let Ok(key) = directory_key(network) {
             // Removing makes a tombstone in place of an entry, for which there is room.
-            let _ = self.write(DIRECTORY, TableId(0), key, None, now);
+            let _ = self.write(DIRECTORY, (TableId(0), key), None, now);
         }
     }
 
@@ -75,7 +80,7 @@ impl Tables {
         let slot = self.replicas.get(&network).and_then(|replica| replica.chain(self.me)?.slot(table, &key));
         match slot.filter(|slot| slot.value.as_ref() == Some(&value)) {
             Some(slot) => Ok(Sequence(slot.sequence)),
-            None => self.write(network, table, key, Some(value), now),
+            None => self.write(network, (table, key), Some(value), now),
         }
     }
 
@@ -91,7 +96,7 @@ impl Tables {
     ) -> Result<Option<Sequence>, Refused> {
         self.check(network)?;
         match self.get(network, self.me, table, &key) {
-            Some(_) => self.write(network, table, key, None, now).map(Some),
+            Some(_) => self.write(network, (table, key), None, now).map(Some),
             None => Ok(None),
         }
     }
@@ -107,8 +112,7 @@ impl Tables {
     fn write(
         &mut self,
         network: NetworkId,
-        table: TableId,
-        key: Key,
+        (table, key): (TableId, Key),
         value: Option<Bytes>,
         now: Instant,
     ) -> Result<Sequence, Refused> {

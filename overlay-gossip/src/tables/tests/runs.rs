@@ -58,11 +58,11 @@ fn after_any_story_all_tables_are_equal_and_nothing_removed_is_back() {
 /// Half a minute of changes and faults, then calm.
 fn story(seed: u64) -> Tally {
     let config = TablesConfig {
-        tombstone_cap: Duration::from_secs(if seed % 3 == 0 { 2 } else { 600 }),
+        tombstone_cap: Duration::from_secs(if seed.is_multiple_of(3) { 2 } else { 600 }),
         hide_after: Duration::from_millis(500),
-        datagram: if seed % 2 == 0 { 1_300 } else { 420 },
-        fresh_bytes: if seed % 5 == 0 { 1_024 } else { 16_384 },
-        chunk: if seed % 4 == 0 { 1_024 } else { 65_536 },
+        datagram: if seed.is_multiple_of(2) { 1_300 } else { 420 },
+        fresh_bytes: if seed.is_multiple_of(5) { 1_024 } else { 16_384 },
+        chunk: if seed.is_multiple_of(4) { 1_024 } else { 65_536 },
         ..TablesConfig::default()
     };
     let count = 3 + (seed % 7) as usize;

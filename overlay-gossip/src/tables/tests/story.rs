@@ -243,3 +243,22 @@ fn nothing_new_costs_a_digest_a_second() {
     assert!(each < 100.0 && each > 10.0, "{each}");
     assert_eq!(pump.tally.streams, streams);
 }
+
+#[test]
+fn who_missed_very_many_removals_learns_of_them_in_bounded_messages() {
+    let mut pump = Pump::with_nodes(14, &TablesConfig::default(), 3);
+    (0..6_000).for_each(|at| {
+        pump.put(0, network(1), &key(format!("k{at}")), "v");
+    });
+    pump.run(3 * SECOND);
+    pump.cut(&[2], 1);
+    pump.run(3 * SECOND);
+    (0..3_000).for_each(|at| pump.remove(0, network(1), &key(format!("k{}", 2 * at))));
+    pump.run(20 * SECOND);
+    assert_eq!(pump.nodes[0].tables.metrics().tombstones, 0);
+    pump.put(0, network(1), &key("last"), vec![1; 60_000]);
+    pump.heal();
+    pump.run(5 * SECOND);
+    assert!(pump.is_equal(network(1)));
+    assert_eq!(pump.view(2, network(1)).len(), 3_001);
+}
