@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod core;
+mod gossip;
 mod mutation;
 mod vxlan;
 
@@ -18,7 +19,7 @@ pub use mutation::mutate;
 pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
-pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, vxlan::TARGETS];
+pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, gossip::TARGETS, vxlan::TARGETS];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

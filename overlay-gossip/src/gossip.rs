@@ -192,14 +192,16 @@ impl Gossip {
         for message in &packet.messages {
             self.received.count_kind(message.kind());
             match message {
-                Message::Table(body) => {
-                    self.tables.handle(from.node, body, now).inspect_err(|_| self.malformed += 1)?
-                }
+                Message::Table(body) => self.take_table(from.node, body, now)?,
                 other => self.membership.handle(from, other, now),
             }
         }
         self.settle(now);
         Ok(())
+    }
+
+    fn take_table(&mut self, from: NodeId, body: &[u8], now: Instant) -> Result<(), Malformed> {
+        self.tables.handle(from, body, now).inspect_err(|_| self.malformed += 1)
     }
 
     /// Where to answer: the far end of a stream has a port that nobody listens at.

@@ -205,15 +205,17 @@ impl FocaCore {
 
     /// Holds what we know to foca's list: its notifications alone tell of a node that changed its identity and failed in one
     /// breath in an order that can leave a ghost.
+    #[expect(clippy::needless_collect, reason = "it is asked once for each member that is known")]
     pub(super) fn reconcile(&mut self, now: Instant) {
         let there: BTreeSet<NodeId> = self.foca.iter_members().map(|member| member.id().id()).collect();
-        let ghosts = self.known.values().filter(|known| known.standing == Standing::Alive);
-        let ghosts: Vec<Peer> =
-            ghosts.filter(|known| !there.contains(&known.peer.id())).map(|k| k.peer.clone()).collect();
+        let is_ghost = |known: &&Known| known.standing == Standing::Alive && !there.contains(&known.peer.id());
+        let ghosts: Vec<Peer> = self.known.values().filter(is_ghost).map(|known| known.peer.clone()).collect();
         ghosts.iter().for_each(|ghost| self.stand(ghost, Standing::Suspended, now));
-        let leaving = self.foca.iter_members().filter(|member| !member.id().leaving).map(|member| member.id().clone());
-        let unknown: Vec<Peer> = leaving.filter(|peer| self.known.get(&peer.id()).is_none_or(is_gone)).collect();
-        unknown.into_iter().for_each(|peer| self.up(peer, now));
+
+        let peers = self.foca.iter_members().map(foca::Member::id);
+        let is_missed = |peer: &&Peer| !peer.leaving && self.known.get(&peer.id()).is_none_or(is_gone);
+        let missed: VecDeque<Peer> = peers.filter(is_missed).cloned().collect();
+        missed.into_iter().for_each(|peer| self.up(peer, now));
     }
 
     /// What foca's settings derive from the cluster's size follows it.

@@ -267,6 +267,6 @@ impl Swim {
         let ping = Ping { sequence: self.call_number(), digest: self.roster.digest(), target: Some(id) };
         let mut body = Vec::new();
         ping.encode(&mut body);
-        self.send(address, Some(id), Kind::Ping, &body, now);
+        self.send((address, Some(id)), Kind::Ping, &body, now);
     }
 }

@@ -91,7 +91,7 @@ impl Swim {
     }
 
     /// Sends one message in a datagram, and news with it.
-    fn send(&mut self, to: SocketAddr, node: Option<NodeId>, kind: Kind, body: &[u8], now: Instant) {
+    fn send(&mut self, (to, node): (SocketAddr, Option<NodeId>), kind: Kind, body: &[u8], now: Instant) {
         let mut payload = wire::begin(self.me().id);
         wire::put_frame(kind, body, &mut payload);
         let room = (self.config.room() * NEWS_SHARE / 100).saturating_sub(payload.len());

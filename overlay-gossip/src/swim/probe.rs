@@ -90,7 +90,7 @@ impl Swim {
         let (id, address) = (slot.member.id, slot.member.address);
         let mut body = Vec::new();
         Ping { sequence: probe.sequence, digest: self.roster.digest(), target: Some(id) }.encode(&mut body);
-        self.send(address, Some(id), Kind::Ping, &body, now);
+        self.send((address, Some(id)), Kind::Ping, &body, now);
     }
 
     fn attempt_failed(&mut self, mut probe: Probe, now: Instant) {
@@ -118,7 +118,7 @@ impl Swim {
             PingRequest { sequence: probe.sequence, target: target.member.id, address: target.member.address };
         let mut body = Vec::new();
         request.encode(&mut body);
-        self.send(address, Some(to), Kind::PingRequest, &body, now);
+        self.send((address, Some(to)), Kind::PingRequest, &body, now);
     }
 
     pub(super) fn on_ping(&mut self, from: Source, ping: Ping, now: Instant) {
@@ -133,7 +133,7 @@ impl Swim {
     fn ack(&mut self, to: Source, sequence: u32, now: Instant) {
         let mut body = Vec::new();
         Ack { sequence, digest: self.roster.digest() }.encode(&mut body);
-        self.send(to.address, Some(to.node), Kind::Ack, &body, now);
+        self.send((to.address, Some(to.node)), Kind::Ack, &body, now);
     }
 
     pub(super) fn on_ack(&mut self, from: Source, ack: Ack, now: Instant) {
@@ -160,7 +160,8 @@ impl Swim {
         self.relays.push(Relay { sequence, origin: from, origin_sequence: request.sequence, until });
         let mut body = Vec::new();
         Ping { sequence, digest: self.roster.digest(), target: Some(request.target) }.encode(&mut body);
-        self.send(self.whereabouts(request.target, request.address), Some(request.target), Kind::Ping, &body, now);
+        let address = self.whereabouts(request.target, request.address);
+        self.send((address, Some(request.target)), Kind::Ping, &body, now);
     }
 
     /// Where we know a node to be, or else where others say.
@@ -172,7 +173,7 @@ impl Swim {
     fn nack(&mut self, relay: Relay, now: Instant) {
         let mut body = Vec::new();
         Nack { sequence: relay.origin_sequence }.encode(&mut body);
-        self.send(relay.origin.address, Some(relay.origin.node), Kind::Nack, &body, now);
+        self.send((relay.origin.address, Some(relay.origin.node)), Kind::Nack, &body, now);
     }
 
     pub(super) fn on_nack(&mut self, nack: Nack) {

@@ -134,7 +134,7 @@ impl Swim {
         let ping = Ping { sequence: self.call_number(), digest: self.roster.digest(), target: None };
         let mut body = Vec::new();
         ping.encode(&mut body);
-        self.send(address, node, Kind::Ping, &body, now);
+        self.send((address, node), Kind::Ping, &body, now);
     }
 
     /// A number whose answer will be known for one to a call.

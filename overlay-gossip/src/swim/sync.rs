@@ -69,7 +69,7 @@ impl Swim {
     /// missed it finds that out by the digests.
     fn drop_stale_news(&mut self) {
         let alive = |at: &Index| self.roster.slot(*at).is_some_and(|slot| slot.standing == Standing::Alive);
-        let stale: Vec<Index> = self.news.iter().filter(alive).collect();
+        let stale = self.news.iter().filter(alive).collect::<BTreeSet<Index>>();
         stale.into_iter().for_each(|at| self.news.remove(at));
     }
 

@@ -89,11 +89,6 @@ impl<'a> Reader<'a> {
         self.take(len, field)
     }
 
-    /// All that is left.
-    pub(crate) fn rest(&mut self) -> &'a [u8] {
-        std::mem::take(&mut self.rest)
-    }
-
     /// The end of `field`, after which nothing may follow.
     pub(crate) fn end(self, field: &'static str) -> Result<(), Malformed> {
         match self.rest.len() {

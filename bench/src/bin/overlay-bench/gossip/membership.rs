@@ -105,7 +105,7 @@ fn join(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
     });
     let foca = median(bench, 1, |seed| {
         let mut net = plain_foca::network(Net::new(Conditions::lan(), seed), size);
-        net.run_until(limit, |net| foca_is_complete(net, size)).map_or(millis(limit), millis)
+        net.run_until(limit, |net| foca_is_complete(net, size)).unwrap_or(limit).as_secs_f64() * 1e3
     });
     let figure = bench.figure(format!("gossip/join-converge-{size}"), "ms").value(ours);
     figure.yardstick_value("plain foca (120,000 is never)", foca).report()
