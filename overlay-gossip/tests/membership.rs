@@ -105,9 +105,9 @@ impl Run {
             let step = rest.min(Duration::from_secs(1));
             self.net.run_for(step);
             rest -= step;
-            for node in self.net.running().collect::<Vec<_>>() {
-                let members = self.net.machine(node).unwrap().members();
-                for (member, _) in members {
+            let machines = (0..self.net.len()).filter_map(|node| Some((node, self.net.machine(node)?)));
+            for (node, gossip) in machines {
+                for (member, _) in gossip.members() {
                     let seen = self.seen.entry((node, member.id)).or_default();
                     assert!(member.incarnation >= *seen, "{node} went back on {}, {:?}", member.id, self.net);
                     *seen = member.incarnation;

@@ -36,6 +36,9 @@ struct Met {
 /// What an owner has, by network and key: the truth that all have to come to.
 type Truth = BTreeMap<(NetworkId, Key), Bytes>;
 
+/// Owner, its incarnation, network and key.
+type Changed = (usize, u64, NetworkId, Key);
+
 struct Run {
     net: Net<Gossip>,
     config: Config,
@@ -43,7 +46,7 @@ struct Run {
     incarnations: Vec<u64>,
     truth: Vec<Truth>,
     /// Of each owner's start, network and key: the number of the last change, and the value it left.
-    changes: BTreeMap<(usize, u64, NetworkId, Key), (Sequence, Option<Bytes>)>,
+    changes: BTreeMap<Changed, (Sequence, Option<Bytes>)>,
     /// Who has subscribed to a network anew and may not have all of an owner's changes yet, which the owner may not know yet.
     behind: BTreeSet<(usize, usize, NetworkId)>,
     value: u64,
@@ -183,7 +186,7 @@ impl Run {
     fn catch_up(&mut self) {
         let behind = std::mem::take(&mut self.behind);
         let lacks = |(node, owner, network): &(usize, usize, NetworkId)| {
-            let of = |at: &(usize, u64, NetworkId, Key)| at.0 == *owner && at.2 == *network;
+            let of = |at: &Changed| at.0 == *owner && at.2 == *network;
             self.changes.iter().filter(|(at, _)| of(at)).any(|((.., key), (_, value))| {
                 let at = EntryKey { network: *network, table: TABLE, key: key.clone() };
                 let Some(gossip) = self.net.machine(*node) else { return true };
