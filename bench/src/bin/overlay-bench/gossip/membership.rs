@@ -13,19 +13,20 @@ use super::plain_foca::{self, PlainFoca};
 use super::{cluster, median, middle, millis, sizes, started};
 
 pub(super) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
-    for size in sizes(bench, &[20, 100, 1_000]) {
-        detect(bench, size)?;
-    }
+    simulation(bench)?;
     for size in sizes(bench, &[20, 100, 1_000]) {
         join(bench, size)?;
     }
-    for size in sizes(bench, &[20, 100, 1_000, 5_000]) {
-        idle(bench, size)?;
+    for size in sizes(bench, &[20, 100, 1_000]) {
+        detect(bench, size)?;
     }
     for loss in [0, 5, 20] {
         false_positives(bench, loss)?;
     }
-    simulation(bench)
+    for size in sizes(bench, &[20, 100, 1_000, 5_000]) {
+        idle(bench, size)?;
+    }
+    Ok(())
 }
 
 fn detect(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {

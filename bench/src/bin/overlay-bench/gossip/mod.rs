@@ -16,8 +16,8 @@ use overlay_gossip::testing::{Conditions, Net};
 use overlay_gossip::{Config, Gossip};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
-    tables::run(bench)?;
-    membership::run(bench)
+    membership::run(bench)?;
+    tables::run(bench)
 }
 
 /// A cluster of `size` nodes in which everybody knows everybody.
