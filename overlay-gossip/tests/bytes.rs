@@ -262,3 +262,27 @@ fn a_second_start_with_an_older_incarnation_is_told() {
     let events: Vec<Event> = std::iter::from_fn(|| old.poll_event()).collect();
     assert!(events.contains(&Event::Superseded { incarnation: 5 }), "{events:?}");
 }
+
+#[test]
+fn a_changed_address_is_told_and_used() {
+    let ([mut gossip, mut other], _, mut now) = pair(&Config::lan());
+    while gossip.poll_event().is_some() {}
+    other.set_address(address(22), now);
+    for _ in 0..40 {
+        now += Duration::from_millis(50);
+        for turn in [0, 1] {
+            let (from, to) = if turn == 0 { (&mut other, &mut gossip) } else { (&mut gossip, &mut other) };
+            from.handle_timeout(now);
+            let source = from.me().address;
+            while let Some(Transmit { class, payload, to: there }) = from.poll_transmit(now) {
+                if there == to.me().address {
+                    to.handle(source, class, &payload, now).unwrap();
+                }
+            }
+        }
+    }
+    let (member, standing) = gossip.member(id(2)).unwrap();
+    assert_eq!((member.address, standing), (address(22), Standing::Alive));
+    let mut events = std::iter::from_fn(|| gossip.poll_event());
+    assert!(events.any(|event| matches!(event, Event::Changed(member) if member.address == address(22))));
+}

@@ -232,3 +232,41 @@ fn a_run_is_a_function_of_its_seed() {
     assert_eq!(bytes(7), bytes(7));
     assert_ne!(bytes(7), bytes(8));
 }
+
+#[test]
+fn all_restart_at_once_and_find_each_other_at_their_last_addresses() {
+    for protocol in [Protocol::Swim, Protocol::Foca] {
+        let config = Config { membership: protocol, ..Config::lan() };
+        let mut net: Net<Gossip> = Net::new(Conditions { loss: 0.1, ..Conditions::lan() }, 7);
+        for _ in 0..6 {
+            net.add_gossip(&config);
+        }
+        net.join_all();
+        assert!(net.run_until(Duration::from_secs(60), Net::is_complete).is_some(), "{net:?}");
+        let peers: Vec<usize> = (0..6).collect();
+        for node in &peers {
+            net.crash(*node);
+        }
+        for node in &peers {
+            net.restart_gossip(*node, &config, 2, &peers);
+        }
+        assert!(net.run_until(Duration::from_secs(60), Net::is_complete).is_some(), "{protocol:?} {net:?}");
+        for node in net.running() {
+            assert!(net.machine(node).unwrap().members().all(|(member, _)| member.incarnation == 2), "{protocol:?}");
+        }
+    }
+}
+
+#[test]
+fn a_list_that_is_full_refuses_newcomers_and_counts_them() {
+    let config = Config { member_limit: 5, ..Config::lan() };
+    let mut net: Net<Gossip> = Net::new(Conditions::lan(), 7);
+    for _ in 0..9 {
+        net.add_gossip(&config);
+    }
+    net.join_all();
+    net.run_for(Duration::from_secs(20));
+    let metrics: Vec<_> = net.running().map(|node| net.machine(node).unwrap().metrics().membership).collect();
+    assert!(metrics.iter().all(|metrics| metrics.alive + metrics.suspected + metrics.suspended + metrics.left <= 4));
+    assert!(metrics.iter().any(|metrics| metrics.refused_full > 0));
+}

@@ -218,9 +218,9 @@ impl Swim {
         let Some(slot) = self.roster.slot(ME) else { return };
         let (said, mine) = (update.number(), slot.number());
         if said.incarnation > mine.incarnation {
-            let event = MemberEvent::Superseded { incarnation: said.incarnation };
-            if !self.events.contains(&event) {
-                self.events.push_back(event);
+            if said.incarnation > self.superseded_by {
+                self.superseded_by = said.incarnation;
+                self.events.push_back(MemberEvent::Superseded { incarnation: said.incarnation });
             }
             return;
         }

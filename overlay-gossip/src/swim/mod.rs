@@ -48,6 +48,8 @@ pub(crate) struct Swim {
     seeds: Seeds,
     sync: Sync,
     leave_at: Option<Instant>,
+    /// The greatest incarnation of this very node that was heard of, if it is greater than its own.
+    superseded_by: u64,
 
     transmits: VecDeque<Outgoing>,
     events: VecDeque<MemberEvent>,
@@ -83,6 +85,7 @@ impl Swim {
             seeds: Seeds::default(),
             sync: Sync::new(now),
             leave_at: None,
+            superseded_by: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counts: MembershipMetrics::default(),
