@@ -98,7 +98,7 @@ fn times(net: &mut Net<Gossip>, size: usize, number: u64) -> Vec<f64> {
 fn foca_spread(size: usize, loss: u32) -> f64 {
     let conditions = Conditions::lan();
     let mut net = plain_foca::network(Net::new(conditions, 1), size);
-    net.run_for(Duration::from_secs(40));
+    net.run_for(Duration::from_secs(20));
     net.conditions.loss = f64::from(loss) / 100.0;
     net.take_events();
     let start = net.now();
