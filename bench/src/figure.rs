@@ -1,5 +1,6 @@
 //! Figures and how they are measured.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,7 @@ impl Pace {
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Figure<'b, 'w, 'f> {
     bench: &'b mut Bench<'w>,
-    name: &'static str,
+    name: Cow<'static, str>,
     unit: &'static str,
     contenders: Vec<Contender<'f>>, // the first is the subject
 }
@@ -62,8 +63,8 @@ impl<'w> Bench<'w> {
 
     /// Begins the figure `name` (`group/what`) in `unit`: `ns`, `us`, `ms` or `s` of time per operation, or, with
     /// [`rate`](Figure::rate), what is counted, per second.
-    pub fn figure<'f>(&mut self, name: &'static str, unit: &'static str) -> Figure<'_, 'w, 'f> {
-        Figure { bench: self, name, unit, contenders: Vec::new() }
+    pub fn figure<'f>(&mut self, name: impl Into<Cow<'static, str>>, unit: &'static str) -> Figure<'_, 'w, 'f> {
+        Figure { bench: self, name: name.into(), unit, contenders: Vec::new() }
     }
 }
 
@@ -90,9 +91,14 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender("", Run::Reading(Box::new(tool)))
     }
 
-    /// The subject: a number that is no time and no rate, bytes of memory say.
+    /// The subject: a number that was found otherwise, on a virtual clock say, in the figure's unit.
     pub fn value(self, value: f64) -> Self {
-        self.reading(move || value)
+        self.contender("", Run::Value(value))
+    }
+
+    /// A number to compare with; as [`value`](Self::value).
+    pub fn yardstick_value(self, name: &'static str, value: f64) -> Self {
+        self.contender(name, Run::Value(value))
     }
 
     /// The subject: something that measures itself, and gives seconds, or what it counted per second. Once per round.
@@ -154,13 +160,16 @@ impl<'f> Figure<'_, '_, 'f> {
             values.map(|(name, other)| (Yardstick { name, value: round(other) }, round(value / other)));
         let (yardstick, ratio) = yardsticks.next().unzip();
         let also = yardsticks.map(|(yardstick, ratio)| Also { yardstick, ratio }).collect();
-        let line = Line { bench: self.name, value: round(value), unit: self.unit, yardstick, ratio, also };
+        let line = Line { bench: &self.name, value: round(value), unit: self.unit, yardstick, ratio, also };
         serde_json::to_writer(&mut self.bench.out, &line)?;
         writeln!(self.bench.out)?;
         self.bench.out.flush()
     }
 
     fn rounds(&self) -> usize {
+        if self.contenders.iter().all(|contender| matches!(contender.run, Run::Value(_))) {
+            return 1;
+        }
         let repeats = self.contenders.iter().any(|contender| matches!(contender.run, Run::Each(_)));
         match self.bench.pace {
             Pace::Full => 21,
@@ -207,7 +216,7 @@ impl Contender<'_> {
     }
 
     fn median(&mut self, unit: &str) -> f64 {
-        let scale = if matches!(self.run, Run::Reading(_)) { 1.0 } else { scale(unit) };
+        let scale = if matches!(self.run, Run::Reading(_) | Run::Value(_)) { 1.0 } else { scale(unit) };
         self.samples.sort_by(f64::total_cmp);
         let middle = self.samples.get(self.samples.len() / 2).copied().unwrap_or(f64::NAN);
         middle * scale
@@ -226,6 +235,8 @@ enum Run<'f> {
     Rate(Box<dyn FnMut() -> (u64, Duration) + 'f>),
     /// Gives the figure itself.
     Reading(Box<dyn FnMut() -> f64 + 'f>),
+    /// Nothing to run.
+    Value(f64),
 }
 
 impl<'f> Run<'f> {
@@ -268,13 +279,14 @@ impl<'f> Run<'f> {
                 count as f64 / took.as_secs_f64()
             }
             Self::Reading(tool) => tool(),
+            Self::Value(value) => *value,
         }
     }
 }
 
 #[derive(Serialize)]
-struct Line {
-    bench: &'static str,
+struct Line<'l> {
+    bench: &'l str,
     value: f64,
     unit: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -364,6 +376,14 @@ mod tests {
         let mut readings = [9.0, 1.0, 2.0, 3.0].into_iter(); // the first is to warm up
         let line = report(|bench| bench.figure("a/b", "ms").reading(|| readings.next().unwrap_or(0.0)).report());
         assert_eq!(line["value"], 2.0, "{line}");
+    }
+
+    #[test]
+    fn a_value_is_reported_as_it_is() {
+        let line =
+            report(|bench| bench.figure(format!("a/{}", 7), "ms").value(3.0).yardstick_value("other", 6.0).report());
+        assert_eq!((line["bench"].as_str(), line["value"].as_f64()), (Some("a/7"), Some(3.0)));
+        assert_eq!((line["yardstick"]["value"].as_f64(), line["ratio"].as_f64()), (Some(6.0), Some(0.5)));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod core;
 mod dns;
+mod gossip;
 mod ipam;
 mod mutation;
 mod vxlan;
@@ -20,7 +21,7 @@ pub use mutation::mutate;
 pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
-pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, dns::TARGETS, ipam::TARGETS, vxlan::TARGETS];
+pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, vxlan::TARGETS];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

@@ -14,6 +14,7 @@ mod codec;
 mod dns;
 mod dns_servers;
 mod dns_sockets;
+mod gossip;
 mod ipam;
 mod ipam_durable;
 mod kernel;
@@ -28,6 +29,11 @@ mod vxlan_tcp;
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
     Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
+    Group {
+        name: "gossip",
+        about: "membership and tables of up to 5,000 nodes on a virtual network",
+        run: gossip::run,
+    },
     Group { name: "ipam", about: "address sets, subnets, leases over stores", run: ipam::run },
     Group {
         name: "kernel",

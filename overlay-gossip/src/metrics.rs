@@ -1,0 +1,132 @@
+//! What a machine has done and how long its queues are.
+
+use crate::wire::Kind;
+use crate::{Class, TablesMetrics};
+
+/// Counts since the start, and lengths now, of the membership protocol.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MembershipMetrics {
+    /// Members alive, oneself not included.
+    pub alive: usize,
+    /// Members suspected now.
+    pub suspected: usize,
+    /// Members suspended now.
+    pub suspended: usize,
+    /// Members that left and are still remembered.
+    pub left: usize,
+    /// Pieces of news that are still being told.
+    pub news: usize,
+    /// Probes under way.
+    pub probes: usize,
+    /// Local health: 0 is well; the greater, the slower this node is believed to be.
+    pub health: u8,
+    /// Probes begun in turn, and to verify a suspicion.
+    pub probes_begun: u64,
+    /// Probes without an answer.
+    pub probes_failed: u64,
+    /// Suspicions heard of or raised, each once per member and number.
+    pub suspicions: u64,
+    /// Suspicions that this node raised or confirmed.
+    pub accusations: u64,
+    /// Times that this node objected to what was said of it.
+    pub refutations: u64,
+    /// Members that this node's own clock suspended.
+    pub declared: u64,
+    /// Digests in probes and answers that differed from one's own.
+    pub digest_mismatches: u64,
+    /// Comparisons of membership begun.
+    pub syncs: u64,
+    /// Calls to seeds and suspended members.
+    pub calls: u64,
+    /// Times that a deadline was served late by more than half a probe's timeout.
+    pub late: u64,
+    /// Newcomers refused since the list was full.
+    pub refused_full: u64,
+    /// Goodbyes in this node's name that it never said.
+    pub forged_leaves: u64,
+    /// Messages that were not for this node, or answered nothing that it asked.
+    pub stray: u64,
+}
+
+/// A snapshot of a machine's counts and queues.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Of membership.
+    pub membership: MembershipMetrics,
+    /// Of the tables.
+    pub tables: TablesMetrics,
+    /// What was sent, unsealed.
+    pub sent: Traffic,
+    /// What arrived, unsealed.
+    pub received: Traffic,
+    /// Messages not read: in this node's own name, or of strangers beyond their rate.
+    pub refused: u64,
+    /// Payloads that were no messages.
+    pub malformed: u64,
+    /// Messages of the tables for nodes that are not known any more.
+    pub unroutable: u64,
+    /// Messages waiting for [`poll_transmit`](crate::Gossip::poll_transmit).
+    pub transmits: usize,
+    /// Events waiting for [`poll_event`](crate::Gossip::poll_event).
+    pub events: usize,
+}
+
+/// Messages and bytes by class, and messages by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Datagrams.
+    pub datagrams: u64,
+    /// Their bytes, without seal, UDP and IP.
+    pub datagram_bytes: u64,
+    /// Messages on streams.
+    pub streams: u64,
+    /// Their bytes, without seal, TCP and IP.
+    pub stream_bytes: u64,
+    /// Probes, and probes in others' stead.
+    pub pings: u64,
+    /// Their answers.
+    pub acks: u64,
+    /// Requests for a probe in one's stead.
+    pub ping_requests: u64,
+    /// Word that such a probe is not answered.
+    pub nacks: u64,
+    /// Bodies of membership news.
+    pub news: u64,
+    /// Messages of comparisons of membership.
+    pub syncs: u64,
+    /// Bodies of the tables.
+    pub tables: u64,
+    /// Messages of foca.
+    pub foca: u64,
+}
+
+impl Traffic {
+    pub(crate) const fn count(&mut self, class: Class, len: usize) {
+        match class {
+            Class::Datagram => {
+                self.datagrams += 1;
+                self.datagram_bytes += len as u64;
+            }
+            Class::Stream => {
+                self.streams += 1;
+                self.stream_bytes += len as u64;
+            }
+        }
+    }
+
+    pub(crate) const fn count_kind(&mut self, kind: Kind) {
+        match kind {
+            Kind::Ping => self.pings += 1,
+            Kind::Ack => self.acks += 1,
+            Kind::PingRequest => self.ping_requests += 1,
+            Kind::Nack => self.nacks += 1,
+            Kind::News => self.news += 1,
+            Kind::SyncRequest | Kind::SyncReply | Kind::SyncPush => self.syncs += 1,
+            Kind::Table => self.tables += 1,
+            Kind::Foca => self.foca += 1,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! What is believed of members, and what makes it change.
+
+use overlay_core::Instant;
+
+use crate::Standing;
+use crate::membership::{MemberEvent, Source, Urgency};
+use crate::swim::roster::{Index, ME, Slot};
+use crate::swim::suspicion::{Suspicion, time_to_object};
+use crate::swim::{Phase, Swim};
+use crate::wire::{Kind, Number, Ping, Update};
+
+impl Swim {
+    /// News from whomever.
+    pub(super) fn on_news(&mut self, update: &Update, now: Instant) {
+        if let Some(at) = self.take(update, now) {
+            self.news.add(at);
+            self.verify(at, update, now);
+        }
+    }
+
+    /// Believes an update, if it is newer than what is known; gives the member if something changed.
+    pub(super) fn take(&mut self, update: &Update, now: Instant) -> Option<Index> {
+        match self.roster.find(update.member.id) {
+            Some(ME) => {
+                self.defend(update, now);
+                None
+            }
+            Some(at) => self.take_known(at, update, now).then_some(at),
+            None => self.take_unknown(update, now),
+        }
+    }
+
+    fn take_unknown(&mut self, update: &Update, now: Instant) -> Option<Index> {
+        let gone = matches!(update.standing, Standing::Suspended | Standing::Left);
+        if gone && update.age >= self.config.expire_after {
+            return None;
+        }
+        if self.roster.len() >= self.config.member_limit && !self.make_room() {
+            self.counts.refused_full += 1;
+            return None;
+        }
+        let since = if gone { now - update.age } else { now };
+        let at = self.roster.insert(update.clone(), since, &mut self.chance);
+        if gone {
+            self.expiries.insert((since + self.config.expire_after, at));
+        }
+        match update.standing {
+            Standing::Alive | Standing::Suspected => self.events.push_back(MemberEvent::Up(update.member.clone())),
+            Standing::Suspended => {
+                self.events.push_back(MemberEvent::Suspended(update.member.id));
+                self.schedule_call(now);
+            }
+            Standing::Left => self.events.push_back(MemberEvent::Left(update.member.id)),
+        }
+        if update.standing == Standing::Suspected {
+            self.suspect(at, update, now);
+        }
+        Some(at)
+    }
+
+    fn take_known(&mut self, at: Index, update: &Update, now: Instant) -> bool {
+        let Some(slot) = self.roster.slot(at) else { return false };
+        match update.number().cmp(&slot.number()) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Greater => {
+                self.renew(at, update, now);
+                true
+            }
+            std::cmp::Ordering::Equal => match (slot.standing, update.standing) {
+                (Standing::Alive | Standing::Suspected, Standing::Suspected) => self.suspect(at, update, now),
+                (old, new) if old >= new => false,
+                (_, Standing::Left) => self.stand_down(at, Standing::Left, now - update.age),
+                _ => self.stand_down(at, Standing::Suspended, now - update.age),
+            },
+        }
+    }
+
+    /// The member itself has spoken: what was believed of its former number is void.
+    fn renew(&mut self, at: Index, update: &Update, now: Instant) {
+        let Some(slot) = self.roster.slot(at) else { return };
+        let (was, number, old) = (slot.standing, slot.number(), slot.member.clone());
+        self.forget_deadlines(at);
+        let renewed = |slot: &mut Slot| {
+            slot.member = update.member.clone();
+            slot.revision = update.revision;
+            slot.standing = Standing::Alive;
+            slot.since = now;
+            slot.suspicion = None;
+        };
+        self.roster.change(at, renewed, &mut self.chance);
+        let id = update.member.id;
+        let restarted = number.incarnation != update.member.incarnation;
+        let event = match was {
+            Standing::Suspended | Standing::Left => Some(MemberEvent::Up(update.member.clone())),
+            _ if restarted || old != update.member => Some(MemberEvent::Changed(update.member.clone())),
+            Standing::Suspected => Some(MemberEvent::Cleared(id)),
+            Standing::Alive => None,
+        };
+        let gone = matches!(update.standing, Standing::Suspended | Standing::Left);
+        if !(gone && matches!(was, Standing::Suspended | Standing::Left)) {
+            self.events.extend(event);
+        }
+        match update.standing {
+            Standing::Alive => {}
+            Standing::Suspected => {
+                self.suspect(at, update, now);
+            }
+            gone => {
+                self.stand_down(at, gone, now - update.age);
+            }
+        }
+    }
+
+    /// Notes an accusation, one's own or another's; true if it was new.
+    pub(super) fn suspect(&mut self, at: Index, update: &Update, now: Instant) -> bool {
+        let (limit, n) = (usize::from(self.config.confirmations) + 1, self.roster.live() + 1);
+        let Some(slot) = self.roster.slot_mut(at) else { return false };
+        let fresh = slot.suspicion.is_none();
+        let suspicion = slot.suspicion.get_or_insert_with(|| {
+            Box::new(Suspicion { start: now, deadline: Instant::FAR_FUTURE, accusers: Vec::new() })
+        });
+        if !suspicion.confirm(update.accusers.iter().copied(), limit) && !fresh {
+            return false;
+        }
+        self.suspects.remove(&(suspicion.deadline, at));
+        let deadline = suspicion.start + time_to_object(&self.config, n, suspicion.accusers.len());
+        suspicion.deadline = deadline.max(now);
+        self.suspects.insert((suspicion.deadline, at));
+        let id = slot.member.id;
+        if fresh {
+            self.counts.suspicions += 1;
+            self.roster.change(at, |slot| slot.standing = Standing::Suspected, &mut self.chance);
+            self.events.push_back(MemberEvent::Suspected(id));
+        }
+        true
+    }
+
+    /// Accuses a member that did not answer.
+    pub(super) fn accuse(&mut self, at: Index, now: Instant) {
+        let me = self.roster.slot(ME).map(|slot| slot.member.id);
+        let Some(slot) = self.roster.slot(at) else { return };
+        let update = Update { standing: Standing::Suspected, accusers: me.into_iter().collect(), ..slot.update(now) };
+        if self.suspect(at, &update, now) {
+            self.counts.accusations += 1;
+            self.news.add(at);
+        }
+    }
+
+    pub(super) fn serve_suspicions(&mut self, now: Instant) {
+        while let Some((deadline, at)) = self.suspects.first().copied() {
+            if deadline > now {
+                break;
+            }
+            self.suspects.pop_first();
+            self.counts.declared += 1;
+            self.stand_down(at, Standing::Suspended, now);
+            self.news.add(at);
+        }
+    }
+
+    /// A live or suspended member becomes suspended or left.
+    fn stand_down(&mut self, at: Index, standing: Standing, since: Instant) -> bool {
+        self.forget_deadlines(at);
+        let stood = |slot: &mut Slot| {
+            slot.standing = standing;
+            slot.since = since;
+            slot.suspicion = None;
+        };
+        self.roster.change(at, stood, &mut self.chance);
+        self.expiries.insert((since + self.config.expire_after, at));
+        let Some(id) = self.roster.slot(at).map(|slot| slot.member.id) else { return false };
+        if standing == Standing::Left {
+            self.events.push_back(MemberEvent::Left(id));
+        } else {
+            self.events.push_back(MemberEvent::Suspended(id));
+            self.schedule_call(since);
+        }
+        true
+    }
+
+    pub(super) fn serve_expiries(&mut self, now: Instant) {
+        while let Some((at, member)) = self.expiries.first().copied() {
+            if at > now {
+                break;
+            }
+            self.forget(member);
+        }
+    }
+
+    /// Forgets whoever has been suspended or left the longest; false if there is nobody.
+    fn make_room(&mut self) -> bool {
+        let Some((_, member)) = self.expiries.first().copied() else { return false };
+        self.forget(member);
+        true
+    }
+
+    fn forget(&mut self, at: Index) {
+        let gone = self.roster.slot(at).map(|slot| (slot.member.id, slot.standing));
+        self.forget_deadlines(at);
+        self.news.remove(at);
+        self.probes.retain(|probe| probe.target != at);
+        self.roster.remove(at);
+        if let Some((id, Standing::Suspended)) = gone {
+            self.events.push_back(MemberEvent::Expired(id));
+        }
+    }
+
+    fn forget_deadlines(&mut self, at: Index) {
+        let Some(slot) = self.roster.slot(at) else { return };
+        self.expiries.remove(&(slot.since + self.config.expire_after, at));
+        if let Some(suspicion) = &slot.suspicion {
+            self.suspects.remove(&(suspicion.deadline, at));
+        }
+    }
+
+    /// Somebody speaks of this node itself. Whatever is not as it is, it objects to with a greater number.
+    fn defend(&mut self, update: &Update, now: Instant) {
+        let Some(slot) = self.roster.slot(ME) else { return };
+        let (said, mine) = (update.number(), slot.number());
+        if said.incarnation > mine.incarnation {
+            if said.incarnation > self.superseded_by {
+                self.superseded_by = said.incarnation;
+                self.events.push_back(MemberEvent::Superseded { incarnation: said.incarnation });
+            }
+            return;
+        }
+        let agreed = said < mine || (said == mine && update.standing == slot.standing && update.member == slot.member);
+        if agreed || self.phase != Phase::Member {
+            return;
+        }
+        match update.standing {
+            Standing::Left => self.counts.forged_leaves += 1,
+            Standing::Suspected | Standing::Suspended => self.health.worse(1),
+            Standing::Alive => {}
+        }
+        self.counts.refutations += 1;
+        let Number { revision, .. } = said;
+        self.revise(now, |slot| slot.revision = slot.revision.max(revision));
+    }
+
+    /// Gives oneself a greater number, for whatever `change` does, and tells everybody at once.
+    pub(super) fn revise(&mut self, now: Instant, change: impl FnOnce(&mut Slot)) {
+        let revised = |slot: &mut Slot| {
+            change(slot);
+            slot.revision = slot.revision.saturating_add(1);
+            slot.since = now;
+        };
+        self.roster.change(ME, revised, &mut self.chance);
+        self.news.add(ME);
+        self.urgency = Urgency::Now;
+    }
+
+    /// A node that writes although it is suspended or left does not know: it is told, but not at every word.
+    pub(super) fn tell_if_wronged(&mut self, from: Source, now: Instant) {
+        let Some(at) = self.roster.find(from.node) else { return };
+        let Some(slot) = self.roster.slot(at) else { return };
+        let wronged = matches!(slot.standing, Standing::Suspended | Standing::Left);
+        if at != ME && wronged && now - slot.told >= self.config.probe_timeout {
+            self.challenge(at, now);
+        }
+    }
+
+    /// Probes a member that is believed gone; the probe tells it so.
+    pub(super) fn challenge(&mut self, at: Index, now: Instant) {
+        let Some(slot) = self.roster.slot(at) else { return };
+        let (id, address) = (slot.member.id, slot.member.address);
+        let ping = Ping { sequence: self.call_number(), digest: self.roster.digest(), target: Some(id) };
+        let mut body = Vec::new();
+        ping.encode(&mut body);
+        self.send((address, Some(id)), Kind::Ping, &body, now);
+    }
+}

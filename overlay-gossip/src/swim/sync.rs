@@ -1,0 +1,179 @@
+//! Comparing membership with one other node, over a stream.
+//!
+//! The asking node sends a digest of each of 64 parts of its live members; the asked one answers with all it knows of the
+//! parts that differ; the first sends back what it knows otherwise. So nothing but differences travels, and a
+//! newcomer gets all from one node.
+
+use std::collections::BTreeSet;
+
+use overlay_core::{Instant, NodeId};
+
+use crate::digest::{bucket, chunks, differing, replies};
+use crate::membership::{MemberEvent, Source};
+use crate::swim::Swim;
+use crate::swim::roster::{Index, ME};
+use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
+use crate::{Member, Standing};
+
+/// The comparison under way, and what starts the next.
+#[derive(Debug)]
+pub(super) struct Sync {
+    /// Who has been asked.
+    with: Option<NodeId>,
+    /// What the other is known to know as well.
+    agreed: BTreeSet<NodeId>,
+    /// Since when no digest has been equal to one's own.
+    differing: Option<Instant>,
+    /// Before this, none is begun for a digest's sake.
+    not_before: Instant,
+    /// How many digests in a row were equal to one's own.
+    equal: u32,
+    /// A newcomer asks again where it was answered first: others join at the same time through the same node.
+    pub(super) again: Option<(Instant, Source)>,
+}
+
+impl Sync {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { with: None, agreed: BTreeSet::new(), differing: None, not_before: now, equal: 0, again: None }
+    }
+}
+
+/// Equal digests in a row, after which everybody is taken to know who lives.
+const EQUAL: u32 = 4;
+/// News that are few enough to be told as often as usual.
+const FEW_NEWS: usize = 32;
+/// Members believed gone that are probed at once, when another node says that they live.
+const CHALLENGES: usize = 64;
+
+impl Swim {
+    /// Looks at another's digest.
+    pub(super) fn compare(&mut self, from: Source, digest: u64, now: Instant) {
+        if digest == self.roster.digest() {
+            self.sync.differing = None;
+            self.sync.equal += 1;
+            if self.sync.equal >= EQUAL && self.news.len() > FEW_NEWS {
+                self.drop_stale_news();
+            }
+            return;
+        }
+        self.sync.equal = 0;
+        self.counts.digest_mismatches += 1;
+        let since = *self.sync.differing.get_or_insert(now);
+        if now - since >= self.config.sync_after && now >= self.sync.not_before && self.roster.find(from.node).is_some()
+        {
+            self.begin_sync(from, now);
+        }
+    }
+
+    /// Several members drawn at random know of the same live members: news of who lives is told already. Whoever has
+    /// missed it finds that out by the digests.
+    fn drop_stale_news(&mut self) {
+        let alive = |at: &Index| self.roster.slot(*at).is_some_and(|slot| slot.standing == Standing::Alive);
+        let stale = self.news.iter().filter(alive).collect::<BTreeSet<Index>>();
+        stale.into_iter().for_each(|at| self.news.remove(at));
+    }
+
+    pub(super) fn serve_sync(&mut self, now: Instant) {
+        if let Some((_, with)) = self.sync.again.take_if(|(at, _)| *at <= now) {
+            self.begin_sync(with, now);
+        }
+    }
+
+    pub(super) fn begin_sync(&mut self, with: Source, now: Instant) {
+        let Some(me) = self.roster.slot(ME).map(|slot| slot.update(now)) else { return };
+        self.counts.syncs += 1;
+        self.sync.with = Some(with.node);
+        self.sync.agreed.clear();
+        self.sync.not_before = now + self.chance.around(self.config.sync_interval);
+        let digests = (self.roster.len() > 1).then(|| Box::new(*self.roster.digests()));
+        let mut body = Vec::new();
+        SyncRequest { me, digests }.encode(&mut body);
+        self.stream(with.address, Some(with.node), Kind::SyncRequest, &body);
+    }
+
+    pub(super) fn on_sync_request(&mut self, from: Source, request: &SyncRequest, now: Instant) {
+        if request.me.member.id != from.node {
+            self.counts.stray += 1;
+            return;
+        }
+        self.on_news(&request.me, now);
+        let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
+        let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| differing(self.roster.digests(), theirs));
+        let updates = self.updates_of(differing, &BTreeSet::new(), now);
+        for reply in replies(differing, updates) {
+            let mut body = Vec::new();
+            reply.encode(&mut body);
+            self.stream(from.address, Some(from.node), Kind::SyncReply, &body);
+        }
+    }
+
+    pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
+        if self.sync.with != Some(from.node) {
+            self.counts.stray += 1;
+            return;
+        }
+        if !self.seeds.joined {
+            self.seeds.joined = true;
+            self.sync.again = Some((now + self.chance.around(self.config.sync_after / 2), from));
+            self.events.push_back(MemberEvent::Joined);
+        }
+        self.take_all(&reply.updates, now);
+        for update in &reply.updates {
+            let known = self.roster.find(update.member.id).and_then(|at| self.roster.slot(at));
+            if known.is_some_and(|slot| slot.number() == update.number() && slot.standing == update.standing) {
+                self.sync.agreed.insert(update.member.id);
+            }
+        }
+        if reply.last {
+            self.sync.with = None;
+            let agreed = std::mem::take(&mut self.sync.agreed);
+            self.push(from, &self.updates_of(reply.buckets, &agreed, now));
+        }
+    }
+
+    fn push(&mut self, to: Source, updates: &[Update]) {
+        for updates in chunks(updates.to_vec()) {
+            let mut body = Vec::new();
+            SyncPush { updates }.encode(&mut body);
+            self.stream(to.address, Some(to.node), Kind::SyncPush, &body);
+        }
+    }
+
+    pub(super) fn on_sync_push(&mut self, push: &SyncPush, now: Instant) {
+        self.take_all(&push.updates, now);
+    }
+
+    /// Takes what a comparison gave. Those who are new to this node only are not news: everybody else may have compared too.
+    /// A member that is said to be gone while it is alive for us is believed in: whoever thinks so will probe it.
+    fn take_all(&mut self, updates: &[Update], now: Instant) {
+        let mut challenges = 0;
+        for update in updates {
+            let known = self.roster.find(update.member.id);
+            let Some(slot) = known.and_then(|at| self.roster.slot(at)) else {
+                self.take(update, now);
+                continue;
+            };
+            let (same, standing) = (slot.number() == update.number(), slot.standing);
+            let gone = |standing| matches!(standing, Standing::Suspended | Standing::Left);
+            let (at, id) = (known.unwrap_or(ME), slot.member.id);
+            if at != ME && same && update.standing == Standing::Suspended && !gone(standing) {
+                continue;
+            }
+            if at != ME && same && gone(standing) && !gone(update.standing) && challenges < CHALLENGES {
+                challenges += 1;
+                self.challenge(at, now);
+                continue;
+            }
+            debug_assert_eq!(id, update.member.id);
+            if self.take(update, now).is_some() {
+                self.news.add(at);
+            }
+        }
+    }
+
+    /// What is known of the members of some buckets, without those the other knows as well.
+    fn updates_of(&self, buckets: u64, without: &BTreeSet<NodeId>, now: Instant) -> Vec<Update> {
+        let wanted = |member: &Member| buckets >> bucket(member.id) & 1 == 1 && !without.contains(&member.id);
+        self.roster.iter().filter(|(_, slot)| wanted(&slot.member)).map(|(_, slot)| slot.update(now)).collect()
+    }
+}

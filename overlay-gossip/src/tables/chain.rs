@@ -1,0 +1,358 @@
+//! One owner's entries in one network.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay_core::{Instant, NodeId};
+
+use crate::tables::wire::{Change, End};
+use crate::tables::{Intervals, hash};
+use crate::{Key, Sequence, TableId};
+
+/// All that is known of one owner's changes in one network, within one start of the owner.
+///
+/// *Seen* has one meaning everywhere: who has seen a number has its change, or a later change of the same key, or has it from
+/// somebody who had. So two nodes that have seen the same numbers have the same entries, and a confirmed number is true.
+///
+/// Why nothing removed comes back, although tombstones go:
+/// - A tombstone goes only once all numbers up to its own are seen here. So an older change of its key that still travels is of a
+///   seen number, and is ignored.
+/// - A node that was away still has the entry and has not seen the removal's number. Its vector says so; whoever answers it has
+///   a `floor` above that gap and names with the answer the numbers that are `alive`, and what is not among them goes.
+/// - The `floor` goes along with each answer, so that whoever learned of a removal in this way passes it on alike.
+///
+/// None of this depends on *when* tombstones go: the watermark only says when it is cheapest, and the cap may come first.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Chain {
+    pub(crate) incarnation: u64,
+    seen: Intervals,
+    tables: BTreeMap<TableId, BTreeMap<Key, Slot>>,
+    by_number: BTreeMap<u64, (TableId, Key)>,
+    tombstones: BTreeMap<u64, Instant>, // since when
+    floor: u64,
+    pub(crate) stable: u64,
+    bytes: usize,
+    content: u64,
+}
+
+/// The last change of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) sequence: u64,
+    covers: Vec<u64>,
+    /// None: a tombstone.
+    pub(crate) value: Option<Bytes>,
+    signature: Bytes,
+}
+
+/// What became of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It is the entry's value now, or the entry is gone now.
+    Applied,
+    /// It was seen before, or something later of its key was.
+    Stale,
+    /// No room for it.
+    Full,
+}
+
+/// What a chain may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Room {
+    pub(crate) entries: usize,
+    pub(crate) bytes: usize,
+    /// Spans of seen numbers.
+    pub(crate) spans: usize,
+}
+
+impl Chain {
+    pub(crate) fn new(incarnation: u64, base: u64) -> Self {
+        let mut seen = Intervals::default();
+        seen.insert_span(1, base);
+        Self { incarnation, seen, floor: base, ..Self::default() }
+    }
+
+    /// Takes a change in. O(log n).
+    pub(crate) fn apply(&mut self, change: Change, room: Room, now: Instant) -> Outcome {
+        if self.seen.contains(change.sequence) {
+            return Outcome::Stale;
+        }
+        if self.slot(change.table, &change.key).is_some_and(|slot| slot.sequence > change.sequence) {
+            self.see(&change);
+            return Outcome::Stale;
+        }
+        if !self.fits(&change, room) {
+            return Outcome::Full;
+        }
+        self.see(&change);
+        self.store(change, now);
+        Outcome::Applied
+    }
+
+    /// Whether another change is here under the same number: somebody did not tell the owner's.
+    pub(crate) fn differs(&self, change: &Change) -> bool {
+        let same = |slot: &Slot| slot.sequence == change.sequence;
+        match self.slot(change.table, &change.key) {
+            Some(slot) if same(slot) => slot.value != change.value,
+            Some(slot) => slot.sequence < change.sequence,
+            None => change.value.is_some(),
+        }
+    }
+
+    /// Takes the owner's own word for a number that was seen. It does not grow by it beyond what the owner may have.
+    pub(crate) fn repair(&mut self, change: Change, now: Instant) {
+        if let Some((table, key)) = self.by_number.get(&change.sequence).cloned()
+            && (table, &key) != (change.table, &change.key)
+        {
+            self.forget(change.sequence);
+        }
+        self.store(change, now);
+    }
+
+    /// Makes the next change of one's own chain; nothing is applied.
+    pub(crate) fn next(&self, table: TableId, key: Key, value: Option<Bytes>) -> Change {
+        let sequence = self.seen.last() + 1;
+        let mut covers = Vec::new();
+        if let Some(slot) = self.slot(table, &key) {
+            covers.push(slot.sequence);
+            covers.extend_from_slice(&slot.covers);
+            covers.retain(|number| *number > self.stable);
+            covers.truncate(Change::COVERS);
+        }
+        Change { sequence, covers, table, key, value, signature: Bytes::new() }
+    }
+
+    /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it.
+    pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
+        let mut gone = Vec::new();
+        if let Some(alive) = &end.alive {
+            let dead = |number: &&u64| end.seen.contains(**number) && !alive.contains(**number);
+            let numbers: Vec<u64> =
+                self.by_number.range(..=end.floor).map(|(number, _)| number).filter(dead).copied().collect();
+            gone.extend(numbers.into_iter().filter_map(|number| self.forget(number)));
+        }
+        self.seen.union(&end.seen);
+        self.floor = self.floor.max(end.floor);
+        gone
+    }
+
+    /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.
+    pub(crate) fn rebase(&mut self, base: u64) -> Vec<(TableId, Key)> {
+        let numbers: Vec<u64> = self.by_number.range(..=base).map(|(number, _)| *number).collect();
+        self.seen.insert_span(1, base);
+        self.floor = self.floor.max(base);
+        numbers.into_iter().filter_map(|number| self.forget(number)).collect()
+    }
+
+    /// Drops tombstones that all live subscribers have seen, or that are older than `cap`, or that are too many.
+    pub(crate) fn collect(&mut self, cap: Duration, most: usize, now: Instant) -> usize {
+        let through = self.seen.through();
+        let mut surplus = self.tombstones.len().saturating_sub(most);
+        let may_go = |(number, since): (&u64, &Instant)| {
+            let goes = *number <= self.stable || *since + cap <= now || surplus > 0;
+            surplus = surplus.saturating_sub(usize::from(goes));
+            goes.then_some(*number)
+        };
+        let numbers: Vec<u64> = self.tombstones.range(..=through).filter_map(may_go).collect();
+        for number in &numbers {
+            self.forget(*number);
+            self.floor = self.floor.max(*number);
+        }
+        numbers.len()
+    }
+
+    pub(crate) fn hash(&self, owner: NodeId) -> u64 {
+        hash::of_chain(owner, self.incarnation, &self.seen, self.content)
+    }
+
+    pub(crate) const fn seen(&self) -> &Intervals {
+        &self.seen
+    }
+
+    pub(crate) const fn content(&self) -> u64 {
+        self.content
+    }
+
+    pub(crate) fn through(&self) -> Sequence {
+        Sequence(self.seen.through())
+    }
+
+    pub(crate) fn slot(&self, table: TableId, key: &Key) -> Option<&Slot> {
+        self.tables.get(&table)?.get(key)
+    }
+
+    /// The last change of a key, as it travels.
+    pub(crate) fn change(&self, table: TableId, key: &Key) -> Option<Change> {
+        let slot = self.slot(table, key)?;
+        Some(Change {
+            sequence: slot.sequence,
+            covers: slot.covers.clone(),
+            table,
+            key: key.clone(),
+            value: slot.value.clone(),
+            signature: slot.signature.clone(),
+        })
+    }
+
+    /// The changes above `after` that are not in `seen`, by ascending number. O(log n) for each gap, and each change.
+    pub(crate) fn missing<'a>(&'a self, seen: &'a Intervals, after: u64) -> impl Iterator<Item = Change> + 'a {
+        let in_gap = |(first, last)| self.by_number.range(first..=last);
+        seen.gaps(after).flat_map(in_gap).filter_map(|(_, (table, key))| self.change(*table, key))
+    }
+
+    /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing).
+    pub(crate) fn end_for(&self, seen: &Intervals) -> End {
+        let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
+        // What was removed by a change up to the floor has a number below it.
+        let alive =
+            (missed && !seen.is_empty()).then(|| self.by_number.range(..=self.floor).map(|(n, _)| *n).collect());
+        End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
+    }
+
+    /// The entries of one table, by key.
+    pub(crate) fn entries(&self, table: TableId) -> impl Iterator<Item = (&Key, &Slot, &Bytes)> {
+        let slots = self.tables.get(&table).into_iter().flatten();
+        slots.filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
+    }
+
+    /// Entries and tombstones.
+    pub(crate) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    pub(crate) fn tombstones(&self) -> usize {
+        self.tombstones.len()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn fits(&self, change: &Change, room: Room) -> bool {
+        let old = self.slot(change.table, &change.key);
+        let (entries, bytes) = (self.len() - self.tombstones.len(), weight(&change.key, change.value.as_ref()));
+        let was = old.map_or(0, |slot| weight(&change.key, slot.value.as_ref()));
+        let more = usize::from(change.value.is_some() && old.is_none_or(|slot| slot.value.is_none()));
+        let beside = |number| self.seen.contains(number);
+        let gap = change.sequence > 1 && !beside(change.sequence - 1) && !beside(change.sequence + 1);
+        let room_for_tombstone = change.value.is_some() || old.is_some() || self.tombstones.len() < 2 * room.entries;
+        entries + more <= room.entries
+            && room_for_tombstone
+            && (self.bytes + bytes).saturating_sub(was) <= room.bytes
+            && !(gap && self.seen.spans() >= room.spans)
+    }
+
+    fn see(&mut self, change: &Change) {
+        self.seen.insert(change.sequence);
+        change.covers.iter().for_each(|number| {
+            self.seen.insert(*number);
+        });
+    }
+
+    fn store(&mut self, change: Change, now: Instant) {
+        let Change { sequence, covers, table, key, value, signature } = change;
+        if let Some(number) = self.slot(table, &key).map(|slot| slot.sequence) {
+            self.forget(number);
+        }
+        self.bytes += weight(&key, value.as_ref());
+        match &value {
+            Some(value) => self.content = self.content.wrapping_add(hash::of_entry(sequence, table, &key, value)),
+            None => {
+                self.tombstones.insert(sequence, now);
+            }
+        }
+        self.by_number.insert(sequence, (table, key.clone()));
+        self.tables.entry(table).or_default().insert(key, Slot { sequence, covers, value, signature });
+    }
+
+    /// Drops what is kept of a number, but not that it was seen.
+    fn forget(&mut self, number: u64) -> Option<(TableId, Key)> {
+        let (table, key) = self.by_number.remove(&number)?;
+        self.tombstones.remove(&number);
+        let slots = self.tables.get_mut(&table)?;
+        let slot = slots.remove(&key)?;
+        if slots.is_empty() {
+            self.tables.remove(&table);
+        }
+        self.bytes -= weight(&key, slot.value.as_ref());
+        let value = slot.value?;
+        self.content = self.content.wrapping_sub(hash::of_entry(number, table, &key, &value));
+        Some((table, key))
+    }
+}
+
+/// What an entry counts for: its bytes, and about what keeping it takes.
+fn weight(key: &Key, value: Option<&Bytes>) -> usize {
+    key.as_bytes().len() + value.map_or(0, Bytes::len) + ENTRY_OVERHEAD
+}
+
+const ENTRY_OVERHEAD: usize = 200;
+
+/// Spans of seen numbers that an answer ends with: less than all is no less true, and keeps it below the limit of a stream.
+const END_SPANS: usize = 2_048;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::tables::wire::any_change;
+
+    const ROOM: Room = Room { entries: 100, bytes: 100_000, spans: 100 };
+
+    fn change(sequence: u64, value: Option<&'static str>) -> Change {
+        let (key, value) = (Key::new(&b"k"[..]).unwrap(), value.map(Bytes::from));
+        Change { sequence, covers: Vec::new(), table: TableId(1), key, value, signature: Bytes::new() }
+    }
+
+    #[test]
+    fn a_tombstone_above_a_gap_stays_so_that_what_is_late_does_not_return() {
+        let mut chain = Chain::new(1, 0);
+        assert_eq!(chain.apply(change(2, None), ROOM, Instant::ZERO), Outcome::Applied);
+        chain.stable = 2;
+        assert_eq!(chain.collect(Duration::ZERO, 0, Instant::ZERO), 0);
+        assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
+        assert_eq!(chain.collect(Duration::MAX, 100, Instant::ZERO), 1);
+        assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
+        assert_eq!((chain.len(), chain.bytes(), chain.content()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_change_covers_what_came_before_it_of_its_key() {
+        let mut owner = Chain::new(1, 0);
+        for value in ["a", "b", "c"] {
+            let change = owner.next(TableId(1), Key::new(&b"k"[..]).unwrap(), Some(Bytes::from(value)));
+            owner.apply(change, ROOM, Instant::ZERO);
+        }
+        let last = owner.change(TableId(1), &Key::new(&b"k"[..]).unwrap()).unwrap();
+        assert_eq!((last.sequence, &last.covers[..]), (3, &[2, 1][..]));
+        let mut other = Chain::new(1, 0);
+        other.apply(last, ROOM, Instant::ZERO);
+        assert_eq!(
+            (other.through(), other.hash(NodeId::from_bytes([1; 16]))),
+            (Sequence(3), owner.hash(NodeId::from_bytes([1; 16])))
+        );
+    }
+
+    proptest! {
+        /// Counts, bytes and hash are kept change by change; they must be what the entries add up to.
+        #[test]
+        fn what_is_kept_along_is_what_the_entries_add_up_to(changes in proptest::collection::vec(any_change(), 1..40)) {
+            let mut chain = Chain::new(1, 0);
+            for mut change in changes {
+                change.key = Key::new(change.key.as_bytes()[..1].to_vec()).unwrap();
+                chain.apply(change, ROOM, Instant::ZERO);
+                let slots: Vec<_> = chain.tables.iter().flat_map(|(t, s)| s.iter().map(move |(k, s)| (*t, k, s))).collect();
+                let content = slots.iter().filter_map(|(table, key, slot)| {
+                    Some(hash::of_entry(slot.sequence, *table, key, slot.value.as_ref()?))
+                });
+                prop_assert_eq!(chain.content(), content.fold(0, u64::wrapping_add));
+                prop_assert_eq!(chain.bytes(), slots.iter().map(|(_, key, slot)| weight(key, slot.value.as_ref())).sum::<usize>());
+                prop_assert_eq!((chain.len(), chain.by_number.len()), (slots.len(), slots.len()));
+                prop_assert_eq!(chain.tombstones(), slots.iter().filter(|(_, _, slot)| slot.value.is_none()).count());
+                prop_assert!(slots.iter().all(|(_, _, slot)| chain.seen().contains(slot.sequence)));
+            }
+        }
+    }
+}

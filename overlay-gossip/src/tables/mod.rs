@@ -1,0 +1,301 @@
+//! Replicated tables: each entry has one writer, its owner, and reaches every subscriber of its network.
+//!
+//! News spreads small changes at once, comparison carries everything else, and neither relies on the other:
+//!
+//! ```text
+//! put ──► Fresh ──► Fresh ──► …            a change, to some subscribers each round, who tell others
+//! now and then: Digest ──►                 one hash for each network both subscribe to; equal: that is all
+//!               ◄── Summary or Vectors     else the parts that differ, or what was seen of each owner
+//!               Want ──► ◄── Chunk, …      what one has not seen, 64 KiB at a time, each owner from one node at once
+//! Confirm ──► owner, owner ──► Tip         through which of its changes one has seen; a reminder to who is behind
+//! ```
+//!
+//! Who subscribes to what is a table of its own, in a network of all zeros that everybody subscribes to: the same messages
+//! spread it, and a subscription costs each node about 300 bytes of memory. A network's traffic stays among its subscribers.
+
+mod accept;
+mod chain;
+mod compare;
+mod config;
+mod confirm;
+mod confirmations;
+mod event;
+mod fresh_queue;
+mod hash;
+mod intervals;
+mod members;
+mod metrics;
+mod outbox;
+mod pull;
+mod refused;
+mod replica;
+mod roster;
+mod serve;
+mod tell;
+mod timers;
+mod verify;
+mod wire;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::TablesConfig;
+pub use event::TableEvent;
+pub use metrics::{RefusedMetrics, TablesMetrics};
+pub use refused::Refused;
+pub use verify::Verify;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use overlay_core::{Instant, NetworkId, NodeId};
+
+use crate::chance::Chance;
+use crate::{Key, Malformed, Reason, Sequence, TableId};
+use chain::{Chain, Room};
+use confirmations::Confirmations;
+use event::{Events, Pending};
+use fresh_queue::{EntryId, FreshQueue};
+use intervals::Intervals;
+#[cfg(test)]
+use intervals::tests::intervals as any_intervals;
+use members::Members;
+use outbox::Outbox;
+pub(crate) use outbox::TablesTransmit;
+use pull::Pulls;
+use replica::Replica;
+use wire::Message;
+
+/// Values have up to 64 KiB.
+pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
+/// Signatures have up to 255 bytes.
+pub(crate) const SIGNATURE_LIMIT: usize = 255;
+/// Where subscriptions are kept: table 0, key the network's id, value the number below which the owner's changes are of a former
+/// subscription.
+const DIRECTORY: NetworkId = NetworkId::from_bytes([0; 16]);
+
+/// The tables of one node. A sub-machine: it hears of members by [`handle_member`](Self::handle_member), and sees no sockets or
+/// clocks. After each call, `poll_transmit`, `poll_event` and `poll_timeout` may have something new.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    config: TablesConfig,
+    me: NodeId,
+    incarnation: u64,
+    chance: Chance,
+    members: Members,
+    replicas: BTreeMap<NetworkId, Replica>,
+    /// The last number in each network that is not subscribed to any more: a later subscription counts on.
+    numbers: BTreeMap<NetworkId, u64>,
+    /// The greatest such number of the networks beyond a limit.
+    number_floor: u64,
+    fresh: FreshQueue,
+    round_due: Option<Instant>,
+    greetings: BTreeSet<NodeId>,
+    greet_due: Instant,
+    pulls: Pulls,
+    confirms: BTreeSet<(NodeId, NetworkId)>,
+    confirm_due: Instant,
+    confirm_cursor: NodeId,
+    remind_due: Instant,
+    /// Whether reminders or tombstones may be due.
+    awake: bool,
+    hides: BTreeSet<(Instant, NodeId)>,
+    outbox: Outbox,
+    events: Events,
+    counts: TablesMetrics,
+}
+
+impl Tables {
+    pub(crate) fn new(config: TablesConfig, me: NodeId, incarnation: u64, seed: [u8; 32], now: Instant) -> Self {
+        Self {
+            config,
+            me,
+            incarnation,
+            chance: Chance::new(seed),
+            members: Members::default(),
+            replicas: BTreeMap::from([(DIRECTORY, Replica::new(now))]),
+            numbers: BTreeMap::new(),
+            number_floor: 0,
+            fresh: FreshQueue::default(),
+            round_due: None,
+            greetings: BTreeSet::new(),
+            greet_due: now,
+            pulls: Pulls::default(),
+            confirms: BTreeSet::new(),
+            confirm_due: now,
+            confirm_cursor: me,
+            remind_due: now,
+            awake: false,
+            hides: BTreeSet::new(),
+            outbox: Outbox::default(),
+            events: Events::default(),
+            counts: TablesMetrics::default(),
+        }
+    }
+
+    /// Whether bytes are a message of the tables; for a caller that has to know before it acts on what came with them.
+    ///
+    /// # Errors
+    /// For bytes that are no message.
+    pub(crate) fn check_body(body: &[u8]) -> Result<(), Malformed> {
+        Message::parse(body).map(drop)
+    }
+
+    /// Takes one message of another node's tables. What is refused is counted.
+    ///
+    /// # Errors
+    /// For bytes that are no message; then nothing has changed but a count.
+    pub(crate) fn handle(&mut self, from: NodeId, body: &[u8], now: Instant) -> Result<(), Malformed> {
+        let message = Message::parse(body).inspect_err(|_| self.counts.refused.malformed += 1)?;
+        if self.members.get(from).is_none() {
+            self.counts.refused.stranger += 1;
+            return Ok(());
+        }
+        match message {
+            Message::Fresh(fresh) => self.handle_fresh(from, fresh, now),
+            Message::Digest(digest) => self.handle_digest(from, &digest, now),
+            Message::Summary(summary) => self.handle_summary(from, &summary),
+            Message::Vectors(vectors) => self.handle_vectors(from, vectors, now),
+            Message::Want(want) => self.handle_want(from, &want),
+            Message::Chunk(chunk) => self.handle_chunk(from, chunk, now),
+            Message::Confirm(confirm) => self.handle_confirm(from, &confirm, now),
+            Message::Tip(tip) => self.handle_tip(from, tip, now),
+        }
+        Ok(())
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.hide_due(now);
+        self.lose_pulls(now);
+        self.tell_due(now);
+        self.greet_due(now);
+        self.compare_due(now);
+        self.confirm_due(now);
+        self.remind_due(now);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called. O(networks).
+    pub(crate) fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        self.next_due().map(|due| (due, Reason::Tables))
+    }
+
+    /// The next message to send; poll until there is none.
+    pub(crate) fn poll_transmit(&mut self) -> Option<TablesTransmit> {
+        self.outbox.pop()
+    }
+
+    /// The next event for the user; poll until there is none.
+    pub(crate) fn poll_event(&mut self) -> Option<TableEvent> {
+        loop {
+            let pending = self.events.pop()?;
+            if let Some(event) = self.event(pending) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// An entry's value. O(log n).
+    pub(crate) fn get(&self, network: NetworkId, owner: NodeId, table: TableId, key: &Key) -> Option<&Bytes> {
+        if self.members.is_hidden(owner) {
+            return None;
+        }
+        self.replicas.get(&network)?.chain(owner)?.slot(table, key)?.value.as_ref()
+    }
+
+    /// The entries of a table that are in sight, by owner and key.
+    pub(crate) fn entries(
+        &self,
+        network: NetworkId,
+        table: TableId,
+    ) -> impl Iterator<Item = (NodeId, &Key, &Bytes, Sequence)> {
+        let chains = self.replicas.get(&network).into_iter().flat_map(|replica| replica.chains());
+        let in_sight = chains.filter(|(owner, _)| !self.members.is_hidden(**owner));
+        in_sight.flat_map(move |(owner, chain)| {
+            chain.entries(table).map(move |(key, slot, value)| (*owner, key, value, Sequence(slot.sequence)))
+        })
+    }
+
+    /// The live subscribers of a network that are known, without this node.
+    pub(crate) fn subscribers(&self, network: NetworkId) -> &[NodeId] {
+        self.members.subscribers(network)
+    }
+
+    /// Through which of this node's own changes every live subscriber has confirmed; none of a network not subscribed to. It
+    /// goes back when a subscriber comes who has yet to confirm.
+    pub(crate) fn watermark(&self, network: NetworkId) -> Option<Sequence> {
+        let replica = self.replicas.get(&network).filter(|_| network != DIRECTORY)?;
+        let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
+        Some(Sequence(replica.confirmations.least().map_or(through, |least| least.min(through))))
+    }
+
+    /// A snapshot of counts and lengths. O(owners).
+    pub(crate) fn metrics(&self) -> TablesMetrics {
+        let mut metrics = TablesMetrics {
+            networks: self.replicas.len() - 1,
+            fresh: self.fresh.len(),
+            pulls: self.pulls.len(),
+            transmits: self.outbox.len(),
+            transmit_bytes: self.outbox.bytes(),
+            events: self.events.len(),
+            ..self.counts
+        };
+        for (network, replica) in &self.replicas {
+            for chain in replica.chains().values() {
+                metrics.entries += chain.len();
+                metrics.tombstones += chain.tombstones();
+                metrics.entry_bytes += chain.bytes();
+            }
+            let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
+            let lag = self.watermark(*network).map_or(0, |mark| through - mark.0);
+            metrics.watermark_lag = metrics.watermark_lag.max(lag);
+        }
+        metrics
+    }
+
+    fn event(&self, pending: Pending) -> Option<TableEvent> {
+        Some(match pending {
+            Pending::Entry((network, owner, table, key)) => match self.get(network, owner, table, &key) {
+                Some(value) => TableEvent::Put { network, owner, table, key, value: value.clone() },
+                None => TableEvent::Removed { network, owner, table, key },
+            },
+            Pending::Hidden(network, owner) => TableEvent::Hidden { network, owner },
+            Pending::Restored(network, owner) => TableEvent::Restored { network, owner },
+            Pending::Dropped(network, owner) => TableEvent::Dropped { network, owner },
+            Pending::Watermark(network) => TableEvent::Watermark { network, through: self.watermark(network)? },
+            Pending::Reread(network) => TableEvent::Reread { network },
+        })
+    }
+
+    /// What an owner may have in a network; `spans` of seen numbers.
+    fn room(&self, spans: usize) -> Room {
+        Room { entries: self.config.entries(), bytes: self.config.bytes_limit, spans }
+    }
+
+    /// By which of its changes an owner subscribed to a network, and above which number its changes there count.
+    fn subscription(&self, owner: NodeId, network: NetworkId) -> Option<(u64, u64)> {
+        let key = Key::new(network.to_bytes().to_vec()).ok()?;
+        let slot = self.replicas.get(&DIRECTORY)?.chain(owner)?.slot(TableId(0), &key)?;
+        let base = slot.value.as_ref()?.as_ref().try_into().map_or(0, u64::from_be_bytes);
+        Some((slot.sequence, base.min(Intervals::MOST)))
+    }
+
+    /// Whether changes are accepted of an owner in a network at all.
+    fn subscribed(&self, owner: NodeId, network: NetworkId) -> bool {
+        network == DIRECTORY || self.subscription(owner, network).is_some()
+    }
+
+    /// Some of the live subscribers of a network, by chance.
+    fn choose(&mut self, network: NetworkId, count: usize) -> Vec<NodeId> {
+        let nodes = self.members.subscribers(network);
+        if nodes.len() <= count {
+            return nodes.to_vec();
+        }
+        let mut chosen = BTreeSet::new();
+        while chosen.len() < count {
+            chosen.insert(nodes[self.chance.below(nodes.len())]);
+        }
+        chosen.into_iter().collect()
+    }
+}

@@ -1,0 +1,220 @@
+//! What membership tells, and what follows for entries.
+
+use std::time::Duration;
+
+use overlay_core::{Instant, NetworkId, NodeId};
+
+use crate::TableId;
+use crate::member_change::MemberChange;
+use crate::tables::members::Known;
+use crate::tables::{DIRECTORY, Pending, Tables};
+
+impl Tables {
+    /// Takes a change of a member's standing. Changes of this node are ignored.
+    pub(crate) fn handle_member(&mut self, member: NodeId, change: MemberChange, now: Instant) {
+        if member == self.me {
+            return;
+        }
+        match change {
+            MemberChange::Alive { incarnation } => self.member_alive(member, incarnation, now),
+            MemberChange::Suspended => self.member_suspended(member, now),
+            MemberChange::Expired | MemberChange::Left => self.member_gone(member, now),
+        }
+    }
+
+    fn member_alive(&mut self, member: NodeId, incarnation: u64, now: Instant) {
+        let before = self.members.get(member).copied();
+        match before {
+            Some(known) if known.incarnation > incarnation => return,
+            Some(known) if known.incarnation < incarnation => self.forget_entries(member, now),
+            _ => {}
+        }
+        self.members.insert(member, Known { incarnation, suspended: false, hidden: false });
+        self.refresh_all(member, now);
+        if before.is_some_and(|known| known.hidden) {
+            self.owner_events(member, Pending::Restored);
+        }
+        if before.is_some_and(|known| known.suspended) {
+            let soon = self.chance.within(GREETING);
+            if self.greetings.is_empty() {
+                self.greet_due = now + soon;
+            }
+            self.greetings.insert(member);
+        }
+    }
+
+    fn member_suspended(&mut self, member: NodeId, now: Instant) {
+        let Some(known) = self.members.get_mut(member) else {
+            return;
+        };
+        if !known.suspended {
+            known.suspended = true;
+            self.hides.insert((now + self.config.hide_after, member));
+            self.refresh_all(member, now);
+            self.pulls.forget_peer(member);
+        }
+    }
+
+    fn member_gone(&mut self, member: NodeId, now: Instant) {
+        self.forget_entries(member, now);
+        self.members.remove(member);
+        self.refresh_all(member, now);
+        self.pulls.forget_peer(member);
+        self.greetings.remove(&member);
+        self.confirms.retain(|(owner, _)| *owner != member);
+    }
+
+    /// Hides entries of members that are suspended for longer than the grace.
+    pub(super) fn hide_due(&mut self, now: Instant) {
+        while let Some((due, member)) = self.hides.first().copied().filter(|(due, _)| *due <= now) {
+            self.hides.remove(&(due, member));
+            let still = !self.hides.iter().any(|(_, other)| *other == member);
+            if let Some(known) = self.members.get_mut(member).filter(|known| known.suspended && !known.hidden && still)
+            {
+                known.hidden = true;
+                self.owner_events(member, Pending::Hidden);
+            }
+        }
+    }
+
+    /// Compares with those that were away, some at a time.
+    pub(super) fn greet_due(&mut self, now: Instant) {
+        if self.greetings.is_empty() || self.greet_due > now {
+            return;
+        }
+        for _ in 0..GREETED {
+            let Some(member) = self.greetings.pop_first() else {
+                break;
+            };
+            if self.members.is_live(member) {
+                self.send_digest(member, None);
+            }
+        }
+        self.greet_due = now + GREETING;
+    }
+
+    /// Drops all entries of a member, subscriptions included.
+    fn forget_entries(&mut self, member: NodeId, now: Instant) {
+        let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
+        let subscriptions = self.subscriptions(member);
+        for network in networks {
+            self.drop_owner(network, member);
+        }
+        for network in subscriptions {
+            self.refresh(network, member, now);
+        }
+    }
+
+    /// Drops an owner's entries in a network.
+    fn drop_owner(&mut self, network: NetworkId, owner: NodeId) {
+        let dropped = self.replicas.get_mut(&network).is_some_and(|replica| replica.drop_chain(owner));
+        self.fresh.forget(network, Some(owner));
+        self.pulls.forget_owner(network, owner);
+        if dropped && network != DIRECTORY {
+            let limit = self.config.events_limit;
+            self.events.push_owner(Pending::Dropped(network, owner), owner, limit);
+        }
+    }
+
+    /// A node subscribed to a network or does so no longer, or anew.
+    pub(super) fn subscription_changed(&mut self, owner: NodeId, network: NetworkId, now: Instant) {
+        if network == DIRECTORY {
+            return; // nobody subscribes to it by a change
+        }
+        match self.subscription(owner, network) {
+            None => self.drop_owner(network, owner),
+            Some((_, base)) => self.rebase(owner, network, base, now),
+        }
+        if let Some(replica) = self.replicas.get_mut(&network) {
+            replica.confirmations.remove(owner); // what it confirmed, it may have forgotten
+        }
+        self.refresh(network, owner, now);
+    }
+
+    /// A network is subscribed to from now on: minds what was known of its subscribers.
+    pub(super) fn replica_begins(&mut self, network: NetworkId, now: Instant) {
+        if let Some((_, base)) = self.subscription(self.me, network) {
+            self.rebase(self.me, network, base, now);
+        }
+        let owners: Vec<NodeId> = self
+            .replicas
+            .get(&DIRECTORY)
+            .into_iter()
+            .flat_map(|directory| directory.chains().keys().copied())
+            .collect();
+        let me = self.me;
+        for owner in owners.into_iter().filter(|owner| *owner != me) {
+            if self.subscription(owner, network).is_some() {
+                self.subscription_changed(owner, network, now);
+            }
+        }
+        self.hurry_now(network, now);
+    }
+
+    /// Has an owner's chain begin above `base`, if it is not 0.
+    fn rebase(&mut self, owner: NodeId, network: NetworkId, base: u64, now: Instant) {
+        let incarnation =
+            if owner == self.me { Some(self.incarnation) } else { self.members.get(owner).map(|m| m.incarnation) };
+        let replica = self.replicas.get_mut(&network).filter(|_| base > 0);
+        let (Some(incarnation), Some(replica)) = (incarnation, replica) else {
+            return;
+        };
+        let gone = replica.edit(owner, incarnation, |chain| chain.rebase(base));
+        for entry in gone {
+            self.changed(network, owner, entry, now);
+        }
+    }
+
+    /// Says again in which networks a member is a live subscriber.
+    fn refresh_all(&mut self, member: NodeId, now: Instant) {
+        let live = self.members.is_live(member);
+        let first = self.members.set_subscriber(DIRECTORY, member, live) && live;
+        if first && self.members.subscribers(DIRECTORY).len() == 1 {
+            self.hurry_now(DIRECTORY, now);
+        }
+        for network in self.subscriptions(member) {
+            self.refresh(network, member, now);
+        }
+    }
+
+    /// Says again whether a member is a live subscriber of a network.
+    fn refresh(&mut self, network: NetworkId, member: NodeId, now: Instant) {
+        let is = self.members.is_live(member) && self.subscription(member, network).is_some();
+        let changed = self.members.set_subscriber(network, member, is);
+        let Some(replica) = self.replicas.get_mut(&network) else {
+            return;
+        };
+        if is {
+            replica.confirmations.expect(member);
+            self.awake = true;
+        } else {
+            replica.confirmations.remove(member);
+        }
+        if changed && is && self.members.subscribers(network).len() == 1 {
+            self.hurry_now(network, now);
+        }
+        self.settle(network, now);
+    }
+
+    /// The networks that a member subscribes to.
+    fn subscriptions(&self, member: NodeId) -> Vec<NetworkId> {
+        let chain = self.replicas.get(&DIRECTORY).and_then(|directory| directory.chain(member));
+        let keys = chain.into_iter().flat_map(|chain| chain.entries(TableId(0)));
+        keys.filter_map(|(key, ..)| Some(NetworkId::from_bytes(key.as_bytes().try_into().ok()?))).collect()
+    }
+
+    /// An event for each network in which an owner has entries.
+    fn owner_events(&mut self, owner: NodeId, event: impl Fn(NetworkId, NodeId) -> Pending) {
+        for (network, replica) in &self.replicas {
+            let has = replica.chain(owner).is_some_and(|chain| chain.len() > chain.tombstones());
+            if has && *network != DIRECTORY {
+                self.events.push_owner(event(*network, owner), owner, self.config.events_limit);
+            }
+        }
+    }
+}
+
+/// How soon a node that was away is compared with, at most, and how long until the next ones are.
+const GREETING: Duration = Duration::from_millis(50);
+/// How many are compared with at a time.
+const GREETED: usize = 8;

@@ -1,0 +1,56 @@
+//! Answers with entries.
+
+use overlay_core::NodeId;
+
+use crate::tables::wire::{Chunk, End, Group, Message, Missing, Part, Want};
+use crate::tables::{Replica, Tables};
+
+impl Tables {
+    /// Answers a request with up to a chunk of entries. Nothing is remembered of it: the other asks on from where this ends.
+    pub(super) fn handle_want(&mut self, from: NodeId, want: &Want) {
+        let Some(replica) = self.replicas.get(&want.network) else {
+            self.counts.refused.foreign_network += 1;
+            return;
+        };
+        if self.outbox.bytes() > self.config.answers_limit {
+            self.counts.refused.overload += 1;
+            return;
+        }
+        let room = self.config.chunk_room();
+        let mut chunk = Chunk { id: want.id, network: want.network, parts: Vec::new() };
+        let mut len = 0;
+        for missing in &want.owners {
+            let part = part(replica, missing, room.saturating_sub(len), chunk.parts.is_empty());
+            len += part.group.encoded_len() + 1 + part.end.as_ref().map_or(0, End::encoded_len);
+            let cut = part.end.is_none();
+            chunk.parts.push(part);
+            if cut || len >= room {
+                break;
+            }
+        }
+        self.counts.chunks += 1;
+        self.outbox.push_stream(from, &Message::Chunk(chunk));
+    }
+}
+
+/// One owner's entries that are missing, up to `room` bytes and one entry; with an end if that is all and has room, or comes
+/// `first` and alone.
+fn part(replica: &Replica, missing: &Missing, room: usize, first: bool) -> Part {
+    let Missing { owner, incarnation, after, seen } = missing;
+    let empty = Group { owner: *owner, incarnation: *incarnation, stable: 0, changes: Vec::new() };
+    let Some(chain) = replica.chain(*owner).filter(|chain| chain.incarnation == *incarnation) else {
+        return Part { group: empty, end: Some(End::default()) };
+    };
+    let mut group = Group { stable: chain.stable, ..empty };
+    let mut len = 0;
+    for change in chain.missing(seen, *after) {
+        if len >= room {
+            return Part { group, end: None };
+        }
+        len += change.encoded_len();
+        group.changes.push(change);
+    }
+    let end = chain.end_for(seen);
+    let fits = len + end.encoded_len() <= room || (first && group.changes.is_empty());
+    Part { group, end: fits.then_some(end) } // else it comes by itself, when asked on
+}

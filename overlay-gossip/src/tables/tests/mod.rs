@@ -1,0 +1,7 @@
+//! Tests over several nodes on a small virtual network.
+
+mod bulk;
+mod hostile;
+mod pump;
+mod runs;
+mod story;

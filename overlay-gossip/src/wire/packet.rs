@@ -1,0 +1,200 @@
+//! What one payload holds: who sends it, then messages, each with its kind and length.
+//!
+//! ```text
+//! version 1 | sender 16 | kind 1, length varint, body | kind 1, length varint, body | …
+//! ```
+
+use overlay_core::NodeId;
+
+use crate::Malformed;
+use crate::wire::{
+    Ack, Nack, News, Ping, PingRequest, Reader, SyncPush, SyncReply, SyncRequest, put_varint, varint_len,
+};
+
+/// The format that this crate speaks; a change that others cannot read gets another number.
+const VERSION: u8 = 1;
+
+/// A payload, all of its membership messages read: nothing of it is acted upon unless all of it makes sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Packet<'a> {
+    pub(crate) from: NodeId,
+    pub(crate) messages: Vec<Message<'a>>,
+}
+
+impl<'a> Packet<'a> {
+    /// Bytes before the first message.
+    pub(crate) const HEADER_LEN: usize = 17;
+
+    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(payload);
+        match reader.u8("version")? {
+            VERSION => {}
+            found => return Err(Malformed::Version { found, spoken: VERSION }),
+        }
+        let from = reader.node_id("sender")?;
+        let mut messages = Vec::new();
+        while !reader.is_empty() {
+            let kind = reader.u8("kind")?;
+            messages.push(Message::parse(kind, reader.bytes("message")?)?);
+        }
+        Ok(Self { from, messages })
+    }
+}
+
+/// Begins a payload of `from`.
+pub(crate) fn begin(from: NodeId) -> Vec<u8> {
+    let mut payload = Vec::with_capacity(64);
+    payload.push(VERSION);
+    payload.extend_from_slice(&from.to_bytes());
+    payload
+}
+
+/// Appends a message.
+pub(crate) fn put_frame(kind: Kind, body: &[u8], out: &mut Vec<u8>) {
+    out.push(kind as u8);
+    put_varint(body.len() as u64, out);
+    out.extend_from_slice(body);
+}
+
+/// Bytes that [`put_frame`] appends for a body of `len` bytes.
+pub(crate) const fn frame_len(len: usize) -> usize {
+    1 + varint_len(len as u64) + len
+}
+
+/// The kinds of the messages in a payload of ours.
+pub(crate) fn kinds(payload: &[u8]) -> impl Iterator<Item = Kind> {
+    let mut reader = Reader::new(payload.get(Packet::HEADER_LEN..).unwrap_or_default());
+    std::iter::from_fn(move || {
+        let kind = Kind::of(reader.u8("kind").ok()?);
+        reader.bytes("message").ok()?;
+        kind
+    })
+}
+
+/// A message's kind, as its number on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    Ping = 1,
+    Ack = 2,
+    PingRequest = 3,
+    Nack = 4,
+    News = 5,
+    SyncRequest = 6,
+    SyncReply = 7,
+    SyncPush = 8,
+    Table = 9,
+    Foca = 10,
+}
+
+impl Kind {
+    const ALL: [Self; 10] = [
+        Self::Ping,
+        Self::Ack,
+        Self::PingRequest,
+        Self::Nack,
+        Self::News,
+        Self::SyncRequest,
+        Self::SyncReply,
+        Self::SyncPush,
+        Self::Table,
+        Self::Foca,
+    ];
+
+    fn of(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| *kind as u8 == number)
+    }
+}
+
+/// One message, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Message<'a> {
+    Ping(Ping),
+    Ack(Ack),
+    PingRequest(PingRequest),
+    Nack(Nack),
+    News(News),
+    SyncRequest(SyncRequest),
+    SyncReply(SyncReply),
+    SyncPush(SyncPush),
+    /// The tables' own; they read it.
+    Table(&'a [u8]),
+    /// foca's own; it reads it.
+    Foca(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    fn parse(kind: u8, body: &'a [u8]) -> Result<Self, Malformed> {
+        let Some(kind) = Kind::of(kind) else {
+            return Err(Malformed::Range { field: "kind", found: kind.into(), least: 1, most: Kind::ALL.len() as u64 });
+        };
+        Ok(match kind {
+            Kind::Ping => Self::Ping(Ping::parse(body)?),
+            Kind::Ack => Self::Ack(Ack::parse(body)?),
+            Kind::PingRequest => Self::PingRequest(PingRequest::parse(body)?),
+            Kind::Nack => Self::Nack(Nack::parse(body)?),
+            Kind::News => Self::News(News::parse(body)?),
+            Kind::SyncRequest => Self::SyncRequest(SyncRequest::parse(body)?),
+            Kind::SyncReply => Self::SyncReply(SyncReply::parse(body)?),
+            Kind::SyncPush => Self::SyncPush(SyncPush::parse(body)?),
+            Kind::Table => Self::Table(body),
+            Kind::Foca => Self::Foca(body),
+        })
+    }
+
+    pub(crate) const fn kind(&self) -> Kind {
+        match self {
+            Self::Ping(_) => Kind::Ping,
+            Self::Ack(_) => Kind::Ack,
+            Self::PingRequest(_) => Kind::PingRequest,
+            Self::Nack(_) => Kind::Nack,
+            Self::News(_) => Kind::News,
+            Self::SyncRequest(_) => Kind::SyncRequest,
+            Self::SyncReply(_) => Kind::SyncReply,
+            Self::SyncPush(_) => Kind::SyncPush,
+            Self::Table(_) => Kind::Table,
+            Self::Foca(_) => Kind::Foca,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn another_version_is_refused_by_its_number() {
+        let mut payload = begin(NodeId::from_bytes([7; 16]));
+        payload[0] = 2;
+        assert_eq!(Packet::parse(&payload), Err(Malformed::Version { found: 2, spoken: VERSION }));
+    }
+
+    proptest! {
+        #[test]
+        fn messages_come_back_in_order_and_are_as_long_as_foretold(
+            bodies in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..5)
+        ) {
+            let from = NodeId::from_bytes([7; 16]);
+            let mut payload = begin(from);
+            prop_assert_eq!(payload.len(), Packet::HEADER_LEN);
+            for body in &bodies {
+                let before = payload.len();
+                put_frame(Kind::Table, body, &mut payload);
+                prop_assert_eq!(payload.len() - before, frame_len(body.len()));
+            }
+            let packet = Packet::parse(&payload).unwrap();
+            prop_assert_eq!(packet.from, from);
+            prop_assert_eq!(packet.messages, bodies.iter().map(|body| Message::Table(body)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut payload = begin(NodeId::from_bytes([7; 16]));
+            payload.extend_from_slice(&bytes);
+            let _ = Packet::parse(&payload);
+            let _ = Packet::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! Whatever bytes arrive: no panic, and no change where an error is given. The budgets of what is sent.
+
+#![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use overlay_core::{Instant, NetworkId, NodeId};
+use overlay_gossip::{
+    Class, Config, EntryKey, Event, Gossip, Key, Malformed, Member, Metadata, Protocol, STREAM_LIMIT, Standing,
+    TableId, Transmit,
+};
+use proptest::prelude::*;
+
+const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
+
+fn address(number: u8) -> SocketAddr {
+    ([192, 0, 2, number], 7946).into()
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn node(number: u8, config: &Config) -> Gossip {
+    let mut gossip =
+        Gossip::new(config.clone(), Member::new(id(number), 5, address(number)), [number; 32], Instant::ZERO).unwrap();
+    gossip.subscribe(NETWORK, Instant::ZERO).unwrap();
+    gossip
+}
+
+/// Two nodes that know each other and have entries, and all payloads that they sent to get there.
+fn pair(config: &Config) -> ([Gossip; 2], Vec<(SocketAddr, Transmit)>, Instant) {
+    let mut nodes = [node(1, config), node(2, config)];
+    let mut now = Instant::ZERO;
+    for (number, node) in nodes.iter_mut().enumerate() {
+        let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number as u8]).unwrap() };
+        node.put(at.clone(), vec![7; 100].into(), now).unwrap();
+        node.put(EntryKey { table: TableId(2), ..at }, vec![7; 3_000].into(), now).unwrap();
+    }
+    nodes[1].join(&[address(1)], now);
+    let mut log = Vec::new();
+    while now < Instant::ZERO + Duration::from_secs(4) {
+        now = nodes.iter().filter_map(|node| node.poll_timeout()).map(|(at, _)| at).min().unwrap().max(now);
+        nodes.iter_mut().for_each(|node| node.handle_timeout(now));
+        let mut under_way = VecDeque::new();
+        loop {
+            for node in &mut nodes {
+                let from = node.me().address;
+                while let Some(transmit) = node.poll_transmit(now) {
+                    log.push((from, transmit.clone()));
+                    under_way.push_back((from, transmit));
+                }
+            }
+            let Some((from, Transmit { to, class, payload })) = under_way.pop_front() else { break };
+            if let Some(receiver) = nodes.iter_mut().find(|node| node.me().address == to) {
+                receiver.handle(from, class, &payload, now).unwrap();
+            }
+        }
+    }
+    assert!(nodes.iter().all(|node| node.live() == 1 && node.entries(NETWORK, TableId(1)).count() == 2));
+    (nodes, log, now)
+}
+
+/// All that can be seen of a machine, but for the counts of what it was given.
+fn view(gossip: &Gossip) -> String {
+    let mut metrics = gossip.metrics();
+    metrics.received = Default::default();
+    (metrics.malformed, metrics.refused, metrics.tables.refused) = Default::default();
+    let members: Vec<_> = gossip.members().collect();
+    let entries: Vec<_> = [1, 2].into_iter().flat_map(|table| gossip.entries(NETWORK, TableId(table))).collect();
+    format!("{metrics:?} {members:?} {entries:?} {:?} {:?}", gossip.poll_timeout(), gossip.watermark(NETWORK))
+}
+
+fn assert_harmless(gossip: &mut Gossip, class: Class, payload: &[u8], now: Instant) {
+    let before = view(gossip);
+    let outcome = gossip.handle(address(2), class, payload, now);
+    if outcome.is_err() {
+        assert_eq!(view(gossip), before, "{outcome:?}");
+    }
+    while let Some(Transmit { class, payload, .. }) = gossip.poll_transmit(now) {
+        assert!(payload.len() <= if class == Class::Datagram { 1_400 } else { STREAM_LIMIT });
+    }
+    while gossip.poll_event().is_some() {}
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_machine_panic_or_change_where_they_are_refused(
+        payloads in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..200)), 1..8),
+        foca: bool,
+    ) {
+        let membership = if foca { Protocol::Foca } else { Protocol::Swim };
+        let ([mut gossip, _], _, now) = pair(&Config { membership, ..Config::lan() });
+        for (headed, bytes) in payloads {
+            let payload = if headed { [&[1][..], &id(2).to_bytes(), &bytes].concat() } else { bytes };
+            assert_harmless(&mut gossip, Class::Datagram, &payload, now);
+        }
+    }
+
+    #[test]
+    fn broken_messages_of_a_real_node_do_no_harm(
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..60),
+    ) {
+        let ([mut gossip, _], log, now) = pair(&Config::lan());
+        for (which, place, byte, cut) in edits {
+            let (_, Transmit { class, payload, .. }) = &log[which.index(log.len())];
+            let mut payload = payload.to_vec();
+            let place = place.index(payload.len());
+            payload[place] ^= byte;
+            if cut {
+                payload.truncate(place);
+            }
+            assert_harmless(&mut gossip, *class, &payload, now);
+        }
+    }
+
+    #[test]
+    fn no_datagram_exceeds_its_budget_and_no_stream_its_limit(
+        budget in 1_000..1_600_usize,
+        seal in 0..256_usize,
+        metadata in 0..=256_usize,
+        v6: bool,
+    ) {
+        let config = Config { datagram_budget: budget, seal_overhead: seal, ..Config::lan() };
+        let limit = |class| if class == Class::Datagram { budget - seal } else { STREAM_LIMIT };
+        let mut gossip = node(1, &config);
+        let mut now = Instant::ZERO;
+        gossip.set_metadata(Metadata::new(vec![7; metadata]).unwrap(), now);
+        let mut sent = 0;
+        for number in 2..40_u8 {
+            let address = if v6 { SocketAddr::new([0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()].into(), 7946) } else { address(number) };
+            let member = Member { metadata: Metadata::new(vec![number; metadata]).unwrap(), ..Member::new(id(number), u64::MAX, address) };
+            let mut other = Gossip::new(config.clone(), member, [number; 32], now).unwrap();
+            other.join(&[self::address(1)], now);
+            other.handle_timeout(now);
+            for _ in 0..4 {
+                while let Some(Transmit { payload, class, .. }) = other.poll_transmit(now) {
+                    gossip.handle(address, class, &payload, now).unwrap();
+                }
+                while let Some(Transmit { payload, class, to }) = gossip.poll_transmit(now) {
+                    sent += 1;
+                    prop_assert!(payload.len() <= limit(class));
+                    if to == address {
+                        other.handle(self::address(1), class, &payload, now).unwrap();
+                    }
+                }
+            }
+        }
+        for number in 0..60_u8 {
+            let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number; 40]).unwrap() };
+            gossip.put(at, vec![number; usize::from(number) * 10].into(), now).unwrap();
+        }
+        for _ in 0..40 {
+            now += Duration::from_millis(50);
+            gossip.handle_timeout(now);
+            while let Some(Transmit { payload, class, .. }) = gossip.poll_transmit(now) {
+                sent += 1;
+                prop_assert!(payload.len() <= limit(class));
+            }
+        }
+        prop_assert!(sent > 60, "{} messages", sent);
+    }
+}
+
+#[test]
+fn a_goodbye_that_was_never_said_is_objected_to_and_counted() {
+    let ([mut gossip, mut other], _, now) = pair(&Config::lan());
+    // A third node says goodbye in the first one's name: its own goodbye, with the name changed.
+    let mut third = node(3, &Config::lan());
+    third.join(&[address(2)], now);
+    third.leave(now);
+    let forged = forged_leave(&gossip, now);
+    other.handle(address(3), Class::Datagram, &forged, now).unwrap();
+    gossip.handle(address(3), Class::Datagram, &forged, now).unwrap();
+    assert_eq!(gossip.metrics().membership.forged_leaves, 1);
+    assert_eq!(other.member(id(1)).unwrap().1, Standing::Left, "believed for the moment");
+    gossip.handle_timeout(now + Duration::from_millis(300));
+    while let Some(Transmit { class, payload, .. }) = gossip.poll_transmit(now) {
+        other.handle(address(1), class, &payload, now).unwrap();
+    }
+    // It probes whoever it knows, and is told.
+    let mut later = now;
+    for _ in 0..100 {
+        later += Duration::from_millis(50);
+        for turn in [0, 1] {
+            let (from, to) = if turn == 0 { (&mut gossip, &mut other) } else { (&mut other, &mut gossip) };
+            from.handle_timeout(later);
+            let source = from.me().address;
+            while let Some(Transmit { class, payload, to: there }) = from.poll_transmit(later) {
+                if there == to.me().address {
+                    to.handle(source, class, &payload, later).unwrap();
+                }
+            }
+        }
+    }
+    assert_eq!(other.member(id(1)).unwrap().1, Standing::Alive, "until it objected");
+}
+
+/// What a node says that leaves, in the name of `victim`, with its number.
+fn forged_leave(victim: &Gossip, now: Instant) -> Vec<u8> {
+    let mut twin = Gossip::new(Config::lan(), victim.me().clone(), [9; 32], now).unwrap();
+    let mut helper = node(3, &Config::lan());
+    twin.join(&[address(3)], now);
+    twin.handle_timeout(now);
+    for _ in 0..6 {
+        while let Some(Transmit { class, payload, .. }) = twin.poll_transmit(now) {
+            helper.handle(address(1), class, &payload, now).unwrap();
+        }
+        while let Some(Transmit { class, payload, .. }) = helper.poll_transmit(now) {
+            twin.handle(address(3), class, &payload, now).unwrap();
+        }
+    }
+    while twin.poll_transmit(now).is_some() {}
+    twin.leave(now);
+    twin.handle_timeout(now + Duration::from_millis(300));
+    let mut payload =
+        std::iter::from_fn(|| twin.poll_transmit(now)).find(|t| t.class == Class::Datagram).unwrap().payload.to_vec();
+    payload[1..17].copy_from_slice(&id(3).to_bytes()); // passed on by the third
+    payload
+}
+
+#[test]
+fn strangers_are_read_at_their_rate_and_members_always() {
+    let config = Config { stranger_rate: 1, stranger_burst: 3, ..Config::lan() };
+    let ([mut gossip, _], log, now) = pair(&config);
+    let before = gossip.metrics().refused;
+    let payload = [&[1][..], &id(77).to_bytes()].concat();
+    (0..10).for_each(|_| gossip.handle(address(77), Class::Datagram, &payload, now).unwrap());
+    assert!(gossip.metrics().refused - before >= 7);
+    let refused = gossip.metrics().refused;
+    for (from, transmit) in log.iter().filter(|(from, _)| *from == address(2)) {
+        gossip.handle(*from, transmit.class, &transmit.payload, now).unwrap();
+    }
+    assert_eq!(gossip.metrics().refused, refused);
+}
+
+#[test]
+fn another_version_is_refused_by_name_and_counted() {
+    let mut gossip = node(1, &Config::lan());
+    let payload = [&[9][..], &id(2).to_bytes()].concat();
+    let refused = gossip.handle(address(2), Class::Datagram, &payload, Instant::ZERO);
+    assert_eq!(refused, Err(Malformed::Version { found: 9, spoken: 1 }));
+    assert_eq!(gossip.metrics().malformed, 1);
+}
+
+#[test]
+fn a_second_start_with_an_older_incarnation_is_told() {
+    let ([mut gossip, _], _, now) = pair(&Config::lan());
+    let mut old = Gossip::new(Config::lan(), Member::new(id(2), 4, address(2)), [4; 32], now).unwrap();
+    old.join(&[address(1)], now);
+    old.handle_timeout(now);
+    for _ in 0..6 {
+        while let Some(Transmit { class, payload, .. }) = old.poll_transmit(now) {
+            gossip.handle(address(2), class, &payload, now).unwrap();
+        }
+        while let Some(Transmit { class, payload, .. }) = gossip.poll_transmit(now) {
+            old.handle(address(1), class, &payload, now).unwrap();
+        }
+    }
+    let events: Vec<Event> = std::iter::from_fn(|| old.poll_event()).collect();
+    assert!(events.contains(&Event::Superseded { incarnation: 5 }), "{events:?}");
+}
+
+#[test]
+fn a_changed_address_is_told_and_used() {
+    let ([mut gossip, mut other], _, mut now) = pair(&Config::lan());
+    while gossip.poll_event().is_some() {}
+    other.set_address(address(22), now);
+    for _ in 0..40 {
+        now += Duration::from_millis(50);
+        for turn in [0, 1] {
+            let (from, to) = if turn == 0 { (&mut other, &mut gossip) } else { (&mut gossip, &mut other) };
+            from.handle_timeout(now);
+            let source = from.me().address;
+            while let Some(Transmit { class, payload, to: there }) = from.poll_transmit(now) {
+                if there == to.me().address {
+                    to.handle(source, class, &payload, now).unwrap();
+                }
+            }
+        }
+    }
+    let (member, standing) = gossip.member(id(2)).unwrap();
+    assert_eq!((member.address, standing), (address(22), Standing::Alive));
+    let mut events = std::iter::from_fn(|| gossip.poll_event());
+    assert!(events.any(|event| matches!(event, Event::Changed(member) if member.address == address(22))));
+}
