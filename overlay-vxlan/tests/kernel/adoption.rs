@@ -1,12 +1,14 @@
 //! Other processes: one finds what another made, also what one left that was killed.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio, id};
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{IpFamily, Plan, reconcile};
+use overlay_core::{IpFamily, Owner, Plan, Shadow, reconcile};
 use overlay_kernel::testing::{Fate, await_go, kill_at};
-use overlay_vxlan::{Segment, State};
+use overlay_kernel::{Namespace, NamespaceDir};
+use overlay_vxlan::{PortEnd, Sandbox, Segment, State};
 
 use crate::lab::{Lab, lost};
 use crate::{HERE, NONE_LOST, THERE};
@@ -104,6 +106,41 @@ fn a_network_whose_remover_or_mover_was_killed_anywhere_is_as_the_next_wants_it(
             }
             assert!(deaths > 2, "{test}: {deaths}");
         }
+    });
+}
+
+/// As the crate's page has it: the sandbox's namespace has a name, which the next process finds it by.
+fn attach(dir: &Path, pid: u32, mut wanted: State) -> Plan {
+    let (names, blue) = (NamespaceDir::new(dir), "blue".parse().unwrap());
+    let home = names.open(&blue).or_else(|_| names.create(&blue)).unwrap();
+    let host = Namespace::current().unwrap();
+    let owner = Owner::new("my-cluster".parse().unwrap(), "node-1-blue".parse().unwrap());
+    let sandbox = Sandbox::open(&owner, home, (host.key("host".parse().unwrap()), host)).unwrap();
+    let mut table = Shadow::new(sandbox);
+    let container = Namespace::of_process(pid).unwrap();
+    let namespace = container.key("web".parse().unwrap());
+    table.inner_mut().reach(namespace.clone(), container).unwrap();
+    let end = PortEnd::Namespace { namespace, interface: "eth1".parse().unwrap() };
+    wanted.segments.values_mut().flat_map(|segment| segment.ports.values_mut()).for_each(|port| port.end = end.clone());
+    reconcile(&mut table, &wanted).unwrap()
+}
+
+#[test]
+fn what_the_page_shows_works_and_has_nothing_to_do_after_a_restart() {
+    kernel_test(Kernel::Host, "vxlan::what_the_page_shows_works", || {
+        let roots =
+            [PathBuf::from("/run"), std::env::temp_dir()].map(|root| root.join(format!("overlay-vxlan-test-{}", id())));
+        let dir = roots.into_iter().find(|dir| std::fs::create_dir(dir).is_ok()).unwrap();
+        let lab = Lab::new(IpFamily::V4, 1);
+        let mut sleeper = lab.containers[0].namespace.run(|| Command::new("sleep").arg("60").spawn()).unwrap().unwrap();
+        let steps = [(); 2].map(|()| {
+            let host = &lab.hosts[0].namespace;
+            host.run(|| attach(&dir, sleeper.id(), lab.wanted(0, &[HERE])).len()).unwrap()
+        });
+        NamespaceDir::new(&dir).remove(&"blue".parse().unwrap()).unwrap();
+        sleeper.kill().and_then(|()| sleeper.wait()).unwrap();
+        std::fs::remove_dir(&dir).unwrap();
+        assert!(steps[0] > 5 && steps[1] == 0, "{steps:?}");
     });
 }
 
