@@ -20,7 +20,7 @@ fn the_hosts_tests_pass_on_the_labs_kernel_too() {
     });
 }
 
-const SLOW: [&str; 10] = [
+const SLOW: [&str; 12] = [
     "--skip",
     "killed_anywhere",
     "--skip",
@@ -31,6 +31,8 @@ const SLOW: [&str; 10] = [
     "a_device_that_goes",
     "--skip",
     "a_container_that_goes",
+    "--skip",
+    "a_tunnel_out_of_sight",
 ];
 
 #[test]
