@@ -39,6 +39,8 @@ fn vteps(segment: &Segment) -> Result<(), Unfit> {
             "all VTEPs of a segment have the family of the local address"
         } else if !is_unicast(*vtep) {
             "a VTEP is one host's address"
+        } else if local.is_loopback() && !vtep.is_loopback() {
+            "no datagram goes there from a loopback address"
         } else if adrift(*vtep) {
             ADRIFT
         } else {
@@ -69,6 +71,9 @@ fn addresses(segment: &Segment) -> Result<(), Unfit> {
     let with_subnet = segment.gateways.iter().chain(ports);
     if let Some(net) = with_subnet.clone().find(|net| is_of_all(net)) {
         return Err((format!("address {net}"), "it is the subnet's own or its broadcast address"));
+    }
+    if let Some(net) = with_subnet.clone().find(|net| net.prefix_len() == 0) {
+        return Err((format!("address {net}"), "a prefix length of 0 leaves no subnet; give that of its subnet"));
     }
     let peers = segment.peers.values().flat_map(|peer| peer.addresses.iter().copied());
     let mut all: Vec<_> = with_subnet.map(IpNet::addr).chain(peers).collect();

@@ -9,7 +9,7 @@ use overlay_core::{
     EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, Shadow, State as _, Vni, reconcile,
 };
 use overlay_vxlan::testing::{segment, state, vtep};
-use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
+use overlay_vxlan::{IpNet, LocalPort, Peer, PortEnd, Segment, State, Vtep};
 use proptest::prelude::*;
 
 struct World(Memory<State>);
@@ -128,6 +128,19 @@ fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
 }
 
 #[test]
+fn a_loopback_vtep_has_loopback_peers_only() {
+    let local = |s: &mut Segment, peer_at: [u8; 4]| {
+        s.vtep.local = [127, 0, 0, 1].into();
+        s.peers.insert(A, peer(peer_at, &[]));
+    };
+    let refused = refusal(|s| local(s, [192, 0, 2, 2]));
+    assert_eq!(refused, "segment 1: VTEP 192.0.2.2: no datagram goes there from a loopback address");
+    let mut segment = plain();
+    local(&mut segment, [127, 0, 0, 2]);
+    assert_eq!(State { segments: [(Vni::MIN, segment)].into() }.check(), Ok(()));
+}
+
+#[test]
 fn addresses_that_name_no_host_on_a_wire_are_refused() {
     let mapped: IpAddr = "::ffff:192.0.2.2".parse().unwrap();
     let there: IpAddr = [192, 0, 2, 2].into();
@@ -138,6 +151,14 @@ fn addresses_that_name_no_host_on_a_wire_are_refused() {
     for loopback in ["127.0.0.9", "::1"] {
         let refused = refusal(|s| drop(s.peers.insert(A, peer(there, &[loopback.parse().unwrap()]))));
         assert_eq!(refused, format!("segment 1: address {loopback}: an endpoint's is one host's"));
+    }
+    // Linux makes no IPv4 route of it, so nothing would ever be sent, and of IPv6's one to everywhere.
+    for everywhere in ["10.0.0.1/0", "fd00::1/0"] {
+        let refused = refusal(|s| s.gateways.extend(everywhere.parse::<IpNet>().ok()));
+        assert_eq!(
+            refused,
+            format!("segment 1: address {everywhere}: a prefix length of 0 leaves no subnet; give that of its subnet")
+        );
     }
     for gateway in ["10.0.0.0/24", "10.0.0.255/24", "10.0.0.2/30", "10.0.0.1/31", "10.0.0.0/32", "fd00::/64"] {
         let mut segment = plain();

@@ -112,6 +112,7 @@ impl<'a> Run<'a> {
                 self.raised.push(dev);
             }
             Step::PutNeighbour(dev, ip, mac) => {
+                self.allow(dev, *ip)?;
                 self.on_device(at, dev, &[], |requests, index| neighbour::put(requests, index, *ip, *mac))?;
             }
             Step::RemoveNeighbour(dev, ip) => {
@@ -160,6 +161,7 @@ impl<'a> Run<'a> {
     /// IPv6 has an address once per device, whatever its prefix; an IPv4 device that loses its last loses its routes too.
     fn put_address(&mut self, at: usize, dev: &Dev, net: IpNet, old: Option<u8>) -> Result<(), BackendError> {
         self.links.watch.blur();
+        self.allow(dev, net.addr())?;
         let old = old.map(|len| super::state::net(net.addr(), len));
         if let Some(old) = old.filter(|old| old.addr().is_ipv6()) {
             self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, old))?;
@@ -169,6 +171,14 @@ impl<'a> Run<'a> {
             Some(old) => self.on_device(at, dev, GONE, |requests, index| address::remove(requests, index, old)),
             None => Ok(()),
         }
+    }
+
+    /// Lets a device have something of an address's family.
+    fn allow(&mut self, dev: &Dev, address: IpAddr) -> Result<(), BackendError> {
+        if address.is_ipv6() && self.links.door(&dev.site)?.allow_ipv6(dev.name)? {
+            self.links.watch.blur();
+        }
+        Ok(())
     }
 
     /// Adds a route, or sets it in place of one of ours; never of another's.

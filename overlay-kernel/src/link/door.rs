@@ -1,6 +1,6 @@
 //! A namespace that a backend works in, and its sockets there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -9,9 +9,9 @@ use overlay_core::{BackendError, IfName, IpFamily};
 
 use super::Setting;
 use super::links::Mark;
-use crate::Namespace;
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
 use crate::rtnl::{GROUPS, link, netns, route};
+use crate::{Namespace, Sysctl};
 
 /// One namespace: where to ask, and what was learned of it.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct Door {
     owned: BTreeMap<IfName, u32>,
     /// Of our tunnels, the index of the interface they are bound to, in the namespace of their socket.
     bound: BTreeMap<IfName, u32>,
+    /// Those of ours that IPv6 is switched off on, as last seen.
+    without_ipv6: BTreeSet<IfName>,
     mark: Mark,
     /// The settings' files, held open, and what they said when the watch began.
     settings: Vec<(File, Value)>,
@@ -37,8 +39,8 @@ impl Door {
     pub(super) fn open(namespace: Namespace, mark: Mark) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::open(Family::Route))?;
         let socket = socket.map_err(|error| error.during(format!("open rtnetlink in {}", namespace.id())))?;
-        let (indices, owned, bound) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Ok(Self { namespace, socket, notices: None, indices, owned, bound, mark, settings: Vec::new() })
+        let (indices, owned, bound, without_ipv6) = Default::default();
+        Ok(Self { namespace, socket, notices: None, indices, owned, bound, without_ipv6, mark, settings: Vec::new() })
     }
 
     /// All links, and remembers their indices.
@@ -47,7 +49,8 @@ impl Door {
         self.indices = links.iter().filter_map(|link| Some((link.name?, link.index))).collect();
         let ours = links.iter().filter(|link| self.mark.is_on(link.group, &link.altnames));
         self.owned = ours.clone().filter_map(|link| Some((link.name?, link.index))).collect();
-        self.bound = ours.filter_map(|link| Some((link.name?, bound(link)?))).collect();
+        self.bound = ours.clone().filter_map(|link| Some((link.name?, bound(link)?))).collect();
+        self.without_ipv6 = ours.filter(|link| link.ipv6_off).filter_map(|link| link.name).collect();
         Ok(links)
     }
 
@@ -62,6 +65,7 @@ impl Door {
                     if self.mark.is_on(link.group, &link.altnames) {
                         self.owned.insert(name, link.index);
                         self.bound.extend(bound(link).map(|index| (name, index)));
+                        self.without_ipv6.extend(link.ipv6_off.then_some(name));
                     }
                 }
                 Ok(found)
@@ -94,6 +98,18 @@ impl Door {
         self.bound.get(&name).copied()
     }
 
+    /// Switches IPv6 on for a device of ours where it is off, as container runtimes have it who give out no addresses of it.
+    /// Says whether that was so.
+    pub(super) fn allow_ipv6(&mut self, name: IfName) -> Result<bool, BackendError> {
+        if self.own_index(name)?.is_none() || !self.without_ipv6.contains(&name) {
+            return Ok(false);
+        }
+        let sysctl = Sysctl::of_interface(IpFamily::V6, &name, "disable_ipv6")?;
+        self.namespace.run(|| sysctl.set("0"))??;
+        self.without_ipv6.remove(&name);
+        Ok(true)
+    }
+
     /// Whether a device has this index.
     pub(super) fn has_index(&mut self, index: u32) -> Result<bool, BackendError> {
         match self.socket.ask(&link::by_index(index), link::parse) {
@@ -107,6 +123,7 @@ impl Door {
         self.indices.remove(&name);
         self.owned.remove(&name);
         self.bound.remove(&name);
+        self.without_ipv6.remove(&name);
     }
 
     /// The index of the device of this name, ours or not, as last seen or as it is.

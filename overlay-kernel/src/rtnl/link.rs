@@ -35,6 +35,8 @@ pub(crate) struct Found {
     pub(crate) link_local: bool,
     /// Whether the namespace has IPv6 at all.
     pub(crate) ipv6: bool,
+    /// Whether IPv6 is switched off on the device (`disable_ipv6`).
+    pub(crate) ipv6_off: bool,
 }
 
 /// What its kind alone has.
@@ -229,7 +231,10 @@ fn inet6(found: &mut Found, attributes: Attributes<'_>) -> Result<(), Malformed>
     for attribute in attributes {
         let attribute = attribute?;
         match attribute.kind {
-            IFLA_INET6_CONF => found.accept_ra = number(attribute.value, DEVCONF_ACCEPT_RA) != 0,
+            IFLA_INET6_CONF => {
+                found.accept_ra = number(attribute.value, DEVCONF_ACCEPT_RA) != 0;
+                found.ipv6_off = number(attribute.value, DEVCONF_DISABLE_IPV6) != 0;
+            }
             IFLA_INET6_ADDR_GEN_MODE => found.link_local = attribute.u8()? != IN6_ADDR_GEN_MODE_NONE,
             _ => {}
         }
@@ -300,6 +305,7 @@ pub(super) const IPV4_DEVCONF_FORWARDING: usize = 1; // counted from 1, the arra
 pub(super) const IPV4_DEVCONF_PROMOTE_SECONDARIES: usize = 20;
 const IFLA_INET6_CONF: u16 = 2;
 const DEVCONF_ACCEPT_RA: usize = 3;
+const DEVCONF_DISABLE_IPV6: usize = 26; // linux/ipv6.h
 pub(super) const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 pub(super) const IN6_ADDR_GEN_MODE_EUI64: u8 = 0;
 pub(super) const IN6_ADDR_GEN_MODE_NONE: u8 = 1;

@@ -11,6 +11,7 @@ mod conformance;
 mod elsewhere;
 mod lab;
 mod limits;
+mod surroundings;
 mod wire;
 
 use std::error::Error as _;

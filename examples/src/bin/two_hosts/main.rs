@@ -70,7 +70,7 @@ fn run(world: &World, checks: &mut Checks) -> Outcome {
     reachable(world, checks, &over)?;
     let again = [0, 1].map(|host| Ok(reconcile(&mut world.open(host)?, &world.wanted(host, &apart)?)?.is_empty()));
     let again = again.into_iter().collect::<Outcome<Vec<_>>>()?;
-    checks.push((format!("a second process finds nothing to do, {over}"), again == [true, true]));
+    checks.push((format!("opened anew, as by another process, it finds nothing to do, {over}"), again == [true, true]));
 
     println!("{} moves to host 1\n", CONTAINERS[1]);
     settle(world, &[0, 0])?;
