@@ -11,6 +11,8 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod firewall;
+mod firewall_kernel;
 mod kernel;
 mod vxlan;
 mod vxlan_kernel;
@@ -18,6 +20,7 @@ mod vxlan_kernel;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
+    Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
     Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
     Group {
         name: "vxlan",
