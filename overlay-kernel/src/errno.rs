@@ -21,6 +21,7 @@ pub const fn errno_kind(errno: i32) -> ErrorKind {
         libc::EOPNOTSUPP | libc::EPROTONOSUPPORT | libc::EAFNOSUPPORT | libc::ENOSYS | libc::ENOPROTOOPT => {
             ErrorKind::Unsupported
         }
+        libc::EPROTO => ErrorKind::Unsupported, // nf_tables: flows are not tracked in this family
         libc::EEXIST | libc::EBUSY | libc::EADDRINUSE | libc::ENOTUNIQ => ErrorKind::Conflict,
         libc::ENOENT | libc::ENODEV | libc::ESRCH | libc::ENXIO | libc::EADDRNOTAVAIL => ErrorKind::Gone,
         libc::EINVAL | libc::ERANGE | libc::EDOM | libc::ENAMETOOLONG | libc::EBADF | libc::ENOTDIR => {

@@ -2,10 +2,12 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+pub mod conntrack;
 mod errno;
 pub mod link;
 mod namespace;
 pub mod netlink;
+pub mod nft;
 mod probe;
 mod rtnl;
 mod sockets;

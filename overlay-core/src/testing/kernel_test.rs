@@ -14,7 +14,7 @@ pub enum Kernel {
 }
 
 /// Runs `body` if this is the kernel it needs, the process may change networks, and the tools are there that judge what it
-/// does (`ip` and `bridge` of iproute2, `ping`); otherwise says loudly that it did not.
+/// does (`ip` and `bridge` of iproute2, `nft`, `ping`); otherwise says loudly that it did not.
 ///
 /// `OVERLAY_REQUIRE_KERNEL=1` makes a missing privilege or tool a failure. `OVERLAY_KERNEL_LOG=FILE` gets a line
 /// `host NAME` or `lab NAME` for each test that ran to its end; CI compares them with a committed list, so that
@@ -58,7 +58,7 @@ fn missing() -> Option<&'static str> {
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |tool: &&str| std::env::split_paths(&path).any(|folder| folder.join(tool).is_file());
-    ["ip", "bridge", "ping"].into_iter().find(|tool| !is_there(tool))
+    ["ip", "bridge", "nft", "ping"].into_iter().find(|tool| !is_there(tool))
 }
 
 /// Whether the effective capabilities have `CAP_NET_ADMIN` (12) and `CAP_SYS_ADMIN` (21).

@@ -6,7 +6,7 @@ use super::encode::{self, Room};
 use super::error::TRANSACTION;
 use super::message::Verdict;
 use super::socket::Read;
-use super::{Flags, Malformed, Messages, NetlinkError, Requests, Socket};
+use super::{Flags, Malformed, Message, Messages, NetlinkError, Requests, Socket};
 
 impl Socket {
     /// Sends many requests, as many at once as the buffers allow, and waits until all are in effect.
@@ -43,6 +43,15 @@ impl Socket {
     /// The first refusal; nothing is in effect then. [`NetlinkError::TooLarge`] names the limit if the buffer cannot
     /// be made large enough: load large sets in transactions of their own first.
     pub fn transaction(&mut self, requests: &Requests) -> Result<(), BatchError> {
+        self.transaction_with(requests, |_| {})
+    }
+
+    /// The same, and hands over what else the kernel says meanwhile in answer to them: what was asked to be echoed.
+    pub(crate) fn transaction_with(
+        &mut self,
+        requests: &Requests,
+        echo: impl FnMut(&Message<'_>),
+    ) -> Result<(), BatchError> {
         let nothing = |source| BatchError { at: 0, sent: 0, source };
         requests.check().map_err(nothing)?;
         self.make_room(requests.size()).map_err(nothing)?;
@@ -61,7 +70,13 @@ impl Socket {
         }
         self.send().map_err(nothing)?;
         let all = Chunk { first: 0, sequence, count: requests.len() };
-        self.hear_transaction(all, wanted)
+        self.hear_transaction(all, wanted, echo)
+    }
+
+    /// The longest transaction up to `size` bytes that can be sent, after the buffer was made as large as it may be.
+    pub(crate) fn transaction_room(&mut self, size: usize) -> Result<usize, NetlinkError> {
+        self.make_room(size)?;
+        Ok(self.buffers.datagram())
     }
 
     fn write_chunk(&mut self, requests: &Requests, first: usize) -> usize {
@@ -100,7 +115,12 @@ impl Socket {
 
     /// Hears until nothing is owed and nothing more is there. What the kernel has to say it says while it is sent to, so
     /// a refusal is there with the answers, even where so many requests were refused that others were lost.
-    fn hear_transaction(&mut self, all: Chunk, mut wanted: usize) -> Result<(), BatchError> {
+    fn hear_transaction(
+        &mut self,
+        all: Chunk,
+        mut wanted: usize,
+        mut echo: impl FnMut(&Message<'_>),
+    ) -> Result<(), BatchError> {
         let unknown = |source| BatchError { at: 0, sent: all.count, source };
         let deadline = self.start();
         let mut refusal = None;
@@ -108,7 +128,8 @@ impl Socket {
         loop {
             match self.read().map_err(unknown)? {
                 Read::Datagram(size) => {
-                    let answers = all.answers(self.datagram(size)).map_err(|error| unknown(error.into()))?;
+                    let datagram = self.datagram(size);
+                    let answers = all.answers(datagram, &mut echo).map_err(|error| unknown(error.into()))?;
                     wanted = wanted.saturating_sub(answers.done);
                     refusal = refusal.or(answers.refusal);
                 }
@@ -145,11 +166,15 @@ impl Chunk {
     }
 
     /// What a datagram says of these requests.
-    fn answers(self, datagram: &[u8]) -> Result<Answers, Malformed> {
+    fn answers(self, datagram: &[u8], echo: &mut impl FnMut(&Message<'_>)) -> Result<Answers, Malformed> {
         let mut answers = Answers::default();
         for message in Messages::new(datagram) {
             let message = message?;
-            let (Some(at), Some(verdict)) = (self.index(message.sequence), message.verdict()) else { continue };
+            let Some(at) = self.index(message.sequence) else { continue };
+            let Some(verdict) = message.verdict() else {
+                echo(&message);
+                continue;
+            };
             match verdict?.into_result() {
                 Ok(()) => answers.done += 1,
                 Err(error) => answers.refusal = answers.refusal.or(Some((at, error))),

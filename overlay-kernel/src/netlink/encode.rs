@@ -14,6 +14,8 @@ pub struct Flags(pub u16);
 impl Flags {
     /// Change or delete what is there.
     pub const NONE: Self = Self(0);
+    /// Tell me what comes of it, too.
+    pub(crate) const ECHO: Self = Self(0x8);
     /// Want an answer to this message of a [transaction](super::Socket::transaction).
     pub const ACK: Self = Self(0x4);
     /// Replace what is there.
@@ -92,6 +94,28 @@ impl Requests {
         self.bytes.len()
     }
 
+    /// Adds flags to one of them.
+    pub(crate) fn flag(&mut self, at: usize, more: Flags) {
+        if at < self.len() {
+            let start = self.start(at);
+            stamp_flags(&mut self.bytes[start..], more);
+        }
+    }
+
+    /// How many bytes the first `count` of them have.
+    pub(crate) fn size_of_first(&self, count: usize) -> usize {
+        self.start(count)
+    }
+
+    /// Appends the requests `from..to` of others.
+    pub(crate) fn add_part(&mut self, others: &Self, from: usize, to: usize) {
+        let (start, end) = (others.start(from), others.start(to));
+        let base = self.bytes.len();
+        self.bytes.extend_from_slice(&others.bytes[start..end]);
+        self.ends.extend(others.ends[from..to].iter().map(|at| at - start + base));
+        self.too_large = self.too_large.or(others.too_large);
+    }
+
     /// Removes all and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -100,7 +124,7 @@ impl Requests {
     }
 
     /// Whether every attribute fits its 16-bit length.
-    pub(super) const fn check(&self) -> Result<(), NetlinkError> {
+    pub(crate) const fn check(&self) -> Result<(), NetlinkError> {
         match self.too_large {
             Some(size) => Err(NetlinkError::TooLarge { what: "an attribute", size, limit: ATTRIBUTE_LIMIT }),
             None => Ok(()),
@@ -261,10 +285,15 @@ fn pad(bytes: &mut Vec<u8>) {
 
 /// Numbers the message at the head of `message` and adds flags to it.
 pub(super) fn stamp(message: &mut [u8], sequence: u32, more: Flags) {
+    stamp_flags(message, more);
+    let Some(header) = message.first_chunk_mut::<HEADER>() else { return };
+    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
+}
+
+fn stamp_flags(message: &mut [u8], more: Flags) {
     let Some(header) = message.first_chunk_mut::<HEADER>() else { return };
     let flags = u16::from_ne_bytes([header[6], header[7]]) | more.0;
     header[6..8].copy_from_slice(&flags.to_ne_bytes());
-    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
 }
 
 /// Whether the message at the head of `bytes` asks for an answer.

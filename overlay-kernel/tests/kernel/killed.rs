@@ -7,12 +7,13 @@ use overlay_kernel::NamespaceDir;
 use overlay_kernel::link::{
     BridgePort, Dev, Kind, Link, Links, MAIN_TABLE, Route, RouteKey, Setting, Site, State, Vxlan,
 };
-use overlay_kernel::netlink::{Buffers, Family, Flags, Requests, Socket};
-use overlay_kernel::testing::{Fate, await_go, kill_at};
+use overlay_kernel::netlink::{Buffers, Flags, Requests, Socket};
+use overlay_kernel::nft::{Family, Mark, Set};
+use overlay_kernel::testing::{Fate, await_go, judge, kill_at};
 
-use crate::links;
 use crate::route::{self, NEW, NEW_NEIGHBOUR, Neighbour};
 use crate::scratch::Scratch;
+use crate::{links, nft};
 
 const DIR: &str = "OVERLAY_KERNEL_TEST_DIR";
 /// Set where there is not the time to kill at every boundary: how many to go on each time.
@@ -80,6 +81,57 @@ fn an_apply_killed_anywhere_is_finished_by_one_reconcile_and_removed_without_a_t
         });
         assert!(deaths > 100, "{deaths}");
     });
+}
+
+#[test]
+fn tables_whose_writer_was_killed_anywhere_are_those_of_before_or_after() {
+    kernel_test(Kernel::Host, "kernel::nft_tables_whose_writer_was_killed_anywhere", || {
+        let (dir, name) = (Scratch::new("nft"), "home".parse::<Name>().unwrap());
+        let home = dir.create(&name).unwrap();
+        judge(&home, "nft", &["add table inet foreign; add chain inet foreign c"]);
+        let before = judge(&home, "nft", &["list", "ruleset"]);
+        let [old, new] = tables();
+        let mut seen = std::collections::BTreeSet::new();
+        let deaths = everywhere("killed::table_writer", &dir.path, || {
+            let found = nft::open("killed", &home).observe().unwrap();
+            let states = [nft_state(), old.clone(), new.clone()];
+            seen.insert(states.iter().position(|state| *state == found).unwrap());
+            let mut after = nft::open("killed", &home);
+            reconcile(&mut after, &new).unwrap();
+            assert_eq!(nft::open("killed", &home).observe().unwrap(), new);
+            reconcile(&mut after, &nft_state()).unwrap();
+            assert_eq!(judge(&home, "nft", &["list", "ruleset"]), before);
+        });
+        assert!(deaths > 30 && seen.len() == 3, "{deaths} {seen:?}");
+    });
+}
+
+fn nft_state() -> overlay_kernel::nft::State {
+    overlay_kernel::nft::State::default()
+}
+
+/// Two states that differ in every way.
+fn tables() -> [overlay_kernel::nft::State; 2] {
+    let old = nft::one(Family::Inet, nft::everything());
+    let mut new = old.clone();
+    let table = new.tables.values_mut().next().unwrap();
+    table.sets.insert(nft::name("members"), Set::of([nft::v4(9)]));
+    table.sets.insert(nft::name("marks"), Set::map([(80_u16, Mark(8)), (81, Mark(9))]));
+    table.chains.get_mut("forward").unwrap().rules.remove(0);
+    table.chains.remove("raw");
+    [old, new]
+}
+
+/// Run as a child by the test of tables.
+#[test]
+fn table_writer() {
+    let Some(path) = std::env::var_os(DIR) else { return };
+    let home = NamespaceDir::new(path).open(&"home".parse().unwrap()).unwrap();
+    let mut nft = nft::open("killed", &home);
+    await_go();
+    for state in tables() {
+        reconcile(&mut nft, &state).unwrap();
+    }
 }
 
 /// A network as a node has it: a bridge, a VXLAN device with entries, a container's veth with its address and route.
@@ -151,7 +203,8 @@ fn batch_sender() {
     let Some(path) = std::env::var_os(DIR) else { return };
     let namespace = NamespaceDir::new(path).open(&"victim".parse().unwrap()).unwrap();
     let small = Buffers { send: 8 << 10, receive: 64 << 10 };
-    let mut socket = namespace.run(|| Socket::with_buffers(Family::Route, small)).unwrap().unwrap();
+    let mut socket =
+        namespace.run(|| Socket::with_buffers(overlay_kernel::netlink::Family::Route, small)).unwrap().unwrap();
     let index = route::index(&mut socket, "vx0").unwrap();
     let mut batch = Requests::default();
     for number in 0..500 {

@@ -7,6 +7,7 @@
     reason = "helpers of tests fail loudly too, show what they found, and are told by the environment that they are children"
 )]
 
+mod conntrack;
 mod killed;
 mod lab;
 mod links;
@@ -14,6 +15,10 @@ mod links_faults;
 mod links_foreign;
 mod namespace;
 mod netlink;
+mod nft;
+mod nft_laws;
+mod nft_text;
+mod nft_trouble;
 mod notices;
 mod ordinary;
 mod probe;

@@ -1,0 +1,63 @@
+//! Native tables keep the laws of a state, and in memory those of a backend.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use overlay_core::testing::{Dice, laws};
+use overlay_core::{Memory, Shadow, State as _};
+use overlay_kernel::nft::State;
+use overlay_kernel::nft::testing::state;
+use proptest::prelude::*;
+
+struct World(Memory<State>);
+
+impl laws::World<State> for World {
+    type Native = State;
+    type Table = Shadow<Memory<State>>;
+    type Foreign = ();
+
+    fn open(&mut self) -> Shadow<Memory<State>> {
+        Shadow::new(self.0.clone())
+    }
+
+    fn foreign(&mut self) {}
+
+    fn meddle(&mut self, dice: &mut Dice) -> bool {
+        let state = self.0.state();
+        let Some(key) = state.tables.keys().nth(dice.below(state.tables.len())).cloned() else { return false };
+        self.0.update(|state| match dice.below(4) {
+            0 => drop(state.tables.remove(&key)),
+            1 => drop(state.tables.get_mut(&key).unwrap().strange.insert("flags 1".into())),
+            2 => state.tables.get_mut(&key).unwrap().chains.values_mut().for_each(|chain| drop(chain.rules.pop())),
+            _ => state.tables.get_mut(&key).unwrap().sets.clear(),
+        });
+        self.0.state() != state
+    }
+}
+
+proptest! {
+    #[test]
+    fn generated_states_pass_the_check(state in state()) {
+        prop_assert_eq!(state.check(), Ok(()));
+    }
+
+    #[test]
+    fn states_keep_the_laws(from in state(), to in state()) {
+        laws::state(&from, &to)?;
+    }
+
+    #[test]
+    fn what_is_strange_makes_room(mut from in state(), to in state()) {
+        for table in from.tables.values_mut().take(2) {
+            table.strange.insert("chain of somebody".into());
+        }
+        laws::state(&from, &to)?;
+    }
+
+    #[test]
+    fn memory_keeps_the_laws_of_a_backend(
+        desired in proptest::collection::vec(state(), 1..4),
+        seed in any::<[u8; 32]>(),
+    ) {
+        laws::backend(&mut World(Memory::default()), &desired, seed)?;
+    }
+}
