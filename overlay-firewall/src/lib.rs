@@ -7,6 +7,8 @@ mod check;
 mod gateway;
 mod input;
 mod judge;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 mod packet;
 mod policy;
 mod published;
@@ -21,6 +23,8 @@ pub use gateway::{Egress, Gateway};
 pub use input::{Limit, Tunnel};
 pub use ipnet::IpNet;
 pub use judge::Judge;
+#[cfg(feature = "kernel")]
+pub use kernel::Firewall;
 pub use packet::{Content, Ends, Flow, Frame, Icmpv6, Ip, Packet, Transport};
 pub use policy::{Action, Member, Mode, Policy, PolicyRule, Ports, Selector};
 pub use published::{Bind, Published};

@@ -138,6 +138,19 @@ impl Ports {
         Self { protocol, range: PortRange::one(port) }
     }
 
+    /// Whether the next in order overlap with them or follow at once.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn touches(&self, next: &Self) -> bool {
+        self.protocol == next.protocol && u32::from(next.range.first().get()) <= u32::from(self.range.last().get()) + 1
+    }
+
+    /// Adds the next in order.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn extend(&mut self, next: &Self) {
+        let last = self.range.last().max(next.range.last());
+        self.range = PortRange::new(self.range.first(), last).unwrap_or(self.range);
+    }
+
     /// Whether a port on the wire is one of them.
     pub(crate) fn covers(&self, protocol: Protocol, port: u16) -> bool {
         self.protocol == protocol && (self.range.first().get()..=self.range.last().get()).contains(&port)

@@ -114,7 +114,15 @@ impl Judge {
         let restricted = !published.sources.is_empty();
         for family in [IpFamily::V4, IpFamily::V6] {
             let Some(target) = published.target(family) else { continue };
-            self.places.insert(Place::new(bind, family, protocol, port), Published { target, at, restricted });
+            let found = Published { target, at, restricted };
+            self.places.insert(Place::new(bind, family, protocol, port), found);
+            #[cfg(feature = "kernel")]
+            {
+                self.targets.insert((protocol, target), ());
+                if matches!(bind, Bind::Interface(_)) {
+                    self.at_interfaces.entry((family, protocol, port)).or_default().push(found);
+                }
+            }
             if bind.is_loopback() {
                 self.local.entry((family, protocol, port)).or_insert(at);
             }

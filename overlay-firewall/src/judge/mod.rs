@@ -3,6 +3,8 @@
 mod index;
 mod nets;
 mod policy;
+#[cfg(feature = "kernel")]
+mod standing;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -53,6 +55,10 @@ pub struct Judge {
     subnets: Nets<IfName>,
     places: Map<Place, Published>,
     local: Map<(IpFamily, Protocol, u16), usize>,
+    #[cfg(feature = "kernel")]
+    at_interfaces: Map<(IpFamily, Protocol, u16), Vec<Published>>,
+    #[cfg(feature = "kernel")]
+    targets: Map<(Protocol, std::net::SocketAddr), ()>,
     sources: Vec<(Name, Nets<()>)>,
     tunnels: Map<u16, TunnelEntry>,
     esp: Option<Map<IpAddr, ()>>,

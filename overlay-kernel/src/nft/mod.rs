@@ -30,7 +30,7 @@ mod wire;
 pub use chain::{Base, Chain, ChainKind, Hook, Policy};
 pub use expr::Verdict;
 pub use field::{
-    Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, symhash, th,
+    Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, rt, symhash, th, vxlan,
 };
 pub use kernel::{Nft, Reading, Readings, RuleKey};
 pub use rule::Rule;
