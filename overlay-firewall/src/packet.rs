@@ -61,7 +61,8 @@ impl Packet {
 pub struct Frame {
     /// The port it comes in by.
     pub port: IfName,
-    /// The port it leaves by; `None` if it is for the bridge itself.
+    /// The port it leaves by, past all rules of IP but a policy's; `None` if it is for the bridge itself, whose IP packets
+    /// then come in by its device.
     pub out: Option<IfName>,
     /// The Ethernet address it says it is from.
     pub source: Mac,

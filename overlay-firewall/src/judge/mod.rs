@@ -74,6 +74,9 @@ impl Judge {
             return Verdict::drop(rule);
         }
         let Content::Ip(ip) = &packet.content else { return Verdict::accept(Rule::Otherwise) };
+        if packet.frame.is_some_and(|frame| frame.out.is_some()) {
+            return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
+        }
         let lies = packet.from.and_then(|from| self.raw(from, ip));
         if let Some(rule) = lies {
             return Verdict::drop(rule);
@@ -97,8 +100,9 @@ impl Judge {
 
     fn judge_reaches_policy(&self, packet: &Packet) -> bool {
         let Content::Ip(ip) = &packet.content else { return false };
+        let bridged = packet.frame.is_some_and(|frame| frame.out.is_some());
         packet.frame.as_ref().and_then(|frame| self.bridge(frame, &packet.content)).is_none()
-            && packet.from.and_then(|from| self.raw(from, ip)).is_none()
+            && (bridged || packet.from.and_then(|from| self.raw(from, ip)).is_none())
     }
 
     /// At a bridge's port: whoever is behind it is who he says.

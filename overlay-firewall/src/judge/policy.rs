@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay_core::Name;
+use overlay_core::{IpFamily, Name};
 
 use super::Map;
 use crate::{Action, Flow, Icmpv6, Ip, Member, Mode, Policy, Ports, Rule, Selector, Transport, Verdict};
@@ -117,7 +117,7 @@ fn before_rules<'s>(ip: &Ip, flow: Flow) -> Option<Verdict<'s>> {
         matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation | Icmpv6::Advertisement(_) | Icmpv6::Router));
     match (flow, ip.transport) {
         (Flow::Established | Flow::Related, _) => Some(Verdict::accept(Rule::Known)),
-        _ if speaks_of_neighbours => Some(Verdict::accept(Rule::Neighbours)),
+        _ if speaks_of_neighbours && ip.family() == IpFamily::V6 => Some(Verdict::accept(Rule::Neighbours)),
         (Flow::Invalid, _) => Some(Verdict::drop(Rule::Invalid)),
         (_, Transport::Tcp { begins: false, .. }) => Some(Verdict::drop(Rule::Unbegun)),
         _ => None,

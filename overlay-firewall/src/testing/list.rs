@@ -19,11 +19,14 @@ pub fn judge_by_list<'s>(state: &'s State, packet: &Packet, flow: Flow) -> Verdi
     if !matches!(packet.content, Content::Ip(_)) {
         list.entry(true, Ruling::Accept, Rule::Otherwise);
     }
-    list.raw();
-    list.published();
-    list.guards();
+    if packet.frame.is_none_or(|frame| frame.out.is_none()) {
+        list.raw();
+        list.published();
+        list.guards();
+        list.policy();
+        list.gateways();
+    }
     list.policy();
-    list.gateways();
     list.first.unwrap_or(Verdict { ruling: Ruling::Accept, rule: Rule::Otherwise })
 }
 
@@ -190,7 +193,7 @@ impl<'s> List<'s, '_> {
         let neighbours =
             matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation | Icmpv6::Advertisement(_) | Icmpv6::Router));
         self.entry(matches!(self.flow, Flow::Established | Flow::Related), Ruling::Accept, Rule::Known);
-        self.entry(neighbours, Ruling::Accept, Rule::Neighbours);
+        self.entry(neighbours && ip.source().is_ipv6(), Ruling::Accept, Rule::Neighbours);
         self.forbid(self.flow == Flow::Invalid, Rule::Invalid);
         self.forbid(matches!(ip.transport, Transport::Tcp { begins: false, .. }), Rule::Unbegun);
         let mut rules: Vec<(u16, &Name, &PolicyRule)> =

@@ -82,7 +82,7 @@ impl Made<'_> {
         for content in self.contents(&pin) {
             for liar in [false, false, self.dice.one_in(4)] {
                 let source = if liar { Mac::from_ipv4([9, 9, 9, 9].into()) } else { pin.mac };
-                let out = self.pick(&others).filter(|_| !self.dice.one_in(4));
+                let out = self.pick(&others);
                 let frame = Frame { port, out, source };
                 self.push(Packet::bridged(device("br0"), frame, content.clone()));
             }
@@ -262,7 +262,8 @@ impl Made<'_> {
 
     fn inside(&mut self, from: Option<IpAddr>, to: Option<IpAddr>, transport: Transport) {
         let ip = from.zip(to).and_then(|(from, to)| Ip::between(from, to, transport));
-        let trunk = Frame { port: device("vx-1"), out: None, source: Mac::from_ipv4([10, 0, 0, 50].into()) };
+        let trunk =
+            Frame { port: device("vx-1"), out: Some(device("p-2")), source: Mac::from_ipv4([10, 0, 0, 50].into()) };
         ip.into_iter().for_each(|ip| self.push(Packet::bridged(device("br0"), trunk, Content::Ip(ip))));
     }
 }

@@ -254,15 +254,18 @@ pub mod rt {
 pub mod vxlan {
     use overlay_core::Vni;
 
-    use super::{Base, Bytes, Field, Load, Part, PhantomData};
+    use super::{Base, Bytes, Field};
 
-    /// The network.
-    pub fn vni() -> Field<Vni> {
-        let mask = Some(Bytes::new(&[0xff, 0xff, 0xff, 0]));
-        Field {
-            part: Part { load: Load::Payload { base: Base::Transport, offset: 12 }, mask, size: 4 },
-            kind: PhantomData,
-        }
+    /// The network: its first 16 bits, and the others with a zero behind them. (`nft` knows no type of 24 bits.)
+    pub fn vni() -> (Field<u16>, Field<u16>) {
+        let mut low = Field::payload(Base::Transport, 14, 2);
+        low.part.mask = Some(Bytes::new(&[0xff, 0]));
+        (Field::payload(Base::Transport, 12, 2), low)
+    }
+
+    /// A network as [`vni`] has it.
+    pub const fn key(vni: Vni) -> (u16, u16) {
+        ((vni.get() >> 8) as u16, (vni.get() << 8) as u16)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use overlay_core::{IfName, IpFamily, Mac, Vni};
+use overlay_core::{IfName, IpFamily, Mac};
 use smallvec::SmallVec;
 
 /// What a value means, as nf_tables' own tool numbers it. The kernel keeps the number with a set and does not look at it.
@@ -48,14 +48,12 @@ pub enum Type {
     AddressType,
     /// Yes or no: one byte.
     Bool,
-    /// A VXLAN network and the byte behind it: 32 bits.
-    Vni,
     /// A device's name: 16 bytes.
     IfName,
 }
 
 impl Type {
-    const ALL: [(Self, u32, usize, &'static str); 21] = [
+    const ALL: [(Self, u32, usize, &'static str); 20] = [
         (Self::NfProto, 2, 1, "nf_proto"),
         (Self::Ipv4, 7, 4, "ipv4_addr"),
         (Self::Ipv6, 8, 16, "ipv6_addr"),
@@ -75,7 +73,6 @@ impl Type {
         (Self::PacketType, 31, 1, "pkt_type"),
         (Self::AddressType, 38, 4, "fib_addrtype"),
         (Self::Bool, 39, 1, "boolean"),
-        (Self::Vni, 4, 4, "integer"),
         (Self::IfName, 41, 16, "ifname"),
     ];
 
@@ -243,7 +240,6 @@ scalars! {
     PacketType => PacketType, |kind| [kind.0];
     AddressType => AddressType, |kind| kind.0.to_ne_bytes();
     bool => Bool, |yes| [u8::from(*yes)];
-    Vni => Vni, |vni| (vni.get() << 8).to_be_bytes();
     IfName => IfName, |name| {
         let mut padded = [0; 16];
         padded[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());

@@ -31,14 +31,16 @@ fn tunnels(draft: &mut Draft, state: &State, rules: &mut Vec<Rule>) -> Result<()
     if state.tunnels.is_empty() {
         return Ok(());
     }
-    let networks = |(port, tunnel): (&overlay_core::Port, &crate::Tunnel)| -> Vec<(u16, Vni)> {
-        tunnel.encrypted.iter().map(|vni| (port.get(), *vni)).collect()
+    let networks = |(port, tunnel): (&overlay_core::Port, &crate::Tunnel)| -> Vec<(u16, u16, u16)> {
+        let key = |vni: &Vni| vxlan::key(*vni);
+        tunnel.encrypted.iter().map(key).map(|(high, low)| (port.get(), high, low)).collect()
     };
     let encrypted = draft.set("encrypted", Set::of(state.tunnels.iter().flat_map(networks)))?;
     let tunnels = draft.set("tunnels", Set::of(state.tunnels.keys().map(|port| port.get())))?;
     let clear = || -> Result<Rule, Refusal> {
         let datagram = rule("tunnel/cleartext")?.eq(&meta::L4PROTO, IpProtocol::UDP);
-        Ok(datagram.is_in(&(th::DPORT, vxlan::vni()), &encrypted))
+        let (high, low) = vxlan::vni();
+        Ok(datagram.is_in(&(th::DPORT, high, low), &encrypted))
     };
     rules.push(clear()?.eq(&meta::SECPATH, false).counter().drop());
     members::<V4>(draft, state, &tunnels, rules)?;
