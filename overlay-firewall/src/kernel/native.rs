@@ -48,6 +48,8 @@ pub enum NativeStep {
 pub struct Withdrawn {
     pub(super) grave: Table,
     pub(super) meaning: Meaning,
+    /// Whether a table goes, which it does last: no flow may begin after those before it were cut.
+    last: bool,
 }
 
 impl State for Native {
@@ -67,10 +69,13 @@ impl State for Native {
             let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), &now));
             let after = graveyard(Some(dug.clone()));
             steps.extend(before.plan(&after).into_iter().map(NativeStep::Bury));
-            steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: desired.meaning.clone() }));
+            let last = rules.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
+            steps.extend(rules.into_iter().map(NativeStep::Rules));
+            steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: desired.meaning.clone(), last }));
             steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
+        } else {
+            steps.extend(rules.into_iter().map(NativeStep::Rules));
         }
-        steps.extend(rules.into_iter().map(NativeStep::Rules));
         in_phases::<Self>(steps)
     }
 
@@ -86,8 +91,8 @@ impl State for Native {
         match step {
             NativeStep::Bury(_) | NativeStep::SetBridgeNf(BridgeNf::Through | BridgeNf::Mixed) => Phase::Guard,
             NativeStep::Rules(step) => nft::State::phase(step),
-            NativeStep::Cut(_) => Phase::Close,
-            NativeStep::Exhume(_) | NativeStep::SetBridgeNf(BridgeNf::Around) => Phase::Unguard,
+            NativeStep::Cut(withdrawn) if !withdrawn.last => Phase::Close,
+            NativeStep::Cut(_) | NativeStep::Exhume(_) | NativeStep::SetBridgeNf(BridgeNf::Around) => Phase::Unguard,
         }
     }
 

@@ -4,4 +4,6 @@
 
 mod conformance;
 mod parity;
+mod town;
+mod trouble;
 mod wire;

@@ -453,8 +453,19 @@ fn parity(world: &World, states: BoxedStrategy<State>, cases: u32, expected: &[&
     }
     let total = total.into_inner();
     println!("{} of {} packets pass: {:#?}", total.passed, total.all, total.rules);
+    if config_cases() < cases {
+        return; // too few to meet all
+    }
     assert_eq!(total.rules.keys().map(String::as_str).collect::<BTreeSet<_>>(), expected.iter().copied().collect());
     assert!((30..=70).contains(&(100 * total.passed / total.all)), "{} of {}", total.passed, total.all);
+}
+
+/// How many states are tried.
+fn config_cases() -> u32 {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default().cases,
+        None => u32::MAX,
+    }
 }
 
 #[test]

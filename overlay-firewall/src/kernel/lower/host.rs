@@ -90,15 +90,11 @@ fn sets<V: Version>(draft: &mut Draft, state: &State) -> Result<Sets, Refusal> {
     let home = subnets(|_| true).map(|(device, range)| (device, *range.start())..=(device, *range.end()));
     let all = subnets(|_| true).map(|(_, range)| range);
     let out = subnets(|gateway| gateway.egress == Egress::Masquerade).map(|(_, range)| range);
-    let targets = state.published.values().filter_map(|published| {
-        let target = published.target(V::FAMILY)?;
-        Some((V::address(target.ip())?, super::publish::protocol(published.protocol), target.port()))
-    });
     Ok(Sets {
         home: draft.set(&V::named("home"), Set::ranges(home))?,
         subnets: draft.set(&V::named("subnets"), Set::ranges(all))?,
         masqueraded: draft.set(&V::named("masqueraded"), Set::ranges(out))?,
-        targets: draft.set(&V::named("targets"), Set::of(targets))?,
+        targets: super::publish::targets::<V>(draft, state)?,
         local: local::<V>(draft, state)?,
     })
 }

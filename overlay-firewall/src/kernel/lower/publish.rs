@@ -48,6 +48,15 @@ pub(super) const fn protocol(of: Protocol) -> IpProtocol {
     }
 }
 
+/// Where published ports lead.
+pub(super) fn targets<V: Version>(draft: &mut Draft, state: &State) -> Result<Name, Refusal> {
+    let targets = state.published.values().filter_map(|published| {
+        let target = published.target(V::FAMILY)?;
+        Some((V::address(target.ip())?, protocol(published.protocol), target.port()))
+    });
+    draft.set(&V::named("targets"), Set::of(targets))
+}
+
 /// For each kind of place, what rules look into.
 struct Sets {
     address: Kind,
@@ -73,6 +82,7 @@ fn sets<V: Version>(draft: &mut Draft, state: &State) -> Result<Sets, Refusal> {
         Bind::Interface(interface) => Some((it, (interface, at(it).0, at(it).1))),
         _ => None,
     });
+    targets::<V>(draft, state)?; // which flows are ours
     let any = all().filter(|it| it.bind == Bind::Any).map(|it| (it, at(it)));
     Ok(Sets {
         address: triples::<V, _>(draft, "address", &address.collect::<Vec<_>>())?,
