@@ -35,6 +35,8 @@ impl laws::World<State> for World {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 4, ..ProptestConfig::default() })]
+
     #[test]
     fn generated_states_pass_the_check(state in state()) {
         prop_assert_eq!(state.check(), Ok(()));

@@ -1,13 +1,14 @@
 //! Steps, carried out.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use nix::libc::{EBUSY, EEXIST, ENOENT};
 use overlay_core::{Applied, State as _, StepError};
 
 use super::kernel::Nft;
 use super::wire::{self, chain, element, rule, set, table};
-use super::{Step, TableKey, observe};
+use super::{Family, Step, TableKey, observe};
 use crate::netlink::{BatchError, Flags, NetlinkError, Requests};
 
 /// Carries out steps in one transaction, or in several where one does not fit.
@@ -18,14 +19,17 @@ pub(super) fn out(nft: &mut Nft, steps: &[Step]) -> Result<(), StepError> {
     if steps.is_empty() {
         return Ok(());
     }
-    let Err(failed) = attempt(nft, steps) else { return Ok(()) };
+    let Err(failed) = attempt(nft, steps) else {
+        steps.iter().filter(|step| step.table().family == Family::Netdev).for_each(|step| hook(nft, step));
+        return Ok(());
+    };
     if failed.applied != Applied::Nothing || !failed.may_be_done_already() {
         nft.generation = None;
         return Err(failed.of(steps));
     }
     let at = failed.at;
     let there = match observe::state(nft) {
-        Ok(found) => found.state,
+        Ok(found) => found,
         Err(source) => return Err(StepError { at, applied: Applied::Nothing, source }),
     };
     let mut wanted = there.clone();
@@ -38,6 +42,18 @@ pub(super) fn out(nft: &mut Nft, steps: &[Step]) -> Result<(), StepError> {
         let applied = if again.applied == Applied::Nothing { Applied::Nothing } else { Applied::Unknown };
         StepError { at, applied, source: again.of(&rest).source }
     })
+}
+
+/// Remembers which chains of devices there are.
+fn hook(nft: &mut Nft, step: &Step) {
+    match step {
+        Step::AddChain(table, name, _) => drop(nft.hooked.insert((table.clone(), name.clone()))),
+        Step::ClearChain(table, name) | Step::RemoveChain(table, name) => {
+            nft.hooked.remove(&(table.clone(), name.clone()));
+        }
+        Step::ClearTable(table) | Step::RemoveTable(table) => nft.hooked.retain(|(at, _)| at != table),
+        _ => {}
+    }
 }
 
 /// A transaction that was refused.
@@ -68,12 +84,12 @@ fn attempt(nft: &mut Nft, steps: &[Step]) -> Result<(), Failed> {
     let size = written.requests.size() + FRAME;
     let room = nft.socket.transaction_room(size).map_err(nothing)?;
     if size <= room {
-        return send(nft, &written, 0, steps.len());
+        return send(nft, &written, steps, 0..steps.len());
     }
     let cuts = written.cuts(steps, room).map_err(nothing)?;
     let mut first = 0;
     for end in cuts {
-        send(nft, &written, first, end).map_err(|failed| match first {
+        send(nft, &written, steps, first..end).map_err(|failed| match first {
             0 => failed,
             _ if failed.applied == Applied::Nothing => Failed { at: first, applied: Applied::Before, ..failed },
             _ => failed,
@@ -83,13 +99,20 @@ fn attempt(nft: &mut Nft, steps: &[Step]) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sends the steps `first..end` as one transaction.
-fn send(nft: &mut Nft, written: &Written, first: usize, end: usize) -> Result<(), Failed> {
-    let (from, to) = (written.start(first), written.start(end));
+/// Sends a part of the steps as one transaction.
+///
+/// That its first message is to be echoed has the kernel tell us of the generation that the transaction makes, too. Where
+/// much would be told of the first, one goes ahead of it of which nothing is.
+fn send(nft: &mut Nft, written: &Written, steps: &[Step], part: Range<usize>) -> Result<(), Failed> {
+    let (from, to) = (written.start(part.start), written.start(part.end));
     let mut batch = Requests::default();
     wire::begin(&mut batch, nft.generation);
+    if let Some(key) = steps.get(part.start).filter(|step| tells_much(step)).map(Step::table) {
+        table::touch(&mut batch, nft.mark.at(key, &nft.mark.table(&key.name)));
+    }
+    let ahead = batch.len();
     batch.add_part(&written.requests, from, to);
-    batch.flag(1, Flags::ECHO); // the first one's flag tells us the generation that the transaction makes
+    batch.flag(1, Flags::ECHO);
     batch.flag(batch.len() - 1, Flags::ACK);
     wire::end(&mut batch);
     let mut made = None;
@@ -103,7 +126,7 @@ fn send(nft: &mut Nft, written: &Written, first: usize, end: usize) -> Result<()
             Ok(())
         }
         Err(error) => {
-            let step = written.step(from + error.at.saturating_sub(1)).clamp(first, end - 1);
+            let step = written.step(from + error.at.saturating_sub(ahead)).clamp(part.start, part.end - 1);
             let applied = match error.applied() {
                 Applied::Nothing | Applied::Before => Applied::Nothing,
                 Applied::Unknown => Applied::Unknown,
@@ -212,6 +235,14 @@ impl<'a> Writer<'a> {
             }
         }
     }
+}
+
+/// Whether a step could be told of in more messages than our buffer holds. None of these is of use without the table.
+const fn tells_much(step: &Step) -> bool {
+    let of_table = matches!(step, Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..));
+    let of_chain = matches!(step, Step::ClearChain(..) | Step::RemoveChain(..));
+    let of_set = matches!(step, Step::ClearSet(..) | Step::RemoveSet(..));
+    of_table || of_chain || of_set || matches!(step, Step::PutElements(..) | Step::TakeElements(..))
 }
 
 const FRAME: usize = 64; // the messages that open and close a transaction: 48

@@ -7,7 +7,7 @@ use overlay_core::{Name, Refusal};
 
 use super::expr::{Expr, Found};
 use super::set::{Datum, Form, SetKind};
-use super::value::{Bytes, length};
+use super::value::{Bytes, Type, length};
 use super::{
     Base, ChainKind, Family, Hook, Limit, Log, LogTo, Policy, Reject, Rule, Set, State, Table, TableKey, Verdict,
 };
@@ -85,6 +85,9 @@ fn base(object: &str, family: Family, base: &Base) -> Result<(), Refusal> {
     if of_a_device && base.devices.is_empty() {
         return Err(refuse(&object, &hook, &"it needs a device"));
     }
+    if base.devices.len() > DEVICES {
+        return Err(refuse(&object, &format!("{} devices", base.devices.len()), &"a chain has 256 at most"));
+    }
     if !of_a_device && !base.devices.is_empty() {
         return Err(refuse(&object, &"devices", &"only netdev's chains have some"));
     }
@@ -159,7 +162,9 @@ fn expr_stands(family: Family, base: Option<&Base>, expr: &Expr) -> Result<(), W
         Expr::Numgen { modulus: 0, .. } | Expr::Jhash { modulus: 0, .. } | Expr::Symhash { modulus: 0, .. } => {
             wrong("modulus 0", "there is no number below it")
         }
-        Expr::Jhash { size, .. } if *size > 48 => wrong("a hash of so much", "48 bytes fit with its result"),
+        Expr::Jhash { from, size, .. } if usize::from(*from) * 4 + *size as usize > 64 => {
+            wrong("a hash of so much", "what is hashed and what it stands among have 64 bytes together")
+        }
         Expr::Nat { .. } | Expr::Masquerade(_) | Expr::Redirect { .. } => translation(family, base, expr),
         Expr::Reject(reject) => rejection(family, hook, *reject),
         Expr::Fib { .. } if !routed => wrong("fib", "only ip, ip6 and inet ask the routing tables"),
@@ -272,9 +277,9 @@ fn set(object: &str, (name, set): (&Name, &Set), table: &Table) -> Result<(), Re
         return Err(refuse(&object, &set.head, &"a key has 64 bytes at most"));
     }
     if set.head.intervals
-        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order())
+        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order() || **part == Type::IfName)
     {
-        return Err(refuse(&object, part, &"there are no ranges of numbers in this machine's order"));
+        return Err(refuse(&object, part, &"there are no ranges of names, or of numbers in this machine's order"));
     }
     let mut verdicts = BTreeSet::new();
     for datum in set.elements.values() {
@@ -308,7 +313,8 @@ fn ranges(object: &str, elements: &BTreeMap<Bytes, Datum>) -> Result<(), Refusal
     Ok(())
 }
 
-/// The same of tuples of ranges. Where the first parts are sorted and disjoint, the rest need not be looked at.
+/// The same of tuples of ranges: of up to 1,000 of them, as each may have to be held against all others. The kernel
+/// refuses what overlaps too, but with fewer words.
 fn spans(object: &str, set: &Set) -> Result<(), Refusal> {
     let mut open: Vec<&Bytes> = Vec::new();
     for key in set.elements.keys() {
@@ -320,6 +326,9 @@ fn spans(object: &str, set: &Set) -> Result<(), Refusal> {
                 return Err(refuse(&object, key, &"a range that ends before it begins"));
             }
             start += part.size().next_multiple_of(4);
+        }
+        if set.len() > SPANS {
+            continue;
         }
         let first = set.head.key.first().map_or(0, |part| part.size());
         open.retain(|other| other.get(other.len() / 2..other.len() / 2 + first) >= low.get(..first));
@@ -399,4 +408,6 @@ fn refuse(object: &impl Display, wanted: &(impl Display + ?Sized), reason: &impl
     Refusal::new(object.to_string(), wanted.to_string(), reason.to_string())
 }
 
+const DEVICES: usize = 256; // NFT_NETDEVICE_MAX
+const SPANS: usize = 1000;
 const JUMPS: usize = 16; // NFT_JUMP_STACK_SIZE

@@ -1,7 +1,7 @@
 //! The kernel as the holder of native tables.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{Backend, BackendError, Lower, Meter, Name, Owner, Refusal, StepError, StepOf, Witness};
 
@@ -23,7 +23,10 @@ use crate::netlink::{Buffers, Family, NetlinkError, Socket};
 /// compares generations under the lock of the transaction. Otherwise it is
 /// [`ErrorKind::Interrupted`](overlay_core::ErrorKind::Interrupted), nothing is in effect, and reconciling again helps.
 ///
-/// It needs `CAP_NET_ADMIN` over the namespace.
+/// In a place with [links](crate::link) too, tables come after them: a `netdev` chain wants its device, and tables are there
+/// before devices are raised.
+///
+/// Its [`Meter`] reads counters. It needs `CAP_NET_ADMIN` over the namespace.
 ///
 /// ```no_run
 /// use overlay_core::{Owner, Shadow, reconcile};
@@ -45,6 +48,9 @@ pub struct Nft {
     pub(super) socket: Socket,
     /// The generation of what was observed last, if only we have made others since.
     pub(super) generation: Option<u32>,
+    /// The chains of devices that were there then: kernels before 6.16 take them along with their device, and make no
+    /// new generation for it.
+    pub(super) hooked: BTreeSet<(TableKey, Name)>,
 }
 
 impl Nft {
@@ -60,7 +66,7 @@ impl Nft {
     pub fn with_buffers(owner: &Owner, namespace: &Namespace, buffers: Buffers) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::with_buffers(Family::Netfilter, buffers))?;
         let socket = socket.map_err(|error| error.during(format!("open nf_tables in {}", namespace.id())))?;
-        Ok(Self { mark: Mark::of(owner), socket, generation: None })
+        Ok(Self { mark: Mark::of(owner), socket, generation: None, hooked: BTreeSet::new() })
     }
 
     /// The name in the kernel of one of our tables: for `nft list table`.
@@ -79,7 +85,7 @@ impl Backend for Nft {
     type State = State;
 
     fn observe(&mut self) -> Result<State, BackendError> {
-        observe::state(self).map(|found| found.state)
+        observe::state(self)
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
@@ -95,7 +101,8 @@ impl Witness for Nft {
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
         let Some(known) = self.generation else { return Ok(false) };
-        self.now().map(|now| now == known).map_err(|error| error.during("read nf_tables' generation"))
+        let now = self.now().map_err(|error| error.during("read nf_tables' generation"))?;
+        Ok(now == known && observe::are_hooked(self).map_err(|error| error.during("read chains"))?)
     }
 }
 
@@ -136,10 +143,7 @@ impl Meter for Nft {
     type Reading = Readings;
 
     fn read(&mut self) -> Result<Readings, BackendError> {
-        let generation = self.generation;
-        let found = observe::state(self)?;
-        self.generation = generation.filter(|known| self.generation == Some(*known));
-        Ok(found.readings)
+        observe::readings(self).map_err(|error| error.during("read counters"))
     }
 }
 

@@ -1,24 +1,17 @@
 //! What the kernel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{BackendError, ErrorKind, Name};
 
 use super::kernel::{Nft, Readings, RuleKey};
 use super::set::SetKind;
 use super::wire::{chain, element, rule, set, table};
-use super::{Chain, Set, State, Table, TableKey};
+use super::{Chain, Family, Set, State, Table, TableKey};
 use crate::netlink::NetlinkError;
 
-/// Our tables and what their counters say.
-#[derive(Default)]
-pub(super) struct Found {
-    pub(super) state: State,
-    pub(super) readings: Readings,
-}
-
 /// Reads everything of ours, all of it of one generation.
-pub(super) fn state(nft: &mut Nft) -> Result<Found, BackendError> {
+pub(super) fn state(nft: &mut Nft) -> Result<State, BackendError> {
     nft.generation = None;
     for _ in 0..TRIES {
         let before = nft.now().map_err(|error| error.during("read nf_tables' generation"))?;
@@ -29,6 +22,7 @@ pub(super) fn state(nft: &mut Nft) -> Result<Found, BackendError> {
             Err(error) => return Err(error.during("read tables")),
             Ok(found) => {
                 nft.generation = Some(after);
+                nft.hooked = of_devices(&found).collect();
                 return Ok(found);
             }
         }
@@ -37,30 +31,81 @@ pub(super) fn state(nft: &mut Nft) -> Result<Found, BackendError> {
     Err(BackendError::new(ErrorKind::Interrupted, "read tables").caused_by(cause))
 }
 
-fn tables(nft: &mut Nft) -> Result<Found, NetlinkError> {
-    let mut found = Found::default();
+fn of_devices(state: &State) -> impl Iterator<Item = (TableKey, Name)> {
+    let tables = state.tables.iter().filter(|(key, _)| key.family == Family::Netdev);
+    tables.flat_map(|(key, table)| table.chains.keys().map(|name| (key.clone(), name.clone())))
+}
+
+/// Whether the chains of devices are there that were.
+pub(super) fn are_hooked(nft: &mut Nft) -> Result<bool, NetlinkError> {
+    if nft.hooked.is_empty() {
+        return Ok(true);
+    }
+    let mut state = State::default();
+    for (key, _) in &nft.hooked {
+        state.tables.entry(key.clone()).or_default();
+    }
+    chains(nft, &mut state)?;
+    Ok(of_devices(&state).collect::<BTreeSet<_>>() == nft.hooked)
+}
+
+/// What the counters of our rules say. Rules that change meanwhile may be missing.
+pub(super) fn readings(nft: &mut Nft) -> Result<Readings, NetlinkError> {
+    let mut readings = Readings::new();
+    for key in names(nft)?.tables.keys() {
+        let mut places = BTreeMap::<_, usize>::new();
+        for found in rules_of(nft, key)? {
+            let Ok(chain) = found.chain.parse::<Name>() else { continue };
+            let next = places.entry(found.chain).or_default();
+            if let Some(reading) = found.counters.last() {
+                let id = found.rule.id().into();
+                readings.insert(RuleKey { table: key.clone(), chain, place: *next, id }, *reading);
+            }
+            *next += 1;
+        }
+    }
+    Ok(readings)
+}
+
+fn tables(nft: &mut Nft) -> Result<State, NetlinkError> {
+    let mut state = names(nft)?;
+    if state.tables.is_empty() {
+        return Ok(state);
+    }
+    chains(nft, &mut state)?;
+    for (key, table) in &mut state.tables {
+        sets(nft, key, table)?;
+        for found in rules_of(nft, key)? {
+            // The chain of a name that is none of ours is strange already.
+            if let Some(chain) = table.chains.get_mut(found.chain.as_str()) {
+                chain.rules.push(found.rule);
+            }
+        }
+    }
+    Ok(state)
+}
+
+/// Our tables, empty.
+fn names(nft: &mut Nft) -> Result<State, NetlinkError> {
+    let mut state = State::default();
     for one in nft.socket.dump(&table::dump(), table::parse)? {
         let Some(Ok(name)) = nft.mark.name(&one.name) else { continue };
-        let key = TableKey::new(one.family, name);
         let mut table = Table::default();
         if one.flags != 0 {
             table.strange.insert(format!("flags {:#x}", one.flags).into());
         }
-        found.state.tables.insert(key, table);
+        state.tables.insert(TableKey::new(one.family, name), table);
     }
-    if found.state.tables.is_empty() {
-        return Ok(found);
-    }
-    chains(nft, &mut found.state)?;
-    for (key, table) in &mut found.state.tables {
-        sets(nft, key, table)?;
-        rules(nft, key, table, &mut found.readings)?;
-    }
-    Ok(found)
+    Ok(state)
 }
 
 fn chains(nft: &mut Nft, state: &mut State) -> Result<(), NetlinkError> {
-    for one in nft.socket.dump(&chain::dump(), chain::parse)? {
+    let families: BTreeSet<_> = state.tables.keys().map(|key| key.family).collect();
+    let mut found = Vec::new();
+    for family in families {
+        found.extend(nft.socket.dump(&chain::dump(family), chain::parse)?);
+    }
+    for one in found {
         let Some(Ok(table)) = nft.mark.name(&one.table) else { continue };
         let Some(table) = state.tables.get_mut(&TableKey::new(one.family, table)) else { continue };
         match (one.name.parse::<Name>(), one.base) {
@@ -96,19 +141,10 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
     Ok(())
 }
 
-fn rules(nft: &mut Nft, key: &TableKey, table: &mut Table, readings: &mut Readings) -> Result<(), NetlinkError> {
+fn rules_of(nft: &mut Nft, key: &TableKey) -> Result<Vec<rule::Found>, NetlinkError> {
     let kernel_name = nft.mark.table(&key.name);
     let at = nft.mark.at(key, &kernel_name);
-    for found in nft.socket.dump(&rule::dump(at), |message| rule::parse(message, &kernel_name))? {
-        let Ok(name) = found.chain.parse::<Name>() else { continue }; // its chain is strange already
-        let Some(chain) = table.chains.get_mut(&name) else { continue };
-        if let Some(reading) = found.counters.last() {
-            let (place, id) = (chain.rules.len(), found.rule.id().into());
-            readings.insert(RuleKey { table: key.clone(), chain: name, place, id }, *reading);
-        }
-        chain.rules.push(found.rule);
-    }
-    Ok(())
+    nft.socket.dump(&rule::dump(at), |message| rule::parse(message, &kernel_name))
 }
 
 const TRIES: usize = 16;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::Name;
+use overlay_core::{IfName, Name};
 
 use super::expr::{Compare, Expr, Found, Register, Verdict};
 use super::field::{Field, Load, Operand, Part, ct, ip, ip6, meta};
@@ -133,6 +133,13 @@ impl Rule {
     #[must_use]
     pub fn family(self, family: overlay_core::IpFamily) -> Self {
         self.eq(&meta::NFPROTO, family)
+    }
+
+    /// The device's name begins so.
+    #[must_use]
+    pub fn begins(self, field: &Field<IfName>, prefix: IfName) -> Self {
+        let bytes = Bytes::new(prefix.as_str().as_bytes());
+        self.load(std::slice::from_ref(&field.part)).with(Expr::Compare { from: 0, how: Compare::Equal, bytes })
     }
 
     /// At least one of these bits is set.
@@ -296,10 +303,8 @@ impl Rule {
     pub fn transparent_proxy(self, address: Option<IpAddr>, port: u16) -> Self {
         let (mut rule, mut next) = (self, 0);
         if let Some(address) = address {
-            let bytes = address_bytes(address);
-            let words = words(bytes.len());
-            rule = rule.with(Expr::Value { to: 0, bytes });
-            next = words;
+            rule = rule.with(Expr::Value { to: 0, bytes: address_bytes(address) });
+            next = 4;
         }
         rule.with(Expr::Value { to: next, bytes: bytes_of(&port) }).with(Expr::TransparentProxy {
             ipv6: address.map(|address| address.is_ipv6()),
@@ -368,7 +373,7 @@ impl Rule {
 
     fn translate(self, destination: bool, address: IpAddr, port: Option<u16>, flags: NatFlags) -> Self {
         let bytes = address_bytes(address);
-        let after = words(bytes.len());
+        let after = 4; // behind the longest address, as nf_tables' own tool has it
         let mut rule = self.with(Expr::Value { to: 0, bytes });
         if let Some(port) = port {
             rule = rule.with(Expr::Value { to: after, bytes: bytes_of(&port) });
@@ -391,7 +396,8 @@ impl Rule {
 
     /// Puts values into the registers from 0 on, one after the other.
     fn load(mut self, parts: &[Part]) -> Self {
-        let free: Register = parts.iter().map(|part| words(part.size)).sum();
+        // As nf_tables' own tool has it: a single value takes four registers, whatever its length.
+        let free: Register = if parts.len() == 1 { 4 } else { parts.iter().map(|part| words(part.size)).sum() };
         self.load_at(parts, 0, free);
         self
     }

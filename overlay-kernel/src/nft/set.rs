@@ -10,7 +10,7 @@ use super::value::{Bytes, Type, Value, bytes_of};
 
 /// A set, a map or a verdict map, with its elements: what rules look many things up in at the cost of one.
 ///
-/// Keys are [`Value`]s; a key of an interval set is a range of them, of a tuple one range for each part. Ranges in one set
+/// Of two elements with one key the later counts. Keys are [`Value`]s; a key of an interval set is a range of them, of a tuple one range for each part. Ranges in one set
 /// do not overlap; ranges of numbers in this machine's byte order ([`Mark`](super::Mark)s, indices, states) there are not.
 ///
 /// ```

@@ -227,6 +227,7 @@ impl Draw<'_> {
         let port = u16::from(variant) * 8;
         match variant % 16 {
             0 => rule.eq(&meta::IIFNAME, device(variant)).counter().accept(),
+            1 if matches!(self.family, Family::Ip | Family::Ip6) => rule.eq(&ip::SADDR, v4(variant)).drop(),
             1 => rule.eq(&meta::PROTOCOL, EtherType::IPV4).eq(&ip::SADDR, v4(variant)).drop(),
             2 => rule.eq(&meta::L4PROTO, IpProtocol::TCP).within(&th::DPORT, port, port + 7).accept(),
             3 => rule.eq(&meta::L4PROTO, IpProtocol::UDP).outside(&th::SPORT, port, port + 7).counter(),
@@ -242,7 +243,8 @@ impl Draw<'_> {
             13 => rule.eq(&arp::SADDR_IP, v4(variant)).drop(),
             14 if variant.is_multiple_of(4) => rule.log(log(variant)),
             14 => rule.set_mark(&jhash(&ip6::SADDR, 64, 1)).verdict(Verdict::Continue),
-            _ => rule.family(IpFamily::V6).verdict(Verdict::Return),
+            _ if self.family == Family::Inet => rule.family(IpFamily::V6).verdict(Verdict::Return),
+            _ => rule.verdict(Verdict::Return),
         }
     }
 }

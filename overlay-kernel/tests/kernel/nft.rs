@@ -68,7 +68,7 @@ pub(crate) fn everything() -> Table {
     );
     table.sets.insert(name("lb6"), Set::map([((v6(100), 80_u16), (v6(2), 8080_u16))]));
     table.sets.insert(
-        name("devices"),
+        name("nics"),
         Set::verdicts([
             ("eth0".parse::<overlay_core::IfName>().unwrap(), Verdict::Accept),
             ("br-0".parse().unwrap(), Verdict::Goto(name("web"))),
@@ -102,7 +102,7 @@ fn filters() -> Vec<Rule> {
         rule("nets").family(IpFamily::V4).is_in(&ip::DADDR, &name("nets")).accept(),
         rule("pairs").family(IpFamily::V4).is_in(&(ip::DADDR, th::DPORT), &name("pairs")).accept(),
         rule("ports").eq(&meta::L4PROTO, IpProtocol::UDP).verdict_by(&th::DPORT, &name("ports")),
-        rule("devices").verdict_by(&meta::IIFNAME, &name("devices")),
+        rule("devices").verdict_by(&meta::IIFNAME, &name("nics")),
         rule("subnet")
             .family(IpFamily::V4)
             .from("10.0.0.0/8".parse().unwrap())
@@ -126,6 +126,7 @@ fn filters() -> Vec<Rule> {
         rule("set-mark").eq(&meta::L4PROTO, IpProtocol::TCP).set_mark_by(&th::DPORT, &name("marks")),
         rule("set-mark-2").set_mark(&Field::value(Mark(9))),
         rule("set-ct-mark").set_ct_mark(&meta::MARK),
+        rule("ports-of-ours").begins(&meta::OIFNAME, "p-".parse().unwrap()).drop(),
         rule("random").eq(&numgen_random(4), Mark(1)).ne(&symhash(8), Mark(2)).counter(),
         rule("local")
             .eq(&fib::DADDR_TYPE, overlay_kernel::nft::AddressType::LOCAL)
@@ -145,7 +146,10 @@ fn translations() -> Vec<Rule> {
         rule("lb-rr")
             .family(IpFamily::V4)
             .dnat_by::<(Ipv4Addr, u16), _>(&(ip::DADDR, meta::L4PROTO, th::DPORT, numgen_increment(2)), &name("lb")),
-        rule("lb6").family(IpFamily::V6).dnat_by::<(Ipv6Addr, u16), _>(&(ip6::DADDR, th::DPORT), &name("lb6")),
+        rule("lb6")
+            .family(IpFamily::V6)
+            .eq(&meta::L4PROTO, IpProtocol::TCP)
+            .dnat_by::<(Ipv6Addr, u16), _>(&(ip6::DADDR, th::DPORT), &name("lb6")),
         rule("dnat").eq(&meta::L4PROTO, IpProtocol::TCP).dnat(v4(7).into(), Some(80)),
         rule("redirect").eq(&meta::L4PROTO, IpProtocol::UDP).redirect(Some(53)),
     ]

@@ -7,7 +7,7 @@ use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Backend, State as _, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::nft::testing::state;
-use overlay_kernel::nft::{Family, State};
+use overlay_kernel::nft::{Family, Rule, State};
 use overlay_kernel::testing::judge;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
@@ -26,10 +26,20 @@ fn feed(home: &Namespace, text: &str) {
     assert!(fed.status.success(), "{}\n{text}", String::from_utf8_lossy(&fed.stderr));
 }
 
+/// Version 1.0.6 calls a computed number an integer, and looks it up in no map of marks; and it knows of no ports of flows.
+fn is_said_by_nft(rule: &Rule) -> bool {
+    let text = format!("{rule:?}");
+    let computed = text.contains("Numgen") || text.contains("hash");
+    let ports = text.contains("Ct { to: 0, key: 12");
+    !(ports || computed && text.contains("Lookup"))
+}
+
 #[test]
 fn a_text_of_everything_is_taken_by_nft_and_means_the_same() {
     kernel_test(Kernel::Host, "kernel::nft_a_text_of_everything_means_the_same", || {
-        let wanted = one(Family::Inet, everything());
+        let mut table = everything();
+        table.chains.values_mut().for_each(|chain| chain.rules.retain(is_said_by_nft));
+        let wanted = one(Family::Inet, table);
         let text = wanted.to_nft(&owner("a"));
         let home = Namespace::create().unwrap();
         feed(&home, &text);
@@ -45,9 +55,9 @@ fn what_nft_lists_of_ours_it_takes_back() {
     kernel_test(Kernel::Host, "kernel::nft_what_it_lists_of_ours_it_takes_back", || {
         let (home, other) = (Namespace::create().unwrap(), Namespace::create().unwrap());
         let mut table = everything();
-        // Version 1.0.6 lists maps of addresses and ports in a way that it does not read, and this port as invalid.
-        table.chains.get_mut("pre").unwrap().rules.retain(|rule| !rule.id().starts_with("lb"));
-        table.chains.get_mut("forward").unwrap().rules.retain(|rule| rule.id() != "local");
+        table.chains.values_mut().for_each(|chain| chain.rules.retain(is_said_by_nft));
+        // Maps of addresses with ports it lists in a way that it does not read.
+        table.chains.get_mut("pre").unwrap().rules.retain(|rule| rule.id() != "lb6");
         let wanted = one(Family::Inet, table);
         reconcile(&mut open("a", &home), &wanted).unwrap();
         feed(&other, &judge(&home, "nft", &["list", "ruleset"]));
@@ -58,12 +68,14 @@ fn what_nft_lists_of_ours_it_takes_back() {
 #[test]
 fn texts_of_random_tables_are_taken_by_nft_and_mean_the_same() {
     kernel_test(Kernel::Host, "kernel::nft_texts_of_random_tables_mean_the_same", || {
-        let cases = if crate::is_thorough() { 64 } else { 24 };
+        let cases = (ProptestConfig::default().cases / if crate::is_thorough() { 4 } else { 10 }).max(1);
         let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
         let result = TestRunner::new(config).run(&state(), |state| {
             // In these the family says which header is there.
             let tables = state.tables.into_iter().filter(|(key, _)| key.family == Family::Ip);
-            let wanted = State { tables: tables.collect() };
+            let mut wanted = State { tables: tables.collect() };
+            let chains = wanted.tables.values_mut().flat_map(|table| table.chains.values_mut());
+            chains.for_each(|chain| chain.rules.retain(is_said_by_nft));
             let text = wanted.to_nft(&owner("a"));
             let home = Namespace::create().unwrap();
             feed(&home, &text);

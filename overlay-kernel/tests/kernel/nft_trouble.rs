@@ -277,3 +277,41 @@ fn a_value_that_no_kernel_could_hold_is_refused_before_anything_is_done() {
         assert_eq!(judge(&home, "nft", &["list", "ruleset"]), "");
     });
 }
+
+#[test]
+fn a_device_that_was_made_again_is_guarded_again() {
+    kernel_test(Kernel::Host, "kernel::nft_a_device_that_was_made_again", || {
+        let home = Namespace::create().unwrap();
+        let make = |up: bool| {
+            let pair = "link add d0 type veth peer name d1".split(' ').collect::<Vec<_>>();
+            judge(&home, "ip", &pair);
+            for device in ["d0", "d1"].into_iter().filter(|_| up) {
+                judge(&home, "ip", &["link", "set", device, "up"]);
+            }
+        };
+        make(false);
+        let mut table = Table::default();
+        let devices = ["d0".parse().unwrap()].into();
+        table.chains.insert(name("in"), Chain::base(Base::ingress(devices, 0), vec![rule("all").counter()]));
+        table.chains.insert(name("aside"), Chain::regular(Vec::new()));
+        let wanted = one(Family::Netdev, table);
+        let mut nft = Shadow::new(open("a", &home));
+        reconcile(&mut nft, &wanted).unwrap();
+        assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());
+        judge(&home, "ip", &["link", "del", "d0"]);
+        make(true);
+        reconcile(&mut nft, &wanted).unwrap();
+        assert_eq!(open("a", &home).observe().unwrap(), wanted);
+        let mut seen = 0;
+        for _ in 0..100 {
+            // The other end announces itself.
+            let readings = open("a", &home).read().unwrap();
+            seen = readings.values().next().unwrap().packets;
+            if seen > 0 {
+                break;
+            }
+            thread::sleep(std::time::Duration::from_millis(50));
+        }
+        assert!(seen > 0, "nothing came by the chain");
+    });
+}

@@ -30,7 +30,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     apply(bench, &world)?;
     observe(bench, &world)?;
     change(bench, &world)?;
-    namespace_run(bench, &world)
+    namespace_run(bench, &world)?;
+    crate::kernel_nft::run(bench)
 }
 
 fn apply(bench: &mut Bench<'_>, world: &World) -> io::Result<()> {

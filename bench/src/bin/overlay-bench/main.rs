@@ -14,6 +14,7 @@ mod codec;
 mod firewall;
 mod firewall_kernel;
 mod kernel;
+mod kernel_nft;
 mod vxlan;
 mod vxlan_kernel;
 
@@ -21,7 +22,11 @@ mod vxlan_kernel;
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
     Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
-    Group { name: "kernel", about: "native links in the kernel, as root: apply, observe, witness", run: kernel::run },
+    Group {
+        name: "kernel",
+        about: "native links and tables in the kernel, as root: apply, observe, witness",
+        run: kernel::run,
+    },
     Group {
         name: "vxlan",
         about: "overlay segments: plans between states; as root, a network in the kernel",

@@ -47,8 +47,8 @@ fn write_table(text: &mut String, mark: &Mark, key: &TableKey, table: &Table) ->
     for what in &table.strange {
         writeln!(text, "\t# strange: {what}")?;
     }
-    // A map's verdicts name chains, and a chain's rules sets: chains are declared first, filled after.
-    for name in table.chains.keys() {
+    // A map's verdicts name chains, and a chain's rules sets: the chains that are led to are declared first.
+    for (name, _) in table.chains.iter().filter(|(_, chain)| chain.base.is_none()) {
         writeln!(text, "\tchain {name} {{\n\t}}")?;
     }
     for (name, set) in &table.sets {

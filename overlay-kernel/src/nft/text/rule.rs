@@ -326,6 +326,7 @@ impl Content {
             return one(self.kind, &bytes.iter().rev().copied().collect::<Vec<_>>());
         }
         match self.kind {
+            Some(Type::IfName) if bytes.len() < 16 => format!("\"{}*\"", String::from_utf8_lossy(bytes)),
             Some(kind) if bytes.len() < kind.size() => {
                 let mut whole = bytes.to_vec();
                 whole.resize(kind.size(), 0);

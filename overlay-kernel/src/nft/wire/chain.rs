@@ -57,9 +57,10 @@ pub(in crate::nft) fn remove(requests: &mut Requests, at: At<'_>, name: &str) {
     });
 }
 
-pub(in crate::nft) fn dump() -> Requests {
+/// Asks for all chains of a family, whosever: the kernel does not choose by table.
+pub(in crate::nft) fn dump(family: Family) -> Requests {
     Requests::one(message(GET), Flags::NONE, |body| {
-        head(body, 0);
+        head(body, family.number());
     })
 }
 

@@ -35,21 +35,19 @@ fn write(
     mut rest: &[(Bytes, Datum)],
     each: impl Fn(&mut Body<'_>, &(Bytes, Datum)),
 ) {
-    // The transaction's first message is echoed: of elements, one by one.
-    let mut most = if requests.is_empty() { 1 } else { usize::MAX };
     while !rest.is_empty() {
         let mut room = LIST;
         let fits = |element: &&(Bytes, Datum)| {
             room = room.saturating_sub(2 * element.0.len() + WORST);
             room > 0
         };
-        let (now, later) = rest.split_at(rest.iter().take(most).take_while(fits).count().max(1));
+        let (now, later) = rest.split_at(rest.iter().take_while(fits).count().max(1));
         requests.add(message(kind), flags, |body| {
             head(body, at.family.number()).text(TABLE, at.table).text(SET, name).nest(ELEMENTS, |list| {
                 now.iter().for_each(|element| each(list, element));
             });
         });
-        (rest, most) = (later, usize::MAX);
+        rest = later;
     }
 }
 

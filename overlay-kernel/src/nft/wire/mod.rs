@@ -164,3 +164,124 @@ const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 const LIST_ELEMENT: u16 = 1;
 const COMMENT: u8 = 0;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::netlink::Messages;
+    use crate::nft::step::Elements;
+    use crate::nft::testing::state;
+    use crate::nft::{Chain, Set, State, Table, TableKey};
+
+    /// A state as requests, read back as if the kernel had dumped them.
+    fn through_the_wire(state: &State) -> State {
+        let mut back = State::default();
+        for (key, table) in &state.tables {
+            let name = format!("ov-{}", key.name);
+            let at = At { family: key.family, table: &name };
+            let mut requests = Requests::default();
+            table::add(&mut requests, at, "somebody");
+            for (name, set) in &table.sets {
+                set::add(&mut requests, at, name.as_str(), &set.head, 1);
+            }
+            for (name, chain) in &table.chains {
+                chain::add(&mut requests, at, name.as_str(), chain.base.as_ref());
+                chain.rules.iter().for_each(|one| rule::add(&mut requests, at, name.as_str(), one));
+            }
+            let read = read_table(key, &name, &requests, table);
+            back.tables.insert(key.clone(), read);
+        }
+        back
+    }
+
+    fn read_table(key: &TableKey, kernel_name: &str, requests: &Requests, table: &Table) -> Table {
+        let mut bytes = Vec::new();
+        requests.copy_all(&mut bytes);
+        let mut read = Table::default();
+        for message in Messages::new(&bytes) {
+            let message = message.unwrap();
+            if let Some(found) = table::parse(&message).unwrap() {
+                assert_eq!((found.family, found.name.as_str(), found.flags), (key.family, kernel_name, 0));
+            }
+            if let Some(found) = chain::parse(&message).unwrap() {
+                let base = found.base.unwrap();
+                read.chains.insert(found.name.parse().unwrap(), Chain { base, rules: Vec::new() });
+            }
+            if let Some(found) = set::parse(&message).unwrap() {
+                let original = &table.sets[found.name.as_str()];
+                let elements = read_elements(key.family, original);
+                read.sets.insert(found.name.parse().unwrap(), Set { head: found.head, elements });
+            }
+            if let Some(found) = rule::parse(&message, kernel_name).unwrap() {
+                read.chains.get_mut(found.chain.as_str()).unwrap().rules.push(found.rule);
+            }
+        }
+        read
+    }
+
+    fn read_elements(family: Family, set: &Set) -> BTreeMap<super::super::value::Bytes, super::super::set::Datum> {
+        let mut requests = Requests::default();
+        let all = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
+        let elements = Elements { form: set.head.form(), all };
+        element::put(&mut requests, At { family, table: "t" }, "s", &elements);
+        let mut bytes = Vec::new();
+        requests.copy_all(&mut bytes);
+        let mut found = Vec::new();
+        for message in Messages::new(&bytes) {
+            assert!(element::parse(&message.unwrap(), &mut found).unwrap());
+        }
+        found.reverse(); // the kernel's order is its own
+        element::assemble(&set.head, found)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_is_read(state in state()) {
+            prop_assert_eq!(through_the_wire(&state), state);
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(
+            kind in 0_u16..20, state in state(), damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)
+        ) {
+            let mut requests = Requests::default();
+            for (key, table) in &state.tables {
+                let at = At { family: key.family, table: "t" };
+                for (name, chain) in &table.chains {
+                    chain::add(&mut requests, at, name.as_str(), chain.base.as_ref());
+                    chain.rules.iter().for_each(|one| rule::add(&mut requests, at, name.as_str(), one));
+                }
+                for (name, set) in &table.sets {
+                    set::add(&mut requests, at, name.as_str(), &set.head, 1);
+                    let all = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone())).collect();
+                    element::put(&mut requests, at, name.as_str(), &Elements { form: set.head.form(), all });
+                }
+            }
+            let mut bytes = Vec::new();
+            requests.copy_all(&mut bytes);
+            for (at, byte) in damage {
+                if let Some(len) = std::num::NonZeroUsize::new(bytes.len()) {
+                    bytes[at.index(len.get())] = byte;
+                }
+            }
+            for found in Messages::new(&bytes).flatten() {
+                for kind in [found.kind, message(kind)] {
+                    read_all(&Message { kind, ..found });
+                }
+            }
+        }
+    }
+
+    fn read_all(message: &Message<'_>) {
+        let _ = (table::parse(message), chain::parse(message), rule::parse(message, "t"), parse_generation(message));
+        let mut elements = Vec::new();
+        let _ = element::parse(message, &mut elements);
+        if let Ok(Some(set)) = set::parse(message) {
+            let _ = element::assemble(&set.head, elements);
+        }
+    }
+}

@@ -19,6 +19,13 @@ pub(in crate::nft) fn add(requests: &mut Requests, at: At<'_>, comment: &str) {
     });
 }
 
+/// Changes nothing of a table that is there.
+pub(in crate::nft) fn touch(requests: &mut Requests, at: At<'_>) {
+    requests.add(message(NEW), Flags::CREATE, |body| {
+        head(body, at.family.number()).text(NAME, at.table);
+    });
+}
+
 pub(in crate::nft) fn remove(requests: &mut Requests, at: At<'_>) {
     requests.add(message(DELETE), Flags::NONE, |body| {
         head(body, at.family.number()).text(NAME, at.table);
