@@ -4,8 +4,10 @@ mod bridge_nf;
 mod firewall;
 mod lower;
 mod native;
+mod obstacle;
 mod standing;
 
 pub use bridge_nf::BridgeNf;
 pub use firewall::{Counts, Firewall};
 pub use native::{Meaning, Native, NativeStep, Withdrawn};
+pub use obstacle::{Obstacle, Program};

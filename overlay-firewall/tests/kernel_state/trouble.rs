@@ -8,7 +8,7 @@ use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
     Backend as _, ErrorKind, Meter as _, Port, Protocol, ReconcileError, Shadow, Table as _, reconcile,
 };
-use overlay_firewall::kernel::Native;
+use overlay_firewall::kernel::{Native, Program};
 use overlay_firewall::{Bind, Firewall, Published, State};
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
@@ -302,5 +302,74 @@ fn an_ordinary_user_passes_the_same_tests_in_a_private_world() {
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
         assert!(text.contains("test result: ok") && !text.contains(" 0 passed"), "{text}");
+    });
+}
+
+#[test]
+fn a_chain_of_others_that_drops_what_is_allowed_is_reported_with_what_helps() {
+    kernel_test(Kernel::Host, "firewall::a_chain_of_others_that_drops_is_reported", || {
+        let town = Town::new();
+        let _server = serve(&town.container, "0.0.0.0:80");
+        let wanted = published(Protocol::Tcp);
+        let mut firewall = town.open();
+        reconcile(&mut firewall, &wanted).unwrap();
+        assert_eq!(firewall.obstacles(&wanted).unwrap(), []);
+        let docker = "add table ip filter; add chain ip filter FORWARD { type filter hook forward priority 0; policy drop; }; \
+                      add chain ip filter DOCKER-USER; add rule ip filter FORWARD jump DOCKER-USER; \
+                      add rule ip filter FORWARD ct state established accept";
+        let firewalld = "add table inet firewalld; \
+                         add chain inet firewalld filter_FORWARD { type filter hook forward priority 10; }; \
+                         add rule inet firewalld filter_FORWARD ct state established accept; \
+                         add rule inet firewalld filter_FORWARD reject with icmpx admin-prohibited";
+        let own = "add table ip mine; add chain ip mine passing { type filter hook forward priority 0; policy drop; }";
+        for (text, program, table) in [
+            (docker, Program::Docker, "ip filter"),
+            (firewalld, Program::Firewalld, "inet firewalld"),
+            (own, Program::Other, "ip mine"),
+        ] {
+            judge(&town.host, "nft", &[text]);
+            let before = judge(&town.host, "nft", &["list", "ruleset"]);
+            assert!(ask(&town.outside, "192.0.2.1:8080").is_none(), "{program:?}");
+            let found = firewall.obstacles(&wanted).unwrap();
+            assert_eq!(found.iter().map(|it| it.program).collect::<Vec<_>>(), [program], "{found:?}");
+            assert!(
+                found[0].to_string().contains(&found[0].remedy) && found[0].chain.starts_with(table),
+                "{}",
+                found[0]
+            );
+            assert_eq!(judge(&town.host, "nft", &["list", "ruleset"]), before);
+            if program != Program::Firewalld {
+                script(&town.host, &found[0].remedy);
+                assert!(ask(&town.outside, "192.0.2.1:8080").is_some(), "{}", found[0]);
+                assert_eq!(firewall.obstacles(&wanted).unwrap(), []);
+            }
+            judge(&town.host, "nft", &[&format!("delete table {table}")]);
+        }
+        let tunnels = tunnel(&[]);
+        let guarded = "add table inet mine; add chain inet mine incoming { type filter hook input priority 0; policy drop; }";
+        judge(&town.host, "nft", &[guarded]);
+        let found = firewall.obstacles(&tunnels).unwrap();
+        assert_eq!(found[0].remedy, "nft insert rule inet mine incoming udp dport 4789 accept");
+    });
+}
+
+#[test]
+fn an_administrators_own_chains_have_their_say_and_are_left_alone() {
+    kernel_test(Kernel::Host, "firewall::an_administrators_own_chains_are_left_alone", || {
+        let town = Town::new();
+        let _server = serve(&town.container, "0.0.0.0:80");
+        let mut firewall = town.open();
+        reconcile(&mut firewall, &published(Protocol::Tcp)).unwrap();
+        assert!(ask(&town.outside, "192.0.2.1:8080").is_some());
+        let hook = "add table inet admin; add chain inet admin forward { type filter hook forward priority -10; }; \
+                    add rule inet admin forward ct original ip saddr 192.0.2.2 ct state new counter drop";
+        judge(&town.host, "nft", &[hook]);
+        let listed = |town: &Town| judge(&town.host, "sh", &["-c", "nft -s list table inet admin"]);
+        let before = listed(&town);
+        assert!(ask(&town.outside, "192.0.2.1:8080").is_none(), "the administrator says no");
+        for state in [gateway(), published(Protocol::Tcp), State::default()] {
+            reconcile(&mut firewall, &state).unwrap();
+            assert_eq!(listed(&town), before);
+        }
     });
 }

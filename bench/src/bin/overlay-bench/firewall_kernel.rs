@@ -84,7 +84,10 @@ fn add_one(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
         .figure("firewall/kernel-add-one-of-10k-readback", "ms")
         .once(remove, |()| settle(&mut *plain.borrow_mut(), &with))
         .report()?;
-    bench.figure("firewall/kernel-observe-10k", "ms").once(|| (), |()| must(plain.borrow_mut().observe().map_err(Into::into))).report()
+    bench
+        .figure("firewall/kernel-observe-10k", "ms")
+        .once(|| (), |()| must(plain.borrow_mut().observe().map_err(Into::into)))
+        .report()
 }
 
 fn forward(bench: &mut Bench<'_>, ports: u16) -> io::Result<()> {
@@ -107,7 +110,8 @@ impl Road {
     fn new(ports: u16) -> Outcome<Self> {
         let [host, outside, inside] = [Namespace::create()?, Namespace::create()?, Namespace::create()?];
         let target = format!("/proc/{}/fd/{}", std::process::id(), host.as_fd().as_raw_fd());
-        let end = |device: &str| format!("ip link set lo up; ip link add eth0 type veth peer name {device} netns {target}");
+        let end =
+            |device: &str| format!("ip link set lo up; ip link add eth0 type veth peer name {device} netns {target}");
         shell(&outside, &format!("{}; ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up", end("eth0")))?;
         let route = "ip route add default via 172.18.0.1";
         shell(&inside, &format!("{}; ip addr add 172.18.0.5/24 dev eth0; ip link set eth0 up; {route}", end("ovgw0")))?;
