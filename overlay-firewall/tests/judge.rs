@@ -3,9 +3,12 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
+use overlay_core::EndpointId;
 use overlay_core::testing::Dice;
 use overlay_firewall::testing::{judge_by_list, packets, state};
-use overlay_firewall::{Judge, Rule};
+use overlay_firewall::{
+    Content, Flow, Frame, Ip, Judge, Member, Mode, Packet, PolicyRule, Rule, Selector, State, Transport,
+};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 
@@ -82,4 +85,30 @@ fn the_judge_says_what_the_list_says_about_packets_of_every_rule() {
     assert_eq!(counts.keys().map(String::as_str).collect::<BTreeSet<_>>(), KINDS.iter().copied().collect());
     assert!(counts.values().all(|count| *count >= 10), "{counts:#?}");
     assert!((30..=70).contains(&(100 * pass / all)), "{pass} of {all} packets pass");
+}
+
+#[test]
+fn an_audited_rule_says_what_it_would_do_and_does_nothing() {
+    let mut state = State::default();
+    for number in 2..4 {
+        let member = Member { addresses: [[10, 0, 0, number].into()].into(), ..Member::default() };
+        state.policy.members.insert(EndpointId::from_bytes([number; 16]), member);
+    }
+    let deny = PolicyRule::deny(Selector::everyone(), Selector::everyone());
+    let watched = PolicyRule { mode: Mode::Audit, ..deny.clone() };
+    state.policy.rules.insert("watched".parse().unwrap(), watched);
+    let frame =
+        Frame { port: "vx-1".parse().unwrap(), out: Some("p-3".parse().unwrap()), source: overlay_core::Mac::ZERO };
+    let ip = Ip::v4([10, 0, 0, 2].into(), [10, 0, 0, 3].into(), Transport::tcp(1, 80));
+    let packet = Packet::bridged("br0".parse().unwrap(), frame, Content::Ip(ip));
+    let audited = |state: &State, flow| -> (String, Vec<String>) {
+        let judge = Judge::new(state);
+        let names = judge.audited(&packet, flow).map(ToString::to_string).collect();
+        (judge.judge(&packet, flow).to_string(), names)
+    };
+    let passes = "accept by policy/otherwise".to_owned();
+    assert_eq!(audited(&state, Flow::New), (passes, vec!["watched".to_owned()]));
+    assert_eq!(audited(&state, Flow::Established), ("accept by flow/known".to_owned(), Vec::new()));
+    state.policy.rules.insert("meant".parse().unwrap(), deny);
+    assert_eq!(audited(&state, Flow::New), ("drop by policy/rule/meant".to_owned(), Vec::new()), "it was asked before");
 }

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
 
-use super::nets::Nets;
 use super::policy::PolicyIndex;
 use super::{Judge, Map};
 use crate::{Bind, BridgePort, Egress, Pin, State};
@@ -109,7 +108,7 @@ impl Judge {
     }
 
     fn publish(&mut self, name: &Name, published: &crate::Published) {
-        let at = self.sources.len();
+        let at = self.names.len();
         let (protocol, port, bind) = (published.protocol, published.port.get(), published.bind);
         let restricted = !published.sources.is_empty();
         for family in [IpFamily::V4, IpFamily::V6] {
@@ -127,9 +126,10 @@ impl Judge {
                 self.local.entry((family, protocol, port)).or_insert(at);
             }
         }
-        let mut sources = Nets::default();
-        published.sources.iter().for_each(|net| sources.insert(*net, ()));
-        self.sources.push((name.clone(), sources));
+        self.names.push(name.clone());
+        for net in &published.sources {
+            self.sources.entry(at).or_default().insert(*net, ());
+        }
     }
 }
 

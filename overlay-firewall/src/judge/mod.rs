@@ -59,7 +59,8 @@ pub struct Judge {
     at_interfaces: Map<(IpFamily, Protocol, u16), Vec<Published>>,
     #[cfg(feature = "kernel")]
     targets: Map<(Protocol, std::net::SocketAddr), ()>,
-    sources: Vec<(Name, Nets<()>)>,
+    names: Vec<Name>,
+    sources: Map<usize, Nets<()>>,
     tunnels: Map<u16, TunnelEntry>,
     esp: Option<Map<IpAddr, ()>>,
     limits: Map<(Protocol, u16), LimitEntry>,
@@ -132,7 +133,7 @@ impl Judge {
                 return Some(Rule::Loopback(from));
             }
             if let Some(at) = ip.transport.port().and_then(|(of, port)| self.local.get(&(ip.family(), of, port))) {
-                return self.sources.get(*at).map(|(name, _)| Rule::Local(name));
+                return self.names.get(*at).map(Rule::Local);
             }
         }
         if self.gateways.is_empty() {
@@ -156,11 +157,16 @@ impl Judge {
         let at = |bind| self.places.get(&Place::new(bind, family, protocol, port));
         let found =
             at(Bind::Address(ip.destination())).or_else(|| at(Bind::Interface(from?))).or_else(|| at(Bind::Any))?;
-        let (name, sources) = self.sources.get(found.at)?;
-        if found.restricted && from.is_some() && sources.find(ip.source()).is_none() {
+        let name = self.names.get(found.at)?;
+        if found.restricted && from.is_some() && !self.admits(found.at, ip.source()) {
             return Some(Verdict::drop(Rule::Sources(name)));
         }
         Some(Verdict { ruling: Ruling::Translate(found.target), rule: Rule::Published(name) })
+    }
+
+    /// Whether a source may ask at a port that is not for all.
+    fn admits(&self, at: usize, source: IpAddr) -> bool {
+        self.sources.get(&at).is_some_and(|sources| sources.find(source).is_some())
     }
 
     /// For this machine itself.

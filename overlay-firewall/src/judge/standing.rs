@@ -33,10 +33,7 @@ impl Judge {
     pub(crate) fn publishes(&self, protocol: Protocol, asked: SocketAddr, (from, end): (IpAddr, SocketAddr)) -> bool {
         let (family, port) = (IpFamily::of(asked.ip()), asked.port());
         let own = from == asked.ip() || from.is_loopback();
-        let leads = |it: &Published| {
-            let sources = self.sources.get(it.at).map(|(_, sources)| sources);
-            it.target == end && (!it.restricted || own || sources.is_some_and(|sources| sources.find(from).is_some()))
-        };
+        let leads = |it: &Published| it.target == end && (!it.restricted || own || self.admits(it.at, from));
         let at = |bind| self.places.get(&Place::new(bind, family, protocol, port));
         if let Some(found) = at(Bind::Address(asked.ip())) {
             return leads(found);

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use overlay_core::testing::{Dice, Kernel, kernel_test};
-use overlay_core::{IfName, Mac, reconcile};
+use overlay_core::{EndpointId, IfName, Mac, Meter as _, reconcile};
 use overlay_firewall::testing::{HERE, LAN, host, judge_by_list, packets, sandbox};
 use overlay_firewall::{
-    BridgePort, Content, Ends, Firewall, Flow, Frame, Icmpv6, Ip, Judge, Packet, Ruling, State, Transport, Verdict,
+    BridgePort, Content, Ends, Firewall, Flow, Frame, Icmpv6, Ip, Judge, Member, Mode, Packet, PolicyRule, Ruling,
+    Selector, State, Transport, Verdict,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
@@ -193,7 +194,7 @@ impl World {
             let known = self.wires.contains_key(&frame.port);
             packet.frame = Some(Frame {
                 out: Some(match (out, frame.port.as_str().strip_prefix('g')) {
-                    (_, Some(rest)) if id % 2 == 0 => name(&format!("gx-{}", &rest[..1])), // not isolated
+                    (_, Some(rest)) if id.is_multiple_of(2) => name(&format!("gx-{}", &rest[..1])), // not isolated
                     (out, _) => out.unwrap_or_else(|| self.other(frame.port)),
                 }),
                 ..frame
@@ -547,5 +548,29 @@ fn a_port_that_is_pinned_speaks_ip_and_arp_alone() {
             let judged = Judge::new(state).judge(&packet, Flow::New).ruling.passes();
             assert_eq!((passed() != before, judged), (passes, passes));
         }
+    });
+}
+
+#[test]
+fn an_audited_rule_counts_and_drops_nothing() {
+    kernel_test(Kernel::Host, "firewall::an_audited_rule_counts_and_drops_nothing", || {
+        let world = World::sandbox();
+        let mut state = State::default();
+        for number in 2..4 {
+            let member = Member { addresses: [[10, 0, 0, number].into()].into(), ..Member::default() };
+            state.policy.members.insert(EndpointId::from_bytes([number; 16]), member);
+        }
+        let deny = PolicyRule::deny(Selector::everyone(), Selector::everyone());
+        state.policy.rules.insert("watched".parse().unwrap(), PolicyRule { mode: Mode::Audit, ..deny });
+        let mut firewall = world.open();
+        reconcile(&mut firewall, &state).unwrap();
+        let mac = Mac::from_ipv4([10, 0, 0, 2].into());
+        let frame = Frame { port: name("p-2"), out: Some(name("p-3")), source: mac };
+        for port in 1..4 {
+            let ip = Ip::v4([10, 0, 0, 2].into(), [10, 0, 0, 3].into(), Transport::tcp(port, 80));
+            world.send(&Packet::bridged(name("br0"), frame, Content::Ip(ip)), Flow::New, port);
+        }
+        let counts = firewall.read().unwrap();
+        assert_eq!((counts["policy/rule/watched"].packets, counts["policy/otherwise"].packets), (3, 3));
     });
 }

@@ -187,7 +187,7 @@ fn two_writers_at_once_leave_what_one_of_them_wanted() {
                 match reconcile(&mut firewall, &states[(first + round) % 3]) {
                     Ok(_) => done += 1,
                     Err(ReconcileError::Apply { error, .. }) if error.source.kind() == ErrorKind::Interrupted => {
-                        interrupted += 1
+                        interrupted += 1;
                     }
                     Err(ReconcileError::Observe(error)) if error.kind() == ErrorKind::Interrupted => interrupted += 1,
                     Err(error) => panic!("{error}: {:?}", std::error::Error::source(&error)),
@@ -346,7 +346,8 @@ fn a_chain_of_others_that_drops_what_is_allowed_is_reported_with_what_helps() {
             judge(&town.host, "nft", &[&format!("delete table {table}")]);
         }
         let tunnels = tunnel(&[]);
-        let guarded = "add table inet mine; add chain inet mine incoming { type filter hook input priority 0; policy drop; }";
+        let guarded =
+            "add table inet mine; add chain inet mine incoming { type filter hook input priority 0; policy drop; }";
         judge(&town.host, "nft", &[guarded]);
         let found = firewall.obstacles(&tunnels).unwrap();
         assert_eq!(found[0].remedy, "nft insert rule inet mine incoming udp dport 4789 accept");
