@@ -121,8 +121,12 @@ fn send(nft: &mut Nft, written: &Written, steps: &[Step], part: Range<usize>) ->
     });
     match sent {
         Ok(()) => {
-            // Nothing is said of a transaction that changed nothing.
-            nft.generation = nft.generation.and_then(|before| made.or(Some(before)));
+            nft.generation = match (nft.generation, made) {
+                (Some(_), Some(made)) => Some(made),
+                // Nothing is said of a transaction that changed nothing: then it is the same still.
+                (Some(before), None) => nft.now().ok().filter(|now| *now == before),
+                (None, _) => None,
+            };
             Ok(())
         }
         Err(error) => {
