@@ -28,10 +28,10 @@ use crate::{Judge, State};
 /// | prerouting | `raw`: lies and routes into networks | -300 |
 /// | | `sources`: of published ports | -115 |
 /// | | `publish` | -105 |
-/// | forward | `forward`, or `policy` in a sandbox | -5 |
+/// | forward | `forward`, or `policies` in a sandbox | -5 |
 /// | input, output | `input`, `output`: tunnels, ESP, limits | -300 |
 /// | output | `publish-own` | -105 |
-/// | postrouting | `masquerade` | 100 |
+/// | postrouting | `masquerading` | 100 |
 /// | bridge: prerouting, forward, input | `ingress`, `bridged`, `local`: pinned ports | -300 |
 ///
 /// It needs `CAP_NET_ADMIN` over the namespace.

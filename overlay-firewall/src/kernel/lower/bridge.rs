@@ -60,7 +60,7 @@ fn arp_rules(draft: &mut Draft, pins: &[(IfName, &Pin)], rules: &mut Vec<Rule>) 
         let probe = [Ipv4Addr::UNSPECIFIED]; // RFC 5227 §2.1.1
         v4(pin).chain(probe).map(|address| (*device, pin.mac, address))
     });
-    let own = draft.set("arp", Set::of(own))?;
+    let own = draft.set("arp-senders", Set::of(own))?;
     let arp = |id: &str| -> Result<Rule, Refusal> { Ok(rule(id)?.eq(&ether::TYPE, EtherType::ARP)) };
     let sender = (meta::IIFNAME, arp::SADDR_ETHER, arp::SADDR_IP);
     rules.push(arp("port/arp")?.not_in(&sender, &own).counter().drop());

@@ -45,7 +45,7 @@ pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> 
     let mut masquerade = vec![rule("loopback")?.eq(&meta::OIFNAME, lo).accept()];
     masquerade_rules::<V4>(&mut masquerade, &gateways, &v4)?;
     masquerade_rules::<V6>(&mut masquerade, &gateways, &v6)?;
-    draft.chain("masquerade", Base::nat(Hook::Postrouting, Base::SRCNAT), masquerade)
+    draft.chain("masquerading", Base::nat(Hook::Postrouting, Base::SRCNAT), masquerade)
 }
 
 /// Without gateways, ports that are for this machine alone are kept from others all the same.

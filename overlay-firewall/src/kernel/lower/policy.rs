@@ -36,7 +36,7 @@ pub(super) fn policy(draft: &mut Draft, policy: &Policy) -> Result<(), Refusal> 
         Action::Allow => otherwise.accept(),
         Action::Deny => otherwise.drop(),
     });
-    draft.chain("policy", Base::filter(Hook::Forward, BEFORE_FILTERS), rules)
+    draft.chain("policies", Base::filter(Hook::Forward, BEFORE_FILTERS), rules)
 }
 
 fn about<V: Version>(draft: &mut Draft, policy: &Policy, (name, of): (&Name, &PolicyRule)) -> Result<Rule, Refusal> {

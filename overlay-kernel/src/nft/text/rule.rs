@@ -430,7 +430,7 @@ const META: [(u32, &str, Type); 10] = [
     (15, "nfproto", Type::NfProto),
     (16, "l4proto", Type::IpProtocol),
     (19, "pkttype", Type::PacketType),
-    (25, "secpath", Type::Bool),
+    (25, "ipsec", Type::Bool),
 ];
 const CT: [(u32, &str, Type); 11] = [
     (0, "state", Type::CtState),
