@@ -156,28 +156,3 @@ fn a_shadow_of_rules_keeps_the_laws() {
         conform(true, Shadow::new, 8);
     });
 }
-
-#[test]
-fn what_another_tool_lists_it_can_restore() {
-    kernel_test(Kernel::Host, "firewall::what_another_tool_lists_it_can_restore", || {
-        let config = ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() };
-        for sandboxed in [false, true] {
-            let state = if sandboxed { sandbox().boxed() } else { host().boxed() };
-            let outcome = TestRunner::new(config.clone()).run(&state, |mut state| {
-                state.tunnels.clear(); // nft 1.0.6 cannot read what it lists of networks inside datagrams
-                let world = World::new(sandboxed, |it: Firewall| it);
-                let mut firewall = world.firewall();
-                overlay_core::reconcile(&mut firewall, &state).unwrap();
-                let before = firewall.observe().unwrap();
-                judge(
-                    &world.home,
-                    "sh",
-                    &["-ec", "saved=$(nft -s list ruleset); nft flush ruleset; echo \"$saved\" | nft -f -"],
-                );
-                prop_assert_eq!(world.firewall().observe().unwrap(), before);
-                Ok(())
-            });
-            outcome.unwrap();
-        }
-    });
-}

@@ -9,13 +9,14 @@ use overlay_core::{
     Backend as _, ErrorKind, Meter as _, Port, Protocol, ReconcileError, Shadow, Table as _, reconcile,
 };
 use overlay_firewall::kernel::{Native, Program};
-use overlay_firewall::{Bind, Firewall, Published, State};
+use overlay_firewall::{Bind, Firewall, Flow, Ip, Published, State, Transport};
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::testing::{Fate, await_go, judge, kill_at};
 
 use crate::conformance::{owner, whole};
 use crate::town::{Town, ask, gateway, hears, passes, published, script, serve, tunnel, udp};
+use crate::wire::{Wire, mac_of, packet};
 
 /// An administrator who lets everything in at VXLAN's port, before all of our chains.
 const ADMIN: &str = "add table inet admin; \
@@ -372,5 +373,36 @@ fn an_administrators_own_chains_have_their_say_and_are_left_alone() {
             reconcile(&mut firewall, &state).unwrap();
             assert_eq!(listed(&town), before);
         }
+    });
+}
+
+#[test]
+fn cleartext_in_fragments_does_not_get_in_either() {
+    kernel_test(Kernel::Host, "firewall::cleartext_in_fragments_does_not_get_in", || {
+        let town = Town::new();
+        let inside = udp(&town.host, "[2001:db8::1]:4789");
+        let wire = Wire::open(&town.outside, "eth0");
+        let device = "eth0".parse().unwrap();
+        let macs = [mac_of(&town.host, &device), mac_of(&town.outside, &device)].map(|mac| mac.octets()).concat();
+        let send = |vni: u32| {
+            let datagram = Transport::Udp { source: 50_000, destination: 4789, vni };
+            let ip = Ip::v6("2001:db8::2".parse().unwrap(), "2001:db8::1".parse().unwrap(), datagram);
+            let whole = packet(&ip, Flow::New, 0);
+            let (header, body) = whole.split_at(40);
+            // The first fragment ends with the UDP header: the network is in the second (RFC 8200, section 4.5).
+            for (part, offset) in [(&body[..8], [0, 1]), (&body[8..], [0, 8])] {
+                let mut frame = [&macs[..], &[0x86, 0xdd], header].concat();
+                frame[14 + 5] = 8 + part.len() as u8;
+                frame[14 + 6] = 44;
+                frame.extend([17, 0, offset[0], offset[1], 0, 0, 0, vni as u8]);
+                frame.extend(part);
+                wire.send(&frame);
+            }
+            inside.recv(&mut [0; 64]).is_ok()
+        };
+        assert!(send(7), "without rules");
+        reconcile(&mut town.open(), &tunnel(&["2001:db8::2"])).unwrap();
+        assert!(send(8));
+        assert!(!send(7));
     });
 }

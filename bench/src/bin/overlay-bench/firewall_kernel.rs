@@ -63,7 +63,9 @@ fn replace(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
 /// The tables of a state, as `nft` reads them.
 fn text(state: &State) -> Outcome<String> {
     let native = open(&Namespace::create()?)?.lower(state)?.into_owned();
-    let tables = native.tables.to_nft(&owner());
+    // nft 1.0.6 knows no name for what a neighbour advertisement is about: that one rule is left out for it.
+    let all = native.tables.to_nft(&owner());
+    let tables: String = all.lines().filter(|line| !line.contains("@th,")).map(|line| format!("{line}\n")).collect();
     let heads = tables.lines().filter_map(|line| line.strip_prefix("table ")?.strip_suffix(" {"));
     let removed: Vec<String> = heads.map(|head| format!("add table {head}\ndelete table {head}\n")).collect();
     Ok(format!("{}{tables}", removed.concat()))

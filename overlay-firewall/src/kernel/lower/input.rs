@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_core::{Refusal, Vni};
-use overlay_kernel::nft::{Base, Hook, IpProtocol, Limit, Rule, Set, meta, rt, th, vxlan};
+use overlay_kernel::nft::{Base, CtState, Hook, IpProtocol, Limit, Rule, Set, meta, rt, th, vxlan};
 
 use super::draft::{Draft, rule};
 use super::host::addresses;
@@ -42,6 +42,10 @@ fn tunnels(draft: &mut Draft, state: &State, rules: &mut Vec<Rule>) -> Result<()
         let (high, low) = vxlan::vni();
         Ok(datagram.is_in(&(th::DPORT, high, low), &encrypted))
     };
+    if state.tunnels.values().any(|tunnel| !tunnel.encrypted.is_empty()) {
+        // IPv6 joins fragments after this hook, unless flows are tracked: then before all. Nothing else comes of this rule.
+        rules.push(rule("flow/joined")?.ct_state(CtState::INVALID));
+    }
     rules.push(clear()?.eq(&meta::SECPATH, false).counter().drop());
     members::<V4>(draft, state, &tunnels, rules)?;
     members::<V6>(draft, state, &tunnels, rules)?;
