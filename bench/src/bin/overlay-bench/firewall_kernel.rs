@@ -13,7 +13,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::process::{Command, Stdio};
 
 use overlay_bench::{Bench, Pace};
-use overlay_core::{Backend as _, ErrorKind, Lower as _, Mac, Owner, Port, Protocol, Shadow, Table, reconcile};
+use overlay_core::{Backend as _, ErrorKind, Mac, Owner, Port, Protocol, Shadow, Table, reconcile};
 use overlay_firewall::{BridgePort, Firewall, Gateway, Pin, Published, State};
 use overlay_kernel::Namespace;
 
@@ -60,12 +60,14 @@ fn replace(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
     report
 }
 
-/// The tables of a state, as `nft` reads them.
+/// The tables of a state as `nft` lists them, to be read by it again.
 fn text(state: &State) -> Outcome<String> {
-    let native = open(&Namespace::create()?)?.lower(state)?.into_owned();
+    let home = Namespace::create()?;
+    settle(&mut open(&home)?, state);
+    let listed = home.run(|| Command::new("nft").args(["list", "ruleset"]).output())??;
     // nft 1.0.6 knows no name for what a neighbour advertisement is about: that one rule is left out for it.
-    let all = native.tables.to_nft(&owner());
-    let tables: String = all.lines().filter(|line| !line.contains("@th,")).map(|line| format!("{line}\n")).collect();
+    let listed = String::from_utf8(listed.stdout)?;
+    let tables: String = listed.lines().filter(|line| !line.contains("@th,")).map(|line| format!("{line}\n")).collect();
     let heads = tables.lines().filter_map(|line| line.strip_prefix("table ")?.strip_suffix(" {"));
     let removed: Vec<String> = heads.map(|head| format!("add table {head}\ndelete table {head}\n")).collect();
     Ok(format!("{}{tables}", removed.concat()))
