@@ -39,6 +39,11 @@ impl PortRange {
         Ok(Self { first, last })
     }
 
+    /// One port.
+    pub const fn one(port: Port) -> Self {
+        Self { first: port, last: port }
+    }
+
     /// The lowest.
     pub const fn first(self) -> Port {
         self.first

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::net::Ipv4Addr;
+
 use overlay_core::testing::{Dice, laws};
 use overlay_core::{Memory, Shadow, State as _};
-use overlay_kernel::nft::State;
 use overlay_kernel::nft::testing::state;
+use overlay_kernel::nft::{Set, State};
 use proptest::prelude::*;
 
 struct World(Memory<State>);
@@ -62,4 +64,17 @@ proptest! {
     ) {
         laws::backend(&mut World(Memory::default()), &desired, seed)?;
     }
+}
+
+#[test]
+fn a_set_knows_what_is_in_it() {
+    let ip = |last: u8| Ipv4Addr::new(10, 0, 0, last);
+    let plain = Set::of([ip(2), ip(4)]);
+    let ends = Set::ranges([ip(2)..=ip(4), ip(7)..=ip(9)]);
+    let spans = Set::ranges([(ip(2), 80_u16)..=(ip(4), 90_u16)]);
+    let of = |set: &Set| (1..11).filter(|last| set.contains(&ip(*last))).collect::<Vec<u8>>();
+    assert_eq!([of(&plain), of(&ends), of(&spans)], [vec![2, 4], vec![2, 3, 4, 7, 8, 9], vec![]]);
+    let at = |last: u8, port: u16| spans.contains(&(ip(last), port));
+    assert_eq!([at(2, 80), at(4, 90), at(3, 85), at(3, 79), at(5, 85)], [true, true, true, false, false]);
+    assert!(!plain.contains(&80_u16));
 }

@@ -7,33 +7,23 @@ use serde::{Deserialize, Serialize};
 /// A setting of a namespace's network stack.
 ///
 /// A state names those that differ from the kernel's default only, and only in namespaces that are ours whole: taking
-/// one out of the state sets the default again.
+/// one out of the state sets the default again. Whether bridges hand packets to the IP hooks is the firewall's to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Setting {
     /// Whether IPv6 packets are forwarded at all.
     Ipv6Forwarding,
-    /// Whether bridged IPv4 frames pass the IP firewall hooks.
-    BridgeCallsIptables,
-    /// Whether bridged IPv6 frames pass the IP firewall hooks.
-    BridgeCallsIp6tables,
-    /// Whether bridged ARP frames pass the ARP firewall hooks.
-    BridgeCallsArptables,
 }
 
 impl Setting {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::Ipv6Forwarding, Self::BridgeCallsIptables, Self::BridgeCallsIp6tables, Self::BridgeCallsArptables];
+    pub const ALL: [Self; 1] = [Self::Ipv6Forwarding];
 
     /// Its path below `/proc/sys`.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Ipv6Forwarding => "net/ipv6/conf/all/forwarding",
-            Self::BridgeCallsIptables => "net/bridge/bridge-nf-call-iptables",
-            Self::BridgeCallsIp6tables => "net/bridge/bridge-nf-call-ip6tables",
-            Self::BridgeCallsArptables => "net/bridge/bridge-nf-call-arptables",
         }
     }
 

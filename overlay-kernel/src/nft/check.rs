@@ -277,7 +277,7 @@ fn set(object: &str, (name, set): (&Name, &Set), table: &Table) -> Result<(), Re
         return Err(refuse(&object, &set.head, &"a key has 64 bytes at most"));
     }
     if set.head.intervals
-        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order() || **part == Type::IfName)
+        && let Some(part) = set.head.key.iter().find(|part| part.is_host_order() || is_name_range(set, **part))
     {
         return Err(refuse(&object, part, &"there are no ranges of names, or of numbers in this machine's order"));
     }
@@ -295,6 +295,22 @@ fn set(object: &str, (name, set): (&Name, &Set), table: &Table) -> Result<(), Re
         Form::Ends => ranges(object, &set.elements),
         Form::Span => spans(object, set),
     }
+}
+
+/// A name alone has no order that anybody could read; with other parts in a tuple it may stand for itself.
+fn is_name_range(set: &Set, part: Type) -> bool {
+    let mut start = 0;
+    let at = set.head.key.iter().map(|part| {
+        let at = start..start + part.size();
+        start += part.size().next_multiple_of(4);
+        (*part, at)
+    });
+    let names: Vec<_> = at.filter(|(part, _)| *part == Type::IfName).map(|(_, at)| at).collect();
+    let differs = |key: &Bytes| {
+        let (low, high) = key.split_at(key.len() / 2);
+        names.iter().any(|at| low.get(at.clone()) != high.get(at.clone()))
+    };
+    part == Type::IfName && (set.head.key.len() == 1 || set.elements.keys().any(differs))
 }
 
 /// Ranges go forward and do not overlap.

@@ -78,6 +78,10 @@ pub(super) enum Expr {
         to: Register,
         flags: u32,
     },
+    Route {
+        to: Register,
+        key: u32,
+    },
     Numgen {
         to: Register,
         random: bool,

@@ -49,6 +49,7 @@ pub(super) enum Load {
     Meta(u32),
     Ct(u32, Option<CtDirection>),
     Fib { flags: u32 },
+    Route(u32),
     Numgen { random: bool, modulus: u32 },
     Jhash { of: Vec<Part>, modulus: u32, seed: u32 },
     Symhash { modulus: u32 },
@@ -237,6 +238,35 @@ pub mod meta {
     pub const L4PROTO: Field<IpProtocol> = Field::new(Load::Meta(16), 1);
     /// To whom the frame is.
     pub const PKTTYPE: Field<PacketType> = Field::new(Load::Meta(19), 1);
+    /// Whether it came in ESP or AH: at prerouting, input and forward.
+    pub const SECPATH: Field<bool> = Field::new(Load::Meta(25), 1);
+}
+
+/// What is known of the route that a packet leaves by: at forward, output and postrouting of `ip`, `ip6` and `inet`.
+pub mod rt {
+    use super::{Field, Load};
+
+    /// Whether a policy of IPsec will take hold of it.
+    pub const IPSEC: Field<bool> = Field::new(Load::Route(4), 1);
+}
+
+/// What stands behind a UDP header, to VXLAN's port (RFC 7348 §5).
+pub mod vxlan {
+    use overlay_core::Vni;
+
+    use super::{Base, Bytes, Field};
+
+    /// The network: its first 16 bits, and the others with a zero behind them. (`nft` knows no type of 24 bits.)
+    pub fn vni() -> (Field<u16>, Field<u16>) {
+        let mut low = Field::payload(Base::Transport, 14, 2);
+        low.part.mask = Some(Bytes::new(&[0xff, 0]));
+        (Field::payload(Base::Transport, 12, 2), low)
+    }
+
+    /// A network as [`vni`] has it.
+    pub const fn key(vni: Vni) -> (u16, u16) {
+        ((vni.get() >> 8) as u16, (vni.get() << 8) as u16)
+    }
 }
 
 /// What the kernel knows of a packet's flow. Not in `netdev`, and in `bridge` only where the kernel tracks flows there.

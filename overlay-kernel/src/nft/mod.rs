@@ -8,6 +8,7 @@
 //! allocated as nf_tables' own tool does it. What comes and goes (endpoints, ports, services) belongs in [`Set`]s and
 //! maps, where one lookup costs the same for ten and for a hundred thousand, and a change is an element: see [`State`].
 
+mod barrier;
 mod carry;
 mod chain;
 mod check;
@@ -27,10 +28,11 @@ mod text;
 mod value;
 mod wire;
 
+pub use barrier::Barrier;
 pub use chain::{Base, Chain, ChainKind, Hook, Policy};
 pub use expr::Verdict;
 pub use field::{
-    Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, symhash, th,
+    Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, rt, symhash, th, vxlan,
 };
 pub use kernel::{Nft, Reading, Readings, RuleKey};
 pub use rule::Rule;

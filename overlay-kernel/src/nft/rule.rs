@@ -419,6 +419,7 @@ impl Rule {
             Load::Payload { base, offset } => Expr::Payload { to, base: *base, offset: *offset, size },
             Load::Meta(key) => Expr::Meta { to, key: *key },
             Load::Ct(key, direction) => Expr::Ct { to, key: *key, direction: *direction },
+            Load::Route(key) => Expr::Route { to, key: *key },
             Load::Fib { flags } => Expr::Fib { to, flags: *flags },
             Load::Numgen { random, modulus } => Expr::Numgen { to, random: *random, modulus: *modulus },
             Load::Symhash { modulus } => Expr::Symhash { to, modulus: *modulus },

@@ -103,6 +103,34 @@ impl Set {
         self.elements.is_empty()
     }
 
+    /// Whether a key is in it; one of another type is not. O(log n), but O(n) where keys are tuples of ranges.
+    pub fn contains<K: Value>(&self, key: &K) -> bool {
+        let bytes = bytes_of(key);
+        if self.head.key != K::TYPES {
+            return false;
+        }
+        match self.head.form() {
+            Form::Single => self.elements.contains_key(&bytes),
+            Form::Ends => {
+                let (mut most, len) = (bytes.clone(), bytes.len());
+                most.push(&vec![0xff; len]);
+                let before = self.elements.range(..=most).next_back();
+                before.is_some_and(|(range, _)| {
+                    range.get(..len) <= Some(&bytes[..]) && range.get(len..) >= Some(&bytes[..])
+                })
+            }
+            Form::Span => self.elements.keys().any(|range| {
+                let (low, high) = range.split_at(range.len() / 2);
+                let mut start = 0;
+                self.head.key.iter().all(|part| {
+                    let at = start..start + part.size();
+                    start += part.size().next_multiple_of(4);
+                    low.get(at.clone()) <= bytes.get(at.clone()) && high.get(at.clone()) >= bytes.get(at)
+                })
+            }),
+        }
+    }
+
     fn plain(elements: impl Iterator<Item = (Bytes, Datum)>, head: SetHead) -> Self {
         Self { head, elements: elements.collect() }
     }

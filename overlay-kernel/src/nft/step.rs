@@ -65,7 +65,7 @@ impl Step {
 
 impl Step {
     /// The table it is a change of.
-    pub(super) const fn table(&self) -> &TableKey {
+    pub const fn table(&self) -> &TableKey {
         match self {
             Self::ClearTable(table) | Self::AddTable(table) | Self::RemoveTable(table) => table,
             Self::ClearChain(table, _) | Self::RemoveChain(table, _) | Self::AddChain(table, ..) => table,

@@ -46,12 +46,14 @@ pub enum Type {
     PacketType,
     /// What an address is to this host: 32 bits in this machine's order.
     AddressType,
+    /// Yes or no: one byte.
+    Bool,
     /// A device's name: 16 bytes.
     IfName,
 }
 
 impl Type {
-    const ALL: [(Self, u32, usize, &'static str); 19] = [
+    const ALL: [(Self, u32, usize, &'static str); 20] = [
         (Self::NfProto, 2, 1, "nf_proto"),
         (Self::Ipv4, 7, 4, "ipv4_addr"),
         (Self::Ipv6, 8, 16, "ipv6_addr"),
@@ -70,6 +72,7 @@ impl Type {
         (Self::Icmp6Type, 29, 1, "icmpv6_type"),
         (Self::PacketType, 31, 1, "pkt_type"),
         (Self::AddressType, 38, 4, "fib_addrtype"),
+        (Self::Bool, 39, 1, "boolean"),
         (Self::IfName, 41, 16, "ifname"),
     ];
 
@@ -236,6 +239,7 @@ scalars! {
     CtDirection => CtDirection, |direction| [*direction as u8];
     PacketType => PacketType, |kind| [kind.0];
     AddressType => AddressType, |kind| kind.0.to_ne_bytes();
+    bool => Bool, |yes| [u8::from(*yes)];
     IfName => IfName, |name| {
         let mut padded = [0; 16];
         padded[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());

@@ -14,6 +14,8 @@ mod codec;
 mod dns;
 mod dns_servers;
 mod dns_sockets;
+mod firewall;
+mod firewall_kernel;
 mod gossip;
 mod ipam;
 mod ipam_durable;
@@ -29,6 +31,7 @@ mod vxlan_tcp;
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
     Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
+    Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
     Group {
         name: "gossip",
         about: "membership and tables of up to 5,000 nodes on a virtual network",

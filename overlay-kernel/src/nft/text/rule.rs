@@ -210,6 +210,7 @@ impl Writer<'_> {
                 let what = if *flags == 1 { "saddr" } else { "daddr" };
                 (*to, Content::new(format!("fib {what} type"), Some(Type::AddressType), 4))
             }
+            Expr::Route { to, .. } => (*to, Content::new("rt ipsec".to_owned(), Some(Type::Bool), 1)),
             Expr::Numgen { to, random, modulus } => {
                 let how = if *random { "random" } else { "inc" };
                 (*to, Content::new(format!("numgen {how} mod {modulus}"), None, 4).of_host())
@@ -419,7 +420,7 @@ const ICMP6: [(u8, &str); 6] = [
     (5, "policy-fail"),
     (6, "reject-route"),
 ];
-const META: [(u32, &str, Type); 9] = [
+const META: [(u32, &str, Type); 10] = [
     (1, "protocol", Type::EtherType),
     (3, "mark", Type::Mark),
     (4, "iif", Type::IfIndex),
@@ -429,6 +430,7 @@ const META: [(u32, &str, Type); 9] = [
     (15, "nfproto", Type::NfProto),
     (16, "l4proto", Type::IpProtocol),
     (19, "pkttype", Type::PacketType),
+    (25, "ipsec", Type::Bool),
 ];
 const CT: [(u32, &str, Type); 11] = [
     (0, "state", Type::CtState),

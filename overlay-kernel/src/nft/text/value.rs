@@ -35,6 +35,7 @@ fn word(kind: Type, bytes: &[u8]) -> Option<&'static str> {
         Type::EtherType => &[(0x0800, "ip"), (0x0806, "arp"), (0x86dd, "ip6")],
         Type::ArpOp => &[(1, "request"), (2, "reply")],
         Type::IpProtocol => &[(1, "icmp"), (6, "tcp"), (17, "udp"), (50, "esp"), (58, "ipv6-icmp"), (132, "sctp")],
+        Type::Bool => &[(0, "missing"), (1, "exists")],
         Type::CtDirection => &[(0, "original"), (1, "reply")],
         Type::PacketType => &[(0, "host"), (1, "broadcast"), (2, "multicast"), (3, "other")],
         Type::AddressType => &[(1, "unicast"), (2, "local"), (3, "broadcast"), (4, "anycast"), (5, "multicast")],

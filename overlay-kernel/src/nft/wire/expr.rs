@@ -19,6 +19,7 @@ fn name(expr: &Expr) -> &str {
         Expr::Meta { .. } | Expr::SetMeta { .. } => "meta",
         Expr::Ct { .. } | Expr::SetCt { .. } => "ct",
         Expr::Fib { .. } => "fib",
+        Expr::Route { .. } => "rt",
         Expr::Numgen { .. } => "numgen",
         Expr::Jhash { .. } | Expr::Symhash { .. } => "hash",
         Expr::Value { .. } | Expr::Verdict(_) => "immediate",
@@ -42,7 +43,9 @@ fn name(expr: &Expr) -> &str {
 
 fn body_of(data: &mut Body<'_>, expr: &Expr) {
     match expr {
-        Expr::Payload { .. } | Expr::Meta { .. } | Expr::Ct { .. } | Expr::Fib { .. } => load(data, expr),
+        Expr::Payload { .. } | Expr::Meta { .. } | Expr::Ct { .. } | Expr::Fib { .. } | Expr::Route { .. } => {
+            load(data, expr);
+        }
         Expr::Numgen { .. } | Expr::Jhash { .. } | Expr::Symhash { .. } | Expr::Value { .. } => load(data, expr),
         Expr::Compare { .. } | Expr::Range { .. } | Expr::Bits { .. } | Expr::ToNetworkOrder { .. } => {
             judge(data, expr);
@@ -104,6 +107,7 @@ fn load(data: &mut Body<'_>, expr: &Expr) {
         Expr::Fib { to, flags } => {
             data.be32(FIB_TO, number(*to)).be32(FIB_RESULT, FIB_ADDRESS_TYPE).be32(FIB_FLAGS, *flags);
         }
+        Expr::Route { to, key } => drop(data.be32(ROUTE_TO, number(*to)).be32(ROUTE_KEY, *key)),
         Expr::Numgen { to, random, modulus } => {
             data.be32(NUMGEN_TO, number(*to)).be32(NUMGEN_MODULUS, *modulus);
             data.be32(NUMGEN_KIND, u32::from(*random)).be32(NUMGEN_OFFSET, 0);
@@ -222,6 +226,8 @@ pub(super) const FIB_TO: u16 = 1;
 pub(super) const FIB_RESULT: u16 = 2;
 pub(super) const FIB_FLAGS: u16 = 3;
 pub(super) const FIB_ADDRESS_TYPE: u32 = 3;
+pub(super) const ROUTE_TO: u16 = 1;
+pub(super) const ROUTE_KEY: u16 = 2;
 pub(super) const NUMGEN_TO: u16 = 1;
 pub(super) const NUMGEN_MODULUS: u16 = 2;
 pub(super) const NUMGEN_KIND: u16 = 3;

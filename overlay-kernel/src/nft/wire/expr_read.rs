@@ -103,6 +103,7 @@ fn known(name: &str, fields: &Fields<'_>) -> Option<Expr> {
         "fib" if fields.word(FIB_RESULT)? == FIB_ADDRESS_TYPE => {
             Some(Expr::Fib { to: fields.register(FIB_TO)?, flags: fields.word(FIB_FLAGS)? })
         }
+        "rt" => Some(Expr::Route { to: fields.register(ROUTE_TO)?, key: fields.word(ROUTE_KEY)? }),
         "numgen" => numgen(fields),
         "hash" => hash(fields),
         "immediate" if fields.word(VALUE_TO)? == VERDICT_REGISTER => fields.verdict(VALUE_DATA).map(Expr::Verdict),

@@ -1,0 +1,145 @@
+//! What a judge looks into, made from a state.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
+
+use super::policy::PolicyIndex;
+use super::{Judge, Map};
+use crate::{Bind, BridgePort, Egress, Pin, State};
+
+/// A pinned port.
+#[derive(Debug, Clone)]
+pub(super) struct PinEntry {
+    pub(super) mac: Mac,
+    pub(super) isolated: bool,
+    link_local: Ipv6Addr,
+    addresses: Box<[IpAddr]>,
+}
+
+impl PinEntry {
+    fn of(pin: &Pin) -> Self {
+        let (mac, isolated, link_local) = (pin.mac, pin.isolated, pin.link_local());
+        Self { mac, isolated, link_local, addresses: pin.addresses.iter().copied().collect() }
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        address == IpAddr::V6(self.link_local) || self.addresses.contains(&address)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct GatewayEntry {
+    pub(super) egress: Egress,
+}
+
+/// Where a port is published, as a key that is quickly hashed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    bits: u128,
+    rest: u64,
+}
+
+impl Place {
+    pub(super) fn new(bind: Bind, family: IpFamily, protocol: Protocol, port: u16) -> Self {
+        let (kind, bits) = match bind {
+            Bind::Any => (0, 0),
+            Bind::Address(IpAddr::V4(address)) => (1, u32::from(address).into()),
+            Bind::Address(IpAddr::V6(address)) => (1, u128::from(address)),
+            Bind::Interface(interface) => (2, bits_of(interface)),
+        };
+        let family = u64::from(family == IpFamily::V6);
+        Self { bits, rest: kind << 32 | family << 24 | u64::from(protocol.number()) << 16 | u64::from(port) }
+    }
+}
+
+/// The bytes of a name, which are 15 at most.
+fn bits_of(interface: IfName) -> u128 {
+    interface.as_str().bytes().fold(0, |bits, byte| bits << 8 | u128::from(byte))
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Published {
+    pub(super) target: SocketAddr,
+    /// Index of the name and the sources.
+    pub(super) at: usize,
+    /// Whether not all sources may ask.
+    pub(super) restricted: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct TunnelEntry {
+    pub(super) port: Port,
+    pub(super) members: Map<IpAddr, ()>,
+    pub(super) encrypted: Map<u32, ()>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct LimitEntry {
+    pub(super) name: Name,
+    pub(super) members: Map<IpAddr, ()>,
+}
+
+impl Judge {
+    /// A judge for a state that passes its [check](overlay_core::State::check).
+    pub fn new(state: &State) -> Self {
+        let mut judge = Self { strangers: state.strangers, ..Self::default() };
+        judge.ports = state.ports.iter().map(|(device, port)| (*device, pin(port))).collect();
+        for (device, gateway) in &state.gateways {
+            judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress });
+            gateway.subnets.iter().for_each(|subnet| judge.subnets.insert(*subnet, *device));
+        }
+        for (name, published) in &state.published {
+            judge.publish(name, published);
+        }
+        for (port, tunnel) in &state.tunnels {
+            let encrypted = tunnel.encrypted.iter().map(|vni| (vni.get(), ())).collect();
+            let entry = TunnelEntry { port: *port, members: members(&tunnel.members), encrypted };
+            judge.tunnels.insert(port.get(), entry);
+        }
+        judge.esp = state.esp.as_ref().map(members);
+        for (name, limit) in &state.limits {
+            let entry = LimitEntry { name: name.clone(), members: members(&limit.members) };
+            judge.limits.insert((limit.protocol, limit.port.get()), entry);
+        }
+        judge.policy = state.policy.is_active().then(|| PolicyIndex::new(&state.policy));
+        judge
+    }
+
+    fn publish(&mut self, name: &Name, published: &crate::Published) {
+        let at = self.names.len();
+        let (protocol, port, bind) = (published.protocol, published.port.get(), published.bind);
+        let restricted = !published.sources.is_empty();
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let Some(target) = published.target(family) else { continue };
+            let found = Published { target, at, restricted };
+            self.places.insert(Place::new(bind, family, protocol, port), found);
+            #[cfg(feature = "kernel")]
+            {
+                self.targets.insert((protocol, target), ());
+                if matches!(bind, Bind::Interface(_)) {
+                    self.at_interfaces.entry((family, protocol, port)).or_default().push(found);
+                }
+            }
+            if bind.is_loopback() {
+                self.local.entry((family, protocol, port)).or_insert(at);
+            }
+        }
+        self.names.push(name.clone());
+        for net in &published.sources {
+            self.sources.entry(at).or_default().insert(*net, ());
+        }
+    }
+}
+
+fn pin(port: &BridgePort) -> Option<PinEntry> {
+    match port {
+        BridgePort::Pinned(pin) => Some(PinEntry::of(pin)),
+        BridgePort::Trunk => None,
+    }
+}
+
+fn members(members: &BTreeSet<IpAddr>) -> Map<IpAddr, ()> {
+    members.iter().map(|member| (*member, ())).collect()
+}

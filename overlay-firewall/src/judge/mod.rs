@@ -1,0 +1,283 @@
+//! The pure meaning of a state: what becomes of a packet.
+
+mod index;
+mod nets;
+mod policy;
+#[cfg(feature = "kernel")]
+mod standing;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use overlay_core::{IfName, IpFamily, Name, Protocol};
+use rustc_hash::FxBuildHasher;
+
+use crate::judge::index::{GatewayEntry, LimitEntry, PinEntry, Place, Published, TunnelEntry};
+use crate::judge::nets::Nets;
+use crate::judge::policy::PolicyIndex;
+use crate::{
+    Bind, Content, Egress, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Strangers, Transport, Verdict,
+};
+
+/// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
+type Map<K, V> = HashMap<K, V, FxBuildHasher>;
+
+/// Says what becomes of packets under a [`State`], and by which rule: what every backend must do, and the user-space data
+/// path and `explain` ask.
+///
+/// A verdict costs the same for one network or endpoint as for a hundred thousand; it grows with the rules of a policy and
+/// with the number of *different* prefix lengths in subnets and allow-lists. Making a judge is O(n log n).
+///
+/// ```
+/// use overlay_core::{Port, Protocol};
+/// use overlay_firewall::{Flow, Gateway, Ip, Judge, Packet, Published, Ruling, State, Transport};
+///
+/// let mut host = State::default();
+/// host.gateways.insert("ovgw0".parse()?, Gateway::new(["172.18.0.0/24".parse()?]));
+/// let web = Published::new(Protocol::Tcp, Port::new(8080)?).to("172.18.0.5:80".parse()?);
+/// host.published.insert("web".parse()?, web);
+/// let judge = Judge::new(&host);
+///
+/// let (client, here, endpoint) = ([192, 0, 2, 7].into(), [192, 0, 2, 1].into(), [172, 18, 0, 5].into());
+/// let asks = |to| Ip::v4(client, to, Transport::tcp(40_000, 8080));
+/// let published = judge.judge(&Packet::arriving("eth0".parse()?, asks(here)), Flow::New);
+/// assert_eq!(published.to_string(), "translate to 172.18.0.5:80 by published/web");
+///
+/// let routed = Packet::passing("eth0".parse()?, "ovgw0".parse()?, asks(endpoint));
+/// assert_eq!(judge.judge(&routed, Flow::New).to_string(), "drop by gateway/ovgw0/route");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Judge {
+    ports: Map<IfName, Option<PinEntry>>,
+    strangers: Strangers,
+    gateways: Map<IfName, GatewayEntry>,
+    subnets: Nets<IfName>,
+    places: Map<Place, Published>,
+    local: Map<(IpFamily, Protocol, u16), usize>,
+    #[cfg(feature = "kernel")]
+    at_interfaces: Map<(IpFamily, Protocol, u16), Vec<Published>>,
+    #[cfg(feature = "kernel")]
+    targets: Map<(Protocol, std::net::SocketAddr), ()>,
+    names: Vec<Name>,
+    sources: Map<usize, Nets<()>>,
+    tunnels: Map<u16, TunnelEntry>,
+    esp: Option<Map<IpAddr, ()>>,
+    limits: Map<(Protocol, u16), LimitEntry>,
+    policy: Option<PolicyIndex>,
+}
+
+impl Judge {
+    /// What becomes of a packet that belongs to such a flow.
+    pub fn judge(&self, packet: &Packet, flow: Flow) -> Verdict<'_> {
+        let bridged = packet.frame.as_ref().and_then(|frame| self.bridge(frame, &packet.content));
+        if let Some(rule) = bridged {
+            return Verdict::drop(rule);
+        }
+        let Content::Ip(ip) = &packet.content else { return Verdict::accept(Rule::Otherwise) };
+        if packet.frame.is_some_and(|frame| frame.out.is_some()) {
+            return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
+        }
+        let lies = packet.from.and_then(|from| self.raw(from, ip));
+        if let Some(rule) = lies {
+            return Verdict::drop(rule);
+        }
+        match (packet.from, packet.to) {
+            (Some(from), Some(to)) => self.forward(from, to, ip, flow),
+            (from, None) => self.translate(from, ip, flow).unwrap_or_else(|| self.input(packet, ip)),
+            (None, Some(_)) => self.cleartext(packet, ip).unwrap_or(Verdict::accept(Rule::Otherwise)),
+        }
+    }
+
+    /// The audited rules of the policy that such a packet is counted at: those that would decide, were they meant.
+    pub fn audited(&self, packet: &Packet, flow: Flow) -> impl Iterator<Item = &Name> {
+        let ip = match (&packet.content, packet.from, packet.to) {
+            (Content::Ip(ip), Some(_), Some(_)) if self.judge_reaches_policy(packet) => Some(*ip),
+            _ => None,
+        };
+        let policy = self.policy.as_ref().zip(ip);
+        policy.into_iter().flat_map(move |(policy, ip)| policy.audited(ip, flow))
+    }
+
+    fn judge_reaches_policy(&self, packet: &Packet) -> bool {
+        let Content::Ip(ip) = &packet.content else { return false };
+        let bridged = packet.frame.is_some_and(|frame| frame.out.is_some());
+        packet.frame.as_ref().and_then(|frame| self.bridge(frame, &packet.content)).is_none()
+            && (bridged || packet.from.and_then(|from| self.raw(from, ip)).is_none())
+    }
+
+    /// At a bridge's port: whoever is behind it is who he says.
+    fn bridge(&self, frame: &Frame, content: &Content) -> Option<Rule<'_>> {
+        let port = frame.port;
+        let Some(entry) = self.ports.get(&port) else {
+            return (self.strangers == Strangers::Drop).then_some(Rule::Stranger(port));
+        };
+        let pin = entry.as_ref()?;
+        if let Some(broken) = broken(pin, frame, content) {
+            return Some(Rule::Pin(port, broken));
+        }
+        let isolates =
+            |out: &IfName| pin.isolated && matches!(self.ports.get(out), Some(Some(other)) if other.isolated);
+        frame.out.filter(isolates).map(|_| Rule::Isolated(port))
+    }
+
+    /// Before anything is known of flows: nobody lies about which side he is on, nor reaches in but by a translation.
+    fn raw(&self, from: IfName, ip: &Ip) -> Option<Rule<'_>> {
+        if from.as_str() == "lo" {
+            return None;
+        }
+        let (source, destination) = (ip.source(), ip.destination());
+        let gateway = self.gateways.contains_key(&from);
+        if destination.is_loopback() {
+            if gateway {
+                return Some(Rule::Loopback(from));
+            }
+            if let Some(at) = ip.transport.port().and_then(|(of, port)| self.local.get(&(ip.family(), of, port))) {
+                return self.names.get(*at).map(Rule::Local);
+            }
+        }
+        if self.gateways.is_empty() {
+            return None;
+        }
+        match self.subnets.find(source) {
+            Some(behind) if *behind != from => return Some(Rule::Source(*behind)),
+            None if gateway && !is_unsettled(source) => return Some(Rule::Source(from)),
+            _ => {}
+        }
+        self.subnets.find(destination).filter(|behind| **behind != from).map(|behind| Rule::Route(*behind))
+    }
+
+    /// A first packet for a published port of this machine.
+    fn translate(&self, from: Option<IfName>, ip: &Ip, flow: Flow) -> Option<Verdict<'_>> {
+        if self.places.is_empty() || flow != Flow::New {
+            return None;
+        }
+        let (protocol, port) = ip.transport.port()?;
+        let family = ip.family();
+        let at = |bind| self.places.get(&Place::new(bind, family, protocol, port));
+        let found =
+            at(Bind::Address(ip.destination())).or_else(|| at(Bind::Interface(from?))).or_else(|| at(Bind::Any))?;
+        let name = self.names.get(found.at)?;
+        if found.restricted && from.is_some() && !self.admits(found.at, ip.source()) {
+            return Some(Verdict::drop(Rule::Sources(name)));
+        }
+        Some(Verdict { ruling: Ruling::Translate(found.target), rule: Rule::Published(name) })
+    }
+
+    /// Whether a source may ask at a port that is not for all.
+    fn admits(&self, at: usize, source: IpAddr) -> bool {
+        self.sources.get(&at).is_some_and(|sources| sources.find(source).is_some())
+    }
+
+    /// For this machine itself.
+    fn input(&self, packet: &Packet, ip: &Ip) -> Verdict<'_> {
+        if let Some(verdict) = self.cleartext(packet, ip) {
+            return verdict;
+        }
+        let source = ip.source();
+        match ip.transport {
+            Transport::Udp { destination, .. } => {
+                if let Some(tunnel) = self.tunnels.get(&destination)
+                    && !tunnel.members.contains_key(&source)
+                {
+                    return Verdict::drop(Rule::Members(tunnel.port));
+                }
+            }
+            Transport::Esp if self.esp.as_ref().is_some_and(|members| !members.contains_key(&source)) => {
+                return Verdict::drop(Rule::Esp);
+            }
+            _ => {}
+        }
+        let limit = ip.transport.port().and_then(|key| self.limits.get(&key));
+        match limit.filter(|limit| !limit.members.contains_key(&source)) {
+            Some(limit) => Verdict::accept(Rule::Limit(&limit.name)),
+            None => Verdict::accept(Rule::Otherwise),
+        }
+    }
+
+    /// A datagram of an encrypted network that is in cleartext, coming or going.
+    fn cleartext(&self, packet: &Packet, ip: &Ip) -> Option<Verdict<'_>> {
+        let Transport::Udp { destination, vni, .. } = ip.transport else { return None };
+        let tunnel = self.tunnels.get(&destination)?;
+        let clear = !packet.secured && tunnel.encrypted.contains_key(&vni);
+        clear.then_some(Verdict::drop(Rule::Cleartext(tunnel.port)))
+    }
+
+    /// Through this place.
+    fn forward(&self, from: IfName, to: IfName, ip: &Ip, flow: Flow) -> Verdict<'_> {
+        if let Some(policy) = &self.policy {
+            return policy.judge(ip, flow);
+        }
+        if matches!(flow, Flow::Established | Flow::Related) {
+            return Verdict::accept(Rule::Known);
+        }
+        let (enters, leaves) = (self.gateways.get(&to), self.gateways.get(&from));
+        match (enters, leaves) {
+            (Some(_), Some(_)) => Verdict::drop(Rule::Between(to)),
+            (Some(_), None) => Verdict::drop(Rule::Ingress(to)),
+            (None, Some(_)) if flow == Flow::Invalid => Verdict::drop(Rule::Invalid),
+            (None, Some(gateway)) => match gateway.egress {
+                Egress::Internal => Verdict::drop(Rule::Internal(from)),
+                Egress::Masquerade => Verdict { ruling: Ruling::Masquerade, rule: Rule::Egress(from) },
+            },
+            (None, None) => Verdict::accept(Rule::Otherwise),
+        }
+    }
+}
+
+/// What of its pin a frame breaks.
+fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
+    if frame.source != pin.mac {
+        return Some(PinRule::Mac);
+    }
+    match content {
+        Content::Ip(ip) => broken_by_ip(pin, ip),
+        Content::Arp { sender, address } => {
+            let own = address.is_unspecified() || pin.has((*address).into());
+            (*sender != pin.mac || !own).then_some(PinRule::Arp)
+        }
+        Content::Other => Some(PinRule::EtherType),
+    }
+}
+
+fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
+    if let Transport::Icmpv6(Icmpv6::Router) = ip.transport
+        && ip.family() == IpFamily::V6
+    {
+        return Some(PinRule::Router);
+    }
+    let source = ip.source();
+    match ip.family() {
+        IpFamily::V4 if !pin.has(source) => return Some(PinRule::Ipv4),
+        IpFamily::V6 if !pin.has(source) => {
+            let begins = matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation));
+            if !(source.is_unspecified() && begins) {
+                return Some(PinRule::Ipv6);
+            }
+        }
+        _ => {}
+    }
+    match (ip.family(), ip.transport) {
+        (IpFamily::V6, Transport::Icmpv6(Icmpv6::Advertisement(target))) if !pin.has(target.into()) => {
+            Some(PinRule::Neighbour)
+        }
+        (IpFamily::V4, Transport::Udp { source: 67, .. }) | (IpFamily::V6, Transport::Udp { source: 547, .. }) => {
+            Some(PinRule::Dhcp)
+        }
+        _ => None,
+    }
+}
+
+/// Whether an endpoint may have such an address without being given it: while it has none yet, and on its own link.
+const fn is_unsettled(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_unspecified(),
+        IpAddr::V6(address) => address.is_unspecified() || address.is_unicast_link_local(),
+    }
+}
+
+impl From<&State> for Judge {
+    fn from(state: &State) -> Self {
+        Self::new(state)
+    }
+}

@@ -1,0 +1,13 @@
+//! States in a Linux kernel (feature `kernel`): nf_tables, conntrack, and what bridges hand to them.
+
+mod bridge_nf;
+mod firewall;
+mod lower;
+mod native;
+mod obstacle;
+mod standing;
+
+pub use bridge_nf::BridgeNf;
+pub use firewall::{Counts, Firewall};
+pub use native::{Meaning, Native, NativeStep, Withdrawn};
+pub use obstacle::{Obstacle, Program};
