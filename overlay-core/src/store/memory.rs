@@ -87,7 +87,6 @@ impl MemoryStore {
         let mut held = self.lock();
         held.compacted = held.at;
         held.history.clear();
-        held.changes = 0;
     }
 
     /// How many entries there are.
@@ -158,10 +157,10 @@ impl fmt::Debug for MemoryStore {
 struct Held {
     at: Revision,
     entries: BTreeMap<Key, Entry>,
-    history: VecDeque<(Revision, Vec<KeyChange>)>,
-    changes: usize, // in all of `history`
+    history: VecDeque<(Revision, KeyChange)>, // by revision, then by key
     keep: usize,
-    compacted: Revision, // up to here history is forgotten
+    compacted: Revision,     // up to here history is forgotten
+    changes: Vec<KeyChange>, // empty between commits: kept for its room
     waiting: BTreeMap<u64, Waker>,
     watches: u64,
 }
@@ -192,7 +191,7 @@ impl Held {
     /// Gives who has to be woken, too.
     fn apply(&mut self, commit: Commit) -> (Revision, BTreeMap<u64, Waker>) {
         let revision = Revision(self.at.0 + 1);
-        let mut changes = Vec::with_capacity(commit.puts.len() + commit.deletes.len());
+        let mut changes = mem::take(&mut self.changes);
         for (key, value) in commit.puts {
             self.entries.insert(key.clone(), Entry { value: value.clone(), revision });
             changes.push(KeyChange { key, value: Some(value) });
@@ -210,14 +209,21 @@ impl Held {
         (revision, mem::take(&mut self.waiting))
     }
 
+    /// The changes of a commit are kept or forgotten together.
     fn remember(&mut self, revision: Revision, mut changes: Vec<KeyChange>) {
-        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        self.changes += changes.len();
-        self.history.push_back((revision, changes));
-        while self.changes > self.keep {
-            let Some((revision, changes)) = self.history.pop_front() else { break };
+        if changes.len() > self.keep {
+            self.history.clear();
             self.compacted = revision;
-            self.changes -= changes.len();
+            return;
+        }
+        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.history.extend(changes.drain(..).map(|change| (revision, change)));
+        self.changes = changes;
+        if let Some(over @ 1..) = self.history.len().checked_sub(self.keep) {
+            self.compacted = self.history[over - 1].0;
+        }
+        while self.history.front().is_some_and(|(revision, _)| *revision <= self.compacted) {
+            self.history.pop_front();
         }
     }
 
@@ -227,10 +233,10 @@ impl Held {
             return Some(WatchEvent::Reset);
         }
         let first = self.history.partition_point(|(revision, _)| *revision <= told);
-        self.history.range(first..).find_map(|(revision, changes)| {
-            let changes: Vec<_> = changes.iter().filter(|change| prefix.contains(&change.key)).cloned().collect();
-            (!changes.is_empty()).then_some(WatchEvent::Changes { revision: *revision, changes })
-        })
+        let mut under = self.history.range(first..).filter(|(_, change)| prefix.contains(&change.key)).peekable();
+        let revision = under.peek()?.0;
+        let changes = under.take_while(|(of, _)| *of == revision).map(|(_, change)| change.clone()).collect();
+        Some(WatchEvent::Changes { revision, changes })
     }
 }
 
