@@ -171,12 +171,23 @@ impl Text {
     }
 }
 
+/// The bytes as numbers that sort as they do; the last overlaps the one before.
+fn words(bytes: &[u8; SHORT]) -> [u64; 5] {
+    [0, 8, 16, 24, SHORT - 8].map(|at| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(word)
+    })
+}
+
 /// What follows a short text is zeros, so two of them compare as whole arrays, in a few words and without a loop; where
 /// these are alike, the shorter is first.
 impl Ord for Text {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => x.cmp(y).then(a.cmp(b)),
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => {
+                words(x).cmp(&words(y)).then(a.cmp(b))
+            }
             _ => self.as_bytes().cmp(other.as_bytes()),
         }
     }
@@ -191,7 +202,7 @@ impl PartialOrd for Text {
 impl PartialEq for Text {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && x == y,
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && words(x) == words(y),
             (Self::Long(x), Self::Long(y)) => x == y,
             _ => false, // what fits is short
         }
