@@ -1,6 +1,7 @@
 //! The store in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::mem;
 use std::ops::Bound;
@@ -16,8 +17,9 @@ use crate::{
 
 /// A [`Store`] in memory: for tests, and for one process whose catalogue need not outlive it.
 ///
-/// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait; all is
-/// O(log n) but listings and comparisons of a [prefix](Compare::Prefix), O(log n + entries).
+/// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait. To read,
+/// compare and overwrite a key takes the same time however many there are, on average; a key that comes or goes takes O(log n); a listing and
+/// a comparison of a [prefix](Compare::Prefix), O(log n + entries).
 ///
 /// ```
 /// use overlay_core::testing::block_on;
@@ -55,8 +57,9 @@ impl MemoryStore {
     #[must_use]
     pub fn restored(listing: Listing) -> Self {
         let Listing { at, entries } = listing;
+        let order = entries.iter().map(|(key, _)| key.clone()).collect();
         let entries = entries.into_iter().collect();
-        let held = Held { at, entries, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        let held = Held { at, entries, order, compacted: at, keep: Self::HISTORY, ..Held::default() };
         Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
     }
 
@@ -156,7 +159,8 @@ impl fmt::Debug for MemoryStore {
 #[derive(Default)]
 struct Held {
     at: Revision,
-    entries: BTreeMap<Key, Entry>,
+    entries: HashMap<Key, Entry>, // its order is never seen: what has one goes by `order`
+    order: BTreeSet<Key>,
     history: VecDeque<(Revision, KeyChange)>, // by revision, then by key
     keep: usize,
     compacted: Revision,     // up to here history is forgotten
@@ -168,7 +172,8 @@ struct Held {
 impl Held {
     fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Entry)> {
         let from = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
-        self.entries.range::<[u8], _>(from).take_while(|(key, _)| prefix.contains(key))
+        let keys = self.order.range::<[u8], _>(from).take_while(|key| prefix.contains(key));
+        keys.filter_map(|key| self.entries.get_key_value(key))
     }
 
     fn compare(&self, compare: &Compare) -> Result<(), CommitError> {
@@ -193,11 +198,19 @@ impl Held {
         let revision = Revision(self.at.0 + 1);
         let mut changes = mem::take(&mut self.changes);
         for (key, value) in commit.puts {
-            self.entries.insert(key.clone(), Entry { value: value.clone(), revision });
+            let entry = Entry { value: value.clone(), revision };
+            match self.entries.entry(key.clone()) {
+                Occupied(mut occupied) => drop(occupied.insert(entry)),
+                Vacant(vacant) => {
+                    self.order.insert(key.clone());
+                    vacant.insert(entry);
+                }
+            }
             changes.push(KeyChange { key, value: Some(value) });
         }
         for key in commit.deletes {
             if self.entries.remove(&key).is_some() {
+                self.order.remove(&key);
                 changes.push(KeyChange { key, value: None });
             }
         }
