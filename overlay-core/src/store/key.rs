@@ -21,7 +21,7 @@ use bytes::Bytes;
 /// assert_eq!(format!("{key}"), r"node/\x00\x00\x00\x07");
 /// # Ok::<(), overlay_core::KeyError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(Text);
 
 impl Key {
@@ -58,7 +58,7 @@ impl Key {
 /// assert!(Prefix::ALL.contains(&Key::new("node")?));
 /// # Ok::<(), overlay_core::KeyError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Prefix(Text);
 
 impl Prefix {
@@ -171,28 +171,48 @@ impl Text {
     }
 }
 
+/// The bytes as numbers that sort as they do; the last overlaps the one before.
+fn words(bytes: &[u8; SHORT]) -> [u64; 5] {
+    [0, 8, 16, 24, SHORT - 8].map(|at| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_be_bytes(word)
+    })
+}
+
+/// What follows a short text is zeros, so two of them compare as whole arrays, in a few words and without a loop; where
+/// these are alike, the shorter is first.
+impl Ord for Text {
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => {
+                words(x).cmp(&words(y)).then(a.cmp(b))
+            }
+            _ => self.as_bytes().cmp(other.as_bytes()),
+        }
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && words(x) == words(y),
+            (Self::Long(x), Self::Long(y)) => x == y,
+            _ => false, // what fits is short
+        }
+    }
+}
+
+impl Eq for Text {}
+
 macro_rules! as_bytes {
     ($name:ident) => {
-        impl PartialEq for $name {
-            fn eq(&self, other: &Self) -> bool {
-                self.as_bytes() == other.as_bytes()
-            }
-        }
-
-        impl Eq for $name {}
-
-        impl PartialOrd for $name {
-            fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-                Some(self.cmp(other))
-            }
-        }
-
-        impl Ord for $name {
-            fn cmp(&self, other: &Self) -> Ordering {
-                self.as_bytes().cmp(other.as_bytes())
-            }
-        }
-
         impl Hash for $name {
             fn hash<H: Hasher>(&self, state: &mut H) {
                 self.as_bytes().hash(state);
@@ -251,6 +271,16 @@ mod tests {
                 prop_assert_eq!(x.as_bytes(), &a[..]);
                 prop_assert_eq!(x.cmp(&y), a.cmp(&b));
                 prop_assert_eq!(x == y, a == b);
+            }
+        }
+
+        #[test]
+        fn a_key_and_what_begins_with_it_are_ordered_as_their_bytes(a in bytes(), more in vec(Just(0_u8), 0..40)) {
+            let longer = [&a[..], &more].concat();
+            if let (Ok(x), Ok(y)) = (Key::new(&a), Key::new(&longer)) {
+                prop_assert_eq!(x.cmp(&y), a.cmp(&longer));
+                prop_assert_eq!(y.cmp(&x), longer.cmp(&a));
+                prop_assert_eq!(x == y, more.is_empty());
             }
         }
 

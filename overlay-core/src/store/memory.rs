@@ -1,6 +1,7 @@
 //! The store in memory.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::fmt;
 use std::mem;
 use std::ops::Bound;
@@ -16,8 +17,9 @@ use crate::{
 
 /// A [`Store`] in memory: for tests, and for one process whose catalogue need not outlive it.
 ///
-/// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait; all is
-/// O(log n) but listings and comparisons of a [prefix](Compare::Prefix), O(log n + entries).
+/// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait. To read,
+/// compare and overwrite a key takes the same time however many there are, on average; a key that comes or goes takes O(log n); a listing and
+/// a comparison of a [prefix](Compare::Prefix), O(log n + entries).
 ///
 /// ```
 /// use overlay_core::testing::block_on;
@@ -55,8 +57,9 @@ impl MemoryStore {
     #[must_use]
     pub fn restored(listing: Listing) -> Self {
         let Listing { at, entries } = listing;
+        let order = entries.iter().map(|(key, _)| key.clone()).collect();
         let entries = entries.into_iter().collect();
-        let held = Held { at, entries, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        let held = Held { at, entries, order, compacted: at, keep: Self::HISTORY, ..Held::default() };
         Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
     }
 
@@ -87,7 +90,6 @@ impl MemoryStore {
         let mut held = self.lock();
         held.compacted = held.at;
         held.history.clear();
-        held.changes = 0;
     }
 
     /// How many entries there are.
@@ -157,11 +159,12 @@ impl fmt::Debug for MemoryStore {
 #[derive(Default)]
 struct Held {
     at: Revision,
-    entries: BTreeMap<Key, Entry>,
-    history: VecDeque<(Revision, Vec<KeyChange>)>,
-    changes: usize, // in all of `history`
+    entries: HashMap<Key, Entry>, // its order is never seen: what has one goes by `order`
+    order: BTreeSet<Key>,
+    history: VecDeque<(Revision, KeyChange)>, // by revision, then by key
     keep: usize,
-    compacted: Revision, // up to here history is forgotten
+    compacted: Revision,     // up to here history is forgotten
+    changes: Vec<KeyChange>, // empty between commits: kept for its room
     waiting: BTreeMap<u64, Waker>,
     watches: u64,
 }
@@ -169,7 +172,8 @@ struct Held {
 impl Held {
     fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Entry)> {
         let from = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
-        self.entries.range::<[u8], _>(from).take_while(|(key, _)| prefix.contains(key))
+        let keys = self.order.range::<[u8], _>(from).take_while(|key| prefix.contains(key));
+        keys.filter_map(|key| self.entries.get_key_value(key))
     }
 
     fn compare(&self, compare: &Compare) -> Result<(), CommitError> {
@@ -192,13 +196,21 @@ impl Held {
     /// Gives who has to be woken, too.
     fn apply(&mut self, commit: Commit) -> (Revision, BTreeMap<u64, Waker>) {
         let revision = Revision(self.at.0 + 1);
-        let mut changes = Vec::with_capacity(commit.puts.len() + commit.deletes.len());
+        let mut changes = mem::take(&mut self.changes);
         for (key, value) in commit.puts {
-            self.entries.insert(key.clone(), Entry { value: value.clone(), revision });
+            let entry = Entry { value: value.clone(), revision };
+            match self.entries.entry(key.clone()) {
+                Occupied(mut occupied) => drop(occupied.insert(entry)),
+                Vacant(vacant) => {
+                    self.order.insert(key.clone());
+                    vacant.insert(entry);
+                }
+            }
             changes.push(KeyChange { key, value: Some(value) });
         }
         for key in commit.deletes {
             if self.entries.remove(&key).is_some() {
+                self.order.remove(&key);
                 changes.push(KeyChange { key, value: None });
             }
         }
@@ -210,14 +222,21 @@ impl Held {
         (revision, mem::take(&mut self.waiting))
     }
 
+    /// The changes of a commit are kept or forgotten together.
     fn remember(&mut self, revision: Revision, mut changes: Vec<KeyChange>) {
-        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        self.changes += changes.len();
-        self.history.push_back((revision, changes));
-        while self.changes > self.keep {
-            let Some((revision, changes)) = self.history.pop_front() else { break };
+        if changes.len() > self.keep {
+            self.history.clear();
             self.compacted = revision;
-            self.changes -= changes.len();
+            return;
+        }
+        changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        self.history.extend(changes.drain(..).map(|change| (revision, change)));
+        self.changes = changes;
+        if let Some(over @ 1..) = self.history.len().checked_sub(self.keep) {
+            self.compacted = self.history[over - 1].0;
+        }
+        while self.history.front().is_some_and(|(revision, _)| *revision <= self.compacted) {
+            self.history.pop_front();
         }
     }
 
@@ -227,10 +246,10 @@ impl Held {
             return Some(WatchEvent::Reset);
         }
         let first = self.history.partition_point(|(revision, _)| *revision <= told);
-        self.history.range(first..).find_map(|(revision, changes)| {
-            let changes: Vec<_> = changes.iter().filter(|change| prefix.contains(&change.key)).cloned().collect();
-            (!changes.is_empty()).then_some(WatchEvent::Changes { revision: *revision, changes })
-        })
+        let mut under = self.history.range(first..).filter(|(_, change)| prefix.contains(&change.key)).peekable();
+        let revision = under.peek()?.0;
+        let changes = under.take_while(|(of, _)| *of == revision).map(|(_, change)| change.clone()).collect();
+        Some(WatchEvent::Changes { revision, changes })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a decision has read.
 
-use std::collections::BTreeMap;
+use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
@@ -35,8 +35,8 @@ use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, Store
 /// ```
 #[derive(Debug, Default)]
 pub struct Snapshot {
-    keys: BTreeMap<Key, Looked<Option<Entry>>>,
-    prefixes: BTreeMap<Prefix, Looked<Listing>>,
+    keys: Sorted<Key, Looked<Option<Entry>>>,
+    prefixes: Sorted<Prefix, Looked<Listing>>,
     at: Revision,
     mixed: bool,
 }
@@ -70,7 +70,7 @@ impl Snapshot {
     /// # Errors
     /// If some have not been read yet: hand it on with `?`.
     pub fn need<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) -> Result<(), Unread> {
-        let unread: Vec<Key> = keys.into_iter().filter(|key| !self.keys.contains_key(*key)).cloned().collect();
+        let unread: Vec<Key> = keys.into_iter().filter(|key| self.keys.get(key).is_none()).cloned().collect();
         match unread.is_empty() {
             true => Ok(()),
             false => Err(Unread { keys: unread, prefixes: Vec::new() }),
@@ -98,8 +98,9 @@ impl Snapshot {
     /// What is taken for true until a commit compares it: nothing says that it was so at one revision.
     pub(super) fn assuming(entries: Vec<(Key, Option<Entry>)>) -> Self {
         let mixed = !entries.is_empty();
-        let keys = entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))).collect();
-        Self { keys, mixed, ..Self::default() }
+        let mut snapshot = Self { mixed, ..Self::default() };
+        snapshot.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
+        snapshot
     }
 
     /// Reads until the decision has all it wants; `None` if it never has.
@@ -155,8 +156,7 @@ impl Snapshot {
     /// Whether this, read later, shows a change of something that `other` looked at: what rested on `other` has had its effect by
     /// now or will never have one.
     pub(super) fn has_overtaken(&self, other: &Self) -> bool {
-        let looked = |(_, read): &(&Key, &Looked<Option<Entry>>)| read.looked();
-        let mut keys = other.keys.iter().filter(looked);
+        let mut keys = other.keys.iter().filter(|(_, read)| read.looked());
         keys.any(|(key, read)| self.keys.get(key).is_some_and(|now| revision(&now.value) != revision(&read.value)))
             || other.prefixes.iter().filter(|(_, read)| read.looked()).any(|(prefix, read)| {
                 self.prefixes.get(prefix).is_some_and(|now| now.value.entries != read.value.entries)
@@ -164,7 +164,7 @@ impl Snapshot {
     }
 
     async fn fetch(&mut self, store: &dyn Store, mut wanted: Unread) -> Result<(), StoreError> {
-        wanted.keys.retain(|key| !self.keys.contains_key(key));
+        wanted.keys.retain(|key| self.keys.get(key).is_none());
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
             self.note(reading.at);
@@ -174,13 +174,13 @@ impl Snapshot {
         for prefix in wanted.prefixes {
             let listing = store.list(&prefix).await?;
             self.note(listing.at);
-            self.prefixes.insert(prefix, Looked::new(listing));
+            self.prefixes.extend([(prefix, Looked::new(listing))]);
         }
         Ok(())
     }
 
     fn note(&mut self, at: Revision) {
-        let first = self.keys.is_empty() && self.prefixes.is_empty();
+        let first = self.keys.0.is_empty() && self.prefixes.0.is_empty();
         self.mixed |= !first && at != self.at;
         if first {
             self.at = at;
@@ -188,8 +188,8 @@ impl Snapshot {
     }
 
     fn forget_looks(&self) {
-        self.keys.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
-        self.prefixes.values().for_each(|read| read.looked.store(false, Ordering::Relaxed));
+        self.keys.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
+        self.prefixes.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
     }
 }
 
@@ -220,6 +220,40 @@ pub(super) type Decision<T, R> = Result<(Commit, T), R>;
 
 /// How often a decision may ask for more: one that asks oftener walks the store a round trip at a time, or in circles.
 const ROUNDS: usize = 1000;
+
+/// A map in a vector: what a decision reads is a few keys, or many at once.
+#[derive(Debug)]
+struct Sorted<K, V>(Vec<(K, V)>);
+
+impl<K: Ord, V> Sorted<K, V> {
+    fn get(&self, key: &K) -> Option<&V> {
+        let found = self.0.binary_search_by(|(other, _)| other.cmp(key));
+        found.ok().map(|at| &self.0[at].1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// Of a key that comes again, the last value counts.
+    fn extend(&mut self, more: impl IntoIterator<Item = (K, V)>) {
+        self.0.extend(more);
+        self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self.0.dedup_by(|later, kept| {
+            let again = later.0 == kept.0;
+            if again {
+                mem::swap(later, kept);
+            }
+            again
+        });
+    }
+}
+
+impl<K, V> Default for Sorted<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
 
 /// Something read, and whether the decision has looked at it.
 #[derive(Debug)]
