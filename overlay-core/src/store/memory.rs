@@ -1,7 +1,7 @@
 //! The store in memory.
 
 use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::mem;
 use std::ops::Bound;
@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
+use rustc_hash::FxHashMap;
 
 use crate::{
     Commit, CommitError, Compare, Entry, Key, KeyChange, Limits, Listing, Prefix, Reading, Revision, Store, StoreError,
@@ -159,7 +160,7 @@ impl fmt::Debug for MemoryStore {
 #[derive(Default)]
 struct Held {
     at: Revision,
-    entries: HashMap<Key, Entry>, // its order is never seen: what has one goes by `order`
+    entries: FxHashMap<Key, Entry>, // its order is never seen: what has one goes by `order`
     order: BTreeSet<Key>,
     history: VecDeque<(Revision, KeyChange)>, // by revision, then by key
     keep: usize,

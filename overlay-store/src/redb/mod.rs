@@ -22,7 +22,7 @@ use writer::Writer;
 /// the next write, so many callers get many more commits a second than the disk does flushes. Reads, listings and watches
 /// are answered from memory and never wait: they show what is on the disk, and nothing that a crash could take back.
 ///
-/// It holds everything in memory besides, some 300 bytes an entry and its value; opening reads the file, and verifies it.
+/// It holds everything in memory besides, some 450 bytes an entry and its value; opening reads the file, and verifies it.
 /// One thread of its own writes; it ends with the last handle, which waits for it. It works under any executor. History for watches begins
 /// anew with each opening, and keeps [`MemoryStore::HISTORY`] changes.
 ///
