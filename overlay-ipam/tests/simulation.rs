@@ -71,6 +71,8 @@ struct Counts {
     again: u64,
     released: u64,
     gone: u64,
+    /// Releases that found a later lease of the owner.
+    overtaken: u64,
     fenced: u64,
     exhausted: u64,
     taken: u64,
@@ -94,6 +96,7 @@ impl Counts {
         sum(&mut self.again, other.again);
         sum(&mut self.released, other.released);
         sum(&mut self.gone, other.gone);
+        sum(&mut self.overtaken, other.overtaken);
         sum(&mut self.fenced, other.fenced);
         sum(&mut self.exhausted, other.exhausted);
         sum(&mut self.taken, other.taken);
@@ -414,6 +417,13 @@ async fn release(world: &Shared, allocator: &Allocator, leases: &[Lease], (now, 
             // One that is had can be gone too, if whoever did the work for several callers crashed; that nothing else
             // takes leases away, `look` shows.
             (Release::Gone, _) => world.counts.gone += 1,
+            // The work was done by who crashed, and then a claim that was cut short came late: the owner has that now.
+            (Release::Fenced { .. }, _) if world.doubtful.contains(&lease.owner) => {
+                world.counts.overtaken += 1;
+                world.owners.insert(lease.owner.clone(), Known::Claiming);
+                world.old.push(lease.clone());
+                continue;
+            }
             (other, before) => panic!("release of {lease}, {before:?}: {other:?}"),
         }
         world.owners.insert(lease.owner.clone(), Known::Nothing);
