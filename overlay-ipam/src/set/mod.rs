@@ -14,7 +14,7 @@ use numbers::Numbers;
 /// Which addresses of a range are taken: a 64-ary hierarchical bitmap, for IPv4 and IPv6 of any prefix length.
 ///
 /// The next free address is found in O(log₆₄ n) however full the set is. Up to 2²⁴ addresses take a bit each and 1.6 %
-/// more (2.13 MB for a /8); larger ranges take memory only for what is taken: 512 bytes for a page of 4,096
+/// more (2.13 MB for a /8); larger ranges take memory only for what is taken: 528 bytes for a page of 4,096
 /// addresses, less for a page that has only a few.
 ///
 /// ```

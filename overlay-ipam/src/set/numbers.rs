@@ -73,13 +73,13 @@ impl Numbers {
     /// Takes the first that is not in, from `from` to `last`, and then from `first` on. They must be numbers of the set.
     #[inline]
     pub(crate) fn take_around(&mut self, (first, last): (u128, u128), from: u128) -> Option<u128> {
-        if let Self::Dense(dense) = self {
-            let from = if from >= first && from <= last { from } else { first };
-            return dense.take_around((first as usize, last as usize), from as usize).map(|taken| taken as u128);
+        let from = if from >= first && from <= last { from } else { first };
+        match self {
+            Self::Dense(dense) => {
+                dense.take_around((first as usize, last as usize), from as usize).map(|taken| taken as u128)
+            }
+            Self::Sparse(sparse) => sparse.take(from, last).or_else(|| sparse.take(first, last)),
         }
-        let free = self.next_free_around((first, last), from)?;
-        self.insert(free);
-        Some(free)
     }
 
     /// Bytes of memory it takes.

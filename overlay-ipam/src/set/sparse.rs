@@ -27,10 +27,32 @@ impl Sparse {
         let chunk = self.chunks.entry(at).or_insert(Chunk::EMPTY);
         let new = chunk.insert(Place::of(number));
         if new && chunk.full == u64::MAX {
-            let last = self.last >> CHUNK_BITS;
-            self.full.get_or_insert_with(|| Box::new(Numbers::new(last))).insert(at);
+            self.fill(at);
         }
         new
+    }
+
+    /// Takes the first number from `from` to `last` that is not in; in one look-up if it is of the chunk of `from`.
+    pub(crate) fn take(&mut self, from: u128, last: u128) -> Option<u128> {
+        let at = from >> CHUNK_BITS;
+        if let Some(chunk) = self.chunks.get_mut(&at)
+            && let Some(free) = chunk.next_free(Place::of(from))
+        {
+            let number = Some(free.number(at)).filter(|number| *number <= last)?;
+            chunk.insert(free);
+            if chunk.full == u64::MAX {
+                self.fill(at);
+            }
+            return Some(number);
+        }
+        let number = self.next_free(from).filter(|number| *number <= last)?;
+        self.insert(number);
+        Some(number)
+    }
+
+    fn fill(&mut self, chunk: u128) {
+        let last = self.last >> CHUNK_BITS;
+        self.full.get_or_insert_with(|| Box::new(Numbers::new(last))).insert(chunk);
     }
 
     /// Whether it was in.

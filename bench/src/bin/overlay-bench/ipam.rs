@@ -52,7 +52,7 @@ fn window(subnet: &str, count: u32) -> (IpNet, AddressRange) {
     let subnet = net(subnet);
     let first = subnet.network();
     let IpAddr::V4(start) = first else { return (subnet, first.into()) };
-    let last = std::net::Ipv4Addr::from(u32::from(start) + (count - 1));
+    let last = Ipv4Addr::from(u32::from(start) + (count - 1));
     (subnet, AddressRange::new(first, last.into()).unwrap_or_else(|_| first.into()))
 }
 
