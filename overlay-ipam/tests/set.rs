@@ -87,10 +87,7 @@ impl Model {
             if *used > at {
                 break;
             }
-            at = match used.checked_add(1) {
-                Some(next) => next,
-                None => return None,
-            };
+            at = used.checked_add(1)?;
         }
         (at <= last).then_some(at)
     }
