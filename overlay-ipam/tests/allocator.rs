@@ -153,7 +153,7 @@ fn random_addresses_are_spread_over_a_64_and_found_at_once() {
     let store = MemoryStore::default();
     let config = Config { order: PickOrder::Random, ..Config::default() };
     let (root, node) = (Prefix::new("ipam/").unwrap(), NodeId::from_bytes([1; 16]));
-    let manager = Allocator::new(Arc::new(store.clone()), &root, node, config, [4; 32]).unwrap();
+    let manager = Allocator::new(Arc::new(store), &root, node, config, [4; 32]).unwrap();
     block_on(manager.claim_subnets(network(1), &[this("fd00::/64")], NOW)).unwrap();
     let requests: Vec<_> = (0..64).map(|n| AddressRequest::any(owner(&n.to_string()), IpFamily::V6)).collect();
     let leases = block_on(manager.claim(network(1), &requests, NOW)).unwrap();
@@ -271,7 +271,7 @@ fn owners_with_long_keys_and_far_ends_of_the_address_space_work() {
     let lease = block_on(manager.claim_one(network(1), exactly("end", last), NOW)).unwrap();
     assert_eq!(lease.ip().to_string(), last);
     for time in [UnixTime::EPOCH, UnixTime::from_millis(u64::MAX), UnixTime::EPOCH] {
-        block_on(manager.release(&[lease.clone()], time)).unwrap();
+        block_on(manager.release(std::slice::from_ref(&lease), time)).unwrap();
         let _ = block_on(manager.claim_one(network(1), exactly("end", last), time));
     }
 }
