@@ -68,16 +68,40 @@ impl AddressRange {
     }
 
     /// How far the last is from the first: one less than there are addresses.
+    #[inline]
     pub(crate) fn span(self) -> u128 {
         number(self.last) - number(self.first)
     }
 
     /// How far `address` is from the first; `None` if it is not one of them.
+    #[inline]
     pub(crate) fn offset(self, address: IpAddr) -> Option<u128> {
-        self.contains(address).then(|| number(address) - number(self.first))
+        match (self.first, self.last, address) {
+            (IpAddr::V4(first), IpAddr::V4(last), IpAddr::V4(address)) => {
+                let (first, last, address) = (u32::from(first), u32::from(last), u32::from(address));
+                (first <= address && address <= last).then(|| u128::from(address - first))
+            }
+            (IpAddr::V6(first), IpAddr::V6(last), IpAddr::V6(address)) => {
+                let (first, last, address) = (u128::from(first), u128::from(last), u128::from(address));
+                (first <= address && address <= last).then(|| address - first)
+            }
+            _ => None,
+        }
+    }
+
+    /// How far the first and the last address that `part` has in common with it are from the first.
+    #[inline]
+    pub(crate) fn window(self, part: Self) -> Option<(u128, u128)> {
+        if self.family() != part.family() {
+            return None;
+        }
+        let base = number(self.first);
+        let (first, last) = (base.max(number(part.first)), number(self.last).min(number(part.last)));
+        (first <= last).then(|| (first - base, last - base))
     }
 
     /// The address `offset` from the first; the last for what lies beyond.
+    #[inline]
     pub(crate) fn at(self, offset: u128) -> IpAddr {
         address(self.family(), number(self.first) + offset.min(self.span()))
     }
@@ -137,6 +161,7 @@ impl From<AddressRange> for Ends {
 }
 
 /// The address as a number.
+#[inline]
 pub(crate) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u32::from(address).into(),
@@ -145,6 +170,7 @@ pub(crate) fn number(address: IpAddr) -> u128 {
 }
 
 /// The address of a number; a number too large for IPv4 loses its high bits.
+#[inline]
 pub(crate) fn address(family: IpFamily, number: u128) -> IpAddr {
     match family {
         IpFamily::V4 => Ipv4Addr::from(number as u32).into(),

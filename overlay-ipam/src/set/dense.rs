@@ -4,8 +4,8 @@
 #[derive(Debug, Clone)]
 pub(crate) struct Dense {
     words: Vec<u64>,
-    /// Where each level begins in `words`; the lowest first.
-    starts: [usize; LEVELS],
+    /// Where each level begins in `words`, the lowest first, and the last ends.
+    starts: [usize; LEVELS + 1],
     depth: usize,
     last: usize,
 }
@@ -19,7 +19,7 @@ impl Dense {
 
     /// The numbers up to `last`, none taken. What lies beyond in the last words counts as taken.
     pub(crate) fn new(last: usize) -> Self {
-        let mut starts = [0; LEVELS];
+        let mut starts = [0; LEVELS + 1];
         let (mut bits, mut total, mut depth) = (last + 1, 0, 0);
         loop {
             starts[depth] = total;
@@ -30,6 +30,7 @@ impl Dense {
                 break;
             }
         }
+        starts[depth] = total;
         let mut dense = Self { words: vec![0; total], starts, depth, last };
         let mut bits = last + 1;
         for start in &starts[..depth] {
@@ -49,16 +50,32 @@ impl Dense {
     /// Whether it was not in yet.
     #[inline]
     pub(crate) fn insert(&mut self, number: usize) -> bool {
-        let word = &mut self.words[number >> 6];
-        let bit = 1 << (number & 63);
-        if *word & bit != 0 {
-            return false;
+        let free = self.words[number >> 6] & (1 << (number & 63)) == 0;
+        if free {
+            self.mark(number);
         }
-        *word |= bit;
+        free
+    }
+
+    /// Takes the first number that is not in, from `from` to `last`, and then from `first` on. All three must be
+    /// numbers of the set, `from` between the others.
+    #[inline]
+    pub(crate) fn take_around(&mut self, (first, last): (usize, usize), from: usize) -> Option<usize> {
+        let found = match self.next_free(from) {
+            Some(found) if found <= last => found,
+            _ => self.next_free(first).filter(|found| *found <= last)?,
+        };
+        self.mark(found);
+        Some(found)
+    }
+
+    #[inline]
+    fn mark(&mut self, number: usize) {
+        let word = &mut self.words[number >> 6];
+        *word |= 1 << (number & 63);
         if *word == u64::MAX {
             self.fill(number >> 6);
         }
-        true
     }
 
     /// Whether it was in.
@@ -95,10 +112,8 @@ impl Dense {
         let mut at = from;
         for level in 1..self.depth {
             at = (at >> 6) + 1;
-            let end =
-                self.starts.get(level + 1).copied().filter(|_| level + 1 < self.depth).unwrap_or(self.words.len());
             let index = self.starts[level] + (at >> 6);
-            if index >= end {
+            if index >= self.starts[level + 1] {
                 return None;
             }
             let word = !self.words[index] & (u64::MAX << (at & 63));

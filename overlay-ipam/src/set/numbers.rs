@@ -70,6 +70,18 @@ impl Numbers {
         ahead.or_else(|| self.next_free(first).filter(within))
     }
 
+    /// Takes the first that is not in, from `from` to `last`, and then from `first` on. They must be numbers of the set.
+    #[inline]
+    pub(crate) fn take_around(&mut self, (first, last): (u128, u128), from: u128) -> Option<u128> {
+        let from = if from >= first && from <= last { from } else { first };
+        match self {
+            Self::Dense(dense) => {
+                dense.take_around((first as usize, last as usize), from as usize).map(|taken| taken as u128)
+            }
+            Self::Sparse(sparse) => sparse.take(from, last).or_else(|| sparse.take(first, last)),
+        }
+    }
+
     /// Bytes of memory it takes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
