@@ -7,7 +7,7 @@ pub enum Class {
     /// [`Config::datagram_budget`](crate::Config::datagram_budget).
     Datagram,
     /// One message on a reliable ordered stream between the two, such as TCP with a length before each message; up to
-    /// [`STREAM_LIMIT`](crate::STREAM_LIMIT) bytes. May be lost as a whole when the connection breaks.
+    /// [`STREAM_LIMIT`] bytes. May be lost as a whole when the connection breaks.
     Stream,
 }
 

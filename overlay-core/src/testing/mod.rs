@@ -6,7 +6,7 @@
 //! - [`seeded_faults`]: failures for [`Flaky`](crate::Flaky), chosen by a seed.
 //! - [`FlakyStore`]: a store whose calls stall and fail, answers that get lost among them, chosen by a seed.
 //! - [`Executor`]: polls futures on one thread in an order that is a function of its seed.
-//! - [`block_on`]: runs one future on this thread.
+//! - [`block_on()`]: runs one future on this thread.
 //! - [`any`]: proptest strategies for the values of this crate.
 //! - [`kernel_test()`]: the gate that tests on a real kernel pass through, so that none is skipped in silence.
 //! - [`Lamps`]: the smallest state there is, for examples.

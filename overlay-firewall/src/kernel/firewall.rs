@@ -17,7 +17,7 @@ use crate::{Judge, State};
 /// All rules of a place change in one transaction: packets see all of a change or nothing. Elements of sets carry what comes
 /// and goes; there is no chain for a network, an endpoint or a port. When permissions go, the flows that they had let
 /// begin are cut after the rules have changed, and a table named `withdrawn` says so until it is done: see
-/// [`Native`](super::Native).
+/// [`Native`].
 ///
 /// Nothing in other programs' tables is changed, and what they drop stays dropped: [`obstacles`](Self::obstacles) finds
 /// what of theirs is in the way. Chains stand at these priorities, between which there is room for an administrator's own

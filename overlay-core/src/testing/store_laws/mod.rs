@@ -1,6 +1,6 @@
-//! What must hold for every [`Store`]: call [`all`], [`resets`] and [`interleaved`] with a store of yours.
+//! What must hold for every [`Store`]: call [`all`], [`resets`] and [`interleaved()`] with a store of yours.
 //!
-//! Each law is a future to be polled under any executor, [`block_on`](crate::testing::block_on) say. It uses keys under `under`
+//! Each law is a future to be polled under any executor, [`block_on`](fn@crate::testing::block_on) say. It uses keys under `under`
 //! only, which must be empty, so that one server can serve many tests. A law that does not hold panics and says what it
 //! saw.
 #![expect(clippy::expect_used, reason = "a law that does not hold is a test that fails")]
