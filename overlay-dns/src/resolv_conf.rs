@@ -122,7 +122,7 @@ impl Line {
             ("search", Some(_)) => Self::Search(rest()),
             ("domain", Some(domain)) => Self::Search(vec![domain.to_owned()]),
             ("options", Some(_)) => Self::Options(rest()),
-            _ => Self::Other(line.trim_end().to_owned()),
+            _ => Self::Other(line.trim_ascii_end().to_owned()),
         })
     }
 }
