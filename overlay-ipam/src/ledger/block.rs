@@ -195,6 +195,9 @@ impl Block {
             if sets & (2 << at) != 0 {
                 let words = block.words(&mut reader)?;
                 block.resting[at] = Resting { words, first: reader.time()?, last: reader.time()? };
+                if block.resting[at].is_empty() {
+                    return Err(Flaw::Field { field: "sets" }); // nothing rests: not written so
+                }
             }
         }
         reader.end()?;
