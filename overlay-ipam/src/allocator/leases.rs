@@ -1,6 +1,5 @@
 //! Addresses in the store: claimed and released.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -92,7 +91,7 @@ impl Allocator {
             let loaded = self.load(network).await?;
             let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
             let mut stale = false;
-            for family in [IpFamily::V4, IpFamily::V6] {
+            for family in FAMILIES {
                 let (mut wants, mut places) = (Vec::new(), Vec::new());
                 for (place, request) in requests.iter().enumerate().filter(|(_, request)| request.family == family) {
                     match want(&loaded, request) {
@@ -122,16 +121,22 @@ impl Allocator {
         Err(IpamError::Contended { attempts: TRIES })
     }
 
-    pub(super) async fn release_addresses(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+    /// Leases of one network.
+    pub(super) async fn release_addresses(
+        &self,
+        network: NetworkId,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
         let mut answers = vec![Release::Gone; leases.len()];
-        let mut groups: BTreeMap<(NetworkId, IpFamily), Vec<usize>> = BTreeMap::new();
-        for (place, lease) in leases.iter().enumerate() {
-            groups.entry((lease.network, IpFamily::of(lease.ip()))).or_default().push(place);
-        }
-        for ((network, family), places) in groups {
-            let some: Vec<&Lease> = places.iter().map(|place| &leases[*place]).collect();
-            for (place, answer) in places.iter().zip(self.release_group(network, family, &some, now).await?) {
-                answers[*place] = answer;
+        for family in FAMILIES {
+            let (some, places): (Vec<&Lease>, Vec<usize>) =
+                leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family).unzip();
+            if some.is_empty() {
+                continue;
+            }
+            for (place, answer) in places.into_iter().zip(self.release_group(network, family, &some, now).await?) {
+                answers[place] = answer;
             }
         }
         Ok(answers)
@@ -169,6 +174,8 @@ impl Allocator {
         Err(IpamError::Contended { attempts: TRIES })
     }
 }
+
+const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
 
 /// What the ledger is to find for a request.
 fn want<'r>(loaded: &Loaded, request: &'r AddressRequest) -> Result<Want<'r>, ClaimRefusal> {

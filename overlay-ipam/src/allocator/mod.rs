@@ -155,14 +155,17 @@ impl Ipam for Allocator {
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+        if let Some(of) = leases.first().filter(|of| leases.iter().all(|lease| lease.network == of.network)) {
+            return self.release_together(of.network, leases, now).await;
+        }
         let mut answers = vec![Release::Gone; leases.len()];
         let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
         for (place, lease) in leases.iter().enumerate() {
             networks.entry(lease.network).or_default().push(place);
         }
         for (network, places) in networks {
-            let some = places.iter().map(|place| leases[*place].clone()).collect();
-            for (place, answer) in places.iter().zip(self.release_together(network, some, now).await?) {
+            let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
+            for (place, answer) in places.iter().zip(self.release_together(network, &some, now).await?) {
                 answers[*place] = answer;
             }
         }

@@ -32,7 +32,11 @@ impl Allocator {
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
         self.load(network).await?;
-        match self.together(network, Job::Claim(requests.to_vec(), now)).await {
+        let line = self.line(network);
+        if let Some(_alone) = line.alone() {
+            return self.claim_addresses(network, requests, now).await;
+        }
+        match self.together(network, &line, Job::Claim(requests.to_vec(), now)).await {
             Answer::Claimed(answer) => answer,
             Answer::Released(_) => Err(IpamError::Contended { attempts: 0 }),
         }
@@ -42,7 +46,7 @@ impl Allocator {
     pub(super) async fn release_together(
         &self,
         network: NetworkId,
-        leases: Vec<Lease>,
+        leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
         match self.load(network).await {
@@ -50,14 +54,21 @@ impl Allocator {
             Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
             loaded => loaded?,
         };
-        match self.together(network, Job::Release(leases, now)).await {
+        let line = self.line(network);
+        if let Some(_alone) = line.alone() {
+            return self.release_addresses(network, leases, now).await;
+        }
+        match self.together(network, &line, Job::Release(leases.to_vec(), now)).await {
             Answer::Released(answer) => answer,
             Answer::Claimed(_) => Err(IpamError::Contended { attempts: 0 }),
         }
     }
 
-    async fn together(&self, network: NetworkId, job: Job) -> Answer {
-        let line = Arc::clone(self.lines().entry(network).or_default());
+    fn line(&self, network: NetworkId) -> Arc<Line> {
+        Arc::clone(self.lines().entry(network).or_default())
+    }
+
+    async fn together(&self, network: NetworkId, line: &Line, job: Job) -> Answer {
         let ticket = line.join(job);
         loop {
             match ticket.turn().await {
@@ -89,7 +100,7 @@ impl Allocator {
         }
         let released = match leases.is_empty() {
             true => Ok(Vec::new()),
-            false => self.release_addresses(&leases, latest).await,
+            false => self.release_addresses(network, &leases, latest).await,
         };
         let claimed = match requests.is_empty() {
             true => Ok(Vec::new()),

@@ -1,6 +1,7 @@
 //! What there is, read whole.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use overlay_core::{Commit, Key, UnixTime};
@@ -53,8 +54,7 @@ impl Ledger {
         for window in plot.windows(purpose) {
             room = room.saturating_add(plot.room(*window));
             for (number, block) in blocks.iter().filter(|(number, _)| plot.blocks(*window).contains(number)) {
-                let mut block = block.clone();
-                block.wake(self.rest, now);
+                let block = block.by(self.rest, now);
                 let (in_use, rests) = block.count(plot.part(*number, *window));
                 used += u128::from(in_use);
                 resting += u128::from(rests);
@@ -92,7 +92,7 @@ impl Ledger {
         now: UnixTime,
     ) -> Result<Option<usize>, IpamError> {
         let Some(number) = lost.first().map(|number| plot.split(*number).0) else { return Ok(Some(0)) };
-        let key = self.keys.block(ground, plot, number);
+        let key = self.keys.block(ground, plot.index, number);
         // A lease changes its block in the same commit: while the block stays as it is, no lease of it comes or goes.
         let Some(before) = self.store.get(&key).await? else { return Ok(Some(0)) };
         let leased: Vec<u128> = self
@@ -121,7 +121,7 @@ impl Ledger {
             if block.wakes(self.rest).is_none() {
                 continue;
             }
-            let key = self.keys.block(ground, plot, number);
+            let key = self.keys.block(ground, plot.index, number);
             let size = plot.block_size(number);
             let Some(count) = self.rewrite(ground, &key, size, |block, _| usize::from(block.wake_all())).await? else {
                 return Ok(None);
@@ -150,7 +150,7 @@ impl Ledger {
                 return Ok((Commit::new(), (0, None)));
             }
             let value: Bytes = block.encode();
-            Ok((Commit::new().put(key.clone(), value.clone()), (changed, Some((value, block)))))
+            Ok((Commit::new().put(key.clone(), value.clone()), (changed, Some((value, Arc::new(block))))))
         });
         let Some(done) = outcome(result.await)? else { return Ok(None) };
         let (changed, written) = done.output;

@@ -147,6 +147,13 @@ impl Block {
         woken
     }
 
+    /// As it is by `now`: without the rests that are over.
+    pub(crate) fn by(&self, rest: Rest, now: UnixTime) -> Self {
+        let mut block = self.clone();
+        block.wake(rest, now);
+        block
+    }
+
     /// Ends all rests.
     pub(crate) fn wake_all(&mut self) -> bool {
         let woken = self.wakes(Rest { time: Duration::ZERO, skew: Duration::ZERO }).is_some();
@@ -210,22 +217,21 @@ impl Block {
 
     pub(crate) fn encode(&self) -> Bytes {
         let words = usize::from(self.size.div_ceil(64));
-        let mut record = Vec::with_capacity(12 + 3 * 8 * words + 32);
-        let is_used = self.used != NONE.words;
-        let rests = [0, 1].map(|at: usize| !self.resting[at].is_empty());
-        record.push(FORMAT);
-        record.extend(self.generation.to_be_bytes());
-        record.extend(self.cursor.to_be_bytes());
-        record.push(u8::from(is_used) | u8::from(rests[0]) << 1 | u8::from(rests[1]) << 2);
-        if is_used {
-            self.used[..words].iter().for_each(|word| record.extend_from_slice(&word.to_be_bytes()));
+        let (used, rests) = (self.used != NONE.words, [0, 1].map(|at: usize| !self.resting[at].is_empty()));
+        let mut record = Writer { bytes: [0; LONGEST], len: 0 };
+        record.put(&[FORMAT]);
+        record.put(&self.generation.to_be_bytes());
+        record.put(&self.cursor.to_be_bytes());
+        record.put(&[u8::from(used) | u8::from(rests[0]) << 1 | u8::from(rests[1]) << 2]);
+        if used {
+            record.words(&self.used, words);
         }
         for (resting, _) in self.resting.iter().zip(rests).filter(|(_, rests)| *rests) {
-            resting.words[..words].iter().for_each(|word| record.extend_from_slice(&word.to_be_bytes()));
-            record.extend(resting.first.as_millis().to_be_bytes());
-            record.extend(resting.last.as_millis().to_be_bytes());
+            record.words(&resting.words, words);
+            record.put(&resting.first.as_millis().to_be_bytes());
+            record.put(&resting.last.as_millis().to_be_bytes());
         }
-        record.into()
+        Bytes::copy_from_slice(&record.bytes[..record.len])
     }
 
     /// No number beyond the block's size may be set.
@@ -247,6 +253,29 @@ impl Block {
     #[inline]
     fn busy(&self, at: usize) -> u64 {
         self.used[at] | self.resting[0].words[at] | self.resting[1].words[at]
+    }
+}
+
+/// A record in the making: of the largest block at most.
+struct Writer {
+    bytes: [u8; LONGEST],
+    len: usize,
+}
+
+/// Head, three sets, and the dates of two.
+const LONGEST: usize = 12 + 3 * 8 * WORDS + 2 * 16;
+
+impl Writer {
+    fn put(&mut self, bytes: &[u8]) {
+        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// The first `count` words.
+    fn words(&mut self, words: &Words, count: usize) {
+        let room = &mut self.bytes[self.len..self.len + 8 * count];
+        room.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
+        self.len += 8 * count;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a manager remembers of the store. All of it may be wrong: commits compare it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use overlay_core::{Entry, Key, Revision, UnixTime};
 
@@ -11,7 +12,7 @@ use crate::set::numbers::Numbers;
 /// Blocks as they were last seen, and where they are full.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    blocks: BTreeMap<Key, (Entry, Block)>,
+    blocks: BTreeMap<Key, (Entry, Arc<Block>)>,
     rows: BTreeMap<RowKey, Row>,
     /// How many draws there were.
     draws: u64,
@@ -25,8 +26,8 @@ const BLOCKS: usize = 16_384;
 
 impl Cache {
     /// The parsed block, if it is that of `revision`.
-    pub(crate) fn parsed(&self, key: &Key, revision: Revision) -> Option<Block> {
-        self.blocks.get(key).filter(|(entry, _)| entry.revision == revision).map(|(_, block)| block.clone())
+    pub(crate) fn parsed(&self, key: &Key, revision: Revision) -> Option<Arc<Block>> {
+        self.blocks.get(key).filter(|(entry, _)| entry.revision == revision).map(|(_, block)| Arc::clone(block))
     }
 
     /// What was last seen under a block's key.
@@ -41,7 +42,7 @@ impl Cache {
         first
     }
 
-    pub(crate) fn know(&mut self, key: Key, entry: Entry, block: Block) {
+    pub(crate) fn know(&mut self, key: Key, entry: Entry, block: Arc<Block>) {
         if self.blocks.len() >= BLOCKS && !self.blocks.contains_key(&key) {
             self.blocks.pop_first();
         }

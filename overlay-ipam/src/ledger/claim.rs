@@ -1,10 +1,11 @@
 //! Claims: choosing free numbers and writing them down.
 
 use std::collections::BTreeMap;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
+use rustc_hash::FxHashMap;
 
 use super::block::{Block, Condition};
 use super::cache::Cache;
@@ -52,33 +53,49 @@ impl Ledger {
         wants: &[Want<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
-        let mut outcomes = vec![Outcome::Later; wants.len()];
-        let mut open: Vec<usize> = (0..wants.len()).collect();
-        let mut looks = 0;
+        let first = wants.len().min(self.budget().operations);
+        let Some(mut outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        outcomes.resize(wants.len(), Outcome::Later);
+        let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Later | Outcome::Full { .. });
+        let mut open: Vec<usize> = (0..wants.len()).filter(|at| is_open(&outcomes[*at])).collect();
+        let mut late = 0;
         while !open.is_empty() {
+            late += self.look(ground, (wants, &open), &mut outcomes, now).await?;
+            if late > LOOKS {
+                return Err(IpamError::Contended { attempts: LOOKS as u32 });
+            }
+            open.retain(|at| outcomes[*at] == Outcome::Later);
             let batch: Vec<usize> = open.iter().copied().take(self.budget().operations).collect();
             let some: Vec<Want<'_>> = batch.iter().map(|at| wants[*at].clone()).collect();
             let Some(decided) = self.claim_some(ground, &some, now).await? else { return Ok(None) };
             for (at, decided) in batch.into_iter().zip(decided) {
                 outcomes[at] = decided;
             }
-            let purposes = [Use::Endpoint, Use::Vip];
-            for purpose in purposes {
-                let full = |at: &usize| wants[*at].purpose == purpose && matches!(outcomes[*at], Outcome::Full { .. });
-                let found_full: Vec<usize> = open.iter().copied().filter(full).collect();
-                if found_full.is_empty() {
-                    continue;
-                }
-                looks += 1;
-                let verdict = match self.survey(ground, purpose, now).await? {
-                    Outcome::Later if looks > LOOKS => return Err(IpamError::Contended { attempts: LOOKS as u32 }),
-                    verdict => verdict,
-                };
-                found_full.into_iter().for_each(|at| outcomes[at] = verdict);
-            }
-            open.retain(|at| outcomes[*at] == Outcome::Later);
+            open.retain(|at| is_open(&outcomes[*at]));
         }
         Ok(Some(outcomes))
+    }
+
+    /// Looks at all there is for those of the open wants that found nothing, and says what there is. Gives how often there
+    /// was something after all.
+    async fn look(
+        &self,
+        ground: &Ground,
+        (wants, open): (&[Want<'_>], &[usize]),
+        outcomes: &mut [Outcome],
+        now: UnixTime,
+    ) -> Result<usize, IpamError> {
+        let mut late = 0;
+        for purpose in [Use::Endpoint, Use::Vip] {
+            let full = |at: &usize| wants[*at].purpose == purpose && matches!(outcomes[*at], Outcome::Full { .. });
+            let found_full: Vec<usize> = open.iter().copied().filter(full).collect();
+            if !found_full.is_empty() {
+                let verdict = self.survey(ground, purpose, now).await?;
+                late += usize::from(verdict == Outcome::Later);
+                found_full.into_iter().for_each(|at| outcomes[at] = verdict);
+            }
+        }
+        Ok(late)
     }
 
     async fn claim_some(
@@ -88,18 +105,21 @@ impl Ledger {
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let keys: Vec<Key> = wants.iter().map(|want| self.keys.lease(ground, want.owner)).collect();
-        let mut assumed: Vec<(Key, Option<Entry>)> = keys.iter().map(|key| (key.clone(), None)).collect();
+        let mut assumed = self.likely(ground, wants);
+        assumed.extend(keys.iter().map(|key| (key.clone(), None)));
         assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
-        assumed.extend(self.likely(ground, wants));
         let transaction = self.transaction().assuming(assumed);
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
-            snapshot.need(&keys)?;
             let mut draft = Draft { draws, ..Draft::new(self, ground, snapshot, now) };
             let mut outcomes = Vec::with_capacity(wants.len());
             for (want, key) in wants.iter().zip(&keys) {
-                outcomes.push(draft.want(want, key)?);
+                // What is not known of the leases is read at once.
+                let outcome = draft
+                    .want(want, key)
+                    .or_else(|error| snapshot.need(&keys).map_err(Undecided::from).and(Err(error)));
+                outcomes.push(outcome?);
             }
             let (commit, written) = draft.finish()?;
             Ok((commit, (outcomes, written)))
@@ -113,31 +133,23 @@ impl Ledger {
     /// The blocks that claims will most likely be made in, as they were last seen.
     fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Vec<(Key, Option<Entry>)> {
         let mut cache = self.cache();
-        let mut likely = BTreeMap::new();
-        let mut add = |cache: &Cache, plot: &Plot, block| {
-            let key = self.keys.block(ground, plot, block);
-            if let Some(entry) = cache.entry(&key) {
-                likely.insert(key, Some(entry));
-            }
-        };
+        let mut blocks = Vec::new();
         for purpose in [Use::Endpoint, Use::Vip] {
             if !wants.iter().any(|want| want.purpose == purpose && want.exact.is_none()) {
                 continue;
             }
             for plot in &ground.plots {
-                for window in plot.windows(purpose) {
-                    if let Some(block) = cache.row(ground, plot, *window).current {
-                        add(&cache, plot, block);
-                    }
-                }
+                let rows = plot.windows(purpose).iter().map(|window| cache.row(ground, plot, *window).current);
+                blocks.extend(rows.flatten().map(|block| (plot.index, block)));
             }
         }
         for (index, number) in wants.iter().filter_map(|want| want.exact) {
-            if let Some(plot) = ground.plot(index) {
-                add(&cache, plot, plot.split(number).0);
-            }
+            blocks.extend(ground.plot(index).map(|plot| (index, plot.split(number).0)));
         }
-        likely.into_iter().collect()
+        blocks.sort_unstable();
+        blocks.dedup();
+        let keys = blocks.into_iter().map(|(index, block)| self.keys.block(ground, index, block));
+        keys.filter_map(|key| cache.entry(&key).map(|entry| (key, Some(entry)))).collect()
     }
 
     /// Counts what is used and what rests of all there is for `purpose`, and remembers what is full. `Later` if there is something.
@@ -153,8 +165,7 @@ impl Ledger {
                     if !plot.blocks(*window).contains(number) {
                         continue;
                     }
-                    let mut block = block.clone();
-                    block.wake(self.rest, now);
+                    let block = block.by(self.rest, now);
                     let part = plot.part(*number, *window);
                     let (in_use, rests) = block.count(part);
                     used += u128::from(in_use);
@@ -184,14 +195,14 @@ struct Draft<'d> {
     commit: Commit,
     blocks: BTreeMap<(u8, u128), Drafted>,
     holds: BTreeMap<Key, Holds>,
-    granted: BTreeMap<&'d LeaseOwner, Held>,
+    granted: FxHashMap<&'d LeaseOwner, Held>, // never gone through
     /// The number of the first draw.
     draws: u64,
 }
 
 struct Drafted {
     key: Key,
-    block: Block,
+    block: Arc<Block>,
     changed: bool,
 }
 
@@ -207,7 +218,7 @@ impl<'d> Draft<'d> {
             commit: Commit::new(),
             blocks: BTreeMap::new(),
             holds: BTreeMap::new(),
-            granted: BTreeMap::new(),
+            granted: FxHashMap::default(),
             draws: 0,
         }
     }
@@ -371,14 +382,13 @@ impl<'d> Draft<'d> {
         window: Option<(u128, u128)>,
     ) -> Result<&mut Drafted, Undecided<Stop>> {
         if !self.blocks.contains_key(&(plot.index, number)) {
-            let key = self.ledger.keys.block(self.ground, plot, number);
+            let key = self.ledger.keys.block(self.ground, plot.index, number);
             if let (Err(_), Some(window)) = (self.snapshot.peek(&key), window) {
                 let keys = self.upcoming(plot, number, window);
                 self.snapshot.need(&keys)?;
             }
             let entry = self.snapshot.peek(&key)?;
-            let mut block = Ledger::parsed(&self.cache, &key, entry, plot.block_size(number))?;
-            block.wake(self.ledger.rest, self.now);
+            let block = self.ledger.parsed(&self.cache, (&key, entry), plot.block_size(number), self.now)?;
             self.blocks.insert((plot.index, number), Drafted { key, block, changed: false });
         }
         self.blocks.get_mut(&(plot.index, number)).ok_or(Undecided::Refused(Stop::Stale))
@@ -390,7 +400,7 @@ impl<'d> Draft<'d> {
         let full = &self.cache.row(ground, plot, window).full;
         let after = |block: &u128| full.next_free(block + 1).filter(|next| *next <= last);
         let blocks = std::iter::successors(Some(number), |block| (*block < last).then(|| after(block)).flatten());
-        blocks.take(AHEAD).map(|block| keys.block(ground, plot, block)).collect()
+        blocks.take(AHEAD).map(|block| keys.block(ground, plot.index, block)).collect()
     }
 
     fn take(
@@ -412,7 +422,7 @@ impl<'d> Draft<'d> {
         }
         let drafted = self.block(plot, number, None)?;
         drafted.changed = true;
-        let generation = drafted.block.claim(at, moves_cursor);
+        let generation = Arc::make_mut(&mut drafted.block).claim(at, moves_cursor);
         let held = Held { plot: plot.index, purpose: want.purpose, number: plot.join(number, at), generation };
         self.commit.puts.push((key.clone(), held.encode()));
         self.granted.insert(want.owner, held);
@@ -421,7 +431,7 @@ impl<'d> Draft<'d> {
 
     /// The commit, and what it makes of blocks.
     #[expect(clippy::type_complexity, reason = "what transactions give: a commit and what follows from it")]
-    fn finish(mut self) -> Result<(Commit, Vec<(Key, Bytes, Block)>), Undecided<Stop>> {
+    fn finish(mut self) -> Result<(Commit, Vec<(Key, Bytes, Arc<Block>)>), Undecided<Stop>> {
         let mut written = Vec::new();
         for Drafted { key, block, .. } in self.blocks.into_values().filter(|drafted| drafted.changed) {
             self.snapshot.get(&key)?;
@@ -439,6 +449,7 @@ impl<'d> Draft<'d> {
                 self.commit.puts.push((key, record));
             }
         }
+        self.commit.puts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b)); // so no store has to
         Ok((self.commit, written))
     }
 }

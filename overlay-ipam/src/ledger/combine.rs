@@ -8,8 +8,9 @@ use std::task::{Context, Poll, Waker};
 /// Lets one of several concurrent callers do the work of all that wait: they would only be in each other's way, as they
 /// write to the same blocks.
 ///
-/// Whoever comes while nobody works takes all jobs that wait, does them, and hands the answers out. If that caller's future
-/// is dropped meanwhile, the jobs go back to the queue and another takes them: jobs are idempotent.
+/// Who comes alone works at once, without a place in the queue. Who comes while somebody works waits; when that work ends, the
+/// first who waits takes all jobs, does them, and hands the answers out. If that caller's future is dropped meanwhile, the
+/// jobs go back to the queue and another takes them: jobs are idempotent. Woken are only those who have an answer or the turn.
 #[derive(Debug)]
 pub(crate) struct Combiner<J, A>(Mutex<State<J, A>>);
 
@@ -31,6 +32,16 @@ impl<J, A> Default for Combiner<J, A> {
 }
 
 impl<J, A> Combiner<J, A> {
+    /// The turn to work, for who comes while nobody works or waits.
+    pub(crate) fn alone(&self) -> Option<Work<'_, J, A>> {
+        let mut state = self.lock();
+        if state.busy || !state.queue.is_empty() {
+            return None;
+        }
+        state.busy = true;
+        Some(Work { combiner: self, jobs: Vec::new() })
+    }
+
     /// Puts a job into the queue.
     pub(crate) fn join(&self, job: J) -> Ticket<'_, J, A> {
         let mut state = self.lock();
@@ -85,8 +96,20 @@ impl<J, A> Drop for Ticket<'_, J, A> {
     fn drop(&mut self) {
         let mut state = self.combiner.lock();
         state.waiting.remove(&self.id);
-        state.answers.remove(&self.id);
-        state.queue.retain(|(id, _)| *id != self.id);
+        if state.answers.remove(&self.id).is_none() {
+            state.queue.retain(|(id, _)| *id != self.id);
+        }
+        let next = state.next();
+        drop(state);
+        next.into_iter().for_each(Waker::wake); // the turn may have been this caller's
+    }
+}
+
+impl<J, A> State<J, A> {
+    /// Who has the turn and does not know it yet.
+    fn next(&mut self) -> Option<Waker> {
+        let (id, _) = self.queue.front().filter(|_| !self.busy)?;
+        self.waiting.get_mut(id)?.take()
     }
 }
 
@@ -123,7 +146,10 @@ impl<J, A> Drop for Work<'_, J, A> {
                 state.queue.push_front((id, job));
             }
         }
-        let wakers: Vec<Waker> = state.waiting.values_mut().filter_map(Option::take).collect();
+        let State { answers, waiting, .. } = &mut *state;
+        let answered = answers.keys().filter_map(|id| waiting.get_mut(id)?.take());
+        let mut wakers: Vec<Waker> = answered.collect();
+        wakers.extend(state.next());
         drop(state);
         wakers.into_iter().for_each(Waker::wake);
     }

@@ -103,13 +103,14 @@ impl Keys {
     }
 
     pub(crate) fn key(&self, parts: &[&[u8]]) -> Key {
-        let mut text = [0; ROOT + LeaseOwner::MAX_LEN + 64];
+        let mut text = [0; LeaseOwner::MAX_LEN + 64];
         let mut len = 0;
-        for part in std::iter::once(&self.root.as_bytes()).chain(parts) {
+        for part in parts {
             text[len..len + part.len()].copy_from_slice(part);
             len += part.len();
         }
-        Key::new(&text[..len]).unwrap_or_else(|_| unreachable!("a root and parts of known length make a key"))
+        let key = self.root.key(&text[..len]);
+        key.unwrap_or_else(|_| unreachable!("a root and parts of known length make a key"))
     }
 
     pub(crate) fn prefix(&self, parts: &[&[u8]]) -> Prefix {
@@ -125,8 +126,9 @@ impl Keys {
         self.prefix(&[b"l", &ground.number.to_be_bytes(), &[ground.kind]])
     }
 
-    pub(crate) fn block(&self, ground: &Ground, plot: &Plot, block: u128) -> Key {
-        self.key(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, plot.index], &block.to_be_bytes()])
+    /// Of the plot with this index.
+    pub(crate) fn block(&self, ground: &Ground, index: u8, block: u128) -> Key {
+        self.key(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, index], &block.to_be_bytes()])
     }
 
     pub(crate) fn blocks(&self, ground: &Ground, plot: &Plot) -> Prefix {

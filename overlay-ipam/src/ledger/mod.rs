@@ -19,6 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay_core::{
     CommitError, Entry, Key, NodeId, Revision, Snapshot, Store, StoreError, Transaction, TransactionError, Undecided,
+    UnixTime,
 };
 
 use crate::{IpamError, PickOrder};
@@ -62,17 +63,31 @@ impl Ledger {
         Transaction::on(&*self.store)
     }
 
-    /// A block as it is now: of the snapshot, by the cache if that has parsed it.
-    fn parsed(cache: &Cache, key: &Key, entry: Option<&Entry>, size: u16) -> Result<Block, Stop> {
-        let Some(entry) = entry else { return Ok(Block::new(size)) };
-        match cache.parsed(key, entry.revision) {
-            Some(block) => Ok(block),
-            None => Block::parse(&entry.value, size).map_err(|flaw| Stop::Corrupt { key: key.clone(), flaw }),
+    /// A block as it is by now: of the snapshot, by the cache if that has parsed it, without the rests that are over.
+    fn parsed(
+        &self,
+        cache: &Cache,
+        (key, entry): (&Key, Option<&Entry>),
+        size: u16,
+        now: UnixTime,
+    ) -> Result<Arc<Block>, Stop> {
+        let known = entry.and_then(|entry| cache.parsed(key, entry.revision));
+        let mut block = match (known, entry) {
+            (Some(block), _) => block,
+            (None, None) => Arc::new(Block::new(size)),
+            (None, Some(entry)) => {
+                let parsed = Block::parse(&entry.value, size);
+                Arc::new(parsed.map_err(|flaw| Stop::Corrupt { key: key.clone(), flaw })?)
+            }
+        };
+        if block.wakes(self.rest).is_some_and(|wakes| wakes <= now) {
+            Arc::make_mut(&mut block).wake(self.rest, now);
         }
+        Ok(block)
     }
 
     /// A commit has made these blocks so, at `revision`.
-    fn know(&self, written: Vec<(Key, Bytes, Block)>, revision: Revision) {
+    fn know(&self, written: Vec<(Key, Bytes, Arc<Block>)>, revision: Revision) {
         let mut cache = self.cache();
         written.into_iter().for_each(|(key, value, block)| cache.know(key, Entry { value, revision }, block));
     }
@@ -96,7 +111,7 @@ impl Ledger {
     }
 
     /// Lists a plot's blocks at one revision.
-    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<(u128, Block)>, IpamError> {
+    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<(u128, Arc<Block>)>, IpamError> {
         let prefix = self.keys.blocks(ground, plot);
         let listing = self.store.list(&prefix).await?;
         let mut cache = self.cache();
@@ -107,7 +122,8 @@ impl Ledger {
             let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
             let number = known.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
             let block = Block::parse(&entry.value, plot.block_size(number)).map_err(corrupt)?;
-            cache.know(key, entry, block.clone());
+            let block = Arc::new(block);
+            cache.know(key, entry, Arc::clone(&block));
             blocks.push((number, block));
         }
         Ok(blocks)

@@ -1,10 +1,12 @@
 //! Releases: giving numbers back, fenced by the generation of the lease.
 
-use std::collections::btree_map::Entry::{Occupied, Vacant};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry::Vacant;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
+use rustc_hash::FxHashSet;
 
 use super::block::Block;
 use super::ground::{Ground, Plot};
@@ -23,7 +25,7 @@ pub(crate) struct Return<'r> {
 }
 
 /// What a decision about returns comes to: the fate of each that fits into a commit, and what it makes of blocks.
-type Decided = (Vec<Release>, Vec<(Key, Bytes, Block)>);
+type Decided = (Vec<Release>, Vec<(Key, Bytes, Arc<Block>)>);
 
 impl Ledger {
     /// Gives back what is still leased so. `None` if the ground has changed.
@@ -74,19 +76,20 @@ impl Ledger {
 
     /// The blocks that the numbers are in most likely: those that were seen, and those to read.
     fn blocks_of(&self, ground: &Ground, returns: &[Return<'_>]) -> (Vec<(Key, Option<Entry>)>, Vec<Key>) {
-        let mut blocks: Vec<Key> = returns
+        let mut blocks: Vec<(u8, u128)> = returns
             .iter()
             .filter_map(|of| {
                 let (index, number) = of.of?;
                 let plot = ground.plot(index).filter(|plot| number <= plot.last)?;
-                Some(self.keys.block(ground, plot, plot.split(number).0))
+                Some((index, plot.split(number).0))
             })
             .collect();
         blocks.sort_unstable();
         blocks.dedup();
         let cache = self.cache();
-        let (mut seen, mut unseen) = (Vec::new(), Vec::new());
-        for key in blocks {
+        let (mut seen, mut unseen) = (Vec::with_capacity(blocks.len()), Vec::new());
+        for (index, block) in blocks {
+            let key = self.keys.block(ground, index, block);
             match cache.entry(&key) {
                 Some(entry) => seen.push((key, Some(entry))),
                 None => unseen.push(key),
@@ -102,47 +105,24 @@ impl Ledger {
         (returns, keys): (&[Return<'_>], &[Key]),
         now: UnixTime,
     ) -> Result<(Commit, Decided), Undecided<Stop>> {
-        let held = keys.iter().map(|key| Self::held(ground, snapshot, key)).collect::<Result<Vec<_>, _>>()?;
-        let block_of = |(plot, held): &(&Plot, Held)| self.keys.block(ground, plot, plot.split(held.number).0);
-        snapshot.need(&held.iter().flatten().map(block_of).collect::<Vec<_>>())?;
-
-        let mut back =
-            Back { budget: self.budget(), commit: Commit::new(), blocks: BTreeMap::new(), seen: BTreeSet::new() };
+        let mut back = Back { budget: self.budget(), seen: FxHashSet::default(), blocks: BTreeMap::new() };
         let mut fates = Vec::with_capacity(returns.len());
-        for ((of, key), held) in returns.iter().zip(keys).zip(held) {
-            let fate = match held {
+        for (of, key) in returns.iter().zip(keys) {
+            let fate = match Self::held(ground, snapshot, key)? {
                 None => Release::Gone,
-                Some(_) if back.seen.contains(key) => Release::Gone,
                 Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => {
                     Release::Fenced { generation: held.generation }
                 }
-                Some((plot, held)) => {
-                    let block = block_of(&(plot, held));
-                    let is_new = !back.blocks.contains_key(&block);
-                    if !back
-                        .budget
-                        .spend(1 + usize::from(is_new), 2 * key.as_bytes().len() + 2048 * usize::from(is_new))
-                    {
-                        break;
-                    }
-                    back.give(self, snapshot, (plot, held.number, block), now)?;
-                    back.seen.insert(key);
-                    Release::Done
-                }
+                Some(_) if back.seen.contains(key) => Release::Gone, // it stands twice among them
+                Some((plot, held)) => match back.give((self, ground), key, (plot, held.number)) {
+                    true => Release::Done,
+                    false => break,
+                },
             };
             fates.push(fate);
         }
-        back.commit.deletes.extend(back.seen.into_iter().cloned());
-        let mut cache = self.cache();
-        let mut written = Vec::with_capacity(back.blocks.len());
-        for (key, (plot, numbers, block)) in back.blocks {
-            let wakes = block.wakes(self.rest);
-            numbers.iter().for_each(|number| cache.note_release(ground, plot, *number, wakes));
-            let value = block.encode();
-            back.commit.puts.push((key.clone(), value.clone()));
-            written.push((key, value, block));
-        }
-        Ok((back.commit, (fates, written)))
+        let (commit, written) = back.finish((self, ground), snapshot, now)?;
+        Ok((commit, (fates, written)))
     }
 
     /// The lease under a key, and the plot it is of.
@@ -164,32 +144,61 @@ impl Ledger {
 /// A commit of releases in the making.
 struct Back<'b> {
     budget: Budget,
-    commit: Commit,
-    /// What is done to blocks, and the numbers given back in each.
-    blocks: BTreeMap<Key, (&'b Plot, Vec<u128>, Block)>,
-    seen: BTreeSet<&'b Key>,
+    seen: FxHashSet<&'b Key>,
+    /// The numbers given back in each block, in the order of the blocks' keys.
+    blocks: BTreeMap<(u8, u128), Part<'b>>,
+}
+
+/// What is given back in a block.
+struct Part<'b> {
+    key: Key,
+    plot: &'b Plot,
+    places: Vec<u16>,
 }
 
 impl<'b> Back<'b> {
-    fn give(
-        &mut self,
-        ledger: &Ledger,
+    /// Whether there was room for one more.
+    fn give(&mut self, (ledger, ground): (&Ledger, &Ground), key: &'b Key, (plot, number): (&'b Plot, u128)) -> bool {
+        let (block, at) = plot.split(number);
+        let part = self.blocks.entry((plot.index, block));
+        let new = usize::from(matches!(part, Vacant(_)));
+        if !self.budget.spend(1 + new, 2 * key.as_bytes().len() + 2048 * new) {
+            return false;
+        }
+        let part = part.or_insert_with(|| {
+            let key = ledger.keys.block(ground, plot.index, block);
+            Part { key, plot, places: Vec::new() }
+        });
+        part.places.push(at);
+        self.seen.insert(key);
+        true
+    }
+
+    /// The commit, and what it makes of blocks.
+    fn finish(
+        self,
+        (ledger, ground): (&Ledger, &Ground),
         snapshot: &Snapshot,
-        (plot, number, key): (&'b Plot, u128, Key),
         now: UnixTime,
-    ) -> Result<(), Undecided<Stop>> {
-        let (at_block, at) = plot.split(number);
-        let (_, numbers, block) = match self.blocks.entry(key) {
-            Vacant(vacant) => {
-                let entry = snapshot.get(vacant.key())?;
-                let mut block = Ledger::parsed(&ledger.cache(), vacant.key(), entry, plot.block_size(at_block))?;
-                block.wake(ledger.rest, now);
-                vacant.insert((plot, Vec::new(), block))
-            }
-            Occupied(occupied) => occupied.into_mut(),
-        };
-        block.release(at, ledger.rest, now);
-        numbers.push(number);
-        Ok(())
+    ) -> Result<(Commit, Vec<(Key, Bytes, Arc<Block>)>), Undecided<Stop>> {
+        snapshot.need(self.blocks.values().map(|part| &part.key))?;
+        let mut cache = ledger.cache();
+        let mut puts = Vec::with_capacity(self.blocks.len());
+        let mut written = Vec::with_capacity(self.blocks.len());
+        for ((_, number), Part { key, plot, places }) in self.blocks {
+            let known = (&key, snapshot.get(&key)?);
+            let mut block = ledger.parsed(&cache, known, plot.block_size(number), now)?;
+            let changed = Arc::make_mut(&mut block);
+            places.iter().for_each(|at| changed.release(*at, ledger.rest, now));
+            let wakes = block.wakes(ledger.rest);
+            places.iter().for_each(|at| cache.note_release(ground, plot, plot.join(number, *at), wakes));
+            let value = block.encode();
+            puts.push((key.clone(), value.clone()));
+            written.push((key, value, block));
+        }
+        #[expect(clippy::iter_over_hash_type, reason = "sorted before anybody sees the order")]
+        let mut deletes: Vec<Key> = self.seen.into_iter().cloned().collect();
+        deletes.sort_unstable();
+        Ok((Commit { compares: Vec::new(), puts, deletes }, written))
     }
 }
