@@ -147,6 +147,128 @@ fn what_was_not_looked_at_may_change_and_must_not_be_written() {
     assert!(block_on(store.get(&unseen)).unwrap().is_some());
 }
 
+/// Counts the reads of a store.
+#[derive(Debug, Default)]
+struct Counted {
+    inner: MemoryStore,
+    reads: Mutex<Vec<Vec<Key>>>,
+}
+
+impl Counted {
+    fn reads(&self) -> Vec<Vec<Key>> {
+        std::mem::take(&mut *self.reads.lock().unwrap())
+    }
+}
+
+#[async_trait]
+impl Store for Counted {
+    async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
+        self.reads.lock().unwrap().push(keys.to_vec());
+        self.inner.read(keys).await
+    }
+
+    async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
+        self.inner.list(prefix).await
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Revision, CommitError> {
+        self.inner.commit(commit).await
+    }
+
+    async fn watch(&self, prefix: &Prefix, from: Revision) -> Result<Box<dyn Watch>, StoreError> {
+        self.inner.watch(prefix, from).await
+    }
+
+    fn limits(&self) -> Limits {
+        self.inner.limits()
+    }
+}
+
+/// Adds one to a number, and says what it has become.
+fn add_one(snapshot: &Snapshot, at: &Key) -> Decision<u64> {
+    let next = snapshot.get(at)?.map_or(0, |entry| number(&entry.value)) + 1;
+    Ok((Commit::new().put(at.clone(), next.to_be_bytes().to_vec()), next))
+}
+
+#[test]
+fn what_is_assumed_rightly_is_not_read_and_wrongly_costs_a_second_attempt() {
+    let (store, at) = (Counted::default(), key("counter"));
+    let run = |assumed: Option<overlay_core::Entry>| {
+        let transaction = Transaction::on(&store).assuming([(at.clone(), assumed)]);
+        (block_on(transaction.run(|snapshot| add_one(snapshot, &at))).unwrap().output, store.reads())
+    };
+    assert_eq!(run(None), (1, vec![]), "that there is nothing can be assumed, too");
+    let first = block_on(store.inner.get(&at)).unwrap();
+    assert_eq!(run(first.clone()), (2, vec![]));
+    assert_eq!(run(first), (3, vec![vec![at.clone()]]), "it was read once, after the conflict");
+    assert_eq!(run(None), (4, vec![vec![at.clone()]]));
+}
+
+#[test]
+fn a_refusal_on_what_was_assumed_is_checked_before_it_is_given() {
+    let (store, name) = (Counted::default(), key("name"));
+    let free = |snapshot: &Snapshot| -> Decision<()> {
+        match snapshot.get(&name)? {
+            Some(_) => Err(Undecided::Refused("taken")),
+            None => Ok((Commit::new().put(name.clone(), "ours"), ())),
+        }
+    };
+    let gone = overlay_core::Entry { value: "theirs".into(), revision: Revision(7) };
+    let assuming = |entry| block_on(Transaction::on(&store).assuming([(name.clone(), Some(entry))]).run(free));
+    assert_eq!(assuming(gone.clone()).unwrap().output, (), "a refusal that is not true any more is none");
+    let there = block_on(store.inner.get(&name)).unwrap().unwrap();
+    assert_eq!(assuming(there).unwrap_err().refusal(), Some(&"taken"));
+    assert_eq!(assuming(gone).unwrap_err().refusal(), Some(&"taken"), "read again, it is taken by another commit");
+}
+
+#[test]
+fn of_a_key_assumed_twice_the_last_counts_and_one_attempt_rests_on_it() {
+    let (store, at) = (Counted::default(), key("counter"));
+    block_on(store.inner.commit(Commit::new().put(at.clone(), 6_u64.to_be_bytes().to_vec()))).unwrap();
+    let there = block_on(store.inner.get(&at)).unwrap();
+    let transaction = Transaction::on(&store).assuming([(at.clone(), None), (at.clone(), there)]).attempts(1);
+    assert_eq!(block_on(transaction.run(|snapshot| add_one(snapshot, &at))).unwrap().output, 7);
+    let wrong = Transaction::on(&store).assuming([(at.clone(), None)]).attempts(1);
+    let contended = block_on(wrong.run(|snapshot| add_one(snapshot, &at)));
+    assert!(matches!(contended, Err(TransactionError::Contended { attempts: 1, .. })), "{contended:?}");
+}
+
+#[test]
+fn what_is_peeked_at_may_change_and_what_is_looked_at_as_well_may_not() {
+    let (store, hint, at) = (MemoryStore::default(), key("hint"), key("at"));
+    let run = |looks: bool| {
+        let mut calls = 0;
+        let decide = |snapshot: &Snapshot| -> Decision<usize> {
+            snapshot.need([&hint, &at])?;
+            calls += 1;
+            let seen = snapshot.peek(&hint)?.map_or(0, |entry| entry.value.len());
+            if looks {
+                snapshot.get(&hint)?;
+            }
+            snapshot.get(&at)?;
+            if calls == 1 {
+                store.commit_now(Commit::new().put(hint.clone(), vec![7; seen + 1])).unwrap(); // somebody is faster
+            }
+            Ok((Commit::new().put(at.clone(), ""), seen))
+        };
+        let done = block_on(Transaction::on(&store).run(decide)).unwrap();
+        (done.output, calls)
+    };
+    assert_eq!(run(false), (0, 1), "decided on what was so when it was read");
+    assert_eq!(run(true), (2, 2), "compared, and decided anew");
+}
+
+#[test]
+fn what_was_only_peeked_at_must_not_be_written() {
+    let (store, at) = (MemoryStore::default(), key("at"));
+    let blind = block_on(Transaction::on(&store).run(|snapshot| -> Decision<()> {
+        snapshot.peek(&at)?;
+        Ok((Commit::new().put(at.clone(), "x"), ()))
+    }));
+    assert!(matches!(&blind, Err(TransactionError::Blind { key }) if *key == at), "{blind:?}");
+    assert!(store.is_empty());
+}
+
 #[test]
 fn somebody_who_is_always_faster_ends_the_attempts() {
     let store = MemoryStore::default();

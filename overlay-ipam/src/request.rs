@@ -205,6 +205,10 @@ impl SubnetRequest {
     }
 
     fn check_auxiliary(&self, net: IpNet) -> Result<(), RequestError> {
+        if self.auxiliary.len() > MOST_AUXILIARY {
+            let (found, most) = (self.auxiliary.len(), MOST_AUXILIARY);
+            return Err(RequestError::TooManyAuxiliary { subnet: net, found, most });
+        }
         let mut seen = BTreeMap::new();
         for (name, address) in &self.auxiliary {
             within("auxiliary address", (*address).into(), net)?;
@@ -301,6 +305,8 @@ impl SubnetRequest {
 
 /// Subnets of one network.
 const MOST: usize = 16;
+/// Auxiliary addresses of one subnet: a record of 16 subnets is of some 340 KB at most then.
+const MOST_AUXILIARY: usize = 256;
 
 /// "This" network, loopback, multicast and what is above; unspecified and loopback, link-local, multicast (RFC 6890).
 const UNUSABLE: [IpNet; 6] = [

@@ -159,4 +159,14 @@ pub enum RequestError {
         /// How many there may be.
         most: usize,
     },
+    /// More auxiliary addresses than a subnet can have.
+    #[error("subnet {subnet} has at most {most} auxiliary addresses, not {found}: leave a range out instead")]
+    TooManyAuxiliary {
+        /// The subnet.
+        subnet: IpNet,
+        /// How many were given.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
 }

@@ -60,17 +60,23 @@ pub async fn managers_agree(stores: Vec<Arc<dyn Store>>, root: &Prefix, rounds: 
     claims
 }
 
-/// Again as long as others were faster, which changes nothing.
+/// Again where others were faster too often, which changes nothing. It may happen to one of many calls; that it happens to
+/// one call time and again is a mistake.
 macro_rules! at_last {
-    ($call:expr) => {
-        loop {
-            match $call.await {
-                Err(IpamError::Contended { .. }) => {}
-                answer => break answer,
+    ($call:expr) => {{
+        let mut answer = $call.await;
+        for _ in 0..AGAIN {
+            if !matches!(answer, Err(IpamError::Contended { .. })) {
+                break;
             }
+            answer = $call.await;
         }
-    };
+        answer
+    }};
 }
+
+/// How often a call that was [`Contended`](IpamError::Contended) is made again.
+const AGAIN: usize = 3;
 
 async fn work(
     manager: &Allocator,

@@ -268,6 +268,23 @@ impl World {
         }
     }
 
+    /// A release was refused for a later lease: that one the store holds, it alone, and from now on it may not be lost.
+    fn overtaken(&mut self, released: &Lease, generation: u64) {
+        let leases = block_on(self.truth.leases(self.network)).unwrap();
+        let of_owner = leases
+            .into_iter()
+            .filter(|lease| lease.owner == released.owner && IpFamily::of(lease.ip()) == IpFamily::of(released.ip()));
+        let of_owner: Vec<Lease> = of_owner.collect();
+        let [later] = &of_owner[..] else { panic!("{released} is fenced by {of_owner:?}") };
+        assert_eq!(later.generation, generation, "{released} is fenced by another lease than {later}");
+        assert_ne!(later, released, "a lease fences itself");
+        self.counts.overtaken += 1;
+        self.old.push(released.clone());
+        self.owners.insert(released.owner.clone(), Known::Claiming);
+        let request = AddressRequest::any(released.owner.clone(), IpFamily::of(later.ip()));
+        self.granted(&request, later);
+    }
+
     fn refused(&mut self, request: &AddressRequest, refusal: &ClaimRefusal) {
         match refusal {
             ClaimRefusal::Exhausted { in_use, resting, .. } => {
@@ -418,10 +435,8 @@ async fn release(world: &Shared, allocator: &Allocator, leases: &[Lease], (now, 
             // takes leases away, `look` shows.
             (Release::Gone, _) => world.counts.gone += 1,
             // The work was done by who crashed, and then a claim that was cut short came late: the owner has that now.
-            (Release::Fenced { .. }, _) if world.doubtful.contains(&lease.owner) => {
-                world.counts.overtaken += 1;
-                world.owners.insert(lease.owner.clone(), Known::Claiming);
-                world.old.push(lease.clone());
+            (Release::Fenced { generation }, _) if world.doubtful.contains(&lease.owner) => {
+                world.overtaken(lease, generation);
                 continue;
             }
             (other, before) => panic!("release of {lease}, {before:?}: {other:?}"),

@@ -289,6 +289,9 @@ fn every_mistake_in_a_request_has_its_own_error() {
     assert!(matches!(refused(&needs), RequestError::NeedsSubnet { what: "a range" }));
     let needs = SubnetRequest { kind: SubnetKind::External, ..any(IpFamily::V4, None) };
     assert!(matches!(refused(&needs), RequestError::NeedsSubnet { what: "external" }));
+    let many = (0..257_u16).map(|at| (format!("a{at}").parse().unwrap(), [10, 9, 0, at as u8].into())).collect();
+    let many = refused(&SubnetRequest { auxiliary: many, ..this() });
+    assert!(matches!(many, RequestError::TooManyAuxiliary { found: 257, most: 256, .. }), "{many}");
     let full = SubnetRequest { endpoints: Some(ip("10.9.0.1").into()), ..this() };
     assert!(matches!(refused(&full), RequestError::NoRoom { .. }), "the gateway is there");
 }

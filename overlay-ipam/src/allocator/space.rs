@@ -39,14 +39,19 @@ impl Catalog {
         catalog
     }
 
-    pub(crate) fn set(&mut self, id: NetworkId, network: Option<Network>) {
-        if let Some(former) = self.networks.remove(&id) {
+    /// Gives the number of the network that is gone by it.
+    pub(crate) fn set(&mut self, id: NetworkId, network: Option<Network>) -> Option<u64> {
+        let former = self.networks.remove(&id);
+        let gone = former.as_ref().map(|former| former.number);
+        let gone = gone.filter(|number| network.as_ref().is_none_or(|network| network.number != *number));
+        if let Some(former) = former {
             former.subnets.iter().for_each(|subnet| self.subnets.release(id, subnet));
         }
         if let Some(network) = network {
             network.subnets.iter().for_each(|subnet| self.subnets.take(id, subnet));
             self.networks.insert(id, network);
         }
+        gone
     }
 
     pub(crate) fn occupy(&mut self) {
@@ -128,9 +133,15 @@ impl Allocator {
         }
         let mut catalog = self.catalog();
         // First all that goes, then all that comes: a subnet may have gone from one network to another.
-        networks.iter().for_each(|(id, _)| catalog.set(*id, None));
-        networks.into_iter().for_each(|(id, network)| catalog.set(id, network));
+        let mut gone: Vec<(NetworkId, u64)> =
+            networks.iter().filter_map(|(id, _)| Some((*id, catalog.set(*id, None)?))).collect();
+        for (id, network) in networks {
+            gone.retain(|(_, number)| network.as_ref().is_none_or(|network| network.number != *number));
+            catalog.set(id, network);
+        }
         (catalog.version, catalog.entry) = (Some(space.version), Some(entry));
+        drop(catalog);
+        gone.into_iter().for_each(|(id, number)| self.bury(id, Some(number)));
         Ok(true)
     }
 
@@ -157,12 +168,28 @@ impl Allocator {
             }
         }
         let mut catalog = self.catalog();
+        let mut gone: BTreeMap<NetworkId, u64> = catalog.networks.iter().map(|(id, of)| (*id, of.number)).collect();
         catalog.clear();
-        networks.into_iter().for_each(|(id, network)| catalog.set(id, Some(network)));
+        for (id, network) in networks {
+            if gone.get(&id) == Some(&network.number) {
+                gone.remove(&id);
+            }
+            catalog.set(id, Some(network));
+        }
         catalog.reports = reports;
         catalog.occupy();
         (catalog.version, catalog.entry) = (Some(space.version), entry);
+        drop(catalog);
+        gone.into_iter().for_each(|(id, number)| self.bury(id, Some(number)));
         Ok(())
+    }
+
+    /// Nothing is kept of a network that is gone: managers live long.
+    pub(super) fn bury(&self, id: NetworkId, number: Option<u64>) {
+        let Some(number) = number else { return };
+        self.forget(id);
+        self.lines().remove(&id);
+        self.ledger.cache().drop_ground(number);
     }
 
     /// A commit of ours has made the space so.

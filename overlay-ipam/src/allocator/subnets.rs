@@ -232,10 +232,8 @@ impl Allocator {
     fn note(&self, id: NetworkId, written: Option<(Space, Bytes, Option<Network>)>, revision: Revision) {
         self.forget(id);
         if let Some((space, value, network)) = written {
-            if network.is_none() {
-                self.lines().remove(&id);
-            }
-            self.catalog().set(id, network);
+            let gone = self.catalog().set(id, network);
+            self.bury(id, gone);
             self.advance(&space, value, revision);
         }
     }

@@ -32,10 +32,7 @@ impl Ledger {
             let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
             let owner = key.strip(&prefix).and_then(|owner| LeaseOwner::new(owner).ok());
             let owner = owner.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
-            let held = Held::parse(&entry.value).map_err(corrupt)?;
-            if ground.plot(held.plot).is_none_or(|plot| held.number > plot.last) {
-                return Err(corrupt(Flaw::Field { field: "number" }));
-            }
+            let (_, held) = ground.held(&key, &entry)?;
             leases.push((owner, held));
         }
         Ok(leases)

@@ -189,6 +189,9 @@ impl Block {
         block.generation = reader.u64()?;
         block.cursor = reader.u16()?;
         let sets = reader.u8()?;
+        if block.generation == u64::MAX {
+            return Err(Flaw::Field { field: "generation" }); // there would be no next
+        }
         if block.cursor >= size {
             return Err(Flaw::Field { field: "cursor" });
         }
@@ -381,6 +384,8 @@ mod tests {
         assert_eq!(Block::parse(&good[..good.len() - 1], 100), Err(Flaw::Short));
         assert_eq!(Block::parse(&[&good[..], &[0]].concat(), 100), Err(Flaw::Long { extra: 1 }));
         assert_eq!(Block::parse(&good, 8), Err(Flaw::Field { field: "cursor" }));
+        let last = [&good[..1], &[0xff; 8], &good[9..]].concat();
+        assert_eq!(Block::parse(&last, 100), Err(Flaw::Field { field: "generation" }));
         let mut beyond = good.to_vec();
         beyond[12 + 8] = 0x80; // number 127
         assert_eq!(Block::parse(&beyond, 100), Err(Flaw::Field { field: "sets" }));

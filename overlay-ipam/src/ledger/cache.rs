@@ -55,6 +55,14 @@ impl Cache {
         self.rows.clear();
     }
 
+    /// The grounds of this number are gone.
+    pub(crate) fn drop_ground(&mut self, number: u64) {
+        let mut rows = self.rows.split_off(&(number, 0, 0, 0));
+        if let Some(next) = number.checked_add(1) {
+            self.rows.append(&mut rows.split_off(&(next, 0, 0, 0)));
+        }
+    }
+
     pub(crate) fn row(&mut self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> &mut Row {
         let key = (ground.number, ground.kind, plot.index, window.0);
         let last = plot.last >> plot.block_bits();

@@ -226,10 +226,7 @@ impl<'d> Draft<'d> {
     fn want(&mut self, want: &Want<'d>, key: &Key) -> Result<Outcome, Undecided<Stop>> {
         let held = match (self.granted.get(want.owner), self.snapshot.get(key)?) {
             (Some(held), _) => Some(*held),
-            (None, Some(entry)) => {
-                let corrupt = |flaw| Stop::Corrupt { key: key.clone(), flaw };
-                Some(Held::parse(&entry.value).map_err(corrupt)?)
-            }
+            (None, Some(entry)) => Some(self.ground.held(key, entry)?.1),
             (None, None) => None,
         };
         match (held, want.exact) {

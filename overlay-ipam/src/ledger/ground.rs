@@ -4,7 +4,10 @@ use std::ops::RangeInclusive;
 
 use overlay_core::{Entry, Key, Prefix};
 
+use super::Stop;
 use super::block::LARGEST;
+use super::record::Held;
+use super::wire::Flaw;
 use crate::{LeaseOwner, Use};
 
 /// The numbers that one kind of leases of one thing is made on: the addresses of a family of a network, all VNIs, the ports of
@@ -23,6 +26,16 @@ pub(crate) struct Ground {
 impl Ground {
     pub(crate) fn plot(&self, index: u8) -> Option<&Plot> {
         self.plots.iter().find(|plot| plot.index == index)
+    }
+
+    /// The lease under a key, and the plot it is of.
+    pub(crate) fn held(&self, key: &Key, entry: &Entry) -> Result<(&Plot, Held), Stop> {
+        let corrupt = |flaw| Stop::Corrupt { key: key.clone(), flaw };
+        let held = Held::parse(&entry.value).map_err(corrupt)?;
+        match self.plot(held.plot).filter(|plot| held.number <= plot.last) {
+            Some(plot) => Ok((plot, held)),
+            None => Err(corrupt(Flaw::Field { field: "number" })),
+        }
     }
 }
 

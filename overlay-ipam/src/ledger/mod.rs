@@ -41,6 +41,10 @@ pub(crate) struct Ledger {
     cache: Mutex<Cache>,
 }
 
+/// How many commits are tried. More than usual: where only one block has something left, all managers write to it, and one
+/// whose way to the store is longer than others' loses nine of ten times.
+const ATTEMPTS: u32 = 64;
+
 /// How long a manager keeps a block for itself unless it goes on claiming there.
 pub(crate) const HOLD: Duration = Duration::from_secs(60);
 
@@ -60,7 +64,7 @@ impl Ledger {
     }
 
     pub(crate) fn transaction(&self) -> Transaction<'_> {
-        Transaction::on(&*self.store)
+        Transaction::on(&*self.store).attempts(ATTEMPTS)
     }
 
     /// A block as it is by now: of the snapshot, by the cache if that has parsed it, without the rests that are over.
@@ -165,12 +169,22 @@ impl From<Stop> for Undecided<Stop> {
     }
 }
 
+/// Of what does not rest on a transaction.
+impl From<Stop> for IpamError {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Stale => Self::Contended { attempts: 1 },
+            Stop::Corrupt { key, flaw } => Self::Corrupt { key, flaw },
+        }
+    }
+}
+
 /// What a transaction about leases came to.
 pub(crate) fn outcome<T>(result: Result<T, TransactionError<Stop>>) -> Result<Option<T>, IpamError> {
     match result {
         Ok(output) => Ok(Some(output)),
         Err(TransactionError::Refused(Stop::Stale)) => Ok(None),
-        Err(TransactionError::Refused(Stop::Corrupt { key, flaw })) => Err(IpamError::Corrupt { key, flaw }),
+        Err(TransactionError::Refused(stop)) => Err(stop.into()),
         Err(error) => Err(failed(error)),
     }
 }

@@ -10,8 +10,6 @@ use rustc_hash::FxHashSet;
 
 use super::block::Block;
 use super::ground::{Ground, Plot};
-use super::record::Held;
-use super::wire::Flaw;
 use super::{Budget, Ledger, Stop, outcome};
 use crate::{IpamError, LeaseOwner, Release};
 
@@ -108,7 +106,8 @@ impl Ledger {
         let mut back = Back { budget: self.budget(), seen: FxHashSet::default(), blocks: BTreeMap::new() };
         let mut fates = Vec::with_capacity(returns.len());
         for (of, key) in returns.iter().zip(keys) {
-            let fate = match Self::held(ground, snapshot, key)? {
+            let held = snapshot.get(key)?.map(|entry| ground.held(key, entry)).transpose()?;
+            let fate = match held {
                 None => Release::Gone,
                 Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => {
                     Release::Fenced { generation: held.generation }
@@ -123,21 +122,6 @@ impl Ledger {
         }
         let (commit, written) = back.finish((self, ground), snapshot, now)?;
         Ok((commit, (fates, written)))
-    }
-
-    /// The lease under a key, and the plot it is of.
-    fn held<'g>(
-        ground: &'g Ground,
-        snapshot: &Snapshot,
-        key: &Key,
-    ) -> Result<Option<(&'g Plot, Held)>, Undecided<Stop>> {
-        let Some(entry) = snapshot.get(key)? else { return Ok(None) };
-        let corrupt = |flaw| Stop::Corrupt { key: key.clone(), flaw };
-        let held = Held::parse(&entry.value).map_err(corrupt)?;
-        match ground.plot(held.plot).filter(|plot| held.number <= plot.last) {
-            Some(plot) => Ok(Some((plot, held))),
-            None => Err(corrupt(Flaw::Field { field: "number" }).into()),
-        }
     }
 }
 

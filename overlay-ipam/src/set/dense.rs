@@ -89,11 +89,8 @@ impl Dense {
         if *word & bit == 0 {
             return false;
         }
-        let was_full = *word == u64::MAX;
         *word &= !bit;
-        if was_full {
-            self.unfill(number >> 6);
-        }
+        self.unfill(number >> 6);
         true
     }
 
@@ -159,14 +156,12 @@ impl Dense {
         }
     }
 
+    /// What is above a number that is free is not full. Without a question whether it was: where numbers go at random, no
+    /// processor guesses the answer, and each wrong guess waits for memory.
+    #[inline]
     fn unfill(&mut self, mut index: usize) {
         for level in 1..self.depth {
-            let word = &mut self.words[self.starts[level] + (index >> 6)];
-            let was_full = *word == u64::MAX;
-            *word &= !(1 << (index & 63));
-            if !was_full {
-                return;
-            }
+            self.words[self.starts[level] + (index >> 6)] &= !(1 << (index & 63));
             index >>= 6;
         }
     }
