@@ -10,6 +10,7 @@ use crate::allocator::RootError;
 use crate::ledger::Ledger;
 use crate::ledger::block::Rest;
 use crate::ledger::claim::{Outcome, Want};
+use crate::ledger::combine::{Combiner, Turn};
 use crate::ledger::ground::{Ground, Keys, Plot};
 use crate::ledger::record::Held;
 use crate::ledger::release::Return;
@@ -49,7 +50,7 @@ pub struct NumberLease<T> {
 #[derive(Debug)]
 pub struct Vnis {
     ledger: Ledger,
-    ground: Ground,
+    desk: Desk,
 }
 
 impl Vnis {
@@ -62,8 +63,8 @@ impl Vnis {
     /// If the root is longer than 512 bytes.
     pub fn new(store: Arc<dyn Store>, root: &Prefix, manager: NodeId, rest: Duration) -> Result<Self, RootError> {
         let window = (Self::FIRST.into(), Vni::MAX.get().into());
-        let ground = ground(0, window.1, window);
-        Ok(Self { ledger: ledger(store, root, manager, rest)?, ground })
+        let desk = Desk::new(ground(0, window.1, window));
+        Ok(Self { ledger: ledger(store, root, manager, rest)?, desk })
     }
 
     /// Leases `wanted`, or any. An owner that has one already gets that.
@@ -76,7 +77,7 @@ impl Vnis {
         wanted: Option<Vni>,
         now: UnixTime,
     ) -> Result<NumberLease<Vni>, ClaimError<Vni>> {
-        claim(&self.ledger, &self.ground, owner, wanted, now).await
+        claim(&self.ledger, &self.desk, owner, wanted, now).await
     }
 
     /// Gives one back.
@@ -84,7 +85,7 @@ impl Vnis {
     /// # Errors
     /// If it could not be decided.
     pub async fn release(&self, lease: &NumberLease<Vni>, now: UnixTime) -> Result<Release, IpamError> {
-        release(&self.ledger, &self.ground, lease, now).await
+        release(&self.ledger, &self.desk, lease, now).await
     }
 
     /// All that are leased.
@@ -92,7 +93,7 @@ impl Vnis {
     /// # Errors
     /// If they could not be read whole.
     pub async fn leases(&self) -> Result<Vec<NumberLease<Vni>>, IpamError> {
-        leases(&self.ledger, &self.ground).await
+        leases(&self.ledger, &self.desk.ground).await
     }
 
     /// How many of those that are handed out are in use.
@@ -100,7 +101,7 @@ impl Vnis {
     /// # Errors
     /// If it could not be read.
     pub async fn usage(&self, now: UnixTime) -> Result<Usage, IpamError> {
-        usage(&self.ledger, &self.ground, now).await
+        usage(&self.ledger, &self.desk.ground, now).await
     }
 }
 
@@ -125,7 +126,7 @@ impl Vnis {
 #[derive(Debug)]
 pub struct Ports {
     ledger: Ledger,
-    grounds: [Ground; 3],
+    desks: [Desk; 3],
 }
 
 impl Ports {
@@ -137,15 +138,15 @@ impl Ports {
     /// # Errors
     /// If the root is longer than 512 bytes.
     pub fn new(store: Arc<dyn Store>, root: &Prefix, manager: NodeId, rest: Duration) -> Result<Self, RootError> {
-        let grounds = PROTOCOLS.map(|protocol| port_ground(protocol, Self::DYNAMIC));
-        Ok(Self { ledger: ledger(store, root, manager, rest)?, grounds })
+        let desks = PROTOCOLS.map(|protocol| Desk::new(port_ground(protocol, Self::DYNAMIC)));
+        Ok(Self { ledger: ledger(store, root, manager, rest)?, desks })
     }
 
     /// Hands out these ports. All managers must say the same.
     #[must_use]
     pub fn with_range(self, range: PortRange) -> Self {
         let ends = (range.first().get(), range.last().get());
-        Self { grounds: PROTOCOLS.map(|protocol| port_ground(protocol, ends)), ..self }
+        Self { desks: PROTOCOLS.map(|protocol| Desk::new(port_ground(protocol, ends))), ..self }
     }
 
     /// Leases `wanted`, or any. An owner that has one of the protocol already gets that: one that publishes several ports is
@@ -160,7 +161,7 @@ impl Ports {
         wanted: Option<Port>,
         now: UnixTime,
     ) -> Result<NumberLease<Port>, ClaimError<Port>> {
-        claim(&self.ledger, self.ground(protocol), owner, wanted, now).await
+        claim(&self.ledger, self.desk(protocol), owner, wanted, now).await
     }
 
     /// Gives one back.
@@ -173,7 +174,7 @@ impl Ports {
         lease: &NumberLease<Port>,
         now: UnixTime,
     ) -> Result<Release, IpamError> {
-        release(&self.ledger, self.ground(protocol), lease, now).await
+        release(&self.ledger, self.desk(protocol), lease, now).await
     }
 
     /// All of a protocol that are leased.
@@ -181,7 +182,7 @@ impl Ports {
     /// # Errors
     /// If they could not be read whole.
     pub async fn leases(&self, protocol: Protocol) -> Result<Vec<NumberLease<Port>>, IpamError> {
-        leases(&self.ledger, self.ground(protocol)).await
+        leases(&self.ledger, &self.desk(protocol).ground).await
     }
 
     /// How many of those of a protocol that are handed out are in use.
@@ -189,11 +190,11 @@ impl Ports {
     /// # Errors
     /// If it could not be read.
     pub async fn usage(&self, protocol: Protocol, now: UnixTime) -> Result<Usage, IpamError> {
-        usage(&self.ledger, self.ground(protocol), now).await
+        usage(&self.ledger, &self.desk(protocol).ground, now).await
     }
 
-    fn ground(&self, protocol: Protocol) -> &Ground {
-        &self.grounds[PROTOCOLS.iter().position(|of| *of == protocol).unwrap_or(0)]
+    fn desk(&self, protocol: Protocol) -> &Desk {
+        &self.desks[PROTOCOLS.iter().position(|of| *of == protocol).unwrap_or(0)]
     }
 }
 
@@ -235,28 +236,104 @@ impl Item for Port {
     }
 }
 
+/// Numbers of one kind, and where callers meet that want some of them at once.
+#[derive(Debug)]
+struct Desk {
+    ground: Ground,
+    line: Combiner<Job, Result<Done, IpamError>>,
+}
+
+#[derive(Debug, Clone)]
+enum Job {
+    Claim(LeaseOwner, Option<u128>, UnixTime),
+    Release(LeaseOwner, u64, u128, UnixTime),
+}
+
+#[derive(Debug)]
+enum Done {
+    Claimed(Outcome),
+    Released(Release),
+}
+
+impl Desk {
+    fn new(ground: Ground) -> Self {
+        Self { ground, line: Combiner::default() }
+    }
+
+    /// Does a job, together with those of others that wait: they write to the same blocks.
+    async fn done(&self, ledger: &Ledger, job: Job) -> Result<Done, IpamError> {
+        let ticket = self.line.join(job);
+        loop {
+            match ticket.turn().await {
+                Turn::Answer(answer) => return answer,
+                Turn::Work(work) => {
+                    let jobs: Vec<&Job> = work.jobs().collect();
+                    let answers = self.serve(ledger, &jobs).await;
+                    work.done(answers);
+                }
+            }
+        }
+    }
+
+    /// All releases first, then all claims, each as one. The latest of the callers' dates counts for all.
+    async fn serve(&self, ledger: &Ledger, jobs: &[&Job]) -> Vec<Result<Done, IpamError>> {
+        let (mut wants, mut returns, mut latest) = (Vec::new(), Vec::new(), UnixTime::EPOCH);
+        for job in jobs {
+            match job {
+                Job::Claim(owner, wanted, now) => {
+                    latest = latest.max(*now);
+                    let exact = wanted.map(|wanted| (0, wanted));
+                    wants.push(Want { owner, purpose: Use::Endpoint, exact });
+                }
+                Job::Release(owner, generation, number, now) => {
+                    latest = latest.max(*now);
+                    returns.push(Return { owner, generation: *generation, of: Some((0, *number)) });
+                }
+            }
+        }
+        let stale = IpamError::Contended { attempts: 1 }; // not so: these grounds rest on nothing
+        let released = ledger.release(&self.ground, &returns, latest).await.and_then(|some| some.ok_or(stale.clone()));
+        let claimed = match wants.is_empty() {
+            true => Ok(Vec::new()),
+            false => ledger.claim(&self.ground, &wants, latest).await.and_then(|some| some.ok_or(stale)),
+        };
+        let (mut released, mut claimed) = (released.map(Vec::into_iter), claimed.map(Vec::into_iter));
+        let answer = |job: &&Job| match job {
+            Job::Claim(..) => next(&mut claimed).map(Done::Claimed),
+            Job::Release(..) => next(&mut released).map(Done::Released),
+        };
+        jobs.iter().map(answer).collect()
+    }
+}
+
+/// The next of what came out, or why nothing did.
+fn next<T>(all: &mut Result<std::vec::IntoIter<T>, IpamError>) -> Result<T, IpamError> {
+    match all {
+        Ok(all) => all.next().ok_or(IpamError::Contended { attempts: 1 }),
+        Err(error) => Err(error.clone()),
+    }
+}
+
 async fn claim<T: Item>(
     ledger: &Ledger,
-    ground: &Ground,
+    desk: &Desk,
     owner: &LeaseOwner,
     wanted: Option<T>,
     now: UnixTime,
 ) -> Result<NumberLease<T>, ClaimError<T>> {
-    let want = Want { owner, purpose: Use::Endpoint, exact: wanted.map(|wanted| (0, wanted.number())) };
-    let outcome = ledger.claim(ground, &[want], now).await?.and_then(|outcomes| outcomes.first().copied());
+    let done = desk.done(ledger, Job::Claim(owner.clone(), wanted.map(Item::number), now)).await?;
+    let Done::Claimed(outcome) = done else { return Err(IpamError::Contended { attempts: 1 }.into()) };
     let refusal = match (outcome, wanted) {
-        (Some(Outcome::Granted(held)), _) => {
-            if let Some(lease) = lease(owner, held) {
-                return Ok(lease);
-            }
-            None
+        (Outcome::Granted(held), _) => match lease(owner, held) {
+            Some(lease) => return Ok(lease),
+            None => None,
+        },
+        (Outcome::Full { used, resting }, _) => {
+            Some(ClaimRefusal::Exhausted { pool: T::pool(&desk.ground), in_use: used, resting })
         }
-        (Some(Outcome::Full { used, resting }), _) => {
-            Some(ClaimRefusal::Exhausted { pool: T::pool(ground), in_use: used, resting })
-        }
-        (Some(Outcome::Taken), Some(wanted)) => Some(ClaimRefusal::Taken { wanted }),
-        (Some(Outcome::Resting(until)), Some(wanted)) => Some(ClaimRefusal::Resting { wanted, until }),
-        (Some(Outcome::Other(held)), Some(wanted)) => T::of(held.number).map(|has| ClaimRefusal::Other { wanted, has }),
+        (Outcome::Taken, Some(wanted)) => Some(ClaimRefusal::Taken { wanted }),
+        (Outcome::Resting(until), Some(wanted)) => Some(ClaimRefusal::Resting { wanted, until }),
+        (Outcome::Other(held), Some(wanted)) => T::of(held.number).map(|has| ClaimRefusal::Other { wanted, has }),
         _ => None,
     };
     Err(refusal.map_or(ClaimError::Failed(IpamError::Contended { attempts: 1 }), ClaimError::Refused))
@@ -264,13 +341,15 @@ async fn claim<T: Item>(
 
 async fn release<T: Item>(
     ledger: &Ledger,
-    ground: &Ground,
+    desk: &Desk,
     lease: &NumberLease<T>,
     now: UnixTime,
 ) -> Result<Release, IpamError> {
-    let of = Return { owner: &lease.owner, generation: lease.generation, of: Some((0, lease.item.number())) };
-    let answers = ledger.release(ground, &[of], now).await?;
-    answers.and_then(|answers| answers.first().copied()).ok_or(IpamError::Contended { attempts: 1 })
+    let job = Job::Release(lease.owner.clone(), lease.generation, lease.item.number(), now);
+    match desk.done(ledger, job).await? {
+        Done::Released(release) => Ok(release),
+        Done::Claimed(_) => Err(IpamError::Contended { attempts: 1 }),
+    }
 }
 
 async fn leases<T: Item>(ledger: &Ledger, ground: &Ground) -> Result<Vec<NumberLease<T>>, IpamError> {

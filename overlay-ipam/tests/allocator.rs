@@ -2,15 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::testing::block_on;
-use overlay_core::{Commit, IpFamily, MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime, Vni};
+use overlay_core::{Commit, IpFamily, MemoryStore, NetworkId, NodeId, Prefix, Protocol, Store, UnixTime, Vni};
 use overlay_ipam::{
-    AddressRequest, Allocator, ClaimError, ClaimRefusal, Config, Ipam, IpamError, LeaseOwner, PickOrder, Release,
-    Reserved, SubnetError, SubnetRequest, Use, Vnis,
+    AddressRequest, Allocator, ClaimError, ClaimRefusal, Config, Ipam, IpamError, LeaseOwner, PickOrder, Ports,
+    Release, Reserved, SubnetError, SubnetRequest, Use, Vnis,
 };
 
 const NOW: UnixTime = UnixTime::from_millis(1_767_225_600_000);
@@ -161,7 +162,7 @@ fn random_addresses_are_spread_over_a_64_and_found_at_once() {
         IpAddr::V6(address) => address.segments()[4] >> 12,
         IpAddr::V4(_) => panic!("IPv6 was asked for"),
     });
-    let parts: std::collections::BTreeSet<u16> = parts.collect();
+    let parts: BTreeSet<u16> = parts.collect();
     assert!(parts.len() > 10, "64 leases in {} of 16 parts", parts.len());
 }
 
@@ -193,7 +194,7 @@ fn vips_and_endpoints_keep_to_their_ranges() {
 fn a_restarted_or_another_manager_goes_on_where_the_last_was() {
     let store = MemoryStore::default();
     block_on(allocator(&store, 1).claim_subnets(network(1), &[this("10.9.0.0/24")], NOW)).unwrap();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for number in 0..50 {
         let manager = allocator(&store, 1); // begins anew for each
         let lease = block_on(manager.claim_one(network(1), any(&number.to_string()), NOW)).unwrap();
@@ -274,6 +275,70 @@ fn owners_with_long_keys_and_far_ends_of_the_address_space_work() {
         block_on(manager.release(std::slice::from_ref(&lease), time)).unwrap();
         let _ = block_on(manager.claim_one(network(1), exactly("end", last), time));
     }
+}
+
+#[test]
+fn many_callers_of_one_manager_get_subnets_and_addresses_at_once_and_give_them_back() {
+    let folder = std::env::temp_dir().join(format!("overlay-ipam-callers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let store: Arc<dyn Store> = Arc::new(overlay_store::RedbStore::open(folder.join("catalogue")).unwrap());
+    let node = NodeId::from_bytes([1; 16]);
+    let manager = Allocator::new(store, &Prefix::ALL, node, Config::default(), [0; 32]).unwrap();
+    let shared = network(200);
+    block_on(manager.claim_subnets(shared, &[this("10.200.0.0/16")], NOW)).unwrap();
+    let work = |number: u8| {
+        let subnets = [SubnetRequest::any(IpFamily::V4)];
+        let subnet = block_on(manager.claim_subnets(network(number), &subnets, NOW)).unwrap().remove(0).net();
+        let lease = block_on(manager.claim_one(shared, any(&format!("n{number}")), NOW)).unwrap();
+        let ip = lease.ip();
+        if number % 2 == 0 {
+            assert_eq!(block_on(manager.release(&[lease], NOW)).unwrap(), [Release::Done]);
+            block_on(manager.release_subnets(network(number), NOW)).unwrap();
+        }
+        (subnet, ip)
+    };
+    let done: Vec<(overlay_ipam::IpNet, IpAddr)> = std::thread::scope(|scope| {
+        let (work, numbers) = (&work, 0..64);
+        let callers: Vec<_> = numbers.map(|number| scope.spawn(move || work(number))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(done.iter().map(|(_, ip)| ip).collect::<BTreeSet<_>>().len(), 64, "each has its own, or rests");
+    let networks = block_on(manager.networks()).unwrap();
+    assert_eq!(networks.len(), 33);
+    let subnets: BTreeSet<_> = networks.iter().map(|(_, subnets)| subnets[0].net()).collect();
+    assert_eq!(subnets.len(), 33, "no two have the same");
+    assert_eq!(block_on(manager.leases(shared)).unwrap().len(), 32);
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn many_callers_of_one_manager_get_vnis_and_ports_at_once_and_none_is_refused_for_the_others() {
+    let folder = std::env::temp_dir().join(format!("overlay-ipam-numbers-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let store: Arc<dyn Store> = Arc::new(overlay_store::RedbStore::open(folder.join("catalogue")).unwrap());
+    let node = NodeId::from_bytes([1; 16]);
+    let vnis = Vnis::new(Arc::clone(&store), &Prefix::new("vni/").unwrap(), node, Duration::from_secs(60)).unwrap();
+    let ports = Ports::new(store, &Prefix::new("port/").unwrap(), node, Duration::ZERO).unwrap();
+    let claim = |number: u8| {
+        let owner = owner(&format!("n{number}"));
+        let vni = block_on(vnis.claim(&owner, None, NOW)).unwrap();
+        let port = block_on(ports.claim(Protocol::Tcp, &owner, None, NOW)).unwrap();
+        let again = block_on(vnis.claim(&owner, None, NOW)).unwrap();
+        assert_eq!(again, vni);
+        if number % 2 == 0 {
+            assert_eq!(block_on(ports.release(Protocol::Tcp, &port, NOW)).unwrap(), Release::Done);
+        }
+        vni.item
+    };
+    let claimed: Vec<Vni> = std::thread::scope(|scope| {
+        let claim = &claim;
+        let callers: Vec<_> = (0..64).map(|number| scope.spawn(move || claim(number))).collect();
+        callers.into_iter().map(|caller| caller.join().unwrap()).collect()
+    });
+    assert_eq!(claimed.iter().collect::<BTreeSet<_>>().len(), 64, "each has its own");
+    assert_eq!(block_on(vnis.usage(NOW)).unwrap().in_use, 64);
+    assert_eq!(block_on(ports.leases(Protocol::Tcp)).unwrap().len(), 32);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
 use crate::ledger::block::Rest;
+use crate::ledger::combine::Combiner;
 use crate::ledger::ground::{Keys, ROOT};
 use crate::{AddressRequest, ClaimRefusal, Ipam, IpamError, Lease, Pool, Release, Subnet, SubnetRequest, SubnetUsage};
 pub use audit::Audit;
@@ -38,6 +39,8 @@ pub struct Allocator {
     catalog: Mutex<Catalog>,
     loaded: Mutex<BTreeMap<NetworkId, Arc<Loaded>>>,
     lines: Mutex<BTreeMap<NetworkId, Arc<Line>>>,
+    /// Where callers meet that change the space: all write to one record.
+    space: Combiner<(), ()>,
 }
 
 /// How addresses of a space are handed out.
@@ -103,7 +106,14 @@ impl Allocator {
         let rest = Rest { time: config.rest, skew: config.skew };
         let ledger = Ledger::new(store, keys, manager, rest, config.order).seeded(seed);
         let catalog = Mutex::new(Catalog::new(&config));
-        Ok(Self { ledger, config, catalog, loaded: Mutex::default(), lines: Mutex::default() })
+        Ok(Self {
+            ledger,
+            config,
+            catalog,
+            loaded: Mutex::default(),
+            lines: Mutex::default(),
+            space: Combiner::default(),
+        })
     }
 
     /// How addresses are handed out.

@@ -33,6 +33,7 @@ impl Allocator {
         requests: &[SubnetRequest],
     ) -> Result<Vec<Subnet>, IpamError> {
         crate::request::check(requests).map_err(SubnetError::Request)?;
+        let _turn = self.space.turn().await;
         for _ in 0..TRIES {
             if self.catalog().version.is_none() {
                 self.catch_up().await?;
@@ -57,6 +58,7 @@ impl Allocator {
     }
 
     pub(super) async fn release_all(&self, network: NetworkId) -> Result<(), IpamError> {
+        let _turn = self.space.turn().await;
         for _ in 0..TRIES {
             self.catch_up().await?;
             let Some(number) = self.catalog().networks.get(&network).map(|found| found.number) else {
@@ -113,6 +115,7 @@ impl Allocator {
         nets.dedup();
         let record = encode_report(&nets);
         let both = [space_key.clone(), key.clone()];
+        let _turn = self.space.turn().await;
         let reported = self.ledger.transaction().reading(both).run(|snapshot| {
             let found = snapshot.get(&key)?;
             let same = found.map_or(nets.is_empty(), |found| found.value == record);

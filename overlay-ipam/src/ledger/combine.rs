@@ -57,6 +57,21 @@ impl<J, A> Combiner<J, A> {
     }
 }
 
+impl Combiner<(), ()> {
+    /// The turn to work alone, one caller after the other; it ends when what this gives is dropped.
+    pub(crate) async fn turn(&self) -> Work<'_, (), ()> {
+        if let Some(work) = self.alone() {
+            return work;
+        }
+        let ticket = self.join(());
+        loop {
+            if let Turn::Work(work) = ticket.turn().await {
+                return work; // the others' places go back to the queue with it
+            }
+        }
+    }
+}
+
 /// A caller's place.
 pub(crate) struct Ticket<'c, J, A> {
     combiner: &'c Combiner<J, A>,
