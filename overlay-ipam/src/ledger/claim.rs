@@ -106,7 +106,9 @@ impl Ledger {
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let keys: Vec<Key> = wants.iter().map(|want| self.keys.lease(ground, want.owner)).collect();
         let mut assumed = self.likely(ground, wants);
-        assumed.extend(keys.iter().map(|key| (key.clone(), None)));
+        let mut sorted: Vec<&Key> = keys.iter().collect();
+        sorted.sort_unstable();
+        assumed.extend(sorted.into_iter().map(|key| (key.clone(), None)));
         assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
         let transaction = self.transaction().assuming(assumed);
         let draws = self.cache().draw(wants.len());

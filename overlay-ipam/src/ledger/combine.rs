@@ -169,3 +169,113 @@ impl<J, A> Drop for Work<'_, J, A> {
         wakers.into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Caller<'c> {
+        ticket: Ticket<'c, u8, u8>,
+        woken: Arc<Woken>,
+    }
+
+    impl<'c> Caller<'c> {
+        /// Who has come and waits.
+        fn waits(line: &'c Combiner<u8, u8>, job: u8) -> Self {
+            let caller = Self { ticket: line.join(job), woken: Arc::default() };
+            assert!(caller.poll().is_pending());
+            caller
+        }
+
+        fn poll(&self) -> Poll<Turn<'c, u8, u8>> {
+            let waker = Waker::from(Arc::clone(&self.woken));
+            self.ticket.poll(&Context::from_waker(&waker))
+        }
+
+        fn work(&self) -> Work<'c, u8, u8> {
+            match self.poll() {
+                Poll::Ready(Turn::Work(work)) => work,
+                Poll::Ready(Turn::Answer(answer)) => panic!("answered {answer}"),
+                Poll::Pending => panic!("it has to wait"),
+            }
+        }
+
+        fn answer(&self) -> Option<u8> {
+            match self.poll() {
+                Poll::Ready(Turn::Answer(answer)) => Some(answer),
+                _ => None,
+            }
+        }
+
+        fn wakes(&self) -> usize {
+            self.woken.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn the_first_who_waits_works_for_all_and_woken_is_who_has_an_answer_or_the_turn() {
+        let line = Combiner::default();
+        let alone = line.alone().unwrap();
+        assert!(line.alone().is_none());
+        let [first, second] = [1, 2].map(|job| Caller::waits(&line, job));
+        drop(alone);
+        assert_eq!((first.wakes(), second.wakes()), (1, 0));
+        assert!(line.alone().is_none(), "others were here before");
+        let work = first.work();
+        assert_eq!(work.jobs().copied().collect::<Vec<_>>(), [1, 2]);
+        let [third, fourth] = [3, 4].map(|job| Caller::waits(&line, job));
+        work.done(vec![10, 20]);
+        assert_eq!((first.answer(), second.answer()), (Some(10), Some(20)));
+        assert_eq!((second.wakes(), third.wakes(), fourth.wakes()), (1, 1, 0));
+        assert_eq!(third.work().jobs().copied().collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn the_turn_and_the_jobs_go_on_to_the_next_when_who_has_them_goes_away() {
+        let line = Combiner::default();
+        let alone = line.alone().unwrap();
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(|job| Caller::waits(&line, job));
+        drop(alone);
+        drop(first); // woken, and gone before it came to work
+        assert_eq!((second.wakes(), third.wakes(), fourth.wakes()), (1, 0, 0));
+        drop(second.work());
+        drop(second); // gone in the midst of it
+        assert_eq!((third.wakes(), fourth.wakes()), (1, 0));
+        let work = third.work();
+        assert_eq!(work.jobs().copied().collect::<Vec<_>>(), [3, 4], "nobody works for who is gone");
+        drop(fourth);
+        work.done(vec![30, 40]);
+        assert_eq!(third.answer(), Some(30));
+        drop(third);
+        let state = line.lock();
+        assert!(state.queue.is_empty() && state.answers.is_empty() && state.waiting.is_empty() && !state.busy);
+    }
+
+    #[test]
+    fn turns_come_one_after_the_other_in_the_order_of_coming() {
+        let line = Combiner::<(), ()>::default();
+        let mut turns: Vec<_> = (0..3).map(|_| Box::pin(line.turn())).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        let Poll::Ready(first) = turns[0].as_mut().poll(&mut context) else { panic!("nobody works") };
+        assert!(turns[1..].iter_mut().all(|turn| turn.as_mut().poll(&mut context).is_pending()));
+        drop(first);
+        let Poll::Ready(second) = turns[1].as_mut().poll(&mut context) else { panic!("it was the next") };
+        assert!(turns[2].as_mut().poll(&mut context).is_pending());
+        drop(second);
+        assert!(turns[2].as_mut().poll(&mut context).is_ready());
+    }
+}

@@ -53,12 +53,18 @@ impl Ledger {
         let keys: Vec<Key> = returns.iter().map(|of| self.keys.lease(ground, of.owner)).collect();
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
-        let transaction = self.transaction().assuming(guard.chain(seen)).reading(keys.iter().cloned().chain(unseen));
+        // Sorted once, here: what is read, compared and deleted in order is not sorted again further down.
+        let mut sorted: Vec<&Key> = keys.iter().collect();
+        sorted.sort_unstable();
+        let wanted = unseen.into_iter().chain(sorted.iter().copied().cloned());
+        let transaction = self.transaction().assuming(guard.chain(seen)).reading(wanted);
         let mut tried = vec![false; returns.len()];
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
-            snapshot.need(&keys)?;
-            let (commit, (mut fates, written)) = self.give_back(ground, snapshot, (returns, &keys), now)?;
+            let given = self.give_back(ground, snapshot, (returns, &keys, &sorted), now);
+            // What is not known of the leases is read at once.
+            let given = given.or_else(|error| snapshot.need(&keys).map_err(Undecided::from).and(Err(error)));
+            let (commit, (mut fates, written)) = given?;
             for (fate, tried) in fates.iter_mut().zip(&mut tried) {
                 // What is gone after an attempt of ours whose answer was lost was given back by it.
                 *fate = if *fate == Release::Gone && *tried { Release::Done } else { *fate };
@@ -100,7 +106,7 @@ impl Ledger {
         &self,
         ground: &Ground,
         snapshot: &Snapshot,
-        (returns, keys): (&[Return<'_>], &[Key]),
+        (returns, keys, sorted): (&[Return<'_>], &[Key], &[&Key]),
         now: UnixTime,
     ) -> Result<(Commit, Decided), Undecided<Stop>> {
         let mut back = Back { budget: self.budget(), seen: FxHashSet::default(), blocks: BTreeMap::new() };
@@ -120,7 +126,7 @@ impl Ledger {
             };
             fates.push(fate);
         }
-        let (commit, written) = back.finish((self, ground), snapshot, now)?;
+        let (commit, written) = back.finish((self, ground), snapshot, sorted, now)?;
         Ok((commit, (fates, written)))
     }
 }
@@ -163,6 +169,7 @@ impl<'b> Back<'b> {
         self,
         (ledger, ground): (&Ledger, &Ground),
         snapshot: &Snapshot,
+        sorted: &[&Key],
         now: UnixTime,
     ) -> Result<(Commit, Vec<(Key, Bytes, Arc<Block>)>), Undecided<Stop>> {
         snapshot.need(self.blocks.values().map(|part| &part.key))?;
@@ -180,9 +187,9 @@ impl<'b> Back<'b> {
             puts.push((key.clone(), value.clone()));
             written.push((key, value, block));
         }
-        #[expect(clippy::iter_over_hash_type, reason = "sorted before anybody sees the order")]
-        let mut deletes: Vec<Key> = self.seen.into_iter().cloned().collect();
-        deletes.sort_unstable();
+        let mut deletes = Vec::with_capacity(self.seen.len());
+        deletes.extend(sorted.iter().copied().filter(|key| self.seen.contains(*key)).cloned());
+        deletes.dedup();
         Ok((Commit { compares: Vec::new(), puts, deletes }, written))
     }
 }
