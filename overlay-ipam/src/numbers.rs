@@ -291,11 +291,11 @@ impl Desk {
                 }
             }
         }
-        let stale = IpamError::Contended { attempts: 1 }; // not so: these grounds rest on nothing
-        let released = ledger.release(&self.ground, &returns, latest).await.and_then(|some| some.ok_or(stale.clone()));
+        let stale = || IpamError::Contended { attempts: 1 }; // never: these grounds rest on nothing
+        let released = ledger.release(&self.ground, &returns, latest).await.and_then(|some| some.ok_or_else(stale));
         let claimed = match wants.is_empty() {
             true => Ok(Vec::new()),
-            false => ledger.claim(&self.ground, &wants, latest).await.and_then(|some| some.ok_or(stale)),
+            false => ledger.claim(&self.ground, &wants, latest).await.and_then(|some| some.ok_or_else(stale)),
         };
         let (mut released, mut claimed) = (released.map(Vec::into_iter), claimed.map(Vec::into_iter));
         let answer = |job: &&Job| match job {

@@ -55,7 +55,7 @@ fn managers_see_each_others_subnets_and_refuse_to_overlap_them() {
     let (a, b) = (allocator(&store, 1), allocator(&store, 2));
     let dynamic = [SubnetRequest::any(IpFamily::V4)];
     for number in 0..40 {
-        let manager = if number % 2 == 0 { &a } else { &b };
+        let manager = if number.is_multiple_of(2) { &a } else { &b };
         let subnets = block_on(manager.claim_subnets(network(number), &dynamic, NOW)).unwrap();
         assert_eq!(subnets[0].to_string(), format!("10.0.{number}.0/24"));
     }
@@ -291,7 +291,7 @@ fn many_callers_of_one_manager_get_subnets_and_addresses_at_once_and_give_them_b
         let subnet = block_on(manager.claim_subnets(network(number), &subnets, NOW)).unwrap().remove(0).net();
         let lease = block_on(manager.claim_one(shared, any(&format!("n{number}")), NOW)).unwrap();
         let ip = lease.ip();
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             assert_eq!(block_on(manager.release(&[lease], NOW)).unwrap(), [Release::Done]);
             block_on(manager.release_subnets(network(number), NOW)).unwrap();
         }
@@ -299,6 +299,7 @@ fn many_callers_of_one_manager_get_subnets_and_addresses_at_once_and_give_them_b
     };
     let done: Vec<(overlay_ipam::IpNet, IpAddr)> = std::thread::scope(|scope| {
         let (work, numbers) = (&work, 0..64);
+        #[expect(clippy::needless_collect, reason = "all begin before the first is waited for")]
         let callers: Vec<_> = numbers.map(|number| scope.spawn(move || work(number))).collect();
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });
@@ -325,13 +326,14 @@ fn many_callers_of_one_manager_get_vnis_and_ports_at_once_and_none_is_refused_fo
         let port = block_on(ports.claim(Protocol::Tcp, &owner, None, NOW)).unwrap();
         let again = block_on(vnis.claim(&owner, None, NOW)).unwrap();
         assert_eq!(again, vni);
-        if number % 2 == 0 {
+        if number.is_multiple_of(2) {
             assert_eq!(block_on(ports.release(Protocol::Tcp, &port, NOW)).unwrap(), Release::Done);
         }
         vni.item
     };
     let claimed: Vec<Vni> = std::thread::scope(|scope| {
         let claim = &claim;
+        #[expect(clippy::needless_collect, reason = "all begin before the first is waited for")]
         let callers: Vec<_> = (0..64).map(|number| scope.spawn(move || claim(number))).collect();
         callers.into_iter().map(|caller| caller.join().unwrap()).collect()
     });

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
-use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashMap;
 
@@ -11,7 +10,7 @@ use super::block::{Block, Condition};
 use super::cache::Cache;
 use super::ground::{Ground, Plot};
 use super::record::{Held, Hold, Holds};
-use super::{Budget, HOLD, Ledger, Stop, outcome};
+use super::{Budget, HOLD, Ledger, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
 
 /// One owner's wish for a number.
@@ -429,8 +428,7 @@ impl<'d> Draft<'d> {
     }
 
     /// The commit, and what it makes of blocks.
-    #[expect(clippy::type_complexity, reason = "what transactions give: a commit and what follows from it")]
-    fn finish(mut self) -> Result<(Commit, Vec<(Key, Bytes, Arc<Block>)>), Undecided<Stop>> {
+    fn finish(mut self) -> Result<(Commit, Written), Undecided<Stop>> {
         let mut written = Vec::new();
         for Drafted { key, block, .. } in self.blocks.into_values().filter(|drafted| drafted.changed) {
             self.snapshot.get(&key)?;

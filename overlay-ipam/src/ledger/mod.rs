@@ -91,7 +91,7 @@ impl Ledger {
     }
 
     /// A commit has made these blocks so, at `revision`.
-    fn know(&self, written: Vec<(Key, Bytes, Arc<Block>)>, revision: Revision) {
+    fn know(&self, written: Written, revision: Revision) {
         let mut cache = self.cache();
         written.into_iter().for_each(|(key, value, block)| cache.know(key, Entry { value, revision }, block));
     }
@@ -133,6 +133,9 @@ impl Ledger {
         Ok(blocks)
     }
 }
+
+/// Blocks that a commit writes: their keys, their records, and what these say.
+pub(crate) type Written = Vec<(Key, Bytes, Arc<Block>)>;
 
 /// What may still go into a commit.
 #[derive(Debug, Clone, Copy)]

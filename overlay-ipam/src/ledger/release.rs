@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashSet;
 
-use super::block::Block;
 use super::ground::{Ground, Plot};
-use super::{Budget, Ledger, Stop, outcome};
+use super::{Budget, Ledger, Stop, Written, outcome};
 use crate::{IpamError, LeaseOwner, Release};
 
 /// A lease to give back.
@@ -23,7 +21,7 @@ pub(crate) struct Return<'r> {
 }
 
 /// What a decision about returns comes to: the fate of each that fits into a commit, and what it makes of blocks.
-type Decided = (Vec<Release>, Vec<(Key, Bytes, Arc<Block>)>);
+type Decided = (Vec<Release>, Written);
 
 impl Ledger {
     /// Gives back what is still leased so. `None` if the ground has changed.
@@ -171,7 +169,7 @@ impl<'b> Back<'b> {
         snapshot: &Snapshot,
         sorted: &[&Key],
         now: UnixTime,
-    ) -> Result<(Commit, Vec<(Key, Bytes, Arc<Block>)>), Undecided<Stop>> {
+    ) -> Result<(Commit, Written), Undecided<Stop>> {
         snapshot.need(self.blocks.values().map(|part| &part.key))?;
         let mut cache = ledger.cache();
         let mut puts = Vec::with_capacity(self.blocks.len());
