@@ -19,6 +19,7 @@ mod compare;
 mod config;
 mod confirm;
 mod confirmations;
+mod entries;
 mod event;
 mod fresh_queue;
 mod hash;
@@ -227,7 +228,9 @@ impl Tables {
     pub(crate) fn watermark(&self, network: NetworkId) -> Option<Sequence> {
         let replica = self.replicas.get(&network).filter(|_| network != DIRECTORY)?;
         let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
-        Some(Sequence(replica.confirmations.least().map_or(through, |least| least.min(through))))
+        Some(Sequence(
+            replica.confirmations.least(self.subscribers(network)).map_or(through, |least| least.min(through)),
+        ))
     }
 
     /// A snapshot of counts and lengths. O(owners).

@@ -184,10 +184,8 @@ impl Tables {
         let Some(replica) = self.replicas.get_mut(&network) else {
             return;
         };
-        if is {
-            replica.confirmations.expect(member);
-            self.awake = true;
-        } else {
+        self.awake |= is;
+        if !is {
             replica.confirmations.remove(member);
         }
         if changed && is && self.members.subscribers(network).len() == 1 {
