@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::foca_core::FocaCore;
 use crate::member::plain;
 use crate::member_change::MemberChange;
-use crate::membership::{MemberEvent, Membership, Outgoing, Source, Urgency};
+use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::{Metrics, Traffic};
 use crate::rate_limit::RateLimit;
 use crate::swim::Swim;
@@ -254,7 +254,7 @@ impl Gossip {
     fn settle(&mut self, now: Instant) {
         while let Some(event) = self.membership.poll_event() {
             self.tell_tables(&event, now);
-            self.events.push_back(told(event));
+            self.events.push_back(event);
         }
         while let Some(event) = self.tables.poll_event() {
             self.events.push_back(Event::Table(event));
@@ -282,14 +282,14 @@ impl Gossip {
         self.round_at = Some(self.round_at.map_or(at, |planned| planned.min(at)));
     }
 
-    fn tell_tables(&mut self, event: &MemberEvent, now: Instant) {
+    fn tell_tables(&mut self, event: &Event, now: Instant) {
         let (node, change) = match event {
-            MemberEvent::Up(member) | MemberEvent::Changed(member) => {
+            Event::Up(member) | Event::Changed(member) => {
                 (member.id, MemberChange::Alive { incarnation: member.incarnation })
             }
-            MemberEvent::Suspended(node) => (*node, MemberChange::Suspended),
-            MemberEvent::Expired(node) => (*node, MemberChange::Expired),
-            MemberEvent::Left(node) => (*node, MemberChange::Left),
+            Event::Suspended(node) => (*node, MemberChange::Suspended),
+            Event::Expired(node) => (*node, MemberChange::Expired),
+            Event::Left(node) => (*node, MemberChange::Left),
             _ => return,
         };
         self.tables.handle_member(node, change, now);
@@ -423,21 +423,6 @@ fn read(payload: &[u8]) -> Result<Packet<'_>, Malformed> {
         }
     }
     Ok(packet)
-}
-
-fn told(event: MemberEvent) -> Event {
-    match event {
-        MemberEvent::Joined => Event::Joined,
-        MemberEvent::Up(member) => Event::Up(member),
-        MemberEvent::Changed(member) => Event::Changed(member),
-        MemberEvent::Suspected(node) => Event::Suspected(node),
-        MemberEvent::Cleared(node) => Event::Cleared(node),
-        MemberEvent::Suspended(node) => Event::Suspended(node),
-        MemberEvent::Expired(node) => Event::Expired(node),
-        MemberEvent::Left(node) => Event::Left(node),
-        MemberEvent::Superseded { incarnation } => Event::Superseded { incarnation },
-        MemberEvent::Gone => Event::Gone,
-    }
 }
 
 /// A message's kind and length, at their longest in a datagram.

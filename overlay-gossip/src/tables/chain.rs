@@ -109,22 +109,25 @@ impl Chain {
         Change { sequence, covers, table, key, value, signature: Bytes::new() }
     }
 
-    /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it.
+    /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it. More spans
+    /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
         let mut gone = Vec::new();
         if let Some(alive) = &end.alive {
             let dead = |number: &u64| end.seen.contains(*number) && !alive.contains(*number);
-            let numbers: Vec<u64> = self.numbers(end.floor).filter(dead).collect();
-            gone.extend(numbers.into_iter().filter_map(|number| self.forget(number)));
+            let numbers = self.numbers(end.floor).into_iter().filter(dead);
+            gone.extend(numbers.filter_map(|number| self.forget(number)));
         }
-        self.seen.union(&end.seen);
+        if self.seen.spans() <= SEEN_SPANS {
+            self.seen.union(&end.seen.truncated(END_SPANS));
+        }
         self.floor = self.floor.max(end.floor);
         gone
     }
 
     /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.
     pub(crate) fn rebase(&mut self, base: u64) -> Vec<(TableId, Key)> {
-        let numbers: Vec<u64> = self.numbers(base).collect();
+        let numbers = self.numbers(base);
         self.seen.insert_span(1, base);
         self.floor = self.floor.max(base);
         numbers.into_iter().filter_map(|number| self.forget(number)).collect()
@@ -182,7 +185,7 @@ impl Chain {
     pub(crate) fn end_for(&self, seen: &Intervals) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
         // What was removed by a change up to the floor has a number below it.
-        let alive = (missed && !seen.is_empty()).then(|| self.numbers(self.floor).collect());
+        let alive = (missed && !seen.is_empty()).then(|| self.numbers(self.floor).into_iter().collect());
         End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
     }
 
@@ -192,8 +195,8 @@ impl Chain {
     }
 
     /// The numbers up to `last` of entries and tombstones.
-    fn numbers(&self, last: u64) -> impl Iterator<Item = u64> {
-        self.entries.range(0..=last).map(|(.., slot)| slot.sequence)
+    fn numbers(&self, last: u64) -> Vec<u64> {
+        self.entries.range(0..=last).map(|(.., slot)| slot.sequence).collect()
     }
 
     /// Entries and tombstones.
@@ -274,6 +277,8 @@ const ENTRY_OVERHEAD: usize = 200;
 
 /// Spans of seen numbers that an answer ends with: less than all is no less true, and keeps it below the limit of a stream.
 const END_SPANS: usize = 2_048;
+/// Spans of seen numbers beyond which nobody's word adds more: an owner's entries and their gaps have fewer.
+const SEEN_SPANS: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -316,6 +321,16 @@ mod tests {
             (other.through(), other.hash(NodeId::from_bytes([1; 16]))),
             (Sequence(3), owner.hash(NodeId::from_bytes([1; 16])))
         );
+    }
+
+    #[test]
+    fn no_answer_makes_what_was_seen_grow_without_bound() {
+        let mut chain = Chain::new(1, 0);
+        for part in 0..200_u64 {
+            let seen = (0..10_000).map(|number| part * 1_000_000 + 2 * number + 1).collect();
+            chain.finish(&End { seen, ..End::default() });
+        }
+        assert!(chain.seen().spans() <= SEEN_SPANS + END_SPANS, "{}", chain.seen().spans());
     }
 
     proptest! {

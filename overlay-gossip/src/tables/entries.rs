@@ -178,8 +178,7 @@ impl Index {
     }
 
     fn into_list(mut self) -> Vec<Entry> {
-        let numbers: Vec<u64> = self.by_number.keys().copied().collect();
-        numbers.into_iter().filter_map(|number| self.remove(number)).collect()
+        std::iter::from_fn(|| self.remove(*self.by_number.keys().next()?)).collect()
     }
 }
 

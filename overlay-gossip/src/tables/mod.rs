@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Who subscribes to what is a table of its own, in a network of all zeros that everybody subscribes to: the same messages
-//! spread it, and a subscription costs each node about 300 bytes of memory. A network's traffic stays among its subscribers.
+//! spread it, and a subscription costs each node about 200 bytes of memory. A network's traffic stays among its subscribers.
 
 mod accept;
 mod chain;
@@ -272,8 +272,9 @@ impl Tables {
     }
 
     /// What an owner may have in a network; `spans` of seen numbers.
-    fn room(&self, spans: usize) -> Room {
-        Room { entries: self.config.entries(), bytes: self.config.bytes_limit, spans }
+    fn room(&self, network: NetworkId, spans: usize) -> Room {
+        let entries = if network == DIRECTORY { self.config.networks_limit } else { self.config.entries() };
+        Room { entries, bytes: self.config.bytes_limit, spans }
     }
 
     /// By which of its changes an owner subscribed to a network, and above which number its changes there count.

@@ -6,7 +6,7 @@ use overlay_core::{Instant, NetworkId};
 use crate::tables::chain::Outcome;
 use crate::tables::verify::statement;
 use crate::tables::wire::Change;
-use crate::tables::{DIRECTORY, Refused, Replica, Tables, VALUE_LIMIT};
+use crate::tables::{DIRECTORY, Refused, Replica, SIGNATURE_LIMIT, Tables, VALUE_LIMIT};
 use crate::{Key, Sequence, TableId};
 
 impl Tables {
@@ -116,7 +116,7 @@ impl Tables {
         value: Option<Bytes>,
         now: Instant,
     ) -> Result<Sequence, Refused> {
-        let (me, incarnation, room) = (self.me, self.incarnation, self.room(usize::MAX));
+        let (me, incarnation, room) = (self.me, self.incarnation, self.room(network, usize::MAX));
         let verify = self.config.verify.clone();
         let Some(replica) = self.replicas.get_mut(&network) else {
             return Err(Refused::NotSubscribed { network });
@@ -125,6 +125,10 @@ impl Tables {
             let mut change = chain.next(table, key.clone(), value);
             if let Some(verify) = verify {
                 change.signature = verify.sign(&statement(network, me, incarnation, &change)).into();
+                let found = change.signature.len();
+                if !(1..=SIGNATURE_LIMIT).contains(&found) {
+                    return Err(Refused::Signature { found });
+                }
             }
             let (sequence, len) = (change.sequence, change.encoded_len());
             match chain.apply(change, room, now) {
