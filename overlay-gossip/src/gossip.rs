@@ -63,7 +63,8 @@ pub struct Transmit {
 impl Gossip {
     /// The machine of the node `me`, alone until it has [joined](Self::join) others or others have joined it.
     ///
-    /// `me.incarnation` must be greater than at every earlier start of this node.
+    /// `me.incarnation` must be greater than at every earlier start of this node. `seed` is for all that is chosen by chance: other
+    /// random bytes for each node and start, or in a test some that repeat it.
     ///
     /// # Errors
     /// If a field of `config` is out of range.
@@ -189,8 +190,8 @@ impl Gossip {
             return Ok(());
         }
         let from = Source { node: packet.from, address: self.listens_at(packet.from, class, from) };
+        self.received.count_kinds(payload);
         for message in &packet.messages {
-            self.received.count_kind(message.kind());
             match message {
                 Message::Table(body) => self.take_table(from.node, body, now)?,
                 other => self.membership.handle(from, other, now),
@@ -331,7 +332,7 @@ impl Gossip {
         debug_assert!(class == Class::Stream || payload.len() <= self.config.room());
         debug_assert!(payload.len() <= STREAM_LIMIT);
         self.sent.count(class, payload.len());
-        wire::kinds(&payload).for_each(|kind| self.sent.count_kind(kind));
+        self.sent.count_kinds(&payload);
         Some(Transmit { to, class, payload: payload.into() })
     }
 
@@ -393,6 +394,17 @@ impl Gossip {
     /// take part in. It goes back when a subscriber comes that has yet to confirm.
     pub fn watermark(&self, network: NetworkId) -> Option<Sequence> {
         self.tables.watermark(network)
+    }
+
+    /// By how many of this node's own changes the watermark of a network is behind the last; `None` for one that it does not take
+    /// part in.
+    pub fn watermark_lag(&self, network: NetworkId) -> Option<u64> {
+        self.tables.watermark_lag(network)
+    }
+
+    /// The live subscribers of a network that have not confirmed all of this node's own changes yet: whom the watermark waits for.
+    pub fn unconfirmed(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        self.tables.unconfirmed(network)
     }
 
     /// Counts since the start, and lengths now.

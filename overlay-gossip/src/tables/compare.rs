@@ -100,7 +100,7 @@ impl Tables {
                 continue;
             };
             if replica.root() == root.hash {
-                let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
+                let through = self.made(root.network);
                 self.confirmed(from, (digest.incarnation, root.subscription), (root.network, through), now);
             } else {
                 self.counts.mismatches += 1;

@@ -227,10 +227,27 @@ impl Tables {
     /// goes back when a subscriber comes who has yet to confirm.
     pub(crate) fn watermark(&self, network: NetworkId) -> Option<Sequence> {
         let replica = self.replicas.get(&network).filter(|_| network != DIRECTORY)?;
-        let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
+        let through = self.made(network);
         Some(Sequence(
             replica.confirmations.least(self.subscribers(network)).map_or(through, |least| least.min(through)),
         ))
+    }
+
+    /// By how much that is behind this node's last change.
+    pub(crate) fn watermark_lag(&self, network: NetworkId) -> Option<u64> {
+        Some(self.made(network) - self.watermark(network)?.0)
+    }
+
+    /// The live subscribers that have not confirmed all of this node's changes.
+    pub(crate) fn unconfirmed(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        let replica = self.replicas.get(&network).filter(|_| network != DIRECTORY);
+        let (subscribers, made) = (self.members.subscribers(network), self.made(network));
+        replica.into_iter().flat_map(move |replica| replica.confirmations.behind(subscribers, made, self.me))
+    }
+
+    /// The last of this node's own changes in a network.
+    fn made(&self, network: NetworkId) -> u64 {
+        self.replicas.get(&network).and_then(|replica| replica.chain(self.me)).map_or(0, |chain| chain.through().0)
     }
 
     /// A snapshot of counts and lengths. O(owners).
@@ -239,6 +256,7 @@ impl Tables {
             networks: self.replicas.len() - 1,
             fresh: self.fresh.len(),
             pulls: self.pulls.len(),
+            confirmations: self.confirms.len(),
             transmits: self.outbox.len(),
             transmit_bytes: self.outbox.bytes(),
             events: self.events.len(),
@@ -250,9 +268,7 @@ impl Tables {
                 metrics.tombstones += chain.tombstones();
                 metrics.entry_bytes += chain.bytes();
             }
-            let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
-            let lag = self.watermark(*network).map_or(0, |mark| through - mark.0);
-            metrics.watermark_lag = metrics.watermark_lag.max(lag);
+            metrics.watermark_lag = metrics.watermark_lag.max(self.watermark_lag(*network).unwrap_or(0));
         }
         metrics
     }
