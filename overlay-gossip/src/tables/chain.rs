@@ -185,7 +185,7 @@ impl Chain {
     pub(crate) fn end_for(&self, seen: &Intervals) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
         // What was removed by a change up to the floor has a number below it.
-        let alive = (missed && !seen.is_empty()).then(|| self.numbers(self.floor).into_iter().collect());
+        let alive = missed.then(|| self.numbers(self.floor).into_iter().collect());
         End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
     }
 
@@ -321,6 +321,25 @@ mod tests {
             (other.through(), other.hash(NodeId::from_bytes([1; 16]))),
             (Sequence(3), owner.hash(NodeId::from_bytes([1; 16])))
         );
+    }
+
+    #[test]
+    fn what_was_removed_long_ago_and_comes_late_to_who_has_just_asked_goes_with_the_answer() {
+        let (me, mut owner, mut joiner) = (NodeId::from_bytes([1; 16]), Chain::new(1, 0), Chain::new(1, 0));
+        owner.apply(change(1, Some("removed")), ROOM, Instant::ZERO);
+        let late = owner.change(TableId(1), &Key::new("k").unwrap()).unwrap();
+        owner.apply(change(2, None), ROOM, Instant::ZERO);
+        owner.apply(Change { key: Key::new("other").unwrap(), ..change(3, Some("there")) }, ROOM, Instant::ZERO);
+        owner.stable = 3;
+        assert_eq!(owner.collect(Duration::MAX, 100, Instant::ZERO), 1);
+
+        let asked_with = joiner.seen().clone();
+        assert_eq!(joiner.apply(late, ROOM, Instant::ZERO), Outcome::Applied);
+        owner
+            .missing(&asked_with, 0)
+            .for_each(|change| assert_eq!(joiner.apply(change, ROOM, Instant::ZERO), Outcome::Applied));
+        assert_eq!(joiner.finish(&owner.end_for(&asked_with)), [(TableId(1), Key::new("k").unwrap())]);
+        assert_eq!((joiner.len(), joiner.hash(me)), (1, owner.hash(me)));
     }
 
     #[test]
