@@ -35,6 +35,10 @@ impl Tables {
             if pace.due > now {
                 continue; // went along with another network's
             }
+            if pace.bulk && self.pulls.any(network) {
+                self.put_off(network, now); // what is asked for would only be found missing again
+                continue;
+            }
             for peer in self.choose(network, if pace.bulk { BULK_PEERS } else { 1 }) {
                 self.counts.comparisons += 1;
                 self.send_digest(peer, Some(network));
@@ -58,6 +62,13 @@ impl Tables {
         pace.fast = pace.fast.saturating_sub(1);
         pace.bulk &= pace.fast > 0;
         pace.due = now + self.chance.around(interval);
+    }
+
+    fn put_off(&mut self, network: NetworkId, now: Instant) {
+        let pause = self.chance.around(self.config.bulk_interval);
+        if let Some(replica) = self.replicas.get_mut(&network) {
+            replica.pace.due = now + pause;
+        }
     }
 
     /// The quiet networks that went along to a node need not be compared for a while.
@@ -189,17 +200,18 @@ impl Tables {
     fn want_missing(&mut self, from: NodeId, network: NetworkId, owners: &[Vector], now: Instant) {
         let (mut wanted, mut wrong) = (Vec::new(), Vec::new());
         for vector in owners {
-            let known = self.members.get(vector.owner).is_some_and(|known| known.incarnation == vector.incarnation);
             let chain = self.replicas.get(&network).and_then(|replica| replica.chain(vector.owner));
             if vector.owner == self.me {
                 let beyond = vector.seen.last() > chain.map_or(0, |chain| chain.seen().last());
                 self.counts.refused.own_name += u64::from(beyond && vector.incarnation == self.incarnation);
-            } else if known && self.subscribed(vector.owner, network) {
-                if chain.is_none_or(|chain| !chain.seen().contains_all(&vector.seen)) {
-                    wanted.push((vector.owner, vector.incarnation));
-                } else if chain.is_some_and(|c| *c.seen() == vector.seen && c.content() != vector.content) {
-                    wrong.push((vector.owner, vector.incarnation));
-                }
+                continue;
+            }
+            let lacks = chain.is_none_or(|chain| !chain.seen().contains_all(&vector.seen));
+            let differs = chain.is_some_and(|c| *c.seen() == vector.seen && c.content() != vector.content);
+            let known = || self.members.get(vector.owner).is_some_and(|known| known.incarnation == vector.incarnation);
+            if (lacks || differs) && known() && self.subscribed(vector.owner, network) {
+                let list = if lacks { &mut wanted } else { &mut wrong };
+                list.push((vector.owner, vector.incarnation));
             }
         }
         self.pull(from, network, wanted, now);
