@@ -181,12 +181,13 @@ impl Chain {
         seen.gaps(after).flat_map(in_gap).map(|(table, key, slot)| travelling(table, key, slot))
     }
 
-    /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing).
-    pub(crate) fn end_for(&self, seen: &Intervals) -> End {
+    /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing). If it was told numbers up to
+    /// `after` before, nothing is said of those: a change may have come here since, which it was not told.
+    pub(crate) fn end_for(&self, seen: &Intervals, after: u64) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
         // What was removed by a change up to the floor has a number below it.
         let alive = missed.then(|| self.numbers(self.floor).into_iter().collect());
-        End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
+        End { seen: self.seen.above(after).truncated(END_SPANS), floor: self.floor, alive }
     }
 
     /// The entries of one table, by key.
@@ -338,8 +339,27 @@ mod tests {
         owner
             .missing(&asked_with, 0)
             .for_each(|change| assert_eq!(joiner.apply(change, ROOM, Instant::ZERO), Outcome::Applied));
-        assert_eq!(joiner.finish(&owner.end_for(&asked_with)), [(TableId(1), Key::new("k").unwrap())]);
+        assert_eq!(joiner.finish(&owner.end_for(&asked_with, 0)), [(TableId(1), Key::new("k").unwrap())]);
         assert_eq!((joiner.len(), joiner.hash(me)), (1, owner.hash(me)));
+    }
+
+    #[test]
+    fn what_came_to_who_answers_between_two_of_its_answers_is_not_taken_for_told() {
+        let key = |number: u64| Key::new(number.to_be_bytes().to_vec()).unwrap();
+        let change = |number| Change { key: key(number), ..change(number, Some("v")) };
+        let (mut answerer, mut joiner) = (Chain::new(1, 0), Chain::new(1, 0));
+        [1, 3, 4, 5].map(|number| answerer.apply(change(number), ROOM, Instant::ZERO));
+        for number in [1, 3] {
+            joiner.apply(change(number), ROOM, Instant::ZERO); // the first answer
+        }
+        answerer.apply(change(2), ROOM, Instant::ZERO);
+        let seen = joiner.seen().clone();
+        answerer
+            .missing(&seen, 3)
+            .for_each(|change| assert_eq!(joiner.apply(change, ROOM, Instant::ZERO), Outcome::Applied));
+        joiner.finish(&answerer.end_for(&seen, 3));
+        assert_eq!((joiner.through(), joiner.seen().contains(2)), (Sequence(1), false));
+        answerer.missing(&joiner.seen().clone(), 0).for_each(|change| assert_eq!(change.sequence, 2));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Comparison: who has the same as whom, and if not, what differs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::tables::wire::{BUCKETS, Digest, Message, Root, Summary, Vector, Vectors};
-use crate::tables::{Chain, Tables, hash};
+use crate::tables::{Chain, Replica, Tables, hash};
 
 impl Tables {
     /// Compares a network soon, since something changed; sooner if it is more than news can carry.
@@ -21,12 +22,12 @@ impl Tables {
     /// Compares a network at once, since there is somebody to learn it from.
     pub(super) fn hurry_now(&mut self, network: NetworkId, now: Instant) {
         if let Some(replica) = self.replicas.get_mut(&network) {
-            replica.hurry(std::time::Duration::ZERO, true, now);
+            replica.hurry(Duration::ZERO, true, now);
         }
     }
 
     pub(super) fn compare_due(&mut self, now: Instant) {
-        let due = |(_, replica): &(&NetworkId, &crate::tables::Replica)| replica.pace.due <= now;
+        let due = |(_, replica): &(&NetworkId, &Replica)| replica.pace.due <= now;
         let networks: Vec<NetworkId> = self.replicas.iter().filter(due).map(|(network, _)| *network).collect();
         for network in networks {
             let Some(pace) = self.replicas.get(&network).map(|replica| replica.pace) else {
@@ -34,10 +35,6 @@ impl Tables {
             };
             if pace.due > now {
                 continue; // went along with another network's
-            }
-            if pace.bulk && self.pulls.any(network) {
-                self.put_off(network, now); // what is asked for would only be found missing again
-                continue;
             }
             for peer in self.choose(network, if pace.bulk { BULK_PEERS } else { 1 }) {
                 self.counts.comparisons += 1;
@@ -62,13 +59,6 @@ impl Tables {
         pace.fast = pace.fast.saturating_sub(1);
         pace.bulk &= pace.fast > 0;
         pace.due = now + self.chance.around(interval);
-    }
-
-    fn put_off(&mut self, network: NetworkId, now: Instant) {
-        let pause = self.chance.around(self.config.bulk_interval);
-        if let Some(replica) = self.replicas.get_mut(&network) {
-            replica.pace.due = now + pause;
-        }
     }
 
     /// The quiet networks that went along to a node need not be compared for a while.

@@ -120,6 +120,12 @@ impl Intervals {
         self.spans.len()
     }
 
+    /// The numbers above `after`.
+    pub(crate) fn above(&self, after: u64) -> Self {
+        let clipped = self.iter().map(|(first, last)| (first.max(after.saturating_add(1)), last));
+        Self { spans: clipped.filter(|(first, last)| first <= last).collect() }
+    }
+
     /// The first `most` spans: a part of the set.
     pub(crate) fn truncated(&self, most: usize) -> Self {
         Self { spans: self.iter().take(most).collect() }
@@ -222,6 +228,12 @@ pub(crate) mod tests {
                 prop_assert_eq!(set.last(), model.last().copied().unwrap_or(0));
                 prop_assert!((0..80).all(|n| set.contains(n) == model.contains(&n)));
             }
+        }
+
+        #[test]
+        fn what_is_above_a_number_is_the_rest(set in intervals(), after in 0..250_u64) {
+            let above = set.above(after);
+            prop_assert!((0..300).all(|n| above.contains(n) == (n > after && set.contains(n))));
         }
 
         #[test]

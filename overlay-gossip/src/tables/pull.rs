@@ -44,12 +44,6 @@ impl Pulls {
         self.active.len()
     }
 
-    /// Whether anything is asked for in a network.
-    pub(crate) fn any(&self, network: NetworkId) -> bool {
-        let (low, high) = (NodeId::from_bytes([0; 16]), NodeId::from_bytes([0xff; 16]));
-        self.asked.range((network, low)..=(network, high)).next().is_some()
-    }
-
     pub(crate) fn next_due(&self) -> Option<Instant> {
         self.active.values().map(|pull| pull.due).min()
     }
