@@ -44,16 +44,27 @@ impl Key {
     /// # Errors
     /// For none and for more than 255.
     pub fn new(bytes: impl Into<Bytes>) -> Result<Self, KeyError> {
-        let bytes = bytes.into();
+        Self::of(&bytes.into())
+    }
+
+    /// The key of a copy of these bytes.
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self, KeyError> {
         match bytes.len() {
             len @ 1..=SHORT => {
                 let mut octets = [0; SHORT];
-                octets[..len].copy_from_slice(&bytes);
+                octets[..len].copy_from_slice(bytes);
                 Ok(Self(Octets::Short { len: len as u8, octets }))
             }
-            LONG..=Self::MAX_LEN => Ok(Self(Octets::Long(bytes[..].into()))),
+            LONG..=Self::MAX_LEN => Ok(Self(Octets::Long(bytes.into()))),
             found => Err(KeyError { found }),
         }
+    }
+
+    /// The key that is a network's id.
+    pub(crate) fn of_network(network: NetworkId) -> Self {
+        let mut octets = [0; SHORT];
+        octets[..16].copy_from_slice(&network.to_bytes());
+        Self(Octets::Short { len: 16, octets })
     }
 
     /// Its bytes.

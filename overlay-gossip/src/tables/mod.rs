@@ -295,8 +295,7 @@ impl Tables {
 
     /// By which of its changes an owner subscribed to a network, and above which number its changes there count.
     fn subscription(&self, owner: NodeId, network: NetworkId) -> Option<(u64, u64)> {
-        let key = Key::new(network.to_bytes().to_vec()).ok()?;
-        let slot = self.replicas.get(&DIRECTORY)?.chain(owner)?.slot(TableId(0), &key)?;
+        let slot = self.replicas.get(&DIRECTORY)?.chain(owner)?.slot(TableId(0), &Key::of_network(network))?;
         let base = slot.value.as_ref()?.as_ref().try_into().map_or(0, u64::from_be_bytes);
         Some((slot.sequence, base.min(Intervals::MOST)))
     }
