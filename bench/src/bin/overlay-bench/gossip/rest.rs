@@ -1,13 +1,15 @@
-//! What a cluster costs that is at rest: traffic and memory.
+//! What a cluster costs that is at rest, traffic and memory; and how one entry spreads in it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
 use overlay_bench::Bench;
+use overlay_gossip::Gossip;
 use overlay_gossip::testing::{Conditions, Machine, Net};
 
 use super::membership::foca_cluster;
-use super::tables::{put, subscribed};
+use super::tables::{put, spread, subscribed};
 use super::{cluster, sizes};
 
 /// Of each node that knows all others, alone and when all subscribe to a network as well.
@@ -25,19 +27,31 @@ pub(super) fn memory(bench: &mut Bench<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Traffic at rest, and how one entry spreads: on the same cluster, since thousands of nodes take minutes to join.
 pub(super) fn traffic(bench: &mut Bench<'_>) -> io::Result<()> {
-    for size in sizes(bench, "gossip/idle-bytes-", &[20, 100, 1_000, 5_000]) {
-        idle(bench, size)?;
+    let [idles, spreads] =
+        [("gossip/idle-bytes-", vec![20, 100, 1_000, 5_000]), ("gossip/spread-", vec![5, 20, 50, 200, 1_000, 5_000])]
+            .map(|(name, all)| sizes(bench, name, &all));
+    let all: BTreeSet<usize> = idles.iter().chain(&spreads).copied().collect();
+    for size in all {
+        let mut net = subscribed(size, 1);
+        if idles.contains(&size) {
+            idle(bench, &mut net)?;
+        }
+        if spreads.contains(&size) {
+            spread(bench, &mut net)?;
+        }
     }
     Ok(())
 }
 
 /// Bytes that each node sends in a second when nothing happens, all nodes subscribing to a network with some entries.
-fn idle(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
-    let mut net = subscribed(size, 1);
-    (0..20).for_each(|number| put(&mut net, number as usize * 7 % size, number));
+fn idle(bench: &mut Bench<'_>, net: &mut Net<Gossip>) -> io::Result<()> {
+    let size = net.len();
+    (0..20).for_each(|number| put(net, number as usize * 7 % size, 1 << 48 | number));
     net.run_for(Duration::from_secs(20));
-    let mut figure = bench.figure(format!("gossip/idle-bytes-{size}"), "B/s").value(rate(&mut net));
+    net.take_events();
+    let mut figure = bench.figure(format!("gossip/idle-bytes-{size}"), "B/s").value(rate(net));
     if size <= 1_000 {
         let mut net = foca_cluster(size, Conditions::lan(), 1);
         figure = figure.yardstick_value("plain foca, without tables", rate(&mut net));

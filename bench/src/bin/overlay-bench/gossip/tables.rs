@@ -31,9 +31,6 @@ pub(super) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     if bench.wants("gossip/heal-20-60s") {
         heal(bench)?;
     }
-    for size in sizes(bench, "gossip/spread-", &[5, 20, 50, 200, 1_000, 5_000]) {
-        spread(bench, size)?;
-    }
     Ok(())
 }
 
@@ -61,14 +58,14 @@ pub(super) fn put(net: &mut Net<Gossip>, node: usize, number: u64) {
 }
 
 /// One entry, with 0, 10 and 30 % of all packets lost: when 99 in 100 have it, and when all do.
-fn spread(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
+pub(super) fn spread(bench: &mut Bench<'_>, net: &mut Net<Gossip>) -> io::Result<()> {
+    let size = net.len();
     let entries = if size >= 1_000 { 5 } else { 21 };
-    let mut net = subscribed(size, 1);
     for loss in [0, 10, 30] {
         net.conditions.loss = f64::from(loss) / 100.0;
         let (mut p99, mut all) = (Vec::new(), Vec::new());
         for entry in 0..entries {
-            let times = times(&mut net, size, u64::from(loss) << 32 | entry);
+            let times = times(net, size, u64::from(loss) << 32 | entry);
             let of = |count: usize| times.get(count - 1).copied().unwrap_or(30_000.0);
             p99.push(of(((size - 1) * 99).div_ceil(100)));
             all.push(of(size - 1));
