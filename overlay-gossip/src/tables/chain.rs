@@ -348,7 +348,9 @@ mod tests {
         let key = |number: u64| Key::new(number.to_be_bytes().to_vec()).unwrap();
         let change = |number| Change { key: key(number), ..change(number, Some("v")) };
         let (mut answerer, mut joiner) = (Chain::new(1, 0), Chain::new(1, 0));
-        [1, 3, 4, 5].map(|number| answerer.apply(change(number), ROOM, Instant::ZERO));
+        for number in [1, 3, 4, 5] {
+            answerer.apply(change(number), ROOM, Instant::ZERO);
+        }
         for number in [1, 3] {
             joiner.apply(change(number), ROOM, Instant::ZERO); // the first answer
         }
