@@ -10,6 +10,7 @@ use serde::Serialize;
 #[expect(missing_debug_implementations, reason = "holds a writer")]
 pub struct Bench<'w> {
     pace: Pace,
+    only: Vec<String>,
     out: &'w mut dyn Write,
 }
 
@@ -53,7 +54,17 @@ pub struct Figure<'b, 'w, 'f> {
 impl<'w> Bench<'w> {
     /// Reports to `out`, a line per figure.
     pub fn new(pace: Pace, out: &'w mut dyn Write) -> Self {
-        Self { pace, out }
+        Self { pace, only: Vec::new(), out }
+    }
+
+    /// Reports only figures whose names begin with one of these; all, if there are none.
+    pub fn only(self, only: Vec<String>) -> Self {
+        Self { only, ..self }
+    }
+
+    /// Whether a figure of this name, or of one that begins so, is to be reported: asked before what takes long.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| name.starts_with(only.as_str()) || only.starts_with(name))
     }
 
     /// How long to measure, for groups whose preparation takes long.
@@ -136,11 +147,14 @@ impl<'f> Figure<'_, '_, 'f> {
         self.contender(name, Run::Measured(Box::new(operation)))
     }
 
-    /// Measures, and writes the line.
+    /// Measures, and writes the line; neither, if it is not [wanted](Bench::wants).
     ///
     /// # Errors
     /// When the line cannot be written.
     pub fn report(mut self) -> io::Result<()> {
+        if !self.bench.wants(&self.name) {
+            return Ok(());
+        }
         for contender in &mut self.contenders {
             contender.warm_up(self.bench.pace);
         }

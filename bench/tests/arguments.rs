@@ -9,7 +9,7 @@ fn no_group_shows_the_groups() {
     let output = run(&[]);
     assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
     let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("usage: overlay-bench [--quick] GROUP...") && said.contains("codec"), "{said}");
+    assert!(said.contains("usage: overlay-bench [--quick] GROUP[/FIGURE]...") && said.contains("codec"), "{said}");
 }
 
 #[test]
@@ -31,6 +31,14 @@ fn a_quick_run_gives_a_line_of_json_per_figure() {
     let expected = ["vxlan-encode", "vxlan-parse", "parse-full", "inner-flow-hash", "encode-outer"];
     assert_eq!(names, expected.map(|name| format!("codec/{name}")));
     assert!(lines.iter().all(|line| line["value"].as_f64().unwrap() > 0.0 && line["unit"] == "ns"), "{lines:?}");
+}
+
+#[test]
+fn a_figure_named_after_its_group_is_reported_alone() {
+    let output = run(&["--quick", "codec/parse"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(text.lines().count() == 1 && text.starts_with(r#"{"bench":"codec/parse-full""#), "{text}");
 }
 
 fn run(arguments: &[&str]) -> Output {

@@ -179,10 +179,7 @@ impl Config {
             ("stranger_rate", self.stranger_rate.into(), 1.0, f64::MAX),
             ("stranger_burst", self.stranger_burst.into(), 1.0, f64::MAX),
         ];
-        let seconds = durations
-            .map(|(field, value, least, most)| (field, value.as_secs_f64(), least.as_secs_f64(), most.as_secs_f64()));
-        let wrong = seconds.iter().chain(&numbers).find(|(_, value, least, most)| !(*least..=*most).contains(value));
-        wrong.map_or(Ok(()), |&(field, found, least, most)| Err(ConfigError { field, found, least, most }))
+        ConfigError::first(&durations, &numbers).map_or_else(|| self.tables.check(), Err)
     }
 
     /// Bytes of a datagram that are ours to fill.
@@ -190,6 +187,9 @@ impl Config {
         self.datagram_budget.saturating_sub(self.seal_overhead)
     }
 }
+
+/// A field's name, what it is, the least and the most that would be right.
+pub(crate) type Limits<T> = (&'static str, T, T, T);
 
 /// A field of a [`Config`] that is out of range; nothing was made. Durations are in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
@@ -203,6 +203,18 @@ pub struct ConfigError {
     pub least: f64,
     /// The most it may be.
     pub most: f64,
+}
+
+impl ConfigError {
+    /// The first that is wrong.
+    pub(crate) fn first(durations: &[Limits<Duration>], numbers: &[Limits<f64>]) -> Option<Self> {
+        let seconds = durations
+            .iter()
+            .map(|(field, value, least, most)| (*field, value.as_secs_f64(), least.as_secs_f64(), most.as_secs_f64()));
+        let wrong =
+            seconds.chain(numbers.iter().copied()).find(|(_, value, least, most)| !(*least..=*most).contains(value));
+        wrong.map(|(field, found, least, most)| Self { field, found, least, most })
+    }
 }
 
 #[cfg(test)]
@@ -222,5 +234,8 @@ mod tests {
         assert_eq!(config.check().unwrap_err().to_string(), "probe_timeout is 2, 0.001 to 1 would be right");
         assert!(Config { datagram_budget: 999, ..Config::lan() }.check().is_err());
         assert!(Config { suspicion_factor: f64::NAN, ..Config::lan() }.check().is_err());
+        let tables = TablesConfig { answer_timeout: Duration::ZERO, ..TablesConfig::default() };
+        let refused = Config { tables, ..Config::lan() }.check().unwrap_err();
+        assert_eq!(refused.to_string(), "tables.answer_timeout is 0, 0.01 to 60 would be right");
     }
 }

@@ -25,8 +25,9 @@ pub enum Event {
     Expired(NodeId),
     /// A member said goodbye; its entries are gone.
     Left(NodeId),
-    /// Another start of this very node, with this greater incarnation, is in the cluster: its incarnation was not kept, or two
-    /// nodes have one id. What this machine says is believed by nobody; make a new one with a greater incarnation.
+    /// Another start of this very node, with this greater incarnation, is said to be in the cluster: its incarnation was not
+    /// kept, two nodes have one id, or somebody lies (then it may be this machine's own incarnation, with no number left to object
+    /// by). What this machine says is believed by nobody; make a new one with a greater incarnation.
     Superseded {
         /// The greatest that was heard of.
         incarnation: u64,

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::foca_core::FocaCore;
 use crate::member::plain;
 use crate::member_change::MemberChange;
-use crate::membership::{MemberEvent, Membership, Outgoing, Source, Urgency};
+use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::{Metrics, Traffic};
 use crate::rate_limit::RateLimit;
 use crate::swim::Swim;
@@ -63,7 +63,8 @@ pub struct Transmit {
 impl Gossip {
     /// The machine of the node `me`, alone until it has [joined](Self::join) others or others have joined it.
     ///
-    /// `me.incarnation` must be greater than at every earlier start of this node.
+    /// `me.incarnation` must be greater than at every earlier start of this node. `seed` is for all that is chosen by chance: other
+    /// random bytes for each node and start, or in a test some that repeat it.
     ///
     /// # Errors
     /// If a field of `config` is out of range.
@@ -189,8 +190,8 @@ impl Gossip {
             return Ok(());
         }
         let from = Source { node: packet.from, address: self.listens_at(packet.from, class, from) };
+        self.received.count_kinds(payload);
         for message in &packet.messages {
-            self.received.count_kind(message.kind());
             match message {
                 Message::Table(body) => self.take_table(from.node, body, now)?,
                 other => self.membership.handle(from, other, now),
@@ -254,7 +255,7 @@ impl Gossip {
     fn settle(&mut self, now: Instant) {
         while let Some(event) = self.membership.poll_event() {
             self.tell_tables(&event, now);
-            self.events.push_back(told(event));
+            self.events.push_back(event);
         }
         while let Some(event) = self.tables.poll_event() {
             self.events.push_back(Event::Table(event));
@@ -282,14 +283,14 @@ impl Gossip {
         self.round_at = Some(self.round_at.map_or(at, |planned| planned.min(at)));
     }
 
-    fn tell_tables(&mut self, event: &MemberEvent, now: Instant) {
+    fn tell_tables(&mut self, event: &Event, now: Instant) {
         let (node, change) = match event {
-            MemberEvent::Up(member) | MemberEvent::Changed(member) => {
+            Event::Up(member) | Event::Changed(member) => {
                 (member.id, MemberChange::Alive { incarnation: member.incarnation })
             }
-            MemberEvent::Suspended(node) => (*node, MemberChange::Suspended),
-            MemberEvent::Expired(node) => (*node, MemberChange::Expired),
-            MemberEvent::Left(node) => (*node, MemberChange::Left),
+            Event::Suspended(node) => (*node, MemberChange::Suspended),
+            Event::Expired(node) => (*node, MemberChange::Expired),
+            Event::Left(node) => (*node, MemberChange::Left),
             _ => return,
         };
         self.tables.handle_member(node, change, now);
@@ -331,7 +332,7 @@ impl Gossip {
         debug_assert!(class == Class::Stream || payload.len() <= self.config.room());
         debug_assert!(payload.len() <= STREAM_LIMIT);
         self.sent.count(class, payload.len());
-        wire::kinds(&payload).for_each(|kind| self.sent.count_kind(kind));
+        self.sent.count_kinds(&payload);
         Some(Transmit { to, class, payload: payload.into() })
     }
 
@@ -395,6 +396,17 @@ impl Gossip {
         self.tables.watermark(network)
     }
 
+    /// By how many of this node's own changes the watermark of a network is behind the last; `None` for one that it does not take
+    /// part in.
+    pub fn watermark_lag(&self, network: NetworkId) -> Option<u64> {
+        self.tables.watermark_lag(network)
+    }
+
+    /// The live subscribers of a network that have not confirmed all of this node's own changes yet: whom the watermark waits for.
+    pub fn unconfirmed(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        self.tables.unconfirmed(network)
+    }
+
     /// Counts since the start, and lengths now.
     pub fn metrics(&self) -> Metrics {
         Metrics {
@@ -423,21 +435,6 @@ fn read(payload: &[u8]) -> Result<Packet<'_>, Malformed> {
         }
     }
     Ok(packet)
-}
-
-fn told(event: MemberEvent) -> Event {
-    match event {
-        MemberEvent::Joined => Event::Joined,
-        MemberEvent::Up(member) => Event::Up(member),
-        MemberEvent::Changed(member) => Event::Changed(member),
-        MemberEvent::Suspected(node) => Event::Suspected(node),
-        MemberEvent::Cleared(node) => Event::Cleared(node),
-        MemberEvent::Suspended(node) => Event::Suspended(node),
-        MemberEvent::Expired(node) => Event::Expired(node),
-        MemberEvent::Left(node) => Event::Left(node),
-        MemberEvent::Superseded { incarnation } => Event::Superseded { incarnation },
-        MemberEvent::Gone => Event::Gone,
-    }
 }
 
 /// A message's kind and length, at their longest in a datagram.

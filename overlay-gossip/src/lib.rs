@@ -30,6 +30,6 @@ pub use gossip::{Gossip, Transmit};
 pub use ids::{EntryKey, Key, KeyError, Sequence, TableId};
 pub use malformed::Malformed;
 pub use member::{Member, Metadata, MetadataError, Role, Standing};
-pub use metrics::{MembershipMetrics, Metrics, Traffic};
+pub use metrics::{Count, MembershipMetrics, Metrics, Traffic};
 pub use reason::Reason;
 pub use tables::{Refused, RefusedMetrics, TableEvent, TablesConfig, TablesMetrics, Verify};

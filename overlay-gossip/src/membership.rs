@@ -7,13 +7,13 @@ use overlay_core::{Instant, NodeId};
 
 use crate::metrics::MembershipMetrics;
 use crate::wire::Message;
-use crate::{Class, Member, Reason, Standing};
+use crate::{Class, Event, Member, Reason, Standing};
 
 /// Finds out who is there. Sub-machine: never sees tables, sockets or clocks.
 pub(crate) trait Membership: Debug + Send + Sync {
     /// Calls these addresses until one answers, and again whenever none of them is a live member.
     fn join(&mut self, seeds: &[SocketAddr], now: Instant);
-    /// Says goodbye; ends with [`MemberEvent::Gone`].
+    /// Says goodbye; ends with [`Event::Gone`].
     fn leave(&mut self, now: Instant);
     /// Tells everybody that this node is otherwise now. Its id and incarnation stay.
     fn change(&mut self, me: Member, now: Instant);
@@ -23,7 +23,7 @@ pub(crate) trait Membership: Debug + Send + Sync {
     fn handle_timeout(&mut self, now: Instant);
     fn poll_timeout(&self) -> Option<(Instant, Reason)>;
     fn poll_transmit(&mut self) -> Option<Outgoing>;
-    fn poll_event(&mut self) -> Option<MemberEvent>;
+    fn poll_event(&mut self) -> Option<Event>;
 
     /// Whether there is something for [`fill`](Self::fill), and whether it is urgent.
     fn news(&self) -> Option<Urgency>;
@@ -65,27 +65,4 @@ pub(crate) enum Urgency {
     Usual,
     /// Now: this node is wronged.
     Now,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MemberEvent {
-    /// The first answer of a cluster.
-    Joined,
-    /// New, or back from a suspension.
-    Up(Member),
-    /// Alive before and after, and otherwise now.
-    Changed(Member),
-    Suspected(NodeId),
-    /// A suspected member has objected.
-    Cleared(NodeId),
-    Suspended(NodeId),
-    Expired(NodeId),
-    Left(NodeId),
-    /// There is a later start of this very node.
-    Superseded {
-        incarnation: u64,
-    },
-    /// The goodbye is said.
-    Gone,
 }

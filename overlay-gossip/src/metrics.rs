@@ -1,6 +1,6 @@
 //! What a machine has done and how long its queues are.
 
-use crate::wire::Kind;
+use crate::wire::{self, Kind};
 use crate::{Class, TablesMetrics};
 
 /// Counts since the start, and lengths now, of the membership protocol.
@@ -86,21 +86,31 @@ pub struct Traffic {
     /// Their bytes, without seal, TCP and IP.
     pub stream_bytes: u64,
     /// Probes, and probes in others' stead.
-    pub pings: u64,
+    pub pings: Count,
     /// Their answers.
-    pub acks: u64,
+    pub acks: Count,
     /// Requests for a probe in one's stead.
-    pub ping_requests: u64,
+    pub ping_requests: Count,
     /// Word that such a probe is not answered.
-    pub nacks: u64,
-    /// Bodies of membership news.
-    pub news: u64,
-    /// Messages of comparisons of membership.
-    pub syncs: u64,
-    /// Bodies of the tables.
-    pub tables: u64,
-    /// Messages of foca.
-    pub foca: u64,
+    pub nacks: Count,
+    /// Membership news.
+    pub news: Count,
+    /// Comparisons of membership.
+    pub syncs: Count,
+    /// What the tables tell each other.
+    pub tables: Count,
+    /// foca's messages.
+    pub foca: Count,
+}
+
+/// Messages of one kind, several of which may be in one datagram.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Count {
+    /// How many.
+    pub messages: u64,
+    /// Their bodies' bytes.
+    pub bytes: u64,
 }
 
 impl Traffic {
@@ -117,16 +127,21 @@ impl Traffic {
         }
     }
 
-    pub(crate) const fn count_kind(&mut self, kind: Kind) {
-        match kind {
-            Kind::Ping => self.pings += 1,
-            Kind::Ack => self.acks += 1,
-            Kind::PingRequest => self.ping_requests += 1,
-            Kind::Nack => self.nacks += 1,
-            Kind::News => self.news += 1,
-            Kind::SyncRequest | Kind::SyncReply | Kind::SyncPush => self.syncs += 1,
-            Kind::Table => self.tables += 1,
-            Kind::Foca => self.foca += 1,
+    /// Counts each message of a payload.
+    pub(crate) fn count_kinds(&mut self, payload: &[u8]) {
+        for (kind, len) in wire::bodies(payload) {
+            let count = match kind {
+                Kind::Ping => &mut self.pings,
+                Kind::Ack => &mut self.acks,
+                Kind::PingRequest => &mut self.ping_requests,
+                Kind::Nack => &mut self.nacks,
+                Kind::News => &mut self.news,
+                Kind::SyncRequest | Kind::SyncReply | Kind::SyncPush => &mut self.syncs,
+                Kind::Table => &mut self.tables,
+                Kind::Foca => &mut self.foca,
+            };
+            count.messages += 1;
+            count.bytes += len as u64;
         }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! Lifeguard cannot be had from its hooks: foca refuses a changed `probe_period` or `probe_rtt` (`Foca::set_config`), tells
 //! nobody of a suspicion before it has become a death, and does not say who suspects. So there is no local health, no
-//! shortening by confirmations, and [`MemberEvent::Suspected`] never comes.
+//! shortening by confirmations, and [`Event::Suspected`] never comes.
 
 mod peer;
 mod sync;
@@ -21,10 +21,10 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::chance::Chance;
 use crate::foca_core::peer::Peer;
-use crate::membership::{MemberEvent, Membership, Outgoing, Source, Urgency};
+use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::MembershipMetrics;
 use crate::wire::{self, Kind, Message, Packet};
-use crate::{Class, Config, Member, Reason, Standing};
+use crate::{Class, Config, Event, Member, Reason, Standing};
 
 /// foca, and what we know through it.
 pub(crate) struct FocaCore {
@@ -46,7 +46,7 @@ pub(crate) struct FocaCore {
     leave_at: Option<Instant>,
     chance: Chance,
     transmits: VecDeque<Outgoing>,
-    events: VecDeque<MemberEvent>,
+    events: VecDeque<Event>,
     counts: MembershipMetrics,
 }
 
@@ -165,17 +165,17 @@ impl FocaCore {
         let known = Known { peer, member: member.clone(), standing: Standing::Alive, since: now };
         let event = match self.known.insert(id, known) {
             Some(was) if was.standing == Standing::Alive && was.member == member => None,
-            Some(was) if was.standing == Standing::Alive => Some(MemberEvent::Changed(member)),
+            Some(was) if was.standing == Standing::Alive => Some(Event::Changed(member)),
             _ => {
                 self.live.push(id);
-                Some(MemberEvent::Up(member))
+                Some(Event::Up(member))
             }
         };
         self.events.extend(event);
         self.resize();
         if self.phase == Phase::Alone {
             self.phase = Phase::Joined;
-            self.events.push_back(MemberEvent::Joined);
+            self.events.push_back(Event::Joined);
             self.sync_at = now;
         }
     }
@@ -196,11 +196,7 @@ impl FocaCore {
         }
         (known.standing, known.since) = (standing, now);
         self.live.retain(|live| *live != id);
-        self.events.push_back(if standing == Standing::Left {
-            MemberEvent::Left(id)
-        } else {
-            MemberEvent::Suspended(id)
-        });
+        self.events.push_back(if standing == Standing::Left { Event::Left(id) } else { Event::Suspended(id) });
     }
 
     /// Holds what we know to foca's list: its notifications alone tell of a node that changed its identity and failed in one
@@ -231,7 +227,7 @@ impl FocaCore {
         let over: Vec<NodeId> = self.expiries().filter(|(at, _)| *at <= now).map(|(_, id)| id).collect();
         for id in over {
             if self.known.remove(&id).is_some_and(|known| known.standing == Standing::Suspended) {
-                self.events.push_back(MemberEvent::Expired(id));
+                self.events.push_back(Event::Expired(id));
             }
         }
     }
@@ -318,7 +314,7 @@ impl Membership for FocaCore {
         }
         if self.leave_at.is_some_and(|at| at <= now) {
             (self.phase, self.leave_at) = (Phase::Gone, None);
-            self.events.push_back(MemberEvent::Gone);
+            self.events.push_back(Event::Gone);
             return;
         }
         if self.announce_at.is_some_and(|at| at <= now) {
@@ -349,7 +345,7 @@ impl Membership for FocaCore {
         self.transmits.pop_front()
     }
 
-    fn poll_event(&mut self) -> Option<MemberEvent> {
+    fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 

@@ -2,12 +2,12 @@
 
 use overlay_core::Instant;
 
-use crate::Standing;
-use crate::membership::{MemberEvent, Source, Urgency};
+use crate::membership::{Source, Urgency};
 use crate::swim::roster::{Index, ME, Slot};
 use crate::swim::suspicion::{Suspicion, time_to_object};
 use crate::swim::{Phase, Swim};
 use crate::wire::{Kind, Number, Ping, Update};
+use crate::{Event, Standing};
 
 impl Swim {
     /// News from whomever.
@@ -45,12 +45,12 @@ impl Swim {
             self.expiries.insert((since + self.config.expire_after, at));
         }
         match update.standing {
-            Standing::Alive | Standing::Suspected => self.events.push_back(MemberEvent::Up(update.member.clone())),
+            Standing::Alive | Standing::Suspected => self.events.push_back(Event::Up(update.member.clone())),
             Standing::Suspended => {
-                self.events.push_back(MemberEvent::Suspended(update.member.id));
+                self.events.push_back(Event::Suspended(update.member.id));
                 self.schedule_call(now);
             }
-            Standing::Left => self.events.push_back(MemberEvent::Left(update.member.id)),
+            Standing::Left => self.events.push_back(Event::Left(update.member.id)),
         }
         if update.standing == Standing::Suspected {
             self.suspect(at, update, now);
@@ -91,9 +91,9 @@ impl Swim {
         let id = update.member.id;
         let restarted = number.incarnation != update.member.incarnation;
         let event = match was {
-            Standing::Suspended | Standing::Left => Some(MemberEvent::Up(update.member.clone())),
-            _ if restarted || old != update.member => Some(MemberEvent::Changed(update.member.clone())),
-            Standing::Suspected => Some(MemberEvent::Cleared(id)),
+            Standing::Suspended | Standing::Left => Some(Event::Up(update.member.clone())),
+            _ if restarted || old != update.member => Some(Event::Changed(update.member.clone())),
+            Standing::Suspected => Some(Event::Cleared(id)),
             Standing::Alive => None,
         };
         let gone = matches!(update.standing, Standing::Suspended | Standing::Left);
@@ -130,7 +130,7 @@ impl Swim {
         if fresh {
             self.counts.suspicions += 1;
             self.roster.change(at, |slot| slot.standing = Standing::Suspected, &mut self.chance);
-            self.events.push_back(MemberEvent::Suspected(id));
+            self.events.push_back(Event::Suspected(id));
         }
         true
     }
@@ -170,9 +170,9 @@ impl Swim {
         self.expiries.insert((since + self.config.expire_after, at));
         let Some(id) = self.roster.slot(at).map(|slot| slot.member.id) else { return false };
         if standing == Standing::Left {
-            self.events.push_back(MemberEvent::Left(id));
+            self.events.push_back(Event::Left(id));
         } else {
-            self.events.push_back(MemberEvent::Suspended(id));
+            self.events.push_back(Event::Suspended(id));
             self.schedule_call(since);
         }
         true
@@ -201,7 +201,7 @@ impl Swim {
         self.probes.retain(|probe| probe.target != at);
         self.roster.remove(at);
         if let Some((id, Standing::Suspended)) = gone {
-            self.events.push_back(MemberEvent::Expired(id));
+            self.events.push_back(Event::Expired(id));
         }
     }
 
@@ -218,11 +218,7 @@ impl Swim {
         let Some(slot) = self.roster.slot(ME) else { return };
         let (said, mine) = (update.number(), slot.number());
         if said.incarnation > mine.incarnation {
-            if said.incarnation > self.superseded_by {
-                self.superseded_by = said.incarnation;
-                self.events.push_back(MemberEvent::Superseded { incarnation: said.incarnation });
-            }
-            return;
+            return self.superseded(said.incarnation);
         }
         let agreed = said < mine || (said == mine && update.standing == slot.standing && update.member == slot.member);
         if agreed || self.phase != Phase::Member {
@@ -234,8 +230,19 @@ impl Swim {
             Standing::Alive => {}
         }
         self.counts.refutations += 1;
-        let Number { revision, .. } = said;
+        let Number { incarnation, revision } = said;
+        if revision == u32::MAX {
+            return self.superseded(incarnation); // there is no greater one to object with
+        }
         self.revise(now, |slot| slot.revision = slot.revision.max(revision));
+    }
+
+    /// What this machine says is believed by nobody any more: says so to its user, once for each incarnation.
+    fn superseded(&mut self, incarnation: u64) {
+        if self.superseded_by < Some(incarnation) {
+            self.superseded_by = Some(incarnation);
+            self.events.push_back(Event::Superseded { incarnation });
+        }
     }
 
     /// Gives oneself a greater number, for whatever `change` does, and tells everybody at once.

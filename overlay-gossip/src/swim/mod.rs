@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use overlay_core::{Instant, NodeId};
 
 use crate::chance::Chance;
-use crate::membership::{MemberEvent, Membership, Outgoing, Source, Urgency};
+use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::MembershipMetrics;
 use crate::swim::health::Health;
 use crate::swim::news::News;
@@ -25,7 +25,7 @@ use crate::swim::roster::{Index, ME, Roster};
 use crate::swim::seeds::Seeds;
 use crate::swim::sync::Sync;
 use crate::wire::{self, Kind, Message};
-use crate::{Class, Config, Member, Reason, Standing};
+use crate::{Class, Config, Event, Member, Reason, Standing};
 
 /// The protocol's state.
 #[derive(Debug)]
@@ -48,11 +48,11 @@ pub(crate) struct Swim {
     seeds: Seeds,
     sync: Sync,
     leave_at: Option<Instant>,
-    /// The greatest incarnation of this very node that was heard of, if it is greater than its own.
-    superseded_by: u64,
+    /// The greatest incarnation of this very node that it was told of as [`Event::Superseded`].
+    superseded_by: Option<u64>,
 
     transmits: VecDeque<Outgoing>,
-    events: VecDeque<MemberEvent>,
+    events: VecDeque<Event>,
     counts: MembershipMetrics,
 }
 
@@ -85,7 +85,7 @@ impl Swim {
             seeds: Seeds::default(),
             sync: Sync::new(now),
             leave_at: None,
-            superseded_by: 0,
+            superseded_by: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counts: MembershipMetrics::default(),
@@ -153,7 +153,7 @@ impl Swim {
         self.suspects.clear();
         self.expiries.clear();
         self.sync.again = None;
-        self.events.push_back(MemberEvent::Gone);
+        self.events.push_back(Event::Gone);
     }
 
     /// Served late means that this node was not running: it is slow, and answers may wait unread. So whoever's time ran
@@ -265,7 +265,7 @@ impl Membership for Swim {
         self.transmits.pop_front()
     }
 
-    fn poll_event(&mut self) -> Option<MemberEvent> {
+    fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
     }
 

@@ -9,11 +9,11 @@ use std::collections::BTreeSet;
 use overlay_core::{Instant, NodeId};
 
 use crate::digest::{bucket, chunks, differing, replies};
-use crate::membership::{MemberEvent, Source};
+use crate::membership::Source;
 use crate::swim::Swim;
 use crate::swim::roster::{Index, ME};
 use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
-use crate::{Member, Standing};
+use crate::{Event, Member, Standing};
 
 /// The comparison under way, and what starts the next.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ impl Swim {
         if !self.seeds.joined {
             self.seeds.joined = true;
             self.sync.again = Some((now + self.chance.around(self.config.sync_after / 2), from));
-            self.events.push_back(MemberEvent::Joined);
+            self.events.push_back(Event::Joined);
         }
         self.take_all(&reply.updates, now);
         for update in &reply.updates {

@@ -37,7 +37,7 @@ impl Tables {
         }
         let (owner, incarnation, stable) = (group.owner, group.incarnation, group.stable);
         let verify = self.config.verify.clone();
-        let room = self.room(SPANS + if by == By::News { 0 } else { 2 * self.config.entries() });
+        let room = self.room(network, SPANS + if by == By::News { 0 } else { 2 * self.config.entries() });
         let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
             return false;

@@ -1,11 +1,11 @@
 //! One owner's entries in one network.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use overlay_core::{Instant, NodeId};
 
+use crate::tables::entries::{Entries, Entry, Slot};
 use crate::tables::wire::{Change, End};
 use crate::tables::{Intervals, hash};
 use crate::{Key, Sequence, TableId};
@@ -27,23 +27,11 @@ use crate::{Key, Sequence, TableId};
 pub(crate) struct Chain {
     pub(crate) incarnation: u64,
     seen: Intervals,
-    tables: BTreeMap<TableId, BTreeMap<Key, Slot>>,
-    by_number: BTreeMap<u64, (TableId, Key)>,
-    tombstones: BTreeMap<u64, Instant>, // since when
+    entries: Entries,
     floor: u64,
     pub(crate) stable: u64,
     bytes: usize,
     content: u64,
-}
-
-/// The last change of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Slot {
-    pub(crate) sequence: u64,
-    covers: Vec<u64>,
-    /// None: a tombstone.
-    pub(crate) value: Option<Bytes>,
-    signature: Bytes,
 }
 
 /// What became of a change.
@@ -102,9 +90,7 @@ impl Chain {
 
     /// Takes the owner's own word for a number that was seen. It does not grow by it beyond what the owner may have.
     pub(crate) fn repair(&mut self, change: Change, now: Instant) {
-        if let Some((table, key)) = self.by_number.get(&change.sequence).cloned()
-            && (table, &key) != (change.table, &change.key)
-        {
+        if self.entries.at(change.sequence).is_some_and(|(table, key, _)| (table, key) != (change.table, &change.key)) {
             self.forget(change.sequence);
         }
         self.store(change, now);
@@ -123,23 +109,25 @@ impl Chain {
         Change { sequence, covers, table, key, value, signature: Bytes::new() }
     }
 
-    /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it.
+    /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it. More spans
+    /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
         let mut gone = Vec::new();
         if let Some(alive) = &end.alive {
-            let dead = |number: &&u64| end.seen.contains(**number) && !alive.contains(**number);
-            let numbers: Vec<u64> =
-                self.by_number.range(..=end.floor).map(|(number, _)| number).filter(dead).copied().collect();
-            gone.extend(numbers.into_iter().filter_map(|number| self.forget(number)));
+            let dead = |number: &u64| end.seen.contains(*number) && !alive.contains(*number);
+            let numbers = self.numbers(end.floor).into_iter().filter(dead);
+            gone.extend(numbers.filter_map(|number| self.forget(number)));
         }
-        self.seen.union(&end.seen);
+        if self.seen.spans() <= SEEN_SPANS {
+            self.seen.union(&end.seen.truncated(END_SPANS));
+        }
         self.floor = self.floor.max(end.floor);
         gone
     }
 
     /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.
     pub(crate) fn rebase(&mut self, base: u64) -> Vec<(TableId, Key)> {
-        let numbers: Vec<u64> = self.by_number.range(..=base).map(|(number, _)| *number).collect();
+        let numbers = self.numbers(base);
         self.seen.insert_span(1, base);
         self.floor = self.floor.max(base);
         numbers.into_iter().filter_map(|number| self.forget(number)).collect()
@@ -148,13 +136,13 @@ impl Chain {
     /// Drops tombstones that all live subscribers have seen, or that are older than `cap`, or that are too many.
     pub(crate) fn collect(&mut self, cap: Duration, most: usize, now: Instant) -> usize {
         let through = self.seen.through();
-        let mut surplus = self.tombstones.len().saturating_sub(most);
-        let may_go = |(number, since): (&u64, &Instant)| {
-            let goes = *number <= self.stable || *since + cap <= now || surplus > 0;
+        let mut surplus = self.tombstones().saturating_sub(most);
+        let may_go = |(number, since): (u64, Instant)| {
+            let goes = number <= self.stable || since + cap <= now || surplus > 0;
             surplus = surplus.saturating_sub(usize::from(goes));
-            goes.then_some(*number)
+            goes.then_some(number)
         };
-        let numbers: Vec<u64> = self.tombstones.range(..=through).filter_map(may_go).collect();
+        let numbers: Vec<u64> = self.entries.buried(through).filter_map(may_go).collect();
         for number in &numbers {
             self.forget(*number);
             self.floor = self.floor.max(*number);
@@ -179,50 +167,46 @@ impl Chain {
     }
 
     pub(crate) fn slot(&self, table: TableId, key: &Key) -> Option<&Slot> {
-        self.tables.get(&table)?.get(key)
+        self.entries.get(table, key)
     }
 
     /// The last change of a key, as it travels.
     pub(crate) fn change(&self, table: TableId, key: &Key) -> Option<Change> {
-        let slot = self.slot(table, key)?;
-        Some(Change {
-            sequence: slot.sequence,
-            covers: slot.covers.clone(),
-            table,
-            key: key.clone(),
-            value: slot.value.clone(),
-            signature: slot.signature.clone(),
-        })
+        self.slot(table, key).map(|slot| travelling(table, key, slot))
     }
 
     /// The changes above `after` that are not in `seen`, by ascending number. O(log n) for each gap, and each change.
     pub(crate) fn missing<'a>(&'a self, seen: &'a Intervals, after: u64) -> impl Iterator<Item = Change> + 'a {
-        let in_gap = |(first, last)| self.by_number.range(first..=last);
-        seen.gaps(after).flat_map(in_gap).filter_map(|(_, (table, key))| self.change(*table, key))
+        let in_gap = |(first, last)| self.entries.range(first..=last);
+        seen.gaps(after).flat_map(in_gap).map(|(table, key, slot)| travelling(table, key, slot))
     }
 
-    /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing).
-    pub(crate) fn end_for(&self, seen: &Intervals) -> End {
+    /// What holds for a node that had seen `seen` once it has all that was [`missing`](Self::missing). If it was told numbers up to
+    /// `after` before, nothing is said of those: a change may have come here since, which it was not told.
+    pub(crate) fn end_for(&self, seen: &Intervals, after: u64) -> End {
         let missed = seen.gaps(0).next().is_some_and(|(first, _)| first <= self.floor);
         // What was removed by a change up to the floor has a number below it.
-        let alive =
-            (missed && !seen.is_empty()).then(|| self.by_number.range(..=self.floor).map(|(n, _)| *n).collect());
-        End { seen: self.seen.truncated(END_SPANS), floor: self.floor, alive }
+        let alive = missed.then(|| self.numbers(self.floor).into_iter().collect());
+        End { seen: self.seen.above(after).truncated(END_SPANS), floor: self.floor, alive }
     }
 
     /// The entries of one table, by key.
     pub(crate) fn entries(&self, table: TableId) -> impl Iterator<Item = (&Key, &Slot, &Bytes)> {
-        let slots = self.tables.get(&table).into_iter().flatten();
-        slots.filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
+        self.entries.table(table).filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
+    }
+
+    /// The numbers up to `last` of entries and tombstones.
+    fn numbers(&self, last: u64) -> Vec<u64> {
+        self.entries.range(0..=last).map(|(.., slot)| slot.sequence).collect()
     }
 
     /// Entries and tombstones.
     pub(crate) fn len(&self) -> usize {
-        self.by_number.len()
+        self.entries.len()
     }
 
     pub(crate) fn tombstones(&self) -> usize {
-        self.tombstones.len()
+        self.entries.tombstones()
     }
 
     pub(crate) const fn bytes(&self) -> usize {
@@ -231,12 +215,12 @@ impl Chain {
 
     fn fits(&self, change: &Change, room: Room) -> bool {
         let old = self.slot(change.table, &change.key);
-        let (entries, bytes) = (self.len() - self.tombstones.len(), weight(&change.key, change.value.as_ref()));
+        let (entries, bytes) = (self.len() - self.tombstones(), weight(&change.key, change.value.as_ref()));
         let was = old.map_or(0, |slot| weight(&change.key, slot.value.as_ref()));
         let more = usize::from(change.value.is_some() && old.is_none_or(|slot| slot.value.is_none()));
         let beside = |number| self.seen.contains(number);
         let gap = change.sequence > 1 && !beside(change.sequence - 1) && !beside(change.sequence + 1);
-        let room_for_tombstone = change.value.is_some() || old.is_some() || self.tombstones.len() < 2 * room.entries;
+        let room_for_tombstone = change.value.is_some() || old.is_some() || self.tombstones() < 2 * room.entries;
         entries + more <= room.entries
             && room_for_tombstone
             && (self.bytes + bytes).saturating_sub(was) <= room.bytes
@@ -256,29 +240,32 @@ impl Chain {
             self.forget(number);
         }
         self.bytes += weight(&key, value.as_ref());
-        match &value {
-            Some(value) => self.content = self.content.wrapping_add(hash::of_entry(sequence, table, &key, value)),
-            None => {
-                self.tombstones.insert(sequence, now);
-            }
+        if let Some(value) = &value {
+            self.content = self.content.wrapping_add(hash::of_entry(sequence, table, &key, value));
         }
-        self.by_number.insert(sequence, (table, key.clone()));
-        self.tables.entry(table).or_default().insert(key, Slot { sequence, covers, value, signature });
+        let slot = Slot { sequence, covers: covers.into(), value, signature: signature[..].into() };
+        self.entries.insert(Entry { table, key, slot }, now);
     }
 
     /// Drops what is kept of a number, but not that it was seen.
     fn forget(&mut self, number: u64) -> Option<(TableId, Key)> {
-        let (table, key) = self.by_number.remove(&number)?;
-        self.tombstones.remove(&number);
-        let slots = self.tables.get_mut(&table)?;
-        let slot = slots.remove(&key)?;
-        if slots.is_empty() {
-            self.tables.remove(&table);
-        }
+        let Entry { table, key, slot } = self.entries.remove(number)?;
         self.bytes -= weight(&key, slot.value.as_ref());
         let value = slot.value?;
         self.content = self.content.wrapping_sub(hash::of_entry(number, table, &key, &value));
         Some((table, key))
+    }
+}
+
+/// A change as it travels.
+fn travelling(table: TableId, key: &Key, slot: &Slot) -> Change {
+    Change {
+        sequence: slot.sequence,
+        covers: slot.covers.to_vec(),
+        table,
+        key: key.clone(),
+        value: slot.value.clone(),
+        signature: Bytes::copy_from_slice(&slot.signature),
     }
 }
 
@@ -291,6 +278,8 @@ const ENTRY_OVERHEAD: usize = 200;
 
 /// Spans of seen numbers that an answer ends with: less than all is no less true, and keeps it below the limit of a stream.
 const END_SPANS: usize = 2_048;
+/// Spans of seen numbers beyond which nobody's word adds more: an owner's entries and their gaps have fewer.
+const SEEN_SPANS: usize = 128 * 1024;
 
 #[cfg(test)]
 mod tests {
@@ -335,6 +324,56 @@ mod tests {
         );
     }
 
+    #[test]
+    fn what_was_removed_long_ago_and_comes_late_to_who_has_just_asked_goes_with_the_answer() {
+        let (me, mut owner, mut joiner) = (NodeId::from_bytes([1; 16]), Chain::new(1, 0), Chain::new(1, 0));
+        owner.apply(change(1, Some("removed")), ROOM, Instant::ZERO);
+        let late = owner.change(TableId(1), &Key::new("k").unwrap()).unwrap();
+        owner.apply(change(2, None), ROOM, Instant::ZERO);
+        owner.apply(Change { key: Key::new("other").unwrap(), ..change(3, Some("there")) }, ROOM, Instant::ZERO);
+        owner.stable = 3;
+        assert_eq!(owner.collect(Duration::MAX, 100, Instant::ZERO), 1);
+
+        let asked_with = joiner.seen().clone();
+        assert_eq!(joiner.apply(late, ROOM, Instant::ZERO), Outcome::Applied);
+        owner
+            .missing(&asked_with, 0)
+            .for_each(|change| assert_eq!(joiner.apply(change, ROOM, Instant::ZERO), Outcome::Applied));
+        assert_eq!(joiner.finish(&owner.end_for(&asked_with, 0)), [(TableId(1), Key::new("k").unwrap())]);
+        assert_eq!((joiner.len(), joiner.hash(me)), (1, owner.hash(me)));
+    }
+
+    #[test]
+    fn what_came_to_who_answers_between_two_of_its_answers_is_not_taken_for_told() {
+        let key = |number: u64| Key::new(number.to_be_bytes().to_vec()).unwrap();
+        let change = |number| Change { key: key(number), ..change(number, Some("v")) };
+        let (mut answerer, mut joiner) = (Chain::new(1, 0), Chain::new(1, 0));
+        for number in [1, 3, 4, 5] {
+            answerer.apply(change(number), ROOM, Instant::ZERO);
+        }
+        for number in [1, 3] {
+            joiner.apply(change(number), ROOM, Instant::ZERO); // the first answer
+        }
+        answerer.apply(change(2), ROOM, Instant::ZERO);
+        let seen = joiner.seen().clone();
+        answerer
+            .missing(&seen, 3)
+            .for_each(|change| assert_eq!(joiner.apply(change, ROOM, Instant::ZERO), Outcome::Applied));
+        joiner.finish(&answerer.end_for(&seen, 3));
+        assert_eq!((joiner.through(), joiner.seen().contains(2)), (Sequence(1), false));
+        answerer.missing(&joiner.seen().clone(), 0).for_each(|change| assert_eq!(change.sequence, 2));
+    }
+
+    #[test]
+    fn no_answer_makes_what_was_seen_grow_without_bound() {
+        let mut chain = Chain::new(1, 0);
+        for part in 0..200_u64 {
+            let seen = (0..10_000).map(|number| part * 1_000_000 + 2 * number + 1).collect();
+            chain.finish(&End { seen, ..End::default() });
+        }
+        assert!(chain.seen().spans() <= SEEN_SPANS + END_SPANS, "{}", chain.seen().spans());
+    }
+
     proptest! {
         /// Counts, bytes and hash are kept change by change; they must be what the entries add up to.
         #[test]
@@ -343,13 +382,13 @@ mod tests {
             for mut change in changes {
                 change.key = Key::new(change.key.as_bytes()[..1].to_vec()).unwrap();
                 chain.apply(change, ROOM, Instant::ZERO);
-                let slots: Vec<_> = chain.tables.iter().flat_map(|(t, s)| s.iter().map(move |(k, s)| (*t, k, s))).collect();
+                let slots: Vec<_> = chain.entries.range(0..=u64::MAX).collect();
                 let content = slots.iter().filter_map(|(table, key, slot)| {
                     Some(hash::of_entry(slot.sequence, *table, key, slot.value.as_ref()?))
                 });
                 prop_assert_eq!(chain.content(), content.fold(0, u64::wrapping_add));
                 prop_assert_eq!(chain.bytes(), slots.iter().map(|(_, key, slot)| weight(key, slot.value.as_ref())).sum::<usize>());
-                prop_assert_eq!((chain.len(), chain.by_number.len()), (slots.len(), slots.len()));
+                prop_assert_eq!(chain.len(), slots.len());
                 prop_assert_eq!(chain.tombstones(), slots.iter().filter(|(_, _, slot)| slot.value.is_none()).count());
                 prop_assert!(slots.iter().all(|(_, _, slot)| chain.seen().contains(slot.sequence)));
             }

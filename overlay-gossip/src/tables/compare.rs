@@ -1,11 +1,12 @@
 //! Comparison: who has the same as whom, and if not, what differs.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::tables::wire::{BUCKETS, Digest, Message, Root, Summary, Vector, Vectors};
-use crate::tables::{Chain, Tables, hash};
+use crate::tables::{Chain, Replica, Tables, hash};
 
 impl Tables {
     /// Compares a network soon, since something changed; sooner if it is more than news can carry.
@@ -21,12 +22,12 @@ impl Tables {
     /// Compares a network at once, since there is somebody to learn it from.
     pub(super) fn hurry_now(&mut self, network: NetworkId, now: Instant) {
         if let Some(replica) = self.replicas.get_mut(&network) {
-            replica.hurry(std::time::Duration::ZERO, true, now);
+            replica.hurry(Duration::ZERO, true, now);
         }
     }
 
     pub(super) fn compare_due(&mut self, now: Instant) {
-        let due = |(_, replica): &(&NetworkId, &crate::tables::Replica)| replica.pace.due <= now;
+        let due = |(_, replica): &(&NetworkId, &Replica)| replica.pace.due <= now;
         let networks: Vec<NetworkId> = self.replicas.iter().filter(due).map(|(network, _)| *network).collect();
         for network in networks {
             let Some(pace) = self.replicas.get(&network).map(|replica| replica.pace) else {
@@ -100,7 +101,7 @@ impl Tables {
                 continue;
             };
             if replica.root() == root.hash {
-                let through = replica.chain(self.me).map_or(0, |chain| chain.through().0);
+                let through = self.made(root.network);
                 self.confirmed(from, (digest.incarnation, root.subscription), (root.network, through), now);
             } else {
                 self.counts.mismatches += 1;
@@ -189,17 +190,18 @@ impl Tables {
     fn want_missing(&mut self, from: NodeId, network: NetworkId, owners: &[Vector], now: Instant) {
         let (mut wanted, mut wrong) = (Vec::new(), Vec::new());
         for vector in owners {
-            let known = self.members.get(vector.owner).is_some_and(|known| known.incarnation == vector.incarnation);
             let chain = self.replicas.get(&network).and_then(|replica| replica.chain(vector.owner));
             if vector.owner == self.me {
                 let beyond = vector.seen.last() > chain.map_or(0, |chain| chain.seen().last());
                 self.counts.refused.own_name += u64::from(beyond && vector.incarnation == self.incarnation);
-            } else if known && self.subscribed(vector.owner, network) {
-                if chain.is_none_or(|chain| !chain.seen().contains_all(&vector.seen)) {
-                    wanted.push((vector.owner, vector.incarnation));
-                } else if chain.is_some_and(|c| *c.seen() == vector.seen && c.content() != vector.content) {
-                    wrong.push((vector.owner, vector.incarnation));
-                }
+                continue;
+            }
+            let lacks = chain.is_none_or(|chain| !chain.seen().contains_all(&vector.seen));
+            let differs = chain.is_some_and(|c| *c.seen() == vector.seen && c.content() != vector.content);
+            let known = || self.members.get(vector.owner).is_some_and(|known| known.incarnation == vector.incarnation);
+            if (lacks || differs) && known() && self.subscribed(vector.owner, network) {
+                let list = if lacks { &mut wanted } else { &mut wrong };
+                list.push((vector.owner, vector.incarnation));
             }
         }
         self.pull(from, network, wanted, now);

@@ -82,7 +82,8 @@ impl Tables {
         let made = replica.chain(self.me).map_or(0, |chain| chain.through().0);
         if !current || through > made {
             self.counts.refused.confirmation += 1;
-        } else if replica.confirmations.confirm(from, through) {
+        } else if self.members.subscribes(from, network) {
+            replica.confirmations.confirm(from, through);
             self.settle(network, now);
         }
     }
@@ -160,7 +161,9 @@ impl Tables {
             return;
         };
         let (through, stable) = (chain.through().0, chain.stable);
-        let mut to: Vec<NodeId> = replica.confirmations.behind(through, replica.cursor).take(REMINDED).collect();
+        let subscribers = self.members.subscribers(network);
+        let behind = replica.confirmations.behind(subscribers, through, replica.cursor);
+        let mut to: Vec<NodeId> = behind.take(REMINDED).collect();
         replica.cursor = to.last().copied().unwrap_or(replica.cursor);
         let rest = replica.to_tell.len().saturating_sub(TOLD);
         to.extend(replica.to_tell.split_off(rest));

@@ -1,5 +1,7 @@
 //! Sets of numbers that are mostly without gaps.
 
+use std::ops::Deref;
+
 use crate::Malformed;
 use crate::wire::{Reader, put_varint, varint_len};
 
@@ -7,7 +9,41 @@ use crate::wire::{Reader, put_varint, varint_len};
 /// the end is added in O(1), elsewhere in O(spans).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Intervals {
-    spans: Vec<(u64, u64)>, // first and last, ascending, with a gap between each and the next
+    spans: Spans,
+}
+
+/// First and last of each, ascending, with a gap between each and the next. Most sets are one span, which needs no memory
+/// of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Spans {
+    #[default]
+    None,
+    One((u64, u64)),
+    /// Two at least.
+    Many(Vec<(u64, u64)>),
+}
+
+impl Deref for Spans {
+    type Target = [(u64, u64)];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::None => &[],
+            Self::One(span) => std::slice::from_ref(span),
+            Self::Many(spans) => spans,
+        }
+    }
+}
+
+impl FromIterator<(u64, u64)> for Spans {
+    fn from_iter<I: IntoIterator<Item = (u64, u64)>>(spans: I) -> Self {
+        let mut spans = spans.into_iter();
+        match (spans.next(), spans.next()) {
+            (None, _) => Self::None,
+            (Some(span), None) => Self::One(span),
+            (Some(first), Some(second)) => Self::Many([first, second].into_iter().chain(spans).collect()),
+        }
+    }
 }
 
 impl Intervals {
@@ -31,10 +67,16 @@ impl Intervals {
         let start = self.spans.get(from).filter(|_| from < to).map_or(first, |span| span.0.min(first));
         let end =
             to.checked_sub(1).and_then(|at| self.spans.get(at)).filter(|_| from < to).map_or(last, |s| s.1.max(last));
-        if to == from + 1 {
-            self.spans[from] = (start, end);
-        } else {
-            self.spans.splice(from..to, [(start, end)]);
+        match &mut self.spans {
+            spans if to - from == spans.len() => *spans = Spans::One((start, end)),
+            Spans::Many(spans) if to == from + 1 => spans[from] = (start, end),
+            Spans::Many(spans) => drop(spans.splice(from..to, [(start, end)])),
+            // A lone span that the new one does not touch.
+            spans => {
+                let mut two = spans.to_vec();
+                two.insert(from, (start, end));
+                *spans = Spans::Many(two);
+            }
         }
     }
 
@@ -69,18 +111,24 @@ impl Intervals {
         self.spans.last().map_or(0, |(_, last)| *last)
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
     /// How many spans it takes.
-    pub(crate) const fn spans(&self) -> usize {
+    pub(crate) fn spans(&self) -> usize {
         self.spans.len()
+    }
+
+    /// The numbers above `after`.
+    pub(crate) fn above(&self, after: u64) -> Self {
+        let clipped = self.iter().map(|(first, last)| (first.max(after.saturating_add(1)), last));
+        Self { spans: clipped.filter(|(first, last)| first <= last).collect() }
     }
 
     /// The first `most` spans: a part of the set.
     pub(crate) fn truncated(&self, most: usize) -> Self {
-        Self { spans: self.spans.iter().take(most).copied().collect() }
+        Self { spans: self.iter().take(most).collect() }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> {
@@ -111,7 +159,7 @@ impl Intervals {
             spans.push((first, last));
             least = last + 2;
         }
-        Ok(Self { spans })
+        Ok(Self { spans: spans.into_iter().collect() })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
@@ -180,6 +228,12 @@ pub(crate) mod tests {
                 prop_assert_eq!(set.last(), model.last().copied().unwrap_or(0));
                 prop_assert!((0..80).all(|n| set.contains(n) == model.contains(&n)));
             }
+        }
+
+        #[test]
+        fn what_is_above_a_number_is_the_rest(set in intervals(), after in 0..250_u64) {
+            let above = set.above(after);
+            prop_assert!((0..300).all(|n| above.contains(n) == (n > after && set.contains(n))));
         }
 
         #[test]

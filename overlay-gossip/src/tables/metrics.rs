@@ -12,12 +12,15 @@ pub struct TablesMetrics {
     pub tombstones: usize,
     /// What they count for: keys, values and 200 bytes for each.
     pub entry_bytes: usize,
-    /// The most changes by which a watermark is behind this node's last change in a network.
+    /// The most changes by which a watermark is behind this node's last change in a network; of each network,
+    /// [`Gossip::watermark_lag`](crate::Gossip::watermark_lag) says it.
     pub watermark_lag: u64,
     /// Fresh changes that are still being told.
     pub fresh: usize,
     /// Requests for entries that wait for an answer.
     pub pulls: usize,
+    /// Confirmations that are owed to owners.
+    pub confirmations: usize,
     /// Messages that wait to be sent, and their bytes.
     pub transmits: usize,
     /// Bytes of those.

@@ -24,14 +24,13 @@ pub(crate) struct Pulls {
 #[derive(Debug, Clone)]
 struct Pull {
     id: u64,
-    wanted: Vec<Wanted>,
+    wanted: BTreeMap<NodeId, Wanted>,
     due: Instant,
 }
 
 /// What is asked for of one owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Wanted {
-    owner: NodeId,
     incarnation: u64,
     after: u64,
     /// Whether all is asked for, even what was seen.
@@ -65,19 +64,25 @@ impl Pulls {
         if let Some(peer) = self.asked.remove(&(network, owner))
             && let Some(pull) = self.active.get_mut(&(peer, network))
         {
-            pull.wanted.retain(|wanted| wanted.owner != owner);
+            pull.wanted.remove(&owner);
         }
         self.shunned.retain(|(_, net, of), _| (*net, *of) != (network, owner));
     }
 
     /// Adds what nobody is asked for yet; whether a request to the node is to be sent now.
-    fn add(&mut self, peer: NodeId, network: NetworkId, wanted: impl Iterator<Item = Wanted>, now: Instant) -> bool {
-        let mut new = Vec::new();
-        for wanted in wanted {
-            let shunned = self.shunned.get(&(peer, network, wanted.owner)).is_some_and(|until| *until > now);
-            if !shunned && !self.asked.contains_key(&(network, wanted.owner)) {
-                self.asked.insert((network, wanted.owner), peer);
-                new.push(wanted);
+    fn add(
+        &mut self,
+        peer: NodeId,
+        network: NetworkId,
+        wanted: impl Iterator<Item = (NodeId, Wanted)>,
+        now: Instant,
+    ) -> bool {
+        let mut new = BTreeMap::new();
+        for (owner, wanted) in wanted {
+            let shunned = self.shunned.get(&(peer, network, owner)).is_some_and(|until| *until > now);
+            if !shunned && !self.asked.contains_key(&(network, owner)) {
+                self.asked.insert((network, owner), peer);
+                new.insert(owner, wanted);
             }
         }
         if new.is_empty() {
@@ -95,24 +100,28 @@ impl Pulls {
 
     /// Ends a request to a node.
     fn end(&mut self, peer: NodeId, network: NetworkId) {
-        for wanted in self.active.remove(&(peer, network)).into_iter().flat_map(|pull| pull.wanted) {
-            self.asked.remove(&(network, wanted.owner));
+        for (owner, _) in self.active.remove(&(peer, network)).into_iter().flat_map(|pull| pull.wanted) {
+            self.asked.remove(&(network, owner));
         }
     }
 
     /// Ends what was asked of an owner; gives it.
     fn end_owner(&mut self, peer: NodeId, network: NetworkId, owner: NodeId) -> Option<Wanted> {
-        let pull = self.active.get_mut(&(peer, network))?;
-        let at = pull.wanted.iter().position(|wanted| wanted.owner == owner)?;
+        let wanted = self.active.get_mut(&(peer, network))?.wanted.remove(&owner)?;
         self.asked.remove(&(network, owner));
-        Some(pull.wanted.remove(at))
+        Some(wanted)
+    }
+
+    /// What is asked of an owner.
+    fn wanted(&mut self, peer: NodeId, network: NetworkId, owner: NodeId) -> Option<&mut Wanted> {
+        self.active.get_mut(&(peer, network))?.wanted.get_mut(&owner)
     }
 }
 
 impl Tables {
     /// Asks a node for what it has seen of some owners, but of those that somebody is asked for already.
     pub(super) fn pull(&mut self, from: NodeId, network: NetworkId, owners: Vec<(NodeId, u64)>, now: Instant) {
-        let wanted = |(owner, incarnation)| Wanted { owner, incarnation, after: 0, anew: false, whole: true };
+        let wanted = |(owner, incarnation)| (owner, Wanted { incarnation, after: 0, anew: false, whole: true });
         if self.pulls.add(from, network, owners.into_iter().map(wanted), now) {
             self.ask(from, network, now);
         }
@@ -120,7 +129,7 @@ impl Tables {
 
     /// Asks an owner for all of its entries, since somebody has other ones under the same numbers; not again for a while.
     pub(super) fn pull_anew(&mut self, owner: NodeId, incarnation: u64, network: NetworkId, now: Instant) {
-        let wanted = Wanted { owner, incarnation, after: 0, anew: true, whole: true };
+        let wanted = (owner, Wanted { incarnation, after: 0, anew: true, whole: true });
         if self.members.is_live(owner) && self.pulls.add(owner, network, [wanted].into_iter(), now) {
             self.ask(owner, network, now);
             self.pulls.shunned.insert((owner, network, owner), now + SHUNNED);
@@ -164,8 +173,7 @@ impl Tables {
         let owner = group.owner;
         let last = group.changes.iter().map(|change| change.sequence).max().unwrap_or(0);
         let incarnation = group.incarnation;
-        let wanted = self.pulls.active.get_mut(&(from, network));
-        let Some(wanted) = wanted.and_then(|pull| pull.wanted.iter_mut().find(|wanted| wanted.owner == owner)) else {
+        let Some(wanted) = self.pulls.wanted(from, network, owner) else {
             return false; // dropped meanwhile, or never asked for
         };
         let moved = last > wanted.after || end.is_some();
@@ -173,21 +181,26 @@ impl Tables {
         let same = wanted.incarnation == incarnation;
         let by = if wanted.anew { By::Owner } else { By::Answer };
         let whole = same && self.accept(network, group, by, now);
-        let wanted = self.pulls.active.get_mut(&(from, network));
-        if let Some(wanted) = wanted.and_then(|pull| pull.wanted.iter_mut().find(|wanted| wanted.owner == owner)) {
+        if let Some(wanted) = self.pulls.wanted(from, network, owner) {
             wanted.whole &= whole;
         }
         if let Some(end) = end
             && let Some(wanted) = self.pulls.end_owner(from, network, owner)
         {
-            self.end_part((from, network), wanted, &end, now);
+            self.end_part((from, network), (owner, wanted), &end, now);
         }
         moved
     }
 
     /// All that was asked of an owner is there: what the other node has seen, this one has seen.
-    fn end_part(&mut self, (from, network): (NodeId, NetworkId), wanted: Wanted, end: &End, now: Instant) {
-        let Wanted { owner, incarnation, whole, .. } = wanted;
+    fn end_part(
+        &mut self,
+        (from, network): (NodeId, NetworkId),
+        (owner, wanted): (NodeId, Wanted),
+        end: &End,
+        now: Instant,
+    ) {
+        let Wanted { incarnation, whole, .. } = wanted;
         if !whole {
             self.pulls.shunned.retain(|_, until| *until > now);
             self.pulls.shunned.insert((from, network, owner), now + SHUNNED);
@@ -218,7 +231,7 @@ impl Tables {
         let replica = self.replicas.get(&network);
         let mut want = Want { id: pull.id, network, owners: Vec::new() };
         let mut len = 0;
-        for Wanted { owner, incarnation, after, anew, .. } in &pull.wanted {
+        for (owner, Wanted { incarnation, after, anew, .. }) in &pull.wanted {
             let chain = replica.and_then(|replica| replica.chain(*owner)).filter(|_| !anew);
             let seen = chain.map_or_else(Intervals::default, |chain| chain.seen().truncated(WANT_SPANS));
             let missing = Missing { owner: *owner, incarnation: *incarnation, after: *after, seen };

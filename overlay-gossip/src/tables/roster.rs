@@ -153,10 +153,12 @@ impl Tables {
 
     /// Has an owner's chain begin above `base`, if it is not 0.
     fn rebase(&mut self, owner: NodeId, network: NetworkId, base: u64, now: Instant) {
+        if base == 0 {
+            return;
+        }
         let incarnation =
             if owner == self.me { Some(self.incarnation) } else { self.members.get(owner).map(|m| m.incarnation) };
-        let replica = self.replicas.get_mut(&network).filter(|_| base > 0);
-        let (Some(incarnation), Some(replica)) = (incarnation, replica) else {
+        let (Some(incarnation), Some(replica)) = (incarnation, self.replicas.get_mut(&network)) else {
             return;
         };
         let gone = replica.edit(owner, incarnation, |chain| chain.rebase(base));
@@ -184,10 +186,8 @@ impl Tables {
         let Some(replica) = self.replicas.get_mut(&network) else {
             return;
         };
-        if is {
-            replica.confirmations.expect(member);
-            self.awake = true;
-        } else {
+        self.awake |= is;
+        if !is {
             replica.confirmations.remove(member);
         }
         if changed && is && self.members.subscribers(network).len() == 1 {

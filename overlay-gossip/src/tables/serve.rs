@@ -50,7 +50,7 @@ fn part(replica: &Replica, missing: &Missing, room: usize, first: bool) -> Part 
         len += change.encoded_len();
         group.changes.push(change);
     }
-    let end = chain.end_for(seen);
+    let end = chain.end_for(seen, *after);
     let fits = len + end.encoded_len() <= room || (first && group.changes.is_empty());
     Part { group, end: fits.then_some(end) } // else it comes by itself, when asked on
 }

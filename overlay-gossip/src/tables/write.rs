@@ -6,7 +6,7 @@ use overlay_core::{Instant, NetworkId};
 use crate::tables::chain::Outcome;
 use crate::tables::verify::statement;
 use crate::tables::wire::Change;
-use crate::tables::{DIRECTORY, Refused, Replica, Tables, VALUE_LIMIT};
+use crate::tables::{DIRECTORY, Refused, Replica, SIGNATURE_LIMIT, Tables, VALUE_LIMIT};
 use crate::{Key, Sequence, TableId};
 
 impl Tables {
@@ -27,7 +27,7 @@ impl Tables {
         }
         let base = self.numbers.get(&network).copied().unwrap_or(self.number_floor);
         let value = if base == 0 { Bytes::new() } else { Bytes::copy_from_slice(&base.to_be_bytes()) };
-        self.write(DIRECTORY, (TableId(0), directory_key(network)?), Some(value), now)?;
+        self.write(DIRECTORY, (TableId(0), Key::of_network(network)), Some(value), now)?;
         self.numbers.remove(&network);
         self.replicas.insert(network, Replica::new(now));
         self.replica_begins(network, now);
@@ -54,10 +54,8 @@ impl Tables {
         self.events.forget(network);
         self.pulls.forget_network(network);
         self.confirms.retain(|(_, of)| *of != network);
-        if let Ok(key) = directory_key(network) {
-            // Removing makes a tombstone in place of an entry, for which there is room.
-            let _ = self.write(DIRECTORY, (TableId(0), key), None, now);
-        }
+        // Removing makes a tombstone in place of an entry, for which there is room.
+        let _ = self.write(DIRECTORY, (TableId(0), Key::of_network(network)), None, now);
     }
 
     /// Makes or changes an entry of this node. A value that it has already makes no change.
@@ -116,7 +114,7 @@ impl Tables {
         value: Option<Bytes>,
         now: Instant,
     ) -> Result<Sequence, Refused> {
-        let (me, incarnation, room) = (self.me, self.incarnation, self.room(usize::MAX));
+        let (me, incarnation, room) = (self.me, self.incarnation, self.room(network, usize::MAX));
         let verify = self.config.verify.clone();
         let Some(replica) = self.replicas.get_mut(&network) else {
             return Err(Refused::NotSubscribed { network });
@@ -125,6 +123,10 @@ impl Tables {
             let mut change = chain.next(table, key.clone(), value);
             if let Some(verify) = verify {
                 change.signature = verify.sign(&statement(network, me, incarnation, &change)).into();
+                let found = change.signature.len();
+                if !(1..=SIGNATURE_LIMIT).contains(&found) {
+                    return Err(Refused::Signature { found });
+                }
             }
             let (sequence, len) = (change.sequence, change.encoded_len());
             match chain.apply(change, room, now) {
@@ -138,11 +140,6 @@ impl Tables {
         self.settle(network, now);
         Ok(Sequence(sequence))
     }
-}
-
-/// The key of a subscription to a network.
-fn directory_key(network: NetworkId) -> Result<Key, Refused> {
-    Key::new(network.to_bytes().to_vec()).map_err(|_| Refused::Reserved)
 }
 
 impl Change {

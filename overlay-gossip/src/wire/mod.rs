@@ -16,7 +16,7 @@ mod writer;
 pub(crate) use ack::Ack;
 pub(crate) use nack::Nack;
 pub(crate) use news::News;
-pub(crate) use packet::{Kind, Message, Packet, begin, frame_len, kinds, put_frame};
+pub(crate) use packet::{Kind, Message, Packet, begin, bodies, frame_len, put_frame};
 pub(crate) use ping::Ping;
 pub(crate) use ping_request::PingRequest;
 pub(crate) use reader::Reader;

@@ -11,12 +11,7 @@ pub(crate) struct News {
 
 impl News {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let mut updates = Vec::new();
-        while !reader.is_empty() {
-            updates.push(Update::parse(&mut reader)?);
-        }
-        Ok(Self { updates })
+        Update::parse_all(Reader::new(body)).map(|updates| Self { updates })
     }
 
     /// A machine encodes update by update, as far as there is room.

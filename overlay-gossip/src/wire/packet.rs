@@ -61,13 +61,12 @@ pub(crate) const fn frame_len(len: usize) -> usize {
     1 + varint_len(len as u64) + len
 }
 
-/// The kinds of the messages in a payload of ours.
-pub(crate) fn kinds(payload: &[u8]) -> impl Iterator<Item = Kind> {
+/// The kind and the body's length of each message in a payload that makes sense.
+pub(crate) fn bodies(payload: &[u8]) -> impl Iterator<Item = (Kind, usize)> {
     let mut reader = Reader::new(payload.get(Packet::HEADER_LEN..).unwrap_or_default());
     std::iter::from_fn(move || {
-        let kind = Kind::of(reader.u8("kind").ok()?);
-        reader.bytes("message").ok()?;
-        kind
+        let kind = Kind::of(reader.u8("kind").ok()?)?;
+        Some((kind, reader.bytes("message").ok()?.len()))
     })
 }
 
@@ -141,21 +140,6 @@ impl<'a> Message<'a> {
             Kind::Foca => Self::Foca(body),
         })
     }
-
-    pub(crate) const fn kind(&self) -> Kind {
-        match self {
-            Self::Ping(_) => Kind::Ping,
-            Self::Ack(_) => Kind::Ack,
-            Self::PingRequest(_) => Kind::PingRequest,
-            Self::Nack(_) => Kind::Nack,
-            Self::News(_) => Kind::News,
-            Self::SyncRequest(_) => Kind::SyncRequest,
-            Self::SyncReply(_) => Kind::SyncReply,
-            Self::SyncPush(_) => Kind::SyncPush,
-            Self::Table(_) => Kind::Table,
-            Self::Foca(_) => Kind::Foca,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -186,6 +170,7 @@ mod tests {
             }
             let packet = Packet::parse(&payload).unwrap();
             prop_assert_eq!(packet.from, from);
+            prop_assert_eq!(super::bodies(&payload).map(|(_, len)| len).collect::<Vec<_>>(), bodies.iter().map(Vec::len).collect::<Vec<_>>());
             prop_assert_eq!(packet.messages, bodies.iter().map(|body| Message::Table(body)).collect::<Vec<_>>());
         }
 

@@ -11,12 +11,7 @@ pub(crate) struct SyncPush {
 
 impl SyncPush {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Malformed> {
-        let mut reader = Reader::new(body);
-        let mut updates = Vec::new();
-        while !reader.is_empty() {
-            updates.push(Update::parse(&mut reader)?);
-        }
-        Ok(Self { updates })
+        Update::parse_all(Reader::new(body)).map(|updates| Self { updates })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

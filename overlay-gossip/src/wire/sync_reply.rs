@@ -22,11 +22,7 @@ impl SyncReply {
             found => return Err(Malformed::Range { field: "last", found: found.into(), least: 0, most: 1 }),
         };
         let buckets = reader.u64("buckets")?;
-        let mut updates = Vec::new();
-        while !reader.is_empty() {
-            updates.push(Update::parse(&mut reader)?);
-        }
-        Ok(Self { last, buckets, updates })
+        Ok(Self { last, buckets, updates: Update::parse_all(reader)? })
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {

@@ -74,6 +74,15 @@ impl Update {
         Ok(Self { member, revision, standing, age, accusers })
     }
 
+    /// Reads updates as long as there are bytes.
+    pub(crate) fn parse_all(mut reader: Reader<'_>) -> Result<Vec<Self>, Malformed> {
+        let mut updates = Vec::new();
+        while !reader.is_empty() {
+            updates.push(Self::parse(&mut reader)?);
+        }
+        Ok(updates)
+    }
+
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let Member { id, incarnation, address, role, metadata } = &self.member;
         let standing = match self.standing {

@@ -1,5 +1,5 @@
-//! The benchmark program: `overlay-bench [--quick] GROUP...`, from the workspace's root
-//! `cargo run --release --bin overlay-bench -- GROUP...`. Figures go to stdout, one JSON line each (see
+//! The benchmark program: `overlay-bench [--quick] GROUP[/FIGURE]...`, from the workspace's root
+//! `cargo run --release --bin overlay-bench -- GROUP...`; `gossip/heal` is all of that group whose names begin so. Figures go to stdout, one JSON line each (see
 //! [`overlay_bench`]), progress to stderr. Exit status 2 for arguments it does not know.
 
 #![forbid(unsafe_code)]
@@ -70,17 +70,22 @@ fn main() -> ExitCode {
         _ => return usage(&format!("unknown option: {}", options.join(" "))),
     };
     let mut chosen = Vec::new();
+    let mut only = Vec::new();
     for name in &names {
-        let found: Vec<&Group> = GROUPS.iter().filter(|group| *name == "all" || *name == group.name).collect();
+        let of = name.split('/').next().unwrap_or(name);
+        let found: Vec<&Group> = GROUPS.iter().filter(|group| *name == "all" || of == group.name).collect();
         if found.is_empty() {
             return usage(&format!("unknown group: {name}"));
         }
+        let new = |group: &&Group| chosen.iter().all(|other: &&Group| other.name != group.name);
+        let found: Vec<&Group> = found.into_iter().filter(new).collect();
         chosen.extend(found);
+        only.push(if *name == "all" { String::new() } else { (*name).to_owned() });
     }
     if chosen.is_empty() {
         return usage("no group given");
     }
-    match run(&chosen, pace) {
+    match run(&chosen, only, pace) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("overlay-bench: {error}");
@@ -89,9 +94,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(groups: &[&Group], pace: Pace) -> io::Result<()> {
+fn run(groups: &[&Group], only: Vec<String>, pace: Pace) -> io::Result<()> {
     let mut stdout = io::stdout();
-    let mut bench = Bench::new(pace, &mut stdout);
+    let mut bench = Bench::new(pace, &mut stdout).only(only);
     for group in groups {
         eprintln!("{}: {}", group.name, group.about);
         (group.run)(&mut bench)?;
@@ -100,7 +105,7 @@ fn run(groups: &[&Group], pace: Pace) -> io::Result<()> {
 }
 
 fn usage(problem: &str) -> ExitCode {
-    eprintln!("{problem}\n\nusage: overlay-bench [--quick] GROUP...\n\ngroups:");
+    eprintln!("{problem}\n\nusage: overlay-bench [--quick] GROUP[/FIGURE]...\n\ngroups:");
     for group in GROUPS {
         eprintln!("  {:<8} {}", group.name, group.about);
     }

@@ -11,7 +11,8 @@ use super::pump::{Pump, TABLE, key, network, node_id};
 use crate::member_change::MemberChange;
 use crate::tables::wire::tests::message;
 use crate::tables::wire::{Change, Confirm, Confirmed, Fresh, Group, Message};
-use crate::tables::{Tables, TablesConfig, Verify};
+use crate::tables::{Refused, Tables, TablesConfig, Verify};
+use crate::{Key, TableId};
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000);
 
@@ -153,6 +154,48 @@ fn with_signatures_nobody_writes_in_anothers_name() {
     }
     assert_eq!(pump.nodes[0].tables.metrics().refused.signature, 3);
     assert_eq!(pump.view(0, network(1)).len(), 1);
+}
+
+/// A signer that is broken.
+#[derive(Debug)]
+struct Mute(usize);
+
+impl Verify for Mute {
+    fn sign(&self, _: &[u8]) -> Vec<u8> {
+        vec![7; self.0]
+    }
+
+    fn verify(&self, _: NodeId, _: &[u8], _: &[u8]) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_change_whose_signature_nobody_would_read_is_not_made() {
+    for (len, refused) in [(0, true), (255, false), (256, true)] {
+        let config = TablesConfig { verify: Some(Arc::new(Mute(len))), ..TablesConfig::default() };
+        let mut tables = Tables::new(config, node_id(0), 1, [7; 32], NOW);
+        let subscribed = tables.subscribe(network(1), NOW);
+        assert_eq!(subscribed, if refused { Err(Refused::Signature { found: len }) } else { Ok(()) });
+        let put = tables.put(network(1), (TABLE, key("k")), "v".into(), NOW);
+        assert_eq!(put.is_err(), refused, "{put:?}");
+        assert_eq!(tables.metrics().entries, if refused { 0 } else { 2 });
+    }
+}
+
+#[test]
+fn nobody_makes_others_keep_more_subscriptions_than_a_node_may_have() {
+    let config = TablesConfig { networks_limit: 3, ..TablesConfig::default() };
+    let mut pump = pair(&config);
+    let now = pump.now;
+    for number in 10..30 {
+        let mut subscription = change(number, "network");
+        (subscription.table, subscription.key) =
+            (TableId(0), Key::new(network(number as u8).to_bytes().to_vec()).unwrap());
+        let body = fresh(network(0), node_id(1), 1, subscription);
+        pump.nodes[0].tables.handle(node_id(1), &body, now).unwrap();
+    }
+    assert_eq!(pump.nodes[0].tables.metrics().refused.full, 18, "two beside the true one");
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn an_entry_reaches_every_subscriber_and_the_watermark_says_so() {
     assert!(took < SECOND, "{took:?}");
     pump.run(2 * SECOND);
     assert_eq!(pump.nodes[3].tables.watermark(network(1)), Some(sequence));
+    assert_eq!(pump.nodes[3].tables.unconfirmed(network(1)).count(), 0);
     assert!(events(&mut pump, 3).contains(&TableEvent::Watermark { network: network(1), through: sequence }));
     let put = events(&mut pump, 0).into_iter().find(|event| matches!(event, TableEvent::Put { .. }));
     let (value, owner) = (Bytes::from("10.0.0.3"), node_id(3));
@@ -37,6 +38,21 @@ fn a_node_alone_confirms_to_itself() {
     let sequence = pump.put(0, network(1), &key("a"), "1");
     assert_eq!(pump.nodes[0].tables.watermark(network(1)), Some(sequence));
     assert_eq!(pump.nodes[0].tables.watermark(network(2)), None);
+}
+
+#[test]
+fn whom_a_watermark_waits_for_is_said_by_name() {
+    let mut pump = Pump::with_nodes(15, &TablesConfig::default(), 4);
+    pump.run(SECOND);
+    pump.nodes[2].up = false; // dead, and nobody notices
+    (0..3).for_each(|at| {
+        pump.put(0, network(1), &key(format!("k{at}")), "v");
+    });
+    pump.run(2 * SECOND);
+    let tables = &pump.nodes[0].tables;
+    assert_eq!(tables.unconfirmed(network(1)).collect::<Vec<_>>(), [node_id(2)]);
+    assert_eq!((tables.watermark_lag(network(1)), tables.watermark_lag(network(2))), (Some(3), None));
+    assert_eq!(tables.metrics().watermark_lag, 3);
 }
 
 #[test]

@@ -46,7 +46,7 @@ impl Change {
         }
         let table = TableId(within(reader.varint("table")?, "table", 0, u16::MAX.into())? as u16);
         let key_len = reader.u8("key length")?;
-        let key = Key::new(Bytes::copy_from_slice(reader.take(key_len.into(), "key")?));
+        let key = Key::of(reader.take(key_len.into(), "key")?);
         let key = key.map_err(|_| Malformed::Range { field: "key length", found: 0, least: 1, most: 255 })?;
         let flags = within(reader.u8("flags")?.into(), "flags", 0, u64::from(PUT | SIGNED))? as u8;
         let value =

@@ -28,12 +28,13 @@ pub(crate) struct Part {
 /// What holds once all entries of an owner are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct End {
-    /// All that the sender has seen of the owner; now the receiver has too.
+    /// All that the sender has seen of the owner above what was answered before; now the receiver has too.
     pub(crate) seen: Intervals,
     /// The greatest number of a removal that is no longer kept; 0 if there is none.
     pub(crate) floor: u64,
-    /// The numbers up to `floor` of all entries, told if the receiver had entries and may have missed a removal that is no
-    /// longer kept. An entry of a number up to `floor`, in `seen` and not here, is removed.
+    /// The numbers up to `floor` of all entries, told if the receiver may have missed a removal that is no longer kept. An entry
+    /// of a number up to `floor`, in `seen` and not here, is removed. Whoever had nothing when it asked is told as well: late news
+    /// may give it what was removed before the answer comes.
     pub(crate) alive: Option<Intervals>,
 }
 

@@ -13,18 +13,19 @@ use super::plain_foca::{self, PlainFoca};
 use super::{cluster, median, middle, millis, sizes, started};
 
 pub(super) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
-    simulation(bench)?;
-    for size in sizes(bench, &[20, 100, 1_000]) {
+    if bench.wants("gossip/sim-") {
+        simulation(bench)?;
+    }
+    for size in sizes(bench, "gossip/join-converge-", &[20, 100, 1_000]) {
         join(bench, size)?;
     }
-    for size in sizes(bench, &[20, 100, 1_000]) {
+    for size in sizes(bench, "gossip/detect-", &[20, 100, 1_000]) {
         detect(bench, size)?;
     }
     for loss in [0, 5, 20] {
-        false_positives(bench, loss)?;
-    }
-    for size in sizes(bench, &[20, 100, 1_000, 5_000]) {
-        idle(bench, size)?;
+        if bench.wants(&format!("gossip/false-positives-slow-members-loss{loss}")) {
+            false_positives(bench, loss)?;
+        }
     }
     Ok(())
 }
@@ -88,7 +89,7 @@ fn lose_one_of_foca(size: usize, seed: u64) -> f64 {
 }
 
 /// Plain foca after 20 s, in which not everybody may have got to know everybody.
-fn foca_cluster(size: usize, conditions: Conditions, seed: u64) -> Net<PlainFoca> {
+pub(super) fn foca_cluster(size: usize, conditions: Conditions, seed: u64) -> Net<PlainFoca> {
     let mut net = plain_foca::network(Net::new(conditions, seed), size);
     net.run_until(Duration::from_secs(20), |net| foca_is_complete(net, size));
     net
@@ -110,26 +111,6 @@ fn join(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
     });
     let figure = bench.figure(format!("gossip/join-converge-{size}"), "ms").value(ours);
     figure.yardstick_value("plain foca (30,000 is not in time)", foca).report()
-}
-
-/// Bytes that each node sends in a second when nothing happens.
-fn idle(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
-    let mut net = cluster(size, 1);
-    net.run_for(Duration::from_secs(20));
-    let ours = rate(&mut net);
-    let mut figure = bench.figure(format!("gossip/idle-bytes-{size}"), "B/s").value(ours);
-    if size <= 1_000 {
-        let mut net = foca_cluster(size, Conditions::lan(), 1);
-        figure = figure.yardstick_value("plain foca", rate(&mut net));
-    }
-    figure.report()
-}
-
-fn rate<M: Machine>(net: &mut Net<M>) -> f64 {
-    let sent = |net: &Net<M>| net.running().map(|node| net.sent(node).bytes).sum::<u64>();
-    let before = sent(net);
-    net.run_for(Duration::from_secs(20));
-    (sent(net) - before) as f64 / net.len() as f64 / 20.0
 }
 
 const MEMBERS: usize = 100;
@@ -186,25 +167,13 @@ fn with_slow_members<M: Machine>(net: &mut Net<M>, minutes: usize) -> Vec<(usize
 /// A minute of 1,000 nodes that know each other: this machine's processor time, so that whatever else runs does not count.
 fn simulation(bench: &mut Bench<'_>) -> io::Result<()> {
     let size = if bench.pace() == Pace::Quick { 50 } else { 1_000 };
-    let before = resident();
-    let net = cluster(size, 1);
-    let each = (resident() - before) / size as f64;
-    drop(net);
     let took = median(bench, 3, |seed| {
         let mut net = cluster(size, seed);
         let before = processor_time();
         net.run_for(Duration::from_secs(60));
         processor_time() - before
     });
-    bench.figure(format!("gossip/sim-{size}x60s"), "s").value(took).report()?;
-    bench.figure(format!("gossip/rss-per-node-{size}"), "KiB").value(each.max(0.0)).report()
-}
-
-/// The process's memory in KiB; 0 where there is no /proc.
-fn resident() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0)
+    bench.figure(format!("gossip/sim-{size}x60s"), "s").value(took).report()
 }
 
 /// Seconds of processor time of this process, to the hundredth; 0 where there is no /proc.

@@ -6,6 +6,7 @@
 
 mod membership;
 mod plain_foca;
+mod rest;
 mod tables;
 
 use std::io;
@@ -16,8 +17,10 @@ use overlay_gossip::testing::{Conditions, Net};
 use overlay_gossip::{Config, Gossip};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
+    rest::memory(bench)?; // before others have left memory behind
     membership::run(bench)?;
-    tables::run(bench)
+    tables::run(bench)?;
+    rest::traffic(bench)
 }
 
 /// A cluster of `size` nodes in which everybody knows everybody.
@@ -31,6 +34,7 @@ fn cluster(size: usize, seed: u64) -> Net<Gossip> {
 /// A cluster of `size` nodes that begin to join at once.
 fn started(size: usize, seed: u64) -> Net<Gossip> {
     let mut net = Net::new(Conditions::lan(), seed);
+    net.keep_events(|_| false); // a million of joining nodes would be most of the memory
     for _ in 0..size {
         net.add_gossip(&Config::lan());
     }
@@ -52,10 +56,11 @@ fn middle(values: &mut [f64]) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The sizes to measure: the small ones only where it has to be quick.
-fn sizes<'s>(bench: &Bench<'_>, sizes: &'s [usize]) -> impl Iterator<Item = usize> + use<'s> {
+/// The sizes to measure of figures that are called `name` and the size: the small ones only where it has to be quick.
+fn sizes(bench: &Bench<'_>, name: &str, sizes: &[usize]) -> Vec<usize> {
     let most = if bench.pace() == Pace::Quick { 50 } else { usize::MAX };
-    sizes.iter().copied().filter(move |size| *size <= most)
+    let wanted = |size: &usize| *size <= most && bench.wants(&format!("{name}{size}-"));
+    sizes.iter().copied().filter(wanted).collect()
 }
 
 fn millis(span: Duration) -> f64 {

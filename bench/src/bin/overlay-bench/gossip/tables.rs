@@ -10,7 +10,7 @@ use overlay_gossip::testing::{Conditions, Net};
 use overlay_gossip::{EntryKey, Event, Gossip, Key, TableEvent, TableId};
 
 use super::plain_foca;
-use super::{cluster, median, middle, millis, sizes};
+use super::{median, middle, millis, sizes, started};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
 const TABLE: TableId = TableId(1);
@@ -20,60 +20,64 @@ const VALUE: usize = 64;
 
 pub(super) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let most = if bench.pace() == Pace::Quick { 1_000 } else { usize::MAX };
-    for size in sizes(bench, &[20, 50]) {
+    for size in sizes(bench, "gossip/burst-", &[20, 50]) {
         for entries in [1_000, 10_000].into_iter().filter(|entries| *entries <= most) {
             burst(bench, size, entries)?;
         }
     }
-    join_sync(bench, 10_000.min(most))?;
-    heal(bench)?;
-    for size in sizes(bench, &[5, 20, 50, 200, 1_000]) {
-        spread(bench, size)?;
+    if bench.wants("gossip/join-sync-") {
+        join_sync(bench, 10_000.min(most))?;
+    }
+    if bench.wants("gossip/heal-20-60s") {
+        heal(bench)?;
     }
     Ok(())
 }
 
-/// A cluster in which everybody subscribes to the network and knows that everybody does.
-fn subscribed(size: usize, seed: u64) -> Net<Gossip> {
-    let mut net = cluster(size, seed);
+/// A cluster in which everybody subscribes to the network, and knows everybody and that everybody does.
+pub(super) fn subscribed(size: usize, seed: u64) -> Net<Gossip> {
+    let mut net = started(size, seed);
     for node in 0..size {
         net.with(node, |gossip, now| gossip.subscribe(NETWORK, now));
     }
     let all = |net: &Net<Gossip>| {
         let mut machines = net.running().filter_map(|node| net.machine(node));
-        machines.all(|gossip| gossip.subscribers(NETWORK).len() + 1 == size)
+        machines.all(|gossip| gossip.live() + 1 == size && gossip.subscribers(NETWORK).len() + 1 == size)
     };
+    net.keep_events(|event| matches!(event, Event::Table(TableEvent::Put { .. } | TableEvent::Reread { .. })));
     net.run_until(Duration::from_secs(60), all);
     net.run_for(Duration::from_secs(3));
-    net.keep_events(|event| matches!(event, Event::Table(TableEvent::Put { .. } | TableEvent::Reread { .. })));
     net.take_events();
     net
 }
 
-fn put(net: &mut Net<Gossip>, node: usize, number: u64) {
+pub(super) fn put(net: &mut Net<Gossip>, node: usize, number: u64) {
     let Ok(key) = Key::new(number.to_be_bytes().to_vec()) else { return };
     let at = EntryKey { network: NETWORK, table: TABLE, key };
     net.with(node, |gossip, now| gossip.put(at, Bytes::from_static(&[7; VALUE]), now));
 }
 
 /// One entry, with 0, 10 and 30 % of all packets lost: when 99 in 100 have it, and when all do.
-fn spread(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
+pub(super) fn spread(bench: &mut Bench<'_>, net: &mut Net<Gossip>) -> io::Result<()> {
+    let size = net.len();
     let entries = if size >= 1_000 { 5 } else { 21 };
-    let mut net = subscribed(size, 1);
     for loss in [0, 10, 30] {
         net.conditions.loss = f64::from(loss) / 100.0;
         let (mut p99, mut all) = (Vec::new(), Vec::new());
         for entry in 0..entries {
-            let times = times(&mut net, size, u64::from(loss) << 32 | entry);
+            let times = times(net, size, u64::from(loss) << 32 | entry);
             let of = |count: usize| times.get(count - 1).copied().unwrap_or(30_000.0);
             p99.push(of(((size - 1) * 99).div_ceil(100)));
             all.push(of(size - 1));
         }
-        let foca = foca_spread(size, loss);
+        let foca = (size < 5_000).then(|| foca_spread(size, loss)); // it does not join so many
         let name = |what| format!("gossip/spread-{size}-loss{loss}-{what}");
         bench.figure(name("p99"), "ms").value(middle(&mut p99)).report()?;
         let figure = bench.figure(name("all"), "ms").value(middle(&mut all));
-        figure.yardstick_value("plain foca (30,000 is never)", foca).report()?;
+        match foca {
+            Some(foca) => figure.yardstick_value("plain foca (30,000 is never)", foca).report()?,
+            None => figure.report()?,
+        }
     }
     Ok(())
 }
