@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
 use overlay_core::EndpointId;
-use smallvec::SmallVec;
 
 use super::Key;
 use crate::{Data, DnsName, RecordTtl, Records, Srv, Txt};
@@ -36,7 +35,7 @@ pub(super) enum Source {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Sets {
     /// Few IPv4 addresses, or none at all.
-    V4(RecordTtl, SmallVec<[Ipv4Addr; 8]>),
+    V4(RecordTtl, Few),
     /// One address of each family.
     Both(RecordTtl, Ipv4Addr, Ipv6Addr),
     Ptr(RecordTtl, DnsName),
@@ -44,6 +43,15 @@ pub(crate) enum Sets {
     /// Anything else.
     Several(Arc<Several>),
 }
+
+/// Addresses that are in place, and copied as they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Few {
+    len: u8,
+    all: [Ipv4Addr; FEW],
+}
+
+const FEW: usize = 8;
 
 /// Any records of one name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,7 +70,7 @@ impl Sets {
     #[inline]
     pub(crate) fn records(&self, record_type: RecordType) -> Option<Records<'_>> {
         let (ttl, data) = match (self, record_type) {
-            (Self::V4(ttl, all), RecordType::A) => (ttl, Data::A(Cow::Borrowed(all))),
+            (Self::V4(ttl, all), RecordType::A) => (ttl, Data::A(Cow::Borrowed(all.as_slice()))),
             (Self::Both(ttl, one, _), RecordType::A) => (ttl, Data::A(Cow::Borrowed(from_ref(one)))),
             (Self::Both(ttl, _, one), RecordType::AAAA) => (ttl, Data::Aaaa(Cow::Borrowed(from_ref(one)))),
             (Self::Ptr(ttl, one), RecordType::PTR) => (ttl, Data::Ptr(Cow::Borrowed(from_ref(one)))),
@@ -74,11 +82,27 @@ impl Sets {
     }
 }
 
+impl Few {
+    fn of(addresses: &[Ipv4Addr]) -> Self {
+        let mut few = Self { len: 0, all: [Ipv4Addr::UNSPECIFIED; FEW] };
+        for (place, address) in few.all.iter_mut().zip(addresses) {
+            *place = *address;
+            few.len += 1;
+        }
+        few
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[Ipv4Addr] {
+        &self.all[..usize::from(self.len)]
+    }
+}
+
 impl From<Several> for Sets {
     fn from(several: Several) -> Self {
         let Several { address_ttl, a, aaaa, ttl, ptr, srv, txt } = &several;
         match (&a[..], &aaaa[..], &ptr[..], &srv[..], &txt[..]) {
-            (few, [], [], [], []) if few.len() <= 8 => Self::V4(*address_ttl, SmallVec::from_slice(few)),
+            (few, [], [], [], []) if few.len() <= FEW => Self::V4(*address_ttl, Few::of(few)),
             ([v4], [v6], [], [], []) => Self::Both(*address_ttl, *v4, *v6),
             ([], [], [ptr], [], []) => Self::Ptr(*ttl, ptr.clone()),
             ([], [], [], [srv], []) => Self::Srv(*ttl, srv.clone()),

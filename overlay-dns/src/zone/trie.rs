@@ -38,8 +38,14 @@ struct Entry<V> {
     value: V,
 }
 
-/// A short key lies in the entry itself.
-type Key = smallvec::SmallVec<[u8; 32]>;
+/// A short key lies in the entry itself. To clone it is to copy it: that is what most of a change is.
+#[derive(Clone)]
+enum Key {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Arc<[u8]>),
+}
+
+const SHORT: usize = 38;
 
 /// Bits of the hash that choose among a branch's nodes.
 const BITS: u32 = 3;
@@ -77,7 +83,7 @@ impl<V: Clone> Trie<V> {
         let had = old.is_some();
         match change(old) {
             Some(value) => {
-                self.root.put(hash(key), 0, Entry { key: Key::from_slice(key), value });
+                self.root.put(hash(key), 0, Entry { key: Key::from(key), value });
                 self.len += usize::from(!had);
             }
             None if had => {
@@ -92,7 +98,7 @@ impl<V: Clone> Trie<V> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
         let mut found = Vec::with_capacity(self.len);
         self.root.collect(&mut found);
-        found.into_iter().map(|entry| (&entry.key[..], &entry.value))
+        found.into_iter().map(|entry| (entry.key.as_bytes(), &entry.value))
     }
 }
 
@@ -117,7 +123,7 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
 impl<V: Clone> Node<V> {
     fn put(&mut self, hash: u64, depth: u32, entry: Entry<V>) {
         if let Self::Bucket(bucket) = self {
-            if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(tag(hash), &entry.key).is_some() {
+            if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(tag(hash), entry.key.as_bytes()).is_some() {
                 return bucket.put(tag(hash), entry);
             }
             *self = Self::Branch(bucket.split(depth));
@@ -180,7 +186,7 @@ impl<V> Bucket<V> {
             let mut alike = zero_bytes(u64::from_le_bytes(*word) ^ (u64::from(tag) * ONES));
             while alike != 0 {
                 let at = number * 8 + alike.trailing_zeros() as usize / 8;
-                if let Some(entry) = self.entries.get(at).filter(|entry| entry.key[..] == *key) {
+                if let Some(entry) = self.entries.get(at).filter(|entry| entry.key.as_bytes() == key) {
                     return Some(&entry.value);
                 }
                 alike &= alike - 1;
@@ -191,22 +197,22 @@ impl<V> Bucket<V> {
 
     /// Where a key is, or belongs.
     fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key[..].cmp(key))
+        self.entries.binary_search_by(|entry| entry.key.as_bytes().cmp(key))
     }
 }
 
 impl<V: Clone> Bucket<V> {
     fn of(mut entries: Vec<Entry<V>>) -> Self {
-        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        entries.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()));
         let mut tags = [0; MOST];
         for (place, entry) in tags.iter_mut().zip(&entries) {
-            *place = tag(hash(&entry.key));
+            *place = tag(hash(entry.key.as_bytes()));
         }
         Self { tags, entries: entries.into() }
     }
 
     fn put(&mut self, tag: u8, entry: Entry<V>) {
-        match self.search(&entry.key) {
+        match self.search(entry.key.as_bytes()) {
             Ok(at) => {
                 if let Some(old) = Arc::make_mut(&mut self.entries).get_mut(at) {
                     *old = entry;
@@ -232,10 +238,31 @@ impl<V: Clone> Bucket<V> {
     /// The buckets of a branch `depth` bits down the road.
     fn split(&self, depth: u32) -> Arc<[Node<V>; FAN]> {
         let of = |number| {
-            let entries = self.entries.iter().filter(|entry| place(hash(&entry.key) >> depth) == number);
+            let entries = self.entries.iter().filter(|entry| place(hash(entry.key.as_bytes()) >> depth) == number);
             Node::Bucket(Self::of(entries.cloned().collect()))
         };
         Arc::new(std::array::from_fn(of))
+    }
+}
+
+impl Key {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..key.len()) {
+            Some(place) => place.copy_from_slice(key),
+            None => return Self::Long(key.into()),
+        }
+        Self::Short { len: key.len() as u8, bytes }
     }
 }
 
@@ -298,7 +325,7 @@ mod tests {
         trie.iter().map(|(key, value)| (key.to_vec(), *value)).collect()
     }
 
-    /// Keys that have one hash, all of them.
+    /// Keys that have one hash, all of them, in all their bits.
     fn colliding(number: u64) -> Vec<u8> {
         let first = number.to_le_bytes();
         let second = step(seed(16), first) ^ 0x0123_4567_89ab_cdef;
