@@ -35,7 +35,8 @@ struct Bucket<V> {
 #[derive(Clone)]
 struct Entry<V> {
     key: Key,
-    value: V,
+    /// `None` only where it was moved out.
+    value: Option<V>,
 }
 
 /// A short key lies in the entry itself. To clone it is to copy it: that is what most of a change is.
@@ -83,7 +84,7 @@ impl<V: Clone> Trie<V> {
         let had = old.is_some();
         match change(old) {
             Some(value) => {
-                self.root.put(hash(key), 0, Entry { key: Key::from(key), value });
+                self.root.put(hash(key), 0, Entry { key: Key::from(key), value: Some(value) });
                 self.len += usize::from(!had);
             }
             None if had => {
@@ -98,7 +99,7 @@ impl<V: Clone> Trie<V> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
         let mut found = Vec::with_capacity(self.len);
         self.root.collect(&mut found);
-        found.into_iter().map(|entry| (entry.key.as_bytes(), &entry.value))
+        found.into_iter().filter_map(|entry| Some((entry.key.as_bytes(), entry.value.as_ref()?)))
     }
 }
 
@@ -179,7 +180,7 @@ impl<V> Bucket<V> {
     #[inline]
     fn find(&self, tag: u8, key: &[u8]) -> Option<&V> {
         if self.entries.len() > MOST {
-            return self.entries.get(self.search(key).ok()?).map(|entry| &entry.value);
+            return self.entries.get(self.search(key).ok()?)?.value.as_ref();
         }
         let (words, _) = self.tags.as_chunks::<8>();
         for (number, word) in words.iter().enumerate() {
@@ -187,7 +188,7 @@ impl<V> Bucket<V> {
             while alike != 0 {
                 let at = number * 8 + alike.trailing_zeros() as usize / 8;
                 if let Some(entry) = self.entries.get(at).filter(|entry| entry.key.as_bytes() == key) {
-                    return Some(&entry.value);
+                    return entry.value.as_ref();
                 }
                 alike &= alike - 1;
             }
@@ -219,8 +220,9 @@ impl<V: Clone> Bucket<V> {
                 }
             }
             Err(at) => {
-                let (before, after) = self.entries.split_at(at);
-                self.entries = before.iter().cloned().chain([entry]).chain(after.iter().cloned()).collect();
+                let mut entries = self.take();
+                entries.insert(at, entry);
+                self.entries = entries.into();
                 if at < MOST {
                     self.tags.copy_within(at..MOST - 1, at + 1);
                     self.tags[at] = tag;
@@ -231,17 +233,38 @@ impl<V: Clone> Bucket<V> {
 
     fn remove(&mut self, key: &[u8]) {
         let Ok(at) = self.search(key) else { return };
-        let left = self.entries.iter().enumerate().filter(|(place, _)| *place != at);
-        *self = Self::of(left.map(|(_, entry)| entry.clone()).collect());
+        let mut entries = self.take();
+        entries.remove(at);
+        *self = Self::of(entries);
+    }
+
+    /// The entries, copied only if somebody else has them: a zone that is built at once counts no references.
+    fn take(&mut self) -> Vec<Entry<V>> {
+        match Arc::get_mut(&mut self.entries) {
+            Some(own) => own.iter_mut().map(Entry::take).collect(),
+            None => self.entries.to_vec(),
+        }
     }
 
     /// The buckets of a branch `depth` bits down the road.
-    fn split(&self, depth: u32) -> Arc<[Node<V>; FAN]> {
-        let of = |number| {
-            let entries = self.entries.iter().filter(|entry| place(hash(entry.key.as_bytes()) >> depth) == number);
-            Node::Bucket(Self::of(entries.cloned().collect()))
-        };
-        Arc::new(std::array::from_fn(of))
+    fn split(&mut self, depth: u32) -> Arc<[Node<V>; FAN]> {
+        let mut parts = [const { Vec::new() }; FAN];
+        for entry in self.take() {
+            parts[place(hash(entry.key.as_bytes()) >> depth)].push(entry);
+        }
+        Arc::new(parts.map(|entries| Node::Bucket(Self::of(entries))))
+    }
+}
+
+impl<V> Entry<V> {
+    fn take(&mut self) -> Self {
+        Self { key: std::mem::take(&mut self.key), value: self.value.take() }
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self::Short { len: 0, bytes: [0; SHORT] }
     }
 }
 
