@@ -85,6 +85,7 @@ impl Forwarder {
         let server = |address| known.iter().find(|it| it.address == address).cloned();
         self.servers = usable.into_iter().map(|it| server(it).unwrap_or_else(|| Upstream::new(it))).collect();
         self.cache.clear();
+        self.ask_anew();
     }
 
     pub(super) fn has_servers(&self) -> bool {
@@ -223,7 +224,7 @@ impl Forwarder {
                 let is_sent = self.flights.get(&id).is_some_and(|flight| flight.sent > sent);
                 self.metrics.forwards.hedged += u64::from(is_sent);
             }
-            self.arm(id);
+            self.go_on(id, now);
         }
     }
 
@@ -269,21 +270,50 @@ impl Forwarder {
                 self.next(id, now);
             }
         }
+        self.go_on(id, now);
+    }
+
+    /// Waits on, if somebody was asked who may answer yet.
+    fn go_on(&mut self, id: u64, now: Instant) {
         match self.flights.get(&id) {
             Some(flight) if flight.attempts.is_empty() => self.fail(id, now),
             _ => self.arm(id),
         }
     }
 
+    /// The servers, the one that answers soonest first.
+    fn order(&self) -> SmallVec<[SocketAddr; 3]> {
+        let mut order: SmallVec<[_; 3]> = self.servers.iter().map(|it| (it.cost(), it.address)).collect();
+        order.sort_by_key(|(cost, _)| *cost);
+        order.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Has the servers that there are now asked what waits, when the clock is looked at next. What was asked of others is
+    /// void: their answers come too late.
+    fn ask_anew(&mut self) {
+        let order = self.order();
+        let ids: Vec<u64> = self.flights.keys().copied().collect();
+        for id in ids {
+            let Some(flight) = self.flights.get_mut(&id) else { continue };
+            let stays = |attempt: &Attempt| order.contains(&attempt.server);
+            let (left, void) = std::mem::take(&mut flight.attempts).into_iter().partition(stays);
+            flight.attempts = left;
+            flight.order.clone_from(&order);
+            flight.sent = 0;
+            flight.hedge_at = Instant::ZERO;
+            let void: SmallVec<[Attempt; 2]> = void;
+            void.iter().for_each(|attempt| self.close(attempt));
+            self.arm(id);
+        }
+    }
+
     fn begin(&mut self, key: Key, is_stale: bool, now: Instant) -> u64 {
         self.last_flight += 1;
         let id = self.last_flight;
-        let mut order: SmallVec<[_; 3]> = self.servers.iter().map(|it| (it.cost(), it.address)).collect();
-        order.sort_by_key(|(cost, _)| *cost);
         let deadline = now + self.config.deadline;
         let flight = Flight {
             key: key.clone(),
-            order: order.into_iter().map(|(_, address)| address).collect(),
+            order: self.order(),
             sent: 0,
             attempts: SmallVec::new(),
             waiters: Vec::new(),
