@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use overlay_core::Instant;
 use overlay_dns::{Config, Path, Policy, Resolver, Transport, Upstreams, View, Zone};
@@ -63,8 +63,9 @@ fn an_internal_network_forwards_nothing() {
 #[test]
 fn an_upstream_server_that_is_ourselves_is_never_asked() {
     let mut world = World::new(Config::default(), &[Manner::Answers(20)]);
+    let mapped = "[::ffff:192.0.2.1]:53".parse().unwrap();
     let ourselves = vec![address(0)];
-    world.resolver.set_upstreams(&Upstreams { servers: vec![address(0)], ourselves });
+    world.resolver.set_upstreams(&Upstreams { servers: vec![address(0), mapped], ourselves });
     assert_eq!(world.ask("www.example.org.", A).code, ResponseCode::Refused);
     assert!(world.servers[0].heard.is_empty());
 }
@@ -128,6 +129,23 @@ fn what_a_lying_server_says_is_not_believed() {
         let mut alone = World::new(Config::default(), &[manner]);
         assert_eq!(alone.ask("www.example.org.", A).code, ResponseCode::ServFail, "{manner:?}");
     }
+}
+
+#[test]
+fn who_guesses_ids_makes_the_question_go_by_tcp() {
+    let mut world = World::new(Config::default(), &[Manner::Answers(15)]);
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", A)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(0, "WWW.example.org.", A);
+    forged[2] |= 0x80;
+    for guess in (1..=8).chain([0]) {
+        forged[..2].copy_from_slice(&(id ^ guess).to_be_bytes());
+        world.resolver.handle_upstream(path, address(0), &forged, world.now); // the right one comes too late
+    }
+    let replies = world.run_until(Instant::ZERO + 100 * MS);
+    let reply = Message::from_vec(&replies[0].1).unwrap();
+    assert_eq!((replies.len(), reply.answers[0].data.to_string().as_str()), (1, "203.0.113.1"));
+    assert!(world.sent.len() > 1 && world.sent[1..].iter().all(|(path, _)| matches!(path, Path::Tcp(_))));
 }
 
 #[test]

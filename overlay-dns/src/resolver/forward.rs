@@ -47,6 +47,8 @@ const ROUNDS: usize = 3;
 const MAX_SENT: usize = 9;
 /// Among how many of those who wait for a question a copy is looked for: those who came last.
 const COPIES: usize = 32;
+/// After so many wrong ids a question is asked by TCP: one of 8,192 who guess is right before.
+const GUESSES: u32 = 8;
 /// One in so many questions goes to another server as well, to learn how fast that is now.
 const PROBE: u32 = 32;
 /// After how long clients are given what is past its time, if there is such (RFC 8767 §5).
@@ -172,7 +174,7 @@ impl Forwarder {
         let found = self.find(path, from, bytes);
         let Some((id, at)) = found else {
             self.metrics.forwards.unexpected += 1;
-            return;
+            return self.note_guess(path, from, bytes, now);
         };
         let Some(flight) = self.flights.get(&id) else { return };
         let Some(attempt) = flight.attempts.get(at) else { return };
@@ -241,6 +243,25 @@ impl Forwarder {
         Some((*flight, at))
     }
 
+    /// Counts what would be an answer to a question under way but for its id. When there were a few, somebody guesses, and the
+    /// question goes by TCP, where there is nothing to guess.
+    fn note_guess(&mut self, path: Path, from: SocketAddr, bytes: &[u8], now: Instant) {
+        let asked = bytes.get(HEADER_LEN..).unwrap_or_default();
+        let is_near = |it: &Attempt| {
+            let theirs = asked.get(..it.question.len());
+            it.path == path && it.server == from && theirs.is_some_and(|theirs| is_same(theirs, &it.question, false))
+        };
+        let under_way = self.by_path.range((path, 0)..=(path, u16::MAX)).map(|(_, id)| *id);
+        let guessed =
+            under_way.filter_map(|id| Some((id, self.flights.get(&id)?.attempts.iter().position(is_near)?))).next();
+        let Some((id, at)) = guessed else { return };
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.guesses += 1;
+        if flight.guesses >= GUESSES {
+            self.take(id, at, Verdict::Cut, now);
+        }
+    }
+
     /// Acts on a verdict over the attempt `at`.
     fn take(&mut self, id: u64, at: usize, verdict: Verdict, now: Instant) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
@@ -257,7 +278,6 @@ impl Forwarder {
             }
             Verdict::Cut if matches!(attempt.path, Path::Udp(_)) => {
                 server.into_iter().for_each(|it| it.heard(now - attempt.sent));
-                self.metrics.forwards.by_tcp += 1;
                 self.send(id, attempt.server, Transport::Tcp, now);
             }
             Verdict::NoEdns if attempt.with_edns => {
@@ -315,6 +335,7 @@ impl Forwarder {
             key: key.clone(),
             order: self.order(),
             sent: 0,
+            guesses: 0,
             attempts: SmallVec::new(),
             waiters: Vec::new(),
             deadline,
@@ -355,8 +376,9 @@ impl Forwarder {
         let with_edns = !server.as_ref().is_some_and(|it| it.plain);
         server.into_iter().for_each(|it| it.sent += 1);
         let path = match by {
-            Transport::Udp => Path::Udp(self.sockets.choose(&mut self.rng)),
-            Transport::Tcp => {
+            Transport::Udp if flight.guesses < GUESSES => Path::Udp(self.sockets.choose(&mut self.rng)),
+            _ => {
+                self.metrics.forwards.by_tcp += 1;
                 self.last_connection += 1;
                 Path::Tcp(self.last_connection)
             }
