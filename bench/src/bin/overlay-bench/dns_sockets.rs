@@ -162,7 +162,7 @@ impl World {
     fn new(namespace: Namespace, pace: Pace) -> Self {
         let folder = std::env::temp_dir().join(format!("overlay-bench-{}-queries", std::process::id()));
         must(fs::create_dir_all(&folder));
-        let count = if pace == Pace::Quick { 20_000 } else { 200_000 };
+        let count = if pace == Pace::Quick { 20_000 } else { 120_000 };
         let random = |number: usize| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33;
         let hit: String = (0..count).map(|number| format!("{} A\n", name(random(number) % NAMES))).collect();
         let none: String = (0..count).map(|number| format!("no{}.{DOMAIN} A\n", random(number) % 1_000_000)).collect();
