@@ -116,7 +116,7 @@ pub struct Forwards {
     pub sent: u64,
     /// Of these, sent because another server was late.
     pub hedged: u64,
-    /// Of these, sent by TCP because the answer by UDP was cut.
+    /// Of these, sent by TCP: the answer by UDP was cut, or somebody guessed ids.
     pub by_tcp: u64,
     /// Questions that joined one under way.
     pub coalesced: u64,

@@ -30,6 +30,9 @@ pub(crate) enum Refusal {
     Version,
 }
 
+/// The longest query that is read, in bytes: no sensible one comes near, and what is longer would cost more than a look-up may.
+const MAX_QUERY: usize = 4096;
+
 /// Reads any bytes at all.
 pub(crate) fn read(bytes: &[u8], max_udp: u16) -> Odd {
     let Ok(header) = Header::read(&mut BinDecoder::new(bytes)) else { return Odd::Noise };
@@ -43,6 +46,9 @@ pub(crate) fn read(bytes: &[u8], max_udp: u16) -> Odd {
     };
     if header.metadata.op_code != OpCode::Query {
         return bare(Refusal::NotImplemented);
+    }
+    if bytes.len() > MAX_QUERY {
+        return bare(Refusal::Malformed);
     }
     let Ok(message) = Message::from_vec(bytes) else { return bare(Refusal::Malformed) };
     let [asked] = &message.queries[..] else { return bare(Refusal::Malformed) };

@@ -286,3 +286,17 @@ fn a_compressed_or_padded_question_is_answered_too() {
     signed.add_additional(Record::from_rdata(Name::root(), 0, RData::A(A::new(1, 2, 3, 4))));
     assert_eq!(ask(&mut resolver, &signed.to_vec().unwrap(), Transport::Udp).unwrap().answers.len(), 1);
 }
+
+#[test]
+fn a_query_that_is_longer_than_any_sensible_one_is_not_read() {
+    let mut resolver = resolver(web(1));
+    let mut code = |records: u16| {
+        let mut long = query("one.", RecordType::A).to_vec().unwrap();
+        long[10..12].copy_from_slice(&records.to_be_bytes());
+        (0..records).for_each(|_| long.extend(b"\xc0\x0c\0\x01\0\x01\0\0\0\0\0\x04\x7f\0\0\x01"));
+        (long.len(), ask(&mut resolver, &long, Transport::Tcp).unwrap().metadata.response_code)
+    };
+    assert_eq!(code(254), (21 + 254 * 16, ResponseCode::NoError));
+    assert_eq!(code(255), (21 + 255 * 16, ResponseCode::FormErr));
+    assert_eq!(code(4_000), (21 + 4_000 * 16, ResponseCode::FormErr));
+}

@@ -6,7 +6,7 @@ mod world;
 
 use std::time::Duration;
 
-use hickory_proto::op::ResponseCode;
+use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType;
 use overlay_core::Instant;
 use overlay_dns::{Config, Path, Policy, Resolver, Transport, Upstreams, View, Zone};
@@ -63,8 +63,9 @@ fn an_internal_network_forwards_nothing() {
 #[test]
 fn an_upstream_server_that_is_ourselves_is_never_asked() {
     let mut world = World::new(Config::default(), &[Manner::Answers(20)]);
+    let mapped = "[::ffff:192.0.2.1]:53".parse().unwrap();
     let ourselves = vec![address(0)];
-    world.resolver.set_upstreams(&Upstreams { servers: vec![address(0)], ourselves });
+    world.resolver.set_upstreams(&Upstreams { servers: vec![address(0), mapped], ourselves });
     assert_eq!(world.ask("www.example.org.", A).code, ResponseCode::Refused);
     assert!(world.servers[0].heard.is_empty());
 }
@@ -128,6 +129,23 @@ fn what_a_lying_server_says_is_not_believed() {
         let mut alone = World::new(Config::default(), &[manner]);
         assert_eq!(alone.ask("www.example.org.", A).code, ResponseCode::ServFail, "{manner:?}");
     }
+}
+
+#[test]
+fn who_guesses_ids_makes_the_question_go_by_tcp() {
+    let mut world = World::new(Config::default(), &[Manner::Answers(15)]);
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", A)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(0, "WWW.example.org.", A);
+    forged[2] |= 0x80;
+    for guess in (1..=8).chain([0]) {
+        forged[..2].copy_from_slice(&(id ^ guess).to_be_bytes());
+        world.resolver.handle_upstream(path, address(0), &forged, world.now); // the right one comes too late
+    }
+    let replies = world.run_until(Instant::ZERO + 100 * MS);
+    let reply = Message::from_vec(&replies[0].1).unwrap();
+    assert_eq!((replies.len(), reply.answers[0].data.to_string().as_str()), (1, "203.0.113.1"));
+    assert!(world.sent.len() > 1 && world.sent[1..].iter().all(|(path, _)| matches!(path, Path::Tcp(_))));
 }
 
 #[test]
@@ -268,26 +286,51 @@ fn the_cache_stays_within_its_bytes_and_other_servers_make_it_empty() {
 }
 
 #[test]
+fn when_the_upstream_servers_change_the_new_ones_are_asked_what_waits_and_the_old_ones_are_not_believed() {
+    let mut world = World::new(Config::default(), &[Manner::Answers(300), Manner::Answers(20)]);
+    let only = |server| Upstreams { servers: vec![address(server)], ourselves: Vec::new() };
+    world.resolver.set_upstreams(&only(0));
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", A)).is_none());
+    world.resolver.set_upstreams(&only(1));
+    let replies = world.run_until(Instant::ZERO + 100 * MS);
+    assert_eq!((replies.len(), world.servers[1].heard.len()), (1, 1), "the new one was asked, and answered");
+    world.run_until(Instant::ZERO + 400 * MS);
+    assert_eq!(world.resolver.metrics().forwards.unexpected, 1, "the old one came too late");
+
+    assert!(world.give(client(1, Transport::Udp), &question(2, "b.example.org.", A)).is_none());
+    world.resolver.set_upstreams(&Upstreams::default());
+    let replies = world.run_until(world.now + MS);
+    assert_eq!(replies.len(), 1, "where nobody is left to be asked, nobody waits");
+    assert_eq!((world.resolver.waiting(), world.resolver.poll_timeout()), (0, None));
+}
+
+/// 10⁵ queries a second for three seconds of the world's clock, all of them for names that nobody answers.
+#[test]
 fn a_flood_for_names_that_time_out_leaves_memory_bounded_and_our_names_answered() {
-    let config = Config { max_waiting: 512, ..Config::default() };
+    let config = Config { max_waiting: 512, deadline: 400 * MS, hedge: (20 * MS, 100 * MS), ..Config::default() };
     let mut world = World::new(config, &[Manner::Dead, Manner::Dead]);
     let (mut refused, mut ours) = (0, 0);
-    for number in 0..100_000_u32 {
-        let query = question(number as u16, &format!("x{number}.flood.example."), A);
+    let template = question(0, "x0000000.flood.example.", A);
+    for number in 0..300_000_u32 {
+        let mut query = template.clone();
+        query[14..21].copy_from_slice(format!("{number:07}").as_bytes());
+        query[..2].copy_from_slice(&(number as u16).to_be_bytes());
         let reply = world.give(client(1, Transport::Udp), &query);
         refused += u32::from(reply.is_some());
-        assert!(world.resolver.waiting() <= 512);
         if number % 1_000 == 0 {
+            assert!(world.resolver.waiting() <= 512);
+            let cache = world.resolver.metrics().cache;
+            assert!(cache.bytes <= Config::default().cache_bytes, "{cache:?}");
             let reply = world.ask_by(Transport::Udp, "web.", A);
             assert_eq!((reply.took, reply.data.len()), (Duration::ZERO, 1));
             ours += 1;
-            world.run_until(world.now + 100 * MS);
+            world.run_until(world.now + 10 * MS);
         }
     }
-    assert_eq!(ours, 100);
-    assert!(refused > 80_000, "{refused}");
+    assert_eq!((ours, world.now - Instant::ZERO), (300, Duration::from_secs(3)));
+    assert!(refused > 250_000, "{refused}");
     let metrics = world.resolver.metrics();
-    assert!(metrics.results.overloaded > 80_000, "{:?}", metrics.results);
+    assert!(metrics.results.overloaded > 250_000 && metrics.results.failed > 1_000, "{:?}", metrics.results);
     world.run_until(world.now + Duration::from_secs(10));
     assert_eq!(world.resolver.waiting(), 0);
     assert_eq!(world.resolver.poll_timeout(), None, "nothing is left behind");

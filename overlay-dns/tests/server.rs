@@ -17,8 +17,13 @@ use overlay_dns::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20); // for what must come, however busy the machine is
-const SHORT: Limits =
-    Limits { connections: 4, idle: Duration::from_millis(300), pipelined: 2, grace: Duration::from_secs(4) };
+const SHORT: Limits = Limits {
+    connections: 4,
+    idle: Duration::from_millis(300),
+    pipelined: 2,
+    upstream_connections: 256,
+    grace: Duration::from_secs(4),
+};
 
 fn view(last: u8) -> View {
     let mut zone = Zone::new("net".parse().unwrap(), Policy::default());
@@ -79,6 +84,20 @@ impl Running {
         stream
     }
 
+    fn tcp_from(&self, address: [u8; 4]) -> TcpStream {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let to = self.address;
+        self.runtime.spawn(async move {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind((address, 0).into()).unwrap();
+            sender.send(socket.connect(to).await.unwrap().into_std().unwrap()).unwrap();
+        });
+        let stream = receiver.recv_timeout(PATIENCE).unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
     fn ask(&self, name: &str) -> Message {
         let socket = self.udp();
         socket.send(&question(7, name)).unwrap();
@@ -129,6 +148,34 @@ impl Outside {
             }
         });
         Self { address, may_answer }
+    }
+}
+
+/// An upstream server that cuts everything by UDP, and by TCP takes connections and says nothing.
+struct Cuts {
+    address: SocketAddr,
+    _listener: Arc<TcpListener>,
+}
+
+impl Cuts {
+    #[expect(clippy::disallowed_methods, reason = "a server of its own, so that clients may block")]
+    fn new() -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        let listener = Arc::new(TcpListener::bind(address).unwrap());
+        let open = Arc::clone(&listener);
+        thread::spawn(move || {
+            let mut buffer = [0; 1500];
+            while Arc::strong_count(&open) > 1 {
+                let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+                let mut reply = Message::from_vec(&buffer[..length]).unwrap();
+                reply.metadata.message_type = MessageType::Response;
+                reply.metadata.truncation = true;
+                socket.send_to(&reply.to_vec().unwrap(), from).unwrap();
+            }
+        });
+        Self { address, _listener: listener }
     }
 }
 
@@ -194,6 +241,41 @@ fn an_idle_tcp_client_does_not_block_others() {
         assert_eq!(receive(&mut busy).unwrap().metadata.id, id);
     }
     drop(idle);
+}
+
+#[test]
+fn a_client_that_opens_connections_without_end_throws_out_its_own_and_nobody_elses() {
+    let running = Running::new(Limits { connections: 4, ..Limits::default() }, Vec::new());
+    let mut mine = running.tcp();
+    let mut theirs = running.tcp_from([127, 0, 0, 2]);
+    for id in 0..40 {
+        mine = running.tcp();
+        mine.write_all(&framed(&question(id, "web."))).unwrap();
+        assert_eq!(receive(&mut mine).unwrap().metadata.id, id);
+    }
+    theirs.write_all(&framed(&question(77, "web."))).unwrap();
+    assert_eq!(receive(&mut theirs).unwrap().metadata.id, 77);
+    drop(mine);
+}
+
+#[test]
+fn what_is_cut_opens_no_more_connections_to_upstream_servers_than_may_be() {
+    let outside = Cuts::new();
+    let running = Running::new(Limits { upstream_connections: 3, ..Limits::default() }, vec![outside.address]);
+    let socket = running.udp();
+    for id in 0..20 {
+        socket.send(&question(id, &format!("a{id}.example.org."))).unwrap();
+    }
+    let codes: Vec<ResponseCode> = (0..17)
+        .map(|_| {
+            let mut buffer = [0; 512];
+            let length = socket.recv(&mut buffer).unwrap();
+            Message::from_vec(&buffer[..length]).unwrap().metadata.response_code
+        })
+        .collect();
+    assert_eq!(codes, [ResponseCode::ServFail; 17], "three wait for connections, the others do not");
+    assert_eq!(running.with(|server| server.metrics().results.failed), 17);
+    assert_eq!(running.ask("web.").answers.len(), 1);
 }
 
 /// CVE-2026-35406 of another resolver: a TCP message that was shorter than its length made it spin.

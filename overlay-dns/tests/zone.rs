@@ -201,7 +201,9 @@ fn below_a_suffix_every_name_is_ours() {
         ("web.swarm.internal", "5 s: 10.0.9.1"),
         ("web.net.SWARM.internal", "5 s: 10.0.9.1"),
         ("nobody.swarm.internal", "no name"),
-        ("swarm.internal", "no name"),
+        ("swarm.internal", "no data"),
+        ("net.swarm.internal", "no data"),
+        ("other.swarm.internal", "no name"),
         ("web.internal", "not ours"),
         ("web.xswarm.internal", "not ours"),
     ] {

@@ -109,10 +109,15 @@ impl Upstreams {
     pub(crate) fn usable(&self) -> Vec<SocketAddr> {
         let mut usable: Vec<SocketAddr> = Vec::new();
         for server in &self.servers {
-            if !self.ourselves.contains(server) && !usable.contains(server) {
+            if !self.ourselves.iter().chain(&usable).any(|known| is_same(known, server)) {
                 usable.push(*server);
             }
         }
         usable
     }
+}
+
+/// Whether these are one place: an IPv4 address in IPv6's clothes is the same.
+fn is_same(a: &SocketAddr, b: &SocketAddr) -> bool {
+    a == b || (a.ip().to_canonical(), a.port()) == (b.ip().to_canonical(), b.port()) && a.is_ipv4() != b.is_ipv4()
 }

@@ -15,6 +15,8 @@ pub(super) struct Flight {
     /// Servers in the order in which they are asked, and how many questions were sent in that order.
     pub(super) order: SmallVec<[SocketAddr; 3]>,
     pub(super) sent: usize,
+    /// Messages that would have been answers, had they had the right id.
+    pub(super) guesses: u32,
     pub(super) attempts: SmallVec<[Attempt; 2]>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) deadline: Instant,

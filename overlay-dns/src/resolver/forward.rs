@@ -47,6 +47,8 @@ const ROUNDS: usize = 3;
 const MAX_SENT: usize = 9;
 /// Among how many of those who wait for a question a copy is looked for: those who came last.
 const COPIES: usize = 32;
+/// After so many wrong ids a question is asked by TCP: one of 8,192 who guess is right before.
+const GUESSES: u32 = 8;
 /// One in so many questions goes to another server as well, to learn how fast that is now.
 const PROBE: u32 = 32;
 /// After how long clients are given what is past its time, if there is such (RFC 8767 §5).
@@ -85,6 +87,7 @@ impl Forwarder {
         let server = |address| known.iter().find(|it| it.address == address).cloned();
         self.servers = usable.into_iter().map(|it| server(it).unwrap_or_else(|| Upstream::new(it))).collect();
         self.cache.clear();
+        self.ask_anew();
     }
 
     pub(super) fn has_servers(&self) -> bool {
@@ -171,7 +174,7 @@ impl Forwarder {
         let found = self.find(path, from, bytes);
         let Some((id, at)) = found else {
             self.metrics.forwards.unexpected += 1;
-            return;
+            return self.note_guess(path, from, bytes, now);
         };
         let Some(flight) = self.flights.get(&id) else { return };
         let Some(attempt) = flight.attempts.get(at) else { return };
@@ -223,7 +226,7 @@ impl Forwarder {
                 let is_sent = self.flights.get(&id).is_some_and(|flight| flight.sent > sent);
                 self.metrics.forwards.hedged += u64::from(is_sent);
             }
-            self.arm(id);
+            self.go_on(id, now);
         }
     }
 
@@ -238,6 +241,28 @@ impl Forwarder {
         let attempts = &self.flights.get(flight)?.attempts;
         let at = attempts.iter().position(|it| it.path == path && it.id == id && it.server == from)?;
         Some((*flight, at))
+    }
+
+    /// Counts what would be an answer to a question under way but for its id. When there were a few, somebody guesses, and the
+    /// question goes by TCP, where there is nothing to guess.
+    fn note_guess(&mut self, path: Path, from: SocketAddr, bytes: &[u8], now: Instant) {
+        let asked = bytes.get(HEADER_LEN..).unwrap_or_default();
+        let is_near = |it: &Attempt| {
+            let theirs = asked.get(..it.question.len());
+            it.path == path && it.server == from && theirs.is_some_and(|theirs| is_same(theirs, &it.question, false))
+        };
+        let under_way = self.by_path.range((path, 0)..=(path, u16::MAX)).map(|(_, id)| *id);
+        let guessed =
+            under_way.filter_map(|id| Some((id, self.flights.get(&id)?.attempts.iter().position(is_near)?))).next();
+        let Some((id, at)) = guessed else { return };
+        let Some(flight) = self.flights.get_mut(&id) else { return };
+        flight.guesses += 1;
+        if flight.guesses >= GUESSES {
+            let attempt = flight.attempts.remove(at);
+            self.close(&attempt);
+            self.send(id, attempt.server, Transport::Tcp, now);
+            self.arm(id);
+        }
     }
 
     /// Acts on a verdict over the attempt `at`.
@@ -256,7 +281,6 @@ impl Forwarder {
             }
             Verdict::Cut if matches!(attempt.path, Path::Udp(_)) => {
                 server.into_iter().for_each(|it| it.heard(now - attempt.sent));
-                self.metrics.forwards.by_tcp += 1;
                 self.send(id, attempt.server, Transport::Tcp, now);
             }
             Verdict::NoEdns if attempt.with_edns => {
@@ -269,22 +293,52 @@ impl Forwarder {
                 self.next(id, now);
             }
         }
+        self.go_on(id, now);
+    }
+
+    /// Waits on, if somebody was asked who may answer yet.
+    fn go_on(&mut self, id: u64, now: Instant) {
         match self.flights.get(&id) {
             Some(flight) if flight.attempts.is_empty() => self.fail(id, now),
             _ => self.arm(id),
         }
     }
 
+    /// The servers, the one that answers soonest first.
+    fn order(&self) -> SmallVec<[SocketAddr; 3]> {
+        let mut order: SmallVec<[_; 3]> = self.servers.iter().map(|it| (it.cost(), it.address)).collect();
+        order.sort_by_key(|(cost, _)| *cost);
+        order.into_iter().map(|(_, address)| address).collect()
+    }
+
+    /// Has the servers that there are now asked what waits, when the clock is looked at next. What was asked of others is
+    /// void: their answers come too late.
+    fn ask_anew(&mut self) {
+        let order = self.order();
+        let ids: Vec<u64> = self.flights.keys().copied().collect();
+        for id in ids {
+            let Some(flight) = self.flights.get_mut(&id) else { continue };
+            let stays = |attempt: &Attempt| order.contains(&attempt.server);
+            let (left, void) = std::mem::take(&mut flight.attempts).into_iter().partition(stays);
+            flight.attempts = left;
+            flight.order.clone_from(&order);
+            flight.sent = 0;
+            flight.hedge_at = Instant::ZERO;
+            let void: SmallVec<[Attempt; 2]> = void;
+            void.iter().for_each(|attempt| self.close(attempt));
+            self.arm(id);
+        }
+    }
+
     fn begin(&mut self, key: Key, is_stale: bool, now: Instant) -> u64 {
         self.last_flight += 1;
         let id = self.last_flight;
-        let mut order: SmallVec<[_; 3]> = self.servers.iter().map(|it| (it.cost(), it.address)).collect();
-        order.sort_by_key(|(cost, _)| *cost);
         let deadline = now + self.config.deadline;
         let flight = Flight {
             key: key.clone(),
-            order: order.into_iter().map(|(_, address)| address).collect(),
+            order: self.order(),
             sent: 0,
+            guesses: 0,
             attempts: SmallVec::new(),
             waiters: Vec::new(),
             deadline,
@@ -325,8 +379,9 @@ impl Forwarder {
         let with_edns = !server.as_ref().is_some_and(|it| it.plain);
         server.into_iter().for_each(|it| it.sent += 1);
         let path = match by {
-            Transport::Udp => Path::Udp(self.sockets.choose(&mut self.rng)),
-            Transport::Tcp => {
+            Transport::Udp if flight.guesses < GUESSES => Path::Udp(self.sockets.choose(&mut self.rng)),
+            _ => {
+                self.metrics.forwards.by_tcp += 1;
                 self.last_connection += 1;
                 Path::Tcp(self.last_connection)
             }

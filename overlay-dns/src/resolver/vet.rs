@@ -79,39 +79,42 @@ const MAX_ALIASES: usize = 16;
 type Names = SmallVec<[crate::wire::Name; 4]>;
 
 /// The name asked for and those it is an alias of; `None` if there is an answer that belongs to none of them
-/// (RFC 5452 §6).
+/// (RFC 5452 §6). O(answers × aliases), in whatever order they stand.
 fn chain(message: &Message<'_>, name: &[u8], record_type: u16) -> Option<Names> {
     let mut chain: Names = [crate::wire::Name::from_slice(name)].into_iter().collect();
-    let mut left: SmallVec<[_; 16]> = message.section(Section::Answer).collect();
+    let mut left: SmallVec<[(&Record, crate::wire::Name); 8]> = SmallVec::new();
+    for record in message.section(Section::Answer) {
+        is_sound(message, record).then_some(())?;
+        left.push((record, message.name(record.start)?));
+    }
+    let mut from = 0; // names before this one were held to all that is left
     while !left.is_empty() {
-        let before = left.len();
+        let (before, known) = (left.len(), chain.len());
         let mut rest = SmallVec::new();
-        for record in left {
-            if !is_sound(message, record) {
-                return None;
-            }
-            let owner = message.name(record.start)?;
-            let is_of = match record.record_type {
-                TYPE_DNAME => chain.iter().any(|name| is_within(name, &owner)),
-                TYPE_RRSIG => chain.iter().any(|name| is_within(name, &owner)),
-                other if other == TYPE_CNAME || other == record_type || record_type == 255 => chain.contains(&owner),
-                _ => return None,
-            };
-            if !is_of {
-                rest.push(record);
+        for (record, owner) in left {
+            if !is_of(record, &owner, chain.get(from..)?, record_type)? {
+                rest.push((record, owner));
             } else if record.record_type == TYPE_CNAME {
-                if chain.len() > MAX_ALIASES {
-                    return None;
-                }
+                (chain.len() <= MAX_ALIASES).then_some(())?;
                 chain.push(message.name(record.data())?);
             }
         }
         if rest.len() == before {
             return None;
         }
-        left = rest;
+        (left, from) = (rest, known);
     }
     Some(chain)
+}
+
+/// Whether an answer belongs to one of these names; `None` if its type belongs in no answer to this question.
+fn is_of(record: &Record, owner: &[u8], names: &[crate::wire::Name], record_type: u16) -> Option<bool> {
+    match record.record_type {
+        TYPE_DNAME | TYPE_RRSIG => Some(names.iter().any(|name| is_within(name, owner))),
+        TYPE_CNAME => Some(names.iter().any(|name| name[..] == *owner)),
+        other if other == record_type || record_type == 255 => Some(names.iter().any(|name| name[..] == *owner)),
+        _ => None,
+    }
 }
 
 /// Whether a record is of class IN, and its data are as long as those of its type are.

@@ -11,7 +11,6 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::batch::send_one;
-use super::dial::Dial;
 use super::outside::Outside;
 use crate::{RecordSource, Reply, Resolver, Transport};
 
@@ -38,13 +37,13 @@ pub(super) struct State<S> {
 }
 
 impl<S: RecordSource + Send + 'static> Core<S> {
-    pub(super) fn new(resolver: Resolver<S>, sockets: Vec<Arc<UdpSocket>>, dial: Box<dyn Dial>) -> Self {
+    pub(super) fn new(resolver: Resolver<S>, sockets: Vec<Arc<UdpSocket>>, outside: Outside) -> Self {
         let state = State {
             resolver,
             sockets,
             connections: BTreeMap::new(),
             last_connection: 0,
-            outside: Outside::new(dial),
+            outside,
             armed: None,
             is_stopping: false,
         };

@@ -20,6 +20,7 @@ pub use self::dial::{Dial, Here};
 pub use self::limits::Limits;
 
 use self::core::{Core, Ticket};
+use self::outside::Outside;
 use crate::{Client, Handled, Metrics, RecordSource, Resolver, Transport, Upstreams, View};
 
 /// A [`Resolver`] on sockets that are handed in, on tokio.
@@ -113,7 +114,8 @@ impl<S: RecordSource + Send + 'static> Server<S> {
             udp.push(Arc::new(tokio::net::UdpSocket::from_std(socket).map_err(failed)?));
         }
         let (stop, stopping) = watch::channel(false);
-        let core = Arc::new(Core::new(resolver, udp.clone(), Box::new(dial)));
+        let core =
+            Arc::new(Core::new(resolver, udp.clone(), Outside::new(Box::new(dial), limits.upstream_connections)));
         let mut tasks = JoinSet::new();
         for (token, socket) in udp.into_iter().enumerate() {
             tasks.spawn(udp::serve(Arc::clone(&core), socket, token as u64, stopping.clone()));

@@ -19,7 +19,10 @@ use crate::{Path, RecordSource, SocketId, Transmit};
 pub(super) struct Outside {
     dial: Box<dyn Dial>,
     sockets: BTreeMap<(u16, bool), Open>,
-    tasks: JoinSet<()>,
+    hears: JoinSet<()>,
+    /// One task for each connection.
+    streams: JoinSet<()>,
+    max_streams: usize,
 }
 
 /// An open socket, and the task that hears what comes to it.
@@ -36,20 +39,20 @@ const FAILURES: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Outside {
-    pub(super) fn new(dial: Box<dyn Dial>) -> Self {
-        Self { dial, sockets: BTreeMap::new(), tasks: JoinSet::new() }
+    pub(super) fn new(dial: Box<dyn Dial>, max_streams: usize) -> Self {
+        Self { dial, sockets: BTreeMap::new(), hears: JoinSet::new(), streams: JoinSet::new(), max_streams }
     }
 
     /// Sends a message, or begins to.
     ///
     /// # Errors
-    /// If no socket could be opened, or the system knows no way to that server.
+    /// If no socket could be opened, there are as many connections as may be, or the system knows no way to that server.
     pub(super) fn send<S: RecordSource + Send + 'static>(
         &mut self,
         core: &Arc<Core<S>>,
         transmit: Transmit,
     ) -> io::Result<()> {
-        while self.tasks.try_join_next().is_some() {}
+        while self.hears.try_join_next().is_some() || self.streams.try_join_next().is_some() {}
         match transmit.path {
             Path::Udp(id) => {
                 let socket = self.open(core, id, transmit.to)?;
@@ -58,18 +61,20 @@ impl Outside {
                     other => other,
                 }
             }
+            Path::Tcp(_) if self.streams.len() >= self.max_streams => Err(io::ErrorKind::QuotaExceeded.into()),
             Path::Tcp(_) => {
                 let fd = self.dial.tcp(transmit.to)?;
                 let stream = TcpStream::from(fd);
                 stream.set_nonblocking(true)?;
-                self.tasks.spawn(by_tcp(Arc::clone(core), TcpSocket::from_std_stream(stream), transmit));
+                self.streams.spawn(by_tcp(Arc::clone(core), TcpSocket::from_std_stream(stream), transmit));
                 Ok(())
             }
         }
     }
 
     pub(super) fn close(&mut self) {
-        self.tasks.abort_all();
+        self.hears.abort_all();
+        self.streams.abort_all();
         self.sockets.clear();
     }
 
@@ -84,7 +89,7 @@ impl Outside {
             let socket = self.dial.udp(to)?;
             socket.set_nonblocking(true)?;
             let socket = Arc::new(UdpSocket::from_std(socket)?);
-            let hears = self.tasks.spawn(hear_all(Arc::clone(core), Arc::clone(&socket), Path::Udp(id)));
+            let hears = self.hears.spawn(hear_all(Arc::clone(core), Arc::clone(&socket), Path::Udp(id)));
             let open = Open { generation: id.generation, socket, hears };
             if let Some(old) = self.sockets.insert(key, open) {
                 old.hears.abort();

@@ -1,7 +1,8 @@
 //! Streams from clients (RFC 7766).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -33,7 +34,7 @@ pub(super) async fn accept<S: RecordSource + Send + 'static>(
                     let (active, activity) = watch::channel(Instant::now());
                     let connection = Connection::new(Arc::clone(&core), address, limits, active);
                     let handle = connections.spawn(connection.serve(stream, told.clone()));
-                    open.insert(handle.id(), Open { activity, handle });
+                    open.insert(handle.id(), Open { client: address.ip(), activity, handle });
                 }
                 Err(_) => tokio::time::sleep(PAUSE).await, // out of descriptors, most likely
             },
@@ -55,14 +56,18 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// An open connection, as the accepting task knows it.
 struct Open {
+    client: IpAddr,
     activity: watch::Receiver<Instant>,
     handle: AbortHandle,
 }
 
-/// Closes what has been idle longest, if there are as many as may be. O(connections).
+/// If there are as many as may be, closes one of the client that has most: what has been idle longest. O(connections).
 fn make_room(open: &mut BTreeMap<Id, Open>, most: usize) {
     while open.len() >= most.max(1) {
-        let oldest = open.iter().min_by_key(|(_, open)| *open.activity.borrow()).map(|(id, _)| *id);
+        let mut counts = BTreeMap::new();
+        open.values().for_each(|open| *counts.entry(open.client).or_insert(0_usize) += 1);
+        let rank = |open: &Open| (Reverse(counts.get(&open.client).copied()), *open.activity.borrow());
+        let oldest = open.iter().min_by_key(|(_, open)| rank(open)).map(|(id, _)| *id);
         let Some(closed) = oldest.and_then(|id| open.remove(&id)) else { return };
         closed.handle.abort();
     }

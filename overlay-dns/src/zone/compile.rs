@@ -4,9 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use overlay_core::{IpFamily, Name};
-use smallvec::SmallVec;
 
-use super::entry::{Others, Sets, Source};
+use super::entry::{Sets, Several, Source};
 use super::knowledge::port_name;
 use super::{Endpoint, Group, Health, Mode, Service, Zone};
 use crate::{DnsName, RecordTtl, Srv};
@@ -32,7 +31,7 @@ pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
 #[derive(Default)]
 struct Collected {
     ranks: [Option<Addresses>; 3], // of services, endpoints, records
-    others: Others,
+    others: Several,
     other_ttl: Option<RecordTtl>,
 }
 
@@ -132,15 +131,13 @@ impl Collected {
         self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
         sort(&mut self.others.ptr);
         sort(&mut self.others.srv);
-        self.others.txt.sort();
-        self.others.txt.dedup();
-        let is_empty = self.others.is_empty();
-        let others = Others { ttl: self.other_ttl.unwrap_or_default(), ..self.others };
-        Sets {
+        sort(&mut self.others.txt);
+        Sets::from(Several {
             address_ttl: addresses.ttl,
             a: chosen(&addresses.all, IpFamily::V4).into_iter().map(v4).collect(),
-            others: (!is_empty).then(|| Box::new(others)),
-        }
+            ttl: self.other_ttl.unwrap_or_default(),
+            ..self.others
+        })
     }
 }
 
@@ -185,7 +182,7 @@ fn network(name: &Name) -> DnsName {
     DnsName::from(name)
 }
 
-fn sort<T: Ord>(all: &mut SmallVec<[T; 1]>) {
+fn sort<T: Ord>(all: &mut Vec<T>) {
     all.sort();
     all.dedup();
 }

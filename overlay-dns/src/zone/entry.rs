@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::slice::from_ref;
+use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
 use overlay_core::EndpointId;
-use smallvec::SmallVec;
 
 use super::Key;
 use crate::{Data, DnsName, RecordTtl, Records, Srv, Txt};
@@ -29,22 +30,38 @@ pub(super) enum Source {
     Records,
 }
 
-/// The records of one name. Look-ups cost what memory costs, so a name with one or two IPv4 addresses, as most are, is one
-/// piece of it, and one with anything else is two.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Sets {
-    pub(super) address_ttl: RecordTtl,
-    pub(super) a: SmallVec<[Ipv4Addr; 2]>,
-    pub(super) others: Option<Box<Others>>,
+/// The records of one name. Look-ups cost what memory costs, so what most names have lies in one piece of it, beside the
+/// name.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Sets {
+    /// Few IPv4 addresses, or none at all.
+    V4(RecordTtl, Few),
+    /// One address of each family.
+    Both(RecordTtl, Ipv4Addr, Ipv6Addr),
+    Ptr(RecordTtl, DnsName),
+    Srv(RecordTtl, Srv),
+    /// Anything else.
+    Several(Arc<Several>),
 }
 
-/// The records that fewer names have.
+/// Addresses that are in place, and copied as they are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Few {
+    len: u8,
+    all: [Ipv4Addr; FEW],
+}
+
+const FEW: usize = 8;
+
+/// Any records of one name.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Others {
+pub(crate) struct Several {
+    pub(super) address_ttl: RecordTtl,
+    pub(super) a: Vec<Ipv4Addr>,
+    pub(super) aaaa: Vec<Ipv6Addr>,
     pub(super) ttl: RecordTtl, // of all but addresses
-    pub(super) aaaa: SmallVec<[Ipv6Addr; 1]>,
-    pub(super) ptr: SmallVec<[DnsName; 1]>,
-    pub(super) srv: SmallVec<[Srv; 1]>,
+    pub(super) ptr: Vec<DnsName>,
+    pub(super) srv: Vec<Srv>,
     pub(super) txt: Vec<Txt>,
 }
 
@@ -52,25 +69,57 @@ impl Sets {
     /// The records of a type, if there are any.
     #[inline]
     pub(crate) fn records(&self, record_type: RecordType) -> Option<Records<'_>> {
-        let of_addresses = |data| Records { ttl: self.address_ttl, data };
-        if record_type == RecordType::A {
-            return (!self.a.is_empty()).then(|| of_addresses(Data::A(Cow::Borrowed(&self.a))));
-        }
-        let others = self.others.as_ref()?;
-        let of_others = |data| Records { ttl: others.ttl, data };
-        let records = match record_type {
-            RecordType::AAAA => of_addresses(Data::Aaaa(Cow::Borrowed(&others.aaaa))),
-            RecordType::PTR => of_others(Data::Ptr(Cow::Borrowed(&others.ptr))),
-            RecordType::SRV => of_others(Data::Srv(Cow::Borrowed(&others.srv))),
-            RecordType::TXT => of_others(Data::Txt(Cow::Borrowed(&others.txt))),
+        let (ttl, data) = match (self, record_type) {
+            (Self::V4(ttl, all), RecordType::A) => (ttl, Data::A(Cow::Borrowed(all.as_slice()))),
+            (Self::Both(ttl, one, _), RecordType::A) => (ttl, Data::A(Cow::Borrowed(from_ref(one)))),
+            (Self::Both(ttl, _, one), RecordType::AAAA) => (ttl, Data::Aaaa(Cow::Borrowed(from_ref(one)))),
+            (Self::Ptr(ttl, one), RecordType::PTR) => (ttl, Data::Ptr(Cow::Borrowed(from_ref(one)))),
+            (Self::Srv(ttl, one), RecordType::SRV) => (ttl, Data::Srv(Cow::Borrowed(from_ref(one)))),
+            (Self::Several(several), _) => several.records(record_type)?,
             _ => return None,
         };
-        (!records.data.is_empty()).then_some(records)
+        (!data.is_empty()).then_some(Records { ttl: *ttl, data })
     }
 }
 
-impl Others {
-    pub(super) fn is_empty(&self) -> bool {
-        self.aaaa.is_empty() && self.ptr.is_empty() && self.srv.is_empty() && self.txt.is_empty()
+impl Few {
+    fn of(addresses: &[Ipv4Addr]) -> Self {
+        let mut few = Self { len: 0, all: [Ipv4Addr::UNSPECIFIED; FEW] };
+        for (place, address) in few.all.iter_mut().zip(addresses) {
+            *place = *address;
+            few.len += 1;
+        }
+        few
+    }
+
+    #[inline]
+    fn as_slice(&self) -> &[Ipv4Addr] {
+        &self.all[..usize::from(self.len)]
+    }
+}
+
+impl From<Several> for Sets {
+    fn from(several: Several) -> Self {
+        let Several { address_ttl, a, aaaa, ttl, ptr, srv, txt } = &several;
+        match (&a[..], &aaaa[..], &ptr[..], &srv[..], &txt[..]) {
+            (few, [], [], [], []) if few.len() <= FEW => Self::V4(*address_ttl, Few::of(few)),
+            ([v4], [v6], [], [], []) => Self::Both(*address_ttl, *v4, *v6),
+            ([], [], [ptr], [], []) => Self::Ptr(*ttl, ptr.clone()),
+            ([], [], [], [srv], []) => Self::Srv(*ttl, srv.clone()),
+            _ => Self::Several(Arc::new(several)),
+        }
+    }
+}
+
+impl Several {
+    fn records(&self, record_type: RecordType) -> Option<(&RecordTtl, Data<'_>)> {
+        Some(match record_type {
+            RecordType::A => (&self.address_ttl, Data::A(Cow::Borrowed(&self.a))),
+            RecordType::AAAA => (&self.address_ttl, Data::Aaaa(Cow::Borrowed(&self.aaaa))),
+            RecordType::PTR => (&self.ttl, Data::Ptr(Cow::Borrowed(&self.ptr))),
+            RecordType::SRV => (&self.ttl, Data::Srv(Cow::Borrowed(&self.srv))),
+            RecordType::TXT => (&self.ttl, Data::Txt(Cow::Borrowed(&self.txt))),
+            _ => return None,
+        })
     }
 }

@@ -62,7 +62,7 @@ pub struct Zone {
     label: DnsName,
     policy: Policy,
     names: Trie<Sets>,
-    given_by: Trie<SmallVec<[Source; 1]>>, // for each of the names, sorted
+    given_by: Trie<Arc<[Source]>>, // for each of the names, sorted
     /// How many names end with the network's own label, which is taken from a name that is asked for.
     ambiguous: usize,
     services: Trie<Arc<Group>>,
@@ -253,13 +253,13 @@ impl Zone {
 
     fn mention(&mut self, key: &[u8], source: &Source, is: bool) {
         self.given_by.alter(key, |known| {
-            let mut sources = known.cloned().unwrap_or_default();
-            sources.retain(|known| known != source);
+            let known = known.map(|known| &known[..]).unwrap_or_default();
+            let mut sources: Vec<Source> = known.iter().filter(|known| *known != source).cloned().collect();
             if is {
                 sources.push(source.clone());
                 sources.sort();
             }
-            (!sources.is_empty()).then_some(sources)
+            (!sources.is_empty()).then(|| sources.into())
         });
     }
 

@@ -3,39 +3,60 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// A map from byte strings to values. A clone costs one reference count; a change after it copies the nodes on one
-/// path (some hundred pointers) and shares the rest. Look-up touches about log₆₄ n nodes and one leaf.
+/// A map from byte strings to values. A clone costs one reference count; a change after it copies one bucket and the
+/// branches that lead to it, and shares the rest.
 ///
-/// The hash is not keyed, since whoever may put names into a zone is trusted to a degree: names that collide in all
-/// 64 bits share a leaf that is searched one by one.
+/// Look-ups cost what memory costs: a branch says where the bucket is and, by a byte of each key's hash, which of its entries it can
+/// be, and branches are small enough to stay in a near cache. So a map of any size costs about one look into far memory, where key
+/// and value lie side by side. Values should be small and cheap to clone.
+///
+/// The hash is not keyed, since whoever may put names into a zone is trusted to a degree: names that were made to collide
+/// share one bucket, which is searched by bisection.
 #[derive(Clone)]
 pub(crate) struct Trie<V> {
-    root: Branch<V>,
+    root: Node<V>,
     len: usize,
 }
 
-/// The slots that are taken, in the order of their number; bit `n` of `taken` says whether slot `n` is.
-struct Branch<V> {
-    taken: u64,
-    slots: Arc<[Slot<V>]>,
+#[derive(Clone)]
+enum Node<V> {
+    Branch(Arc<[Self; FAN]>),
+    Bucket(Bucket<V>),
 }
 
-enum Slot<V> {
-    Branch(Branch<V>),
-    Leaf { hash: u64, leaf: Arc<Leaf<V>> },
+/// Entries whose hashes begin alike, in the order of their keys.
+#[derive(Clone)]
+struct Bucket<V> {
+    /// The last byte of each one's hash; the rest is zero.
+    tags: [u8; MOST],
+    entries: Arc<[Entry<V>]>,
 }
 
-/// A key and its value, and those whose keys have the same hash.
-struct Leaf<V> {
+#[derive(Clone)]
+struct Entry<V> {
     key: Key,
-    value: V,
-    next: Option<Arc<Self>>,
+    /// `None` only where it was moved out.
+    value: Option<V>,
 }
 
-/// A short key lies in the leaf itself: one look into memory less.
-type Key = smallvec::SmallVec<[u8; 32]>;
+/// A short key lies in the entry itself. To clone it is to copy it: that is what most of a change is.
+#[derive(Clone)]
+enum Key {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Arc<[u8]>),
+}
 
-const BITS: u32 = 6; // of the hash on each level: 64 slots
+const SHORT: usize = 38;
+
+/// Bits of the hash that choose among a branch's nodes.
+const BITS: u32 = 3;
+const FAN: usize = 1 << BITS;
+/// Entries of a bucket, unless all bits of their hashes but the tag are the same.
+const MOST: usize = 32;
+/// With as few below it, a branch becomes a bucket again.
+const FEW: usize = MOST / 2;
+/// Bits of the hash that are not the tag's.
+const ROAD: u32 = u64::BITS - u8::BITS;
 
 impl<V: Clone> Trie<V> {
     /// How many keys there are.
@@ -47,14 +68,13 @@ impl<V: Clone> Trie<V> {
     #[inline]
     pub(crate) fn get(&self, key: &[u8]) -> Option<&V> {
         let hash = hash(key);
-        let (mut branch, mut bits) = (&self.root, hash);
+        let (mut node, mut road) = (&self.root, hash);
         loop {
-            match branch.slot(bits)? {
-                Slot::Branch(below) => branch = below,
-                Slot::Leaf { hash: found, leaf } if *found == hash => return leaf.find(key),
-                Slot::Leaf { .. } => return None,
+            match node {
+                Node::Branch(nodes) => node = nodes.get(place(road))?,
+                Node::Bucket(bucket) => return bucket.find(tag(hash), key),
             }
-            bits >>= BITS;
+            road >>= BITS;
         }
     }
 
@@ -64,7 +84,7 @@ impl<V: Clone> Trie<V> {
         let had = old.is_some();
         match change(old) {
             Some(value) => {
-                self.root.put(hash(key), 0, Entry { key: Key::from_slice(key), value });
+                self.root.put(hash(key), 0, Entry { key: Key::from(key), value: Some(value) });
                 self.len += usize::from(!had);
             }
             None if had => {
@@ -75,17 +95,17 @@ impl<V: Clone> Trie<V> {
         }
     }
 
-    /// Every key and value, in the order of hashes: for those who bring them into another one.
+    /// Every key and value, in no order: for those who bring them into one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
         let mut found = Vec::with_capacity(self.len);
         self.root.collect(&mut found);
-        found.into_iter()
+        found.into_iter().filter_map(|entry| Some((entry.key.as_bytes(), entry.value.as_ref()?)))
     }
 }
 
 impl<V> Default for Trie<V> {
     fn default() -> Self {
-        Self { root: Branch::empty(), len: 0 }
+        Self { root: Node::Bucket(Bucket::default()), len: 0 }
     }
 }
 
@@ -101,135 +121,188 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
     }
 }
 
-struct Entry<V> {
-    key: Key,
-    value: V,
-}
-
-impl<V> Branch<V> {
-    fn empty() -> Self {
-        Self { taken: 0, slots: Arc::new([]) }
-    }
-
-    #[inline]
-    fn slot(&self, bits: u64) -> Option<&Slot<V>> {
-        let bit = bit(bits);
-        if self.taken & bit == 0 {
-            return None;
-        }
-        self.slots.get((self.taken & (bit - 1)).count_ones() as usize)
-    }
-
-    fn collect<'t>(&'t self, found: &mut Vec<(&'t [u8], &'t V)>) {
-        for slot in self.slots.iter() {
-            match slot {
-                Slot::Branch(branch) => branch.collect(found),
-                Slot::Leaf { leaf, .. } => found.extend(leaf.chain().map(|leaf| (&leaf.key[..], &leaf.value))),
+impl<V: Clone> Node<V> {
+    fn put(&mut self, hash: u64, depth: u32, entry: Entry<V>) {
+        if let Self::Bucket(bucket) = self {
+            if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(tag(hash), entry.key.as_bytes()).is_some() {
+                return bucket.put(tag(hash), entry);
             }
+            *self = Self::Branch(bucket.split(depth));
         }
-    }
-}
-
-impl<V: Clone> Branch<V> {
-    fn put(&mut self, hash: u64, shift: u32, entry: Entry<V>) {
-        let bit = bit(hash >> shift);
-        let at = (self.taken & (bit - 1)).count_ones() as usize;
-        if self.taken & bit == 0 {
-            let slot = Slot::Leaf { hash, leaf: Arc::new(Leaf { key: entry.key, value: entry.value, next: None }) };
-            let (before, after) = self.slots.split_at(at);
-            self.slots = before.iter().cloned().chain([slot]).chain(after.iter().cloned()).collect();
-            self.taken |= bit;
-            return;
-        }
-        let Some(slot) = Arc::make_mut(&mut self.slots).get_mut(at) else { return };
-        match slot {
-            Slot::Branch(branch) => branch.put(hash, shift + BITS, entry),
-            Slot::Leaf { hash: found, leaf } if *found == hash => *leaf = leaf.with(entry),
-            Slot::Leaf { hash: found, leaf } => {
-                let mut branch = Self::empty();
-                branch.adopt(*found, shift + BITS, Arc::clone(leaf));
-                branch.put(hash, shift + BITS, entry);
-                *slot = Slot::Branch(branch);
-            }
+        if let Self::Branch(nodes) = self
+            && let Some(node) = Arc::make_mut(nodes).get_mut(place(hash >> depth))
+        {
+            node.put(hash, depth + BITS, entry);
         }
     }
 
-    /// Takes in a leaf where nothing is yet.
-    fn adopt(&mut self, hash: u64, shift: u32, leaf: Arc<Leaf<V>>) {
-        self.taken = bit(hash >> shift);
-        self.slots = Arc::new([Slot::Leaf { hash, leaf }]);
-    }
-
-    /// Removes a key that is there. A branch that is left with one leaf is replaced by it, so that equal maps have
-    /// equal shapes and what was once large is small again.
-    fn remove(&mut self, hash: u64, shift: u32, key: &[u8]) {
-        let bit = bit(hash >> shift);
-        let at = (self.taken & (bit - 1)).count_ones() as usize;
-        let Some(slot) = Arc::make_mut(&mut self.slots).get_mut(at) else { return };
-        match slot {
-            Slot::Branch(branch) => {
-                branch.remove(hash, shift + BITS, key);
-                if let [only @ Slot::Leaf { .. }] = &branch.slots[..] {
-                    *slot = only.clone();
-                }
-            }
-            Slot::Leaf { leaf, .. } => match leaf.without(key) {
-                Some(rest) => *leaf = rest,
-                None => {
-                    self.taken &= !bit;
-                    let others = self.slots.iter().enumerate().filter(|(place, _)| *place != at);
-                    self.slots = others.map(|(_, slot)| slot.clone()).collect();
-                }
-            },
-        }
-    }
-}
-
-impl<V> Leaf<V> {
-    #[inline]
-    fn find(&self, key: &[u8]) -> Option<&V> {
-        self.chain().find(|leaf| leaf.key[..] == *key).map(|leaf| &leaf.value)
-    }
-
-    fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |leaf| leaf.next.as_deref())
-    }
-}
-
-impl<V: Clone> Leaf<V> {
-    /// These leaves with an entry added or replaced; it comes first.
-    fn with(&self, entry: Entry<V>) -> Arc<Self> {
-        let next = self.without(&entry.key);
-        Arc::new(Self { key: entry.key, value: entry.value, next })
-    }
-
-    /// These leaves but for one key.
-    fn without(&self, key: &[u8]) -> Option<Arc<Self>> {
-        let mut rest = None;
-        for leaf in self.chain().filter(|leaf| leaf.key[..] != *key) {
-            rest = Some(Arc::new(Self { key: leaf.key.clone(), value: leaf.value.clone(), next: rest }));
-        }
-        rest
-    }
-}
-
-impl<V> Clone for Branch<V> {
-    fn clone(&self) -> Self {
-        Self { taken: self.taken, slots: Arc::clone(&self.slots) }
-    }
-}
-
-impl<V> Clone for Slot<V> {
-    fn clone(&self) -> Self {
+    /// Removes a key that is there.
+    fn remove(&mut self, hash: u64, depth: u32, key: &[u8]) {
         match self {
-            Self::Branch(branch) => Self::Branch(branch.clone()),
-            Self::Leaf { hash, leaf } => Self::Leaf { hash: *hash, leaf: Arc::clone(leaf) },
+            Self::Bucket(bucket) => bucket.remove(key),
+            Self::Branch(nodes) => {
+                if let Some(node) = Arc::make_mut(nodes).get_mut(place(hash >> depth)) {
+                    node.remove(hash, depth + BITS, key);
+                }
+                if let Some(bucket) = merged(nodes) {
+                    *self = Self::Bucket(bucket);
+                }
+            }
+        }
+    }
+
+    fn collect<'t>(&'t self, found: &mut Vec<&'t Entry<V>>) {
+        match self {
+            Self::Branch(nodes) => nodes.iter().for_each(|node| node.collect(found)),
+            Self::Bucket(bucket) => found.extend(bucket.entries.iter()),
         }
     }
 }
 
-const fn bit(bits: u64) -> u64 {
-    1 << (bits & ((1 << BITS) - 1))
+/// One bucket of what is in these, if that is little.
+fn merged<V: Clone>(nodes: &[Node<V>; FAN]) -> Option<Bucket<V>> {
+    let entries = |node: &Node<V>| match node {
+        Node::Bucket(bucket) => Some(Arc::clone(&bucket.entries)),
+        Node::Branch(_) => None,
+    };
+    let all: Vec<_> = nodes.iter().map_while(entries).collect();
+    let few = all.len() == FAN && all.iter().map(|entries| entries.len()).sum::<usize>() <= FEW;
+    few.then(|| Bucket::of(all.iter().flat_map(|entries| entries.iter().cloned()).collect()))
+}
+
+impl<V> Default for Bucket<V> {
+    fn default() -> Self {
+        Self { tags: [0; MOST], entries: Arc::default() }
+    }
+}
+
+impl<V> Bucket<V> {
+    #[inline]
+    fn find(&self, tag: u8, key: &[u8]) -> Option<&V> {
+        if self.entries.len() > MOST {
+            return self.entries.get(self.search(key).ok()?)?.value.as_ref();
+        }
+        let (words, _) = self.tags.as_chunks::<8>();
+        for (number, word) in words.iter().enumerate() {
+            let mut alike = zero_bytes(u64::from_le_bytes(*word) ^ (u64::from(tag) * ONES));
+            while alike != 0 {
+                let at = number * 8 + alike.trailing_zeros() as usize / 8;
+                if let Some(entry) = self.entries.get(at).filter(|entry| entry.key.as_bytes() == key) {
+                    return entry.value.as_ref();
+                }
+                alike &= alike - 1;
+            }
+        }
+        None
+    }
+
+    /// Where a key is, or belongs.
+    fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| entry.key.as_bytes().cmp(key))
+    }
+}
+
+impl<V: Clone> Bucket<V> {
+    fn of(mut entries: Vec<Entry<V>>) -> Self {
+        entries.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()));
+        let mut tags = [0; MOST];
+        for (place, entry) in tags.iter_mut().zip(&entries) {
+            *place = tag(hash(entry.key.as_bytes()));
+        }
+        Self { tags, entries: entries.into() }
+    }
+
+    fn put(&mut self, tag: u8, entry: Entry<V>) {
+        match self.search(entry.key.as_bytes()) {
+            Ok(at) => {
+                if let Some(old) = Arc::make_mut(&mut self.entries).get_mut(at) {
+                    *old = entry;
+                }
+            }
+            Err(at) => {
+                let mut entries = self.take();
+                entries.insert(at, entry);
+                self.entries = entries.into();
+                if at < MOST {
+                    self.tags.copy_within(at..MOST - 1, at + 1);
+                    self.tags[at] = tag;
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        let Ok(at) = self.search(key) else { return };
+        let mut entries = self.take();
+        entries.remove(at);
+        *self = Self::of(entries);
+    }
+
+    /// The entries, copied only if somebody else has them: a zone that is built at once counts no references.
+    fn take(&mut self) -> Vec<Entry<V>> {
+        match Arc::get_mut(&mut self.entries) {
+            Some(own) => own.iter_mut().map(Entry::take).collect(),
+            None => self.entries.to_vec(),
+        }
+    }
+
+    /// The buckets of a branch `depth` bits down the road.
+    fn split(&mut self, depth: u32) -> Arc<[Node<V>; FAN]> {
+        let mut parts = [const { Vec::new() }; FAN];
+        for entry in self.take() {
+            parts[place(hash(entry.key.as_bytes()) >> depth)].push(entry);
+        }
+        Arc::new(parts.map(|entries| Node::Bucket(Self::of(entries))))
+    }
+}
+
+impl<V> Entry<V> {
+    fn take(&mut self) -> Self {
+        Self { key: std::mem::take(&mut self.key), value: self.value.take() }
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self::Short { len: 0, bytes: [0; SHORT] }
+    }
+}
+
+impl Key {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+impl From<&[u8]> for Key {
+    fn from(key: &[u8]) -> Self {
+        let mut bytes = [0; SHORT];
+        match bytes.get_mut(..key.len()) {
+            Some(place) => place.copy_from_slice(key),
+            None => return Self::Long(key.into()),
+        }
+        Self::Short { len: key.len() as u8, bytes }
+    }
+}
+
+const fn place(road: u64) -> usize {
+    road as usize & (FAN - 1)
+}
+
+const fn tag(hash: u64) -> u8 {
+    (hash >> ROAD) as u8
+}
+
+/// A one in each byte.
+const ONES: u64 = u64::MAX / 0xff;
+
+/// The highest bit of each byte that is zero, and of some above the first such, which are looked at in vain.
+const fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & (ONES << 7)
 }
 
 /// Folds 8 bytes at a time into 64 bits by multiplication: good spread at a nanosecond a word, no defence against
@@ -237,13 +310,21 @@ const fn bit(bits: u64) -> u64 {
 #[inline]
 pub(crate) fn hash(key: &[u8]) -> u64 {
     let (words, rest) = key.as_chunks::<8>();
-    let mut hash = key.len() as u64 ^ 0x9e37_79b9_7f4a_7c15;
+    let mut hash = seed(key.len());
     for word in words {
-        hash = fold(hash ^ u64::from_le_bytes(*word), 0xa076_1d64_78bd_642f);
+        hash = step(hash, *word);
     }
     let mut last = [0; 8];
     last[..rest.len()].copy_from_slice(rest);
     fold(fold(hash ^ u64::from_le_bytes(last), 0xe703_7ed1_a0b4_28db), 0x8ebc_6af0_9c88_c6e3)
+}
+
+const fn seed(length: usize) -> u64 {
+    length as u64 ^ 0x9e37_79b9_7f4a_7c15
+}
+
+const fn step(hash: u64, word: [u8; 8]) -> u64 {
+    fold(hash ^ u64::from_le_bytes(word), 0xa076_1d64_78bd_642f)
 }
 
 const fn fold(a: u64, b: u64) -> u64 {
@@ -267,21 +348,29 @@ mod tests {
         trie.iter().map(|(key, value)| (key.to_vec(), *value)).collect()
     }
 
+    /// Keys that have one hash, all of them, in all their bits.
+    fn colliding(number: u64) -> Vec<u8> {
+        let first = number.to_le_bytes();
+        let second = step(seed(16), first) ^ 0x0123_4567_89ab_cdef;
+        [first, second.to_le_bytes()].concat()
+    }
+
     proptest! {
         #[test]
         fn it_is_the_map_that_the_same_changes_make_and_copies_stay_as_they_were(
             changes in proptest::collection::vec((0_u16..300, proptest::option::of(any::<u32>())), 0..600),
+            collide in any::<bool>(),
         ) {
             let (mut trie, mut map) = (Trie::default(), BTreeMap::new());
             let mut copies = Vec::new();
             for (number, (key, value)) in changes.into_iter().enumerate() {
-                let key = key.to_be_bytes();
+                let key = if collide && key < 100 { colliding(key.into()) } else { key.to_be_bytes().to_vec() };
                 trie.alter(&key, |old| {
                     assert_eq!(old, map.get(&key[..]));
                     value
                 });
                 match value {
-                    Some(value) => drop(map.insert(key.to_vec(), value)),
+                    Some(value) => drop(map.insert(key.clone(), value)),
                     None => drop(map.remove(&key[..])),
                 }
                 prop_assert_eq!(trie.get(&key), map.get(&key[..]));
@@ -299,17 +388,15 @@ mod tests {
 
     #[test]
     fn keys_that_collide_in_every_bit_are_told_apart() {
-        let mut trie = Trie::<u32>::default();
-        for (key, value) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
-            trie.root.put(7, 0, Entry { key: Key::from_slice(key), value });
-        }
-        trie.root.put(7 | 1 << 40, 0, Entry { key: Key::from_slice(b"d"), value: 4 });
-        trie.root.put(7, 0, Entry { key: Key::from_slice(b"b"), value: 5 });
-        assert_eq!(all(&trie), BTreeMap::from([("a", 1), ("b", 5), ("c", 3), ("d", 4)].map(|(k, v)| (k.into(), v))));
-        trie.root.remove(7, 0, b"b");
-        trie.root.remove(7 | 1 << 40, 0, b"d");
-        assert_eq!(all(&trie), BTreeMap::from([("a", 1), ("c", 3)].map(|(k, v)| (k.into(), v))));
-        assert_eq!(trie.root.slots.len(), 1, "what was two branches deep is one leaf again");
+        assert_eq!(hash(&colliding(1)), hash(&colliding(2)));
+        let mut trie = Trie::default();
+        (0..200_u32).for_each(|n| put(&mut trie, &colliding(n.into()), n));
+        put(&mut trie, b"another", 200);
+        assert!((0..200_u32).all(|n| trie.get(&colliding(n.into())) == Some(&n)));
+        assert_eq!((trie.get(&colliding(200)), trie.get(b"another")), (None, Some(&200)));
+        (0..200_u32).for_each(|n| trie.alter(&colliding(n.into()), |_| None));
+        assert_eq!(all(&trie), BTreeMap::from([(b"another".to_vec(), 200)]));
+        assert!(matches!(trie.root, Node::Bucket(_)), "what was many branches deep is one bucket again");
     }
 
     #[test]
@@ -329,11 +416,14 @@ mod tests {
         let before = trie.clone();
         put(&mut trie, &5_u32.to_be_bytes(), 6);
         assert_eq!((before.get(&5_u32.to_be_bytes()), trie.get(&5_u32.to_be_bytes())), (Some(&5), Some(&6)));
-        let shared = before.root.slots.iter().zip(trie.root.slots.iter()).filter(|pair| match pair {
-            (Slot::Branch(a), Slot::Branch(b)) => Arc::ptr_eq(&a.slots, &b.slots),
-            (Slot::Leaf { leaf: a, .. }, Slot::Leaf { leaf: b, .. }) => Arc::ptr_eq(a, b),
+        let (Node::Branch(before), Node::Branch(after)) = (&before.root, &trie.root) else {
+            panic!("a thousand entries are more than a bucket has");
+        };
+        let is_shared = |pair: (&Node<u32>, &Node<u32>)| match pair {
+            (Node::Branch(a), Node::Branch(b)) => Arc::ptr_eq(a, b),
+            (Node::Bucket(a), Node::Bucket(b)) => Arc::ptr_eq(&a.entries, &b.entries),
             _ => false,
-        });
-        assert_eq!(shared.count(), before.root.slots.len() - 1);
+        };
+        assert_eq!(before.iter().zip(after.iter()).filter(|pair| is_shared(*pair)).count(), FAN - 1);
     }
 }

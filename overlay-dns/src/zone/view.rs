@@ -76,6 +76,11 @@ impl View {
         })
     }
 
+    /// Whether this has no records, and names below it: who hears that it is not there need not ask for them (RFC 8020).
+    fn has_below(&self, front: &[u8]) -> bool {
+        front.is_empty() || self.networks.iter().any(|zone| zone.label() == front)
+    }
+
     /// Whether somebody's subnet has the address that is looked up backwards.
     fn is_in_subnet(&self, question: &Question<'_>) -> bool {
         let of = |address| self.networks.iter().flat_map(|zone| &zone.policy().subnets).any(|it| it.contains(&address));
@@ -89,6 +94,7 @@ impl RecordSource for View {
         let (apex, sets) = match self.below_suffix(question.folded) {
             Some((front, apex)) => match self.find(front, Question::new(front, question.record_type).last) {
                 Some(sets) => (apex, sets),
+                None if self.has_below(front) => return Lookup::NoData { apex },
                 None => return Lookup::NoName { apex },
             },
             None => match self.find(question.folded, question.last) {
