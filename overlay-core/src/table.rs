@@ -44,10 +44,7 @@ where
     T: Lower<D> + Backend<State = <T as Lower<D>>::Native>,
 {
     fn plan(&mut self, desired: &D) -> Result<Plan, ReconcileError> {
-        let native = self.lower(desired)?;
-        native.check()?;
-        let steps = self.plan_to(&native).map_err(ReconcileError::Observe)?;
-        Ok(Plan::new::<T::State>(steps))
+        Ok(Plan::new::<T::State>(self.plan_for(desired)?))
     }
 
     fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {

@@ -78,12 +78,6 @@ impl PolicyIndex {
         }
     }
 
-    /// Whether a rule that is meant denies.
-    #[cfg(feature = "kernel")]
-    pub(super) fn denies(&self) -> bool {
-        self.rules.iter().any(|rule| rule.action == Action::Deny && rule.mode == Mode::Enforce)
-    }
-
     pub(super) fn audited(&self, ip: Ip, flow: Flow) -> impl Iterator<Item = &Name> {
         let asked = before_rules(&ip, flow).is_none();
         let rules = asked.then(|| self.matching(ip).take_while(|rule| rule.mode == Mode::Audit));

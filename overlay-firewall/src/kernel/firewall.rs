@@ -1,16 +1,18 @@
 //! The kernel as the holder of what is allowed.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use overlay_core::{Applied, Backend, BackendError, Lower, Meter, Owner, Refusal, StepError, Witness};
+use overlay_core::{Amended, Applied, Backend, BackendError, Lower, Memo, Meter, Owner, Refusal, StepError, Witness};
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::nft::{self, Nft, Reading};
 
+use super::amend::Last;
 use super::{BridgeNf, Meaning, Native, NativeStep, lower};
-use crate::{Judge, State};
+use crate::State;
 
 /// Holds a [`State`] in the kernel: nf_tables of one place, in tables of its owner's own.
 ///
@@ -131,7 +133,10 @@ impl Firewall {
                 }
                 Ok(())
             }
-            NativeStep::Cut(withdrawn) => self.flows.cut(|flow| withdrawn.goes(flow)).map(drop),
+            NativeStep::Cut(withdrawn) => {
+                let judge = LazyCell::new(|| withdrawn.meaning.judge());
+                self.flows.cut(|flow| withdrawn.goes(&judge, flow)).map(drop)
+            }
             NativeStep::Bury(_) | NativeStep::Rules(_) | NativeStep::Exhume(_) => Ok(()),
         }
     }
@@ -197,8 +202,21 @@ impl Lower<State> for Firewall {
     fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, Native>, Refusal> {
         overlay_core::State::check(desired)?;
         let bridge_nf = self.bridges_for(desired)?;
-        let meaning = Meaning(Some(Arc::new(Judge::new(desired))));
+        let meaning = Meaning(Some(Arc::new(desired.clone())));
         Ok(Cow::Owned(Native { tables: lower::tables(desired)?, bridge_nf, meaning }))
+    }
+
+    fn remember(&self, desired: &State) -> Option<Memo> {
+        Some(Memo::new(Last::new(desired)))
+    }
+
+    /// Bridge ports, published ports and members of a policy that differ are lowered without the rest. O(m log n) for m of n
+    /// where the values share the rest; where one was published otherwise or is no more, the published ports are gone
+    /// through for others that lead to the same target.
+    fn amend(&self, memo: &Memo, native: &Native, desired: &State) -> Option<Amended<NativeStep>> {
+        let bridge_nf = self.bridges_for(desired).ok()?;
+        let (steps, last) = memo.of::<Last>()?.amend(native, desired)?;
+        (bridge_nf == native.bridge_nf).then(|| Amended { steps, memo: Memo::new(last) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! States in a Linux kernel (feature `kernel`): nf_tables, conntrack, and what bridges hand to them.
 
+mod amend;
 mod bridge_nf;
 mod firewall;
 mod lower;

@@ -118,6 +118,29 @@ pub struct Table {
 }
 
 impl State {
+    /// Whether both have the same tables, chains, rules and sets, whatever is in the sets.
+    pub fn differs_in_elements_only(&self, other: &Self) -> bool {
+        let heads = |sets: &BTreeMap<Name, Set>, others: &BTreeMap<Name, Set>| {
+            sets.len() == others.len() && sets.iter().zip(others).all(|(a, b)| (a.0, &a.1.head) == (b.0, &b.1.head))
+        };
+        let alike = |a: &Table, b: &Table| a.chains == b.chains && a.strange == b.strange && heads(&a.sets, &b.sets);
+        self.tables.len() == other.tables.len()
+            && self.tables.iter().zip(&other.tables).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1))
+    }
+
+    /// Some steps without elements that sets of this state have already, and without steps that put no others.
+    #[must_use]
+    pub fn not_idle(&self, steps: Vec<Step>) -> Vec<Step> {
+        let put = |step| {
+            let Step::PutElements(key, name, mut elements) = step else { return Some(step) };
+            if let Some(set) = self.tables.get(&key).and_then(|table| table.sets.get(&name)) {
+                elements.all.retain(|(key, datum)| set.elements.get(key) != Some(datum));
+            }
+            (!elements.all.is_empty()).then_some(Step::PutElements(key, name, elements))
+        };
+        steps.into_iter().filter_map(put).collect()
+    }
+
     fn table(&mut self, key: &TableKey) -> Option<&mut Table> {
         self.tables.get_mut(key)
     }

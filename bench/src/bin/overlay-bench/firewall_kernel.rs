@@ -75,7 +75,10 @@ fn text(state: &State) -> Outcome<String> {
 
 fn add_one(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> {
     let home = must(Namespace::create().map_err(Into::into));
-    let (without, with) = (must(host(endpoints, ports, 0)), must(host(endpoints + 1, ports + 1, 0)));
+    let without = must(host(endpoints, ports, 0));
+    let mut with = without.clone(); // as who keeps a state makes the next
+    must(endpoint(&mut with, endpoints, 0));
+    must(web(&mut with, ports, 0));
     let shadow = RefCell::new(Shadow::new(must(open(&home))));
     let remove = || settle(&mut *shadow.borrow_mut(), &without);
     bench
@@ -155,17 +158,27 @@ fn shell(namespace: &Namespace, script: &str) -> Outcome<()> {
 fn host(endpoints: u32, ports: u16, variant: u32) -> Outcome<State> {
     let mut state = State::default();
     state.gateways.insert("ovgw0".parse()?, Gateway::new(["10.0.0.0/8".parse()?]));
-    let address = |number: u32| Ipv4Addr::from(0x0a00_0002 + variant * 0x10_0000 + number);
-    for number in 0..endpoints {
-        let pin = Pin::new(Mac::from_ipv4(address(number)), [address(number).into()]).isolated();
-        state.ports.insert(format!("p-{number}").parse()?, BridgePort::Pinned(pin));
-    }
-    for number in 0..ports {
-        let published = Published::new(Protocol::Tcp, Port::new(10_000 + number)?);
-        let target = (address(u32::from(number)), 80).into();
-        state.published.insert(format!("web-{number}").parse()?, published.to(target));
-    }
+    (0..endpoints).try_for_each(|number| endpoint(&mut state, number, variant))?;
+    (0..ports).try_for_each(|number| web(&mut state, number, variant))?;
     Ok(state)
+}
+
+fn endpoint(state: &mut State, number: u32, variant: u32) -> Outcome<()> {
+    let address = address(number, variant);
+    let pin = Pin::new(Mac::from_ipv4(address), [address.into()]).isolated();
+    state.ports.insert(format!("p-{number}").parse()?, BridgePort::Pinned(pin));
+    Ok(())
+}
+
+fn web(state: &mut State, number: u16, variant: u32) -> Outcome<()> {
+    let published = Published::new(Protocol::Tcp, Port::new(10_000 + number)?);
+    let target = (address(number.into(), variant), 80).into();
+    state.published.insert(format!("web-{number}").parse()?, published.to(target));
+    Ok(())
+}
+
+fn address(number: u32, variant: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0002 + variant * 0x10_0000 + number)
 }
 
 fn open(home: &Namespace) -> Outcome<Firewall> {
