@@ -15,7 +15,7 @@ use crate::{BridgePort, Gateway, Limit, Policy, Published, Step, Strangers, Tunn
 ///
 /// | place | sections |
 /// |---|---|
-/// | host | [`gateways`](Self::gateways), [`published`](Self::published), [`tunnels`](Self::tunnels), [`esp`](Self::esp), [`limits`](Self::limits), and the gateways' bridges in [`ports`](Self::ports) |
+/// | host | [`gateways`](Self::gateways), [`published`](Self::published), [`tunnels`](Self::tunnels), [`esp`](Self::esp), [`limits`](Self::limits), [`admin`](Self::admin), and the gateways' bridges in [`ports`](Self::ports) |
 /// | sandbox | [`ports`](Self::ports), [`strangers`](Self::strangers) `Drop`, [`policy`](Self::policy) |
 /// | container | [`published`](Self::published): where its own packets, or packets for it, shall end at another of its ports |
 ///
@@ -55,6 +55,11 @@ pub struct State {
     pub strangers: Strangers,
     /// Who may talk to whom.
     pub policy: Policy,
+    /// Whether an administrator's rules are asked before ours about all that this place forwards: those of the chain
+    /// `admin` in the table of our rules, which comes empty. What they accept or drop is decided, what they do not decide we
+    /// do. They are neither read nor changed, are no part of any verdict here, and go with the chain when this is
+    /// `false` again.
+    pub admin: bool,
 }
 
 impl overlay_core::State for State {
@@ -68,6 +73,9 @@ impl overlay_core::State for State {
         }
         if self.strangers != desired.strangers {
             steps.push(Step::SetStrangers(desired.strangers));
+        }
+        if self.admin != desired.admin {
+            steps.push(Step::SetAdmin(desired.admin));
         }
         if self.policy.otherwise != desired.policy.otherwise {
             steps.push(Step::SetOtherwise(desired.policy.otherwise));
@@ -97,6 +105,7 @@ impl overlay_core::State for State {
             Step::PutPort(device, port) => drop(self.ports.insert(device, port)),
             Step::RemovePort(device) => drop(self.ports.remove(&device)),
             Step::SetStrangers(strangers) => self.strangers = strangers,
+            Step::SetAdmin(admin) => self.admin = admin,
             Step::PutMember(endpoint, member) => drop(self.policy.members.insert(endpoint, member)),
             Step::RemoveMember(endpoint) => drop(self.policy.members.remove(&endpoint)),
             Step::PutRule(name, rule) => drop(self.policy.rules.insert(name, rule)),

@@ -107,8 +107,7 @@ impl PolicyIndex {
 
 /// What no rule of a policy is asked about.
 fn before_rules<'s>(ip: &Ip, flow: Flow) -> Option<Verdict<'s>> {
-    let speaks_of_neighbours =
-        matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation | Icmpv6::Advertisement(_) | Icmpv6::Router));
+    let speaks_of_neighbours = matches!(ip.transport, Transport::Icmpv6(message) if message != Icmpv6::Other);
     match (flow, ip.transport) {
         (Flow::Established | Flow::Related, _) => Some(Verdict::accept(Rule::Known)),
         _ if speaks_of_neighbours && ip.family() == IpFamily::V6 => Some(Verdict::accept(Rule::Neighbours)),

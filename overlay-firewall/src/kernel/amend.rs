@@ -51,6 +51,7 @@ fn slices(last: &State, desired: &State) -> Option<[State; 2]> {
         && last.esp == desired.esp
         && last.limits == desired.limits
         && last.strangers == desired.strangers
+        && last.admin == desired.admin
         && last.policy.otherwise == desired.policy.otherwise
         && last.policy.rules == desired.policy.rules;
     let (mut before, mut after) = (alike.then(|| frame(desired))?, frame(desired));
@@ -83,6 +84,7 @@ fn frame(of: &State) -> State {
         esp: of.esp.as_ref().map(|_| none()),
         limits: of.limits.iter().map(|(name, it)| (name.clone(), limit(it))).collect(),
         strangers: of.strangers,
+        admin: of.admin,
         policy: Policy { otherwise: of.policy.otherwise, rules: of.policy.rules.clone(), members: SharedMap::new() },
         ..State::default()
     }

@@ -6,9 +6,11 @@ mod firewall;
 mod lower;
 mod native;
 mod obstacle;
+mod passage;
 mod standing;
 
 pub use bridge_nf::BridgeNf;
 pub use firewall::{Counts, Firewall};
 pub use native::{Meaning, Native, NativeStep, Withdrawn};
 pub use obstacle::{Obstacle, Program};
+pub use passage::{Let, Passage, Passing};

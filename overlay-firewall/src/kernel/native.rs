@@ -1,5 +1,6 @@
 //! The native state: tables, what bridges do, and whether flows are still to be cut.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -102,7 +103,7 @@ pub(super) fn around(
     if grave.is_none() && !rules.iter().any(|step| meaning.withdraws(step)) {
         return rules.into_iter().map(NativeStep::Rules).collect();
     }
-    let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), now));
+    let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), now, &rules));
     let after = graveyard(Some(dug.clone()));
     let mut steps: Vec<_> = before.plan(&after).into_iter().map(NativeStep::Bury).collect();
     let last = rules.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
@@ -117,11 +118,13 @@ fn graveyard(grave: Option<Table>) -> nft::State {
     nft::State { tables: tables.into_iter().collect() }
 }
 
-/// A grave with what it had, and with what the rules are about now.
-fn dig(mut grave: Table, now: &nft::State) -> Table {
-    let rules = lower::key().ok().and_then(|key| now.tables.get(&key));
-    for (name, set) in rules.into_iter().flat_map(|table| &table.sets).filter(|(name, _)| is_remembered(name)) {
-        if grave.sets.values().any(|known| known == set) || set.is_empty() {
+/// A grave with what it had, and with what the rules are about now and will not be: of the rest, the new rules know.
+fn dig(mut grave: Table, now: &nft::State, rules: &[nft::Step]) -> Table {
+    let key = lower::key().ok();
+    let rules = rules.iter().filter(|step| Some(step.table()) == key.as_ref());
+    let sets = key.as_ref().and_then(|key| now.tables.get(key)).map(|table| &table.sets);
+    for (name, set) in rules.flat_map(|step| sets.into_iter().flat_map(|sets| gone(sets, step))) {
+        if grave.sets.values().any(|known| *known == set) || set.is_empty() {
             continue;
         }
         let free = (0..).find_map(|number| {
@@ -131,6 +134,22 @@ fn dig(mut grave: Table, now: &nft::State) -> Table {
         free.into_iter().for_each(|name| drop(grave.sets.insert(name, set.clone())));
     }
     grave
+}
+
+/// What a step takes of the sets that are remembered.
+fn gone<'s>(sets: &'s BTreeMap<Name, Set>, step: &nft::Step) -> Vec<(&'s Name, Set)> {
+    use nft::Step::*;
+    let remembered = sets.iter().filter(|(name, _)| is_remembered(name));
+    match step {
+        TakeElements(_, name, elements) => {
+            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.only(elements))).collect()
+        }
+        EmptySet(_, name) | ClearSet(_, name) | RemoveSet(_, name) => {
+            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.clone())).collect()
+        }
+        ClearTable(_) | RemoveTable(_) => remembered.map(|(name, set)| (name, set.clone())).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What tells whether a flow was one that our rules had let begin.
@@ -156,9 +175,9 @@ impl Meaning {
         let of_rules = lower::key().is_ok_and(|key| key == *step.table());
         of_rules
             && match step {
-                AddTable(_) | AddChain(..) | AddSet(..) => false,
+                AddTable(_) | AddChain(..) | AddOpenChain(..) | AddSet(..) => false,
                 PutElements(_, set, _) => restricts(set),
-                TakeElements(_, set, _) => about_flows(set),
+                TakeElements(_, set, _) | EmptySet(_, set) => about_flows(set),
                 SetRules(_, chain, _) => !matches!(chain.as_str(), "raw" | "input" | "output"),
                 _ => true,
             }

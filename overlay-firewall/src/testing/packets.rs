@@ -113,6 +113,9 @@ impl Made<'_> {
             ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(own6)))),
             ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(foreign6)))),
             ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Solicitation))),
+            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(own6)))),
+            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(foreign6)))),
+            ip(Ip::v6(own6, to6, answers(Icmpv6::Probe(to6)))),
             ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Other))),
             Content::Arp { sender: pin.mac, address: own4 },
             Content::Arp { sender: pin.mac, address: Ipv4Addr::UNSPECIFIED },
@@ -141,7 +144,9 @@ impl Made<'_> {
             let family = usize::from(net.addr().is_ipv6());
             let endpoint = host(net, 2);
             let outside = OUTSIDE[family];
-            for transport in [Transport::tcp(40_000, 443), Transport::udp(5353, 53), Transport::Other(1)] {
+            let tunnels = state.tunnels.keys().take(1).map(|port| Transport::udp(40_000, port.get()));
+            let usual = [Transport::tcp(40_000, 443), Transport::udp(5353, 53), Transport::Other(1)];
+            for transport in usual.into_iter().chain(tunnels) {
                 let out = Ip::between(endpoint, outside, transport);
                 let back = Ip::between(outside, endpoint, transport);
                 let lies = Ip::between(STRANGER[family], outside, transport);

@@ -122,6 +122,7 @@ impl<'a> Diff<'a> {
         for (name, chain) in &self.desired.chains {
             let now = self.now.chains.get(name).filter(|_| !cleared.chains.contains(name));
             match (now, &chain.base) {
+                (None, None) if chain.open => order.make.push(Step::AddOpenChain(self.key.clone(), name.clone())),
                 (None, None) => order.make.push(Step::AddChain(self.key.clone(), name.clone(), None)),
                 (None, base) => order.hook.push(Step::AddChain(self.key.clone(), name.clone(), base.clone())),
                 (Some(now), Some(base)) if now.base != chain.base => {
@@ -168,6 +169,10 @@ impl<'a> Diff<'a> {
             }
         }
         let form = set.head.form();
+        if taken.len() > 1 && taken.len() == now.elements.len() {
+            order.elements.push(Step::EmptySet(self.key.clone(), name.clone()));
+            taken.clear();
+        }
         self.in_parts((taken, form), name, Step::TakeElements, &mut order.elements);
         self.in_parts((put, form), name, Step::PutElements, &mut order.elements);
     }
@@ -206,7 +211,10 @@ impl<'a> Diff<'a> {
         match elements.len() {
             0 => {}
             few if few <= Elements::MAX => part(elements),
-            _ => elements.chunks(Elements::MAX).for_each(|some| part(some.to_vec())),
+            many => {
+                let mut elements = elements.into_iter();
+                (0..many.div_ceil(Elements::MAX)).for_each(|_| part(elements.by_ref().take(Elements::MAX).collect()));
+            }
         }
     }
 }
@@ -215,7 +223,7 @@ impl<'a> Diff<'a> {
 fn becomes(now: &Chain, new: &Chain) -> bool {
     match (&now.base, &new.base) {
         (Some(now), Some(new)) => now.differs_in_policy_only(new),
-        (None, None) => true,
+        (None, None) => now.open == new.open,
         _ => false,
     }
 }

@@ -193,6 +193,14 @@ impl overlay_core::State for State {
             Step::ClearSet(key, name) | Step::RemoveSet(key, name) => {
                 self.table(key).into_iter().for_each(|table| drop(table.sets.remove(name)));
             }
+            Step::AddOpenChain(key, name) => {
+                if let Some(table) = self.table(key) {
+                    table.chains.entry(name.clone()).or_insert_with(Chain::open);
+                }
+            }
+            Step::EmptySet(key, name) => {
+                self.set(key, name).into_iter().for_each(|set| set.elements.clear());
+            }
             Step::PutElements(key, name, elements) => {
                 if let Some(set) = self.set(key, name) {
                     set.elements.extend(elements.all.iter().cloned());
