@@ -33,11 +33,8 @@ impl Last {
         let taken = self.taken.after(&before, &after)?;
         check::state(&after).ok()?;
         let (was, is) = (lower::tables(&before).ok()?, lower::tables(&after).ok()?);
-        if !is.differs_in_elements_only(&was) || !is.differs_in_elements_only(&native.tables) {
-            return None;
-        }
+        let rules = native.tables.amended(&was, &is)?;
         let state = Arc::new(desired.clone());
-        let rules = native.tables.not_idle(was.plan(&is));
         let steps = around(&native.tables, rules, None, &Meaning(Some(Arc::clone(&state))));
         Some((steps, Self { state, taken }))
     }

@@ -144,9 +144,7 @@ impl Made<'_> {
             let family = usize::from(net.addr().is_ipv6());
             let endpoint = host(net, 2);
             let outside = OUTSIDE[family];
-            let tunnels = state.tunnels.keys().take(1).map(|port| Transport::udp(40_000, port.get()));
-            let usual = [Transport::tcp(40_000, 443), Transport::udp(5353, 53), Transport::Other(1)];
-            for transport in usual.into_iter().chain(tunnels) {
+            for transport in [Transport::tcp(40_000, 443), Transport::udp(5353, 53), Transport::Other(1)] {
                 let out = Ip::between(endpoint, outside, transport);
                 let back = Ip::between(outside, endpoint, transport);
                 let lies = Ip::between(STRANGER[family], outside, transport);
@@ -164,6 +162,9 @@ impl Made<'_> {
                 inside.into_iter().for_each(|ip| self.push(Packet::passing(gateway, gateway, ip)));
                 self.between(state, (gateway, endpoint), &others, transport);
             }
+            let tunnel = state.tunnels.keys().next().map(|port| Transport::udp(40_000, port.get()));
+            let disguised = tunnel.and_then(|datagram| Ip::between(endpoint, outside, datagram));
+            disguised.into_iter().for_each(|ip| self.push(Packet::passing(gateway, device(LAN), ip)));
             let loopback: IpAddr = if family == 0 { [127, 0, 0, 1].into() } else { Ipv6Addr::LOCALHOST.into() };
             for to in [loopback, HERE[family]] {
                 let ip = Ip::between(endpoint, to, Transport::tcp(40_000, 22));

@@ -33,6 +33,20 @@ pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     in_phases::<State>(order.joined())
 }
 
+/// The steps for elements alone, between parts of two states that differ in nothing else.
+pub(super) fn of_parts(from: &State, to: &State) -> Vec<Step> {
+    let mut order = Order::default();
+    for ((key, now), desired) in from.tables.iter().zip(to.tables.values()) {
+        let diff = Diff { key, now, desired };
+        for ((name, now), set) in now.sets.iter().zip(desired.sets.values()).filter(|((_, now), set)| now != set) {
+            let (taken, put) = changed((now, set), &Cleared::default());
+            diff.in_parts((taken, set.head.form()), name, Step::TakeElements, &mut order.elements);
+            diff.in_parts((put, set.head.form()), name, Step::PutElements, &mut order.elements);
+        }
+    }
+    order.joined()
+}
+
 #[derive(Default)]
 struct Order {
     clear: Vec<Step>,
@@ -141,40 +155,20 @@ impl<'a> Diff<'a> {
                     let all = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone()));
                     self.in_parts((all.collect(), set.head.form()), name, Step::PutElements, &mut order.load);
                 }
-                Some(now) => self.elements(name, (now, set), cleared, order),
+                Some(now) => self.elements(name, (now, set), cleared, &mut order.elements),
             }
         }
     }
 
-    fn elements(&self, name: &Name, (now, set): (&Set, &Set), cleared: &Cleared<'_>, order: &mut Order) {
-        let (mut taken, mut put) = (Vec::new(), Vec::new());
-        // Those that led to a chain that was cleared are gone by then.
-        let gone = |datum: &Datum| leads_to(datum, &cleared.chains);
-        if !cleared.chains.is_empty() {
-            let again =
-                set.elements.iter().filter(|(key, datum)| now.elements.get(*key) == Some(*datum) && gone(datum));
-            put.extend(again.map(|(key, datum)| (key.clone(), datum.clone())));
-        }
-        for change in keyed_diff(&now.elements, &set.elements) {
-            match change {
-                Change::Add(key, datum) => put.push((key.clone(), datum.clone())),
-                Change::Replace(key, old, datum) => {
-                    if !gone(old) {
-                        taken.push((key.clone(), old.clone()));
-                    }
-                    put.push((key.clone(), datum.clone()));
-                }
-                Change::Remove(_, old) if gone(old) => {}
-                Change::Remove(key, old) => taken.push((key.clone(), old.clone())),
-            }
-        }
+    fn elements(&self, name: &Name, (now, set): (&Set, &Set), cleared: &Cleared<'_>, steps: &mut Vec<Step>) {
+        let (mut taken, put) = changed((now, set), cleared);
         let form = set.head.form();
         if taken.len() > 1 && taken.len() == now.elements.len() {
-            order.elements.push(Step::EmptySet(self.key.clone(), name.clone()));
+            steps.push(Step::EmptySet(self.key.clone(), name.clone()));
             taken.clear();
         }
-        self.in_parts((taken, form), name, Step::TakeElements, &mut order.elements);
-        self.in_parts((put, form), name, Step::PutElements, &mut order.elements);
+        self.in_parts((taken, form), name, Step::TakeElements, steps);
+        self.in_parts((put, form), name, Step::PutElements, steps);
     }
 
     fn rules(&self, cleared: &Cleared<'_>, order: &mut Order) {
@@ -217,6 +211,34 @@ impl<'a> Diff<'a> {
             }
         }
     }
+}
+
+/// Elements, and what they have besides their keys.
+type All = Vec<(Bytes, Datum)>;
+
+/// The elements that a set loses, and those that it gets.
+fn changed((now, set): (&Set, &Set), cleared: &Cleared<'_>) -> (All, All) {
+    let (mut taken, mut put) = (Vec::new(), Vec::new());
+    // Those that led to a chain that was cleared are gone by then.
+    let gone = |datum: &Datum| leads_to(datum, &cleared.chains);
+    if !cleared.chains.is_empty() {
+        let again = set.elements.iter().filter(|(key, datum)| now.elements.get(*key) == Some(*datum) && gone(datum));
+        put.extend(again.map(|(key, datum)| (key.clone(), datum.clone())));
+    }
+    for change in keyed_diff(&now.elements, &set.elements) {
+        match change {
+            Change::Add(key, datum) => put.push((key.clone(), datum.clone())),
+            Change::Replace(key, old, datum) => {
+                if !gone(old) {
+                    taken.push((key.clone(), old.clone()));
+                }
+                put.push((key.clone(), datum.clone()));
+            }
+            Change::Remove(_, old) if gone(old) => {}
+            Change::Remove(key, old) => taken.push((key.clone(), old.clone())),
+        }
+    }
+    (taken, put)
 }
 
 /// Whether the kernel can make one chain of the other, but for the rules.

@@ -128,9 +128,15 @@ impl State {
             && self.tables.iter().zip(&other.tables).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1))
     }
 
+    /// The steps that this state needs where a part of it, `was`, is to become `is`; none if it, or they, differ in more than
+    /// elements. What both parts leave out stays as it is; what `is` brings that is there already is no step.
+    pub fn amended(&self, was: &Self, is: &Self) -> Option<Vec<Step>> {
+        let alike = is.differs_in_elements_only(was) && is.differs_in_elements_only(self);
+        alike.then(|| self.not_idle(plan::of_parts(was, is)))
+    }
+
     /// Some steps without elements that sets of this state have already, and without steps that put no others.
-    #[must_use]
-    pub fn not_idle(&self, steps: Vec<Step>) -> Vec<Step> {
+    fn not_idle(&self, steps: Vec<Step>) -> Vec<Step> {
         let put = |step| {
             let Step::PutElements(key, name, mut elements) = step else { return Some(step) };
             if let Some(set) = self.tables.get(&key).and_then(|table| table.sets.get(&name)) {
