@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay_core::{Change, Name, Protocol, SharedMap, State as _};
+use overlay_core::{Change, Name, Protocol, SharedMap};
 
 use super::native::around;
 use super::{Meaning, Native, NativeStep, lower};

@@ -23,7 +23,8 @@ use crate::State;
 ///
 /// Nothing in other programs' tables is changed, and what they drop stays dropped: [`obstacles`](Self::obstacles) finds
 /// what of theirs is in the way. Chains stand at these priorities, between which there is room for an administrator's own
-/// chains, in tables of his own, which are never touched: what these drop is gone, whatever is allowed here.
+/// chains, in tables of his own, which are never touched: what these drop is gone, whatever is allowed here. One chain of
+/// our table is his too, if [`State::admin`] says so: it decides before ours.
 ///
 /// | hook | chain | priority |
 /// |---|---|---|
@@ -49,6 +50,27 @@ use crate::State;
 /// wanted.gateways.insert("ovgw0".parse()?, Gateway::new(["172.18.0.0/24".parse()?]));
 /// print!("{}", reconcile(&mut host, &wanted)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Who keeps the value and changes it a little has that brought to the kernel at the cost of what changed. Another program
+/// that changes its own tables at the same moment makes it come second; then it tries again:
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use overlay_core::{ReconcileError, Shadow, reconcile};
+/// use overlay_firewall::{Firewall, State};
+///
+/// fn settle(host: &mut Shadow<Firewall>, wanted: &State) -> Result<(), ReconcileError> {
+///     let mut patience = Duration::from_micros(500); // not the same in every process
+///     for _ in 0..10 {
+///         match reconcile(host, wanted) {
+///             Err(error) if error.is_interrupted() => std::thread::sleep(patience),
+///             done => return done.map(drop),
+///         }
+///         patience *= 2;
+///     }
+///     reconcile(host, wanted).map(drop)
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Firewall {

@@ -177,16 +177,6 @@ fn a_rule_changed_by_hand_and_a_flush_of_everything_are_repaired() {
     });
 }
 
-/// Whether somebody else was faster, so that trying again helps.
-fn is_interrupted(error: &ReconcileError) -> bool {
-    let kind = match error {
-        ReconcileError::Apply { error, .. } => error.source.kind(),
-        ReconcileError::Observe(error) => error.kind(),
-        _ => return false,
-    };
-    kind == ErrorKind::Interrupted
-}
-
 #[test]
 fn two_writers_at_once_leave_what_one_of_them_wanted() {
     kernel_test(Kernel::Host, "firewall::two_writers_at_once_leave_what_one_wanted", || {
@@ -198,7 +188,7 @@ fn two_writers_at_once_leave_what_one_of_them_wanted() {
             for round in 0..20 {
                 let mut tries = 1;
                 while let Err(error) = reconcile(&mut firewall, &states[(first + round) % 3]) {
-                    assert!(is_interrupted(&error), "{error}: {:?}", std::error::Error::source(&error));
+                    assert!(error.is_interrupted(), "{error}: {:?}", std::error::Error::source(&error));
                     // What a caller does: it waits, each time longer, and each caller otherwise.
                     let patience = Duration::from_micros((300 + 170 * first as u64) << u64::min(tries, 7));
                     std::thread::sleep(patience);

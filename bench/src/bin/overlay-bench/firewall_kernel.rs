@@ -1,9 +1,10 @@
 //! `firewall`, second part: rules in this machine's kernel, in namespaces of their own. Needs root; without, no figure.
 //!
-//! `kernel-replace-10k`: a place with 10,000 pinned endpoints and 2,000 published ports becomes one with others, from a new
-//! process's view, so that all is read first; the yardstick is `nft -f` of the same tables. `kernel-add-one-of-10k`: one
-//! more endpoint and port there, a whole reconcile with a shadow, and with all read back. `kernel-forward-5000-ports`: the CPU
-//! of one datagram through the last of 5,000 published ports, the yardstick through the only one.
+//! `kernel-replace-10k`: a place with 10,000 pinned endpoints and 2,000 published ports becomes one with others, a whole
+//! reconcile with a shadow, and with all read back first, as a new process does; the yardstick is `nft -f` of the same
+//! tables. `kernel-add-one-of-10k`, `kernel-remove-one-of-10k`: one more endpoint and port there, and one less, a whole
+//! reconcile with a shadow, and with all read back. `kernel-forward-5000-ports`: the CPU of one datagram through the last of
+//! 5,000 published ports, the yardstick through the only one.
 
 use std::cell::RefCell;
 use std::fs;
@@ -43,21 +44,36 @@ fn replace(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
         settle(&mut must(open(&home)), &old);
         home
     };
+    let shadowed = || {
+        let home = must(Namespace::create().map_err(Into::into));
+        let mut shadow = Shadow::new(must(open(&home)));
+        settle(&mut shadow, &old);
+        (home, shadow)
+    };
+    let feed = |home: Namespace| {
+        let run = || Command::new("nft").arg("-f").arg(&path).stdout(Stdio::null()).status();
+        let status = must(home.run(run).map_err(Into::into));
+        assert!(status.is_ok_and(|status| status.success()));
+        home
+    };
     let report = bench
         .figure("firewall/kernel-replace-10k", "ms")
+        .once(shadowed, |(home, mut shadow)| {
+            settle(&mut shadow, &new);
+            (home, shadow)
+        })
+        .yardstick_once("nft -f", place, feed)
+        .report();
+    let readback = bench
+        .figure("firewall/kernel-replace-10k-readback", "ms")
         .once(place, |home| {
             settle(&mut must(open(&home)), &new);
             home
         })
-        .yardstick_once("nft -f", place, |home| {
-            let run = || Command::new("nft").arg("-f").arg(&path).stdout(Stdio::null()).status();
-            let status = must(home.run(run).map_err(Into::into));
-            assert!(status.is_ok_and(|status| status.success()));
-            home
-        })
+        .yardstick_once("nft -f", place, feed)
         .report();
     fs::remove_file(&path)?;
-    report
+    report.and(readback)
 }
 
 /// The tables of a state as `nft` lists them, to be read by it again.
@@ -84,6 +100,11 @@ fn add_one(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
     bench
         .figure("firewall/kernel-add-one-of-10k", "ms")
         .once(remove, |()| settle(&mut *shadow.borrow_mut(), &with))
+        .report()?;
+    let add = || settle(&mut *shadow.borrow_mut(), &with);
+    bench
+        .figure("firewall/kernel-remove-one-of-10k", "ms")
+        .once(add, |()| settle(&mut *shadow.borrow_mut(), &without))
         .report()?;
     let plain = RefCell::new(must(open(&home)));
     let remove = || settle(&mut *plain.borrow_mut(), &without);
