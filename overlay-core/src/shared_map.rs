@@ -1,7 +1,6 @@
 //! A map whose copies share what they have in common.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::iter::FusedIterator;
@@ -12,6 +11,7 @@ use serde::de::{Deserialize, Deserializer};
 use serde::ser::{Serialize, Serializer};
 
 use crate::Change;
+use crate::diff::{Entries, step};
 
 /// An ordered map for values that are large and change little: a copy shares all that neither changes later, and what two
 /// of them do not share is found without looking at the rest.
@@ -279,16 +279,16 @@ impl<K, V> Clone for SharedIter<'_, K, V> {
     }
 }
 
-impl<'a, K, V> SharedIter<'a, K, V> {
-    fn peek(&self) -> Option<&'a (K, V)> {
-        self.chunks.first()?.get(self.at)
-    }
-
+impl<K, V> SharedIter<'_, K, V> {
     fn skip_chunk(&mut self) {
         (self.chunks, self.at) = (self.chunks.get(1..).unwrap_or(&[]), 0);
     }
+}
 
-    fn pass(&mut self) -> Option<(&'a K, &'a V)> {
+impl<'a, K, V> Iterator for SharedIter<'a, K, V> {
+    type Item = (&'a K, &'a V);
+
+    fn next(&mut self) -> Option<Self::Item> {
         let chunk = self.chunks.first()?;
         let (key, value) = chunk.get(self.at)?;
         self.at += 1;
@@ -299,11 +299,9 @@ impl<'a, K, V> SharedIter<'a, K, V> {
     }
 }
 
-impl<'a, K, V> Iterator for SharedIter<'a, K, V> {
-    type Item = (&'a K, &'a V);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.pass()
+impl<'a, K, V> Entries<'a, K, V> for SharedIter<'a, K, V> {
+    fn next_key(&mut self) -> Option<&'a K> {
+        self.chunks.first()?.get(self.at).map(|(key, _)| key)
     }
 }
 
@@ -336,21 +334,8 @@ impl<'a, K: Ord, V: PartialEq> Iterator for SharedDiff<'a, K, V> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             self.skip_shared();
-            let order = match (self.old.peek(), self.new.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((old, _)), Some((new, _))) => old.cmp(new),
-            };
-            match order {
-                Ordering::Less => return self.old.pass().map(|(key, value)| Change::Remove(key, value)),
-                Ordering::Greater => return self.new.pass().map(|(key, value)| Change::Add(key, value)),
-                Ordering::Equal => {
-                    let ((key, old), (_, new)) = self.old.pass().zip(self.new.pass())?;
-                    if old != new {
-                        return Some(Change::Replace(key, old, new));
-                    }
-                }
+            if let Some(change) = step(&mut self.old, &mut self.new)? {
+                return Some(change);
             }
         }
     }
