@@ -44,28 +44,44 @@ impl<'a, K: Ord, V: PartialEq> Iterator for KeyedDiff<'a, K, V> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let order = match (self.old.peek(), self.new.peek()) {
-                (None, None) => return None,
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (Some((old, _)), Some((new, _))) => old.cmp(new),
-            };
-            match order {
-                Ordering::Less => {
-                    return self.old.next().map(|(key, value)| Change::Remove(key, value));
-                }
-                Ordering::Greater => {
-                    return self.new.next().map(|(key, value)| Change::Add(key, value));
-                }
-                Ordering::Equal => {
-                    let ((key, old), (_, new)) = self.old.next().zip(self.new.next())?;
-                    if old != new {
-                        return Some(Change::Replace(key, old, new));
-                    }
-                }
+            if let Some(change) = step(&mut self.old, &mut self.new)? {
+                return Some(change);
             }
         }
     }
+}
+
+/// Entries in the order of their keys.
+pub(crate) trait Entries<'a, K: 'a, V: 'a>: Iterator<Item = (&'a K, &'a V)> {
+    /// The key of the next.
+    fn next_key(&mut self) -> Option<&'a K>;
+}
+
+impl<'a, K, V> Entries<'a, K, V> for Peekable<Iter<'a, K, V>> {
+    fn next_key(&mut self) -> Option<&'a K> {
+        self.peek().map(|(key, _)| *key)
+    }
+}
+
+/// One step of a merge join: nothing at the end, no change where both have the same.
+pub(crate) fn step<'a, K: Ord, V: PartialEq>(
+    old: &mut impl Entries<'a, K, V>,
+    new: &mut impl Entries<'a, K, V>,
+) -> Option<Option<Change<'a, K, V>>> {
+    let order = match (old.next_key(), new.next_key()) {
+        (None, None) => return None,
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (Some(old), Some(new)) => old.cmp(new),
+    };
+    Some(match order {
+        Ordering::Less => old.next().map(|(key, value)| Change::Remove(key, value)),
+        Ordering::Greater => new.next().map(|(key, value)| Change::Add(key, value)),
+        Ordering::Equal => {
+            let ((key, old), (_, new)) = old.next().zip(new.next())?;
+            (old != new).then_some(Change::Replace(key, old, new))
+        }
+    })
 }
 
 impl<K: Ord, V: PartialEq> FusedIterator for KeyedDiff<'_, K, V> {}

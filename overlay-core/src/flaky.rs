@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Applied, Backend, BackendError, ErrorKind, Lower, Refusal, StepError, StepOf, Witness};
+use crate::{Applied, Backend, BackendError, ErrorKind, Lower, ReconcileError, Refusal, StepError, StepOf, Witness};
 
 /// Makes a backend fail in all the ways one can: before anything, between two steps, or with its reply lost.
 ///
@@ -108,11 +108,22 @@ impl<B: Witness, F: FnMut(Call) -> Option<Fault> + Send> Witness for Flaky<B, F>
     }
 }
 
-impl<D, B: Lower<D>, F> Lower<D> for Flaky<B, F> {
-    type Native = B::Native;
+impl<D, B, F> Lower<D> for Flaky<B, F>
+where
+    B: Backend + Lower<D, Native = <B as Backend>::State>,
+    F: FnMut(Call) -> Option<Fault> + Send,
+{
+    type Native = B::State;
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
+    }
+
+    fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError> {
+        match (self.choose)(Call::Read) {
+            Some(_) => Err(ReconcileError::Observe(injected("read"))),
+            None => self.inner.plan_for(desired),
+        }
     }
 }
 

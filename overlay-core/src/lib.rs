@@ -19,6 +19,7 @@ mod owner;
 mod port;
 mod port_range;
 mod shadow;
+mod shared_map;
 mod state;
 mod store;
 mod table;
@@ -35,7 +36,7 @@ pub use encapsulation::{Encapsulation, Esp, Icv};
 pub use flaky::{Call, Fault, Flaky};
 pub use id::{EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
 pub use ip_family::IpFamily;
-pub use lower::{Lower, Refusal};
+pub use lower::{Amended, Lower, Memo, Refusal};
 pub use mac::{Mac, MacError};
 pub use memory::Memory;
 pub use mtu::{Mtu, MtuError};
@@ -46,6 +47,7 @@ pub use owner::Owner;
 pub use port::{Port, PortError, Protocol, ProtocolError};
 pub use port_range::{PortRange, PortRangeError};
 pub use shadow::{Shadow, Witness};
+pub use shared_map::{SharedDiff, SharedIter, SharedMap};
 pub use state::{Phase, State, in_phases};
 pub use store::{
     Commit, CommitError, Compare, Done, Entry, Key, KeyChange, KeyError, Limit, Limits, Listing, MemoryStore, Prefix,

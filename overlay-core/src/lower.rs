@@ -1,8 +1,10 @@
 //! From what is wanted, in an area's words, to the objects of one backend.
 
+use std::any::Any;
 use std::borrow::Cow;
+use std::fmt;
 
-use crate::State;
+use crate::{Backend, ReconcileError, State, StepOf};
 
 /// Translates desired values `D` into the native state of a backend. Pure, so tested without privilege.
 ///
@@ -48,14 +50,95 @@ pub trait Lower<D> {
     /// # Errors
     /// What of it the backend cannot express, by name: nothing is ever approximated in silence.
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal>;
+
+    /// What to remember of a value that was lowered, so that the next need not be lowered whole; nothing, unless
+    /// [`amend`](Self::amend) is written too.
+    fn remember(&self, _desired: &D) -> Option<Memo> {
+        None
+    }
+
+    /// The steps from `native`, which is what the remembered value lowers to, to what `desired` lowers to, found from what
+    /// differs between the two values; `None` if they differ in what must be lowered whole, and whenever `desired` is to be
+    /// refused.
+    ///
+    /// It saves time, nothing else: applied to `native` its steps give what [`lower`](Self::lower) gives, which
+    /// [`testing::laws::backend`](crate::testing::laws::backend) (feature `testing`) holds it to. A
+    /// [`Shadow`](crate::Shadow) asks it. Worth writing where values are large and their parts are
+    /// [`SharedMap`](crate::SharedMap)s, so that finding what differs costs less than lowering all.
+    fn amend(
+        &self,
+        _memo: &Memo,
+        _native: &Self::Native,
+        _desired: &D,
+    ) -> Option<Amended<<Self::Native as State>::Step>> {
+        None
+    }
+
+    /// The steps from what is there to what `desired` lowers to: what a [`Table`](crate::Table)'s plan is made of.
+    ///
+    /// # Errors
+    /// [`Refused`](ReconcileError::Refused) or [`Observe`](ReconcileError::Observe).
+    fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError>
+    where
+        Self: Backend<State = <Self as Lower<D>>::Native>,
+    {
+        let native = self.lower(desired)?;
+        native.check()?;
+        self.plan_to(&native).map_err(ReconcileError::Observe)
+    }
 }
 
-impl<D, B: Lower<D> + ?Sized> Lower<D> for &mut B {
-    type Native = B::Native;
+impl<D, B> Lower<D> for &mut B
+where
+    B: Backend + Lower<D, Native = <B as Backend>::State> + ?Sized,
+{
+    type Native = B::State;
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         (**self).lower(desired)
     }
+
+    fn remember(&self, desired: &D) -> Option<Memo> {
+        (**self).remember(desired)
+    }
+
+    fn amend(&self, memo: &Memo, native: &Self::Native, desired: &D) -> Option<Amended<StepOf<B>>> {
+        (**self).amend(memo, native, desired)
+    }
+
+    fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError> {
+        (**self).plan_for(desired)
+    }
+}
+
+/// What a backend remembers of a value: of a type that it alone knows.
+pub struct Memo(Box<dyn Any + Send>);
+
+impl Memo {
+    /// Remembers this.
+    pub fn new<T: Send + 'static>(what: T) -> Self {
+        Self(Box::new(what))
+    }
+
+    /// What is remembered, if it is of this type.
+    pub fn of<T: 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Memo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Memo")
+    }
+}
+
+/// What [`Lower::amend`] found.
+#[derive(Debug)]
+pub struct Amended<S> {
+    /// The steps, in any order of phases.
+    pub steps: Vec<S>,
+    /// What to remember once they are all in effect.
+    pub memo: Memo,
 }
 
 /// A value that cannot be had: which object, what of it, and why. Nothing was changed.

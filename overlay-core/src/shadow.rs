@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf};
+use crate::{
+    Amended, Backend, BackendError, Lower, Memo, ReconcileError, Refusal, State, StepError, StepOf, in_phases,
+};
 
 /// A backend that can prove that nobody else changed what it holds.
 ///
@@ -30,7 +32,9 @@ impl<B: Witness + ?Sized> Witness for &mut B {
 /// Keeps the last observation of a backend and plans from it as long as the backend bears witness that it is
 /// current; reads everything again at the first doubt. A failed `apply` is a doubt.
 ///
-/// It saves the read-back, nothing else: what it reports is what `inner` would have reported.
+/// It saves the read-back, nothing else: what it reports is what `inner` would have reported. Of a backend that can
+/// [`amend`](Lower::amend), it remembers the last value that was wanted too, as long as the backend holds just that: then
+/// the next value is not lowered whole, and a reconcile costs what changed.
 ///
 /// ```
 /// use overlay_core::testing::Lamps;
@@ -49,12 +53,23 @@ impl<B: Witness + ?Sized> Witness for &mut B {
 pub struct Shadow<B: Backend> {
     inner: B,
     known: Option<B::State>,
+    /// Of the value that lowers to what is known.
+    memo: Option<Memo>,
+    expected: Option<Expected<StepOf<B>>>,
+}
+
+/// A plan that was made last, and what to remember once it is in effect.
+#[derive(Debug)]
+struct Expected<S> {
+    steps: Vec<S>,
+    done: usize,
+    memo: Memo,
 }
 
 impl<B: Witness> Shadow<B> {
     /// Remembers nothing yet: the first call reads.
     pub const fn new(inner: B) -> Self {
-        Self { inner, known: None }
+        Self { inner, known: None, memo: None, expected: None }
     }
 
     /// The backend beneath, to look at.
@@ -65,7 +80,7 @@ impl<B: Witness> Shadow<B> {
     /// The backend beneath, to change: to let it work in one namespace more, say. What was remembered is forgotten,
     /// whatever the witness would say, so the next call reads.
     pub fn inner_mut(&mut self) -> &mut B {
-        self.known = None;
+        self.forget();
         &mut self.inner
     }
 
@@ -74,16 +89,43 @@ impl<B: Witness> Shadow<B> {
         self.inner
     }
 
+    fn forget(&mut self) {
+        (self.known, self.memo, self.expected) = (None, None, None);
+    }
+
     fn current(&mut self) -> Result<&B::State, BackendError> {
         let known = self.known.take().filter(|_| matches!(self.inner.undisturbed(), Ok(true)));
         let state = match known {
             Some(state) => state,
             None => {
+                self.forget();
                 self.inner.watch()?;
                 self.inner.observe()?
             }
         };
         Ok(self.known.insert(state))
+    }
+
+    /// Remembers the value that a plan is for, once the plan is in effect.
+    fn expect(&mut self, steps: &[StepOf<B>], memo: Option<Memo>) {
+        self.expected = None;
+        match memo {
+            Some(memo) if steps.is_empty() => self.memo = Some(memo),
+            Some(memo) => {
+                let steps = in_phases::<B::State>(steps.to_vec());
+                self.expected = Some(Expected { steps, done: 0, memo });
+            }
+            None => {}
+        }
+    }
+}
+
+impl<S: PartialEq> Expected<S> {
+    /// What is left to expect after these steps, if they were expected.
+    fn after(mut self, steps: &[S]) -> Option<Self> {
+        let next = self.steps.get(self.done..).is_some_and(|rest| rest.starts_with(steps));
+        self.done += steps.len();
+        next.then_some(self)
     }
 }
 
@@ -95,12 +137,17 @@ impl<B: Witness> Backend for Shadow<B> {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        let known = self.known.take();
+        let (known, expected) = (self.known.take(), self.expected.take());
+        self.forget();
         self.inner.apply(steps)?;
         self.known = known.map(|mut state| {
             steps.iter().for_each(|step| state.apply(step));
             state
         });
+        match expected.and_then(|expected| expected.after(steps)) {
+            Some(Expected { steps, done, memo }) if done == steps.len() => self.memo = Some(memo),
+            rest => self.expected = rest,
+        }
         Ok(())
     }
 
@@ -109,11 +156,32 @@ impl<B: Witness> Backend for Shadow<B> {
     }
 }
 
-impl<D, B: Backend + Lower<D>> Lower<D> for Shadow<B> {
-    type Native = B::Native;
+impl<D, B> Lower<D> for Shadow<B>
+where
+    B: Witness + Lower<D, Native = <B as Backend>::State>,
+{
+    type Native = B::State;
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
+    }
+
+    fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError> {
+        if self.memo.is_some() {
+            self.current().map_err(ReconcileError::Observe)?; // where the witness doubts, nothing is remembered after it
+        }
+        if let (Some(memo), Some(native)) = (&self.memo, &self.known)
+            && let Some(Amended { steps, memo }) = self.inner.amend(memo, native, desired)
+        {
+            self.expect(&steps, Some(memo));
+            return Ok(steps);
+        }
+        let native = self.inner.lower(desired)?;
+        native.check()?;
+        let steps = self.plan_to(&native).map_err(ReconcileError::Observe)?;
+        let memo = self.inner.remember(desired);
+        self.expect(&steps, memo);
+        Ok(steps)
     }
 }
 

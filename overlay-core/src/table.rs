@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fmt;
 
-use crate::{Applied, Backend, BackendError, Lower, Phase, Refusal, State, StepError};
+use crate::{Applied, Backend, BackendError, ErrorKind, Lower, Phase, Refusal, State, StepError};
 
 /// Holds one value of type `D`, whatever lies beneath: everything that lowers `D` and is a backend of the result is one.
 ///
@@ -44,10 +44,7 @@ where
     T: Lower<D> + Backend<State = <T as Lower<D>>::Native>,
 {
     fn plan(&mut self, desired: &D) -> Result<Plan, ReconcileError> {
-        let native = self.lower(desired)?;
-        native.check()?;
-        let steps = self.plan_to(&native).map_err(ReconcileError::Observe)?;
-        Ok(Plan::new::<T::State>(steps))
+        Ok(Plan::new::<T::State>(self.plan_for(desired)?))
     }
 
     fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
@@ -182,6 +179,18 @@ pub enum ReconcileError {
 }
 
 impl ReconcileError {
+    /// Whether somebody else changed what is there meanwhile, so that nothing of the phase was done and the same call helps.
+    ///
+    /// A table does not try again by itself: its caller waits a little, longer each time and not as long as other callers,
+    /// and gives up after some ten times.
+    pub fn is_interrupted(&self) -> bool {
+        match self {
+            Self::Observe(error) => error.kind() == ErrorKind::Interrupted,
+            Self::Apply { error, .. } => error.source.kind() == ErrorKind::Interrupted,
+            Self::Refused(_) | Self::ForeignPlan => false,
+        }
+    }
+
     /// What a failed call left in effect of the phase it was in.
     pub const fn applied(&self) -> Applied {
         match self {

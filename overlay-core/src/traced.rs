@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{Backend, BackendError, Lower, Refusal, State, StepError, StepOf, Witness};
+use crate::{Backend, BackendError, Lower, ReconcileError, Refusal, State, StepError, StepOf, Witness};
 
 /// Hands every call of a backend, with its outcome, to a function: a logger, a recorder, a counter.
 ///
@@ -114,10 +114,24 @@ impl<B: Witness, F: FnMut(Traces<'_, B>) + Send> Witness for Traced<B, F> {
     }
 }
 
-impl<D, B: Lower<D>, F> Lower<D> for Traced<B, F> {
-    type Native = B::Native;
+impl<D, B, F> Lower<D> for Traced<B, F>
+where
+    B: Backend + Lower<D, Native = <B as Backend>::State>,
+    F: FnMut(Traces<'_, B>) + Send,
+{
+    type Native = B::State;
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
+    }
+
+    fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError> {
+        let result = self.inner.plan_for(desired);
+        match &result {
+            Ok(steps) => (self.tell)(Trace::Planned(steps)),
+            Err(ReconcileError::Observe(error)) => (self.tell)(Trace::ReadFailed(error)),
+            Err(_) => {} // it was not asked for anything
+        }
+        result
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use overlay_core::testing::{Dice, LampStep, Lamps, laws, seeded_faults};
 use overlay_core::{
-    Applied, Backend, BackendError, Call, Fault, Flaky, Lower, Memory, Owner, Phase, ReconcileError, Refusal, Shadow,
-    State, StepError, Table, Traced, Witness, reconcile,
+    Amended, Applied, Backend, BackendError, Call, Fault, Flaky, Lower, Memo, Memory, Owner, Phase, ReconcileError,
+    Refusal, Shadow, State, StepError, Table, Traced, Witness, reconcile,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -265,6 +265,81 @@ fn a_shadow_reads_once_and_again_only_when_somebody_else_wrote() {
 }
 
 #[test]
+fn a_shadow_lowers_whole_only_what_it_cannot_amend() {
+    /// Counts how often a value is lowered whole.
+    struct Counted(Kernel, Arc<Mutex<usize>>);
+
+    impl Backend for Counted {
+        type State = Ruleset;
+
+        fn observe(&mut self) -> Result<Ruleset, BackendError> {
+            self.0.observe()
+        }
+
+        fn apply(&mut self, steps: &[Step]) -> Result<(), StepError> {
+            self.0.apply(steps)
+        }
+    }
+
+    impl Witness for Counted {
+        fn watch(&mut self) -> Result<(), BackendError> {
+            self.0.watch()
+        }
+
+        fn undisturbed(&mut self) -> Result<bool, BackendError> {
+            self.0.undisturbed()
+        }
+    }
+
+    impl Lower<Policy> for Counted {
+        type Native = Ruleset;
+
+        fn lower<'d>(&self, desired: &'d Policy) -> Result<Cow<'d, Ruleset>, Refusal> {
+            *self.1.lock().unwrap() += 1;
+            self.0.lower(desired)
+        }
+
+        fn remember(&self, desired: &Policy) -> Option<Memo> {
+            self.0.remember(desired)
+        }
+
+        fn amend(&self, memo: &Memo, native: &Ruleset, desired: &Policy) -> Option<Amended<Step>> {
+            self.0.amend(memo, native, desired)
+        }
+    }
+
+    let (tables, lowered) = (Arc::default(), Arc::new(Mutex::new(0)));
+    let owner = |name: &str| Owner::new("laws".parse().unwrap(), name.parse().unwrap());
+    let kernel = |name| Kernel::new(Arc::clone(&tables), owner(name));
+    let mut table = Shadow::new(Counted(kernel("a"), Arc::clone(&lowered)));
+    let policy = |groups: &[(&str, std::ops::Range<u16>)]| {
+        Policy(groups.iter().map(|(name, ports)| ((*name).to_owned(), ports.clone().collect())).collect())
+    };
+    let visit = |table: &mut Shadow<Counted>, wanted: &Policy| {
+        let result = reconcile(table, wanted).map(|plan| plan.len());
+        let holds = kernel("a").observe().unwrap() == *kernel("a").lower(wanted).unwrap();
+        (result.ok(), holds, std::mem::take(&mut *lowered.lock().unwrap()))
+    };
+    assert_eq!(visit(&mut table, &policy(&[("web", 1..3)])), (Some(4), true, 1), "nothing is remembered yet");
+    assert_eq!(visit(&mut table, &policy(&[("web", 2..5)])), (Some(3), true, 0));
+    assert_eq!(visit(&mut table, &policy(&[("web", 2..5)])), (Some(0), true, 0));
+    assert_eq!(visit(&mut table, &policy(&[("db", 2..5)])), (Some(6), true, 1), "other rules");
+    assert_eq!(visit(&mut table, &policy(&[("db", 2..4)])), (Some(1), true, 0));
+    kernel("b").apply(&[Step::CreateSet("x".into())]).unwrap(); // somebody else: the witness doubts
+    assert_eq!(visit(&mut table, &policy(&[("db", 2..5)])), (Some(1), true, 1));
+    let plan = table.plan(&policy(&[("db", 2..6)])).unwrap();
+    assert_eq!(table.plan(&policy(&[("db", 1..2)])).unwrap().len(), 4, "another plan, and it is the first that runs");
+    Phase::ALL.into_iter().for_each(|phase| Table::<Policy>::run(&mut table, &plan, phase).unwrap());
+    *lowered.lock().unwrap() = 0;
+    assert_eq!(visit(&mut table, &policy(&[("db", 2..7)])), (Some(1), true, 1));
+    tables.lock().unwrap().room = Some(1); // a plan that fails on the way
+    assert!(reconcile(&mut table, &policy(&[("db", 3..8)])).is_err());
+    tables.lock().unwrap().room = None;
+    *lowered.lock().unwrap() = 0;
+    assert_eq!(visit(&mut table, &policy(&[("db", 3..7)])), (Some(1), true, 1));
+}
+
+#[test]
 fn a_state_that_breaks_a_law_is_found_out() {
     #[derive(Clone, Debug, Default, PartialEq, Eq)]
     struct Forgetful(Lamps);
@@ -305,6 +380,8 @@ enum Vice {
     Perjures,
     /// Takes a lamp away that is not ours.
     Steals,
+    /// Forgets a step where it amends a plan.
+    AmendsHalf,
 }
 
 impl Backend for Liar {
@@ -349,6 +426,14 @@ impl Lower<Lamps> for Liar {
     fn lower<'d>(&self, desired: &'d Lamps) -> Result<Cow<'d, Lamps>, Refusal> {
         Ok(Cow::Borrowed(desired))
     }
+
+    fn remember(&self, _: &Lamps) -> Option<Memo> {
+        (self.vice == Vice::AmendsHalf).then(|| Memo::new(()))
+    }
+
+    fn amend(&self, _: &Memo, native: &Lamps, desired: &Lamps) -> Option<Amended<LampStep>> {
+        Some(Amended { steps: native.plan(desired).into_iter().skip(1).collect(), memo: Memo::new(()) })
+    }
 }
 
 const THEIRS: &str = "neighbour";
@@ -382,11 +467,12 @@ fn a_backend_with_a_vice_is_found_out_by_the_law_against_it() {
         (Vice::InsistsOnNews, &["a step whose effect is there already counts as done"]),
         (Vice::Perjures, &["what is observed is what was lowered"]),
         (Vice::Steals, &["what is not ours stays as it was"]),
+        (Vice::AmendsHalf, &["what is observed is what was lowered"]),
     ] {
         for seed in 0..8 {
             let mut house = House(Memory::new(Lamps::from([(THEIRS, 3)])), vice);
-            let broken =
-                laws::backend(&mut house, &[Lamps::from([("hall", 1), ("attic", 2)])], [seed; 32]).unwrap_err();
+            let desired = [Lamps::from([("hall", 1), ("attic", 2)]), Lamps::from([("attic", 1)])];
+            let broken = laws::backend(&mut house, &desired, [seed; 32]).unwrap_err();
             assert!(laws.contains(&broken.law), "{vice:?}, seed {seed}: {broken}");
         }
     }

@@ -1,7 +1,7 @@
 //! What a state must be to make sense on any backend.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use overlay_core::{IpFamily, Protocol, Refusal};
@@ -50,7 +50,7 @@ fn gateways(state: &State) -> Result<(), Refusal> {
 
 /// Each place of a port is published once, for each family.
 fn published(state: &State) -> Result<(), Refusal> {
-    let mut taken = BTreeMap::<(Protocol, u16, Bind, bool), &str>::new();
+    let mut taken = BTreeMap::<Place, &str>::new();
     for (name, port) in &state.published {
         let refused =
             |wanted: String, reason: &'static str| Err(Refusal::new(format!("published {name}"), wanted, reason));
@@ -59,14 +59,12 @@ fn published(state: &State) -> Result<(), Refusal> {
         {
             return refused(format!("address {address}"), "it is no host's; every address is `Bind::Any`");
         }
-        let families = [IpFamily::V4, IpFamily::V6].into_iter().filter_map(|family| port.target(family));
         let mut nowhere = true;
-        for target in families {
+        for (place, target) in places(port) {
             nowhere = false;
             if target.port() == 0 || !is_host(target.ip()) {
                 return refused(format!("target {target}"), "it is no host's port");
             }
-            let place = (port.protocol, port.port.get(), port.bind, target.is_ipv6());
             if let Some(other) = taken.insert(place, name.as_str()) {
                 let reason = format!("{other} is published there");
                 return Err(Refusal::new(format!("published {name}"), bound(port), reason));
@@ -80,6 +78,15 @@ fn published(state: &State) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Where a port is found, for clients of IPv6 or of IPv4.
+pub(crate) type Place = (Protocol, u16, Bind, bool);
+
+/// The places of a published port, and where each leads.
+pub(crate) fn places(port: &Published) -> impl Iterator<Item = (Place, SocketAddr)> {
+    let targets = [IpFamily::V4, IpFamily::V6].into_iter().filter_map(|family| port.target(family));
+    targets.map(|target| ((port.protocol, port.port.get(), port.bind, target.is_ipv6()), target))
 }
 
 fn bound(port: &Published) -> String {

@@ -213,7 +213,10 @@ pub enum Icmpv6 {
     Router,
     /// A neighbour advertisement, for this address.
     Advertisement(Ipv6Addr),
-    /// A neighbour or router solicitation, or a multicast listener's report: those that come from no address at first.
+    /// A neighbour solicitation for this address; from no address, it asks whether the address is free, and whoever asks
+    /// for another's keeps it from having it (RFC 4862 §5.4.3).
+    Probe(Ipv6Addr),
+    /// A router solicitation, or a multicast listener's report: they too come from no address at first.
     Solicitation,
     /// Any other, an echo request say.
     Other,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
-use overlay_core::{EndpointId, Name, PortRange, Protocol};
+use overlay_core::{EndpointId, Name, PortRange, Protocol, SharedMap};
 use serde::{Deserialize, Serialize};
 
 /// Who may talk to whom inside a network: everybody to everybody, if nothing is said.
@@ -19,13 +19,19 @@ pub struct Policy {
     /// Rules, by name.
     pub rules: BTreeMap<Name, PolicyRule>,
     /// The network's endpoints on all nodes, as far as they are known.
-    pub members: BTreeMap<EndpointId, Member>,
+    pub members: SharedMap<EndpointId, Member>,
 }
 
 impl Policy {
     /// Whether any packet's fate depends on it, or is at least counted.
     pub fn is_active(&self) -> bool {
         self.otherwise == Action::Deny || !self.rules.is_empty()
+    }
+
+    /// Whether a rule that is meant denies.
+    #[cfg(feature = "kernel")]
+    pub(crate) fn denies(&self) -> bool {
+        self.rules.values().any(|rule| rule.action == Action::Deny && rule.mode == Mode::Enforce)
     }
 
     /// The rules in the order in which they are asked.

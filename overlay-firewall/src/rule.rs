@@ -90,6 +90,8 @@ pub enum Rule<'s> {
     Local(&'s Name),
     /// It is for a tunnel's port, and not from a member.
     Members(Port),
+    /// It is for a tunnel's port elsewhere, and from an endpoint: masqueraded, it would pass for a member's.
+    Endpoint(Port),
     /// It is of an encrypted network, and in cleartext.
     Cleartext(Port),
     /// It is ESP, and not from a member.
@@ -147,6 +149,7 @@ impl fmt::Display for Rule<'_> {
             Self::Sources(name) => write!(f, "published/{name}/sources"),
             Self::Local(name) => write!(f, "published/{name}/local"),
             Self::Members(port) => write!(f, "tunnel/{port}/members"),
+            Self::Endpoint(port) => write!(f, "tunnel/{port}/endpoint"),
             Self::Cleartext(port) => write!(f, "tunnel/{port}/cleartext"),
             Self::Esp => f.write_str("esp/members"),
             Self::Limit(name) => write!(f, "limit/{name}"),

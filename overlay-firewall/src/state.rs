@@ -3,18 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay_core::{Change, IfName, Name, Phase, Port, Refusal, keyed_diff};
+use overlay_core::{Change, IfName, Name, Phase, Port, Refusal, SharedMap, keyed_diff};
 use serde::{Deserialize, Serialize};
 
 use crate::{BridgePort, Gateway, Limit, Policy, Published, Step, Strangers, Tunnel, check};
 
 /// All that is allowed and forbidden at one place: the host, a network's sandbox, a container.
 ///
-/// The default is a place that forbids nothing. What belongs where:
+/// The default is a place that forbids nothing. Its large parts are [`SharedMap`]s: who makes the next value from a copy of the
+/// last has it compared, and brought to the kernel, at the cost of what changed. What belongs where:
 ///
 /// | place | sections |
 /// |---|---|
-/// | host | [`gateways`](Self::gateways), [`published`](Self::published), [`tunnels`](Self::tunnels), [`esp`](Self::esp), [`limits`](Self::limits), and the gateways' bridges in [`ports`](Self::ports) |
+/// | host | [`gateways`](Self::gateways), [`published`](Self::published), [`tunnels`](Self::tunnels), [`esp`](Self::esp), [`limits`](Self::limits), [`admin`](Self::admin), and the gateways' bridges in [`ports`](Self::ports) |
 /// | sandbox | [`ports`](Self::ports), [`strangers`](Self::strangers) `Drop`, [`policy`](Self::policy) |
 /// | container | [`published`](Self::published): where its own packets, or packets for it, shall end at another of its ports |
 ///
@@ -39,9 +40,9 @@ use crate::{BridgePort, Gateway, Limit, Policy, Published, Step, Strangers, Tunn
 #[serde(default)]
 pub struct State {
     /// Devices through which endpoints reach the outside.
-    pub gateways: BTreeMap<IfName, Gateway>,
+    pub gateways: SharedMap<IfName, Gateway>,
     /// Ports that lead to endpoints, by name.
-    pub published: BTreeMap<Name, Published>,
+    pub published: SharedMap<Name, Published>,
     /// VXLAN ports of this machine, and who may send to them.
     pub tunnels: BTreeMap<Port, Tunnel>,
     /// Who may send ESP; whoever likes where it is `None`, as this machine may have other business in ESP than ours.
@@ -49,17 +50,22 @@ pub struct State {
     /// Ports that everybody may knock at, but not too often, by name.
     pub limits: BTreeMap<Name, Limit>,
     /// Ports of bridges, by device.
-    pub ports: BTreeMap<IfName, BridgePort>,
+    pub ports: SharedMap<IfName, BridgePort>,
     /// What other ports of bridges may do.
     pub strangers: Strangers,
     /// Who may talk to whom.
     pub policy: Policy,
+    /// Whether an administrator's rules are asked before ours about all that this place forwards: those of the chain
+    /// `admin` in the table of our rules, which comes empty. What they accept or drop is decided, what they do not decide we
+    /// do. They are neither read nor changed, are no part of any verdict here, and go with the chain when this is
+    /// `false` again.
+    pub admin: bool,
 }
 
 impl overlay_core::State for State {
     type Step = Step;
 
-    /// O(n) for n objects, whatever changed.
+    /// O(n) for n objects; of those that both share, a comparison of pointers for some dozens.
     fn plan(&self, desired: &Self) -> Vec<Step> {
         let mut steps = Vec::new();
         if self.esp != desired.esp {
@@ -68,17 +74,20 @@ impl overlay_core::State for State {
         if self.strangers != desired.strangers {
             steps.push(Step::SetStrangers(desired.strangers));
         }
+        if self.admin != desired.admin {
+            steps.push(Step::SetAdmin(desired.admin));
+        }
         if self.policy.otherwise != desired.policy.otherwise {
             steps.push(Step::SetOtherwise(desired.policy.otherwise));
         }
-        put(&mut steps, keyed_diff(&self.gateways, &desired.gateways), Step::PutGateway, Step::RemoveGateway);
+        put(&mut steps, self.gateways.diff(&desired.gateways), Step::PutGateway, Step::RemoveGateway);
         put(&mut steps, keyed_diff(&self.tunnels, &desired.tunnels), Step::PutTunnel, Step::RemoveTunnel);
         put(&mut steps, keyed_diff(&self.limits, &desired.limits), Step::PutLimit, Step::RemoveLimit);
-        put(&mut steps, keyed_diff(&self.ports, &desired.ports), Step::PutPort, Step::RemovePort);
+        put(&mut steps, self.ports.diff(&desired.ports), Step::PutPort, Step::RemovePort);
         let (now, new) = (&self.policy, &desired.policy);
-        put(&mut steps, keyed_diff(&now.members, &new.members), Step::PutMember, Step::RemoveMember);
+        put(&mut steps, now.members.diff(&new.members), Step::PutMember, Step::RemoveMember);
         put(&mut steps, keyed_diff(&now.rules, &new.rules), Step::PutRule, Step::RemoveRule);
-        put(&mut steps, keyed_diff(&self.published, &desired.published), Step::Publish, Step::Withdraw);
+        put(&mut steps, self.published.diff(&desired.published), Step::Publish, Step::Withdraw);
         overlay_core::in_phases::<Self>(steps)
     }
 
@@ -96,6 +105,7 @@ impl overlay_core::State for State {
             Step::PutPort(device, port) => drop(self.ports.insert(device, port)),
             Step::RemovePort(device) => drop(self.ports.remove(&device)),
             Step::SetStrangers(strangers) => self.strangers = strangers,
+            Step::SetAdmin(admin) => self.admin = admin,
             Step::PutMember(endpoint, member) => drop(self.policy.members.insert(endpoint, member)),
             Step::RemoveMember(endpoint) => drop(self.policy.members.remove(&endpoint)),
             Step::PutRule(name, rule) => drop(self.policy.rules.insert(name, rule)),

@@ -35,6 +35,8 @@ pub enum Step {
     RemovePort(IfName),
     /// What ports that are not listed may do changes.
     SetStrangers(Strangers),
+    /// Whether an administrator's rules are asked first changes.
+    SetAdmin(bool),
     /// An endpoint becomes known to the policy, or changes.
     PutMember(EndpointId, Member),
     /// An endpoint is forgotten.
@@ -57,6 +59,7 @@ impl Step {
             | Self::PutLimit(..)
             | Self::PutPort(..)
             | Self::SetStrangers(Strangers::Drop)
+            | Self::SetAdmin(true)
             | Self::PutMember(..)
             | Self::SetOtherwise(Action::Deny) => Phase::Guard,
             Self::PutRule(_, rule) => match rule.action {
@@ -71,6 +74,7 @@ impl Step {
             | Self::RemoveLimit(_)
             | Self::RemovePort(_)
             | Self::SetStrangers(Strangers::Pass)
+            | Self::SetAdmin(false)
             | Self::RemoveMember(_)
             | Self::SetOtherwise(Action::Allow) => Phase::Unguard,
         }
@@ -93,6 +97,8 @@ impl fmt::Display for Step {
             Self::PutPort(device, port) => write!(f, "port {device}: {port}"),
             Self::RemovePort(device) => write!(f, "forget port {device}"),
             Self::SetStrangers(strangers) => write!(f, "other ports {strangers}"),
+            Self::SetAdmin(true) => f.write_str("ask an administrator's rules first"),
+            Self::SetAdmin(false) => f.write_str("ask no administrator's rules"),
             Self::PutMember(endpoint, member) => write!(f, "member {}: {member}", endpoint.short()),
             Self::RemoveMember(endpoint) => write!(f, "forget member {}", endpoint.short()),
             Self::PutRule(name, rule) => write!(f, "policy {name}: {rule}"),

@@ -57,6 +57,7 @@ const KINDS: &[&str] = &[
     "published/local",
     "published/sources",
     "tunnel/cleartext",
+    "tunnel/endpoint",
     "tunnel/members",
 ];
 

@@ -124,6 +124,7 @@ pub struct Seen {
 /// - after faults and kills between any two steps, one reconcile reaches the value;
 /// - then a new backend observes exactly what was lowered, and a second reconcile has nothing to do;
 /// - a refused value changes nothing;
+/// - from value to value without faults, as an [amended](crate::Lower::amend) plan goes, it is the same;
 /// - a step whose effect is there already counts as done;
 /// - damage is seen, and repaired by the same call;
 /// - what is not ours stays as it was.
@@ -133,6 +134,7 @@ pub fn backend<D, W: World<D>>(world: &mut W, desired: &[D], seed: [u8; 32]) -> 
     for value in desired {
         run.visit(value)?;
     }
+    run.stroll(desired)?;
     run.leave()?;
     let after = run.world.foreign();
     hold("what is not ours stays as it was", after == foreign, || format!("{foreign:?} became {after:?}"))?;
@@ -173,6 +175,23 @@ impl<D, W: World<D>> Run<'_, D, W> {
             self.seen.repairs += 1;
         }
         self.seen.reached += 1;
+        Ok(())
+    }
+
+    /// Goes through all values once more and back, with nothing in the way, so that what is remembered of one serves the next.
+    fn stroll(&mut self, desired: &[D]) -> Result<(), Broken> {
+        for value in desired.iter().chain(desired.iter().rev()) {
+            let native = self.table.lower(value).and_then(|native| native.check().map(|()| native));
+            match native {
+                Ok(native) => drop(self.settle(value, &native)?),
+                Err(refusal) => {
+                    let refused = reconcile(&mut self.table, value);
+                    let same = matches!(&refused, Err(ReconcileError::Refused(again)) if *again == refusal);
+                    let detail = || format!("{refused:?} instead of {refusal:?}");
+                    hold("what cannot be lowered is refused", same, detail)?;
+                }
+            }
+        }
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use overlay_core::{
-    Applied, Backend, BackendError, Change, ErrorKind, Lower, Owner, Phase, Refusal, State, StepError, Witness,
-    in_phases, keyed_diff,
+    Amended, Applied, Backend, BackendError, Change, ErrorKind, Lower, Memo, Owner, Phase, Refusal, State, StepError,
+    Witness, in_phases, keyed_diff,
 };
 
 /// What is wanted: the ports that each group of clients may reach.
@@ -176,5 +176,23 @@ impl Lower<Policy> for Kernel {
             return Err(Refusal::new(format!("group {group}"), wanted, "a set here holds 6 at most"));
         }
         Ok(Cow::Owned(Ruleset { rules: desired.0.keys().rev().cloned().collect(), sets: desired.0.clone() }))
+    }
+
+    fn remember(&self, desired: &Policy) -> Option<Memo> {
+        Some(Memo::new(desired.clone()))
+    }
+
+    /// Ports of the same groups are elements of the same sets.
+    fn amend(&self, memo: &Memo, _: &Ruleset, desired: &Policy) -> Option<Amended<Step>> {
+        let last = &memo.of::<Policy>()?.0;
+        if !last.keys().eq(desired.0.keys()) || desired.0.values().any(|ports| ports.len() > MOST_PORTS) {
+            return None;
+        }
+        let mut steps = Vec::new();
+        for (set, old, new) in last.iter().zip(desired.0.values()).map(|((set, old), new)| (set, old, new)) {
+            steps.extend(new.difference(old).map(|port| Step::AddElement(set.clone(), *port)));
+            steps.extend(old.difference(new).map(|port| Step::RemoveElement(set.clone(), *port)));
+        }
+        Some(Amended { steps, memo: Memo::new(desired.clone()) })
     }
 }

@@ -208,6 +208,11 @@ impl Judge {
         if let Some(policy) = &self.policy {
             return policy.judge(ip, flow);
         }
+        if let Transport::Udp { destination, .. } = ip.transport
+            && let Some(tunnel) = self.tunnels.get(&destination).filter(|_| self.gateways.contains_key(&from))
+        {
+            return Verdict::drop(Rule::Endpoint(tunnel.port));
+        }
         if matches!(flow, Flow::Established | Flow::Related) {
             return Verdict::accept(Rule::Known);
         }
@@ -250,10 +255,13 @@ fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
     match ip.family() {
         IpFamily::V4 if !pin.has(source) => return Some(PinRule::Ipv4),
         IpFamily::V6 if !pin.has(source) => {
-            let begins = matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation));
-            if !(source.is_unspecified() && begins) {
-                return Some(PinRule::Ipv6);
-            }
+            return match ip.transport {
+                Transport::Icmpv6(Icmpv6::Solicitation) if source.is_unspecified() => None,
+                Transport::Icmpv6(Icmpv6::Probe(target)) if source.is_unspecified() => {
+                    (!pin.has(target.into())).then_some(PinRule::Neighbour)
+                }
+                _ => Some(PinRule::Ipv6),
+            };
         }
         _ => {}
     }

@@ -78,12 +78,6 @@ impl PolicyIndex {
         }
     }
 
-    /// Whether a rule that is meant denies.
-    #[cfg(feature = "kernel")]
-    pub(super) fn denies(&self) -> bool {
-        self.rules.iter().any(|rule| rule.action == Action::Deny && rule.mode == Mode::Enforce)
-    }
-
     pub(super) fn audited(&self, ip: Ip, flow: Flow) -> impl Iterator<Item = &Name> {
         let asked = before_rules(&ip, flow).is_none();
         let rules = asked.then(|| self.matching(ip).take_while(|rule| rule.mode == Mode::Audit));
@@ -113,8 +107,7 @@ impl PolicyIndex {
 
 /// What no rule of a policy is asked about.
 fn before_rules<'s>(ip: &Ip, flow: Flow) -> Option<Verdict<'s>> {
-    let speaks_of_neighbours =
-        matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation | Icmpv6::Advertisement(_) | Icmpv6::Router));
+    let speaks_of_neighbours = matches!(ip.transport, Transport::Icmpv6(message) if message != Icmpv6::Other);
     match (flow, ip.transport) {
         (Flow::Established | Flow::Related, _) => Some(Verdict::accept(Rule::Known)),
         _ if speaks_of_neighbours && ip.family() == IpFamily::V6 => Some(Verdict::accept(Rule::Neighbours)),

@@ -13,11 +13,6 @@ impl Judge {
         self.policy.as_ref().map(|policy| policy.judge(ip, Flow::New).ruling.passes())
     }
 
-    /// Whether the policy has rules that deny.
-    pub(crate) fn denies(&self) -> bool {
-        self.policy.as_ref().is_some_and(|policy| policy.denies())
-    }
-
     /// Whether an address is behind a gateway, and if so, whether that is internal.
     pub(crate) fn gateway_of(&self, address: IpAddr) -> Option<bool> {
         let gateway = self.gateways.get(self.subnets.find(address)?)?;

@@ -1,16 +1,18 @@
 //! The kernel as the holder of what is allowed.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use overlay_core::{Applied, Backend, BackendError, Lower, Meter, Owner, Refusal, StepError, Witness};
+use overlay_core::{Amended, Applied, Backend, BackendError, Lower, Memo, Meter, Owner, Refusal, StepError, Witness};
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::nft::{self, Nft, Reading};
 
+use super::amend::Last;
 use super::{BridgeNf, Meaning, Native, NativeStep, lower};
-use crate::{Judge, State};
+use crate::State;
 
 /// Holds a [`State`] in the kernel: nf_tables of one place, in tables of its owner's own.
 ///
@@ -21,7 +23,8 @@ use crate::{Judge, State};
 ///
 /// Nothing in other programs' tables is changed, and what they drop stays dropped: [`obstacles`](Self::obstacles) finds
 /// what of theirs is in the way. Chains stand at these priorities, between which there is room for an administrator's own
-/// chains, in tables of his own, which are never touched: what these drop is gone, whatever is allowed here.
+/// chains, in tables of his own, which are never touched: what these drop is gone, whatever is allowed here. One chain of
+/// our table is his too, if [`State::admin`] says so: it decides before ours.
 ///
 /// | hook | chain | priority |
 /// |---|---|---|
@@ -47,6 +50,27 @@ use crate::{Judge, State};
 /// wanted.gateways.insert("ovgw0".parse()?, Gateway::new(["172.18.0.0/24".parse()?]));
 /// print!("{}", reconcile(&mut host, &wanted)?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// Who keeps the value and changes it a little has that brought to the kernel at the cost of what changed. Another program
+/// that changes its own tables at the same moment makes it come second; then it tries again:
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use overlay_core::{ReconcileError, Shadow, reconcile};
+/// use overlay_firewall::{Firewall, State};
+///
+/// fn settle(host: &mut Shadow<Firewall>, wanted: &State) -> Result<(), ReconcileError> {
+///     let mut patience = Duration::from_micros(500); // not the same in every process
+///     for _ in 0..10 {
+///         match reconcile(host, wanted) {
+///             Err(error) if error.is_interrupted() => std::thread::sleep(patience),
+///             done => return done.map(drop),
+///         }
+///         patience *= 2;
+///     }
+///     reconcile(host, wanted).map(drop)
+/// }
 /// ```
 #[derive(Debug)]
 pub struct Firewall {
@@ -131,7 +155,10 @@ impl Firewall {
                 }
                 Ok(())
             }
-            NativeStep::Cut(withdrawn) => self.flows.cut(|flow| withdrawn.goes(flow)).map(drop),
+            NativeStep::Cut(withdrawn) => {
+                let judge = LazyCell::new(|| withdrawn.meaning.judge());
+                self.flows.cut(|flow| withdrawn.goes(&judge, flow)).map(drop)
+            }
             NativeStep::Bury(_) | NativeStep::Rules(_) | NativeStep::Exhume(_) => Ok(()),
         }
     }
@@ -197,8 +224,21 @@ impl Lower<State> for Firewall {
     fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, Native>, Refusal> {
         overlay_core::State::check(desired)?;
         let bridge_nf = self.bridges_for(desired)?;
-        let meaning = Meaning(Some(Arc::new(Judge::new(desired))));
+        let meaning = Meaning(Some(Arc::new(desired.clone())));
         Ok(Cow::Owned(Native { tables: lower::tables(desired)?, bridge_nf, meaning }))
+    }
+
+    fn remember(&self, desired: &State) -> Option<Memo> {
+        Some(Memo::new(Last::new(desired)))
+    }
+
+    /// Bridge ports, published ports and members of a policy that differ are lowered without the rest. O(m log n) for m of n
+    /// where the values share the rest; where one was published otherwise or is no more, the published ports are gone
+    /// through for others that lead to the same target.
+    fn amend(&self, memo: &Memo, native: &Native, desired: &State) -> Option<Amended<NativeStep>> {
+        let bridge_nf = self.bridges_for(desired).ok()?;
+        let (steps, last) = memo.of::<Last>()?.amend(native, desired)?;
+        (bridge_nf == native.bridge_nf).then(|| Amended { steps, memo: Memo::new(last) })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The native state: tables, what bridges do, and whether flows are still to be cut.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct Native {
 
 /// What tables mean, for judging flows by: no part of what is compared.
 #[derive(Clone, Default)]
-pub struct Meaning(pub(super) Option<Arc<Judge>>);
+pub struct Meaning(pub(super) Option<Arc<crate::State>>);
 
 /// One change of a [`Native`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,24 +58,15 @@ impl State for Native {
 
     /// O(n) for n rules and elements.
     fn plan(&self, desired: &Self) -> Vec<NativeStep> {
-        let ((now, grave), (new, _)) = (parted(&self.tables), parted(&desired.tables));
-        let rules = now.plan(&new);
-        let mut steps = Vec::new();
+        let grave = lower::grave().ok();
+        let mut rules = self.tables.plan(&desired.tables);
+        rules.retain(|step| Some(step.table()) != grave.as_ref());
+        let held = |tables: &nft::State| grave.as_ref().and_then(|key| tables.tables.get(key)).cloned();
+        let (dug, wanted) = (held(&self.tables), held(&desired.tables));
+        let dug = dug.filter(|_| !rules.is_empty() || wanted.is_none());
+        let mut steps = around(&self.tables, rules, dug, &desired.meaning);
         if self.bridge_nf != desired.bridge_nf {
             steps.push(NativeStep::SetBridgeNf(desired.bridge_nf));
-        }
-        if self.tables != desired.tables
-            && (grave.is_some() || rules.iter().any(|step| desired.meaning.withdraws(step)))
-        {
-            let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), &now));
-            let after = graveyard(Some(dug.clone()));
-            steps.extend(before.plan(&after).into_iter().map(NativeStep::Bury));
-            let last = rules.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
-            steps.extend(rules.into_iter().map(NativeStep::Rules));
-            steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: desired.meaning.clone(), last }));
-            steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
-        } else {
-            steps.extend(rules.into_iter().map(NativeStep::Rules));
         }
         in_phases::<Self>(steps)
     }
@@ -101,11 +93,24 @@ impl State for Native {
     }
 }
 
-/// The tables that packets see, and the grave.
-fn parted(tables: &nft::State) -> (nft::State, Option<Table>) {
-    let mut rest = tables.clone();
-    let grave = lower::grave().ok().and_then(|key| rest.tables.remove(&key));
-    (rest, grave)
+/// A change of rules, and what must be done before and after it for flows that they permit no more.
+pub(super) fn around(
+    now: &nft::State,
+    rules: Vec<nft::Step>,
+    grave: Option<Table>,
+    meaning: &Meaning,
+) -> Vec<NativeStep> {
+    if grave.is_none() && !rules.iter().any(|step| meaning.withdraws(step)) {
+        return rules.into_iter().map(NativeStep::Rules).collect();
+    }
+    let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), now, &rules));
+    let after = graveyard(Some(dug.clone()));
+    let mut steps: Vec<_> = before.plan(&after).into_iter().map(NativeStep::Bury).collect();
+    let last = rules.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
+    steps.extend(rules.into_iter().map(NativeStep::Rules));
+    steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: meaning.clone(), last }));
+    steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
+    steps
 }
 
 fn graveyard(grave: Option<Table>) -> nft::State {
@@ -113,11 +118,13 @@ fn graveyard(grave: Option<Table>) -> nft::State {
     nft::State { tables: tables.into_iter().collect() }
 }
 
-/// A grave with what it had, and with what the rules are about now.
-fn dig(mut grave: Table, now: &nft::State) -> Table {
-    let rules = lower::key().ok().and_then(|key| now.tables.get(&key));
-    for (name, set) in rules.into_iter().flat_map(|table| &table.sets).filter(|(name, _)| is_remembered(name)) {
-        if grave.sets.values().any(|known| known == set) || set.is_empty() {
+/// A grave with what it had, and with what the rules are about now and will not be: of the rest, the new rules know.
+fn dig(mut grave: Table, now: &nft::State, rules: &[nft::Step]) -> Table {
+    let key = lower::key().ok();
+    let rules = rules.iter().filter(|step| Some(step.table()) == key.as_ref());
+    let sets = key.as_ref().and_then(|key| now.tables.get(key)).map(|table| &table.sets);
+    for (name, set) in rules.flat_map(|step| sets.into_iter().flat_map(|sets| gone(sets, step))) {
+        if grave.sets.values().any(|known| *known == set) || set.is_empty() {
             continue;
         }
         let free = (0..).find_map(|number| {
@@ -129,27 +136,48 @@ fn dig(mut grave: Table, now: &nft::State) -> Table {
     grave
 }
 
+/// What a step takes of the sets that are remembered.
+fn gone<'s>(sets: &'s BTreeMap<Name, Set>, step: &nft::Step) -> Vec<(&'s Name, Set)> {
+    use nft::Step::*;
+    let remembered = sets.iter().filter(|(name, _)| is_remembered(name));
+    match step {
+        TakeElements(_, name, elements) => {
+            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.only(elements))).collect()
+        }
+        EmptySet(_, name) | ClearSet(_, name) | RemoveSet(_, name) => {
+            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.clone())).collect()
+        }
+        ClearTable(_) | RemoveTable(_) => remembered.map(|(name, set)| (name, set.clone())).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// What tells whether a flow was one that our rules had let begin.
 fn is_remembered(name: &Name) -> bool {
     ["subnets", "targets"].iter().any(|kind| name.as_str().starts_with(kind))
 }
 
 impl Meaning {
+    /// A judge of it; one of a place that forbids nothing where nothing is known.
+    pub(super) fn judge(&self) -> Judge {
+        self.0.as_deref().map(Judge::new).unwrap_or_default()
+    }
+
     /// Whether a change of rules may forbid what was permitted.
     fn withdraws(&self, step: &nft::Step) -> bool {
         use nft::Step::*;
         let about_flows = |name: &Name| !PACKETS.iter().any(|kind| name.as_str().starts_with(kind));
         let restricts = |name: &Name| {
-            let denies = || self.0.as_ref().is_none_or(|judge| judge.denies());
+            let denies = || self.0.as_ref().is_none_or(|state| state.policy.denies());
             let name = name.as_str();
             name == "internal" || name.starts_with("restricted") || name.starts_with("group") && denies()
         };
         let of_rules = lower::key().is_ok_and(|key| key == *step.table());
         of_rules
             && match step {
-                AddTable(_) | AddChain(..) | AddSet(..) => false,
+                AddTable(_) | AddChain(..) | AddOpenChain(..) | AddSet(..) => false,
                 PutElements(_, set, _) => restricts(set),
-                TakeElements(_, set, _) => about_flows(set),
+                TakeElements(_, set, _) | EmptySet(_, set) => about_flows(set),
                 SetRules(_, chain, _) => !matches!(chain.as_str(), "raw" | "input" | "output"),
                 _ => true,
             }

@@ -51,7 +51,8 @@ impl Program {
 
 impl Firewall {
     /// Chains of other programs that drop what `state` allows: at the forward hook what comes from and goes to gateways,
-    /// at the input hook what is for tunnels. What the older iptables holds is not seen.
+    /// at the input hook what is for tunnels. What the older iptables holds is not seen. For Docker, a
+    /// [`Passage`](super::Passage) does what its remedy says, and takes it back.
     ///
     /// # Errors
     /// If tables cannot be read.
@@ -76,7 +77,7 @@ fn forward(barrier: &Barrier, device: &IfName) -> Obstacle {
         format!("{}; {}", rule("iifname"), rule("oifname"))
     };
     let remedy = match program {
-        Program::Docker => insert("DOCKER-USER"),
+        Program::Docker => docker(barrier, device),
         Program::Firewalld => {
             format!("firewall-cmd --permanent --zone=trusted --add-interface={device}; firewall-cmd --reload")
         }
@@ -84,6 +85,16 @@ fn forward(barrier: &Barrier, device: &IfName) -> Obstacle {
         Program::Other => insert(&barrier.chain),
     };
     Obstacle { chain: named(barrier), program, drops: format!("packets from and to {device}"), remedy }
+}
+
+/// What goes to Docker's own bridges stays for Docker to judge.
+fn docker(barrier: &Barrier, device: &IfName) -> String {
+    let rules = ["iifname D accept", "oifname D accept", "iifname D oifname docker0 return"];
+    let rules = rules.into_iter().chain(["iifname D oifname \"br-*\" return"]).map(|rule| {
+        let rule = rule.replace('D', device.as_str());
+        format!("nft 'insert rule {} {} DOCKER-USER {rule}'", barrier.family, barrier.table)
+    });
+    rules.collect::<Vec<_>>().join("; ")
 }
 
 fn input(barrier: &Barrier, port: u16) -> Obstacle {

@@ -13,9 +13,7 @@ impl Withdrawn {
     /// Whether a flow is one that our rules had let begin, and would not now.
     ///
     /// Of a flow it is not known by which interface it came: what any interface could have let in stands.
-    pub(super) fn goes(&self, flow: &Flow) -> bool {
-        let nothing = Judge::default();
-        let judge = self.meaning.0.as_deref().unwrap_or(&nothing);
+    pub(super) fn goes(&self, judge: &Judge, flow: &Flow) -> bool {
         if let Some(permits) = ip_of(flow).and_then(|ip| judge.policy_permits(&ip)) {
             return !permits;
         }

@@ -92,7 +92,11 @@ impl<'s> List<'s, '_> {
         };
         self.forbid(icmp == Some(Icmpv6::Router), Rule::Pin(port, PinRule::Router));
         self.forbid(!v6 && !own(ip.source()), Rule::Pin(port, PinRule::Ipv4));
-        let nameless = ip.source().is_unspecified() && icmp == Some(Icmpv6::Solicitation);
+        let begins = matches!(icmp, Some(Icmpv6::Solicitation | Icmpv6::Probe(_)));
+        let nameless = ip.source().is_unspecified() && begins;
+        if let Some(Icmpv6::Probe(target)) = icmp {
+            self.forbid(ip.source().is_unspecified() && !own(target.into()), Rule::Pin(port, PinRule::Neighbour));
+        }
         self.forbid(v6 && !own(ip.source()) && !nameless, Rule::Pin(port, PinRule::Ipv6));
         if let Some(Icmpv6::Advertisement(target)) = icmp {
             self.forbid(!own(target.into()), Rule::Pin(port, PinRule::Neighbour));
@@ -190,8 +194,7 @@ impl<'s> List<'s, '_> {
         if policy.rules.is_empty() && policy.otherwise == Action::Allow {
             return;
         }
-        let neighbours =
-            matches!(ip.transport, Transport::Icmpv6(Icmpv6::Solicitation | Icmpv6::Advertisement(_) | Icmpv6::Router));
+        let neighbours = matches!(ip.transport, Transport::Icmpv6(message) if message != Icmpv6::Other);
         self.entry(matches!(self.flow, Flow::Established | Flow::Related), Ruling::Accept, Rule::Known);
         self.entry(neighbours && ip.source().is_ipv6(), Ruling::Accept, Rule::Neighbours);
         self.forbid(self.flow == Flow::Invalid, Rule::Invalid);
@@ -221,10 +224,14 @@ impl<'s> List<'s, '_> {
     }
 
     fn gateways(&mut self) {
-        let (Some(from), Some(to), Some(_)) = (self.packet.from, self.packet.to, self.ip()) else { return };
+        let (Some(from), Some(to), Some(ip)) = (self.packet.from, self.packet.to, self.ip()) else { return };
+        let inside = self.state.gateways.keys().any(|device| *device == from);
+        for port in self.state.tunnels.keys() {
+            let datagram = matches!(ip.transport, Transport::Udp { destination, .. } if destination == port.get());
+            self.forbid(inside && datagram, Rule::Endpoint(*port));
+        }
         self.entry(matches!(self.flow, Flow::Established | Flow::Related), Ruling::Accept, Rule::Known);
         let state = self.state;
-        let inside = state.gateways.keys().any(|device| *device == from);
         for device in state.gateways.keys().filter(|device| **device == to) {
             self.forbid(inside, Rule::Between(*device));
             self.forbid(true, Rule::Ingress(*device));

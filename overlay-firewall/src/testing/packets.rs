@@ -113,6 +113,9 @@ impl Made<'_> {
             ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(own6)))),
             ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(foreign6)))),
             ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Solicitation))),
+            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(own6)))),
+            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(foreign6)))),
+            ip(Ip::v6(own6, to6, answers(Icmpv6::Probe(to6)))),
             ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Other))),
             Content::Arp { sender: pin.mac, address: own4 },
             Content::Arp { sender: pin.mac, address: Ipv4Addr::UNSPECIFIED },
@@ -159,6 +162,9 @@ impl Made<'_> {
                 inside.into_iter().for_each(|ip| self.push(Packet::passing(gateway, gateway, ip)));
                 self.between(state, (gateway, endpoint), &others, transport);
             }
+            let tunnel = state.tunnels.keys().next().map(|port| Transport::udp(40_000, port.get()));
+            let disguised = tunnel.and_then(|datagram| Ip::between(endpoint, outside, datagram));
+            disguised.into_iter().for_each(|ip| self.push(Packet::passing(gateway, device(LAN), ip)));
             let loopback: IpAddr = if family == 0 { [127, 0, 0, 1].into() } else { Ipv6Addr::LOCALHOST.into() };
             for to in [loopback, HERE[family]] {
                 let ip = Ip::between(endpoint, to, Transport::tcp(40_000, 22));

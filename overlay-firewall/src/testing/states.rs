@@ -29,8 +29,9 @@ pub fn host() -> impl Strategy<Value = State> {
     let published = vec((published(), any::<Index>()), 0..8);
     let tunnels = btree_map(select(&[4789_u16, 4790]), tunnel(), 0..3);
     let guards = (proptest::option::of(members()), btree_map(select(&["gossip", "control"]), limit(), 0..3));
-    (gateways, published, tunnels, guards, any::<bool>()).prop_map(|(gateways, published, tunnels, guards, pinned)| {
-        let mut state = State::default();
+    let flags = any::<[bool; 2]>();
+    (gateways, published, tunnels, guards, flags).prop_map(|(gateways, published, tunnels, guards, [pinned, admin])| {
+        let mut state = State { admin, ..State::default() };
         for (number, internal) in gateways {
             gateway(&mut state, number, internal, pinned);
         }

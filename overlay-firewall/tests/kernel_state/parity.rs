@@ -507,6 +507,7 @@ const HOST: &[&str] = &[
     "published/local",
     "published/sources",
     "tunnel/cleartext",
+    "tunnel/endpoint",
     "tunnel/members",
 ];
 const SANDBOX: &[&str] = &[
@@ -547,6 +548,33 @@ fn a_port_that_is_pinned_speaks_ip_and_arp_alone() {
             world.send(&packet, Flow::New, 2);
             let judged = Judge::new(state).judge(&packet, Flow::New).ruling.passes();
             assert_eq!((passed() != before, judged), (passes, passes));
+        }
+    });
+}
+
+#[test]
+fn what_is_pinned_hides_nothing_behind_a_vlans_tag() {
+    kernel_test(Kernel::Host, "firewall::what_is_pinned_hides_nothing_behind_a_tag", || {
+        let world = World::sandbox();
+        let mac = Mac::from_ipv4([10, 0, 0, 2].into());
+        let mut state = State::default();
+        let pin = overlay_firewall::Pin::new(mac, [[10, 0, 0, 2].into()]);
+        state.ports.insert(name("p-2"), BridgePort::Pinned(pin));
+        let seen = "add table netdev seen; add chain netdev seen c { type filter hook ingress device w-p-3 priority 0; }; \
+                    add rule netdev seen c counter";
+        judge(&world.place, "nft", &[seen]);
+        let passed = || judge(&world.place, "nft", &["list", "table", "netdev", "seen"]);
+        let lie = Content::Ip(Ip::v4([10, 0, 0, 9].into(), [10, 0, 0, 3].into(), Transport::tcp(1, 80)));
+        let frame = frame((world.behind(name("p-3")), mac), &lie, Flow::New, 1);
+        let tagged = |tags: &[[u8; 4]]| [&frame[..12], &tags.concat(), &frame[12..]].concat();
+        let (vlan, service, priority) = ([0x81, 0, 0, 5], [0x88, 0xa8, 0, 5], [0x81, 0, 0xe0, 0]);
+        for tags in [&[][..], &[vlan], &[priority], &[service, vlan], &[vlan, vlan]] {
+            for (state, passes) in [(&State::default(), true), (&state, false)] {
+                reconcile(&mut world.open(), state).unwrap();
+                let before = passed();
+                world.wires[&name("p-2")].send(&tagged(tags));
+                assert_eq!(passed() != before, passes, "{tags:x?}");
+            }
         }
     });
 }

@@ -143,7 +143,8 @@ fn icmpv6(message: Icmpv6, id: u16) -> Vec<u8> {
     let (kind, target) = match message {
         Icmpv6::Router => (134, Ipv6Addr::UNSPECIFIED),
         Icmpv6::Advertisement(target) => (136, target),
-        Icmpv6::Solicitation => (135, Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x77)),
+        Icmpv6::Probe(target) => (135, target),
+        Icmpv6::Solicitation => (133, Ipv6Addr::UNSPECIFIED),
         Icmpv6::Other => (128, Ipv6Addr::UNSPECIFIED),
     };
     let mut bytes = vec![kind, 0, 0, 0];

@@ -199,7 +199,7 @@ impl Written {
 /// Whether a step makes what nothing leads to yet.
 fn is_loading(step: &Step, steps: &[Step]) -> bool {
     match step {
-        Step::AddTable(_) | Step::AddChain(_, _, None) | Step::AddSet(..) => true,
+        Step::AddTable(_) | Step::AddChain(_, _, None) | Step::AddOpenChain(..) | Step::AddSet(..) => true,
         Step::PutElements(table, set, _) => {
             steps.iter().any(|made| matches!(made, Step::AddSet(at, name, _) if at == table && name == set))
         }
@@ -225,6 +225,7 @@ impl<'a> Writer<'a> {
             Step::AddTable(_) => table::add(requests, at, &nft.mark.comment),
             Step::ClearChain(_, name) | Step::RemoveChain(_, name) => chain::remove(requests, at, name.as_str()),
             Step::AddChain(_, name, base) => chain::add(requests, at, name.as_str(), base.as_ref()),
+            Step::AddOpenChain(_, name) => chain::add_open(requests, at, name.as_str()),
             Step::SetPolicy(_, name, policy) => chain::set_policy(requests, at, name.as_str(), *policy),
             Step::ClearSet(_, name) | Step::RemoveSet(_, name) => set::remove(requests, at, name.as_str()),
             Step::AddSet(_, name, head) => {
@@ -232,6 +233,7 @@ impl<'a> Writer<'a> {
                 set::add(requests, at, name.as_str(), head, self.set);
             }
             Step::PutElements(_, name, elements) => element::put(requests, at, name.as_str(), elements),
+            Step::EmptySet(_, name) => element::take_all(requests, at, name.as_str()),
             Step::TakeElements(_, name, elements) => element::take(requests, at, name.as_str(), elements),
             Step::SetRules(_, name, rules) => {
                 rule::flush(requests, at, name.as_str());
@@ -245,7 +247,7 @@ impl<'a> Writer<'a> {
 const fn tells_much(step: &Step) -> bool {
     let of_table = matches!(step, Step::ClearTable(_) | Step::RemoveTable(_) | Step::SetRules(..));
     let of_chain = matches!(step, Step::ClearChain(..) | Step::RemoveChain(..));
-    let of_set = matches!(step, Step::ClearSet(..) | Step::RemoveSet(..));
+    let of_set = matches!(step, Step::ClearSet(..) | Step::RemoveSet(..) | Step::EmptySet(..));
     of_table || of_chain || of_set || matches!(step, Step::PutElements(..) | Step::TakeElements(..))
 }
 

@@ -17,17 +17,28 @@ pub struct Chain {
     /// The rules. A change of one sets all of the chain's anew, and their counters to 0: what comes and goes belongs in
     /// sets.
     pub rules: Vec<Rule>,
+    /// Whether its rules are somebody else's: what they are is neither read nor changed.
+    pub open: bool,
 }
 
 impl Chain {
     /// A chain that rules jump to.
     pub const fn regular(rules: Vec<Rule>) -> Self {
-        Self { base: None, rules }
+        Self { base: None, rules, open: false }
     }
 
     /// A chain that packets come by.
     pub const fn base(base: Base, rules: Vec<Rule>) -> Self {
-        Self { base: Some(base), rules }
+        Self { base: Some(base), rules, open: false }
+    }
+
+    /// A chain that rules jump to and whose own rules are somebody else's, an administrator's say. It comes empty; what is in
+    /// it then stays as it is until the chain goes, or its table goes or is made anew because it was given objects that
+    /// are none of ours. Rules there should look into no set of ours, which could not go then.
+    ///
+    /// It is known by its comment, which kernels before 5.10 do not keep.
+    pub const fn open() -> Self {
+        Self { base: None, rules: Vec::new(), open: true }
     }
 }
 

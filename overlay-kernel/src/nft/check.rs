@@ -9,7 +9,7 @@ use super::expr::{Expr, Found};
 use super::set::{Datum, Form, SetKind};
 use super::value::{Bytes, Type, length};
 use super::{
-    Base, ChainKind, Family, Hook, Limit, Log, LogTo, Policy, Reject, Rule, Set, State, Table, TableKey, Verdict,
+    Base, Chain, ChainKind, Family, Hook, Limit, Log, LogTo, Policy, Reject, Rule, Set, State, Table, TableKey, Verdict,
 };
 
 /// Refuses what no kernel could hold as it stands, by name.
@@ -29,6 +29,9 @@ fn table(key: &TableKey, table: &Table) -> Result<(), Refusal> {
     for (name, chain) in &table.chains {
         let object = format!("chain {key} {name}");
         named(&object, name)?;
+        if chain.open && *chain != Chain::open() {
+            return Err(refuse(&object, &"rules or a hook", &"what is in an open chain is somebody else's"));
+        }
         if let Some(base) = &chain.base {
             self::base(&object, key.family, base)?;
         }

@@ -164,6 +164,16 @@ impl Mark {
         format!("{}{name}", self.prefix)
     }
 
+    /// The comment of a rule of ours in somebody else's chain.
+    pub(super) fn comment_of(&self, id: &str) -> String {
+        format!("{}{id}", self.prefix)
+    }
+
+    /// The id of a rule of ours in somebody else's chain, by its comment; nothing for others.
+    pub(super) fn id_of<'c>(&self, comment: &'c str) -> Option<&'c str> {
+        comment.strip_prefix(&self.prefix)
+    }
+
     /// Our name for a table of ours; nothing for others.
     pub(super) fn name(&self, table: &str) -> Option<Result<Name, ()>> {
         table.strip_prefix(&self.prefix).map(|name| name.parse().map_err(drop))

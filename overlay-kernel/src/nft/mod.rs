@@ -14,6 +14,7 @@ mod chain;
 mod check;
 mod expr;
 mod field;
+mod guest;
 mod kernel;
 mod observe;
 mod plan;
@@ -34,6 +35,7 @@ pub use expr::Verdict;
 pub use field::{
     Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, rt, symhash, th, vxlan,
 };
+pub use guest::HostChain;
 pub use kernel::{Nft, Reading, Readings, RuleKey};
 pub use rule::Rule;
 pub use set::{Set, SetHead};

@@ -52,10 +52,15 @@ pub(super) fn are_hooked(nft: &mut Nft) -> Result<bool, NetlinkError> {
 /// What the counters of our rules say. Rules that change meanwhile may be missing.
 pub(super) fn readings(nft: &mut Nft) -> Result<Readings, NetlinkError> {
     let mut readings = Readings::new();
-    for key in names(nft)?.tables.keys() {
+    let mut state = names(nft)?;
+    chains(nft, &mut state)?;
+    for (key, table) in &state.tables {
         let mut places = BTreeMap::<_, usize>::new();
         for found in rules_of(nft, key)? {
             let Ok(chain) = found.chain.parse::<Name>() else { continue };
+            if table.chains.get(&chain).is_some_and(|chain| chain.open) {
+                continue;
+            }
             let next = places.entry(found.chain).or_default();
             if let Some(reading) = found.counters.last() {
                 let id = found.rule.id().into();
@@ -77,7 +82,7 @@ fn tables(nft: &mut Nft) -> Result<State, NetlinkError> {
         sets(nft, key, table)?;
         for found in rules_of(nft, key)? {
             // The chain of a name that is none of ours is strange already.
-            if let Some(chain) = table.chains.get_mut(found.chain.as_str()) {
+            if let Some(chain) = table.chains.get_mut(found.chain.as_str()).filter(|chain| !chain.open) {
                 chain.rules.push(found.rule);
             }
         }
@@ -109,7 +114,9 @@ fn chains(nft: &mut Nft, state: &mut State) -> Result<(), NetlinkError> {
         let Some(Ok(table)) = nft.mark.name(&one.table) else { continue };
         let Some(table) = state.tables.get_mut(&TableKey::new(one.family, table)) else { continue };
         match (one.name.parse::<Name>(), one.base) {
-            (Ok(name), Some(base)) => drop(table.chains.insert(name, Chain { base, rules: Vec::new() })),
+            (Ok(name), Some(base)) => {
+                drop(table.chains.insert(name, Chain { base, rules: Vec::new(), open: one.open }));
+            }
             _ => drop(table.strange.insert(format!("chain {}", one.name).into())),
         }
     }

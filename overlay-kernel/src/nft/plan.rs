@@ -33,6 +33,20 @@ pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     in_phases::<State>(order.joined())
 }
 
+/// The steps for elements alone, between parts of two states that differ in nothing else.
+pub(super) fn of_parts(from: &State, to: &State) -> Vec<Step> {
+    let mut order = Order::default();
+    for ((key, now), desired) in from.tables.iter().zip(to.tables.values()) {
+        let diff = Diff { key, now, desired };
+        for ((name, now), set) in now.sets.iter().zip(desired.sets.values()).filter(|((_, now), set)| now != set) {
+            let (taken, put) = changed((now, set), &Cleared::default());
+            diff.in_parts((taken, set.head.form()), name, Step::TakeElements, &mut order.elements);
+            diff.in_parts((put, set.head.form()), name, Step::PutElements, &mut order.elements);
+        }
+    }
+    order.joined()
+}
+
 #[derive(Default)]
 struct Order {
     clear: Vec<Step>,
@@ -122,6 +136,7 @@ impl<'a> Diff<'a> {
         for (name, chain) in &self.desired.chains {
             let now = self.now.chains.get(name).filter(|_| !cleared.chains.contains(name));
             match (now, &chain.base) {
+                (None, None) if chain.open => order.make.push(Step::AddOpenChain(self.key.clone(), name.clone())),
                 (None, None) => order.make.push(Step::AddChain(self.key.clone(), name.clone(), None)),
                 (None, base) => order.hook.push(Step::AddChain(self.key.clone(), name.clone(), base.clone())),
                 (Some(now), Some(base)) if now.base != chain.base => {
@@ -140,36 +155,20 @@ impl<'a> Diff<'a> {
                     let all = set.elements.iter().map(|(key, datum)| (key.clone(), datum.clone()));
                     self.in_parts((all.collect(), set.head.form()), name, Step::PutElements, &mut order.load);
                 }
-                Some(now) => self.elements(name, (now, set), cleared, order),
+                Some(now) => self.elements(name, (now, set), cleared, &mut order.elements),
             }
         }
     }
 
-    fn elements(&self, name: &Name, (now, set): (&Set, &Set), cleared: &Cleared<'_>, order: &mut Order) {
-        let (mut taken, mut put) = (Vec::new(), Vec::new());
-        // Those that led to a chain that was cleared are gone by then.
-        let gone = |datum: &Datum| leads_to(datum, &cleared.chains);
-        if !cleared.chains.is_empty() {
-            let again =
-                set.elements.iter().filter(|(key, datum)| now.elements.get(*key) == Some(*datum) && gone(datum));
-            put.extend(again.map(|(key, datum)| (key.clone(), datum.clone())));
-        }
-        for change in keyed_diff(&now.elements, &set.elements) {
-            match change {
-                Change::Add(key, datum) => put.push((key.clone(), datum.clone())),
-                Change::Replace(key, old, datum) => {
-                    if !gone(old) {
-                        taken.push((key.clone(), old.clone()));
-                    }
-                    put.push((key.clone(), datum.clone()));
-                }
-                Change::Remove(_, old) if gone(old) => {}
-                Change::Remove(key, old) => taken.push((key.clone(), old.clone())),
-            }
-        }
+    fn elements(&self, name: &Name, (now, set): (&Set, &Set), cleared: &Cleared<'_>, steps: &mut Vec<Step>) {
+        let (mut taken, put) = changed((now, set), cleared);
         let form = set.head.form();
-        self.in_parts((taken, form), name, Step::TakeElements, &mut order.elements);
-        self.in_parts((put, form), name, Step::PutElements, &mut order.elements);
+        if taken.len() > 1 && taken.len() == now.elements.len() {
+            steps.push(Step::EmptySet(self.key.clone(), name.clone()));
+            taken.clear();
+        }
+        self.in_parts((taken, form), name, Step::TakeElements, steps);
+        self.in_parts((put, form), name, Step::PutElements, steps);
     }
 
     fn rules(&self, cleared: &Cleared<'_>, order: &mut Order) {
@@ -206,16 +205,47 @@ impl<'a> Diff<'a> {
         match elements.len() {
             0 => {}
             few if few <= Elements::MAX => part(elements),
-            _ => elements.chunks(Elements::MAX).for_each(|some| part(some.to_vec())),
+            many => {
+                let mut elements = elements.into_iter();
+                (0..many.div_ceil(Elements::MAX)).for_each(|_| part(elements.by_ref().take(Elements::MAX).collect()));
+            }
         }
     }
+}
+
+/// Elements, and what they have besides their keys.
+type All = Vec<(Bytes, Datum)>;
+
+/// The elements that a set loses, and those that it gets.
+fn changed((now, set): (&Set, &Set), cleared: &Cleared<'_>) -> (All, All) {
+    let (mut taken, mut put) = (Vec::new(), Vec::new());
+    // Those that led to a chain that was cleared are gone by then.
+    let gone = |datum: &Datum| leads_to(datum, &cleared.chains);
+    if !cleared.chains.is_empty() {
+        let again = set.elements.iter().filter(|(key, datum)| now.elements.get(*key) == Some(*datum) && gone(datum));
+        put.extend(again.map(|(key, datum)| (key.clone(), datum.clone())));
+    }
+    for change in keyed_diff(&now.elements, &set.elements) {
+        match change {
+            Change::Add(key, datum) => put.push((key.clone(), datum.clone())),
+            Change::Replace(key, old, datum) => {
+                if !gone(old) {
+                    taken.push((key.clone(), old.clone()));
+                }
+                put.push((key.clone(), datum.clone()));
+            }
+            Change::Remove(_, old) if gone(old) => {}
+            Change::Remove(key, old) => taken.push((key.clone(), old.clone())),
+        }
+    }
+    (taken, put)
 }
 
 /// Whether the kernel can make one chain of the other, but for the rules.
 fn becomes(now: &Chain, new: &Chain) -> bool {
     match (&now.base, &new.base) {
         (Some(now), Some(new)) => now.differs_in_policy_only(new),
-        (None, None) => true,
+        (None, None) => now.open == new.open,
         _ => false,
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use super::Verdict;
 use super::rule::{Gives, Use};
 use super::value::{Bytes, Type, Value, bytes_of};
+use super::{Elements, Verdict};
 
 /// A set, a map or a verdict map, with its elements: what rules look many things up in at the cost of one.
 ///
@@ -53,7 +53,7 @@ pub(super) enum SetKind {
 pub(super) enum Datum {
     #[default]
     Nothing,
-    Value(Bytes),
+    Value(Box<[u8]>),
     Verdict(Verdict),
 }
 
@@ -65,7 +65,8 @@ impl Set {
 
     /// A map from these keys to values.
     pub fn map<K: Value, V: Value>(pairs: impl IntoIterator<Item = (K, V)>) -> Self {
-        let elements = pairs.into_iter().map(|(key, value)| (bytes_of(&key), Datum::Value(bytes_of(&value))));
+        let elements =
+            pairs.into_iter().map(|(key, value)| (bytes_of(&key), Datum::Value(bytes_of(&value)[..].into())));
         Self::plain(elements, SetHead::of::<K>(SetKind::Map(V::TYPES.to_vec())))
     }
 
@@ -83,7 +84,8 @@ impl Set {
 
     /// A map from ranges to values.
     pub fn range_map<K: Value, V: Value>(pairs: impl IntoIterator<Item = (RangeInclusive<K>, V)>) -> Self {
-        let elements = pairs.into_iter().map(|(range, value)| (range_bytes(&range), Datum::Value(bytes_of(&value))));
+        let elements =
+            pairs.into_iter().map(|(range, value)| (range_bytes(&range), Datum::Value(bytes_of(&value)[..].into())));
         Self::plain(elements, SetHead::of::<K>(SetKind::Map(V::TYPES.to_vec())).with_intervals())
     }
 
@@ -91,6 +93,13 @@ impl Set {
     pub fn range_verdicts<K: Value>(pairs: impl IntoIterator<Item = (RangeInclusive<K>, Verdict)>) -> Self {
         let elements = pairs.into_iter().map(|(range, verdict)| (range_bytes(&range), Datum::Verdict(verdict)));
         Self::plain(elements, SetHead::of::<K>(SetKind::Verdicts).with_intervals())
+    }
+
+    /// A set like this with those elements of it alone that a step is about.
+    #[must_use]
+    pub fn only(&self, elements: &Elements) -> Self {
+        let kept = elements.all.iter().filter_map(|(key, _)| self.elements.get_key_value(key));
+        Self { head: self.head.clone(), elements: kept.map(|(key, datum)| (key.clone(), datum.clone())).collect() }
     }
 
     /// How many elements it has.

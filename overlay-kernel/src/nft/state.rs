@@ -118,6 +118,35 @@ pub struct Table {
 }
 
 impl State {
+    /// Whether both have the same tables, chains, rules and sets, whatever is in the sets.
+    pub fn differs_in_elements_only(&self, other: &Self) -> bool {
+        let heads = |sets: &BTreeMap<Name, Set>, others: &BTreeMap<Name, Set>| {
+            sets.len() == others.len() && sets.iter().zip(others).all(|(a, b)| (a.0, &a.1.head) == (b.0, &b.1.head))
+        };
+        let alike = |a: &Table, b: &Table| a.chains == b.chains && a.strange == b.strange && heads(&a.sets, &b.sets);
+        self.tables.len() == other.tables.len()
+            && self.tables.iter().zip(&other.tables).all(|(a, b)| a.0 == b.0 && alike(a.1, b.1))
+    }
+
+    /// The steps that this state needs where a part of it, `was`, is to become `is`; none if it, or they, differ in more than
+    /// elements. What both parts leave out stays as it is; what `is` brings that is there already is no step.
+    pub fn amended(&self, was: &Self, is: &Self) -> Option<Vec<Step>> {
+        let alike = is.differs_in_elements_only(was) && is.differs_in_elements_only(self);
+        alike.then(|| self.not_idle(plan::of_parts(was, is)))
+    }
+
+    /// Some steps without elements that sets of this state have already, and without steps that put no others.
+    fn not_idle(&self, steps: Vec<Step>) -> Vec<Step> {
+        let put = |step| {
+            let Step::PutElements(key, name, mut elements) = step else { return Some(step) };
+            if let Some(set) = self.tables.get(&key).and_then(|table| table.sets.get(&name)) {
+                elements.all.retain(|(key, datum)| set.elements.get(key) != Some(datum));
+            }
+            (!elements.all.is_empty()).then_some(Step::PutElements(key, name, elements))
+        };
+        steps.into_iter().filter_map(put).collect()
+    }
+
     fn table(&mut self, key: &TableKey) -> Option<&mut Table> {
         self.tables.get_mut(key)
     }
@@ -169,6 +198,14 @@ impl overlay_core::State for State {
             }
             Step::ClearSet(key, name) | Step::RemoveSet(key, name) => {
                 self.table(key).into_iter().for_each(|table| drop(table.sets.remove(name)));
+            }
+            Step::AddOpenChain(key, name) => {
+                if let Some(table) = self.table(key) {
+                    table.chains.entry(name.clone()).or_insert_with(Chain::open);
+                }
+            }
+            Step::EmptySet(key, name) => {
+                self.set(key, name).into_iter().for_each(|set| set.elements.clear());
             }
             Step::PutElements(key, name, elements) => {
                 if let Some(set) = self.set(key, name) {

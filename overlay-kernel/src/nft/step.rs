@@ -22,10 +22,14 @@ pub enum Step {
     AddTable(TableKey),
     /// A chain without rules; with a base, packets come by from then on.
     AddChain(TableKey, Name, Option<Base>),
+    /// A chain whose rules will be somebody else's.
+    AddOpenChain(TableKey, Name),
     /// A set without elements.
     AddSet(TableKey, Name, Box<SetHead>),
     /// A set gets elements, none of which it has with another value.
     PutElements(TableKey, Name, Elements),
+    /// A set loses all its elements.
+    EmptySet(TableKey, Name),
     /// A set loses elements.
     TakeElements(TableKey, Name, Elements),
     /// What becomes of packets that come to a chain's end.
@@ -69,6 +73,7 @@ impl Step {
         match self {
             Self::ClearTable(table) | Self::AddTable(table) | Self::RemoveTable(table) => table,
             Self::ClearChain(table, _) | Self::RemoveChain(table, _) | Self::AddChain(table, ..) => table,
+            Self::AddOpenChain(table, _) | Self::EmptySet(table, _) => table,
             Self::ClearSet(table, _) | Self::RemoveSet(table, _) | Self::AddSet(table, ..) => table,
             Self::PutElements(table, ..) | Self::TakeElements(table, ..) => table,
             Self::SetPolicy(table, ..) | Self::SetRules(table, ..) => table,
@@ -85,6 +90,8 @@ impl fmt::Display for Step {
             Self::AddTable(table) => write!(f, "add table {table}"),
             Self::AddChain(table, chain, Some(base)) => write!(f, "add chain {table} {chain}: {base}"),
             Self::AddChain(table, chain, None) => write!(f, "add chain {table} {chain}"),
+            Self::AddOpenChain(table, chain) => write!(f, "add open chain {table} {chain}"),
+            Self::EmptySet(table, set) => write!(f, "empty set {table} {set}"),
             Self::AddSet(table, set, head) => write!(f, "add set {table} {set}: {head}"),
             Self::PutElements(table, set, elements) => write!(f, "put {elements} into {table} {set}"),
             Self::TakeElements(table, set, elements) => write!(f, "take {elements} from {table} {set}"),

@@ -1,9 +1,10 @@
 //! `firewall`, second part: rules in this machine's kernel, in namespaces of their own. Needs root; without, no figure.
 //!
-//! `kernel-replace-10k`: a place with 10,000 pinned endpoints and 2,000 published ports becomes one with others, from a new
-//! process's view, so that all is read first; the yardstick is `nft -f` of the same tables. `kernel-add-one-of-10k`: one
-//! more endpoint and port there, a whole reconcile with a shadow, and with all read back. `kernel-forward-5000-ports`: the CPU
-//! of one datagram through the last of 5,000 published ports, the yardstick through the only one.
+//! `kernel-replace-10k`: a place with 10,000 pinned endpoints and 2,000 published ports becomes one with others, a whole
+//! reconcile with a shadow, and with all read back first, as a new process does; the yardstick is `nft -f` of the same
+//! tables. `kernel-add-one-of-10k`, `kernel-remove-one-of-10k`: one more endpoint and port there, and one less, a whole
+//! reconcile with a shadow, and with all read back. `kernel-forward-5000-ports`: the CPU of one datagram through the last of
+//! 5,000 published ports, the yardstick through the only one.
 
 use std::cell::RefCell;
 use std::fs;
@@ -43,21 +44,36 @@ fn replace(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> 
         settle(&mut must(open(&home)), &old);
         home
     };
+    let shadowed = || {
+        let home = must(Namespace::create().map_err(Into::into));
+        let mut shadow = Shadow::new(must(open(&home)));
+        settle(&mut shadow, &old);
+        (home, shadow)
+    };
+    let feed = |home: Namespace| {
+        let run = || Command::new("nft").arg("-f").arg(&path).stdout(Stdio::null()).status();
+        let status = must(home.run(run).map_err(Into::into));
+        assert!(status.is_ok_and(|status| status.success()));
+        home
+    };
     let report = bench
         .figure("firewall/kernel-replace-10k", "ms")
+        .once(shadowed, |(home, mut shadow)| {
+            settle(&mut shadow, &new);
+            (home, shadow)
+        })
+        .yardstick_once("nft -f", place, feed)
+        .report();
+    let readback = bench
+        .figure("firewall/kernel-replace-10k-readback", "ms")
         .once(place, |home| {
             settle(&mut must(open(&home)), &new);
             home
         })
-        .yardstick_once("nft -f", place, |home| {
-            let run = || Command::new("nft").arg("-f").arg(&path).stdout(Stdio::null()).status();
-            let status = must(home.run(run).map_err(Into::into));
-            assert!(status.is_ok_and(|status| status.success()));
-            home
-        })
+        .yardstick_once("nft -f", place, feed)
         .report();
     fs::remove_file(&path)?;
-    report
+    report.and(readback)
 }
 
 /// The tables of a state as `nft` lists them, to be read by it again.
@@ -75,12 +91,20 @@ fn text(state: &State) -> Outcome<String> {
 
 fn add_one(bench: &mut Bench<'_>, endpoints: u32, ports: u16) -> io::Result<()> {
     let home = must(Namespace::create().map_err(Into::into));
-    let (without, with) = (must(host(endpoints, ports, 0)), must(host(endpoints + 1, ports + 1, 0)));
+    let without = must(host(endpoints, ports, 0));
+    let mut with = without.clone(); // as who keeps a state makes the next
+    must(endpoint(&mut with, endpoints, 0));
+    must(web(&mut with, ports, 0));
     let shadow = RefCell::new(Shadow::new(must(open(&home))));
     let remove = || settle(&mut *shadow.borrow_mut(), &without);
     bench
         .figure("firewall/kernel-add-one-of-10k", "ms")
         .once(remove, |()| settle(&mut *shadow.borrow_mut(), &with))
+        .report()?;
+    let add = || settle(&mut *shadow.borrow_mut(), &with);
+    bench
+        .figure("firewall/kernel-remove-one-of-10k", "ms")
+        .once(add, |()| settle(&mut *shadow.borrow_mut(), &without))
         .report()?;
     let plain = RefCell::new(must(open(&home)));
     let remove = || settle(&mut *plain.borrow_mut(), &without);
@@ -155,17 +179,27 @@ fn shell(namespace: &Namespace, script: &str) -> Outcome<()> {
 fn host(endpoints: u32, ports: u16, variant: u32) -> Outcome<State> {
     let mut state = State::default();
     state.gateways.insert("ovgw0".parse()?, Gateway::new(["10.0.0.0/8".parse()?]));
-    let address = |number: u32| Ipv4Addr::from(0x0a00_0002 + variant * 0x10_0000 + number);
-    for number in 0..endpoints {
-        let pin = Pin::new(Mac::from_ipv4(address(number)), [address(number).into()]).isolated();
-        state.ports.insert(format!("p-{number}").parse()?, BridgePort::Pinned(pin));
-    }
-    for number in 0..ports {
-        let published = Published::new(Protocol::Tcp, Port::new(10_000 + number)?);
-        let target = (address(u32::from(number)), 80).into();
-        state.published.insert(format!("web-{number}").parse()?, published.to(target));
-    }
+    (0..endpoints).try_for_each(|number| endpoint(&mut state, number, variant))?;
+    (0..ports).try_for_each(|number| web(&mut state, number, variant))?;
     Ok(state)
+}
+
+fn endpoint(state: &mut State, number: u32, variant: u32) -> Outcome<()> {
+    let address = address(number, variant);
+    let pin = Pin::new(Mac::from_ipv4(address), [address.into()]).isolated();
+    state.ports.insert(format!("p-{number}").parse()?, BridgePort::Pinned(pin));
+    Ok(())
+}
+
+fn web(state: &mut State, number: u16, variant: u32) -> Outcome<()> {
+    let published = Published::new(Protocol::Tcp, Port::new(10_000 + number)?);
+    let target = (address(number.into(), variant), 80).into();
+    state.published.insert(format!("web-{number}").parse()?, published.to(target));
+    Ok(())
+}
+
+fn address(number: u32, variant: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a00_0002 + variant * 0x10_0000 + number)
 }
 
 fn open(home: &Namespace) -> Outcome<Firewall> {

@@ -29,8 +29,7 @@ pub(super) fn ports(draft: &mut Draft, state: &State) -> Result<(), Refusal> {
     ];
     let macs = draft.set("macs", Set::of(pins.iter().map(|(device, pin)| (*device, pin.mac))))?;
     rules.push(rule("port/mac")?.not_in(&(meta::IIFNAME, ether::SADDR), &macs).counter().drop());
-    arp_rules(draft, &pins, &mut rules)?;
-    ipv4_rules(draft, &pins, &mut rules)?;
+    ipv4_rules(draft, &pins, (&macs, &mut rules))?;
     rules.push(rule("port/ethertype")?.ne(&ether::TYPE, EtherType::IPV6).counter().drop());
     ipv6_rules(draft, &pins, &mut rules)?;
     draft.chain("ingress", Base::filter(Hook::Prerouting, Base::RAW), rules)?;
@@ -55,22 +54,20 @@ fn reserved(ports: &Name) -> Result<Rule, Refusal> {
     Ok(rule.eq(&ether::DADDR.masked(mask), group).counter().drop())
 }
 
-fn arp_rules(draft: &mut Draft, pins: &[(IfName, &Pin)], rules: &mut Vec<Rule>) -> Result<(), Refusal> {
-    let own = pins.iter().flat_map(|(device, pin)| {
-        let probe = [Ipv4Addr::UNSPECIFIED]; // RFC 5227 §2.1.1
-        v4(pin).chain(probe).map(|address| (*device, pin.mac, address))
-    });
-    let own = draft.set("arp-senders", Set::of(own))?;
-    let arp = |id: &str| -> Result<Rule, Refusal> { Ok(rule(id)?.eq(&ether::TYPE, EtherType::ARP)) };
-    let sender = (meta::IIFNAME, arp::SADDR_ETHER, arp::SADDR_IP);
-    rules.push(arp("port/arp")?.not_in(&sender, &own).counter().drop());
-    rules.push(arp("arp")?.accept());
-    Ok(())
-}
-
-fn ipv4_rules(draft: &mut Draft, pins: &[(IfName, &Pin)], rules: &mut Vec<Rule>) -> Result<(), Refusal> {
+/// About ARP, which has its own word for the sender's Ethernet address, and about IPv4.
+fn ipv4_rules(
+    draft: &mut Draft,
+    pins: &[(IfName, &Pin)],
+    (macs, rules): (&Name, &mut Vec<Rule>),
+) -> Result<(), Refusal> {
     let own = pins.iter().flat_map(|(device, pin)| v4(pin).map(|address| (*device, address)));
     let own = draft.set("own4", Set::of(own))?;
+    let arp = |id: &str| -> Result<Rule, Refusal> { Ok(rule(id)?.eq(&ether::TYPE, EtherType::ARP)) };
+    rules.push(arp("port/arp")?.not_in(&(meta::IIFNAME, arp::SADDR_ETHER), macs).counter().drop());
+    // Who asks whether an address is free has none (RFC 5227 §2.1.1).
+    let speaks = arp("port/arp")?.ne(&arp::SADDR_IP, Ipv4Addr::UNSPECIFIED);
+    rules.push(speaks.not_in(&(meta::IIFNAME, arp::SADDR_IP), &own).counter().drop());
+    rules.push(arp("arp")?.accept());
     let ipv4 = |id: &str| -> Result<Rule, Refusal> { Ok(rule(id)?.eq(&ether::TYPE, EtherType::IPV4)) };
     rules.push(ipv4("port/ipv4")?.not_in(&(meta::IIFNAME, ip::SADDR), &own).counter().drop());
     rules.push(ipv4("port/dhcp")?.eq(&meta::L4PROTO, IpProtocol::UDP).eq(&th::SPORT, 67).counter().drop());
@@ -94,9 +91,12 @@ fn ipv6_rules(draft: &mut Draft, pins: &[(IfName, &Pin)], rules: &mut Vec<Rule>)
     let ipv6 = rule("port/ipv6")?.eq(&ether::TYPE, EtherType::IPV6);
     let dhcp = rule("port/dhcp")?.eq(&ether::TYPE, EtherType::IPV6).eq(&meta::L4PROTO, IpProtocol::UDP);
     let advertised = icmp("port/neighbour")?.eq(&th::ICMP6_TYPE, Icmp6Type::NEIGHBOUR_ADVERTISEMENT);
+    let probes = icmp("port/neighbour")?.eq(&ip6::SADDR, Ipv6Addr::UNSPECIFIED);
+    let probes = probes.eq(&th::ICMP6_TYPE, Icmp6Type::NEIGHBOUR_SOLICITATION);
     let begins = icmp("nameless")?.eq(&ip6::SADDR, Ipv6Addr::UNSPECIFIED);
     rules.extend([
         icmp("port/router")?.is_in(&th::ICMP6_TYPE, &routers).counter().drop(),
+        probes.not_in(&(meta::IIFNAME, th::ND_TARGET), &own).counter().drop(),
         begins.is_in(&th::ICMP6_TYPE, &nameless).accept(),
         ipv6.not_in(&(meta::IIFNAME, ip6::SADDR), &own).counter().drop(),
         advertised.not_in(&(meta::IIFNAME, th::ND_TARGET), &own).counter().drop(),

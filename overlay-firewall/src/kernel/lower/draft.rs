@@ -29,6 +29,13 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds a chain whose rules are somebody else's, and gives its name to jump to.
+    pub(super) fn open(&mut self, name: &str) -> Result<Name, Refusal> {
+        let name = self::name(name)?;
+        self.0.chains.insert(name.clone(), Chain::open());
+        Ok(name)
+    }
+
     /// The table, if anything is in it.
     pub(super) fn finished(self) -> Option<Table> {
         (self.0 != Table::default()).then_some(self.0)

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_core::{IfName, Name, Refusal};
-use overlay_kernel::nft::{Base, CtState, CtStatus, Hook, NatFlags, Rule, Set, ct, meta, th};
+use overlay_kernel::nft::{Base, CtState, CtStatus, Hook, IpProtocol, NatFlags, Rule, Set, ct, meta, th};
 
 use super::draft::{Draft, rule};
 use super::version::{V4, V6, Version};
@@ -14,7 +14,12 @@ use crate::{Egress, Gateway, State};
 pub(super) const BEFORE_FILTERS: i32 = Base::FILTER - 5;
 
 pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> {
+    let mut forward = Vec::new();
+    if state.admin {
+        forward.push(rule("admin")?.jump(&draft.open("admin")?));
+    }
     if state.gateways.is_empty() {
+        draft.chain("forward", Base::filter(Hook::Forward, BEFORE_FILTERS), forward)?;
         return raw_of_published(draft, state);
     }
     let devices = |wanted: fn(&Gateway) -> bool| {
@@ -30,8 +35,13 @@ pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> 
     raw_rules::<V6>(&mut raw, &gateways, &v6)?;
     draft.chain("raw", Base::filter(Hook::Prerouting, Base::RAW), raw)?;
 
+    if !state.tunnels.is_empty() {
+        let tunnels = super::input::ports(draft, state)?;
+        let datagram = rule("tunnel/endpoint")?.is_in(&meta::IIFNAME, &gateways).eq(&meta::L4PROTO, IpProtocol::UDP);
+        forward.push(datagram.is_in(&th::DPORT, &tunnels).counter().drop());
+    }
     let known = rule("flow/known")?.ct_state(CtState::ESTABLISHED | CtState::RELATED).accept();
-    let forward = vec![
+    forward.extend([
         known,
         published::<V4>(&v4)?,
         published::<V6>(&v6)?,
@@ -39,7 +49,7 @@ pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> 
         rule("gateway/ingress")?.is_in(&meta::OIFNAME, &gateways).counter().drop(),
         rule("flow/invalid")?.is_in(&meta::IIFNAME, &gateways).ct_state(CtState::INVALID).counter().drop(),
         rule("gateway/internal")?.is_in(&meta::IIFNAME, &internal).counter().drop(),
-    ];
+    ]);
     draft.chain("forward", Base::filter(Hook::Forward, BEFORE_FILTERS), forward)?;
 
     let mut masquerade = vec![rule("loopback")?.eq(&meta::OIFNAME, lo).accept()];

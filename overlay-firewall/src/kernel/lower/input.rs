@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay_core::{Refusal, Vni};
+use overlay_core::{Name, Refusal, Vni};
 use overlay_kernel::nft::{Base, CtState, Hook, IpProtocol, Limit, Rule, Set, meta, rt, th, vxlan};
 
 use super::draft::{Draft, rule};
@@ -36,7 +36,7 @@ fn tunnels(draft: &mut Draft, state: &State, rules: &mut Vec<Rule>) -> Result<()
         tunnel.encrypted.iter().map(key).map(|(high, low)| (port.get(), high, low)).collect()
     };
     let encrypted = draft.set("encrypted", Set::of(state.tunnels.iter().flat_map(networks)))?;
-    let tunnels = draft.set("tunnels", Set::of(state.tunnels.keys().map(|port| port.get())))?;
+    let tunnels = ports(draft, state)?;
     let clear = || -> Result<Rule, Refusal> {
         let datagram = rule("tunnel/cleartext")?.eq(&meta::L4PROTO, IpProtocol::UDP);
         let (high, low) = vxlan::vni();
@@ -53,12 +53,12 @@ fn tunnels(draft: &mut Draft, state: &State, rules: &mut Vec<Rule>) -> Result<()
     draft.chain("output", Base::filter(Hook::Output, FIRST), leaving)
 }
 
-fn members<V: Version>(
-    draft: &mut Draft,
-    state: &State,
-    tunnels: &overlay_core::Name,
-    rules: &mut Vec<Rule>,
-) -> Result<(), Refusal> {
+/// The ports of tunnels.
+pub(super) fn ports(draft: &mut Draft, state: &State) -> Result<Name, Refusal> {
+    draft.set("tunnels", Set::of(state.tunnels.keys().map(|port| port.get())))
+}
+
+fn members<V: Version>(draft: &mut Draft, state: &State, tunnels: &Name, rules: &mut Vec<Rule>) -> Result<(), Refusal> {
     let all = state
         .tunnels
         .iter()

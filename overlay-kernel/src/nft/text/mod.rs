@@ -62,6 +62,9 @@ fn write_table(text: &mut String, mark: &Mark, key: &TableKey, table: &Table) ->
 
 fn write_chain(text: &mut String, key: &TableKey, table: &Table, (name, chain): (&str, &Chain)) -> fmt::Result {
     writeln!(text, "\tchain {name} {{")?;
+    if chain.open {
+        writeln!(text, "\t\tcomment \"{}\"", super::wire::chain::OPEN)?;
+    }
     if let Some(base) = &chain.base {
         writeln!(text, "\t\t{base}")?;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use overlay_core::IfName;
 
-use super::{At, HEAD, head, is, message};
+use super::{At, HEAD, head, is, message, read_comment, write_comment};
 use crate::netlink::{Attribute, Body, Flags, Malformed, Message, Requests};
 use crate::nft::{Base, ChainKind, Family, Hook, Policy};
 
@@ -16,6 +16,8 @@ pub(in crate::nft) struct Found {
     pub(in crate::nft) name: String,
     /// Nothing for a base that we do not make.
     pub(in crate::nft) base: Option<Option<Base>>,
+    /// Whether its rules are somebody else's.
+    pub(in crate::nft) open: bool,
 }
 
 pub(in crate::nft) fn add(requests: &mut Requests, at: At<'_>, name: &str, base: Option<&Base>) {
@@ -26,6 +28,14 @@ pub(in crate::nft) fn add(requests: &mut Requests, at: At<'_>, name: &str, base:
                 .be32(POLICY, policy_number(base.policy))
                 .text(KIND, base.kind.text());
         }
+    });
+}
+
+/// A chain whose rules are somebody else's: its comment says so, to us and to whom `nft` shows it.
+pub(in crate::nft) fn add_open(requests: &mut Requests, at: At<'_>, name: &str) {
+    requests.add(message(NEW), Flags::CREATE, |body| {
+        let body = head(body, at.family.number()).text(TABLE, at.table).text(NAME, name);
+        write_comment(body, USER_DATA, OPEN);
     });
 }
 
@@ -69,6 +79,7 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
     let [family, ..] = message.head::<HEAD>()?;
     let Some(family) = Family::by_number(family).filter(|_| is(message.kind, NEW)) else { return Ok(None) };
     let (mut table, mut name, mut kind, mut hook, mut policy) = (None, None, None, None, Some(Policy::Accept));
+    let mut open = false;
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
@@ -76,6 +87,7 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
             NAME => name = attribute.text().ok(),
             KIND => kind = attribute.text().ok(),
             HOOK => hook = Some(attribute),
+            USER_DATA => open = read_comment(attribute.value) == Some(OPEN),
             POLICY => {
                 policy = [Policy::Accept, Policy::Drop].into_iter().find(|p| Ok(policy_number(*p)) == attribute.be32());
             }
@@ -90,7 +102,8 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
             Some(Some(Base { kind, hook, priority, policy: policy?, devices }))
         }),
     };
-    Ok(Some(Found { family, table: table.to_owned(), name: name.to_owned(), base }))
+    let open = open && hook.is_none();
+    Ok(Some(Found { family, table: table.to_owned(), name: name.to_owned(), base, open }))
 }
 
 type Place = (Hook, i32, BTreeSet<IfName>);
@@ -135,6 +148,9 @@ const NAME: u16 = 3;
 const HOOK: u16 = 4;
 const POLICY: u16 = 5;
 const KIND: u16 = 7;
+const USER_DATA: u16 = 12;
+/// The comment of chains whose rules are somebody else's.
+pub(in crate::nft) const OPEN: &str = "the rules here are the administrator's";
 const HOOK_NUMBER: u16 = 1;
 const HOOK_PRIORITY: u16 = 2;
 const HOOK_DEVICE: u16 = 3;

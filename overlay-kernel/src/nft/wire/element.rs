@@ -27,6 +27,13 @@ pub(in crate::nft) fn take(requests: &mut Requests, at: At<'_>, name: &str, elem
     write(requests, (DELETE, Flags::NONE), (at, name), &elements.all, each);
 }
 
+/// Takes all elements of a set.
+pub(in crate::nft) fn take_all(requests: &mut Requests, at: At<'_>, name: &str) {
+    requests.add(message(DELETE), Flags::NONE, |body| {
+        head(body, at.family.number()).text(TABLE, at.table).text(SET, name);
+    });
+}
+
 /// Writes elements into as many messages as it takes: an attribute of attributes has 64 KiB at most.
 fn write(
     requests: &mut Requests,
@@ -138,7 +145,7 @@ fn read(attributes: Attributes<'_>) -> Result<Option<Found>, Malformed> {
             KEY | KEY_END | DATA => match (attribute.kind, read_data(attribute.nested())?) {
                 (KEY, Data::Value(key)) => found.key = Bytes::new(key),
                 (KEY_END, Data::Value(key)) => found.key_end = Some(Bytes::new(key)),
-                (DATA, Data::Value(value)) => found.datum = Datum::Value(Bytes::new(value)),
+                (DATA, Data::Value(value)) => found.datum = Datum::Value(value.into()),
                 (DATA, Data::Verdict(verdict)) => found.datum = Datum::Verdict(verdict),
                 _ => known = false,
             },

@@ -209,7 +209,7 @@ mod tests {
             }
             if let Some(found) = chain::parse(&message).unwrap() {
                 let base = found.base.unwrap();
-                read.chains.insert(found.name.parse().unwrap(), Chain { base, rules: Vec::new() });
+                read.chains.insert(found.name.parse().unwrap(), Chain { base, rules: Vec::new(), open: found.open });
             }
             if let Some(found) = set::parse(&message).unwrap() {
                 let original = &table.sets[found.name.as_str()];
