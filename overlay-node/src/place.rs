@@ -6,6 +6,12 @@ use overlay_core::{BackendError, Name, NetworkId, Table};
 
 use crate::Routes;
 
+mod memory;
+mod schedule;
+
+pub use memory::{MemoryPlace, MemoryPlaces};
+pub use schedule::{Job, Progress, Schedule, Work};
+
 /// Where state lives on a node. What is smaller is around what is greater: the host around the sandboxes, those around
 /// containers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
