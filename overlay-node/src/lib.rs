@@ -13,7 +13,10 @@ pub use catalogue::CatalogueChange;
 pub use control::{Control, ControlError, Reference, Refused};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
-pub use place::{Job, MemoryPlace, MemoryPlaces, Place, PlaceTables, Places, Progress, Schedule, Work};
+pub use place::{
+    Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
+    Upkeep, UpkeepConfig, Work,
+};
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
     PublishMode, PublishedPort, Service, ServiceSpec,

@@ -7,10 +7,16 @@ use overlay_core::{BackendError, Name, NetworkId, Table};
 use crate::Routes;
 
 mod memory;
+mod plan;
+mod round;
 mod schedule;
+mod upkeep;
 
 pub use memory::{MemoryPlace, MemoryPlaces};
+pub use plan::PlacePlan;
+pub use round::{Ran, RoundRun};
 pub use schedule::{Job, Progress, Schedule, Work};
+pub use upkeep::{Round, Upkeep, UpkeepConfig};
 
 /// Where state lives on a node. What is smaller is around what is greater: the host around the sandboxes, those around
 /// containers.

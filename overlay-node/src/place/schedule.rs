@@ -204,6 +204,12 @@ impl Schedule {
         self.running == 0 && self.ready.is_empty()
     }
 
+    /// Whether a place is past this phase, or never had it to do.
+    pub fn is_past(&self, place: &Place, phase: Phase) -> bool {
+        let left = self.places.get(place).and_then(|entry| entry.left.front());
+        left.is_none_or(|next| *next > phase)
+    }
+
     /// How far each place is, in their order.
     pub fn progress(&self) -> impl Iterator<Item = (&Place, Progress)> {
         self.places.iter().map(|(place, entry)| {
