@@ -138,14 +138,13 @@ proptest! {
             }
         }
         places.rate = 0;
-        let last = all.last().unwrap();
-        for _ in 0..4 {
+        let (last, calm) = (all.last().unwrap(), now);
+        while upkeep.lacking().count() > 0 {
             now = upkeep.poll_timeout().unwrap().max(now);
             rounds(&mut upkeep, &mut places, now, |places| assert!(is_guarded(places, &all)));
+            prop_assert!(now < calm + Duration::from_secs(20), "{upkeep:?}");
         }
         prop_assert!(holds(&inner, last), "{:?}\n{:?}", inner.places(), upkeep);
-        prop_assert_eq!(upkeep.lacking().count(), 0);
-        prop_assert!(upkeep.poll_timeout().unwrap() > now + Duration::from_secs(30), "nothing to do but to look for drift");
     }
 }
 
