@@ -2,17 +2,22 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod agent;
 mod catalogue;
 mod control;
+mod derive;
 mod desired;
 mod knowledge;
 mod place;
 mod record;
+mod wire;
 
+pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
 pub use catalogue::CatalogueChange;
 pub use control::{Control, ControlError, Reference, Refused};
+pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
-pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
+pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,
@@ -21,3 +26,4 @@ pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
     PublishMode, PublishedPort, Service, ServiceSpec,
 };
+pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

@@ -30,6 +30,9 @@ pub struct UpkeepConfig {
     pub retry_first: Duration,
     /// The longest it rests. `retry_first` up. 10 s.
     pub retry_most: Duration,
+    /// How long places that an earlier life of the node left stay as they are, so that what they hold is not taken away before
+    /// the node has learnt what it must know. 3 s: catalogue and gossip are there after less than one.
+    pub adopt_after: Duration,
     /// How often a place is read back that nothing is known to have changed; never if `None`. 1 min.
     pub drift: Option<Duration>,
 }
@@ -39,6 +42,7 @@ impl Default for UpkeepConfig {
         Self {
             retry_first: Duration::from_millis(100),
             retry_most: Duration::from_secs(10),
+            adopt_after: Duration::from_secs(3),
             drift: Some(Duration::from_secs(60)),
         }
     }
@@ -54,6 +58,8 @@ struct Kept {
     failures: u32,
     /// When it is to be looked at although nothing changed.
     due: Instant,
+    /// Not before this, whatever changes.
+    earliest: Instant,
 }
 
 /// Places that are to be brought to what is desired now.
@@ -94,7 +100,8 @@ impl Round {
 impl Upkeep {
     /// The upkeep of these places, of which nothing is known but that they are there: see [`Places::list`](crate::Places::list).
     pub fn new(config: UpkeepConfig, found: impl IntoIterator<Item = Place>, now: Instant) -> Self {
-        let places = found.into_iter().map(|place| (place, Kept::unknown(now))).collect();
+        let from = now + config.adopt_after;
+        let places = found.into_iter().map(|place| (place, Kept::found(from))).collect();
         Self { config, desired: Arc::default(), places, in_round: false }
     }
 
@@ -102,7 +109,7 @@ impl Upkeep {
     pub fn desire(&mut self, desired: Arc<Desired>, now: Instant) {
         for place in self.desired.changed(&desired) {
             let kept = self.places.entry(place.clone()).or_insert_with(|| Kept::absent(now));
-            kept.due = kept.due.min(now);
+            kept.hurry(now);
         }
         self.desired = desired;
     }
@@ -111,7 +118,7 @@ impl Upkeep {
     pub fn doubt(&mut self, place: &Place, now: Instant) {
         if let Some(kept) = self.places.get_mut(place) {
             kept.holds = None;
-            kept.due = kept.due.min(now);
+            kept.hurry(now);
         }
     }
 
@@ -196,7 +203,7 @@ impl Upkeep {
         let newest = newer.is_some_and(|newer| Arc::ptr_eq(newer, desired) || newer == desired);
         let rest = if newest { self.config.drift.unwrap_or(Duration::MAX) } else { Duration::ZERO };
         let (holds, within) = (Some(Arc::clone(desired)), Some(desired.within.clone()));
-        self.places.insert(place.clone(), Kept { holds, within, failures: 0, due: now + rest });
+        self.places.insert(place.clone(), Kept { holds, within, failures: 0, due: now + rest, earliest: now });
     }
 
     fn failed(&mut self, place: &Place, desired: Option<&Arc<PlaceState>>, now: Instant) {
@@ -225,12 +232,16 @@ impl Upkeep {
 }
 
 impl Kept {
-    const fn unknown(now: Instant) -> Self {
-        Self { holds: None, within: None, failures: 0, due: now }
+    const fn found(from: Instant) -> Self {
+        Self { holds: None, within: None, failures: 0, due: from, earliest: from }
     }
 
     const fn absent(now: Instant) -> Self {
-        Self { holds: None, within: Some(BTreeSet::new()), failures: 0, due: now }
+        Self { holds: None, within: Some(BTreeSet::new()), failures: 0, due: now, earliest: now }
+    }
+
+    fn hurry(&mut self, now: Instant) {
+        self.due = self.due.min(now.max(self.earliest));
     }
 
     /// Something was done, but not all.
