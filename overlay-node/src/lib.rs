@@ -6,13 +6,15 @@ mod catalogue;
 mod control;
 mod desired;
 mod knowledge;
+mod manager;
 mod place;
 mod record;
 
-pub use catalogue::CatalogueChange;
-pub use control::{Control, ControlError, Reference, Refused};
+pub use catalogue::{CatalogueChange, Feed, RootError};
+pub use control::{Control, ControlError, Reference, Refused, User};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
+pub use manager::Manager;
 pub use place::{Place, PlaceTables, Places};
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
