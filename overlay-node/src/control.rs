@@ -9,7 +9,7 @@ use crate::{Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Servic
 
 mod error;
 
-pub use error::{ControlError, Refused};
+pub use error::{ControlError, Refused, User};
 
 /// What a cluster is told: networks, services, endpoints, nodes. In process it is `Manager`; a client of a remote
 /// manager is another.
@@ -54,6 +54,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If there is none such, or if endpoints serve it still.
     async fn remove_service(&self, service: &Reference, now: UnixTime) -> Result<Service, ControlError>;
 
+    /// One service.
+    ///
+    /// # Errors
+    /// If there is none such, or several.
+    async fn service(&self, service: &Reference) -> Result<Service, ControlError>;
+
     /// All services, in the order of their names.
     ///
     /// # Errors
@@ -79,6 +85,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If it could not be done.
     async fn detach(&self, endpoint: EndpointId, now: UnixTime) -> Result<Option<Endpoint>, ControlError>;
 
+    /// One endpoint; `None` if there is none such.
+    ///
+    /// # Errors
+    /// If it could not be read.
+    async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, ControlError>;
+
     /// The endpoints of a network, in the order of their ids.
     ///
     /// # Errors
@@ -103,6 +115,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// # Errors
     /// If there is none such.
     async fn remove_node(&self, node: &Reference, now: UnixTime) -> Result<Vec<Endpoint>, ControlError>;
+
+    /// One node.
+    ///
+    /// # Errors
+    /// If there is none such, or several.
+    async fn node(&self, node: &Reference) -> Result<Node, ControlError>;
 
     /// All nodes, in the order of their names.
     ///

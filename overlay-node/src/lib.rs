@@ -8,16 +8,18 @@ mod control;
 mod derive;
 mod desired;
 mod knowledge;
+mod manager;
 mod place;
 mod record;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
-pub use catalogue::CatalogueChange;
-pub use control::{Control, ControlError, Reference, Refused};
+pub use catalogue::{CatalogueChange, Feed, RootError};
+pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
+pub use manager::Manager;
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,

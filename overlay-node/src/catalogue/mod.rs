@@ -6,6 +6,13 @@ use overlay_core::{EndpointId, NetworkId, ServiceId};
 
 use crate::{Endpoint, Network, Service};
 
+mod feed;
+pub(crate) mod keys;
+pub(crate) mod record;
+
+pub use feed::Feed;
+pub use keys::RootError;
+
 /// Something in the catalogue is new, or other than before, or gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CatalogueChange {

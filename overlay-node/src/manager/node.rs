@@ -1,0 +1,82 @@
+//! Nodes: added and removed.
+
+use overlay_core::{Commit, Compare, NodeId, Snapshot, Transaction, TransactionError, UnixTime};
+
+use super::Manager;
+use super::endpoint::removing;
+use super::transaction::{Decided, failed, id_in, in_doubt, not_found, refuse};
+use crate::catalogue::record::{Held, Object, encode_new};
+use crate::{Condition, ControlError, Endpoint, Node, NodeSpec, Refused};
+
+impl Manager {
+    /// Writes a node down, or what is new about it.
+    pub(super) fn put_node(&self, snapshot: &Snapshot, id: NodeId, spec: &NodeSpec, now: UnixTime) -> Decided<Node> {
+        let keys = &self.keys;
+        let (key, name, gone) = (keys.node(id), keys.node_name(&spec.name), keys.gone(Node::WHAT, id));
+        snapshot.need([&key, &name, &gone])?;
+        let held = self.held::<Node>(snapshot, &key)?;
+        if let Some(entry) = snapshot.get(&name)?.filter(|entry| entry.value != id.to_string().as_bytes()) {
+            let id = String::from_utf8_lossy(&entry.value).into_owned();
+            return refuse(Refused::NameTaken { what: Node::WHAT, name: spec.name.clone(), id });
+        }
+        let Some(mut held) = held else {
+            let node = Node { id, spec: spec.clone(), created: now, condition: Condition::Allocated };
+            let commit = Commit::new().put(key, encode_new(&node)).put(name, id.to_string());
+            return Ok((self.exhume(snapshot, commit, gone)?, node));
+        };
+        if held.is_removing() {
+            return removing::<_, Node>(id);
+        }
+        if held.object.spec == *spec {
+            return Ok((Commit::new(), held.object));
+        }
+        let mut commit = Commit::new();
+        let former = keys.node_name(&held.object.spec.name);
+        if former != name {
+            commit = self.delete_own(snapshot, commit, former, &id.to_string())?.put(name, id.to_string());
+        }
+        held.object.spec = spec.clone();
+        Ok((commit.put(key, held.encode()), held.object))
+    }
+
+    /// Removes a node, and its endpoints with it.
+    pub(super) async fn unmake_node(&self, id: NodeId, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
+        let key = self.keys.node(id);
+        let removing = self.run(|snapshot| match self.begin_removal::<Node>(snapshot, &key)? {
+            (commit, Some(held)) => Ok((commit, held)),
+            (_, None) => refuse(not_found::<Node>(id)),
+        });
+        let held = removing.await?;
+        self.finish_node(&held, now).await.map_err(in_doubt)
+    }
+
+    /// Detaches what is on a node that is being removed, and deletes it.
+    pub(super) async fn finish_node(&self, held: &Held<Node>, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
+        let prefix = self.keys.containers(held.object.id);
+        let mut ended = Vec::new();
+        for _ in 0..Transaction::ATTEMPTS {
+            let listing = self.store.list(&prefix).await?;
+            for (key, entry) in &listing.entries {
+                ended.extend(self.unmake_endpoint(id_in(key, &entry.value)?, now).await?);
+            }
+            let none = Compare::Prefix { prefix: prefix.clone(), revision: listing.at };
+            if !listing.entries.is_empty() {
+                continue;
+            }
+            let deleting = Transaction::on(&*self.store).attempts(2);
+            match deleting.run(|snapshot| self.delete_node(snapshot, held, &none, now)).await {
+                Err(TransactionError::Contended { .. }) => {}
+                deleted => return deleted.map(|_| ended).map_err(failed),
+            }
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
+    fn delete_node(&self, snapshot: &Snapshot, held: &Held<Node>, none: &Compare, now: UnixTime) -> Decided<()> {
+        let Node { id, spec, .. } = &held.object;
+        let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
+        let commit = commit.compare(none.clone());
+        let commit = self.delete_own(snapshot, commit, self.keys.node_name(&spec.name), &id.to_string())?;
+        Ok((self.bury(snapshot, commit, self.keys.gone(Node::WHAT, id), now)?, ()))
+    }
+}
