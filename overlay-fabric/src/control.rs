@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use overlay_core::testing::block_on;
 use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
 use overlay_gossip::Role;
 use overlay_node::{
-    Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, Reference, Service, ServiceSpec,
+    Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, Reference, Service,
+    ServiceSpec,
 };
-use overlay_core::testing::block_on;
 
 use crate::node::Container;
 use crate::{Cluster, FabricError};
@@ -215,7 +216,7 @@ impl Cluster {
         self.post(number, Input::Unplug(endpoint));
     }
 
-    fn draw(&mut self) -> [u8; 16] {
+    pub(crate) fn draw(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.dice.seed()[..16]);
         bytes

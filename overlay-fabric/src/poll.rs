@@ -35,7 +35,13 @@ mod tests {
 
     #[test]
     fn what_yields_is_polled_again_and_what_waits_is_not() {
-        assert_eq!(poll(async { yield_now().await; 7 }), Some(7));
+        assert_eq!(
+            poll(async {
+                yield_now().await;
+                7
+            }),
+            Some(7)
+        );
         assert_eq!(poll(std::future::pending::<()>()), None);
     }
 }

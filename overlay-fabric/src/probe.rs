@@ -6,7 +6,7 @@ use overlay_core::{EndpointId, IfName, IpFamily, Mac, Name, Port, Vni};
 use overlay_dns::DnsName;
 use overlay_firewall::{Content, Flow, Frame, Ip, Packet, Transport};
 use overlay_node::Place;
-use overlay_vxlan::{PortEnd, Segment, names};
+use overlay_vxlan::{Segment, names};
 
 use crate::observed::{Attachment, Observed, ObservedNode, ObservedPlace};
 use crate::{Broken, Hop, Trace};

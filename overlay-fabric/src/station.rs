@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use overlay_core::{EndpointId, Instant, Name, Phase};
 use overlay_dns::View;
 use overlay_gossip::testing::Machine;
 use overlay_gossip::{Class, Transmit};
-use overlay_node::{Agent, AgentEvent, Input, Place, RoundRun, Upkeep};
+use overlay_node::{Agent, AgentEvent, Desired, Input, Place, RoundRun, Upkeep};
 
 use crate::places::FaultyPlaces;
 use crate::watch;
@@ -21,6 +22,7 @@ use crate::watch;
 pub(crate) struct Station {
     pub(crate) agent: Agent,
     places: FaultyPlaces,
+    desired: Arc<Desired>,
     upkeep: Upkeep,
     run: Option<RoundRun>,
     /// When the next job of the round ends.
@@ -65,10 +67,17 @@ const LINGER: Duration = Duration::from_millis(2);
 const JOB: Duration = Duration::from_micros(600);
 
 impl Station {
-    pub(crate) fn new(agent: Agent, places: FaultyPlaces, upkeep: Upkeep, (seed, watched): ([u8; 32], bool), now: Instant) -> Self {
+    pub(crate) fn new(
+        agent: Agent,
+        places: FaultyPlaces,
+        upkeep: Upkeep,
+        (seed, watched): ([u8; 32], bool),
+        now: Instant,
+    ) -> Self {
         Self {
             agent,
             places,
+            desired: Arc::default(),
             upkeep,
             run: None,
             job_at: now,
@@ -98,6 +107,11 @@ impl Station {
             && self.upkeep.lacking().next().is_none()
     }
 
+    /// What the agent wanted when it was asked last.
+    pub(crate) const fn desired(&self) -> &Arc<Desired> {
+        &self.desired
+    }
+
     fn settle(&mut self, now: Instant) {
         while self.inbox.front().is_some_and(|(at, _)| *at <= now) {
             let Some((_, input)) = self.inbox.pop_front() else { break };
@@ -106,8 +120,8 @@ impl Station {
         self.take_events(now);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
-            let desired = self.agent.desired();
-            self.upkeep.desire(desired, now);
+            self.desired = self.agent.desired();
+            self.upkeep.desire(Arc::clone(&self.desired), now);
         }
         self.keep_up(now);
         self.take_events(now);
@@ -166,8 +180,7 @@ impl Station {
             .filter_map(|(place, _)| Some((place.clone(), run.failure(place)?.to_owned())))
             .collect();
         let (round, schedule) = run.into_parts();
-        let wanted: BTreeMap<_, _> =
-            round.places().map(|(place, desired)| (place.clone(), desired.cloned())).collect();
+        let wanted: BTreeMap<_, _> = round.places().map(|(place, desired)| (place.clone(), desired.cloned())).collect();
         let told = self.upkeep.end(round, &schedule, now);
         self.counts.stopped_places += (wanted.len() - told.len()) as u64;
         for (place, done) in told {

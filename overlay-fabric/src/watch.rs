@@ -23,7 +23,8 @@ fn opened(places: &MemoryPlaces, run: &RoundRun, place: &Place) -> Result<(), St
     for around in networks.chain((*place != Place::Host).then_some(Place::Host)) {
         let Some(desired) = run.round().desired(&around) else { continue };
         let held = places.place(&around).map(|held| held.firewall.state()).unwrap_or_default();
-        let left = held.plan(&desired.firewall).into_iter().find(|step| overlay_firewall::State::phase(step) == Phase::Guard);
+        let left =
+            held.plan(&desired.firewall).into_iter().find(|step| overlay_firewall::State::phase(step) == Phase::Guard);
         if let Some(step) = left {
             return Err(format!("{place} opens while {around} lacks its guard: {step}"));
         }
