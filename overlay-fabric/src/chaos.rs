@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Cluster, FabricError};
+use crate::{Cluster, FabricError, UpkeepCounts};
 
 impl Cluster {
     /// The agent of a node, and the manager if it is one, die at once. What its places hold stays, and its containers run on.
@@ -81,6 +81,13 @@ impl Cluster {
         if let Some(node) = self.nodes.get(node) {
             node.places.fail_one_in(one_in);
         }
+    }
+
+    /// What was made to fail so far at the places of all nodes, and what they did about it.
+    pub fn upkeep_counts(&self) -> UpkeepCounts {
+        let running = self.net.running().filter_map(|node| self.net.machine(node));
+        let counts = running.fold(self.past, |sum, station| sum.plus(station.counts));
+        UpkeepCounts { injected: self.nodes.iter().map(|node| node.places.injected()).sum(), ..counts }
     }
 
     /// Of the calls of the store, one in so many fails from now on. None for 0.

@@ -15,7 +15,7 @@ use crate::node::{Connection, Node, vtep};
 use crate::observed::{Observed, ObservedNode};
 use crate::places::FaultyPlaces;
 use crate::poll::poll;
-use crate::station::{Counts, Station};
+use crate::station::{Station, UpkeepCounts};
 use crate::{ClusterConfig, FabricError};
 
 /// Real nodes in one process, on a virtual clock: managers over one store, an agent on each node, their gossip through a
@@ -39,7 +39,7 @@ pub struct Cluster {
     pub(crate) started: u64,
     settle_at: Instant,
     /// What nodes that died had counted and found.
-    pub(crate) past: Counts,
+    pub(crate) past: UpkeepCounts,
     pub(crate) broken: Vec<String>,
 }
 
@@ -89,7 +89,7 @@ impl Cluster {
             cut: BTreeSet::new(),
             started: 0,
             settle_at: Instant::ZERO,
-            past: Counts::default(),
+            past: UpkeepCounts::default(),
             broken: Vec::new(),
         };
         let ingress = NetworkId::from_bytes(cluster.draw());
@@ -107,10 +107,9 @@ impl Cluster {
         let role = if number < self.config.managers.max(1) { Role::Manager } else { Role::Worker };
         let id = NodeId::from_bytes(self.draw());
         let name: Name = format!("node-{number}").parse().map_err(FabricError::internal)?;
-        block_on(self.oracle.add_node(id, NodeSpec { name: name.clone(), role }, self.date(number)))?;
+        block_on(self.oracle.add_node(id, NodeSpec { name, role }, self.date(number)))?;
         let node = Node {
             id,
-            name,
             role,
             vtep: vtep(number),
             incarnation: 0,

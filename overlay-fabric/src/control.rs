@@ -211,7 +211,9 @@ impl Cluster {
 
     fn unplug(&mut self, number: usize, endpoint: EndpointId) {
         let Some(node) = self.nodes.get_mut(number) else { return };
-        node.containers.values_mut().for_each(|container| drop(container.plugs.remove(&endpoint)));
+        for container in node.containers.values_mut() {
+            container.plugs.remove(&endpoint);
+        }
         node.containers.retain(|_, container| !container.plugs.is_empty());
         self.post(number, Input::Unplug(endpoint));
     }

@@ -22,4 +22,5 @@ pub use cluster::Cluster;
 pub use config::ClusterConfig;
 pub use error::FabricError;
 pub use observed::{Observed, ObservedNode, ObservedPlace};
+pub use station::UpkeepCounts;
 pub use trace::{Broken, Hop, Trace};

@@ -12,7 +12,6 @@ use crate::places::FaultyPlaces;
 /// One machine.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    pub(crate) name: Name,
     pub(crate) role: Role,
     pub(crate) vtep: IpAddr,
     pub(crate) incarnation: u64,

@@ -35,28 +35,35 @@ pub(crate) struct Station {
     pub(crate) views: BTreeMap<Name, View>,
     dice: Dice,
     pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
-    pub(crate) counts: Counts,
+    pub(crate) counts: UpkeepCounts,
     watched: bool,
     /// What was found wrong after a job.
     pub(crate) broken: Vec<String>,
 }
 
-/// What a node did.
+/// What nodes did at their places.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) rounds: u64,
-    pub(crate) jobs: u64,
-    pub(crate) failed_jobs: u64,
-    pub(crate) stopped_places: u64,
+pub struct UpkeepCounts {
+    /// Rounds begun.
+    pub rounds: u64,
+    /// Phases run.
+    pub jobs: u64,
+    /// Of those, failed ones.
+    pub failed_jobs: u64,
+    /// How often a place was stopped because another had failed.
+    pub stopped_places: u64,
+    /// Calls that were made to fail.
+    pub injected: u64,
 }
 
-impl Counts {
+impl UpkeepCounts {
     pub(crate) const fn plus(self, other: Self) -> Self {
         Self {
             rounds: self.rounds + other.rounds,
             jobs: self.jobs + other.jobs,
             failed_jobs: self.failed_jobs + other.failed_jobs,
             stopped_places: self.stopped_places + other.stopped_places,
+            injected: self.injected + other.injected,
         }
     }
 }
@@ -86,7 +93,7 @@ impl Station {
             views: BTreeMap::new(),
             dice: Dice::new(seed),
             reports: Vec::new(),
-            counts: Counts::default(),
+            counts: UpkeepCounts::default(),
             watched,
             broken: Vec::new(),
         }

@@ -10,9 +10,9 @@ use crate::Place;
 /// Which phase of which place may run now, while a node brings several places to what is desired.
 ///
 /// A place's phases run one after the other. Between places: nothing opens inside a place whose guards are not up, and no guard
-/// goes before what it guards is closed. So a container's, or sandbox's, [`Open`](Phase::Open) waits for the
-/// [`Guard`](Phase::Guard) of the places around it, and a place's [`Unguard`](Phase::Unguard) for the [`Close`](Phase::Close) of
-/// those in it. What fails stops its own later phases, and stops what waits for it: fail closed, up and down. All else goes on.
+/// goes before what it guards has gone. So a container's, or sandbox's, [`Open`](Phase::Open) waits for the
+/// [`Guard`](Phase::Guard) of the places around it, and a place's [`Unguard`](Phase::Unguard) for the [`Close`](Phase::Close) and
+/// [`Dismantle`](Phase::Dismantle) of those in it. What fails stops its own later phases, and stops what waits for it: fail closed, up and down. All else goes on.
 ///
 /// It is one round, and runs nothing itself: take any [ready](Self::ready) place, [start](Self::start) its next phase,
 /// on any thread, and say how it ended. A place that is not in the round is as if it had nothing to do, so
@@ -92,10 +92,10 @@ struct Entry {
     within: BTreeSet<NetworkId>,
     /// The places in it.
     inside: BTreeSet<Place>,
-    /// How many of those still have to close something.
-    open_inside: usize,
-    /// One of those that never will.
-    never_closes: Option<Place>,
+    /// In how many of those something is still to go.
+    to_go_inside: usize,
+    /// One of those in which it never will.
+    never_goes: Option<Place>,
     begun: bool,
     running: bool,
     end: Option<Progress>,
@@ -107,8 +107,8 @@ impl Entry {
             left: work.phases.into_iter().collect(),
             within: work.within,
             inside: BTreeSet::new(),
-            open_inside: 0,
-            never_closes: None,
+            to_go_inside: 0,
+            never_goes: None,
             begun: false,
             running: false,
             end: None,
@@ -118,6 +118,11 @@ impl Entry {
     /// Whether a phase is still to come, or never will.
     fn lacks(&self, phase: Phase) -> bool {
         self.left.contains(&phase)
+    }
+
+    /// Whether something is still to go here.
+    fn has_to_go(&self) -> bool {
+        self.lacks(Phase::Close) || self.lacks(Phase::Dismantle)
     }
 
     fn is_idle(&self) -> bool {
@@ -132,11 +137,11 @@ impl Schedule {
         let mut round = Self { places, ready: BTreeSet::new(), running: 0 };
         let all: Vec<Place> = round.places.keys().cloned().collect();
         for place in &all {
-            let closes = round.places.get(place).is_some_and(|entry| entry.lacks(Phase::Close));
+            let goes = round.places.get(place).is_some_and(Entry::has_to_go);
             for parent in round.around(place) {
                 if let Some(parent) = round.places.get_mut(&parent) {
                     parent.inside.insert(place.clone());
-                    parent.open_inside += usize::from(closes);
+                    parent.to_go_inside += usize::from(goes);
                 }
             }
         }
@@ -169,15 +174,15 @@ impl Schedule {
         if !self.stop_running(&place, phase) {
             return;
         }
-        if let Some(entry) = self.places.get_mut(&place) {
-            entry.left.pop_front();
-        }
+        let Some(entry) = self.places.get_mut(&place) else { return };
+        entry.left.pop_front();
+        let gone = !entry.has_to_go();
         match phase {
             Phase::Guard => self.inside(&place).iter().for_each(|child| self.consider(child)),
-            Phase::Close => {
+            Phase::Close | Phase::Dismantle if gone => {
                 for parent in self.around(&place) {
                     if let Some(entry) = self.places.get_mut(&parent) {
-                        entry.open_inside -= 1;
+                        entry.to_go_inside -= 1;
                     }
                     self.consider(&parent);
                 }
@@ -258,8 +263,8 @@ impl Schedule {
                 }
             }
             Phase::Unguard => match self.places.get(place) {
-                Some(Entry { never_closes: Some(child), .. }) => Hindrance::ForGood(child.clone()),
-                Some(Entry { open_inside: 1.., .. }) => Hindrance::ForNow,
+                Some(Entry { never_goes: Some(child), .. }) => Hindrance::ForGood(child.clone()),
+                Some(Entry { to_go_inside: 1.., .. }) => Hindrance::ForNow,
                 _ => Hindrance::None,
             },
             _ => Hindrance::None,
@@ -271,14 +276,14 @@ impl Schedule {
         self.ready.remove(place);
         let Some(entry) = self.places.get_mut(place) else { return };
         entry.end = Some(end);
-        let (unguarded, unclosed) = (entry.lacks(Phase::Guard), entry.lacks(Phase::Close));
+        let (unguarded, stays) = (entry.lacks(Phase::Guard), entry.has_to_go());
         if unguarded {
             self.inside(place).iter().for_each(|child| self.consider(child));
         }
-        if unclosed {
+        if stays {
             for parent in self.around(place) {
                 if let Some(entry) = self.places.get_mut(&parent) {
-                    entry.never_closes.get_or_insert_with(|| place.clone());
+                    entry.never_goes.get_or_insert_with(|| place.clone());
                 }
                 self.consider(&parent);
             }

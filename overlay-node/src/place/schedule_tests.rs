@@ -1,4 +1,4 @@
-use overlay_core::Phase::{Build, Close, Guard, Open, Unguard};
+use overlay_core::Phase::{Build, Close, Dismantle, Guard, Open, Unguard};
 use overlay_core::testing::Dice;
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -112,11 +112,12 @@ proptest! {
     }
 
     #[test]
-    fn no_guard_goes_before_the_places_inside_are_closed(work in rounds(), seed: [u8; 32], rate in 0..6_usize) {
+    fn no_guard_goes_before_what_is_to_go_inside_has_gone(work in rounds(), seed: [u8; 32], rate in 0..6_usize) {
         let run = run(&work, seed, rate);
         for (at, (place, _, _)) in run.log.iter().enumerate().filter(|(_, it)| (it.1, it.2) == (Unguard, What::Started)) {
             for child in work.keys().filter(|child| is_around(place, child, &work[*child])) {
-                prop_assert!(run.before(&work, (child, Close), at), "{place} unguarded before {child} was closed");
+                let gone = run.before(&work, (child, Close), at) && run.before(&work, (child, Dismantle), at);
+                prop_assert!(gone, "{place} unguarded before {child} was closed and dismantled");
             }
         }
     }
@@ -162,8 +163,8 @@ proptest! {
                 }
                 Progress::Stopped { before: Unguard, by } => {
                     prop_assert!(is_around(place, by, &work[by]), "{place}: {end}");
-                    let unclosed = !run.before(&work, (by, Close), usize::MAX);
-                    prop_assert!(unclosed && run.ends[by] != Progress::Done, "{place}: {end}");
+                    let gone = run.before(&work, (by, Close), usize::MAX) && run.before(&work, (by, Dismantle), usize::MAX);
+                    prop_assert!(!gone && run.ends[by] != Progress::Done, "{place}: {end}");
                 }
                 _ => prop_assert!(false, "{place} has no end: {end}"),
             }
@@ -185,7 +186,7 @@ proptest! {
 }
 
 #[test]
-fn a_failed_guard_keeps_what_is_inside_shut_and_what_failed_to_close_keeps_its_guard() {
+fn a_failed_guard_keeps_what_is_inside_shut() {
     let (front, web) = (Place::Network(network(1)), container(1));
     let within = BTreeSet::from([network(1)]);
     let mut round = Schedule::new([
