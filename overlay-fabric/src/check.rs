@@ -88,14 +88,6 @@ impl Cluster {
             Ok(truth) => what.extend(unique(&truth)),
             Err(error) => what.push(error),
         }
-        for (number, node) in self.nodes.iter().enumerate() {
-            for (place, held) in node.places.held.places() {
-                let checks = [held.vxlan.state().check(), held.firewall.state().check(), held.routes.state().check()];
-                what.extend(
-                    checks.into_iter().filter_map(Result::err).map(|why| format!("node {number}, {place}: {why}")),
-                );
-            }
-        }
         self.verdict(what)
     }
 
@@ -208,6 +200,10 @@ impl Cluster {
                 if !same {
                     what.push(format!("node {number}, {place} does not hold what is desired"));
                 }
+                let checks = [wanted.vxlan.check(), wanted.firewall.check(), wanted.routes.check()];
+                what.extend(
+                    checks.into_iter().filter_map(Result::err).map(|why| format!("node {number}, {place}: {why}")),
+                );
             }
         }
         what

@@ -141,8 +141,9 @@ impl Cluster {
     pub fn detach(&mut self, container: &str, network: &str) -> Result<(), FabricError> {
         let network = self.network(network)?.id;
         let (node, endpoint) = self.plugged(container, network)?;
+        self.control(async |manager, now| manager.detach(endpoint, now).await)?;
         self.unplug(node, endpoint);
-        self.control(async |manager, now| manager.detach(endpoint, now).await).map(drop)
+        Ok(())
     }
 
     /// Stops a container, and ends all its attachments.
@@ -153,8 +154,8 @@ impl Cluster {
         let none = || FabricError::NoContainer(container.to_owned());
         let node = self.node_of(&container.parse()?).ok_or_else(none)?;
         for endpoint in self.endpoints_of(node, container)? {
-            self.unplug(node, endpoint);
             self.control(async |manager, now| manager.detach(endpoint, now).await)?;
+            self.unplug(node, endpoint);
         }
         Ok(())
     }
@@ -168,8 +169,8 @@ impl Cluster {
         let from = self.node_of(&container.parse()?).ok_or_else(none)?;
         let to = self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id;
         for endpoint in self.endpoints_of(from, container)? {
-            self.unplug(from, endpoint);
             let moved = self.control(async |manager, now| manager.relocate(endpoint, to, now).await)?;
+            self.unplug(from, endpoint);
             self.plug(node, &moved);
         }
         Ok(())
