@@ -14,7 +14,7 @@ pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
-pub use manager::Manager;
+pub use manager::{Manager, Settled};
 pub use place::{Place, PlaceTables, Places};
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,

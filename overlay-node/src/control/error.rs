@@ -103,10 +103,12 @@ pub enum Refused {
         id: String,
     },
     /// A network of this id was there and was removed: an id names one network for good.
-    #[error("network {id} was removed: choose another id")]
+    #[error("{what} {id} was removed: choose another id")]
     Spent {
+        /// `network`.
+        what: &'static str,
         /// The id.
-        id: NetworkId,
+        id: String,
     },
     /// It is being removed.
     #[error("{what} {id} is being removed")]
@@ -290,6 +292,12 @@ pub enum Refused {
     /// No station can have the Ethernet address.
     #[error("{mac} is a group's address or zero: give a station's")]
     NoStation {
+        /// The address.
+        mac: Mac,
+    },
+    /// The segment itself has the Ethernet address: those from `02:6f:76` and `06:6f:76` on are its bridges' and ports'.
+    #[error("{mac} is a segment's own: give one that does not begin with 02:6f:76 or 06:6f:76")]
+    MacReserved {
         /// The address.
         mac: Mac,
     },
