@@ -10,6 +10,8 @@ mod desired;
 mod knowledge;
 mod place;
 mod record;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
