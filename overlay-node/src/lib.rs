@@ -2,21 +2,29 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod agent;
 mod catalogue;
 mod control;
+mod derive;
 mod desired;
 mod knowledge;
 mod manager;
 mod place;
 mod record;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod wire;
 
+pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
+pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
-pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
+pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
 pub use manager::{Manager, Settled};
 pub use place::{Place, PlaceTables, Places};
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
     PublishMode, PublishedPort, Service, ServiceSpec,
 };
+pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

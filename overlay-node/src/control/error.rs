@@ -9,7 +9,7 @@ use overlay_core::{
 };
 use overlay_ipam::{ClaimRefusal, SubnetError};
 
-use crate::PublishMode;
+use crate::{PublishMode, TooLong};
 
 /// Why a call of [`Control`](crate::Control) failed. Nothing was changed unless it [is in doubt](Self::is_in_doubt).
 #[derive(Debug, Clone, thiserror::Error)]
@@ -301,6 +301,9 @@ pub enum Refused {
         /// The address.
         mac: Mac,
     },
+    /// Its node could not tell the others of it.
+    #[error("{0}: give fewer or shorter names and labels")]
+    TooLong(TooLong),
     /// Another endpoint of the network has the Ethernet address.
     #[error("{mac} is the Ethernet address of endpoint {endpoint}: give another, or none")]
     MacTaken {

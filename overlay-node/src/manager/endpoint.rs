@@ -1,16 +1,17 @@
 //! Endpoints: attached, moved and detached.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{Commit, EndpointId, IpFamily, Key, Mac, NetworkId, NodeId, Snapshot, Undecided, UnixTime};
+use overlay_dns::Health;
 use overlay_ipam::{AddressRequest, Lease};
 
 use super::Manager;
 use super::allocate::{Accepted, Fate, Grave};
 use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, Service, User};
+use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, RemoteEndpoint, Service, User};
 
 impl EndpointSpec {
     /// Whether it makes sense by itself.
@@ -28,7 +29,22 @@ impl EndpointSpec {
         match self.mac {
             Some(mac) if !mac.is_station() => Err(Refused::NoStation { mac }),
             Some(mac) if is_a_segments(mac) => Err(Refused::MacReserved { mac }),
-            _ => Ok(()),
+            _ => self.as_told().encode().map(drop).map_err(Refused::TooLong),
+        }
+    }
+
+    /// As long as what its node will tell the others.
+    fn as_told(&self) -> RemoteEndpoint {
+        RemoteEndpoint {
+            node: self.node,
+            container: self.container.clone(),
+            mac: Mac::ZERO,
+            addresses: [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].into(),
+            names: self.names.clone(),
+            service: self.service,
+            labels: self.labels.clone(),
+            health: Health::Healthy,
+            moves: 0,
         }
     }
 }
