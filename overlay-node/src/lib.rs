@@ -11,6 +11,8 @@ mod knowledge;
 mod manager;
 mod place;
 mod record;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
@@ -19,7 +21,7 @@ pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
-pub use manager::Manager;
+pub use manager::{Manager, Settled};
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,

@@ -9,7 +9,7 @@ use overlay_core::{
 };
 use overlay_ipam::{ClaimRefusal, SubnetError};
 
-use crate::PublishMode;
+use crate::{PublishMode, TooLong};
 
 /// Why a call of [`Control`](crate::Control) failed. Nothing was changed unless it [is in doubt](Self::is_in_doubt).
 #[derive(Debug, Clone, thiserror::Error)]
@@ -103,10 +103,12 @@ pub enum Refused {
         id: String,
     },
     /// A network of this id was there and was removed: an id names one network for good.
-    #[error("network {id} was removed: choose another id")]
+    #[error("{what} {id} was removed: choose another id")]
     Spent {
+        /// `network`.
+        what: &'static str,
         /// The id.
-        id: NetworkId,
+        id: String,
     },
     /// It is being removed.
     #[error("{what} {id} is being removed")]
@@ -293,6 +295,15 @@ pub enum Refused {
         /// The address.
         mac: Mac,
     },
+    /// The segment itself has the Ethernet address: those from `02:6f:76` and `06:6f:76` on are its bridges' and ports'.
+    #[error("{mac} is a segment's own: give one that does not begin with 02:6f:76 or 06:6f:76")]
+    MacReserved {
+        /// The address.
+        mac: Mac,
+    },
+    /// Its node could not tell the others of it.
+    #[error("{0}: give fewer or shorter names and labels")]
+    TooLong(TooLong),
     /// Another endpoint of the network has the Ethernet address.
     #[error("{mac} is the Ethernet address of endpoint {endpoint}: give another, or none")]
     MacTaken {

@@ -4,14 +4,13 @@
 //! finds it accepted still. *Removing*: said by one commit before anything is given back, so nobody allocates it with a lease
 //! that is gone. What is claimed for it after that is nobody's, and found by the audit.
 
-use bytes::Bytes;
 use overlay_core::{Commit, Key, Snapshot, Transaction, Undecided, UnixTime, Unread};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
-use super::transaction::{Decided, failed};
+use super::transaction::{Decided, failed, json, refuse};
 use crate::catalogue::record::{Held, Object, encode};
-use crate::{Condition, ControlError};
+use crate::{Condition, ControlError, Refused};
 
 /// Where an object that was being allocated is now.
 #[derive(Debug)]
@@ -30,10 +29,13 @@ pub(super) enum Accepted<T> {
     Known(Held<T>),
 }
 
-/// What is left of an object for a while: a commit that is late, from before its removal, conflicts with it.
-#[derive(Serialize, Deserialize)]
+/// What is left of an object for a while: a commit from before its removal that comes late conflicts with it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Grave {
     pub(super) at: UnixTime,
+    /// Whether nothing may have its id. Subnets are given back by a network's id alone, so who is late with that must find no
+    /// other network of the id.
+    pub(super) spent: bool,
 }
 
 impl Manager {
@@ -49,18 +51,31 @@ impl Manager {
         })
     }
 
-    /// Adds a grave, which is a new one even where there was one.
-    pub(super) fn bury(&self, snapshot: &Snapshot, commit: Commit, key: Key, at: UnixTime) -> Result<Commit, Unread> {
+    /// Adds an object's grave, which is a new one even where there was one.
+    pub(super) fn bury<T: Object>(
+        &self,
+        snapshot: &Snapshot,
+        commit: Commit,
+        (id, grave): (T::Id, Grave),
+    ) -> Result<Commit, Unread> {
+        let key = self.keys.gone(T::WHAT, id);
         snapshot.get(&key)?;
-        let grave: Bytes = encode(&Grave { at });
-        Ok(commit.put(key, grave))
+        Ok(commit.put(key, encode(&grave)))
     }
 
-    /// Opens a grave, if there is one.
-    pub(super) fn exhume(&self, snapshot: &Snapshot, commit: Commit, key: Key) -> Result<Commit, Unread> {
-        match snapshot.get(&key)? {
-            Some(_) => Ok(commit.delete(key)),
-            None => Ok(commit),
+    /// Opens an object's grave, if there is one. Refused if its id is spent.
+    pub(super) fn exhume<T: Object>(
+        &self,
+        snapshot: &Snapshot,
+        commit: Commit,
+        id: T::Id,
+    ) -> Result<Commit, Undecided<ControlError>> {
+        let key = self.keys.gone(T::WHAT, id);
+        let Some(entry) = snapshot.get(&key)? else { return Ok(commit) };
+        let Grave { spent, .. } = json(&key, &entry.value).map_err(Undecided::Refused)?;
+        match spent {
+            true => refuse(Refused::Spent { what: T::WHAT, id: id.to_string() }),
+            false => Ok(commit.delete(key)),
         }
     }
 

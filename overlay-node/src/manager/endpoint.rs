@@ -1,16 +1,17 @@
 //! Endpoints: attached, moved and detached.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{Commit, EndpointId, IpFamily, Key, Mac, NetworkId, NodeId, Snapshot, Undecided, UnixTime};
+use overlay_dns::Health;
 use overlay_ipam::{AddressRequest, Lease};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate};
+use super::allocate::{Accepted, Fate, Grave};
 use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, Service, User};
+use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, RemoteEndpoint, Service, User};
 
 impl EndpointSpec {
     /// Whether it makes sense by itself.
@@ -25,9 +26,25 @@ impl EndpointSpec {
                 return Err(Refused::TwoAddresses { family });
             }
         }
-        match self.mac.filter(|mac| !mac.is_station()) {
-            Some(mac) => Err(Refused::NoStation { mac }),
-            None => Ok(()),
+        match self.mac {
+            Some(mac) if !mac.is_station() => Err(Refused::NoStation { mac }),
+            Some(mac) if is_a_segments(mac) => Err(Refused::MacReserved { mac }),
+            _ => self.as_told().encode().map(drop).map_err(Refused::TooLong),
+        }
+    }
+
+    /// As long as what its node will tell the others.
+    fn as_told(&self) -> RemoteEndpoint {
+        RemoteEndpoint {
+            node: self.node,
+            container: self.container.clone(),
+            mac: Mac::ZERO,
+            addresses: [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()].into(),
+            names: self.names.clone(),
+            service: self.service,
+            labels: self.labels.clone(),
+            health: Health::Healthy,
+            moves: 0,
         }
     }
 }
@@ -46,23 +63,8 @@ impl Manager {
         now: UnixTime,
     ) -> Result<Endpoint, ControlError> {
         spec.check()?;
-        let accepted = self.accept(|snapshot| self.accept_endpoint(snapshot, id, &spec, now)).await;
-        let held = match accepted {
-            Err(ControlError::Refused(Refused::NotAllocated { what: Network::WHAT, .. })) => {
-                self.go_on_with_network(spec.network, now).await?;
-                self.accept(|snapshot| self.accept_endpoint(snapshot, id, &spec, now)).await?
-            }
-            accepted => accepted?,
-        };
+        let held = self.accept_on_networks(|snapshot| self.accept_endpoint(snapshot, id, &spec, now), now).await?;
         self.complete_endpoint(held, now).await
-    }
-
-    /// The network was left by a manager that died, or is being made by another.
-    pub(super) async fn go_on_with_network(&self, id: NetworkId, now: UnixTime) -> Result<(), ControlError> {
-        match self.load::<Network>(&self.keys.network(id)).await? {
-            Some(held) if held.is_pending() => self.complete_network(held, now).await.map(drop),
-            _ => Ok(()),
-        }
     }
 
     fn accept_endpoint(
@@ -105,7 +107,7 @@ impl Manager {
         snapshot.get(&record)?;
         let commit = Commit::new().put(record, encode_new(&endpoint));
         let commit = commit.put(of, spec.network.to_string()).put(container, id.to_string());
-        let mut commit = self.exhume(snapshot, commit, gone)?;
+        let mut commit = self.exhume::<Endpoint>(snapshot, commit, id)?;
         if let Some(service) = spec.service {
             let served = keys.served_by(service, id);
             snapshot.get(&served)?;
@@ -240,7 +242,11 @@ impl Manager {
             IpAddr::V6(_) => None,
         });
         let id = endpoint.id.to_bytes();
-        let of_id = id.windows(6).filter_map(|octets| octets.try_into().ok()).map(Mac::local);
+        let of_id = id
+            .windows(6)
+            .filter_map(|octets| octets.try_into().ok())
+            .map(Mac::local)
+            .filter(|mac| !is_a_segments(*mac));
         let mut taken = None;
         for mac in of_address.into_iter().chain(of_id) {
             let key = self.keys.mac(endpoint.spec.network, mac);
@@ -364,8 +370,13 @@ impl Manager {
         if let Some(service) = spec.service {
             commit = self.delete_own(snapshot, commit, keys.served_by(service, *id), &network)?;
         }
-        Ok((self.bury(snapshot, commit, keys.gone(Endpoint::WHAT, id), now)?, ()))
+        Ok((self.bury::<Endpoint>(snapshot, commit, (*id, Grave { at: now, spent: false }))?, ()))
     }
+}
+
+/// Whether an Ethernet address is of those that segments' bridges and ports have.
+const fn is_a_segments(mac: Mac) -> bool {
+    matches!(mac.octets(), [0x02 | 0x06, 0x6f, 0x76, ..])
 }
 
 /// Whether one spec is the other but for the node, which changes as the endpoint moves.

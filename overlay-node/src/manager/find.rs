@@ -3,10 +3,10 @@
 use std::str::FromStr;
 
 use overlay_core::{IdPrefix, Key, Name, NetworkId, NodeId, Prefix, ServiceId};
-use overlay_ipam::{IpamError, Lease};
+use overlay_ipam::Lease;
 
 use super::Manager;
-use super::transaction::{id_in, unreleased};
+use super::transaction::id_in;
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object};
 use crate::{Condition, ControlError, Endpoint, Network, Node, Reference, Refused, Service};
@@ -113,11 +113,7 @@ impl Manager {
         network: NetworkId,
     ) -> Result<Vec<Lease>, ControlError> {
         let owner = held.owner();
-        let leases = match self.ipam.leases(network).await {
-            Err(IpamError::UnknownNetwork { .. }) => Vec::new(),
-            leases => leases.map_err(unreleased)?,
-        };
-        Ok(leases.into_iter().filter(|lease| lease.owner == owner).collect())
+        Ok(self.leases_on(network).await?.into_iter().filter(|lease| lease.owner == owner).collect())
     }
 }
 

@@ -9,10 +9,14 @@ mod node;
 mod orphans;
 mod ports;
 mod service;
+mod settle;
 mod transaction;
+
+pub use settle::Settled;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlay_core::{NodeId, Prefix, Store};
 use overlay_ipam::{Allocator, Config, Ipam, Ports, Vnis};
@@ -45,11 +49,12 @@ impl Manager {
         let below = |what: &str| root.join(what).map_err(|_| refused);
         let ipam = Allocator::new(Arc::clone(&store), &below("ipam/")?, node, config, seed).map_err(|_| refused)?;
         let vnis = Vnis::new(Arc::clone(&store), &below("vni/")?, node, rest).map_err(|_| refused)?;
-        let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, rest).map_err(|_| refused)?;
+        let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, Duration::ZERO).map_err(|_| refused)?;
         Ok(Self { store, ipam: Arc::new(ipam), vnis, ports, keys })
     }
 
-    /// Takes subnets and addresses from another allocator: one of ours that is configured otherwise, or a company's own.
+    /// Takes subnets and addresses from another allocator: one of ours that is configured otherwise, or a company's own. It must
+    /// be this cluster's alone: [settling](Self::settle) gives subnets back whose network the catalogue does not know.
     #[must_use]
     pub fn with_ipam(self, ipam: Arc<dyn Ipam>) -> Self {
         Self { ipam, ..self }

@@ -7,11 +7,11 @@ use overlay_core::{
 use overlay_ipam::{ClaimError, IpamError, SubnetRequest};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate};
+use super::allocate::{Accepted, Fate, Grave};
 use super::endpoint::user;
 use super::transaction::{Decided, Trouble, failed, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, Network, NetworkSpec, Refused, User};
+use crate::{Condition, ControlError, Endpoint, Network, NetworkSpec, Reference, Refused, User};
 
 impl NetworkSpec {
     /// Whether it makes sense by itself.
@@ -74,6 +74,23 @@ impl Manager {
         }
     }
 
+    /// Writes down what uses networks. One that is not allocated yet is helped to be: a manager may have died at it.
+    pub(super) async fn accept_on_networks<T: Object>(
+        &self,
+        mut decide: impl FnMut(&Snapshot) -> Decided<Accepted<T>> + Send,
+        now: UnixTime,
+    ) -> Result<Held<T>, ControlError> {
+        for _ in 0..Transaction::ATTEMPTS {
+            let waits_for = match self.accept(&mut decide).await {
+                Err(ControlError::Refused(Refused::NotAllocated { what: Network::WHAT, id })) => id,
+                accepted => return accepted,
+            };
+            let held = self.find::<Network>(&Reference::from(waits_for.as_str())).await?;
+            self.complete_network(held, now).await?;
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
     fn accept_network(
         &self,
         snapshot: &Snapshot,
@@ -92,9 +109,7 @@ impl Manager {
                 () => Ok((Commit::new(), Accepted::Known(held))),
             };
         }
-        if snapshot.get(&gone)?.is_some() {
-            return refuse(Refused::Spent { id });
-        }
+        let commit = self.exhume::<Network>(snapshot, Commit::new(), id)?;
         if let Some(entry) = snapshot.get(&name)? {
             let id = String::from_utf8_lossy(&entry.value).into_owned();
             return refuse(Refused::NameTaken { what: Network::WHAT, name: spec.name.clone(), id });
@@ -107,7 +122,7 @@ impl Manager {
             created: now,
             condition: Condition::Accepted,
         };
-        let mut commit = Commit::new().put(key, encode_new(&network)).put(name, id.to_string());
+        let mut commit = commit.put(key, encode_new(&network)).put(name, id.to_string());
         if spec.ingress {
             if let Some(entry) = snapshot.get(&ingress)? {
                 let id = id_in(&ingress, &entry.value).map_err(Undecided::Refused)?;
@@ -129,7 +144,9 @@ impl Manager {
         };
         let subnets = match self.ipam.claim_subnets(*id, &spec.requests(), now).await {
             // A claim for an earlier network of this id came late.
-            Err(IpamError::Mismatch { .. }) => return Err(Trouble::Refused(Refused::Spent { id: *id })),
+            Err(IpamError::Mismatch { .. }) => {
+                return Err(Trouble::Refused(Refused::Spent { what: Network::WHAT, id: id.to_string() }));
+            }
             subnets => subnets?,
         };
         let key = self.keys.network(*id);
@@ -164,7 +181,7 @@ impl Manager {
             }
             Fate::Taken(removing) => {
                 self.release_vni(&removing, now).await?;
-                self.run(|snapshot| self.delete_network(snapshot, &removing, None)).await?;
+                self.run(|snapshot| self.delete_network(snapshot, &removing, Grave { at: now, spent: false })).await?;
                 Err(refused.into())
             }
         }
@@ -247,23 +264,22 @@ impl Manager {
                 Err(IpamError::InUse { .. }) => self.release_orphans(id, now).await?,
                 released => {
                     released.map_err(unreleased)?;
-                    return self.run(|snapshot| self.delete_network(snapshot, held, Some(now))).await;
+                    return self
+                        .run(|snapshot| self.delete_network(snapshot, held, Grave { at: now, spent: true }))
+                        .await;
                 }
             }
         }
         Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
     }
 
-    fn delete_network(&self, snapshot: &Snapshot, held: &Held<Network>, gone: Option<UnixTime>) -> Decided<()> {
+    fn delete_network(&self, snapshot: &Snapshot, held: &Held<Network>, grave: Grave) -> Decided<()> {
         let Network { id, spec, .. } = &held.object;
         let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
         let own = id.to_string();
         let commit = self.delete_own(snapshot, commit, self.keys.network_name(&spec.name), &own)?;
-        let mut commit = self.delete_own(snapshot, commit, self.keys.ingress(), &own)?;
-        if let Some(at) = gone {
-            commit = self.bury(snapshot, commit, self.keys.gone(Network::WHAT, id), at)?;
-        }
-        Ok((commit, ()))
+        let commit = self.delete_own(snapshot, commit, self.keys.ingress(), &own)?;
+        Ok((self.bury::<Network>(snapshot, commit, (*id, grave))?, ()))
     }
 
     async fn release_vni(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {

@@ -3,6 +3,7 @@
 use overlay_core::{Commit, Compare, NodeId, Snapshot, Transaction, TransactionError, UnixTime};
 
 use super::Manager;
+use super::allocate::Grave;
 use super::endpoint::removing;
 use super::transaction::{Decided, failed, id_in, in_doubt, not_found, refuse};
 use crate::catalogue::record::{Held, Object, encode_new};
@@ -22,7 +23,7 @@ impl Manager {
         let Some(mut held) = held else {
             let node = Node { id, spec: spec.clone(), created: now, condition: Condition::Allocated };
             let commit = Commit::new().put(key, encode_new(&node)).put(name, id.to_string());
-            return Ok((self.exhume(snapshot, commit, gone)?, node));
+            return Ok((self.exhume::<Node>(snapshot, commit, id)?, node));
         };
         if held.is_removing() {
             return removing::<_, Node>(id);
@@ -77,6 +78,6 @@ impl Manager {
         let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
         let commit = commit.compare(none.clone());
         let commit = self.delete_own(snapshot, commit, self.keys.node_name(&spec.name), &id.to_string())?;
-        Ok((self.bury(snapshot, commit, self.keys.gone(Node::WHAT, id), now)?, ()))
+        Ok((self.bury::<Node>(snapshot, commit, (*id, Grave { at: now, spent: false }))?, ()))
     }
 }

@@ -6,7 +6,7 @@ use overlay_core::{Commit, Key, Port, Protocol, ServiceId, Snapshot, Undecided};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
-use super::transaction::refuse;
+use super::transaction::{json, refuse};
 use crate::catalogue::record::encode;
 use crate::{ControlError, PublishMode, PublishedPort, Refused, Service};
 
@@ -112,10 +112,7 @@ impl<'p> Pages<'p> {
         if !self.pages.contains_key(&key) {
             let page = match self.snapshot.get(&key)? {
                 None => Page::default(),
-                Some(entry) => serde_json::from_slice(&entry.value).map_err(|error| {
-                    let (key, flaw) = (key.to_string(), error.to_string());
-                    Undecided::Refused(ControlError::Corrupt { key, flaw })
-                })?,
+                Some(entry) => json(&key, &entry.value).map_err(Undecided::Refused)?,
             };
             self.pages.insert(key.clone(), page);
         }

@@ -10,7 +10,7 @@ use overlay_core::{
 use overlay_ipam::{AddressRequest, ClaimError, Lease, LeaseOwner, Use};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate};
+use super::allocate::{Accepted, Fate, Grave};
 use super::endpoint::{removing, user};
 use super::ports::Pages;
 use super::transaction::{Decided, Trouble, failed, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
@@ -64,10 +64,7 @@ impl Manager {
         now: UnixTime,
     ) -> Result<Service, ControlError> {
         spec.check()?;
-        for network in spec.networks.keys() {
-            self.go_on_with_network(*network, now).await?;
-        }
-        let held = self.accept(|snapshot| self.accept_service(snapshot, id, &spec, now)).await?;
+        let held = self.accept_on_networks(|snapshot| self.accept_service(snapshot, id, &spec, now), now).await?;
         self.complete_service(held, now).await
     }
 
@@ -101,7 +98,7 @@ impl Manager {
             condition: Condition::Accepted,
         };
         let commit = Commit::new().put(key, encode_new(&service)).put(name, id.to_string());
-        let mut commit = self.exhume(snapshot, commit, gone)?;
+        let mut commit = self.exhume::<Service>(snapshot, commit, id)?;
         for network in self.networks_to_use(snapshot, spec)? {
             let used = keys.used_by(network, id);
             snapshot.get(&used)?;
@@ -274,7 +271,9 @@ impl Manager {
         let mut allocated = pending.with(Condition::Allocated);
         allocated.leases = leases.iter().cloned().map(Kept::from).collect();
         let mut vips: BTreeMap<NetworkId, BTreeSet<IpAddr>> = BTreeMap::new();
-        leases.iter().for_each(|lease| drop(vips.entry(lease.network).or_default().insert(lease.ip())));
+        for lease in leases {
+            vips.entry(lease.network).or_default().insert(lease.ip());
+        }
         (allocated.object.vips, allocated.object.ports) = (vips, ports.to_vec());
         let commit = pages.write(Commit::new()).put(key, allocated.encode());
         Ok((commit, Allocated::Service(Box::new(allocated.object))))
@@ -396,7 +395,7 @@ impl Manager {
             pages.give(*id, port)?;
         }
         commit = pages.write(commit);
-        Ok((self.bury(snapshot, commit, keys.gone(Service::WHAT, id), now)?, ()))
+        Ok((self.bury::<Service>(snapshot, commit, (*id, Grave { at: now, spent: false }))?, ()))
     }
 }
 

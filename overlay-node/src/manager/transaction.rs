@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use overlay_core::{Commit, CommitError, Key, Prefix, Snapshot, StoreError, Transaction, TransactionError, Undecided};
 use overlay_ipam::IpamError;
+use serde::de::DeserializeOwned;
 
 use super::Manager;
 use crate::catalogue::record::{Flaw, Held, Object};
@@ -104,6 +105,12 @@ pub(super) fn undone(error: ControlError) -> ControlError {
         ControlError::Refused(_) => error,
         error => in_doubt(error),
     }
+}
+
+/// What is under a key beside the objects.
+pub(super) fn json<T: DeserializeOwned>(key: &Key, value: &[u8]) -> Result<T, ControlError> {
+    let corrupt = |error: serde_json::Error| ControlError::Corrupt { key: key.to_string(), flaw: error.to_string() };
+    serde_json::from_slice(value).map_err(corrupt)
 }
 
 /// Half of it is done: whatever happened, the same call again finds out, and goes on.

@@ -170,3 +170,79 @@ fn put_text(field: &'static str, text: &str, out: &mut Vec<u8>) -> Result<(), To
     out.extend_from_slice(text.as_bytes());
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::any_remote_endpoint;
+
+    fn bare() -> RemoteEndpoint {
+        RemoteEndpoint {
+            node: NodeId::from_bytes([1; 16]),
+            container: "web-1".parse().unwrap(),
+            mac: Mac::from_ipv4([10, 0, 9, 3].into()),
+            addresses: BTreeSet::new(),
+            names: Vec::new(),
+            service: None,
+            labels: BTreeMap::new(),
+            health: Health::Healthy,
+            moves: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_to_be_told_is_refused_where_it_is_made() {
+        let long = RemoteEndpoint { labels: [("a".into(), "b".repeat(FACT_LIMIT))].into(), ..bare() };
+        assert_eq!(long.encode().unwrap_err().field, "endpoint");
+        let longer = RemoteEndpoint { labels: [("a".into(), "b".repeat(70_000))].into(), ..bare() };
+        assert_eq!(
+            longer.encode().unwrap_err().to_string(),
+            "label has 70000 bytes or entries, 65535 at most can be told by gossip"
+        );
+        let many = RemoteEndpoint { names: vec!["web".parse().unwrap(); 256], ..bare() };
+        assert_eq!(many.encode().unwrap_err().field, "names");
+    }
+
+    #[test]
+    fn a_huge_record_and_one_of_another_release_are_refused_by_name() {
+        let node = NodeId::from_bytes([1; 16]);
+        let huge = vec![VERSION; FACT_LIMIT + 1];
+        assert!(matches!(RemoteEndpoint::parse(node, &huge), Err(Malformed::Range { field: "length", .. })));
+        let later = RemoteEndpoint::parse(node, &[2]).unwrap_err();
+        assert_eq!(later.to_string(), "its version is 2, this node reads 1");
+    }
+
+    #[test]
+    fn what_comes_twice_or_out_of_order_is_refused() {
+        let two = RemoteEndpoint { addresses: [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()].into(), ..bare() };
+        let mut bytes = two.encode().unwrap();
+        let at = bytes.len() - 4;
+        bytes[at] = 1; // the second address is the first again
+        assert_eq!(RemoteEndpoint::parse(two.node, &bytes), Err(Malformed::Order { field: "addresses" }));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_parses_back_with_its_letters(endpoint in any_remote_endpoint()) {
+            let bytes = endpoint.encode().unwrap();
+            let back = RemoteEndpoint::parse(endpoint.node, &bytes).unwrap();
+            prop_assert_eq!(back.encode().unwrap(), &bytes[..]);
+            prop_assert_eq!(back, endpoint);
+            prop_assert!((0..bytes.len()).all(|cut| RemoteEndpoint::parse(ME, &bytes[..cut]).is_err()));
+        }
+
+        #[test]
+        fn what_parses_is_the_one_encoding(endpoint in any_remote_endpoint(), at: prop::sample::Index, byte: u8) {
+            let mut bytes = endpoint.encode().unwrap();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(endpoint) = RemoteEndpoint::parse(ME, &bytes) {
+                prop_assert_eq!(endpoint.encode().unwrap(), bytes);
+            }
+        }
+    }
+
+    const ME: NodeId = crate::testing::ME;
+}
