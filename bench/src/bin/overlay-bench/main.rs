@@ -21,6 +21,8 @@ mod ipam;
 mod ipam_durable;
 mod kernel;
 mod kernel_nft;
+mod node;
+mod node_town;
 mod store;
 mod vxlan;
 mod vxlan_kernel;
@@ -43,6 +45,7 @@ const GROUPS: &[Group] = &[
         about: "native links and tables in the kernel, as root: apply, observe, witness",
         run: kernel::run,
     },
+    Group { name: "node", about: "what a node should hold, of what it knows", run: node::run },
     Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {
         name: "vxlan",
