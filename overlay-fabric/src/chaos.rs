@@ -97,4 +97,15 @@ impl Cluster {
             rate => self.store.storm(rate),
         }
     }
+
+    /// Of the calls that managers are in, one in so many is broken off somewhere from now on, as if the manager had died; it is made again
+    /// then, by any manager. It takes a [store that stalls](Self::fail_store) for a call to be in the middle of anything. None for 0.
+    pub const fn break_calls(&mut self, one_in: usize) {
+        self.break_calls = one_in;
+    }
+
+    /// How many calls were broken off.
+    pub const fn broken_calls(&self) -> u64 {
+        self.broken_calls
+    }
 }

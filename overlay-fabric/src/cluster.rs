@@ -37,6 +37,10 @@ pub struct Cluster {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// Containers ever started.
     pub(crate) started: u64,
+    /// Of a manager's calls, one in so many is broken off.
+    pub(crate) break_calls: usize,
+    /// How many were.
+    pub(crate) broken_calls: u64,
     settle_at: Instant,
     /// What nodes that died had counted and found.
     pub(crate) past: UpkeepCounts,
@@ -46,7 +50,7 @@ pub struct Cluster {
 /// How often the store is looked at for changes, and managers for reports: a network's round trip is of that size.
 const TICK: Duration = Duration::from_millis(10);
 /// How often a manager finishes what was left half-done.
-const SETTLE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_secs(5);
 /// The date at which a run begins: 2026-01-01.
 const EPOCH: UnixTime = UnixTime::from_millis(1_767_225_600_000);
 
@@ -88,6 +92,8 @@ impl Cluster {
             dice,
             cut: BTreeSet::new(),
             started: 0,
+            break_calls: 0,
+            broken_calls: 0,
             settle_at: Instant::ZERO,
             past: UpkeepCounts::default(),
             broken: Vec::new(),
@@ -279,7 +285,7 @@ impl Cluster {
             let manager = self.net.running().find(|number| self.nodes[*number].manager.is_some());
             if let Some(manager) = manager.and_then(|number| Some((number, self.nodes[number].manager.as_ref()?))) {
                 // What it cannot finish now, it finishes the next time.
-                let _ = (manager.1, self.date(manager.0)); // SETTLE
+                let _ = block_on(manager.1.settle(self.date(manager.0)));
             }
         }
     }

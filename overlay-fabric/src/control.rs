@@ -11,11 +11,14 @@ use overlay_node::{
 };
 
 use crate::node::Container;
+use crate::poll::poll_at_most;
 use crate::{Cluster, FabricError};
 
 /// How often a call is made again whose answer was lost, and how long after.
 const ATTEMPTS: usize = 400;
 const AGAIN: Duration = Duration::from_millis(20);
+/// Calls that are broken off are polled fewer times than this: most need as many while the store stalls.
+const LAST_POLL: usize = 24;
 
 impl Cluster {
     /// Has a manager that runs do something. A call that the store hindered, or whose answer was lost, is made again,
@@ -36,9 +39,16 @@ impl Cluster {
             let now = self.date(number);
             let manager = self.nodes[number].manager.as_ref().ok_or(FabricError::NoManager)?;
             tried += 1;
-            match block_on(call(manager, now)) {
-                Err(error) if error.refusal().is_none() && tried < ATTEMPTS => self.run_for(AGAIN),
-                result => return Ok(result?),
+            let breaks = self.break_calls > 0 && self.dice.one_in(self.break_calls);
+            let times = if breaks { self.dice.below(LAST_POLL) } else { usize::MAX };
+            match poll_at_most(call(manager, now), times) {
+                None if breaks => {
+                    self.broken_calls += 1;
+                    self.run_for(AGAIN);
+                }
+                None => return Err(FabricError::Stuck),
+                Some(Err(error)) if error.refusal().is_none() && tried < ATTEMPTS => self.run_for(AGAIN),
+                Some(result) => return Ok(result?),
             }
         }
     }

@@ -22,6 +22,9 @@ pub enum FabricError {
     /// No manager is running.
     #[error("no manager is running: restart one")]
     NoManager,
+    /// A manager waits for something that never comes.
+    #[error("the manager's call does not end")]
+    Stuck,
     /// There is no such container, or not on this network.
     #[error("container {0} is not there: attach it first")]
     NoContainer(String),

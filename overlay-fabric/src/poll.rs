@@ -8,10 +8,16 @@ use std::task::{Context, Poll, Wake, Waker};
 
 /// Polls a future as long as it says itself that it can go on; `None` if it waits for something else. It is dropped then.
 pub(crate) fn poll<T>(future: impl Future<Output = T>) -> Option<T> {
+    poll_at_most(future, usize::MAX)
+}
+
+/// The same, and no more often than that.
+pub(crate) fn poll_at_most<T>(future: impl Future<Output = T>, mut times: usize) -> Option<T> {
     let mut future = pin!(future);
     let woken = Arc::new(Woken(AtomicBool::new(true)));
     let waker = Waker::from(Arc::clone(&woken));
-    while woken.0.swap(false, Ordering::Relaxed) {
+    while times > 0 && woken.0.swap(false, Ordering::Relaxed) {
+        times -= 1;
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return Some(output);
         }

@@ -31,6 +31,7 @@ struct Seen {
     store_faults: u64,
     lost_answers: u64,
     resets: u64,
+    broken_calls: u64,
     shared: u64,
 }
 
@@ -187,7 +188,10 @@ impl Storm {
                 let (node, rate) = (self.node(), [0, 3, 8][self.dice.below(3)]);
                 self.cluster.fail_places(node, rate);
             }
-            16 => self.cluster.fail_store([0, 5, 20][self.dice.below(3)]),
+            16 => {
+                self.cluster.fail_store([0, 5, 20][self.dice.below(3)]);
+                self.cluster.break_calls([0, 3][self.dice.below(2)]);
+            }
             _ => self.drift(seen),
         }
         Ok(())
@@ -196,6 +200,7 @@ impl Storm {
     fn calm(&mut self) {
         self.cluster.heal();
         self.cluster.fail_store(0);
+        self.cluster.break_calls(0);
         for node in 0..self.cluster.len() {
             self.cluster.fail_places(node, 0);
             self.cluster.restart(node).unwrap();
@@ -240,6 +245,7 @@ fn run(seed: u64, seen: &mut Seen) {
     seen.store_faults += store.refused;
     seen.lost_answers += store.lost_answers + store.late_done;
     seen.resets += store.resets;
+    seen.broken_calls += storm.cluster.broken_calls();
 }
 
 #[test]
@@ -265,6 +271,7 @@ fn whatever_happens_a_cluster_comes_to_be_as_it_should_and_was_never_open_where_
         seen.store_faults,
         seen.lost_answers,
         seen.resets,
+        seen.broken_calls,
         seen.shared,
     ];
     assert!(counts.iter().chain(&chaos).all(|count| *count > 0), "something never happened: {seen:?}");
