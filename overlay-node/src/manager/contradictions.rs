@@ -203,27 +203,32 @@ impl There<'_> {
     }
 
     fn duplicates(&mut self, networks: &[Held<Network>], services: &[Held<Service>], endpoints: &[Held<Endpoint>]) {
+        let networks = staying(networks);
         let mut seen = BTreeSet::new();
-        let vnis = networks.iter().filter_map(|held| held.object.vni.map(|vni| format!("VNI {vni}")));
-        let of_endpoints = endpoints
-            .iter()
-            .map(|held| &held.object)
+        let vnis = networks.iter().filter_map(|network| network.vni.map(|vni| format!("VNI {vni}")));
+        let of_endpoints = staying(endpoints)
+            .into_iter()
             .flat_map(|endpoint| endpoint.addresses.iter().map(|address| on(endpoint.spec.network, address.addr())));
-        let of_services = services.iter().flat_map(|held| &held.object.vips);
+        let of_services = staying(services).into_iter().flat_map(|service| &service.vips);
         let of_services = of_services.flat_map(|(network, vips)| vips.iter().map(|vip| on(*network, vip)));
-        let gateways = networks.iter().flat_map(|held| {
-            held.object.subnets.iter().filter_map(|subnet| Some(on(held.object.id, subnet.gateway()?)))
-        });
+        let gateways = networks
+            .iter()
+            .flat_map(|network| network.subnets.iter().filter_map(|subnet| Some(on(network.id, subnet.gateway()?))));
         for what in vnis.chain(of_endpoints).chain(of_services).chain(gateways) {
             if !seen.insert(what.clone()) {
                 self.found.push(format!("two have {what}"));
             }
         }
         let nets: Vec<IpNet> =
-            networks.iter().flat_map(|held| &held.object.subnets).map(|subnet| subnet.net()).collect();
+            networks.iter().flat_map(|network| &network.subnets).map(|subnet| subnet.net()).collect();
         for (at, net) in nets.iter().enumerate() {
             let overlaps = nets[at + 1..].iter().filter(|other| net.contains(*other) || other.contains(net));
             self.found.extend(overlaps.map(|other| format!("{net} overlaps {other}")));
         }
     }
+}
+
+/// Those that are not being removed: these say what they had.
+fn staying<T: Object>(all: &[Held<T>]) -> Vec<&T> {
+    all.iter().filter(|held| !held.is_removing()).map(|held| &held.object).collect()
 }
