@@ -5,7 +5,7 @@
 
 mod cluster;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use overlay_node::{
 /// What the managers of a run share, and what an observer saw.
 struct World {
     observer: Manager,
+    /// Ids that nobody else uses, of what was refused: nothing is kept of it.
+    refused: RefCell<BTreeSet<String>>,
+    fresh: Cell<u8>,
     /// Ids for whose removal somebody has called.
     removals: RefCell<BTreeSet<String>>,
     done: RefCell<Tally>,
@@ -72,7 +75,13 @@ fn run(seed: u32) -> (Tally, Injected) {
     let memory = MemoryStore::default();
     let store = FlakyStore::new(memory.clone(), Dice::new(dice.seed()), 12);
     let observer = manager(Arc::new(memory.clone()), 9);
-    let world = Rc::new(World { observer, removals: RefCell::default(), done: RefCell::default() });
+    let world = Rc::new(World {
+        observer,
+        refused: RefCell::default(),
+        fresh: Cell::new(100),
+        removals: RefCell::default(),
+        done: RefCell::default(),
+    });
     let mut executor = Executor::new(dice.seed());
     for number in 1..=3 {
         let (world, manager) = (Rc::clone(&world), manager(Arc::new(store.clone()), number));
@@ -87,6 +96,8 @@ fn run(seed: u32) -> (Tally, Injected) {
         settle(&manager, NOW + Duration::from_secs(1700)).await;
         sound(&manager).await;
         assert_eq!(leaks(&manager).await.unwrap(), [""; 0]);
+        let kept: Vec<String> = ids(&manager).await.intersection(&world.refused.borrow()).cloned().collect();
+        assert_eq!(kept, [""; 0], "it was refused");
         remove_all(&manager).await;
         let later = NOW + Duration::from_secs(7200);
         settle(&manager, later).await;
@@ -115,6 +126,15 @@ async fn settle(manager: &Manager, now: UnixTime) {
 
 async fn sound(manager: &Manager) {
     assert_eq!(contradictions(manager).await.unwrap(), [""; 0]);
+}
+
+async fn ids(manager: &Manager) -> BTreeSet<String> {
+    let mut ids: BTreeSet<String> = manager.services().await.unwrap().iter().map(|of| of.id.to_string()).collect();
+    for network in manager.networks().await.unwrap() {
+        ids.insert(network.id.to_string());
+        ids.extend(manager.endpoints(network.id).await.unwrap().iter().map(|of| of.id.to_string()));
+    }
+    ids
 }
 
 async fn remove_all(manager: &Manager) {
@@ -146,7 +166,15 @@ async fn work(world: Rc<World>, manager: Manager, mut dice: Dice, mut now: UnixT
 
 async fn one_call(world: &World, manager: &Manager, dice: &mut Dice, now: UnixTime) {
     let id = dice.below(4) as u8;
-    match dice.below(14) {
+    let call = dice.below(14);
+    let id = match call {
+        0..=6 if dice.one_in(3) => {
+            world.fresh.set(world.fresh.get() + 1);
+            world.fresh.get()
+        }
+        _ => id,
+    };
+    match call {
         0..=2 => create_network(world, manager, dice, (id, now)).await,
         3 => create_service(world, manager, dice, (id, now)).await,
         4..=6 => attach(world, manager, dice, (id, now)).await,
@@ -188,10 +216,15 @@ fn ended(world: &World, result: Result<(), ControlError>) {
 }
 
 /// Whether `what` was made: it is there, allocated, unless somebody has called for its removal.
-fn made<T>(world: &World, id: &str, result: Result<T, ControlError>, there: impl FnOnce(&Manager) -> Option<T>)
-where
+fn made<T>(
+    world: &World,
+    (id, number): (&str, u8),
+    result: Result<T, ControlError>,
+    there: impl FnOnce(&Manager) -> Option<T>,
+) where
     T: PartialEq + std::fmt::Debug,
 {
+    let is_fresh = number > 100;
     let mut done = world.done.borrow_mut();
     match result {
         Ok(told) => {
@@ -199,7 +232,12 @@ where
             let is = there(&world.observer);
             assert!(is == Some(told) || world.removals.borrow().contains(id), "told to be, and is {is:?}");
         }
-        Err(ControlError::Refused(_)) => done.refused += 1,
+        Err(ControlError::Refused(_)) => {
+            done.refused += 1;
+            if is_fresh {
+                world.refused.borrow_mut().insert(id.to_owned());
+            }
+        }
         Err(ControlError::InDoubt(_)) => done.in_doubt += 1,
         Err(_) => {}
     }
@@ -217,7 +255,7 @@ async fn create_network(world: &World, manager: &Manager, dice: &mut Dice, (id, 
     let result = manager.create_network(network(id), spec, now).await;
     let identity = |of: overlay_node::Network| (of.spec, of.subnets, of.vni);
     let there = |observer: &Manager| block_on(observer.network(&network(id).into())).ok().map(identity);
-    made(world, &network(id).to_string(), result.map(identity), there);
+    made(world, (&network(id).to_string(), id), result.map(identity), there);
 }
 
 async fn create_service(world: &World, manager: &Manager, dice: &mut Dice, (id, now): (u8, UnixTime)) {
@@ -237,7 +275,7 @@ async fn create_service(world: &World, manager: &Manager, dice: &mut Dice, (id, 
     let result = manager.create_service(service(id), spec, now).await;
     let identity = |of: overlay_node::Service| (of.spec, of.vips, of.ports);
     let there = |observer: &Manager| block_on(observer.service(&service(id).into())).ok().map(identity);
-    made(world, &service(id).to_string(), result.map(identity), there);
+    made(world, (&service(id).to_string(), id), result.map(identity), there);
 }
 
 async fn attach(world: &World, manager: &Manager, dice: &mut Dice, (id, now): (u8, UnixTime)) {
@@ -255,7 +293,7 @@ async fn attach(world: &World, manager: &Manager, dice: &mut Dice, (id, now): (u
     let result = manager.attach(endpoint(id), spec, now).await;
     let identity = |of: overlay_node::Endpoint| (of.id, of.addresses, of.mac);
     let there = |observer: &Manager| block_on(observer.endpoint(endpoint(id))).ok().flatten().map(identity);
-    made(world, &endpoint(id).to_string(), result.map(identity), there);
+    made(world, (&endpoint(id).to_string(), id), result.map(identity), there);
 }
 
 /// What is done to a cluster that has all that it needs.

@@ -26,19 +26,19 @@ pub(crate) fn manager(store: Arc<dyn Store>, number: u8) -> Manager {
 }
 
 pub(crate) fn network(number: u8) -> NetworkId {
-    NetworkId::from_bytes([0x20 + number; 16])
+    NetworkId::from_bytes([0x20, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
 }
 
 pub(crate) fn service(number: u8) -> ServiceId {
-    ServiceId::from_bytes([0x30 + number; 16])
+    ServiceId::from_bytes([0x30, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
 }
 
 pub(crate) fn endpoint(number: u8) -> EndpointId {
-    EndpointId::from_bytes([0x40 + number; 16])
+    EndpointId::from_bytes([0x40, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
 }
 
 pub(crate) fn node(number: u8) -> NodeId {
-    NodeId::from_bytes([0x50 + number; 16])
+    NodeId::from_bytes([0x50, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, number])
 }
 
 pub(crate) fn node_spec(name: &str) -> NodeSpec {
