@@ -11,9 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::{Mortal, NOW, endpoint, manager, network, node, root, service, tcp};
+use cluster::{Last, Mortal, NOW, endpoint, manager, network, node, root, service, tcp};
 use overlay_core::testing::{Dice, Executor, FlakyStore, Injected, block_on};
 use overlay_core::{MemoryStore, Name, Store, UnixTime};
+use overlay_ipam::SubnetRequest;
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
     Condition, Control, ControlError, EndpointMode, EndpointSpec, Manager, NetworkSpec, PublishMode, Reference,
@@ -344,28 +345,25 @@ fn prepared(memory: &MemoryStore) {
 #[test]
 fn a_manager_that_dies_at_any_commit_leaves_what_another_settles_or_finishes() {
     for (what, call) in CALLS {
-        for answer_lost in [false, true] {
-            let deaths = (0..40).take_while(|commits| dies_and_is_settled(what, call, *commits, answer_lost)).count();
+        for last in [Last::Lost, Last::Done] {
+            let deaths = (0..40).take_while(|commits| dies_and_is_settled(what, call, *commits, last)).count();
             assert!((1..40).contains(&deaths), "{what} made {deaths} commits");
         }
     }
 }
 
 /// Whether it died before it was through.
-fn dies_and_is_settled(what: &str, call: Call, commits: usize, answer_lost: bool) -> bool {
+fn dies_and_is_settled(what: &str, call: Call, commits: usize, last: Last) -> bool {
     let memory = MemoryStore::default();
     prepared(&memory);
-    let mortal = Mortal::new(memory.clone(), commits, answer_lost);
+    let mortal = Mortal::new(memory.clone(), commits, last);
     let told = call(&manager(Arc::new(mortal.clone()), 1));
-    let other = manager(Arc::new(memory.clone()), 2);
-    let context = format!("{what}, dead after {commits} commits, answer lost: {answer_lost}: {told:?}");
-    println!("{context}");
+    let other = manager(Arc::new(memory), 2);
+    let context = format!("{what}, dead after {commits} commits, the last is {last:?}: {told:?}");
     assert!(told.is_ok() != mortal.is_dead(), "{context}");
     block_on(async {
         sound(&other).await;
-        settle(&other, NOW).await;
-        sound(&other).await;
-        assert_eq!(leaks(&other).await.unwrap(), [""; 0], "{context}");
+        settled_and_tight(&other, &context).await;
         for network in other.networks().await.unwrap() {
             assert_eq!(network.condition, Condition::Allocated, "{context}");
         }
@@ -375,13 +373,158 @@ fn dies_and_is_settled(what: &str, call: Call, commits: usize, answer_lost: bool
     let gone = matches!(&again, Err(ControlError::Refused(Refused::NotFound { .. })));
     assert!(again.is_ok() || gone && what.starts_with("remove"), "{context}: {again:?}");
     block_on(async {
-        sound(&other).await;
-        assert_eq!(leaks(&other).await.unwrap(), [""; 0], "{context}");
+        settled_and_tight(&other, &context).await;
         remove_all(&other).await;
-        settle(&other, NOW).await;
-        assert_eq!(leaks(&other).await.unwrap(), [""; 0], "{context}");
+        settled_and_tight(&other, &context).await;
     });
     mortal.is_dead()
+}
+
+async fn settled_and_tight(manager: &Manager, context: &str) {
+    settle(manager, NOW).await;
+    sound(manager).await;
+    assert_eq!(leaks(manager).await.unwrap(), [""; 0], "{context}");
+}
+
+#[test]
+fn a_dead_managers_last_commit_may_come_whenever_it_likes() {
+    let mut came = [0; 3];
+    for (what, call) in CALLS {
+        for when in 0..3 {
+            for commits in 0..40 {
+                match comes_late(what, call, commits, when) {
+                    None => break,
+                    Some(done) => came[when] += u32::from(done),
+                }
+            }
+        }
+    }
+    assert!(came.iter().all(|came| *came > 0), "{came:?}");
+}
+
+/// Whether the last commit was done: when all was settled, when all was removed after that, or after it was made and removed once
+/// more. `None` if nobody died.
+fn comes_late(what: &str, call: Call, commits: usize, when: usize) -> Option<bool> {
+    let memory = MemoryStore::default();
+    prepared(&memory);
+    let mortal = Mortal::new(memory.clone(), commits, Last::Late);
+    let told = call(&manager(Arc::new(mortal.clone()), 1));
+    if !mortal.is_dead() {
+        return None;
+    }
+    let other = manager(Arc::new(memory), 2);
+    let context = format!("{what}, dead after {commits} commits, the last is late, {when}: {told:?}");
+    let there = block_on(async {
+        if when < 2 {
+            settle(&other, NOW).await;
+        }
+        if when > 0 {
+            let _ = call(&other);
+            remove_all(&other).await;
+        }
+        ids(&other).await
+    });
+    let done = mortal.arrive();
+    block_on(async {
+        sound(&other).await;
+        settled_and_tight(&other, &context).await;
+        if when > 0 {
+            assert_eq!(ids(&other).await, there, "{context}");
+        }
+        remove_all(&other).await;
+        settled_and_tight(&other, &context).await;
+    });
+    Some(done)
+}
+
+#[test]
+fn what_is_claimed_anew_is_not_taken_back_with_what_was_lost() {
+    let mut lost = 0;
+    for commits in 0..6 {
+        for seed in 0..100 {
+            lost += u32::from(claims_anew_while_settling(commits, seed));
+        }
+    }
+    assert!(lost > 0);
+}
+
+/// An endpoint's claim comes late, after it was detached; it is attached anew while another manager settles. Whether the claim came.
+fn claims_anew_while_settling(commits: usize, seed: u8) -> bool {
+    let memory = MemoryStore::default();
+    prepared(&memory);
+    let attach = CALLS[4].1;
+    let mortal = Mortal::new(memory.clone(), commits, Last::Late);
+    let _ = attach(&manager(Arc::new(mortal.clone()), 1));
+    let other = manager(Arc::new(memory.clone()), 2);
+    let _ = block_on(other.detach(endpoint(5), NOW)).unwrap();
+    let came = mortal.arrive();
+    let mut dice = Dice::new([seed; 32]);
+    let store = FlakyStore::new(memory, Dice::new(dice.seed()), 0);
+    store.storm(10_000); // stalls, and hardly a failure
+    let mut executor = Executor::new(dice.seed());
+    let (first, second) = (manager(Arc::new(store.clone()), 3), manager(Arc::new(store.clone()), 4));
+    executor.spawn(async move {
+        let spec = EndpointSpec::new(network(1), "new".parse().unwrap(), node(1));
+        let _ = first.attach(endpoint(5), spec, NOW).await;
+    });
+    executor.spawn(async move { drop(second.settle(NOW).await) });
+    executor.run().unwrap();
+    store.calm();
+    block_on(settled_and_tight(&other, &format!("{commits} commits, seed {seed}")));
+    came
+}
+
+#[test]
+fn what_one_manager_gives_back_is_not_what_another_has_just_allocated() {
+    let (mut allocated, mut refused) = (0, 0);
+    for seed in 0..200 {
+        let memory = MemoryStore::default();
+        prepared(&memory);
+        let other = manager(Arc::new(memory.clone()), 2);
+        let both = vec![
+            SubnetRequest::this("10.7.0.0/24".parse().unwrap()),
+            SubnetRequest::this("fd00:8::/64".parse().unwrap()),
+        ];
+        let spec = NetworkSpec { subnets: both, ..front("both") };
+        let at = |name: &str| {
+            let spec = EndpointSpec::new(network(3), name.parse().unwrap(), node(1));
+            EndpointSpec { addresses: [[10, 7, 0, 7].into()].into(), ..spec }
+        };
+        block_on(async {
+            other.create_network(network(3), spec, NOW).await.unwrap();
+            other.attach(endpoint(6), at("former"), NOW).await.unwrap();
+            other.detach(endpoint(6), NOW).await.unwrap(); // its address rests
+        });
+        let mut dice = Dice::new([seed; 32]);
+        let store = FlakyStore::new(memory, Dice::new(dice.seed()), 0);
+        store.storm(10_000);
+        let mut executor = Executor::new(dice.seed());
+        let (first, second) = (manager(Arc::new(store.clone()), 3), manager(Arc::new(store.clone()), 4));
+        let attaching = executor.spawn(async move { first.attach(endpoint(5), at("new"), NOW).await });
+        executor.spawn(async move {
+            for _ in 0..3 {
+                drop(second.settle(NOW + Duration::from_secs(300)).await); // to this one it has rested
+            }
+        });
+        executor.run().unwrap();
+        store.calm();
+        block_on(async {
+            let there = other.endpoint(endpoint(5)).await.unwrap();
+            match attaching.take().unwrap() {
+                Ok(told) => {
+                    allocated += 1;
+                    assert_eq!(there, Some(told));
+                }
+                Err(ControlError::Refused(_)) => {
+                    refused += 1;
+                    assert_eq!(there, None);
+                }
+                Err(error) => println!("seed {seed}: {error}"),
+            }
+            settled_and_tight(&other, &format!("seed {seed}")).await;
+        });
+    }
+    assert!(allocated > 0 && refused > 0, "{allocated} {refused}");
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicIsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use overlay_core::testing::Dice;
@@ -73,22 +73,39 @@ pub(crate) fn subnets(dice: &mut Dice) -> Vec<SubnetRequest> {
     }
 }
 
+/// What becomes of the commit at which a manager dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Last {
+    /// It is never done.
+    Lost,
+    /// It is done.
+    Done,
+    /// It is done when [`Mortal::arrive`] is called.
+    Late,
+}
+
 /// A store whose manager dies after so many commits: nothing that it asks for is done any more.
 #[derive(Debug, Clone)]
 pub(crate) struct Mortal {
     inner: MemoryStore,
     left: Arc<AtomicIsize>,
-    answer_lost: bool,
+    last: Last,
+    late: Arc<Mutex<Option<Commit>>>,
 }
 
 impl Mortal {
-    /// With `answer_lost`, the commit at which it dies is done.
-    pub(crate) fn new(inner: MemoryStore, commits: usize, answer_lost: bool) -> Self {
-        Self { inner, left: Arc::new(AtomicIsize::new(commits as isize)), answer_lost }
+    pub(crate) fn new(inner: MemoryStore, commits: usize, last: Last) -> Self {
+        Self { inner, left: Arc::new(AtomicIsize::new(commits as isize)), last, late: Arc::default() }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
         self.left.load(Ordering::SeqCst) < 0
+    }
+
+    /// The last commit is done, if it is late and can be done still: whether it was.
+    pub(crate) fn arrive(&self) -> bool {
+        let late = self.late.lock().unwrap().take();
+        late.is_some_and(|commit| self.inner.commit_now(commit).is_ok())
     }
 
     fn living(&self) -> Result<(), StoreError> {
@@ -119,8 +136,10 @@ impl Store for Mortal {
         if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
             return self.inner.commit(commit).await;
         }
-        if self.answer_lost {
-            let _ = self.inner.commit(commit).await;
+        match self.last {
+            Last::Lost => {}
+            Last::Done => drop(self.inner.commit(commit).await),
+            Last::Late => *self.late.lock().unwrap() = Some(commit),
         }
         Err(CommitError::Ambiguous(StoreError::Unavailable { doing: "live", source: "it has died".into() }))
     }
