@@ -1,6 +1,8 @@
 //! The manager: what it is made of.
 
 mod allocate;
+#[cfg(feature = "testing")]
+pub(crate) mod contradictions;
 mod control;
 mod endpoint;
 mod find;

@@ -1,11 +1,11 @@
 //! Nodes: added and removed.
 
-use overlay_core::{Commit, Compare, NodeId, Snapshot, Transaction, TransactionError, UnixTime};
+use overlay_core::{Commit, NodeId, Snapshot, UnixTime};
 
 use super::Manager;
 use super::allocate::Grave;
 use super::endpoint::removing;
-use super::transaction::{Decided, failed, id_in, in_doubt, not_found, refuse};
+use super::transaction::{Decided, id_in, in_doubt, not_found, refuse};
 use crate::catalogue::record::{Held, Object, encode_new};
 use crate::{Condition, ControlError, Endpoint, Node, NodeSpec, Refused};
 
@@ -51,32 +51,20 @@ impl Manager {
         self.finish_node(&held, now).await.map_err(in_doubt)
     }
 
-    /// Detaches what is on a node that is being removed, and deletes it.
+    /// Detaches what is on a node that is being removed, and deletes it. Nothing comes there any more: what is attached or moved
+    /// compares the node's record.
     pub(super) async fn finish_node(&self, held: &Held<Node>, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
-        let prefix = self.keys.containers(held.object.id);
         let mut ended = Vec::new();
-        for _ in 0..Transaction::ATTEMPTS {
-            let listing = self.store.list(&prefix).await?;
-            for (key, entry) in &listing.entries {
-                ended.extend(self.unmake_endpoint(id_in(key, &entry.value)?, now).await?);
-            }
-            let none = Compare::Prefix { prefix: prefix.clone(), revision: listing.at };
-            if !listing.entries.is_empty() {
-                continue;
-            }
-            let deleting = Transaction::on(&*self.store).attempts(2);
-            match deleting.run(|snapshot| self.delete_node(snapshot, held, &none, now)).await {
-                Err(TransactionError::Contended { .. }) => {}
-                deleted => return deleted.map(|_| ended).map_err(failed),
-            }
+        for (key, entry) in self.store.list(&self.keys.containers(held.object.id)).await?.entries {
+            ended.extend(self.unmake_endpoint(id_in(&key, &entry.value)?, now).await?);
         }
-        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+        self.run(|snapshot| self.delete_node(snapshot, held, now)).await?;
+        Ok(ended)
     }
 
-    fn delete_node(&self, snapshot: &Snapshot, held: &Held<Node>, none: &Compare, now: UnixTime) -> Decided<()> {
+    fn delete_node(&self, snapshot: &Snapshot, held: &Held<Node>, now: UnixTime) -> Decided<()> {
         let Node { id, spec, .. } = &held.object;
         let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
-        let commit = commit.compare(none.clone());
         let commit = self.delete_own(snapshot, commit, self.keys.node_name(&spec.name), &id.to_string())?;
         Ok((self.bury::<Node>(snapshot, commit, (*id, Grave { at: now, spent: false }))?, ()))
     }

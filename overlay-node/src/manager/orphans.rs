@@ -154,7 +154,7 @@ impl Living {
 
 /// The kind and id of the object that an owner is, and these with its number: a service's ports have more behind it. `None` for
 /// who is none.
-fn object(owner: &LeaseOwner) -> Option<(&[u8], &[u8])> {
+pub(super) fn object(owner: &LeaseOwner) -> Option<(&[u8], &[u8])> {
     let bytes = owner.as_bytes();
     let mut slashes = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| at);
     let (kind, id) = (slashes.next()?, slashes.next()?);

@@ -2,11 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+#[cfg(feature = "testing")]
+use bytes::Bytes;
 use overlay_core::{Commit, Key, Port, Protocol, ServiceId, Snapshot, Undecided};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
 use super::transaction::{json, refuse};
+#[cfg(feature = "testing")]
+use crate::catalogue::keys::Keys;
 use crate::catalogue::record::encode;
 use crate::{ControlError, PublishMode, PublishedPort, Refused, Service};
 
@@ -26,12 +30,33 @@ struct Uses {
 }
 
 impl Uses {
+    fn add(&mut self, service: ServiceId, mode: PublishMode) {
+        match mode {
+            PublishMode::Ingress => self.ingress = Some(service),
+            PublishMode::Host => _ = self.host.insert(service),
+        }
+    }
+
     /// What is in the way of a service that wants the port.
     fn conflict(&self, service: ServiceId, mode: PublishMode) -> Option<(ServiceId, PublishMode)> {
         let ingress = self.ingress.map(|other| (other, PublishMode::Ingress));
         let host = self.host.iter().map(|other| (*other, PublishMode::Host)).filter(|_| mode == PublishMode::Ingress);
         ingress.into_iter().chain(host).find(|(other, _)| *other != service)
     }
+}
+
+/// The pages that these services make: for tests. Of two that have one port alone, the later is in them.
+#[cfg(feature = "testing")]
+pub(super) fn pages_of<'s>(keys: &Keys, services: impl Iterator<Item = &'s Service>) -> BTreeMap<Key, Bytes> {
+    let mut pages: BTreeMap<Key, Page> = BTreeMap::new();
+    for Service { id, ports, .. } in services {
+        for port in ports {
+            let Some(number) = port.published else { continue };
+            let page = pages.entry(keys.ports(port.protocol, number)).or_default();
+            page.ports.entry(number).or_default().add(*id, port.mode);
+        }
+    }
+    pages.into_iter().map(|(key, page)| (key, encode(&page))).collect()
 }
 
 /// Pages as a decision changes them.
@@ -74,11 +99,7 @@ impl<'p> Pages<'p> {
                 return refuse(Refused::PortInUse { port: number, protocol: port.protocol, service, id, mode });
             }
         }
-        let uses = self.page(port.protocol, number)?.ports.entry(number).or_default();
-        match port.mode {
-            PublishMode::Ingress => uses.ingress = Some(service),
-            PublishMode::Host => drop(uses.host.insert(service)),
-        }
+        self.page(port.protocol, number)?.ports.entry(number).or_default().add(service, port.mode);
         Ok(())
     }
 
