@@ -31,7 +31,7 @@ pub struct UpkeepConfig {
     /// The longest it rests. `retry_first` up. 10 s.
     pub retry_most: Duration,
     /// How long places that an earlier life of the node left stay as they are, so that what they hold is not taken away before
-    /// the node has learnt what it must know. 3 s: catalogue and gossip are there after less than one.
+    /// the node has learnt what it must know; what is new waits with them. 3 s: catalogue and gossip are there after less than one.
     pub adopt_after: Duration,
     /// How often a place is read back that nothing is known to have changed; never if `None`. 1 min.
     pub drift: Option<Duration>,
