@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use overlay_core::{Change, IfName, Phase, State, in_phases, keyed_diff};
+use overlay_core::{Change, IfName, NetworkId, Phase, State, in_phases, keyed_diff};
 use overlay_dns::View;
 
 use crate::Place;
@@ -29,6 +29,8 @@ pub struct PlaceState {
     pub routes: Routes,
     /// The names that are seen from here: of a container, and of a sandbox for its virtual machines.
     pub view: View,
+    /// The networks that a container is plugged in to: their sandboxes are the places around it. None for other places.
+    pub within: BTreeSet<NetworkId>,
 }
 
 /// The routes of a container, by destination.

@@ -22,7 +22,10 @@ pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
 pub use manager::{Manager, Settled};
-pub use place::{Place, PlaceTables, Places};
+pub use place::{
+    Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
+    Upkeep, UpkeepConfig, Work,
+};
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
     PublishMode, PublishedPort, Service, ServiceSpec,

@@ -6,6 +6,18 @@ use overlay_core::{BackendError, Name, NetworkId, Table};
 
 use crate::Routes;
 
+mod memory;
+mod plan;
+mod round;
+mod schedule;
+mod upkeep;
+
+pub use memory::{MemoryPlace, MemoryPlaces};
+pub use plan::PlacePlan;
+pub use round::{Ran, RoundRun};
+pub use schedule::{Job, Progress, Schedule, Work};
+pub use upkeep::{Round, Upkeep, UpkeepConfig};
+
 /// Where state lives on a node. What is smaller is around what is greater: the host around the sandboxes, those around
 /// containers.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

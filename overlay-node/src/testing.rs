@@ -100,19 +100,19 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
 
 /// Changes that meet each other.
 pub fn change() -> impl Strategy<Value = Change> {
-    let of = |strategy: BoxedStrategy<Section>| strategy.prop_map(|section| (section.network.id, Box::new(section)));
+    let boxed = |strategy: BoxedStrategy<Section>| strategy.prop_map(|section| (section.network.id, Box::new(section)));
     let facts = prop_oneof![4 => node_facts().prop_map(Some), 1 => Just(None)];
     prop_oneof![
         2 => (few_nodes(), facts).prop_map(|(id, facts)| Change::Node(id, facts)),
-        1 => (of(section().boxed()), any::<bool>()).prop_map(|((id, section), there)| Change::Section(id, there.then_some(section))),
+        1 => (boxed(section().boxed()), any::<bool>()).prop_map(|((id, section), there)| Change::Section(id, there.then_some(section))),
         1 => network().prop_map(|network| Change::Network(Box::new(network))),
         4 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.7, local(number)))
-                .prop_map(move |(id, local)| Change::Local(network_id(number), id, local.map(|local| Box::new(with_id(id, local)))))
+                .prop_map(move |(id, local)| Change::Local(network_id(number), id, local.map(|local| Box::new(with_id(number, id, local)))))
         }),
         8 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.8, remote(number)))
-                .prop_map(move |(id, remote)| Change::Remote(network_id(number), id, remote.map(Box::new)))
+                .prop_map(move |(id, remote)| Change::Remote(network_id(number), id, remote.map(|remote| Box::new(of(number, id, remote)))))
         }),
         2 => few_networks().prop_flat_map(|number| {
             (few_services(), option::weighted(0.8, service(number)))
@@ -128,10 +128,10 @@ pub fn section() -> impl Strategy<Value = Section> {
         let local = btree_map(few_endpoints(), local(number), 0..4);
         let remote = btree_map(few_endpoints(), remote(number), 0..8);
         let services = btree_map(few_services(), service(number), 0..3);
-        (Just(network), local, remote, services).prop_map(|(network, local, remote, services)| Section {
+        (Just(network), local, remote, services).prop_map(move |(network, local, remote, services)| Section {
             network: Arc::new(network),
-            local: local.into_iter().map(|(id, local)| (id, Arc::new(with_id(id, local)))).collect(),
-            remote: remote.into_iter().map(|(id, remote)| (id, Arc::new(remote))).collect(),
+            local: local.into_iter().map(|(id, local)| (id, Arc::new(with_id(number, id, local)))).collect(),
+            remote: remote.into_iter().map(|(id, remote)| (id, Arc::new(of(number, id, remote)))).collect(),
             services: services.into_iter().map(|(id, service)| (id, Arc::new(Service { id, ..service }))).collect(),
         })
     })
@@ -306,11 +306,11 @@ fn health() -> impl Strategy<Value = Health> {
 }
 
 /// What some node says of an endpoint of the network of this number.
-fn remote(number: u8) -> impl Strategy<Value = RemoteEndpoint> {
+fn remote(number: u8) -> impl Strategy<Value = (bool, RemoteEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..4);
     let what = (few_nodes(), few_containers(), few_macs(number), addresses, 0_u64..3);
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
-    (what, names, option::of(few_services()), few_labels(), health()).prop_map(
+    let remote = (what, names, option::of(few_services()), few_labels(), health()).prop_map(
         |((node, container, mac, addresses, moves), names, service, labels, health)| RemoteEndpoint {
             node,
             container,
@@ -322,15 +322,33 @@ fn remote(number: u8) -> impl Strategy<Value = RemoteEndpoint> {
             health,
             moves,
         },
-    )
+    );
+    (honest(), remote)
 }
 
-fn local(number: u8) -> impl Strategy<Value = LocalEndpoint> {
+/// Mostly, endpoints have addresses of their own.
+fn honest() -> impl Strategy<Value = bool> {
+    prop::bool::weighted(0.85)
+}
+
+/// The address and Ethernet address that only this endpoint has.
+fn own(number: u8, id: EndpointId) -> (BTreeSet<IpAddr>, Mac) {
+    let host = id.to_bytes()[15] + 2;
+    let v6 = Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, host.into());
+    ([IpAddr::from([10, number, 0, host]), v6.into()].into(), Mac::from_ipv4([10, number, 0, host].into()))
+}
+
+fn of(number: u8, id: EndpointId, (honest, remote): (bool, RemoteEndpoint)) -> RemoteEndpoint {
+    let (addresses, mac) = own(number, id);
+    if honest { RemoteEndpoint { addresses, mac, ..remote } } else { remote }
+}
+
+fn local(number: u8) -> impl Strategy<Value = (bool, LocalEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..3);
     let end = (any::<bool>(), 0_u8..3);
     let what = (few_containers(), few_macs(number), addresses, end, -1_i32..2);
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
-    (what, names, option::of(few_services()), health()).prop_map(
+    let local = (what, names, option::of(few_services()), health()).prop_map(
         move |((container, mac, addresses, (machine, end), priority), names, service, health)| {
             let spec = EndpointSpec {
                 names,
@@ -338,12 +356,10 @@ fn local(number: u8) -> impl Strategy<Value = LocalEndpoint> {
                 priority,
                 ..EndpointSpec::new(network_id(number), container.clone(), ME)
             };
-            let nets =
-                |address: IpAddr| IpNet::new(address, if address.is_ipv4() { 28 } else { 64 }).expect("a length");
             let endpoint = Endpoint {
                 id: EndpointId::from_bytes([0; 16]),
                 spec,
-                addresses: addresses.into_iter().map(nets).collect(),
+                addresses: addresses.into_iter().map(net).collect(),
                 mac,
                 moves: 0,
                 created: UnixTime::from_millis(7_000),
@@ -357,11 +373,26 @@ fn local(number: u8) -> impl Strategy<Value = LocalEndpoint> {
                 health,
             }
         },
-    )
+    );
+    (honest(), local)
 }
 
-fn with_id(id: EndpointId, local: LocalEndpoint) -> LocalEndpoint {
-    LocalEndpoint { endpoint: Arc::new(Endpoint { id, ..(*local.endpoint).clone() }), ..local }
+fn with_id(number: u8, id: EndpointId, (honest, local): (bool, LocalEndpoint)) -> LocalEndpoint {
+    let mut endpoint = Endpoint { id, ..(*local.endpoint).clone() };
+    let mut interface = local.interface;
+    if honest {
+        let (addresses, mac) = own(number, id);
+        (endpoint.addresses, endpoint.mac) = (addresses.into_iter().map(net).collect(), mac);
+        interface = IfName::new(&format!("eth{number}-{}", id.to_bytes()[15])).expect("a short name");
+    }
+    LocalEndpoint { endpoint: Arc::new(endpoint), interface, ..local }
+}
+
+/// With the length of its subnet.
+fn net(address: IpAddr) -> IpNet {
+    let small = matches!(address, IpAddr::V4(v4) if v4.octets()[2] == 1);
+    let length = if address.is_ipv6() { 64 } else { 28 + u8::from(small) };
+    IpNet::new(address, length).expect("a length")
 }
 
 fn service(number: u8) -> impl Strategy<Value = Service> {

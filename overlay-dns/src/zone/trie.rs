@@ -74,13 +74,6 @@ impl<V: Clone> Trie<V> {
             None => {}
         }
     }
-
-    /// Every key and value, in the order of hashes: for those who bring them into another one.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
-        let mut found = Vec::with_capacity(self.len);
-        self.root.collect(&mut found);
-        found.into_iter()
-    }
 }
 
 impl<V> Default for Trie<V> {
@@ -89,9 +82,29 @@ impl<V> Default for Trie<V> {
     }
 }
 
+/// What both share is not looked at: of two tries that one change tells apart, it is the nodes on one path. Equal maps have
+/// equal shapes.
 impl<V: Clone + PartialEq> PartialEq for Trie<V> {
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.iter().all(|(key, value)| other.get(key) == Some(value))
+        self.len == other.len && self.root == other.root
+    }
+}
+
+impl<V: PartialEq> PartialEq for Branch<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.taken == other.taken && (Arc::ptr_eq(&self.slots, &other.slots) || self.slots == other.slots)
+    }
+}
+
+impl<V: PartialEq> PartialEq for Slot<V> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Branch(ours), Self::Branch(theirs)) => ours == theirs,
+            (Self::Leaf { leaf: ours, .. }, Self::Leaf { leaf: theirs, .. }) => {
+                Arc::ptr_eq(ours, theirs) || ours.has_all_of(theirs) && theirs.has_all_of(ours)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -118,15 +131,6 @@ impl<V> Branch<V> {
             return None;
         }
         self.slots.get((self.taken & (bit - 1)).count_ones() as usize)
-    }
-
-    fn collect<'t>(&'t self, found: &mut Vec<(&'t [u8], &'t V)>) {
-        for slot in self.slots.iter() {
-            match slot {
-                Slot::Branch(branch) => branch.collect(found),
-                Slot::Leaf { leaf, .. } => found.extend(leaf.chain().map(|leaf| (&leaf.key[..], &leaf.value))),
-            }
-        }
     }
 }
 
@@ -194,6 +198,14 @@ impl<V> Leaf<V> {
     fn chain(&self) -> impl Iterator<Item = &Self> {
         std::iter::successors(Some(self), |leaf| leaf.next.as_deref())
     }
+
+    /// Keys of one hash are in the order in which they came.
+    fn has_all_of(&self, other: &Self) -> bool
+    where
+        V: PartialEq,
+    {
+        other.chain().all(|leaf| self.find(&leaf.key) == Some(&leaf.value))
+    }
 }
 
 impl<V: Clone> Leaf<V> {
@@ -259,6 +271,25 @@ mod tests {
 
     use super::*;
 
+    impl<V> Trie<V> {
+        fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
+            let mut found = Vec::with_capacity(self.len);
+            self.root.collect(&mut found);
+            found.into_iter()
+        }
+    }
+
+    impl<V> Branch<V> {
+        fn collect<'t>(&'t self, found: &mut Vec<(&'t [u8], &'t V)>) {
+            for slot in self.slots.iter() {
+                match slot {
+                    Slot::Branch(branch) => branch.collect(found),
+                    Slot::Leaf { leaf, .. } => found.extend(leaf.chain().map(|leaf| (&leaf.key[..], &leaf.value))),
+                }
+            }
+        }
+    }
+
     fn put(trie: &mut Trie<u32>, key: &[u8], value: u32) {
         trie.alter(key, |_| Some(value));
     }
@@ -291,8 +322,12 @@ mod tests {
                 }
             }
             prop_assert_eq!(&all(&trie), &map);
-            for (trie, map) in copies {
-                prop_assert_eq!(all(&trie), map);
+            let mut anew = Trie::default();
+            map.iter().for_each(|(key, value)| put(&mut anew, key, *value));
+            prop_assert!(anew == trie);
+            for (copy, before) in copies {
+                prop_assert_eq!(copy == trie, before == map);
+                prop_assert_eq!(all(&copy), before);
             }
         }
     }
@@ -306,6 +341,13 @@ mod tests {
         trie.root.put(7 | 1 << 40, 0, Entry { key: Key::from_slice(b"d"), value: 4 });
         trie.root.put(7, 0, Entry { key: Key::from_slice(b"b"), value: 5 });
         assert_eq!(all(&trie), BTreeMap::from([("a", 1), ("b", 5), ("c", 3), ("d", 4)].map(|(k, v)| (k.into(), v))));
+        let mut otherwise = Trie::<u32>::default();
+        for (key, value) in [(b"c", 3), (b"b", 5), (b"a", 1)] {
+            otherwise.root.put(7, 0, Entry { key: Key::from_slice(key), value });
+        }
+        assert!(otherwise.root != trie.root);
+        otherwise.root.put(7 | 1 << 40, 0, Entry { key: Key::from_slice(b"d"), value: 4 });
+        assert!(otherwise.root == trie.root, "their order does not matter");
         trie.root.remove(7, 0, b"b");
         trie.root.remove(7 | 1 << 40, 0, b"d");
         assert_eq!(all(&trie), BTreeMap::from([("a", 1), ("c", 3)].map(|(k, v)| (k.into(), v))));

@@ -1,10 +1,12 @@
 //! A container, with all its endpoints.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_core::{Name, NetworkId};
 use overlay_dns::{View, Zone};
 
+use super::part::Part;
 use super::routes;
 use crate::{Knowledge, LocalEndpoint, Network, PlaceState};
 
@@ -23,13 +25,32 @@ impl<'p> Attachment<'p> {
     }
 }
 
+/// What the namespaces of these containers are plugged into, of what is in effect. O(endpoints here).
+pub(super) fn attachments<'p>(
+    knowledge: &'p Knowledge,
+    parts: &'p BTreeMap<NetworkId, Part>,
+    of: &BTreeSet<Name>,
+) -> BTreeMap<Name, Vec<Attachment<'p>>> {
+    let mut all = BTreeMap::<Name, Vec<Attachment<'p>>>::new();
+    for (id, part) in parts {
+        let Some(section) = knowledge.networks.get(id) else { continue };
+        let ports = part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys());
+        let plugged = ports.filter_map(|id| section.local.get(id)).filter(|local| local.namespace.is_some());
+        for local in plugged.filter(|local| of.contains(&local.endpoint.spec.container)) {
+            let attachment = Attachment { network: &section.network, local, zone: &part.zone };
+            all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
+        }
+    }
+    all
+}
+
 /// Its routes, and the names that it sees.
-pub(super) fn state(knowledge: &Knowledge, attachments: &[Attachment<'_>]) -> PlaceState {
-    let mut attachments = attachments.to_vec();
+pub(super) fn state(knowledge: &Knowledge, mut attachments: Vec<Attachment<'_>>) -> PlaceState {
     attachments.sort_by(|a, b| a.rank().cmp(&b.rank()));
     PlaceState {
         routes: routes::routes(&attachments),
         view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
+        within: attachments.iter().map(|attachment| attachment.network.id).collect(),
         ..PlaceState::default()
     }
 }

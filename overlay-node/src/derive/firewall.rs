@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
-use overlay_core::{Name, Protocol};
+use overlay_core::{Name, Protocol, Vni};
 use overlay_firewall::{BridgePort, Limit, Pin, State, Strangers, Tunnel};
 use overlay_vxlan::names;
 
 use super::Footing;
-use super::admission::{Admission, is_host};
+use super::admission::Admission;
+use super::claim::{At, Claim, is_host};
 use crate::{Knowledge, NodeFacts};
 
 /// Only nodes send to the VXLAN port, and what is encrypted passes there inside ESP only; whoever is no node may knock at
@@ -17,9 +17,7 @@ use crate::{Knowledge, NodeFacts};
 pub(super) fn host(knowledge: &Knowledge) -> State {
     let mut state = State::default();
     let settings = &knowledge.settings;
-    let encrypted = knowledge.networks.values().filter(|section| section.network.spec.encrypted);
-    let encrypted = encrypted.filter_map(|section| section.network.vni).collect();
-    let tunnel = Tunnel { members: others(knowledge, |facts| facts.vtep), encrypted };
+    let tunnel = Tunnel { members: others(knowledge, |facts| facts.vtep), encrypted: encrypted(knowledge) };
     state.tunnels.insert(settings.vxlan_port, tunnel);
     let members = others(knowledge, |facts| facts.address.ip());
     for (name, protocol) in [("gossip-datagrams", Protocol::Udp), ("gossip-streams", Protocol::Tcp)] {
@@ -44,14 +42,28 @@ fn others(knowledge: &Knowledge, address: impl Fn(&NodeFacts) -> IpAddr) -> BTre
     others.map(|(_, facts)| address(facts)).filter(|address| is_host(*address)).collect()
 }
 
+fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
+    let encrypted = knowledge.networks.values().filter(|section| section.network.spec.encrypted);
+    encrypted.filter_map(|section| section.network.vni).collect()
+}
+
+/// What of the networks the host's guard depends on.
+pub(super) fn guarded(knowledge: &Knowledge) -> (bool, BTreeSet<Vni>) {
+    (knowledge.networks.values().any(|section| !section.local.is_empty()), encrypted(knowledge))
+}
+
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
-pub(super) fn sandbox(footing: &Footing, admission: &Admission<'_>) -> State {
+pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
     let mut state = State { strangers: Strangers::Drop, ..State::default() };
-    for port in admission.ports.values() {
-        let endpoint = &port.local.endpoint;
-        let pin = Pin::new(endpoint.mac, endpoint.addresses.iter().map(IpNet::addr));
-        state.ports.insert(port.device, BridgePort::Pinned(pin));
+    for claim in admission.ports.values() {
+        if let At::Port { device, .. } = claim.at {
+            state.ports.insert(device, pinned(claim));
+        }
     }
     state.ports.extend(names::tunnel(footing.vni).map(|tunnel| (tunnel, BridgePort::Trunk)));
     state
+}
+
+pub(super) fn pinned(claim: &Claim) -> BridgePort {
+    BridgePort::Pinned(Pin::new(claim.mac, claim.addresses.iter().copied()))
 }

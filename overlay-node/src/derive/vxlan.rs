@@ -1,42 +1,43 @@
 //! The segment of a network.
 
-use overlay_core::NsKey;
+use std::net::IpAddr;
+
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 
 use super::Footing;
-use super::admission::{self, Admission, Port};
-use crate::{Knowledge, Section};
+use super::admission::Admission;
+use super::claim::{At, Claim, gateways};
+use super::touched::Known;
+use crate::LocalEndpoint;
 
 /// One segment for all subnets, so that who is where does not depend on them.
-pub(super) fn state(knowledge: &Knowledge, _: &Section, footing: &Footing, admission: &Admission<'_>) -> State {
-    let mut segment = empty(knowledge, footing);
-    segment.gateways.clone_from(&admission.gateways);
-    segment.ports = admission.ports.iter().map(|(id, at)| (*id, port(at))).collect();
-    segment.peers = admission.peers.values().map(|at| (at.remote.mac, peer(at))).collect();
+pub(super) fn state(known: Known<'_>, footing: &Footing, admission: &Admission) -> State {
+    let vtep = Vtep { port: known.knowledge.settings.vxlan_port, ..Vtep::new(footing.me.vtep) };
+    let mut segment = Segment::new(vtep, footing.mtu);
+    segment.gateways = gateways(known.section);
+    let ports = admission.ports.keys().filter_map(|id| known.section.local.get_key_value(id));
+    segment.ports = ports.map(|(id, local)| (*id, port(local))).collect();
+    let peers = admission.peers.values();
+    segment.peers = peers.filter_map(|claim| Some((claim.mac, peer(elsewhere(claim)?, claim)))).collect();
     State { segments: [(footing.vni, segment)].into() }
 }
 
-fn empty(knowledge: &Knowledge, footing: &Footing) -> Segment {
-    Segment::new(Vtep { port: knowledge.settings.vxlan_port, ..Vtep::new(footing.me.vtep) }, footing.mtu)
-}
-
-fn port(port: &Port<'_>) -> LocalPort {
-    let endpoint = &port.local.endpoint;
-    LocalPort {
-        mac: endpoint.mac,
-        addresses: endpoint.addresses.clone(),
-        end: end(port.local.namespace.as_ref(), port),
-    }
-}
-
-fn end(namespace: Option<&NsKey>, port: &Port<'_>) -> PortEnd {
-    let interface = port.local.interface;
-    match namespace {
-        Some(namespace) => PortEnd::Namespace { namespace: namespace.clone(), interface },
+pub(super) fn port(local: &LocalEndpoint) -> LocalPort {
+    let interface = local.interface;
+    let end = match local.namespace.clone() {
+        Some(namespace) => PortEnd::Namespace { namespace, interface },
         None => PortEnd::Tap { interface },
-    }
+    };
+    LocalPort { mac: local.endpoint.mac, addresses: local.endpoint.addresses.clone(), end }
 }
 
-pub(super) fn peer(peer: &admission::Peer<'_>) -> Peer {
-    Peer { vtep: peer.vtep, addresses: peer.addresses.clone() }
+pub(super) fn peer(vtep: IpAddr, claim: &Claim) -> Peer {
+    Peer { vtep, addresses: claim.addresses.clone() }
+}
+
+const fn elsewhere(claim: &Claim) -> Option<IpAddr> {
+    match claim.at {
+        At::Vtep(vtep) => Some(vtep),
+        At::Port { .. } => None,
+    }
 }

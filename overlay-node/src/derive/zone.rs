@@ -2,33 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
 use overlay_core::{EndpointId, Name, ServiceId};
 use overlay_dns::{DnsName, Endpoint, Health, Mode, Policy, Zone};
 
-use super::admission::{Admission, Peer, Port};
-use crate::{Condition, EndpointMode, Knowledge, Section, Service, Standing};
+use super::admission::Admission;
+use super::claim::{At, Claim};
+use super::touched::Known;
+use crate::{Condition, EndpointMode, LocalEndpoint, RemoteEndpoint, Section, Service, Standing};
 
 /// All of them.
-pub(super) fn zone(knowledge: &Knowledge, section: &Section, admission: &Admission<'_>) -> Zone {
-    let mut zone = empty(section);
-    for held in services(section).values() {
-        zone.put_service(service(section, held));
+pub(super) fn zone(known: Known<'_>, admission: &Admission) -> Zone {
+    let mut zone = nameless(known.section);
+    for held in services(known.section).values() {
+        zone.put_service(service(known.section, held));
     }
-    for (id, port) in &admission.ports {
-        zone.put_endpoint(here(section, *id, port));
-    }
-    for (id, peer) in &admission.peers {
-        zone.put_endpoint(there(knowledge, section, *id, peer));
+    for (id, claim) in admission.ports.iter().chain(&admission.peers) {
+        if let Some(endpoint) = endpoint(known, *id, claim) {
+            zone.put_endpoint(endpoint);
+        }
     }
     zone
 }
 
 /// What holds for all names, and no name.
-pub(super) fn empty(section: &Section) -> Zone {
+pub(super) fn nameless(section: &Section) -> Zone {
     let network = &section.network;
     let subnets = network.subnets.iter().map(|subnet| subnet.net()).collect();
     let policy = Policy { subnets, internal: network.spec.internal, ..Policy::default() };
@@ -62,31 +61,40 @@ pub(super) fn service(section: &Section, service: &Service) -> overlay_dns::Serv
     }
 }
 
-pub(super) fn here(section: &Section, id: EndpointId, port: &Port<'_>) -> Endpoint {
-    let spec = &port.local.endpoint.spec;
+/// The names of an endpoint that is in effect.
+pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim) -> Option<Endpoint> {
+    match claim.at {
+        At::Port { .. } => Some(here(known.section, id, known.section.local.get(&id)?, claim)),
+        At::Vtep(_) => Some(there(known, id, known.section.remote.get(&id)?, claim)),
+    }
+}
+
+fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim) -> Endpoint {
+    let spec = &local.endpoint.spec;
     Endpoint {
         id,
         names: names(&spec.container, &spec.names),
-        addresses: port.local.endpoint.addresses.iter().map(IpNet::addr).collect(),
+        addresses: claim.addresses.clone(),
         service: service_name(section, spec.service),
-        health: port.local.health,
+        health: local.health,
     }
 }
 
-pub(super) fn there(knowledge: &Knowledge, section: &Section, id: EndpointId, peer: &Peer<'_>) -> Endpoint {
-    let remote = peer.remote;
-    let standing = knowledge.nodes.get(&remote.node).map_or(Standing::Suspended, |facts| facts.standing);
+/// An endpoint of a node that is not alive for sure is given where no other is left.
+fn there(known: Known<'_>, id: EndpointId, remote: &RemoteEndpoint, claim: &Claim) -> Endpoint {
+    let alive = known.knowledge.nodes.get(&remote.node).is_some_and(|facts| facts.standing == Standing::Alive);
     Endpoint {
         id,
         names: names(&remote.container, &remote.names),
-        addresses: peer.addresses.iter().copied().collect::<std::collections::BTreeSet<IpAddr>>(),
-        service: service_name(section, remote.service),
-        health: if standing == Standing::Alive { remote.health } else { remote.health.max(Health::Suspect) },
+        addresses: claim.addresses.clone(),
+        service: service_name(known.section, remote.service),
+        health: if alive { remote.health } else { remote.health.max(Health::Suspect) },
     }
 }
 
+/// The root is no endpoint's name, whoever says so.
 fn names(container: &Name, others: &[DnsName]) -> Vec<DnsName> {
-    std::iter::once(DnsName::from(container)).chain(others.iter().cloned()).collect()
+    std::iter::once(DnsName::from(container)).chain(others.iter().filter(|name| !name.is_root()).cloned()).collect()
 }
 
 fn service_name(section: &Section, service: Option<ServiceId>) -> Option<Name> {

@@ -1,5 +1,7 @@
 //! What agents promise to each other and to who runs them, on a virtual network.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
 mod town;
 
 use std::sync::Arc;

@@ -75,7 +75,8 @@ impl Town {
 
     /// All nodes hear of it.
     pub(crate) fn publish(&mut self, change: &CatalogueChange) {
-        for node in self.net.running().collect::<Vec<_>>() {
+        let running: Vec<usize> = self.net.running().collect();
+        for node in running {
             self.tell(node, Input::Catalogue(change.clone()));
         }
     }
