@@ -19,6 +19,7 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 
+pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts,

@@ -141,16 +141,21 @@ impl<T: Object> Held<T> {
 
     pub(crate) fn decode(keys: &Keys, key: &Key, entry: &Entry) -> Result<Self, Flaw> {
         let flaw = |flaw: String| Flaw { key: key.clone(), flaw };
-        let wrong = |error: serde_json::Error| flaw(error.to_string());
+        let held = Self::parse(entry).map_err(flaw)?;
+        match held.object.key(keys) == *key {
+            true => Ok(held),
+            false => Err(flaw(format!("it is the {} {}, whose place is elsewhere", T::WHAT, held.object.id()))),
+        }
+    }
+
+    fn parse(entry: &Entry) -> Result<Self, String> {
+        let wrong = |error: serde_json::Error| error.to_string();
         let Format { format } = serde_json::from_slice(&entry.value).map_err(wrong)?;
         if format != FORMAT {
-            return Err(flaw(format!("it is of format {format}; this release knows {FORMAT}")));
+            return Err(format!("it is of format {format}; this release knows {FORMAT}"));
         }
         let Envelope::<T> { claim, leases, object, .. } = serde_json::from_slice(&entry.value).map_err(wrong)?;
-        match object.key(keys) == *key {
-            true => Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases }),
-            false => Err(flaw(format!("it is the {} {}, whose place is elsewhere", T::WHAT, object.id()))),
-        }
+        Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases })
     }
 
     /// Who leases are for: the object, this time.
@@ -181,4 +186,23 @@ pub(crate) fn owner(text: String) -> LeaseOwner {
 /// Keys are texts, numbers or ids, and no number is infinite: such values are always JSON.
 pub(crate) fn encode(value: &impl Serialize) -> Bytes {
     serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("the records have a JSON form")).into()
+}
+
+/// Reads any bytes as every record there is, and writes what they mean again: for fuzzing (feature `testing`).
+///
+/// # Panics
+/// If what was read is not read again from what is written.
+#[cfg(feature = "testing")]
+pub fn reread_records(bytes: &[u8]) {
+    fn reread<T: Object + fmt::Debug>(bytes: &[u8]) {
+        let entry = |value: Bytes| Entry { value, revision: overlay_core::Revision(7) };
+        if let Ok(held) = Held::<T>::parse(&entry(Bytes::copy_from_slice(bytes))) {
+            let again = Held::parse(&entry(held.encode()));
+            assert_eq!(again.as_ref(), Ok(&held));
+        }
+    }
+    reread::<Network>(bytes);
+    reread::<Service>(bytes);
+    reread::<Endpoint>(bytes);
+    reread::<Node>(bytes);
 }

@@ -23,6 +23,7 @@ use crate::{
 /// The most networks and published ports of a service: what any store takes in one commit.
 const NETWORKS: usize = 32;
 const PORTS: usize = 1000;
+const PAGES: usize = 64;
 
 /// How often another port is drawn for one that turned out to be published at hosts.
 const DRAWS: usize = 64;
@@ -33,7 +34,13 @@ impl ServiceSpec {
     /// # Errors
     /// The first thing that does not.
     pub fn check(&self) -> Result<(), Refused> {
-        let sizes = [("networks", self.networks.len(), NETWORKS), ("published ports", self.ports.len(), PORTS)];
+        let numbered = self.ports.iter().filter_map(|port| Some((port.published?.get() >> 8, port.protocol)));
+        let pages = numbered.collect::<BTreeSet<_>>().len();
+        let sizes = [
+            ("networks", self.networks.len(), NETWORKS),
+            ("published ports", self.ports.len(), PORTS),
+            ("groups of 256 published ports", pages, PAGES),
+        ];
         if let Some((what, found, most)) = sizes.into_iter().find(|(_, found, most)| found > most) {
             return Err(Refused::TooMany { what, found, most });
         }
