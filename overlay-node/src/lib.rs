@@ -7,6 +7,7 @@ mod catalogue;
 mod control;
 mod derive;
 mod desired;
+mod explain;
 mod knowledge;
 mod place;
 mod record;
@@ -19,6 +20,7 @@ pub use catalogue::CatalogueChange;
 pub use control::{Control, ControlError, Reference, Refused};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
+pub use explain::{Break, Explanation, Hop, Target, explain};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
 pub use place::{Place, PlaceTables, Places};
 pub use record::{
