@@ -164,3 +164,16 @@ fn a_run_is_a_function_of_its_seed() {
     assert_eq!(run(11), run(11));
     assert_ne!(run(11).0, run(12).0);
 }
+
+#[test]
+fn an_agent_explains_a_way_that_is_whole_and_names_what_is_missing_of_one_that_is_not() {
+    let mut cluster = web_and_db(13);
+    let whole = cluster.explain("web", "db").unwrap();
+    assert!(whole.broken.is_none() && cluster.probe("web", "db").arrives(), "{whole:?}");
+    let (_, held) = cluster.places(0).unwrap().places().into_iter().nth(1).unwrap();
+    held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
+    let broken = cluster.explain("web", "db").unwrap();
+    assert!(broken.broken.is_some() && !cluster.probe("web", "db").arrives(), "{broken:?}");
+    cluster.crash(0);
+    assert!(cluster.explain("web", "db").is_none());
+}
