@@ -36,6 +36,13 @@ pub trait Ipam: Send + Sync + fmt::Debug {
     /// [`IpamError::UnknownNetwork`] if it has none.
     async fn subnets(&self, network: NetworkId) -> Result<Vec<Subnet>, IpamError>;
 
+    /// All networks that have subnets claimed through this, with them: what a manager compares with those it knows, to find what
+    /// was left behind.
+    ///
+    /// # Errors
+    /// If they could not be read whole.
+    async fn networks(&self) -> Result<Vec<(NetworkId, Vec<Subnet>)>, IpamError>;
+
     /// Gives all subnets of `network` back; without effect if it has none.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod header;
 #[cfg(feature = "kernel")]
 mod kernel;
 mod malformed;
+pub mod names;
 mod outer;
 mod packet;
 mod segment;

@@ -5,6 +5,7 @@ mod entry;
 mod knowledge;
 mod trie;
 mod view;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -191,6 +192,16 @@ impl Zone {
         self.records.alter(&key, |_| given);
         self.mention(&key, &Source::Records, is);
         self.refresh(&key);
+    }
+
+    /// The endpoint that has this id, as it was put.
+    pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
+        self.endpoints.get(&id.to_bytes()).map(AsRef::as_ref)
+    }
+
+    /// The service that has this name, as it was put.
+    pub fn service(&self, name: &Name) -> Option<&Service> {
+        self.services.get(&service_key(name))?.service.as_ref()
     }
 
     /// What is known of a name on the wire, in small letters; O(1).

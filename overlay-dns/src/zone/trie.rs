@@ -78,6 +78,14 @@ impl<V: Clone> Trie<V> {
         }
     }
 
+    /// The trie of these, which are in the order of [`sorted`], each key once: as if they were put one by one, but each node
+    /// is made once.
+    pub(crate) fn of(items: Vec<Item<V>>) -> Self {
+        let len = items.len();
+        let mut items: Vec<_> = items.into_iter().map(Some).collect();
+        Self { root: Node::of(&mut items, 0), len }
+    }
+
     /// Sets, changes or removes a key's value: `change` is given what is there, if anything, and says what shall be.
     pub(crate) fn alter(&mut self, key: &[u8], change: impl FnOnce(Option<&V>) -> Option<V>) {
         let old = self.get(key);
@@ -94,13 +102,6 @@ impl<V: Clone> Trie<V> {
             None => {}
         }
     }
-
-    /// Every key and value, in no order: for those who bring them into one.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
-        let mut found = Vec::with_capacity(self.len);
-        self.root.collect(&mut found);
-        found.into_iter().filter_map(|entry| Some((entry.key.as_bytes(), entry.value.as_ref()?)))
-    }
 }
 
 impl<V> Default for Trie<V> {
@@ -109,9 +110,29 @@ impl<V> Default for Trie<V> {
     }
 }
 
-impl<V: Clone + PartialEq> PartialEq for Trie<V> {
+/// What both share is not looked at: of two tries that one change tells apart, it is the nodes on one path.
+impl<V: PartialEq> PartialEq for Trie<V> {
     fn eq(&self, other: &Self) -> bool {
-        self.len == other.len && self.iter().all(|(key, value)| other.get(key) == Some(value))
+        self.len == other.len && self.root == other.root
+    }
+}
+
+/// Of two nodes at one place. What little is in a bucket here may be in a branch there: it depends on what was once around it.
+impl<V: PartialEq> PartialEq for Node<V> {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Branch(ours), Self::Branch(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
+            (Self::Bucket(ours), Self::Bucket(theirs)) => {
+                Arc::ptr_eq(&ours.entries, &theirs.entries) || ours.entries == theirs.entries
+            }
+            _ => self.in_order() == other.in_order(),
+        }
+    }
+}
+
+impl<V: PartialEq> PartialEq for Entry<V> {
+    fn eq(&self, other: &Self) -> bool {
+        self.key.as_bytes() == other.key.as_bytes() && self.value == other.value
     }
 }
 
@@ -121,7 +142,57 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
     }
 }
 
+/// A key and its value, and where they belong.
+pub(crate) struct Item<V> {
+    hash: u64,
+    pub(crate) key: super::Key,
+    pub(crate) value: V,
+}
+
+impl<V> Item<V> {
+    pub(crate) fn new(key: super::Key, value: V) -> Self {
+        Self { hash: hash(&key), key, value }
+    }
+}
+
+/// Items in the order in which a trie has them: of equal hashes, in that of their keys, and of equal keys as they were.
+pub(crate) fn sorted<V>(items: impl IntoIterator<Item = Item<V>>) -> Vec<Item<V>> {
+    let mut items: Vec<_> = items.into_iter().map(Some).collect();
+    let order = |(number, item): (usize, &Option<Item<V>>)| item.as_ref().map(|item| (digits(item.hash), number));
+    let mut places: Vec<_> = items.iter().enumerate().filter_map(order).collect();
+    places.sort_unstable();
+    let mut sorted: Vec<_> = places.iter().filter_map(|(_, number)| items.get_mut(*number)?.take()).collect();
+    for alike in sorted.chunk_by_mut(|one, next| one.hash == next.hash) {
+        alike.sort_by(|one, next| one.key.cmp(&next.key));
+    }
+    sorted
+}
+
+/// The digits of a hash as a trie reads them, the first first.
+fn digits(hash: u64) -> u64 {
+    (0..u64::BITS).step_by(BITS as usize).fold(0, |digits, shift| {
+        let width = BITS.min(u64::BITS - shift);
+        digits << width | (hash >> shift) & ((1 << width) - 1)
+    })
+}
+
 impl<V: Clone> Node<V> {
+    /// The node of these, whose hashes are alike in the first `depth` bits of the road.
+    fn of(items: &mut [Option<Item<V>>], depth: u32) -> Self {
+        if items.len() <= MOST || depth >= ROAD {
+            let items = items.iter_mut().filter_map(Option::take);
+            let entries = items.map(|item| Entry { key: Key::from(&item.key[..]), value: Some(item.value) });
+            return Self::Bucket(Bucket::of(entries.collect()));
+        }
+        let digit = |item: &Option<Item<V>>| item.as_ref().map_or(0, |item| place(item.hash >> depth));
+        let mut nodes = [const { None }; FAN];
+        for alike in items.chunk_by_mut(|one, next| digit(one) == digit(next)) {
+            let number = alike.first().map_or(0, digit);
+            nodes[number] = Some(Self::of(alike, depth + BITS));
+        }
+        Self::Branch(Arc::new(nodes.map(|node| node.unwrap_or_else(|| Self::Bucket(Bucket::default())))))
+    }
+
     fn put(&mut self, hash: u64, depth: u32, entry: Entry<V>) {
         if let Self::Bucket(bucket) = self {
             if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(tag(hash), entry.key.as_bytes()).is_some() {
@@ -150,12 +221,21 @@ impl<V: Clone> Node<V> {
             }
         }
     }
+}
 
+impl<V> Node<V> {
     fn collect<'t>(&'t self, found: &mut Vec<&'t Entry<V>>) {
         match self {
             Self::Branch(nodes) => nodes.iter().for_each(|node| node.collect(found)),
             Self::Bucket(bucket) => found.extend(bucket.entries.iter()),
         }
+    }
+
+    fn in_order(&self) -> Vec<&Entry<V>> {
+        let mut found = Vec::new();
+        self.collect(&mut found);
+        found.sort_by(|one, other| one.key.as_bytes().cmp(other.key.as_bytes()));
+        found
     }
 }
 
@@ -340,6 +420,18 @@ mod tests {
 
     use super::*;
 
+    impl<V> Trie<V> {
+        fn iter(&self) -> impl Iterator<Item = (&[u8], &V)> {
+            let entries = self.root.in_order().into_iter();
+            entries.filter_map(|entry| Some((entry.key.as_bytes(), entry.value.as_ref()?)))
+        }
+    }
+
+    /// The trie that is made of a map at once.
+    fn whole(map: &BTreeMap<Vec<u8>, u32>) -> Trie<u32> {
+        Trie::of(sorted(map.iter().map(|(key, value)| Item::new(super::super::Key::from_slice(key), *value))))
+    }
+
     fn put(trie: &mut Trie<u32>, key: &[u8], value: u32) {
         trie.alter(key, |_| Some(value));
     }
@@ -380,8 +472,11 @@ mod tests {
                 }
             }
             prop_assert_eq!(&all(&trie), &map);
-            for (trie, map) in copies {
-                prop_assert_eq!(all(&trie), map);
+            prop_assert!(whole(&map) == trie);
+            for (copy, before) in copies {
+                prop_assert_eq!(copy == trie, before == map);
+                prop_assert_eq!(whole(&before) == trie, before == map);
+                prop_assert_eq!(all(&copy), before);
             }
         }
     }
@@ -394,6 +489,7 @@ mod tests {
         put(&mut trie, b"another", 200);
         assert!((0..200_u32).all(|n| trie.get(&colliding(n.into())) == Some(&n)));
         assert_eq!((trie.get(&colliding(200)), trie.get(b"another")), (None, Some(&200)));
+        assert!(whole(&all(&trie)) == trie);
         (0..200_u32).for_each(|n| trie.alter(&colliding(n.into()), |_| None));
         assert_eq!(all(&trie), BTreeMap::from([(b"another".to_vec(), 200)]));
         assert!(matches!(trie.root, Node::Bucket(_)), "what was many branches deep is one bucket again");

@@ -164,6 +164,7 @@ impl<M: Machine> Net<M> {
         let machine = make(Self::address(node), self.chance.seed(), self.now);
         if let Some(station) = self.stations.get_mut(node) {
             station.machine = Some(machine);
+            station.wake = None;
             self.pump(node);
         }
     }
@@ -223,6 +224,9 @@ impl<M: Machine> Net<M> {
     fn happen(&mut self, happening: super::queue::Happening) {
         let (node, now) = (happening.node, self.now);
         let Some(station) = self.stations.get_mut(node) else { return };
+        if station.machine.is_none() {
+            return;
+        }
         if station.paused > now {
             let until = station.paused;
             if matches!(happening.what, What::Wake) {
@@ -337,5 +341,27 @@ impl<M: Machine> fmt::Debug for Net<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seed, now, running) = (self.seed, self.now, self.running().count());
         write!(f, "seed {seed} at {now}: {running} of {} nodes running, {} happenings", self.len(), self.queue.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, Gossip};
+
+    #[test]
+    fn a_node_that_crashed_while_it_was_paused_wakes_in_its_next_life() {
+        let mut net: Net<Gossip> = Net::new(Conditions::lan(), 1);
+        net.add_gossip(&Config::lan());
+        net.add_gossip(&Config::lan());
+        net.join_all();
+        net.run_for(Duration::from_secs(3));
+        net.pause(1, Duration::from_secs(2));
+        net.crash(1);
+        net.run_for(Duration::from_secs(3));
+        net.restart_gossip(1, &Config::lan(), 2, &[0]);
+        net.run_for(Duration::from_secs(5));
+        let probes = net.machine(1).map(|gossip| gossip.metrics().membership.probes_begun);
+        assert!(probes.is_some_and(|probes| probes > 2), "{probes:?}");
     }
 }

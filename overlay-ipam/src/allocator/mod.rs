@@ -151,6 +151,10 @@ impl Ipam for Allocator {
         Ok(self.load(network).await?.record.subnets.clone())
     }
 
+    async fn networks(&self) -> Result<Vec<(NetworkId, Vec<Subnet>)>, IpamError> {
+        self.all_networks().await
+    }
+
     async fn release_subnets(&self, network: NetworkId, _now: UnixTime) -> Result<(), IpamError> {
         self.release_all(network).await
     }

@@ -150,11 +150,7 @@ impl Allocator {
         Ok(usage.collect())
     }
 
-    /// All networks of the space that have subnets, with them.
-    ///
-    /// # Errors
-    /// What the store was short of.
-    pub async fn networks(&self) -> Result<Vec<(NetworkId, Vec<Subnet>)>, IpamError> {
+    pub(super) async fn all_networks(&self) -> Result<Vec<(NetworkId, Vec<Subnet>)>, IpamError> {
         self.catch_up().await?;
         Ok(self.catalog().networks.iter().map(|(id, network)| (*id, network.subnets.clone())).collect())
     }

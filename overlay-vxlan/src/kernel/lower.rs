@@ -7,8 +7,7 @@ use ipnet::IpNet;
 use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, NsKey, Refusal, Vni};
 use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Vxlan};
 
-use super::names;
-use crate::{LocalPort, PortEnd, Segment, State, Vtep};
+use crate::{LocalPort, PortEnd, Segment, State, Vtep, names};
 
 /// The links that mean `state`, in a sandbox whose tunnels' sockets are in `underlay`.
 pub(super) fn links(state: &State, underlay: &NsKey) -> Result<link::State, Refusal> {

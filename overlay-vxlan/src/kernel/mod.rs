@@ -1,7 +1,6 @@
 //! Segments in a Linux kernel (feature `kernel`): bridges, VXLAN devices and veth pairs.
 
 mod lower;
-mod names;
 mod sandbox;
 
 pub use sandbox::Sandbox;

@@ -21,6 +21,9 @@ mod ipam;
 mod ipam_durable;
 mod kernel;
 mod kernel_nft;
+mod node;
+mod node_sim;
+mod node_town;
 mod store;
 mod vxlan;
 mod vxlan_kernel;
@@ -43,6 +46,7 @@ const GROUPS: &[Group] = &[
         about: "native links and tables in the kernel, as root: apply, observe, witness",
         run: kernel::run,
     },
+    Group { name: "node", about: "what a node should hold, of what it knows; a cluster simulated", run: nodes },
     Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {
         name: "vxlan",
@@ -50,6 +54,11 @@ const GROUPS: &[Group] = &[
         run: vxlan::run,
     },
 ];
+
+fn nodes(bench: &mut Bench<'_>) -> io::Result<()> {
+    node::run(bench)?;
+    node_sim::run(bench)
+}
 
 struct Group {
     name: &'static str,

@@ -1,21 +1,32 @@
-//! What a segment's devices are called, and their Ethernet addresses: the same on every node.
+//! What a segment's devices in a sandbox are called, and their Ethernet addresses: the same on every node.
+//!
+//! A kernel backend makes them; others name them to say what is allowed at which.
 
 use std::net::Ipv6Addr;
 
 use overlay_core::{EndpointId, IfName, Mac, Refusal, Vni};
 
-/// The segment's bridge.
-pub(super) fn bridge(vni: Vni) -> Result<IfName, Refusal> {
+/// The segment's bridge: `br-VNI`.
+///
+/// # Errors
+/// None: every VNI fits.
+pub fn bridge(vni: Vni) -> Result<IfName, Refusal> {
     name(format!("br-{vni}"))
 }
 
-/// The segment's end of its tunnels.
-pub(super) fn tunnel(vni: Vni) -> Result<IfName, Refusal> {
+/// The segment's end of its tunnels: `vx-VNI`.
+///
+/// # Errors
+/// None: every VNI fits.
+pub fn tunnel(vni: Vni) -> Result<IfName, Refusal> {
     name(format!("vx-{vni}"))
 }
 
-/// The near end of an endpoint's pair.
-pub(super) fn port(endpoint: EndpointId) -> Result<IfName, Refusal> {
+/// The near end of an endpoint's pair: `p-` and the id's first 12 characters.
+///
+/// # Errors
+/// None: every id fits.
+pub fn port(endpoint: EndpointId) -> Result<IfName, Refusal> {
     name(format!("p-{}", endpoint.short()))
 }
 
@@ -24,13 +35,13 @@ fn name(text: String) -> Result<IfName, Refusal> {
 }
 
 /// The bridge's, so the gateway's: endpoints that move keep what they know of it.
-pub(super) const fn gateway_mac(vni: Vni) -> Mac {
+pub const fn gateway_mac(vni: Vni) -> Mac {
     mac(0x02, vni)
 }
 
 /// That of the bridge's ports, which send nothing by themselves. A VXLAN device drops what claims to come from its own
 /// address, so it must not be the gateway's.
-pub(super) const fn port_mac(vni: Vni) -> Mac {
+pub const fn port_mac(vni: Vni) -> Mac {
     mac(0x06, vni)
 }
 
@@ -41,7 +52,7 @@ const fn mac(first: u8, vni: Vni) -> Mac {
 }
 
 /// The link-local address of a station (RFC 4291, appendix A).
-pub(super) const fn link_local(mac: Mac) -> Ipv6Addr {
+pub const fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac.octets();
     Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
 }

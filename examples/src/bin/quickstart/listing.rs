@@ -1,0 +1,76 @@
+//! Listings, as operators know them.
+
+use overlay_node::{Endpoint, Network};
+use serde_json::{Value, json};
+
+/// A table with its columns aligned.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("   ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+/// `network ls`.
+pub(crate) fn networks<'n>(networks: impl IntoIterator<Item = &'n Network>) -> String {
+    let head = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"].map(str::to_owned).to_vec();
+    let row = |network: &Network| {
+        let spec = &network.spec;
+        vec![network.id.short().to_string(), spec.name.to_string(), spec.kind.to_string(), "swarm".to_owned()]
+    };
+    table(&[head].into_iter().chain(networks.into_iter().map(row)).collect::<Vec<_>>())
+}
+
+/// `network inspect`.
+pub(crate) fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
+    let subnets = network.subnets.iter().map(|subnet| {
+        json!({
+            "Subnet": subnet.net().to_string(),
+            "Gateway": subnet.gateway().map(|gateway| gateway.to_string()),
+        })
+    });
+    let containers = endpoints.iter().map(|endpoint| {
+        let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+        json!({
+            "Name": endpoint.spec.container.as_str(),
+            "EndpointID": endpoint.id.to_string(),
+            "MacAddress": endpoint.mac.to_string(),
+            "Addresses": addresses,
+            "Condition": endpoint.condition.to_string(),
+        })
+    });
+    let families = network.families();
+    let value = json!([{
+        "Name": network.spec.name.as_str(),
+        "Id": network.id.to_string(),
+        "Created": network.created.to_string(),
+        "Scope": "swarm",
+        "Driver": network.spec.kind.to_string(),
+        "EnableIPv4": families.v4,
+        "EnableIPv6": families.v6,
+        "IPAM": { "Config": subnets.collect::<Value>() },
+        "Internal": network.spec.internal,
+        "Attachable": network.spec.attachable,
+        "Ingress": network.spec.ingress,
+        "VNI": network.vni.map(|vni| vni.get()),
+        "Condition": network.condition.to_string(),
+        "Containers": containers.collect::<Value>(),
+    }]);
+    serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [["ID", "NAME"], ["4axb", "x"]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&rows), "ID     NAME\n4axb   x\n");
+    }
+}

@@ -1,0 +1,105 @@
+//! A terminal session, and what was found true in it.
+
+use std::time::Duration;
+
+use overlay_fabric::{Cluster, ClusterConfig};
+use overlay_node::{Place, UpkeepConfig};
+
+use crate::{Outcome, listing};
+
+/// The same each time: another shows other ids.
+const SEED: u64 = 2026;
+/// The longest, in virtual time, that anything takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The cluster, and the checks so far.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) cluster: Cluster,
+    checks: Vec<(&'static str, bool)>,
+}
+
+impl Session {
+    /// Three hosts that have found one another; the first is the manager.
+    pub(crate) fn begin() -> Outcome<Self> {
+        let upkeep = UpkeepConfig { drift: Some(Duration::from_secs(5)), ..UpkeepConfig::default() };
+        let config = ClusterConfig { managers: 1, upkeep, ..ClusterConfig::default() };
+        let mut cluster = Cluster::with(config, SEED, 3)?;
+        println!("Three hosts in this process, on a virtual clock, seed {SEED}. host-1 is the manager.\n");
+        let all = |cluster: &Cluster| {
+            (0..3).all(|host| cluster.agent(host).is_some_and(|it| it.knowledge().nodes.len() == 3))
+        };
+        let joined = cluster.run_until(LIMIT, all);
+        let mut session = Self { cluster, checks: Vec::new() };
+        session.check("three hosts find one another", joined.is_some());
+        Ok(session)
+    }
+
+    /// Shows what is typed at a host, numbered from 1.
+    pub(crate) fn typed(&self, host: usize, command: &str) {
+        println!("host-{host} $ {command}");
+    }
+
+    /// Shows what comes of it.
+    pub(crate) fn shown(&self, text: &str) {
+        println!("{}\n", text.trim_end());
+    }
+
+    pub(crate) fn check(&mut self, what: &'static str, holds: bool) {
+        self.checks.push((what, holds));
+    }
+
+    /// Lets time pass until all is as it should be.
+    pub(crate) fn settle(&mut self) -> bool {
+        let begun = self.cluster.now();
+        match self.cluster.settle(LIMIT) {
+            Ok(_) => true,
+            Err(violation) => {
+                println!("after {:?}: {violation}\n", self.cluster.now() - begun);
+                false
+            }
+        }
+    }
+
+    /// `network ls` at the manager.
+    pub(crate) fn list(&self) -> Outcome {
+        self.typed(1, "network ls");
+        self.shown(&listing::networks(&self.cluster.networks()?));
+        Ok(())
+    }
+
+    /// `network ls` of what is on one host, as its places say.
+    pub(crate) fn list_local(&self, host: usize) -> Outcome<usize> {
+        let here = self.sandboxes(host);
+        let networks =
+            self.cluster.networks()?.into_iter().filter(|network| here.contains(&Place::Network(network.id)));
+        self.typed(host, "network ls --local");
+        self.shown(&listing::networks(&networks.collect::<Vec<_>>()));
+        Ok(here.len())
+    }
+
+    /// The places of networks on a host.
+    pub(crate) fn sandboxes(&self, host: usize) -> Vec<Place> {
+        let places = self.cluster.places(host - 1).map(overlay_node::MemoryPlaces::places).unwrap_or_default();
+        places.into_iter().map(|(place, _)| place).filter(|place| matches!(place, Place::Network(_))).collect()
+    }
+
+    /// Sends a packet from one container to another, shows its way, and says whether it was answered.
+    pub(crate) fn ping(&self, host: usize, from: &str, to: &str) -> bool {
+        let trace = self.cluster.probe(from, to);
+        self.typed(host, &format!("exec {from} ping {to}"));
+        // The fabric numbers nodes from 0; the hosts of this walk-through have names.
+        self.shown(&(0..3).fold(trace.to_string(), |text, node| {
+            text.replace(&format!("node {node}"), &format!("host-{}", node + 1))
+        }));
+        trace.arrives()
+    }
+
+    /// Shows the table of checks; whether all hold.
+    pub(crate) fn end(self) -> bool {
+        let row =
+            |(what, holds): &(&str, bool)| vec![if *holds { "ok" } else { "FAILED" }.to_owned(), (*what).to_owned()];
+        println!("checks\n{}", listing::table(&self.checks.iter().map(row).collect::<Vec<_>>()));
+        self.checks.iter().all(|(_, holds)| *holds)
+    }
+}

@@ -1,0 +1,241 @@
+//! What users of a cluster do: networks, services, containers.
+
+use std::time::Duration;
+
+use overlay_core::testing::block_on;
+use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
+use overlay_gossip::Role;
+use overlay_node::{
+    Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, Reference, Service,
+    ServiceSpec,
+};
+
+use crate::node::Container;
+use crate::poll::poll_at_most;
+use crate::{Cluster, FabricError};
+
+/// How often a call is made again whose answer was lost, and how long after.
+const ATTEMPTS: usize = 400;
+const AGAIN: Duration = Duration::from_millis(20);
+/// Calls that are broken off are polled fewer times than this: most need as many while the store stalls.
+const LAST_POLL: usize = 24;
+
+impl Cluster {
+    /// Has a manager that runs do something. A call that the store hindered, or whose answer was lost, is made again,
+    /// by any manager: so it must be one that may be repeated.
+    ///
+    /// # Errors
+    /// What the manager says, or that none runs.
+    pub fn control<T>(
+        &mut self,
+        call: impl AsyncFn(&Manager, UnixTime) -> Result<T, ControlError>,
+    ) -> Result<T, FabricError> {
+        let mut tried = 0;
+        loop {
+            let managers: Vec<usize> =
+                self.net.running().filter(|number| self.nodes[*number].role == Role::Manager).collect();
+            let chosen = self.dice.below(managers.len());
+            let number = *managers.get(chosen).ok_or(FabricError::NoManager)?;
+            let now = self.date(number);
+            let manager = self.nodes[number].manager.as_ref().ok_or(FabricError::NoManager)?;
+            tried += 1;
+            let breaks = self.break_calls > 0 && self.dice.one_in(self.break_calls);
+            let times = if breaks { self.dice.below(LAST_POLL) } else { usize::MAX };
+            match poll_at_most(call(manager, now), times) {
+                None if breaks => {
+                    self.broken_calls += 1;
+                    self.run_for(AGAIN);
+                }
+                None => return Err(FabricError::Stuck),
+                Some(Err(error)) if error.refusal().is_none() && tried < ATTEMPTS => self.run_for(AGAIN),
+                Some(result) => return Ok(result?),
+            }
+        }
+    }
+
+    /// Creates a network.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn create_network(&mut self, spec: NetworkSpec) -> Result<Network, FabricError> {
+        let id = NetworkId::from_bytes(self.draw());
+        self.control(async |manager, now| manager.create_network(id, spec.clone(), now).await)
+    }
+
+    /// Removes a network, by its name or id.
+    ///
+    /// # Errors
+    /// If there is none such, or who uses it.
+    pub fn remove_network(&mut self, network: &str) -> Result<Network, FabricError> {
+        let network = self.network(network)?;
+        self.control(async |manager, now| match manager.remove_network(&network.id.into(), now).await {
+            // An attempt before, whose answer was lost, did it.
+            Err(error) if is_gone(&error) => Ok(network.clone()),
+            result => result,
+        })
+    }
+
+    /// A network, by its name or id.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn network(&self, network: &str) -> Result<Network, FabricError> {
+        Ok(block_on(self.oracle.network(&Reference::from(network)))?)
+    }
+
+    /// All networks, in the order of their names.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn networks(&self) -> Result<Vec<Network>, FabricError> {
+        Ok(block_on(self.oracle.networks())?)
+    }
+
+    /// All endpoints of a network.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn endpoints(&self, network: NetworkId) -> Result<Vec<Endpoint>, FabricError> {
+        Ok(block_on(self.oracle.endpoints(network))?)
+    }
+
+    /// Creates a service.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn create_service(&mut self, spec: ServiceSpec) -> Result<Service, FabricError> {
+        let id = ServiceId::from_bytes(self.draw());
+        self.control(async |manager, now| manager.create_service(id, spec.clone(), now).await)
+    }
+
+    /// Removes a service, by its name or id.
+    ///
+    /// # Errors
+    /// If there is none such, or if endpoints serve it.
+    pub fn remove_service(&mut self, service: ServiceId) -> Result<(), FabricError> {
+        self.control(async |manager, now| match manager.remove_service(&service.into(), now).await {
+            Err(error) if is_gone(&error) => Ok(()),
+            result => result.map(drop),
+        })
+    }
+
+    /// Attaches a container to a network by name; starts it on that node if it does not run. Container names are unique in the cluster.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that it runs elsewhere.
+    pub fn attach(&mut self, container: &str, node: usize, network: &str) -> Result<Endpoint, FabricError> {
+        let network = self.network(network)?.id;
+        let id = self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id;
+        self.attach_as(node, EndpointSpec::new(network, container.parse()?, id))
+    }
+
+    /// The same, with all that can be said of an endpoint; its node is that of this number.
+    ///
+    /// # Errors
+    /// What is wrong with it, or that it runs elsewhere.
+    pub fn attach_as(&mut self, node: usize, spec: EndpointSpec) -> Result<Endpoint, FabricError> {
+        let spec = EndpointSpec { node: self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id, ..spec };
+        if let Some(other) = self.node_of(&spec.container).filter(|other| *other != node) {
+            return Err(FabricError::Elsewhere { container: spec.container.to_string(), node: other });
+        }
+        let id = EndpointId::from_bytes(self.draw());
+        let endpoint = self.control(async |manager, now| manager.attach(id, spec.clone(), now).await)?;
+        self.plug(node, &endpoint);
+        Ok(endpoint)
+    }
+
+    /// Ends a container's attachment to a network. A container that is on no network any more is stopped.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn detach(&mut self, container: &str, network: &str) -> Result<(), FabricError> {
+        let network = self.network(network)?.id;
+        let (node, endpoint) = self.plugged(container, network)?;
+        self.control(async |manager, now| manager.detach(endpoint, now).await)?;
+        self.unplug(node, endpoint);
+        Ok(())
+    }
+
+    /// Stops a container, and ends all its attachments.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn stop(&mut self, container: &str) -> Result<(), FabricError> {
+        let none = || FabricError::NoContainer(container.to_owned());
+        let node = self.node_of(&container.parse()?).ok_or_else(none)?;
+        for endpoint in self.endpoints_of(node, container)? {
+            self.control(async |manager, now| manager.detach(endpoint, now).await)?;
+            self.unplug(node, endpoint);
+        }
+        Ok(())
+    }
+
+    /// Moves a container with all its attachments to another node, whatever state that it was on is in.
+    ///
+    /// # Errors
+    /// If there is none such, or no such node.
+    pub fn relocate(&mut self, container: &str, node: usize) -> Result<(), FabricError> {
+        let none = || FabricError::NoContainer(container.to_owned());
+        let from = self.node_of(&container.parse()?).ok_or_else(none)?;
+        let to = self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id;
+        for endpoint in self.endpoints_of(from, container)? {
+            let moved = self.control(async |manager, now| manager.relocate(endpoint, to, now).await)?;
+            self.unplug(from, endpoint);
+            self.plug(node, &moved);
+        }
+        Ok(())
+    }
+
+    /// The node a container runs on.
+    pub fn node_of(&self, container: &Name) -> Option<usize> {
+        self.nodes.iter().position(|node| node.containers.contains_key(container))
+    }
+
+    fn endpoints_of(&self, node: usize, container: &str) -> Result<Vec<EndpointId>, FabricError> {
+        let container: Name = container.parse()?;
+        let plugs = self.nodes.get(node).and_then(|node| node.containers.get(&container)).map(|it| &it.plugs);
+        Ok(plugs.into_iter().flat_map(|plugs| plugs.keys().copied()).collect())
+    }
+
+    fn plugged(&self, container: &str, network: NetworkId) -> Result<(usize, EndpointId), FabricError> {
+        let name: Name = container.parse()?;
+        let found = self.nodes.iter().enumerate().find_map(|(number, node)| {
+            let plugs = &node.containers.get(&name)?.plugs;
+            Some((number, *plugs.iter().find(|(_, (of, _))| *of == network)?.0))
+        });
+        found.ok_or_else(|| FabricError::NoContainer(container.to_owned()))
+    }
+
+    /// What the container runtime does: a namespace, and an interface in it.
+    fn plug(&mut self, number: usize, endpoint: &Endpoint) {
+        let name = endpoint.spec.container.clone();
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        self.started += u64::from(!node.containers.contains_key(&name));
+        let started = self.started;
+        let container = node.containers.entry(name.clone()).or_insert_with(|| Container::new(&name, started));
+        let Some(interface) = container.free_interface() else { return };
+        container.plugs.entry(endpoint.id).or_insert((endpoint.spec.network, interface));
+        if let Some(input) = container.plug(endpoint.id) {
+            self.post(number, input);
+        }
+    }
+
+    fn unplug(&mut self, number: usize, endpoint: EndpointId) {
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        for container in node.containers.values_mut() {
+            container.plugs.remove(&endpoint);
+        }
+        node.containers.retain(|_, container| !container.plugs.is_empty());
+        self.post(number, Input::Unplug(endpoint));
+    }
+
+    pub(crate) fn draw(&mut self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.dice.seed()[..16]);
+        bytes
+    }
+}
+
+fn is_gone(error: &ControlError) -> bool {
+    matches!(error.refusal(), Some(overlay_node::Refused::NotFound { .. }))
+}

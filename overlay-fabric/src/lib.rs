@@ -1,0 +1,27 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+mod chaos;
+mod check;
+mod cluster;
+mod config;
+mod control;
+mod error;
+mod explain;
+mod node;
+mod observed;
+mod places;
+mod poll;
+mod probe;
+mod station;
+mod trace;
+mod watch;
+
+pub use check::{Checked, Violation};
+pub use cluster::Cluster;
+pub use config::ClusterConfig;
+pub use error::FabricError;
+pub use observed::{Observed, ObservedNode, ObservedPlace};
+pub use station::UpkeepCounts;
+pub use trace::{Broken, Hop, Trace};

@@ -1,0 +1,66 @@
+//! What there is of a node besides its agent: what stays when the agent dies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use overlay_core::{EndpointId, IfName, Name, NetworkId, NodeId, NsId, NsKey, Revision};
+use overlay_gossip::Role;
+use overlay_node::{Feed, Input, Manager};
+
+use crate::places::FaultyPlaces;
+
+/// One machine.
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) role: Role,
+    pub(crate) vtep: IpAddr,
+    pub(crate) incarnation: u64,
+    pub(crate) places: FaultyPlaces,
+    /// The container runtime's: it outlives the agent.
+    pub(crate) containers: BTreeMap<Name, Container>,
+    /// How many milliseconds its clock is ahead, or behind.
+    pub(crate) skew: i64,
+    pub(crate) manager: Option<Manager>,
+    pub(crate) feed: Option<Connection>,
+    /// What is still to be told to a manager.
+    pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
+}
+
+/// A node's feed of the catalogue.
+pub(crate) struct Connection {
+    pub(crate) feed: Feed,
+    /// The store's revision at which it had nothing more to tell.
+    pub(crate) seen: Option<Revision>,
+}
+
+/// A container on a node.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    pub(crate) namespace: NsKey,
+    /// By endpoint: its network, and the interface.
+    pub(crate) plugs: BTreeMap<EndpointId, (NetworkId, IfName)>,
+}
+
+impl Container {
+    /// A container with a namespace of its own.
+    pub(crate) fn new(name: &Name, number: u64) -> Self {
+        let id = NsId { device: 4, inode: 4_026_532_000 + number };
+        Self { namespace: NsKey { name: name.clone(), id }, plugs: BTreeMap::new() }
+    }
+
+    /// The first name an interface can have.
+    pub(crate) fn free_interface(&self) -> Option<IfName> {
+        let taken: BTreeSet<IfName> = self.plugs.values().map(|(_, interface)| *interface).collect();
+        (0..=taken.len()).filter_map(|number| IfName::new(&format!("eth{number}")).ok()).find(|it| !taken.contains(it))
+    }
+
+    pub(crate) fn plug(&self, endpoint: EndpointId) -> Option<Input> {
+        let (_, interface) = *self.plugs.get(&endpoint)?;
+        Some(Input::Plug { endpoint, namespace: Some(self.namespace.clone()), interface })
+    }
+}
+
+/// The VTEP of node `number`, of a range that is for such purposes (RFC 2544).
+pub(crate) fn vtep(number: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(0xc612_0001 + number as u32))
+}

@@ -1,0 +1,250 @@
+//! Following a packet through what the places hold.
+
+use std::net::IpAddr;
+
+use overlay_core::{EndpointId, IfName, IpFamily, Mac, Name, Port, Vni};
+use overlay_dns::DnsName;
+use overlay_firewall::{Content, Flow, Frame, Ip, Packet, Transport};
+use overlay_node::Place;
+use overlay_vxlan::{Segment, names};
+
+use crate::observed::{Attachment, Observed, ObservedNode, ObservedPlace};
+use crate::{Broken, Hop, Trace};
+
+/// The port that is knocked at, and the one that knocks.
+const ASKED: u16 = 80;
+const ASKING: u16 = 40_000;
+
+impl Observed {
+    /// What becomes of a TCP packet that opens a connection from one container to another, which is found by its name, and of the
+    /// answer.
+    pub fn probe(&self, from: &Name, to: &str) -> Trace {
+        let mut trace = Trace::default();
+        trace.broken = self
+            .resolve(from, to, &mut trace.request)
+            .and_then(|address| self.there_and_back(from, address, &mut trace.request, &mut trace.reply))
+            .err();
+        trace
+    }
+
+    /// The same, to an address.
+    pub fn probe_address(&self, from: &Name, to: IpAddr) -> Trace {
+        let mut trace = Trace::default();
+        trace.broken = self.there_and_back(from, to, &mut trace.request, &mut trace.reply).err();
+        trace
+    }
+
+    fn resolve(&self, from: &Name, to: &str, hops: &mut Vec<Hop>) -> Result<IpAddr, Broken> {
+        let (_, node) = self.node_of(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
+        let view = node.views.as_ref().ok_or(Broken::NoResolver)?.get(from).ok_or(Broken::NoNames)?;
+        let name: DnsName = to.parse().map_err(|_| Broken::UnknownName(to.to_owned()))?;
+        let addresses = view.addresses(&name).ok_or_else(|| Broken::UnknownName(to.to_owned()))?;
+        let address = addresses.into_iter().min().ok_or_else(|| Broken::NoAddress(to.to_owned()))?;
+        hops.push(Hop::Name { name: to.to_owned(), address });
+        Ok(address)
+    }
+
+    fn there_and_back(
+        &self,
+        from: &Name,
+        to: IpAddr,
+        request: &mut Vec<Hop>,
+        reply: &mut Vec<Hop>,
+    ) -> Result<(), Broken> {
+        let asking = Transport::Tcp { source: ASKING, destination: ASKED, begins: true };
+        let (source, there) = self.send(from, to, (asking, Flow::New), None, request)?;
+        let answering = Transport::Tcp { source: ASKED, destination: ASKING, begins: false };
+        self.send(&there, source, (answering, Flow::Established), Some(to), reply).map(drop)
+    }
+
+    /// Sends one packet, from an address of the container's if that is given. Gives the address it was sent from, and the container it
+    /// came to.
+    fn send(
+        &self,
+        from: &Name,
+        to: IpAddr,
+        what: (Transport, Flow),
+        source: Option<IpAddr>,
+        hops: &mut Vec<Hop>,
+    ) -> Result<(IpAddr, Name), Broken> {
+        let (number, node) = self.node_of(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
+        let (out, via) = route(node, from, to)?;
+        hops.push(Hop::Route { to, interface: out.interface, via });
+        let source = source.or_else(|| source_address(&out, to)).ok_or(Broken::NoRoute(to))?;
+        let ip = Ip::between(source, to, what.0).ok_or(Broken::NoRoute(to))?;
+        let sent = Sent { node: number, vni: out.vni, mac: out.port.mac, ip, flow: what.1 };
+        let next = via.unwrap_or(to);
+        let station = neighbour(out.segment, next).ok_or(Broken::NoNeighbour(next))?;
+        hops.push(Hop::Neighbour { address: next, mac: station.mac(out.vni) });
+        let arrived = match station {
+            Station::Gateway => {
+                let port = port_name(out.endpoint)?;
+                node.bridged(&sent, out.network, (port, None))?;
+                return Err(Broken::Gateway(next));
+            }
+            Station::Here(endpoint, _) => {
+                let ports = (port_name(out.endpoint)?, Some(port_name(endpoint)?));
+                hops.push(node.bridged(&sent, out.network, ports)?);
+                node.arrive(out.segment, endpoint)
+            }
+            Station::There(mac, vtep) => {
+                let ports = (port_name(out.endpoint)?, Some(tunnel_name(out.vni)?));
+                hops.push(node.bridged(&sent, out.network, ports)?);
+                self.tunnel(&sent, (out.segment, vtep), mac, hops)?
+            }
+        };
+        let (container, addresses) = arrived;
+        if !addresses.contains(&to) {
+            return Err(Broken::Stranger { container: container.cloned(), address: to });
+        }
+        let container = container.ok_or(Broken::Stranger { container: None, address: to })?;
+        hops.push(Hop::Container(container.clone()));
+        Ok((source, container.clone()))
+    }
+
+    /// Through the underlay, and to the port of the other node's segment that has the Ethernet address.
+    fn tunnel(
+        &self,
+        sent: &Sent,
+        (segment, vtep): (&Segment, IpAddr),
+        mac: Mac,
+        hops: &mut Vec<Hop>,
+    ) -> Result<(Option<&Name>, Vec<IpAddr>), Broken> {
+        let (vni, local) = (sent.vni, segment.vtep.local);
+        let there = self.node_at(vtep).ok_or(Broken::NoVtep(vtep))?;
+        let node = self.nodes.get(there).ok_or(Broken::NoVtep(vtep))?;
+        let udp = Transport::Udp { source: 50_000, destination: segment.vtep.port.get(), vni: vni.get() };
+        let outer = Ip::between(local, vtep, udp).ok_or(Broken::NoVtep(vtep))?;
+        let underlay = IfName::new("eth0").map_err(|_| Broken::NoVtep(vtep))?;
+        self.nodes
+            .get(sent.node)
+            .map_or(Ok(()), |here| here.host(sent.node, &Packet::leaving(Some(underlay), outer)))?;
+        if self.cut.contains(&(sent.node, there)) {
+            return Err(Broken::Underlay { from: sent.node, to: there });
+        }
+        node.host(there, &Packet::arriving(underlay, outer))?;
+        hops.push(Hop::Tunnel { vni, from: local, to: vtep });
+        let none = Broken::NoSegment { node: there, vni };
+        let (network, _, segment, _) = node
+            .segments()
+            .find(|(_, of, other, _)| *of == vni && hears(other, vtep, segment.vtep.port))
+            .ok_or(none)?;
+        let port = segment.ports.iter().find(|(_, port)| port.mac == mac).map(|(endpoint, _)| *endpoint);
+        let endpoint = port.ok_or(Broken::NoPort { node: there, mac })?;
+        let sent = Sent { node: there, ..*sent };
+        hops.push(node.bridged(&sent, network, (tunnel_name(vni)?, Some(port_name(endpoint)?)))?);
+        Ok(node.arrive(segment, endpoint))
+    }
+}
+
+/// Whether datagrams to this VTEP and port reach the segment.
+fn hears(segment: &Segment, vtep: IpAddr, port: Port) -> bool {
+    segment.vtep.local == vtep && segment.vtep.port == port
+}
+
+/// A packet on its way, at some node.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    node: usize,
+    vni: Vni,
+    /// The sender's Ethernet address.
+    mac: Mac,
+    ip: Ip,
+    flow: Flow,
+}
+
+/// Who has an address in a segment, as one node knows it.
+enum Station {
+    Gateway,
+    Here(EndpointId, Mac),
+    There(Mac, IpAddr),
+}
+
+impl Station {
+    const fn mac(&self, vni: Vni) -> Mac {
+        match self {
+            Self::There(mac, _) | Self::Here(_, mac) => *mac,
+            Self::Gateway => names::gateway_mac(vni),
+        }
+    }
+}
+
+impl ObservedNode {
+    /// Asks the sandbox's firewall whether a frame may pass from one port of the bridge to another.
+    fn bridged(
+        &self,
+        sent: &Sent,
+        network: overlay_core::NetworkId,
+        (from, to): (IfName, Option<IfName>),
+    ) -> Result<Hop, Broken> {
+        let bridge = names::bridge(sent.vni).map_err(|_| Broken::NoSegment { node: sent.node, vni: sent.vni })?;
+        let place =
+            self.places.get(&Place::Network(network)).ok_or(Broken::NoSegment { node: sent.node, vni: sent.vni })?;
+        let frame = Frame { port: from, out: to, source: sent.mac };
+        place.judged(sent.node, &Packet::bridged(bridge, frame, Content::Ip(sent.ip)), sent.flow)?;
+        Ok(Hop::Bridge { node: sent.node, bridge, from, to: to.unwrap_or(bridge) })
+    }
+
+    /// Asks the host's firewall.
+    fn host(&self, number: usize, packet: &Packet) -> Result<(), Broken> {
+        let Some(host) = self.places.get(&Place::Host) else { return Ok(()) };
+        host.judged(number, packet, Flow::New)
+    }
+
+    /// Which container is behind an endpoint's port, and which addresses it has there.
+    fn arrive(&self, segment: &Segment, endpoint: EndpointId) -> (Option<&Name>, Vec<IpAddr>) {
+        let port = segment.ports.get(&endpoint);
+        let addresses = port.into_iter().flat_map(|port| &port.addresses).map(|net| net.addr()).collect();
+        (port.and_then(|port| self.container_at(&port.end)), addresses)
+    }
+}
+
+impl ObservedPlace {
+    fn judged(&self, node: usize, packet: &Packet, flow: Flow) -> Result<(), Broken> {
+        let verdict = self.judge.judge(packet, flow);
+        if verdict.ruling.passes() { Ok(()) } else { Err(Broken::Dropped { node, rule: verdict.rule.to_string() }) }
+    }
+}
+
+/// Which of a container's interfaces a packet leaves by, and through which router.
+fn route<'o>(node: &'o ObservedNode, from: &Name, to: IpAddr) -> Result<(Attachment<'o>, Option<IpAddr>), Broken> {
+    let namespace = node.containers.get(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
+    let attachments: Vec<Attachment<'o>> = node.attachments(namespace).collect();
+    let on_link = attachments.iter().flat_map(|it| it.port.addresses.iter().map(move |net| (net.trunc(), *it, None)));
+    let routes = node.places.get(&Place::Container(from.clone())).map(|held| &held.routes.0);
+    let given = routes.into_iter().flatten().filter_map(|(net, route)| {
+        let by = attachments.iter().find(|it| it.interface == route.interface)?;
+        Some((*net, *by, route.via))
+    });
+    let matching = on_link.chain(given).filter(|(net, _, _)| net.contains(&to));
+    let (_, by, via) =
+        matching.max_by_key(|(net, _, via)| (net.prefix_len(), via.is_none())).ok_or(Broken::NoRoute(to))?;
+    Ok((by, via))
+}
+
+/// The address a container sends from: that which shares the subnet if one does.
+fn source_address(out: &Attachment<'_>, to: IpAddr) -> Option<IpAddr> {
+    let of_family = || out.port.addresses.iter().filter(|net| IpFamily::of(net.addr()) == IpFamily::of(to));
+    of_family().find(|net| net.contains(&to)).or_else(|| of_family().next()).map(|net| net.addr())
+}
+
+/// Who has an address, by what answers ARP and neighbour discovery in the sandbox.
+fn neighbour(segment: &Segment, address: IpAddr) -> Option<Station> {
+    if segment.gateways.iter().any(|gateway| gateway.addr() == address) {
+        return Some(Station::Gateway);
+    }
+    let here = segment.ports.iter().find(|(_, port)| port.addresses.iter().any(|net| net.addr() == address));
+    if let Some((endpoint, port)) = here {
+        return Some(Station::Here(*endpoint, port.mac));
+    }
+    let peer = segment.peers.iter().find(|(_, peer)| peer.addresses.contains(&address));
+    peer.map(|(mac, peer)| Station::There(*mac, peer.vtep))
+}
+
+fn port_name(endpoint: EndpointId) -> Result<IfName, Broken> {
+    names::port(endpoint).map_err(|_| Broken::NoContainer(endpoint.to_string()))
+}
+
+fn tunnel_name(vni: Vni) -> Result<IfName, Broken> {
+    names::tunnel(vni).map_err(|_| Broken::NoSegment { node: 0, vni })
+}

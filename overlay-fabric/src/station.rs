@@ -1,0 +1,252 @@
+//! One node: its agent, what waits for it, and the upkeep of its places.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay_core::testing::Dice;
+use overlay_core::{EndpointId, Instant, Name, Phase};
+use overlay_dns::View;
+use overlay_gossip::testing::Machine;
+use overlay_gossip::{Class, Transmit};
+use overlay_node::{Agent, AgentEvent, Desired, Input, Place, RoundRun, Upkeep};
+
+use crate::places::FaultyPlaces;
+use crate::watch;
+
+/// An agent and what a driver would do around it, as one machine of the virtual network.
+///
+/// It dies with all that is in here; the places stay.
+pub(crate) struct Station {
+    pub(crate) agent: Agent,
+    places: FaultyPlaces,
+    desired: Arc<Desired>,
+    upkeep: Upkeep,
+    run: Option<RoundRun>,
+    /// When the next job of the round ends.
+    job_at: Instant,
+    /// When what is desired is asked for next, if it changed.
+    look_at: Option<Instant>,
+    /// What is on its way to the agent from elsewhere than gossip, in order.
+    inbox: VecDeque<(Instant, Input)>,
+    /// What the resolver was told.
+    pub(crate) views: BTreeMap<Name, View>,
+    dice: Dice,
+    pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
+    pub(crate) counts: UpkeepCounts,
+    watched: bool,
+    /// What was found wrong after a job.
+    pub(crate) broken: Vec<String>,
+}
+
+/// What nodes did at their places.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UpkeepCounts {
+    /// Rounds begun.
+    pub rounds: u64,
+    /// Phases run.
+    pub jobs: u64,
+    /// Of those, failed ones.
+    pub failed_jobs: u64,
+    /// How often a place was stopped because another had failed.
+    pub stopped_places: u64,
+    /// Calls that were made to fail.
+    pub injected: u64,
+}
+
+impl UpkeepCounts {
+    pub(crate) const fn plus(self, other: Self) -> Self {
+        Self {
+            rounds: self.rounds + other.rounds,
+            jobs: self.jobs + other.jobs,
+            failed_jobs: self.failed_jobs + other.failed_jobs,
+            stopped_places: self.stopped_places + other.stopped_places,
+            injected: self.injected + other.injected,
+        }
+    }
+}
+
+/// The time from a change to the round that brings it about: what comes together is done together.
+const LINGER: Duration = Duration::from_millis(2);
+/// The longest a job takes.
+const JOB: Duration = Duration::from_micros(600);
+
+impl Station {
+    pub(crate) fn new(
+        agent: Agent,
+        places: FaultyPlaces,
+        upkeep: Upkeep,
+        (seed, watched): ([u8; 32], bool),
+        now: Instant,
+    ) -> Self {
+        Self {
+            agent,
+            places,
+            desired: Arc::default(),
+            upkeep,
+            run: None,
+            job_at: now,
+            look_at: None,
+            inbox: VecDeque::new(),
+            views: BTreeMap::new(),
+            dice: Dice::new(seed),
+            reports: Vec::new(),
+            counts: UpkeepCounts::default(),
+            watched,
+            broken: Vec::new(),
+        }
+    }
+
+    /// Gives the agent an input after a delay, and after all that was given before.
+    pub(crate) fn post(&mut self, input: Input, at: Instant) {
+        let at = self.inbox.back().map_or(at, |(last, _)| at.max(*last));
+        self.inbox.push_back((at, input));
+    }
+
+    /// Whether nothing is on its way, and all places hold what the agent wants as far as is known.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.inbox.is_empty()
+            && self.run.is_none()
+            && self.look_at.is_none()
+            && self.reports.is_empty()
+            && self.upkeep.lacking().next().is_none()
+    }
+
+    /// What the agent wanted when it was asked last.
+    pub(crate) const fn desired(&self) -> &Arc<Desired> {
+        &self.desired
+    }
+
+    fn settle(&mut self, now: Instant) {
+        while self.inbox.front().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, input)) = self.inbox.pop_front() else { break };
+            self.tell(input, now);
+        }
+        self.take_events(now);
+        if self.look_at.is_some_and(|at| at <= now) {
+            self.look_at = None;
+            self.desired = self.agent.desired();
+            self.upkeep.desire(Arc::clone(&self.desired), now);
+        }
+        self.keep_up(now);
+        self.take_events(now);
+    }
+
+    /// What makes no sense to the agent is its affair: it counts it.
+    fn tell(&mut self, input: Input, now: Instant) {
+        let _ = self.agent.handle(input, now);
+    }
+
+    fn take_events(&mut self, now: Instant) {
+        while let Some(event) = self.agent.poll_event() {
+            match event {
+                AgentEvent::Changed => drop(self.look_at.get_or_insert(now + LINGER)),
+                AgentEvent::Report { endpoint, result } => self.reports.push((endpoint, result)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Goes on with the round there is, a job at a time, or begins one that is due.
+    fn keep_up(&mut self, now: Instant) {
+        if self.run.is_none()
+            && let Some(round) = self.upkeep.begin(now)
+        {
+            self.counts.rounds += 1;
+            self.run = Some(RoundRun::new(round, &mut self.places));
+            self.job_at = now + self.delay();
+            self.publish();
+        }
+        while self.run.is_some() && self.job_at <= now {
+            self.job_at = now + self.delay();
+            self.step(now);
+        }
+    }
+
+    fn step(&mut self, now: Instant) {
+        let Some(run) = &mut self.run else { return };
+        let dice = &mut self.dice;
+        if let Some(ran) = run.step(&mut self.places, |ready| dice.below(ready)) {
+            self.counts.jobs += 1;
+            self.counts.failed_jobs += u64::from(ran.result.is_err());
+            if self.watched {
+                self.broken.extend(watch::job(&self.places.held, run, &ran).err());
+            }
+            return self.publish();
+        }
+        let Some(run) = self.run.take() else { return };
+        self.end(run, now);
+    }
+
+    fn end(&mut self, run: RoundRun, now: Instant) {
+        let failures: BTreeMap<Place, String> = run
+            .schedule()
+            .progress()
+            .filter_map(|(place, _)| Some((place.clone(), run.failure(place)?.to_owned())))
+            .collect();
+        let (round, schedule) = run.into_parts();
+        let wanted: BTreeMap<_, _> = round.places().map(|(place, desired)| (place.clone(), desired.cloned())).collect();
+        let told = self.upkeep.end(round, &schedule, now);
+        self.counts.stopped_places += (wanted.len() - told.len()) as u64;
+        for (place, done) in told {
+            let result = match done {
+                true => Ok(()),
+                false => Err(failures.get(&place).cloned().unwrap_or_default()),
+            };
+            let state = wanted.get(&place).cloned().flatten();
+            self.tell(Input::Applied { place, state, result }, now);
+        }
+    }
+
+    /// A container sees the names it should from when its ways are open, until they begin to be closed.
+    fn publish(&mut self) {
+        let Some(run) = &self.run else { return };
+        for (place, desired) in run.round().places() {
+            let Place::Container(name) = place else { continue };
+            match desired {
+                None => drop(self.views.remove(name)),
+                Some(desired) if run.schedule().is_past(place, Phase::Open) => {
+                    if self.views.get(name) != Some(&desired.view) {
+                        self.views.insert(name.clone(), desired.view.clone());
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn delay(&mut self) -> Duration {
+        Duration::from_micros(self.dice.below(JOB.as_micros() as usize) as u64)
+    }
+}
+
+impl Machine for Station {
+    type Event = ();
+
+    fn handle(&mut self, from: SocketAddr, class: Class, payload: &[u8], now: Instant) {
+        self.tell(Input::Message { from, class, payload: Bytes::copy_from_slice(payload) }, now);
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.agent.handle_timeout(now);
+        self.settle(now);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let agent = self.agent.poll_timeout().map(|(at, _)| at);
+        let inbox = self.inbox.front().map(|(at, _)| *at);
+        let places = if self.run.is_some() { Some(self.job_at) } else { self.upkeep.poll_timeout() };
+        [agent, inbox, self.look_at, places].into_iter().flatten().min()
+    }
+
+    fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.agent.poll_transmit(now)
+    }
+
+    fn poll_event(&mut self) -> Option<()> {
+        None
+    }
+}

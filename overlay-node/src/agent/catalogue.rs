@@ -1,0 +1,125 @@
+//! What the catalogue says, as far as it is of use to this node.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use overlay_core::{EndpointId, Instant, NetworkId, ServiceId};
+
+use super::{Agent, AgentEvent};
+use crate::knowledge::Claims;
+use crate::{CatalogueChange, Condition, Endpoint, Network, Section, Service};
+
+/// All networks and services, and the endpoints that are assigned to this node.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Catalogue {
+    pub(super) networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub(super) services: BTreeMap<ServiceId, Arc<Service>>,
+    pub(super) endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+}
+
+impl Agent {
+    pub(super) fn handle_catalogue(&mut self, change: CatalogueChange) {
+        match change {
+            CatalogueChange::Network(network) => {
+                self.touched_networks.insert(network.id);
+                self.catalogue.networks.insert(network.id, network);
+            }
+            CatalogueChange::NetworkGone(id) => {
+                self.touched_networks.insert(id);
+                self.catalogue.networks.remove(&id);
+            }
+            CatalogueChange::Service(service) => self.put_service(service.id, Some(&service)),
+            CatalogueChange::ServiceGone(id) => self.put_service(id, None),
+            CatalogueChange::Endpoint(endpoint) => self.put_endpoint(endpoint),
+            CatalogueChange::EndpointGone(id) => self.remove_endpoint(id),
+        }
+    }
+
+    fn put_service(&mut self, id: ServiceId, new: Option<&Arc<Service>>) {
+        let old = match new {
+            Some(new) => self.catalogue.services.insert(id, new.clone()),
+            None => self.catalogue.services.remove(&id),
+        };
+        for service in old.iter().chain(new) {
+            self.touched_networks.extend(service.spec.networks.keys().chain(service.vips.keys()));
+        }
+    }
+
+    /// Of the endpoints, those that are to be here.
+    fn put_endpoint(&mut self, endpoint: Arc<Endpoint>) {
+        let id = endpoint.id;
+        if endpoint.spec.node != self.knowledge.me || endpoint.condition == Condition::Removing {
+            return self.remove_endpoint(id);
+        }
+        self.reports.reconsider(&endpoint);
+        self.touch(&endpoint);
+        if let Some(old) = self.catalogue.endpoints.insert(id, endpoint) {
+            self.touched_networks.insert(old.spec.network);
+        }
+    }
+
+    fn remove_endpoint(&mut self, id: EndpointId) {
+        if let Some(old) = self.catalogue.endpoints.remove(&id) {
+            self.touch(&old);
+        }
+        if self.plugs.remove(&id).is_some() {
+            self.events.push_back(AgentEvent::Withdrawn(id));
+        }
+        self.reports.forget(id);
+    }
+
+    fn touch(&mut self, endpoint: &Endpoint) {
+        self.touched.insert(endpoint.id);
+        self.touched_networks.insert(endpoint.spec.network);
+    }
+
+    /// Follows a network that an endpoint is assigned to here, and forgets one that has none.
+    pub(super) fn settle_network(&mut self, id: NetworkId, now: Instant) {
+        let wanted = self.catalogue.endpoints.values().any(|endpoint| endpoint.spec.network == id);
+        let network = self.catalogue.networks.get(&id).filter(|_| wanted).cloned();
+        let Some(network) = network else { return self.unfollow(id, now) };
+        if let Err(refused) = self.gossip.subscribe(id, now) {
+            self.counts.unfollowed += 1;
+            return self.reports.refuse(id, refused.to_string());
+        }
+        self.reports.allow(id);
+        let on_it = |service: &&Arc<Service>| service.spec.networks.contains_key(&id) || service.vips.contains_key(&id);
+        let services = self.catalogue.services.values().filter(on_it).map(|service| (service.id, service.clone()));
+        let services = services.collect();
+        match self.knowledge.networks.get_mut(&id) {
+            Some(section) if section.network == network && section.services == services => return,
+            Some(section) => {
+                let section = Arc::make_mut(section);
+                section.network = network;
+                section.services = services;
+            }
+            None => self.follow(Section { network, local: BTreeMap::new(), remote: BTreeMap::new(), services }),
+        }
+        self.changed = true;
+        self.touch_all(id);
+    }
+
+    /// A network's entries may have come before: a subscription outlives nothing, but costs nothing to read.
+    fn follow(&mut self, section: Section) {
+        let id = section.network.id;
+        self.knowledge.networks.insert(id, Arc::new(section));
+        self.claims.insert(id, Claims::default());
+        self.reread(id);
+    }
+
+    fn unfollow(&mut self, id: NetworkId, now: Instant) {
+        self.reports.allow(id);
+        self.gossip.unsubscribe(id, now);
+        self.claims.remove(&id);
+        if self.knowledge.networks.remove(&id).is_some() {
+            self.told.retain(|_, (network, _)| *network != id);
+            self.changed = true;
+            self.touch_all(id);
+        }
+    }
+
+    fn touch_all(&mut self, network: NetworkId) {
+        let of = self.catalogue.endpoints.values().filter(|endpoint| endpoint.spec.network == network);
+        self.touched.extend(of.map(|endpoint| endpoint.id));
+    }
+}

@@ -1,0 +1,117 @@
+//! How an agent is set, and which node it is of.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+
+use overlay_core::{Mtu, NodeId, Port};
+use overlay_dns::DnsName;
+use overlay_gossip::{ConfigError, Role};
+
+use crate::{Settings, Underlay};
+
+/// Settings of an [`Agent`](crate::Agent).
+#[derive(Debug, Clone)]
+pub struct AgentConfig {
+    /// Of gossip: all nodes of a cluster agree on them.
+    pub gossip: overlay_gossip::Config,
+    /// The UDP port of VXLAN, one in the cluster and not gossip's. 4789 is usual.
+    pub vxlan_port: Port,
+    /// Domains under which containers find all names as well, such as `swarm.internal`; none are usual.
+    pub suffixes: Vec<DnsName>,
+}
+
+impl AgentConfig {
+    /// For nodes within one data centre.
+    pub fn lan() -> Self {
+        Self { gossip: overlay_gossip::Config::lan(), vxlan_port: Port::VXLAN, suffixes: Vec::new() }
+    }
+
+    pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
+        let gossip_port = Port::new(me.address.port()).map_err(|_| AgentError::Address)?;
+        if gossip_port == self.vxlan_port {
+            return Err(AgentError::OnePort { port: gossip_port });
+        }
+        Ok(Settings {
+            vxlan_port: self.vxlan_port,
+            gossip_port,
+            stranger_rate: NonZeroU32::new(self.gossip.stranger_rate).unwrap_or(NonZeroU32::MIN),
+            stranger_burst: self.gossip.stranger_burst,
+            suffixes: self.suffixes.clone(),
+        })
+    }
+}
+
+/// Which node an agent is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Me {
+    /// Its id.
+    pub id: NodeId,
+    /// Which start of the node this is: greater at each. A counter on disk does, so does the date in milliseconds.
+    pub incarnation: u64,
+    /// Where its gossip port is reached.
+    pub address: SocketAddr,
+    /// What it is.
+    pub role: Role,
+    /// Where its datagrams of VXLAN are sent from and received at; no link-local address.
+    pub vtep: IpAddr,
+    /// Largest packet of the underlay there, 576 at least.
+    pub mtu: Mtu,
+}
+
+impl Me {
+    pub(super) fn underlay(&self) -> Result<Underlay, UnderlayError> {
+        let underlay = Underlay { vtep: self.vtep, mtu: self.mtu };
+        check(&underlay)?;
+        Ok(underlay)
+    }
+}
+
+/// Whether others can send there.
+pub(super) fn check(underlay: &Underlay) -> Result<(), UnderlayError> {
+    if !crate::derive::is_vtep(underlay.vtep) {
+        return Err(UnderlayError::Vtep { found: underlay.vtep });
+    }
+    if underlay.mtu.get() < Underlay::LEAST_MTU.into() {
+        return Err(UnderlayError::Mtu { found: underlay.mtu });
+    }
+    Ok(())
+}
+
+/// Why an [`Agent`](crate::Agent) was not made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AgentError {
+    /// A setting of gossip is out of range.
+    #[error(transparent)]
+    Gossip(#[from] ConfigError),
+    /// The gossip address has port 0, at which nobody is reached.
+    #[error("the gossip address needs a port")]
+    Address,
+    /// Gossip and VXLAN on one port.
+    #[error("gossip and VXLAN cannot share port {port}; give each its own")]
+    OnePort {
+        /// The port.
+        port: Port,
+    },
+    /// The underlay cannot be used.
+    #[error(transparent)]
+    Underlay(#[from] UnderlayError),
+}
+
+/// Why an end of the underlay cannot be used; nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnderlayError {
+    /// No host's address, or a link-local one.
+    #[error("{found} is no VTEP that other nodes could send to; give an address of this host that is not link-local")]
+    Vtep {
+        /// What was given.
+        found: IpAddr,
+    },
+    /// Smaller than every host's.
+    #[error("an underlay carries packets of 576 bytes at least (RFC 791), this one {found}")]
+    Mtu {
+        /// What was given.
+        found: Mtu,
+    },
+}

@@ -1,0 +1,132 @@
+//! What other nodes say.
+
+use std::sync::Arc;
+
+use overlay_core::{EndpointId, NetworkId, NodeId};
+use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
+
+use super::{Agent, AgentEvent, facts};
+use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
+
+/// The table of a network's endpoints: by id, what their nodes say of them.
+pub(super) const ENDPOINTS: TableId = TableId(1);
+
+/// An endpoint's key there. It has 16 bytes, so there always is one.
+pub(super) fn key(id: EndpointId) -> Option<Key> {
+    Key::new(id.to_bytes().to_vec()).ok()
+}
+
+fn id(key: &Key) -> Option<EndpointId> {
+    key.as_bytes().try_into().ok().map(EndpointId::from_bytes)
+}
+
+impl Agent {
+    pub(super) fn take_gossip(&mut self) {
+        while let Some(event) = self.gossip.poll_event() {
+            match event {
+                Event::Joined => self.events.push_back(AgentEvent::Joined),
+                Event::Up(member) | Event::Changed(member) => self.put_member(&member),
+                Event::Suspected(node) => self.set_standing(node, Standing::Suspected),
+                Event::Cleared(node) => self.set_standing(node, Standing::Alive),
+                Event::Suspended(node) => self.set_standing(node, Standing::Suspended),
+                Event::Expired(node) | Event::Left(node) => self.put_node(node, None),
+                Event::Superseded { incarnation } => self.events.push_back(AgentEvent::Superseded { incarnation }),
+                Event::Gone => self.events.push_back(AgentEvent::Gone),
+                Event::Table(event) => self.take_table(event),
+                _ => {}
+            }
+        }
+    }
+
+    fn take_table(&mut self, event: TableEvent) {
+        match event {
+            TableEvent::Put { network, owner, table: ENDPOINTS, key, value } => {
+                self.claim(network, owner, &key, Some(&value));
+            }
+            TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
+            TableEvent::Hidden { network, owner } | TableEvent::Dropped { network, owner } => {
+                self.with_section(network, |section, claims| claims.remove_all(section, owner));
+            }
+            TableEvent::Restored { network, owner } => {
+                self.with_section(network, |section, claims| claims.remove_all(section, owner));
+                self.read(network, Some(owner));
+            }
+            TableEvent::Reread { network } => self.reread(network),
+            _ => {}
+        }
+    }
+
+    /// A node says that it has an endpoint, or says so no more. What cannot be read counts as not said.
+    fn claim(&mut self, network: NetworkId, owner: NodeId, key: &Key, value: Option<&[u8]>) {
+        let Some(id) = id(key) else {
+            self.counts.malformed += 1;
+            return;
+        };
+        let claim = value.and_then(|value| RemoteEndpoint::parse(owner, value).ok());
+        self.counts.malformed += u64::from(value.is_some() && claim.is_none());
+        self.with_section(network, |section, claims| match claim {
+            Some(claim) => claims.put(section, id, Arc::new(claim)),
+            None => claims.remove(section, id, owner),
+        });
+    }
+
+    /// Reads all that is said of a network anew.
+    pub(super) fn reread(&mut self, network: NetworkId) {
+        self.with_section(network, |section, claims| {
+            section.remote.clear();
+            *claims = Default::default();
+        });
+        self.read(network, None);
+    }
+
+    /// Reads what one owner says of a network, or all of them.
+    fn read(&mut self, network: NetworkId, of: Option<NodeId>) {
+        let me = self.knowledge.me;
+        let entries = self.gossip.entries(network, ENDPOINTS);
+        let entries = entries.filter(|(owner, ..)| *owner != me && of.is_none_or(|of| of == *owner));
+        let entries: Vec<_> = entries.map(|(owner, key, value, _)| (owner, key.clone(), value.clone())).collect();
+        for (owner, key, value) in entries {
+            self.claim(network, owner, &key, Some(&value));
+        }
+    }
+
+    fn with_section(&mut self, network: NetworkId, change: impl FnOnce(&mut Section, &mut crate::knowledge::Claims)) {
+        if let Some(section) = self.knowledge.networks.get_mut(&network) {
+            change(Arc::make_mut(section), self.claims.entry(network).or_default());
+            self.changed = true;
+        }
+    }
+
+    fn put_member(&mut self, member: &Member) {
+        let underlay = Underlay::parse(member.metadata.as_bytes());
+        self.counts.malformed += u64::from(underlay.is_err());
+        let facts = underlay.ok().map(|underlay| facts(&underlay, member.address, Standing::Alive));
+        self.put_node(member.id, facts);
+    }
+
+    fn set_standing(&mut self, node: NodeId, standing: Standing) {
+        let facts = self.knowledge.nodes.get(&node).map(|facts| NodeFacts { standing, ..*facts });
+        if facts.is_some() {
+            self.put_node(node, facts);
+        }
+    }
+
+    /// A node is otherwise than before, or gone.
+    pub(super) fn put_node(&mut self, node: NodeId, facts: Option<NodeFacts>) {
+        if self.knowledge.nodes.get(&node) == facts.as_ref() {
+            return;
+        }
+        let smallest =
+            |nodes: &std::collections::BTreeMap<NodeId, NodeFacts>| nodes.values().map(|facts| facts.mtu).min();
+        let before = smallest(&self.knowledge.nodes);
+        let nodes = Arc::make_mut(&mut self.knowledge.nodes);
+        match facts {
+            Some(facts) => drop(nodes.insert(node, facts)),
+            None => drop(nodes.remove(&node)),
+        }
+        if smallest(&self.knowledge.nodes) != before {
+            self.touched.extend(self.plugs.keys());
+        }
+        self.changed = true;
+    }
+}

@@ -1,0 +1,108 @@
+//! What an agent is told, and what it tells.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use overlay_core::{EndpointId, IfName, Mtu, NsKey};
+use overlay_dns::Health;
+use overlay_gossip::Class;
+
+use super::UnderlayError;
+use crate::{CatalogueChange, Place, PlaceState};
+
+/// Something that happened, outside of the machine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// A message of another node arrived, its seal opened.
+    Message {
+        /// From where: a datagram's source, or the far end of a stream.
+        from: SocketAddr,
+        /// In a datagram, or on a stream.
+        class: Class,
+        /// What.
+        payload: Bytes,
+    },
+    /// Something in the catalogue is other than before.
+    Catalogue(CatalogueChange),
+    /// Call these addresses until a node answers.
+    Join(Vec<SocketAddr>),
+    /// The container of an endpoint is there. It may come before the catalogue knows of the endpoint; again, with another namespace,
+    /// when the container was started anew.
+    Plug {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The container's namespace; none for a virtual machine, which has a tap in the sandbox.
+        namespace: Option<NsKey>,
+        /// What the endpoint's interface is to be called there; or the tap.
+        interface: IfName,
+    },
+    /// The container of an endpoint is gone. Nothing happens if it is not plugged in.
+    Unplug(EndpointId),
+    /// Whether an endpoint that is plugged in should be sent to. Nothing happens if it is not.
+    Health(EndpointId, Health),
+    /// The underlay is otherwise from now on.
+    Underlay {
+        /// Where datagrams are sent from and received at.
+        vtep: IpAddr,
+        /// Largest packet.
+        mtu: Mtu,
+    },
+    /// A place was given a state.
+    Applied {
+        /// The place.
+        place: Place,
+        /// What it was given, of [`Desired`](crate::Desired); `None` if it was to hold nothing.
+        state: Option<Arc<PlaceState>>,
+        /// Whether it holds that now, or why not.
+        result: Result<(), String>,
+    },
+    /// Say goodbye; ends with [`AgentEvent::Gone`].
+    Leave,
+}
+
+/// Something that an agent tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AgentEvent {
+    /// What is [`desired`](crate::Agent::desired) may be other than before.
+    Changed,
+    /// What became of an endpoint, to be passed on to [`Control::report`](crate::Control::report).
+    Report {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// In effect, or why not.
+        result: Result<(), String>,
+    },
+    /// An endpoint that was plugged in is not this node's any more: it ended or moved, and is unplugged.
+    Withdrawn(EndpointId),
+    /// A cluster has answered.
+    Joined,
+    /// Another start of this very node is in the cluster, or another node with its id: make a new agent with a greater incarnation.
+    Superseded {
+        /// The greatest that was heard of.
+        incarnation: u64,
+    },
+    /// The goodbye is said: this machine does nothing more.
+    Gone,
+}
+
+/// An input that makes no sense. Nothing has changed but a count.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// Bytes that are no message.
+    #[error(transparent)]
+    Malformed(#[from] overlay_gossip::Malformed),
+    /// Another endpoint is plugged in there.
+    #[error("endpoint {by} is plugged in at {interface} there; unplug it first, or take another interface")]
+    Occupied {
+        /// The other.
+        by: EndpointId,
+        /// Where.
+        interface: IfName,
+    },
+    /// An end of the underlay that cannot be used.
+    #[error(transparent)]
+    Underlay(#[from] UnderlayError),
+}

@@ -1,0 +1,43 @@
+//! What can be counted of an agent.
+
+use super::Agent;
+
+/// A snapshot of an agent's counts and lengths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentMetrics {
+    /// Of gossip.
+    pub gossip: overlay_gossip::Metrics,
+    /// Nodes known, this one included.
+    pub nodes: usize,
+    /// Networks followed.
+    pub networks: usize,
+    /// Endpoints plugged in here.
+    pub local: usize,
+    /// Endpoints known on other nodes.
+    pub remote: usize,
+    /// Words of nodes on endpoints that another node's word, or this node's own, is worth more than: 0 but while an endpoint moves.
+    pub contested: usize,
+    /// Endpoints that what was derived last leaves out, whole or in part: see [`Unfit`](crate::Unfit).
+    pub unfit: usize,
+    /// Networks that could not be followed, each time it was tried.
+    pub unfollowed: u64,
+    /// Entries and metadata of other nodes that could not be read.
+    pub malformed: u64,
+}
+
+impl Agent {
+    pub(super) fn measure(&self) -> AgentMetrics {
+        let sections = || self.knowledge.networks.values();
+        AgentMetrics {
+            gossip: self.gossip.metrics(),
+            nodes: self.knowledge.nodes.len(),
+            networks: self.knowledge.networks.len(),
+            local: sections().map(|section| section.local.len()).sum(),
+            remote: sections().map(|section| section.remote.len()).sum(),
+            contested: self.claims.values().map(crate::knowledge::Claims::len).sum(),
+            unfit: self.deriver.unfit(),
+            ..self.counts
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The machine on every node.
+
+mod catalogue;
+mod config;
+mod gossip;
+mod input;
+mod local;
+mod metrics;
+mod report;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use overlay_core::{EndpointId, Instant, NetworkId};
+use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
+
+pub use config::{AgentConfig, AgentError, Me, UnderlayError};
+pub use input::{AgentEvent, Input, InputError};
+pub use metrics::AgentMetrics;
+
+use catalogue::Catalogue;
+use local::Plug;
+use report::Reports;
+
+use crate::derive::Deriver;
+use crate::knowledge::Claims;
+use crate::{Desired, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
+
+/// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
+/// runtime, and says what the node should hold. A machine without I/O.
+///
+/// After every call that takes `now`, poll [`poll_transmit`](Self::poll_transmit) and [`poll_event`](Self::poll_event) until
+/// they are empty, then ask [`poll_timeout`](Self::poll_timeout) when to call [`handle_timeout`](Self::handle_timeout). At
+/// [`AgentEvent::Changed`], have the places hold what is [`desired`](Self::desired), and give [`Input::Applied`] back for each.
+///
+/// A network is followed from the moment the catalogue has an endpoint of it on this node: so its peers are known before the
+/// endpoint is plugged in, and in place when it is. It has a place while an endpoint is plugged in.
+#[derive(Debug)]
+pub struct Agent {
+    gossip: Gossip,
+    knowledge: Knowledge,
+    catalogue: Catalogue,
+    /// Of the networks that are followed.
+    claims: BTreeMap<NetworkId, Claims>,
+    plugs: BTreeMap<EndpointId, Plug>,
+    /// What this node tells in the tables.
+    told: BTreeMap<EndpointId, (NetworkId, Bytes)>,
+    reports: Reports,
+    deriver: Deriver,
+    /// Endpoints of this node, and networks, of which something changed since they were looked at last.
+    touched: BTreeSet<EndpointId>,
+    touched_networks: BTreeSet<NetworkId>,
+    changed: bool,
+    events: VecDeque<AgentEvent>,
+    counts: AgentMetrics,
+}
+
+impl Agent {
+    /// The agent of the node `me`, alone until it has [joined](Input::Join) others.
+    ///
+    /// `me.incarnation` must be greater than at every earlier start of this node.
+    ///
+    /// # Errors
+    /// If something of the configuration is out of range, or `me` has no address that others could send to.
+    pub fn new(config: AgentConfig, me: Me, seed: [u8; 32], now: Instant) -> Result<Self, AgentError> {
+        let settings = config.settings(&me)?;
+        let underlay = me.underlay()?;
+        let facts = facts(&underlay, me.address, Standing::Alive);
+        let member =
+            Member { role: me.role, metadata: metadata(&underlay), ..Member::new(me.id, me.incarnation, me.address) };
+        Ok(Self {
+            gossip: Gossip::new(config.gossip, member, seed, now)?,
+            knowledge: Knowledge {
+                me: me.id,
+                nodes: Arc::new([(me.id, facts)].into()),
+                networks: BTreeMap::new(),
+                settings: Arc::new(settings),
+            },
+            catalogue: Catalogue::default(),
+            claims: BTreeMap::new(),
+            plugs: BTreeMap::new(),
+            told: BTreeMap::new(),
+            reports: Reports::default(),
+            deriver: Deriver::default(),
+            touched: BTreeSet::new(),
+            touched_networks: BTreeSet::new(),
+            changed: false,
+            events: VecDeque::new(),
+            counts: AgentMetrics::default(),
+        })
+    }
+
+    /// Takes what happened.
+    ///
+    /// # Errors
+    /// If it makes no sense; then nothing has changed but a count.
+    pub fn handle(&mut self, input: Input, now: Instant) -> Result<(), InputError> {
+        match input {
+            Input::Message { from, class, payload } => self.gossip.handle(from, class, &payload, now)?,
+            Input::Catalogue(change) => self.handle_catalogue(change),
+            Input::Join(seeds) => self.gossip.join(&seeds, now),
+            Input::Plug { endpoint, namespace, interface } => self.plug(endpoint, namespace, interface)?,
+            Input::Unplug(endpoint) => self.unplug(endpoint),
+            Input::Health(endpoint, health) => self.set_health(endpoint, health),
+            Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
+            Input::Applied { place, state, result } => self.handle_applied(place, state, result),
+            Input::Leave => self.gossip.leave(now),
+        }
+        self.settle(now);
+        Ok(())
+    }
+
+    /// Does what is due. Harmless when nothing is.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.gossip.handle_timeout(now);
+        self.settle(now);
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout), and what for; `None` if only an input can bring work.
+    pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        self.gossip.poll_timeout()
+    }
+
+    /// The next message to send, its seal still to be added.
+    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
+        self.gossip.poll_transmit(now)
+    }
+
+    /// The next thing that happened.
+    pub fn poll_event(&mut self) -> Option<AgentEvent> {
+        if std::mem::take(&mut self.changed) {
+            return Some(AgentEvent::Changed);
+        }
+        self.events.pop_front()
+    }
+
+    /// What this node should hold. What did not change since the last call is the same `Arc`.
+    ///
+    /// O(what changed), and O(n) for the places that a change is in: a place's value is whole.
+    pub fn desired(&mut self) -> Arc<Desired> {
+        self.deriver.derive(&self.knowledge)
+    }
+
+    /// What this node knows.
+    pub const fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.
+    pub const fn gossip(&self) -> &Gossip {
+        &self.gossip
+    }
+
+    /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain).
+    pub fn explain(&self, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
+        crate::explain(&self.knowledge, from, to, held)
+    }
+
+    /// A snapshot of counts and lengths. O(owners of entries).
+    pub fn metrics(&self) -> AgentMetrics {
+        self.measure()
+    }
+
+    fn set_underlay(&mut self, underlay: Underlay, now: Instant) -> Result<(), UnderlayError> {
+        config::check(&underlay)?;
+        let address = self.gossip.me().address;
+        self.gossip.set_metadata(metadata(&underlay), now);
+        self.put_node(self.knowledge.me, Some(facts(&underlay, address, Standing::Alive)));
+        self.touched.extend(self.plugs.keys());
+        Ok(())
+    }
+
+    /// Brings all that follows from what changed up to date.
+    fn settle(&mut self, now: Instant) {
+        self.take_gossip();
+        while let Some(network) = self.touched_networks.pop_first() {
+            self.settle_network(network, now);
+        }
+        while let Some(endpoint) = self.touched.pop_first() {
+            self.settle_endpoint(endpoint, now);
+        }
+    }
+}
+
+const fn facts(underlay: &Underlay, address: std::net::SocketAddr, standing: Standing) -> NodeFacts {
+    NodeFacts { address, vtep: underlay.vtep, mtu: underlay.mtu, standing }
+}
+
+/// An [`Underlay`] has 20 bytes, so it fits.
+fn metadata(underlay: &Underlay) -> Metadata {
+    Metadata::new(underlay.encode()).unwrap_or_default()
+}

@@ -1,0 +1,187 @@
+//! Changes of the catalogue as they come.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use overlay_core::{
+    EndpointId, Entry, Key, KeyChange, Listing, NetworkId, Prefix, Revision, ServiceId, Store, StoreError, Watch,
+    WatchEvent,
+};
+
+use super::keys::{Keys, RootError};
+use super::record::{Flaw, Held, Object};
+use crate::CatalogueChange;
+
+/// Tells an agent's side what is in the catalogue, and then every change: once, in order, and without end.
+///
+/// What was missed (the store forgot its history, the connection was away for long) is found by reading all and telling what
+/// differs from what was told before. Within a batch, networks come before services and these before endpoints; what goes, goes
+/// the other way round.
+///
+/// ```
+/// use std::sync::Arc;
+/// use overlay_core::testing::block_on;
+/// use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, UnixTime};
+/// use overlay_node::{CatalogueChange, Control, Feed, Manager, NetworkSpec};
+///
+/// let store = Arc::new(MemoryStore::default());
+/// let root = Prefix::new("cluster/")?;
+/// let manager = Manager::new(store.clone(), &root, NodeId::from_bytes([1; 16]), [7; 32])?;
+/// let mut feed = Feed::new(store, &root)?;
+/// let id = NetworkId::from_bytes([2; 16]);
+/// block_on(async {
+///     manager.create_network(id, NetworkSpec::overlay("front".parse()?), UnixTime::EPOCH).await?;
+///     let told = feed.next().await?;
+///     assert!(matches!(&told[..], [CatalogueChange::Network(front)] if front.id == id));
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Feed {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    watch: Option<Box<dyn Watch>>,
+    /// By which commit what was told was written, or what cannot be read.
+    told: BTreeMap<Key, Revision>,
+    unreadable: BTreeMap<Key, String>,
+}
+
+impl Feed {
+    /// A feed of the catalogue whose manager was made with this root.
+    ///
+    /// # Errors
+    /// If the root is longer than 200 bytes.
+    pub fn new(store: Arc<dyn Store>, root: &Prefix) -> Result<Self, RootError> {
+        let keys = Keys::of(root)?;
+        Ok(Self { store, keys, watch: None, told: BTreeMap::new(), unreadable: BTreeMap::new() })
+    }
+
+    /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing
+    /// is missed.
+    ///
+    /// # Errors
+    /// If the store cannot be reached. Call again after a while.
+    pub async fn next(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
+        loop {
+            let changes = match &mut self.watch {
+                None => self.list().await?,
+                Some(watch) => match watch.next().await? {
+                    WatchEvent::Changes { revision, changes } => self.changed(revision, changes),
+                    _ => {
+                        self.watch = None;
+                        Vec::new()
+                    }
+                },
+            };
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// Records that cannot be read, by key, and what is wrong with them: they were written by a later release, or by something
+    /// else. What they were before stays as it was told.
+    pub const fn unreadable(&self) -> &BTreeMap<Key, String> {
+        &self.unreadable
+    }
+
+    async fn list(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
+        let Listing { at, entries } = self.store.list(self.keys.root()).await?;
+        let watch = self.store.watch(self.keys.root(), at).await?;
+        let there: BTreeMap<&Key, &Entry> = entries.iter().map(|(key, entry)| (key, entry)).collect();
+        let goes: Vec<Key> = self.told.keys().filter(|key| !there.contains_key(key)).cloned().collect();
+        let mut batch = Batch::default();
+        self.unreadable.retain(|key, _| there.contains_key(key));
+        for key in goes {
+            self.tell(&mut batch, key, None);
+        }
+        for (key, entry) in entries {
+            if self.told.get(&key) != Some(&entry.revision) {
+                self.tell(&mut batch, key, Some(entry));
+            }
+        }
+        self.watch = Some(watch);
+        Ok(batch.in_order())
+    }
+
+    fn changed(&mut self, revision: Revision, changes: Vec<KeyChange>) -> Vec<CatalogueChange> {
+        let mut batch = Batch::default();
+        for KeyChange { key, value } in changes {
+            self.tell(&mut batch, key, value.map(|value| Entry { value, revision }));
+        }
+        batch.in_order()
+    }
+
+    fn tell(&mut self, batch: &mut Batch, key: Key, entry: Option<Entry>) {
+        let Some((kind, id)) = self.keys.kind(&key) else { return };
+        let Some(entry) = entry else {
+            self.unreadable.remove(&key);
+            if self.told.remove(&key).is_some() {
+                batch.goes(kind, id);
+            }
+            return;
+        };
+        let change = match kind {
+            Kind::Network => self.read(&key, &entry).map(CatalogueChange::Network),
+            Kind::Service => self.read(&key, &entry).map(CatalogueChange::Service),
+            Kind::Endpoint => self.read(&key, &entry).map(CatalogueChange::Endpoint),
+        };
+        match change {
+            Ok(change) => {
+                self.unreadable.remove(&key);
+                self.told.insert(key, entry.revision);
+                batch.comes(kind, change);
+            }
+            Err(Flaw { key, flaw }) => drop(self.unreadable.insert(key, flaw)),
+        }
+    }
+
+    fn read<T: Object>(&self, key: &Key, entry: &Entry) -> Result<Arc<T>, Flaw> {
+        Held::<T>::decode(&self.keys, key, entry).map(|held| Arc::new(held.object))
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed")
+            .field("told", &self.told.len())
+            .field("unreadable", &self.unreadable)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What agents are told of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Network,
+    Service,
+    Endpoint,
+}
+
+#[derive(Default)]
+struct Batch {
+    goes: Vec<(Kind, CatalogueChange)>,
+    comes: Vec<(Kind, CatalogueChange)>,
+}
+
+impl Batch {
+    fn comes(&mut self, kind: Kind, change: CatalogueChange) {
+        self.comes.push((kind, change));
+    }
+
+    fn goes(&mut self, kind: Kind, id: [u8; 16]) {
+        let change = match kind {
+            Kind::Network => CatalogueChange::NetworkGone(NetworkId::from_bytes(id)),
+            Kind::Service => CatalogueChange::ServiceGone(ServiceId::from_bytes(id)),
+            Kind::Endpoint => CatalogueChange::EndpointGone(EndpointId::from_bytes(id)),
+        };
+        self.goes.push((kind, change));
+    }
+
+    fn in_order(mut self) -> Vec<CatalogueChange> {
+        self.goes.sort_by_key(|(kind, _)| std::cmp::Reverse(*kind));
+        self.comes.sort_by_key(|(kind, _)| *kind);
+        self.goes.into_iter().chain(self.comes).map(|(_, change)| change).collect()
+    }
+}

@@ -1,0 +1,356 @@
+//! Why a manager did not do what it was told.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use overlay_core::{
+    EndpointId, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Port, Protocol, ServiceId, StoreError, Vni,
+};
+use overlay_ipam::{ClaimRefusal, SubnetError};
+
+use crate::{PublishMode, TooLong};
+
+/// Why a call of [`Control`](crate::Control) failed. Nothing was changed unless it [is in doubt](Self::is_in_doubt).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The caller's to mend.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The store could not be used. Nothing was changed; try again.
+    #[error("the store could not be used")]
+    Store(#[source] Arc<StoreError>),
+    /// Others were faster, every time. Nothing was changed; try again after a while.
+    #[error("gave up after {attempts} attempts: others were faster")]
+    Contended {
+        /// How many commits were tried.
+        attempts: u32,
+    },
+    /// An answer was lost, or the manager got stuck half-way: repeat the call with the same id. What is half-done is finished or
+    /// undone by the next call, or by a manager's own settling.
+    #[error("it may be done or not: repeat it with the same id")]
+    InDoubt(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// A record cannot be read: something else wrote it, or a later release.
+    #[error("the record {key} cannot be read: {flaw}")]
+    Corrupt {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        flaw: String,
+    },
+}
+
+impl ControlError {
+    /// Whether it may have been done all the same.
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(_))
+    }
+
+    /// What is wrong with the request, if that is what it is.
+    pub const fn refusal(&self) -> Option<&Refused> {
+        match self {
+            Self::Refused(refused) => Some(refused),
+            _ => None,
+        }
+    }
+}
+
+/// What is wrong with a request, or in its way. Its text says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refused {
+    /// Nothing is called so.
+    #[error("{what} {reference} not found")]
+    NotFound {
+        /// `network`, `service`, `endpoint`, `node`.
+        what: &'static str,
+        /// What was given.
+        reference: String,
+    },
+    /// Several ids begin so.
+    #[error("{what} {reference} is ambiguous: {matches} ids begin so; give more of it, or the name")]
+    Ambiguous {
+        /// `network`, `service`, `node`.
+        what: &'static str,
+        /// What was given.
+        reference: String,
+        /// How many.
+        matches: usize,
+    },
+    /// A name that every machine has a network of: `bridge`, `host`, `none`.
+    #[error("{name} is a pre-defined network: it can be neither created nor removed; choose another name")]
+    Predefined {
+        /// The name.
+        name: Name,
+    },
+    /// Another has the name, capitals or not.
+    #[error("{what} {name} already exists, with id {id}: choose another name")]
+    NameTaken {
+        /// `network`, `service`, `node`.
+        what: &'static str,
+        /// The name.
+        name: Name,
+        /// Who has it.
+        id: String,
+    },
+    /// The id is that of something else.
+    #[error("{what} {id} exists and is not what is asked for: choose another id, or remove it first")]
+    Differs {
+        /// `network`, `service`, `endpoint`.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// A network of this id was there and was removed: an id names one network for good.
+    #[error("{what} {id} was removed: choose another id")]
+    Spent {
+        /// `network`.
+        what: &'static str,
+        /// The id.
+        id: String,
+    },
+    /// It is being removed.
+    #[error("{what} {id} is being removed")]
+    Removing {
+        /// `network`, `service`, `endpoint`, `node`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// It was removed while it was being created.
+    #[error("{what} {id} was removed before it was complete")]
+    Withdrawn {
+        /// `network`, `service`, `endpoint`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// It has not got what it needs yet: another manager is at it, or has died at it.
+    #[error("{what} {id} is not allocated yet: try again")]
+    NotAllocated {
+        /// `network`, `endpoint`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
+    /// The record is larger than the store takes.
+    #[error("{size} {what} are more than the store takes, {limit}: give fewer labels, names or ports")]
+    TooLarge {
+        /// What there is too much of.
+        what: String,
+        /// How much there is.
+        size: usize,
+        /// How much there may be.
+        limit: usize,
+    },
+
+    /// No container is attached to the ingress network.
+    #[error("ingress network cannot be attachable: leave out one of the two")]
+    IngressAttachable,
+    /// The ingress network is there for what comes in.
+    #[error("ingress network cannot be internal: leave out one of the two")]
+    IngressInternal,
+    /// A cluster has one ingress network.
+    #[error("ingress network ({id}) is already present: remove it first")]
+    IngressPresent {
+        /// Which is.
+        id: NetworkId,
+    },
+    /// IPv6 needs larger packets (RFC 8200 §5).
+    #[error("a network with IPv6 subnets needs an MTU of {} or more, not {mtu}", Mtu::IPV6_MIN)]
+    MtuBelowIpv6 {
+        /// What was asked for.
+        mtu: Mtu,
+    },
+    /// The subnets cannot be had.
+    #[error(transparent)]
+    Subnet(#[from] SubnetError),
+    /// The VNI cannot be had.
+    #[error("VNI {0}")]
+    Vni(ClaimRefusal<Vni>),
+    /// Somebody uses the network.
+    #[error("network {network} is in use by {user}: remove that first")]
+    NetworkInUse {
+        /// Its name.
+        network: Name,
+        /// Who.
+        user: User,
+    },
+    /// A service publishes ports through the ingress network.
+    #[error("ingress network {network} cannot be removed because service {service} depends on it: remove that first")]
+    IngressInUse {
+        /// The network's name.
+        network: Name,
+        /// The service's.
+        service: Name,
+    },
+    /// The network could not be allocated.
+    #[error("network {network} has failed: {reason}")]
+    NetworkFailed {
+        /// Its name.
+        network: Name,
+        /// Why.
+        reason: String,
+    },
+
+    /// A service has its ports through the ingress network without being on it.
+    #[error("service cannot be explicitly attached to the ingress network {network}: leave it out")]
+    ServiceOnIngress {
+        /// Its name.
+        network: Name,
+    },
+    /// Ports are published and nothing is there to publish them on.
+    #[error("service needs ingress network, but no ingress network is present: create one, or publish in host mode")]
+    NoIngress,
+    /// The routing mesh needs a VIP.
+    #[error("a port published with ingress mode can't be used with dnsrr mode: publish in host mode, or use mode vip")]
+    IngressWithRoundRobin,
+    /// One port is published twice.
+    #[error("duplicate published ports provided: {port}/{protocol}")]
+    DuplicatePort {
+        /// The port.
+        port: Port,
+        /// Its protocol.
+        protocol: Protocol,
+    },
+    /// Another service has published the port.
+    #[error("port '{port}' is already in use by service '{service}' ({id}) as {}", PortUse(*mode))]
+    PortInUse {
+        /// The port.
+        port: Port,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Who has it.
+        service: Name,
+        /// Its id.
+        id: ServiceId,
+        /// How it publishes it.
+        mode: PublishMode,
+    },
+    /// No port is left to be chosen, or that one cannot be had.
+    #[error("port {0}")]
+    Port(ClaimRefusal<Port>),
+    /// A service has more of something than can be written in one commit.
+    #[error("a service has at most {most} {what}, not {found}")]
+    TooMany {
+        /// `networks`, `published ports`.
+        what: &'static str,
+        /// How many were given.
+        found: usize,
+        /// How many there may be.
+        most: usize,
+    },
+    /// Endpoints serve it still.
+    #[error("service {service} is served by {user} still: detach that first")]
+    ServiceInUse {
+        /// Its name.
+        service: Name,
+        /// By whom.
+        user: User,
+    },
+
+    /// The network takes containers of services only.
+    #[error("network {network} not manually attachable: name a service, or create it attachable")]
+    NotAttachable {
+        /// Its name.
+        network: Name,
+    },
+    /// The routing mesh has its network for itself.
+    #[error("containers cannot be attached to the ingress network {network}: choose another")]
+    OnIngress {
+        /// Its name.
+        network: Name,
+    },
+    /// The container is on the network.
+    #[error("container {container} is already attached to network {network}, by endpoint {endpoint}")]
+    AlreadyAttached {
+        /// The container.
+        container: Name,
+        /// The network's name.
+        network: Name,
+        /// By which endpoint.
+        endpoint: EndpointId,
+    },
+    /// The service is not on the network.
+    #[error("service {service} is not on network {network}: attach to one of its networks")]
+    ServiceElsewhere {
+        /// The service's name.
+        service: Name,
+        /// The network's.
+        network: Name,
+    },
+    /// The address cannot be had.
+    #[error("address {0}")]
+    Address(ClaimRefusal<IpAddr>),
+    /// One endpoint has one address of a family.
+    #[error("two {family} addresses for one endpoint: give one")]
+    TwoAddresses {
+        /// The family.
+        family: IpFamily,
+    },
+    /// No station can have the Ethernet address.
+    #[error("{mac} is a group's address or zero: give a station's")]
+    NoStation {
+        /// The address.
+        mac: Mac,
+    },
+    /// The segment itself has the Ethernet address: those from `02:6f:76` and `06:6f:76` on are its bridges' and ports'.
+    #[error("{mac} is a segment's own: give one that does not begin with 02:6f:76 or 06:6f:76")]
+    MacReserved {
+        /// The address.
+        mac: Mac,
+    },
+    /// Its node could not tell the others of it.
+    #[error("{0}: give fewer or shorter names and labels")]
+    TooLong(TooLong),
+    /// Another endpoint of the network has the Ethernet address.
+    #[error("{mac} is the Ethernet address of endpoint {endpoint}: give another, or none")]
+    MacTaken {
+        /// The address.
+        mac: Mac,
+        /// Who has it.
+        endpoint: EndpointId,
+    },
+}
+
+/// Who uses something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum User {
+    /// A service.
+    Service {
+        /// Its name.
+        name: Name,
+        /// Its id.
+        id: ServiceId,
+    },
+    /// A container, by an endpoint.
+    Container {
+        /// The container.
+        container: Name,
+        /// Where it runs.
+        node: NodeId,
+        /// By which endpoint.
+        endpoint: EndpointId,
+    },
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service { name, .. } => write!(f, "service {name}"),
+            Self::Container { container, node, .. } => write!(f, "container {container} on node {}", node.short()),
+        }
+    }
+}
+
+struct PortUse(PublishMode);
+
+impl fmt::Display for PortUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            PublishMode::Ingress => "an ingress port",
+            PublishMode::Host => "a host-published port",
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! What an endpoint has for itself, and what is taken.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_core::{EndpointId, IfName, Mac, NsId, Vni};
+use overlay_vxlan::names;
+
+use super::Footing;
+use crate::{Knowledge, LocalEndpoint, RemoteEndpoint, Section};
+
+/// Why an endpoint is left out, or an address of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unfit {
+    /// It has no address yet.
+    #[error("it has no address yet")]
+    NotAllocated,
+    /// Its Ethernet address is no station's, or one that the network's own devices have.
+    #[error("its Ethernet address {0} is no container's")]
+    Mac(Mac),
+    /// Another endpoint has its Ethernet address.
+    #[error("another endpoint has its Ethernet address {0}")]
+    MacTaken(Mac),
+    /// An address of it is none that an endpoint of this network can have.
+    #[error("its address {0} is none of the network's, or reserved there")]
+    Address(IpAddr),
+    /// Another endpoint, a service or the gateway has an address of it.
+    #[error("its address {0} is another's")]
+    AddressTaken(IpAddr),
+    /// Another endpoint is plugged in where it is, or would have a device of the same name.
+    #[error("another endpoint is plugged in at {0}")]
+    Interface(IfName),
+    /// Its node is not known, or not to be reached from here.
+    #[error("its node has no VTEP that is reached from here")]
+    Node,
+}
+
+impl Unfit {
+    /// Whether it would be fit if another were not there.
+    pub(super) const fn is_contended(self) -> bool {
+        matches!(self, Self::MacTaken(_) | Self::AddressTaken(_) | Self::Interface(_))
+    }
+}
+
+/// What nobody else may have while an endpoint has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) mac: Mac,
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) at: At,
+}
+
+/// Where an endpoint is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// Here: behind this port of the bridge, and at that interface of a container.
+    Port { device: IfName, end: Option<(NsId, IfName)> },
+    /// Elsewhere: behind this VTEP.
+    Vtep(IpAddr),
+}
+
+impl Claim {
+    /// Of an endpoint here, if there were no other. It has all that it says, or nothing.
+    pub(super) fn of_local(section: &Section, id: EndpointId, local: &LocalEndpoint) -> Result<Self, Unfit> {
+        let endpoint = &local.endpoint;
+        check_mac(endpoint.mac)?;
+        let mut addresses = BTreeSet::new();
+        for net in &endpoint.addresses {
+            let address = net.addr();
+            if !is_free(section, address) || !is_host_of(address, *net) {
+                return Err(Unfit::Address(address));
+            }
+            if !addresses.insert(address) {
+                return Err(Unfit::AddressTaken(address)); // twice, in subnets of two sizes
+            }
+        }
+        if addresses.is_empty() {
+            return Err(Unfit::NotAllocated);
+        }
+        let device = match &local.namespace {
+            Some(_) => names::port(id).map_err(|_| Unfit::Interface(local.interface))?,
+            None => local.interface,
+        };
+        let end = local.namespace.as_ref().map(|namespace| (namespace.id, local.interface));
+        Ok(Self { mac: endpoint.mac, addresses, at: At::Port { device, end } })
+    }
+
+    /// Of an endpoint elsewhere, if there were no other. It has those of its addresses that an endpoint of the network can have;
+    /// of the others, one is told.
+    pub(super) fn of_remote(
+        knowledge: &Knowledge,
+        section: &Section,
+        footing: &Footing,
+        remote: &RemoteEndpoint,
+    ) -> Result<(Self, Option<Unfit>), Unfit> {
+        let facts = knowledge.nodes.get(&remote.node).filter(|_| remote.node != knowledge.me);
+        let vtep = facts.filter(|facts| footing.reaches(facts)).ok_or(Unfit::Node)?.vtep;
+        check_mac(remote.mac)?;
+        let (mut addresses, mut unfit) = (remote.addresses.clone(), None);
+        for wrong in remote.addresses.iter().filter(|address| !is_free(section, **address)) {
+            addresses.remove(wrong);
+            unfit = Some(Unfit::Address(*wrong));
+        }
+        if addresses.is_empty() {
+            return Err(unfit.unwrap_or(Unfit::NotAllocated));
+        }
+        Ok((Self { mac: remote.mac, addresses, at: At::Vtep(vtep) }, unfit))
+    }
+}
+
+/// What somebody has already.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Taken {
+    addresses: BTreeSet<IpAddr>,
+    macs: BTreeSet<Mac>,
+    devices: BTreeSet<IfName>,
+    ends: BTreeSet<(NsId, IfName)>,
+}
+
+impl Taken {
+    /// By the network itself: its gateways, its services' VIPs, the devices of its segment.
+    pub(super) fn of(section: &Section, vni: Vni) -> Self {
+        let mut addresses = vips(section);
+        addresses.extend(gateways(section).iter().map(IpNet::addr));
+        let devices = [names::bridge(vni), names::tunnel(vni)].into_iter().flatten().collect();
+        Self { addresses, devices, ..Self::default() }
+    }
+
+    /// What of a claim another has, if anything.
+    pub(super) fn conflict(&self, claim: &Claim) -> Option<Unfit> {
+        if self.macs.contains(&claim.mac) {
+            return Some(Unfit::MacTaken(claim.mac));
+        }
+        if let At::Port { device, end } = &claim.at
+            && (self.devices.contains(device) || end.is_some_and(|end| self.ends.contains(&end)))
+        {
+            return Some(Unfit::Interface(end.map_or(*device, |(_, interface)| interface)));
+        }
+        claim.addresses.iter().find(|address| self.has(**address)).map(|address| Unfit::AddressTaken(*address))
+    }
+
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    pub(super) fn has_mac(&self, mac: Mac) -> bool {
+        self.macs.contains(&mac)
+    }
+
+    pub(super) fn take(&mut self, claim: &Claim) {
+        self.macs.insert(claim.mac);
+        self.addresses.extend(&claim.addresses);
+        if let At::Port { device, end } = &claim.at {
+            self.devices.insert(*device);
+            self.ends.extend(*end);
+        }
+    }
+
+    /// Undoes [`take`](Self::take).
+    pub(super) fn release(&mut self, claim: &Claim) {
+        self.macs.remove(&claim.mac);
+        for address in &claim.addresses {
+            self.addresses.remove(address);
+        }
+        if let At::Port { device, end } = &claim.at {
+            self.devices.remove(device);
+            if let Some(end) = end {
+                self.ends.remove(end);
+            }
+        }
+    }
+}
+
+/// The addresses of the network's gateways that can be a host's, each with its subnet's length and none twice.
+pub(super) fn gateways(section: &Section) -> BTreeSet<IpNet> {
+    let mut gateways = BTreeSet::<IpNet>::new();
+    for subnet in &section.network.subnets {
+        let gateway = subnet.gateway().filter(|address| is_host_of(*address, subnet.net()));
+        let known = |address: &IpAddr| gateways.iter().any(|net| net.addr() == *address);
+        let net =
+            gateway.filter(|address| !known(address)).map(|address| IpNet::new(address, subnet.net().prefix_len()));
+        gateways.extend(net.into_iter().flatten());
+    }
+    gateways
+}
+
+/// The virtual addresses of the services that are on the network.
+pub(super) fn vips(section: &Section) -> BTreeSet<IpAddr> {
+    let vips = section.services.values().filter_map(|service| service.vips.get(&section.network.id));
+    vips.flatten().copied().collect()
+}
+
+fn check_mac(mac: Mac) -> Result<(), Unfit> {
+    let ours = matches!(mac.octets(), [0x02 | 0x06, b'o', b'v', ..]); // see `overlay_vxlan::names`
+    if mac.is_station() && !ours { Ok(()) } else { Err(Unfit::Mac(mac)) }
+}
+
+/// Whether an endpoint of the network can have an address.
+fn is_free(section: &Section, address: IpAddr) -> bool {
+    let free = || section.network.subnets.iter().any(|subnet| subnet.reserved(address).is_none());
+    is_host(address) && !address.is_loopback() && free()
+}
+
+/// Whether an address can be one host's: IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire.
+pub(super) fn is_host(address: IpAddr) -> bool {
+    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
+    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !mapped
+}
+
+/// Whether an address is one host's in its subnet, not the subnet's own nor its broadcast address.
+fn is_host_of(address: IpAddr, net: IpNet) -> bool {
+    let ends = |net: ipnet::Ipv4Net| [IpAddr::from(net.network()), net.broadcast().into()];
+    let of_all = matches!(net, IpNet::V4(net) if net.prefix_len() < 31 && ends(net).contains(&address));
+    net.prefix_len() > 0 && !of_all && is_host(address) && !address.is_loopback()
+}

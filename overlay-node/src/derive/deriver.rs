@@ -1,0 +1,138 @@
+//! Derives again and again, and keeps what did not change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use overlay_core::{Name, NetworkId};
+
+use super::part::Part;
+use super::touched::Known;
+use super::{container, firewall, host, parts, places};
+use crate::{Desired, Knowledge, Place, PlaceState, Section};
+
+/// Derives what a changing knowledge means: at each time the same as [`derive`](crate::derive), and the same `Arc` of each place
+/// that did not change.
+///
+/// It keeps what it was given and gave last. What it costs: O(1) if nothing changed; if endpoints did, O(log n) for each, and a copy of
+/// the tables of their network, and of the small value of each container here that sees the network. A network whose options changed,
+/// or where two say they have one address, is derived anew but for its names.
+#[derive(Debug, Clone, Default)]
+pub struct Deriver {
+    last: Option<Last>,
+}
+
+#[derive(Debug, Clone)]
+struct Last {
+    knowledge: Knowledge,
+    parts: BTreeMap<NetworkId, Part>,
+    desired: Arc<Desired>,
+}
+
+impl Deriver {
+    /// As [`derive`](crate::derive).
+    pub fn derive(&mut self, knowledge: &Knowledge) -> Arc<Desired> {
+        let last = match self.last.take() {
+            Some(last) if (last.knowledge.me, &last.knowledge.settings) == (knowledge.me, &knowledge.settings) => {
+                last.again(knowledge)
+            }
+            other => Last::anew(knowledge, other.as_ref().map(|last| &*last.desired)),
+        };
+        let desired = last.desired.clone();
+        self.last = Some(last);
+        desired
+    }
+
+    /// How many endpoints were left out, whole or in part: see [`Unfit`](crate::Unfit).
+    pub fn unfit(&self) -> usize {
+        self.last.iter().flat_map(|last| last.parts.values()).map(|part| part.unfit).sum()
+    }
+}
+
+impl Last {
+    fn anew(knowledge: &Knowledge, before: Option<&Desired>) -> Self {
+        let parts = parts(knowledge);
+        let mut desired = places(knowledge, &parts);
+        for (place, state) in before.into_iter().flat_map(|before| &before.places) {
+            desired.places.entry(place.clone()).and_modify(|new| keep(new, state));
+        }
+        Self { knowledge: knowledge.clone(), parts, desired: Arc::new(desired) }
+    }
+
+    fn again(mut self, new: &Knowledge) -> Self {
+        let nodes = Arc::ptr_eq(&self.knowledge.nodes, &new.nodes) || self.knowledge.nodes == new.nodes;
+        let all = self.knowledge.networks.keys().chain(new.networks.keys());
+        let same = |id: &&NetworkId| same(self.knowledge.networks.get(*id), new.networks.get(*id));
+        let touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
+        if touched.is_empty() {
+            return self;
+        }
+        let mut places = self.desired.places.clone();
+        if !nodes || firewall::guarded(&self.knowledge) != firewall::guarded(new) {
+            put(&mut places, Place::Host, host(new));
+        }
+        let mut containers = BTreeSet::new();
+        for id in touched {
+            self.derive_network(id, new, &mut places, &mut containers);
+        }
+        let mut attachments = container::attachments(new, &self.parts, &containers);
+        for name in containers {
+            let state = attachments.remove(&name).map(|attachments| container::state(new, attachments));
+            put(&mut places, Place::Container(name), state);
+        }
+        let same = |(one, other): (&Arc<PlaceState>, &Arc<PlaceState>)| Arc::ptr_eq(one, other);
+        if !places.keys().eq(self.desired.places.keys()) || !places.values().zip(self.desired.places.values()).all(same)
+        {
+            self.desired = Arc::new(Desired { places });
+        }
+        self.knowledge = new.clone();
+        self
+    }
+
+    /// Derives one network anew where it changed, and names the containers that this may matter to.
+    fn derive_network(
+        &mut self,
+        id: NetworkId,
+        new: &Knowledge,
+        places: &mut BTreeMap<Place, Arc<PlaceState>>,
+        containers: &mut BTreeSet<Name>,
+    ) {
+        let (old, section) = (self.knowledge.networks.get(&id), new.networks.get(&id));
+        let was = self.parts.remove(&id);
+        let is = match (was, old, section) {
+            (Some(part), Some(old), Some(section)) => {
+                part.derive_again(Known { knowledge: &self.knowledge, section: old }, Known { knowledge: new, section })
+            }
+            (_, _, Some(section)) => Part::derive(Known { knowledge: new, section }),
+            (_, _, None) => None,
+        };
+        match &is {
+            Some(part) => drop(places.insert(Place::Network(id), part.state.clone())),
+            None => drop(places.remove(&Place::Network(id))),
+        }
+        let local = old.into_iter().chain(section).flat_map(|section| section.local.values());
+        containers.extend(local.map(|local| local.endpoint.spec.container.clone()));
+        self.parts.extend(is.map(|part| (id, part)));
+    }
+}
+
+fn same(old: Option<&Arc<Section>>, new: Option<&Arc<Section>>) -> bool {
+    match (old, new) {
+        (Some(old), Some(new)) => Arc::ptr_eq(old, new),
+        (old, new) => old.is_none() && new.is_none(),
+    }
+}
+
+/// The state that was there, if it is as it should be.
+fn keep(new: &mut Arc<PlaceState>, old: &Arc<PlaceState>) {
+    if *new == *old {
+        *new = old.clone();
+    }
+}
+
+fn put(places: &mut BTreeMap<Place, Arc<PlaceState>>, place: Place, state: Option<PlaceState>) {
+    match state {
+        Some(state) if places.get(&place).is_some_and(|held| **held == state) => {}
+        Some(state) => drop(places.insert(place, Arc::new(state))),
+        None => drop(places.remove(&place)),
+    }
+}

@@ -1,0 +1,69 @@
+//! What is allowed and forbidden: at the host, and at a network's bridge.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use overlay_core::{Name, Protocol, Vni};
+use overlay_firewall::{BridgePort, Limit, Pin, State, Strangers, Tunnel};
+use overlay_vxlan::names;
+
+use super::Footing;
+use super::admission::Admission;
+use super::claim::{At, Claim, is_host};
+use crate::{Knowledge, NodeFacts};
+
+/// Only nodes send to the VXLAN port, and what is encrypted passes there inside ESP only; whoever is no node may knock at
+/// gossip's now and then.
+pub(super) fn host(knowledge: &Knowledge) -> State {
+    let mut state = State::default();
+    let settings = &knowledge.settings;
+    let tunnel = Tunnel { members: others(knowledge, |facts| facts.vtep), encrypted: encrypted(knowledge) };
+    state.tunnels.insert(settings.vxlan_port, tunnel);
+    let members = others(knowledge, |facts| facts.address.ip());
+    for (name, protocol) in [("gossip-datagrams", Protocol::Udp), ("gossip-streams", Protocol::Tcp)] {
+        let Ok(name) = Name::new(name) else { continue };
+        if protocol == Protocol::Udp && settings.gossip_port == settings.vxlan_port {
+            continue;
+        }
+        let limit = Limit {
+            protocol,
+            port: settings.gossip_port,
+            members: members.clone(),
+            per_second: settings.stranger_rate,
+            burst: settings.stranger_burst,
+        };
+        state.limits.insert(name, limit);
+    }
+    state
+}
+
+fn others(knowledge: &Knowledge, address: impl Fn(&NodeFacts) -> IpAddr) -> BTreeSet<IpAddr> {
+    let others = knowledge.nodes.iter().filter(|(id, _)| **id != knowledge.me);
+    others.map(|(_, facts)| address(facts)).filter(|address| is_host(*address)).collect()
+}
+
+fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
+    let encrypted = knowledge.networks.values().filter(|section| section.network.spec.encrypted);
+    encrypted.filter_map(|section| section.network.vni).collect()
+}
+
+/// What of the networks the host's guard depends on.
+pub(super) fn guarded(knowledge: &Knowledge) -> (bool, BTreeSet<Vni>) {
+    (knowledge.networks.values().any(|section| !section.local.is_empty()), encrypted(knowledge))
+}
+
+/// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
+pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
+    let mut state = State { strangers: Strangers::Drop, ..State::default() };
+    for claim in admission.ports.values() {
+        if let At::Port { device, .. } = claim.at {
+            state.ports.insert(device, pinned(claim));
+        }
+    }
+    state.ports.extend(names::tunnel(footing.vni).map(|tunnel| (tunnel, BridgePort::Trunk)));
+    state
+}
+
+pub(super) fn pinned(claim: &Claim) -> BridgePort {
+    BridgePort::Pinned(Pin::new(claim.mac, claim.addresses.iter().copied()))
+}

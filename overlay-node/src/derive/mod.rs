@@ -1,0 +1,87 @@
+//! From what a node knows to what it should hold.
+
+mod admission;
+mod claim;
+mod container;
+mod deriver;
+mod firewall;
+mod footing;
+mod part;
+mod routes;
+mod touched;
+mod vxlan;
+mod zone;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use overlay_core::{EndpointId, NetworkId};
+
+pub use claim::Unfit;
+pub use deriver::Deriver;
+
+use admission::Admission;
+use footing::Footing;
+use part::Part;
+use touched::Known;
+
+use crate::{Desired, Knowledge, Place, PlaceState, Section};
+
+/// What a node that knows this should hold. Pure, and whole: O(n log n) for n endpoints.
+///
+/// A network is there while an endpoint is plugged in; so is the host's guard. Whatever other nodes say, every value in it
+/// passes its [`State::check`](overlay_core::State::check), and addresses of endpoints that are plugged in here stay theirs: see
+/// [`Unfit`](crate::Unfit) for what is left out.
+pub fn derive(knowledge: &Knowledge) -> Desired {
+    places(knowledge, &parts(knowledge))
+}
+
+/// What is derived of each network that should be here.
+fn parts(knowledge: &Knowledge) -> BTreeMap<NetworkId, Part> {
+    let derive = |section| Part::derive(Known { knowledge, section });
+    knowledge.networks.iter().filter_map(|(id, section)| Some((*id, derive(section)?))).collect()
+}
+
+fn places(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Desired {
+    let mut places = BTreeMap::new();
+    places.extend(host(knowledge).map(|state| (Place::Host, Arc::new(state))));
+    places.extend(parts.iter().map(|(id, part)| (Place::Network(*id), part.state.clone())));
+    let local = knowledge.networks.values().flat_map(|section| section.local.values());
+    let containers = local.map(|local| local.endpoint.spec.container.clone()).collect();
+    for (name, attachments) in container::attachments(knowledge, parts, &containers) {
+        places.insert(Place::Container(name), Arc::new(container::state(knowledge, attachments)));
+    }
+    Desired { places }
+}
+
+/// The host is guarded while an endpoint is plugged in, be its network here or not.
+fn host(knowledge: &Knowledge) -> Option<PlaceState> {
+    let plugged = knowledge.networks.values().any(|section| !section.local.is_empty());
+    plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })
+}
+
+/// Whether an endpoint that is plugged in here is in effect, or why not.
+pub(crate) fn fits(knowledge: &Knowledge, section: &Section, id: EndpointId) -> Result<(), String> {
+    let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
+    match Admission::local(section, &footing).unfit.get(&id) {
+        Some(unfit) => Err(unfit.to_string()),
+        None => Ok(()),
+    }
+}
+
+/// Whether an endpoint elsewhere is in effect here with an address, or why not.
+pub(crate) fn reaches(knowledge: &Knowledge, section: &Section, id: EndpointId, address: IpAddr) -> Result<(), String> {
+    let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
+    let admission = Admission::of(knowledge, section, &footing);
+    if admission.peers.get(&id).is_some_and(|claim| claim.addresses.contains(&address)) {
+        return Ok(());
+    }
+    Err(admission.unfit.get(&id).map_or_else(|| format!("it does not say that it has {address}"), ToString::to_string))
+}
+
+/// Whether an address can be a VTEP: one host's, and no link-local one, which would need an interface beside it.
+pub(crate) fn is_vtep(address: IpAddr) -> bool {
+    let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    claim::is_host(address) && !link_local
+}

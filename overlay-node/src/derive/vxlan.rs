@@ -1,0 +1,43 @@
+//! The segment of a network.
+
+use std::net::IpAddr;
+
+use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
+
+use super::Footing;
+use super::admission::Admission;
+use super::claim::{At, Claim, gateways};
+use super::touched::Known;
+use crate::LocalEndpoint;
+
+/// One segment for all subnets, so that who is where does not depend on them.
+pub(super) fn state(known: Known<'_>, footing: &Footing, admission: &Admission) -> State {
+    let vtep = Vtep { port: known.knowledge.settings.vxlan_port, ..Vtep::new(footing.me.vtep) };
+    let mut segment = Segment::new(vtep, footing.mtu);
+    segment.gateways = gateways(known.section);
+    let ports = admission.ports.keys().filter_map(|id| known.section.local.get_key_value(id));
+    segment.ports = ports.map(|(id, local)| (*id, port(local))).collect();
+    let peers = admission.peers.values();
+    segment.peers = peers.filter_map(|claim| Some((claim.mac, peer(elsewhere(claim)?, claim)))).collect();
+    State { segments: [(footing.vni, segment)].into() }
+}
+
+pub(super) fn port(local: &LocalEndpoint) -> LocalPort {
+    let interface = local.interface;
+    let end = match local.namespace.clone() {
+        Some(namespace) => PortEnd::Namespace { namespace, interface },
+        None => PortEnd::Tap { interface },
+    };
+    LocalPort { mac: local.endpoint.mac, addresses: local.endpoint.addresses.clone(), end }
+}
+
+pub(super) fn peer(vtep: IpAddr, claim: &Claim) -> Peer {
+    Peer { vtep, addresses: claim.addresses.clone() }
+}
+
+const fn elsewhere(claim: &Claim) -> Option<IpAddr> {
+    match claim.at {
+        At::Vtep(vtep) => Some(vtep),
+        At::Port { .. } => None,
+    }
+}

@@ -1,0 +1,141 @@
+//! What a node knows: the one input of what it should hold.
+
+mod claims;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use overlay_core::{
+    Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port, ServiceId,
+};
+use overlay_dns::{DnsName, Health};
+
+pub(crate) use claims::Claims;
+
+use crate::{Endpoint, Network, Service};
+
+/// Everything a node knows of the cluster, in sections that change one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Knowledge {
+    /// Which node it is.
+    pub me: NodeId,
+    /// What each node says of itself, this one's included. Without those that are gone.
+    pub nodes: Arc<BTreeMap<NodeId, NodeFacts>>,
+    /// What is known of each network that this node follows.
+    pub networks: BTreeMap<NetworkId, Arc<Section>>,
+    /// What does not change while the node runs.
+    pub settings: Arc<Settings>,
+}
+
+/// What holds for all that a node does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The UDP port of VXLAN, one in the cluster.
+    pub vxlan_port: Port,
+    /// This node's gossip port, for datagrams and streams. Not VXLAN's.
+    pub gossip_port: Port,
+    /// Packets in a second that pass there from all that are no nodes together.
+    pub stranger_rate: NonZeroU32,
+    /// As many more may pass at once.
+    pub stranger_burst: u32,
+    /// Domains under which containers find all names as well.
+    pub suffixes: Vec<DnsName>,
+}
+
+impl Knowledge {
+    /// The largest packet inside a network: what the smallest underlay leaves, of all nodes that are known and this one, and at
+    /// most what the network was created with. All nodes that know of the same nodes come to the same, so no packet is
+    /// dropped on its way for being too large.
+    ///
+    /// Nodes whose underlay leaves too little for the network, 1,280 bytes with IPv6, do not count: they take no part in it.
+    ///
+    /// # Errors
+    /// If this node is one of those, or the network was created with less than its families need; `found` says what is left.
+    pub fn mtu(&self, network: &Network) -> Result<Mtu, MtuError> {
+        let least = if network.families().v6 { Mtu::IPV6_MIN } else { Mtu::MIN };
+        let Some(me) = self.nodes.get(&self.me) else { return Err(MtuError { found: 0 }) };
+        let inner = |underlay| Encapsulation::vxlan(IpFamily::of(me.vtep)).inner_mtu(underlay);
+        let enough = |mtu: Mtu| if mtu < least { Err(MtuError { found: mtu.get() }) } else { Ok(mtu) };
+        let here = enough(inner(me.mtu)?)?;
+        let others = self.nodes.values().filter_map(|facts| inner(facts.mtu).and_then(enough).ok());
+        let agreed = others.fold(here, Mtu::min);
+        network.spec.mtu.map_or(Ok(agreed), |most| enough(most.min(agreed)))
+    }
+}
+
+/// What a node tells about itself, in its gossip metadata, and what is believed of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Where its gossip is from.
+    pub address: SocketAddr,
+    /// Where its datagrams are sent from and received at.
+    pub vtep: IpAddr,
+    /// Largest packet of the underlay there.
+    pub mtu: Mtu,
+    /// Whether it answers.
+    pub standing: Standing,
+}
+
+/// Whether a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It does.
+    Alive,
+    /// Somebody's probes of it failed, and it has time to object: its endpoints are named after all others.
+    Suspected,
+    /// It is believed failed: its endpoints are named after all others, and out of sight after a grace.
+    Suspended,
+}
+
+/// What is known of one network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// The network.
+    pub network: Arc<Network>,
+    /// Its endpoints that are plugged in on this node.
+    pub local: BTreeMap<EndpointId, Arc<LocalEndpoint>>,
+    /// Its endpoints on other nodes, those of nodes that were suspended for long left out; of one that two nodes claim, the one
+    /// that [moved](Endpoint::moves) more often, of equals that of the node with the smaller id. None of them is in
+    /// [`local`](Self::local).
+    pub remote: BTreeMap<EndpointId, Arc<RemoteEndpoint>>,
+    /// The services that are on it.
+    pub services: BTreeMap<ServiceId, Arc<Service>>,
+}
+
+/// An endpoint that is plugged in on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalEndpoint {
+    /// As the catalogue has it.
+    pub endpoint: Arc<Endpoint>,
+    /// The container's namespace; a virtual machine has none, but a tap in the sandbox.
+    pub namespace: Option<NsKey>,
+    /// The interface: in the container's namespace, or the tap.
+    pub interface: IfName,
+    /// Whether it should be sent to.
+    pub health: Health,
+}
+
+/// An endpoint on another node, as that node tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteEndpoint {
+    /// The node it is on.
+    pub node: NodeId,
+    /// The container.
+    pub container: Name,
+    /// Its Ethernet address.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its names besides the container's.
+    pub names: Vec<DnsName>,
+    /// The service it serves.
+    pub service: Option<ServiceId>,
+    /// What policies select it by.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it should be sent to.
+    pub health: Health,
+    /// How often it had moved when its node was given it.
+    pub moves: u64,
+}

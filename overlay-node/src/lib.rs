@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+mod agent;
+mod catalogue;
+mod control;
+mod derive;
+mod desired;
+mod explain;
+mod knowledge;
+mod manager;
+mod place;
+mod record;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod wire;
+
+pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
+pub use catalogue::{CatalogueChange, Feed, RootError};
+pub use control::{Control, ControlError, Reference, Refused, User};
+pub use derive::{Deriver, Unfit, derive};
+pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
+pub use explain::{Break, Explanation, Hop, Target, explain};
+pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
+pub use manager::{Manager, Settled};
+pub use place::{
+    Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
+    Upkeep, UpkeepConfig, Work,
+};
+pub use record::{
+    Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
+    PublishMode, PublishedPort, Service, ServiceSpec,
+};
+pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

@@ -1,0 +1,70 @@
+//! The manager: what it is made of.
+
+mod allocate;
+#[cfg(feature = "testing")]
+pub(crate) mod contradictions;
+mod control;
+mod endpoint;
+mod find;
+mod network;
+mod node;
+mod orphans;
+mod ports;
+mod service;
+mod settle;
+mod transaction;
+
+pub use settle::Settled;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::{NodeId, Prefix, Store};
+use overlay_ipam::{Allocator, Config, Ipam, Ports, Vnis};
+
+use crate::RootError;
+use crate::catalogue::keys::Keys;
+
+/// Does what a cluster is told, in transactions over a store: any number of managers may work on it at once.
+///
+/// It remembers nothing, so whichever manager is asked knows all. See the [crate's page](crate) for what it promises.
+pub struct Manager {
+    store: Arc<dyn Store>,
+    ipam: Arc<dyn Ipam>,
+    vnis: Vnis,
+    ports: Ports,
+    keys: Keys,
+}
+
+impl Manager {
+    /// A manager whose records are below `root`, and those of its allocators of subnets, addresses, VNIs and ports too. `node` is
+    /// who works here: two that live at once must differ. `seed` is the address allocator's.
+    ///
+    /// # Errors
+    /// If the root is longer than 200 bytes.
+    pub fn new(store: Arc<dyn Store>, root: &Prefix, node: NodeId, seed: [u8; 32]) -> Result<Self, RootError> {
+        let keys = Keys::of(root)?;
+        let config = Config::default();
+        let rest = config.rest;
+        let refused = RootError { found: root.as_bytes().len() };
+        let below = |what: &str| root.join(what).map_err(|_| refused);
+        let ipam = Allocator::new(Arc::clone(&store), &below("ipam/")?, node, config, seed).map_err(|_| refused)?;
+        let vnis = Vnis::new(Arc::clone(&store), &below("vni/")?, node, rest).map_err(|_| refused)?;
+        let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, Duration::ZERO).map_err(|_| refused)?;
+        Ok(Self { store, ipam: Arc::new(ipam), vnis, ports, keys })
+    }
+
+    /// Takes subnets and addresses from another allocator: one of ours that is configured otherwise, or a company's own. It must
+    /// be this cluster's alone: [settling](Self::settle) gives subnets back whose network the catalogue does not know.
+    #[must_use]
+    pub fn with_ipam(self, ipam: Arc<dyn Ipam>) -> Self {
+        Self { ipam, ..self }
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("root", self.keys.root()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,293 @@
+//! Networks: created and removed.
+
+use overlay_core::{
+    Commit, Compare, IpFamily, Key, Listing, Mtu, Name, NetworkId, Prefix, Snapshot, Transaction, TransactionError,
+    Undecided, UnixTime,
+};
+use overlay_ipam::{ClaimError, IpamError, SubnetRequest};
+
+use super::Manager;
+use super::allocate::{Accepted, Fate, Grave};
+use super::endpoint::user;
+use super::transaction::{Decided, Trouble, failed, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
+use crate::catalogue::record::{Held, Object, encode_new};
+use crate::{Condition, ControlError, Endpoint, Network, NetworkSpec, Reference, Refused, User};
+
+impl NetworkSpec {
+    /// Whether it makes sense by itself.
+    ///
+    /// # Errors
+    /// The first thing that does not.
+    pub fn check(&self) -> Result<(), Refused> {
+        refuse_predefined(&self.name)?;
+        if self.ingress && self.attachable {
+            return Err(Refused::IngressAttachable);
+        }
+        if self.ingress && self.internal {
+            return Err(Refused::IngressInternal);
+        }
+        let has_v6 = self.requests().iter().any(|request| request.family() == IpFamily::V6);
+        match self.mtu.filter(|mtu| has_v6 && *mtu < Mtu::IPV6_MIN) {
+            Some(mtu) => Err(Refused::MtuBelowIpv6 { mtu }),
+            None => Ok(()),
+        }
+    }
+
+    /// The subnets it wants: one of IPv4 if it names none.
+    fn requests(&self) -> Vec<SubnetRequest> {
+        match self.subnets.is_empty() {
+            true => vec![SubnetRequest::any(IpFamily::V4)],
+            false => self.subnets.clone(),
+        }
+    }
+}
+
+/// Names that machines have networks of, as Docker has.
+pub(super) fn refuse_predefined(name: &Name) -> Result<(), Refused> {
+    match ["bridge", "host", "none"].contains(&name.folded().as_str()) {
+        true => Err(Refused::Predefined { name: name.clone() }),
+        false => Ok(()),
+    }
+}
+
+impl Manager {
+    pub(super) async fn make_network(
+        &self,
+        id: NetworkId,
+        spec: NetworkSpec,
+        now: UnixTime,
+    ) -> Result<Network, ControlError> {
+        spec.check()?;
+        let held = self.accept(|snapshot| self.accept_network(snapshot, id, &spec, now)).await?;
+        self.complete_network(held, now).await
+    }
+
+    /// Takes an accepted network to where it is allocated; what cannot be had is not kept.
+    pub(super) async fn complete_network(&self, held: Held<Network>, now: UnixTime) -> Result<Network, ControlError> {
+        if !held.is_pending() {
+            return Ok(held.object);
+        }
+        match self.allocate_network(&held, now).await {
+            Ok(network) => Ok(network),
+            Err(Trouble::Stuck(error)) => Err(error),
+            Err(Trouble::Refused(refused)) => self.undo_network(&held, refused, now).await.map_err(undone),
+        }
+    }
+
+    /// Writes down what uses networks. One that is not allocated yet is helped to be: a manager may have died at it.
+    pub(super) async fn accept_on_networks<T: Object>(
+        &self,
+        mut decide: impl FnMut(&Snapshot) -> Decided<Accepted<T>> + Send,
+        now: UnixTime,
+    ) -> Result<Held<T>, ControlError> {
+        for _ in 0..Transaction::ATTEMPTS {
+            let waits_for = match self.accept(&mut decide).await {
+                Err(ControlError::Refused(Refused::NotAllocated { what: Network::WHAT, id })) => id,
+                accepted => return accepted,
+            };
+            let held = self.find::<Network>(&Reference::from(waits_for.as_str())).await?;
+            self.complete_network(held, now).await?;
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
+    fn accept_network(
+        &self,
+        snapshot: &Snapshot,
+        id: NetworkId,
+        spec: &NetworkSpec,
+        now: UnixTime,
+    ) -> Decided<Accepted<Network>> {
+        let keys = &self.keys;
+        let (key, name, ingress) = (keys.network(id), keys.network_name(&spec.name), keys.ingress());
+        let gone = keys.gone(Network::WHAT, id);
+        snapshot.need([&key, &name, &ingress, &gone])?;
+        if let Some(held) = self.held::<Network>(snapshot, &key)? {
+            return match () {
+                () if held.is_removing() => refuse(Refused::Removing { what: Network::WHAT, id: id.to_string() }),
+                () if held.object.spec != *spec => refuse(Refused::Differs { what: Network::WHAT, id: id.to_string() }),
+                () => Ok((Commit::new(), Accepted::Known(held))),
+            };
+        }
+        let commit = self.exhume::<Network>(snapshot, Commit::new(), id)?;
+        if let Some(entry) = snapshot.get(&name)? {
+            let id = String::from_utf8_lossy(&entry.value).into_owned();
+            return refuse(Refused::NameTaken { what: Network::WHAT, name: spec.name.clone(), id });
+        }
+        let network = Network {
+            id,
+            spec: spec.clone(),
+            subnets: Vec::new(),
+            vni: None,
+            created: now,
+            condition: Condition::Accepted,
+        };
+        let mut commit = commit.put(key, encode_new(&network)).put(name, id.to_string());
+        if spec.ingress {
+            if let Some(entry) = snapshot.get(&ingress)? {
+                let id = id_in(&ingress, &entry.value).map_err(Undecided::Refused)?;
+                return refuse(Refused::IngressPresent { id });
+            }
+            commit = commit.put(ingress, id.to_string());
+        }
+        Ok((commit, Accepted::New(network)))
+    }
+
+    /// Claims what an accepted network needs. The VNI comes first: it can be given back without harm to anybody else's claim of
+    /// the same network, and where the subnets are refused nothing was claimed of them.
+    pub(super) async fn allocate_network(&self, held: &Held<Network>, now: UnixTime) -> Result<Network, Trouble> {
+        let Network { id, spec, .. } = &held.object;
+        let vni = match self.vnis.claim(&held.owner(), spec.vni, now).await {
+            Ok(lease) => lease.item,
+            Err(ClaimError::Refused(refusal)) => return Err(Trouble::Refused(Refused::Vni(refusal))),
+            Err(ClaimError::Failed(error)) => return Err(error.into()),
+        };
+        let subnets = match self.ipam.claim_subnets(*id, &spec.requests(), now).await {
+            // A claim for an earlier network of this id came late.
+            Err(IpamError::Mismatch { .. }) => {
+                return Err(Trouble::Refused(Refused::Spent { what: Network::WHAT, id: id.to_string() }));
+            }
+            subnets => subnets?,
+        };
+        let key = self.keys.network(*id);
+        let allocated = self.run(|snapshot| match self.fate(snapshot, &key, held)? {
+            Fate::Taken(pending) => {
+                let mut allocated = pending.with(Condition::Allocated);
+                (allocated.object.subnets, allocated.object.vni) = (subnets.clone(), Some(vni));
+                Ok((Commit::new().put(key.clone(), allocated.encode()), allocated.object))
+            }
+            Fate::Allocated(allocated) => Ok((Commit::new(), allocated.object)),
+            Fate::Gone => refuse(withdrawn::<Network>(id)),
+        });
+        match allocated.await {
+            Err(ControlError::Refused(refused @ Refused::Withdrawn { .. })) => Err(Trouble::Stuck(refused.into())),
+            allocated => Ok(allocated?),
+        }
+    }
+
+    /// Takes an accepted network back whose allocation was refused: unless another manager has allocated it meanwhile.
+    async fn undo_network(
+        &self,
+        held: &Held<Network>,
+        refused: Refused,
+        now: UnixTime,
+    ) -> Result<Network, ControlError> {
+        match self.end_allocation(held, Condition::Removing).await? {
+            Fate::Allocated(allocated) => Ok(allocated.object),
+            Fate::Gone => Err(refused.into()),
+            Fate::Taken(removing) if matches!(refused, Refused::Spent { .. }) => {
+                self.finish_network(&removing, now).await?;
+                Err(refused.into())
+            }
+            Fate::Taken(removing) => {
+                self.release_vni(&removing, now).await?;
+                self.run(|snapshot| self.delete_network(snapshot, &removing, Grave { at: now, spent: false })).await?;
+                Err(refused.into())
+            }
+        }
+    }
+
+    /// Removes a network that nobody uses.
+    pub(super) async fn unmake_network(&self, id: NetworkId, now: UnixTime) -> Result<Network, ControlError> {
+        let held = self.begin_network_removal(id, now).await?;
+        self.finish_network(&held, now).await.map_err(in_doubt)?;
+        Ok(held.object)
+    }
+
+    /// That nobody uses it is compared by the commit that says it is being removed; who comes after that finds it said.
+    async fn begin_network_removal(&self, id: NetworkId, now: UnixTime) -> Result<Held<Network>, ControlError> {
+        let key = self.keys.network(id);
+        for _ in 0..Transaction::ATTEMPTS {
+            let unused = self.network_unused(id, now).await?;
+            let begun = Transaction::on(&*self.store).attempts(2).run(|snapshot| {
+                let (commit, held) = self.begin_removal::<Network>(snapshot, &key)?;
+                let Some(held) = held else { return refuse(not_found::<Network>(id)) };
+                Ok((unused.iter().cloned().fold(commit, Commit::compare), held))
+            });
+            match begun.await {
+                Err(TransactionError::Contended { .. }) => {}
+                begun => return begun.map(|done| done.output).map_err(failed),
+            }
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
+    /// What says that nobody uses a network; refused if somebody does. Those that are being removed are helped to go.
+    async fn network_unused(&self, id: NetworkId, now: UnixTime) -> Result<[Compare; 2], ControlError> {
+        let [services, endpoints] = [self.keys.users(id), self.keys.endpoints(id)];
+        for _ in 0..Transaction::ATTEMPTS {
+            let (of_services, of_endpoints) = (self.store.list(&services).await?, self.store.list(&endpoints).await?);
+            let first = |listing: &Listing| listing.entries.first().map(|(key, _)| key.clone());
+            let user = match (first(&of_services), first(&of_endpoints)) {
+                (Some(key), _) => self.service_using(id, &key, now).await?,
+                (None, Some(key)) => self.endpoint_using(&key, now).await?,
+                (None, None) => {
+                    let none = |prefix: &Prefix, revision| Compare::Prefix { prefix: prefix.clone(), revision };
+                    return Ok([none(&services, of_services.at), none(&endpoints, of_endpoints.at)]);
+                }
+            };
+            if let Some(user) = user {
+                return Err(self.network_in_use(id, user).await?.into());
+            }
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
+    async fn network_in_use(&self, id: NetworkId, user: User) -> Result<Refused, ControlError> {
+        let Some(held) = self.load::<Network>(&self.keys.network(id)).await? else {
+            return Ok(not_found::<Network>(id));
+        };
+        let NetworkSpec { name: network, ingress, .. } = held.object.spec;
+        Ok(match user {
+            User::Service { name: service, .. } if ingress => Refused::IngressInUse { network, service },
+            user => Refused::NetworkInUse { network, user },
+        })
+    }
+
+    /// The endpoint whose record this is; `None` if it has gone by now.
+    async fn endpoint_using(&self, key: &Key, now: UnixTime) -> Result<Option<User>, ControlError> {
+        let Some(held) = self.load::<Endpoint>(key).await? else { return Ok(None) };
+        if held.is_removing() {
+            self.finish_endpoint(&held, now).await?;
+            return Ok(None);
+        }
+        Ok(Some(user(&held.object)))
+    }
+
+    /// Gives back what a network has that is being removed, and deletes it.
+    pub(super) async fn finish_network(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {
+        let id = held.object.id;
+        self.release_vni(held, now).await?;
+        for _ in 0..Transaction::ATTEMPTS {
+            match self.ipam.release_subnets(id, now).await {
+                // It has no endpoints and no services, so what is leased is nobody's.
+                Err(IpamError::InUse { .. }) => self.release_orphans(id, now).await?,
+                released => {
+                    released.map_err(unreleased)?;
+                    return self
+                        .run(|snapshot| self.delete_network(snapshot, held, Grave { at: now, spent: true }))
+                        .await;
+                }
+            }
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
+    fn delete_network(&self, snapshot: &Snapshot, held: &Held<Network>, grave: Grave) -> Decided<()> {
+        let Network { id, spec, .. } = &held.object;
+        let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
+        let own = id.to_string();
+        let commit = self.delete_own(snapshot, commit, self.keys.network_name(&spec.name), &own)?;
+        let commit = self.delete_own(snapshot, commit, self.keys.ingress(), &own)?;
+        Ok((self.bury::<Network>(snapshot, commit, (*id, grave))?, ()))
+    }
+
+    async fn release_vni(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {
+        let owner = held.owner();
+        let leases = self.vnis.leases().await.map_err(unreleased)?;
+        for lease in leases.iter().filter(|lease| lease.owner == owner) {
+            self.vnis.release(lease, now).await.map_err(unreleased)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! All tables of one place, together.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use overlay_core::{Phase, Plan, ReconcileError};
+
+use crate::{PlaceState, PlaceTables};
+
+/// What has to be done at one place: a plan for each of its [tables](PlaceTables). Shown one step a line.
+#[derive(Debug)]
+pub struct PlacePlan {
+    /// Of segments.
+    pub vxlan: Plan,
+    /// Of what is allowed and forbidden.
+    pub firewall: Plan,
+    /// Of ways to other networks.
+    pub routes: Plan,
+}
+
+impl PlaceTables {
+    /// What has to be done so that all tables hold `desired`. Changes nothing: the dry run of a place.
+    ///
+    /// # Errors
+    /// If a table refuses its value, or what is there cannot be read.
+    pub fn plan(&mut self, desired: &PlaceState) -> Result<PlacePlan, ReconcileError> {
+        Ok(PlacePlan {
+            vxlan: self.vxlan.plan(&desired.vxlan)?,
+            firewall: self.firewall.plan(&desired.firewall)?,
+            routes: self.routes.plan(&desired.routes)?,
+        })
+    }
+
+    /// Carries out one phase of a plan that these tables made: links first and routes last, and the other way round where things go.
+    ///
+    /// # Errors
+    /// The first table's that fails; the later ones are not asked.
+    pub fn run(&mut self, plan: &PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
+        if phase <= Phase::Open {
+            self.vxlan.run(&plan.vxlan, phase)?;
+            self.firewall.run(&plan.firewall, phase)?;
+            return self.routes.run(&plan.routes, phase);
+        }
+        self.routes.run(&plan.routes, phase)?;
+        self.firewall.run(&plan.firewall, phase)?;
+        self.vxlan.run(&plan.vxlan, phase)
+    }
+}
+
+impl PlacePlan {
+    /// Whether nothing has to be done.
+    pub fn is_empty(&self) -> bool {
+        self.plans().all(Plan::is_empty)
+    }
+
+    /// How many steps there are.
+    pub fn len(&self) -> usize {
+        self.plans().map(Plan::len).sum()
+    }
+
+    /// The phases in which there is something to do.
+    pub fn phases(&self) -> BTreeSet<Phase> {
+        self.plans().flat_map(Plan::steps).map(|(phase, _)| phase).collect()
+    }
+
+    fn plans(&self) -> impl Iterator<Item = &Plan> {
+        [&self.vxlan, &self.firewall, &self.routes].into_iter()
+    }
+}
+
+impl fmt::Display for PlacePlan {
+    /// Phase by phase, as it would run.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for phase in Phase::ALL {
+            let tables = [("vxlan", &self.vxlan), ("firewall", &self.firewall), ("routes", &self.routes)];
+            let in_order: Vec<_> =
+                if phase <= Phase::Open { tables.into_iter().collect() } else { tables.into_iter().rev().collect() };
+            for (table, plan) in in_order {
+                for (_, step) in plan.steps().filter(|(of, _)| *of == phase) {
+                    writeln!(f, "{phase:<10} {table:<9} {step}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::{Mtu, Vni};
+    use overlay_vxlan::{Segment, Vtep};
+
+    use super::*;
+    use crate::{MemoryPlaces, Place, Places};
+
+    fn sandbox() -> PlaceState {
+        let segment = Segment::new(Vtep::new([192, 0, 2, 1].into()), Mtu::new(1450).unwrap());
+        let vxlan = overlay_vxlan::State { segments: [(Vni::new(4096).unwrap(), segment)].into() };
+        let firewall = overlay_firewall::State { strangers: overlay_firewall::Strangers::Drop, ..Default::default() };
+        PlaceState { vxlan, firewall, ..PlaceState::default() }
+    }
+
+    #[test]
+    fn a_plan_of_a_place_has_the_phases_of_all_its_tables_and_is_empty_once_they_ran() {
+        let mut tables = MemoryPlaces::default().open(&Place::Host).unwrap();
+        let plan = tables.plan(&sandbox()).unwrap();
+        assert_eq!(plan.phases(), [Phase::Guard, Phase::Build].into());
+        assert_eq!(
+            plan.to_string(),
+            "guard      firewall  other ports drop\nbuild      vxlan     create segment 4096 at 192.0.2.1 port 4789, mtu 1450\n"
+        );
+        for phase in plan.phases() {
+            tables.run(&plan, phase).unwrap();
+        }
+        assert!(tables.plan(&sandbox()).unwrap().is_empty());
+        assert_eq!(tables.plan(&PlaceState::default()).unwrap().phases(), [Phase::Dismantle, Phase::Unguard].into());
+    }
+
+    #[test]
+    fn a_value_that_a_table_refuses_is_refused_for_the_place() {
+        let mut wrong = sandbox();
+        let gateway = "10.0.9.0/24".parse().unwrap(); // the subnet's own address
+        wrong.vxlan.segments.values_mut().for_each(|segment| drop(segment.gateways.insert(gateway)));
+        let error = MemoryPlaces::default().open(&Place::Host).unwrap().plan(&wrong).unwrap_err();
+        assert!(error.to_string().contains("10.0.9.0/24"), "{error}");
+    }
+}

@@ -1,0 +1,29 @@
+//! The objects of the catalogue.
+
+mod condition;
+mod endpoint;
+mod network;
+mod node;
+mod service;
+
+pub use condition::Condition;
+pub use endpoint::{Endpoint, EndpointSpec};
+pub use network::{Family, Kind, KindError, Network, NetworkSpec};
+pub use node::{Node, NodeSpec};
+pub use service::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
+
+/// DNS names as texts.
+mod names {
+    use overlay_dns::DnsName;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(names: &[DnsName], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(names.iter().map(ToString::to_string))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<DnsName>, D::Error> {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+    }
+}

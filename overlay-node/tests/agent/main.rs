@@ -1,0 +1,283 @@
+//! What agents promise to each other and to who runs them, on a virtual network.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
+
+mod explain;
+mod town;
+
+use std::sync::Arc;
+
+use overlay_core::Mtu;
+use overlay_dns::Health;
+use overlay_gossip::testing::Net;
+use overlay_node::{
+    AgentEvent, CatalogueChange, Condition, Endpoint, Input, InputError, Network, NetworkSpec, Place, Service,
+    ServiceSpec,
+};
+use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, network};
+
+#[test]
+fn a_network_is_absent_until_an_endpoint_is_plugged_in_and_gone_after_the_last() {
+    let mut town = Town::new(1, 3);
+    town.assign(2, 0, 0);
+    town.assign(3, 1, 0);
+    town.run(2);
+    assert!((0..3).all(|node| town.desired(node).places.is_empty()), "nothing is plugged in");
+    town.plug(2, 0);
+    town.plug(3, 1);
+    town.run(2);
+    assert_eq!((town.peer(0, 3), town.peer(1, 2)), (Some(1), Some(0)));
+    let places: Vec<Place> = town.desired(0).places.keys().cloned().collect();
+    assert_eq!(places, [Place::Host, Place::Network(NETWORK), Place::Container(container(2))]);
+    assert!(town.desired(2).places.is_empty(), "it has no endpoint");
+    town.tell(0, Input::Unplug(id(2)));
+    town.run(2);
+    assert!(town.desired(0).places.is_empty());
+    assert_eq!(town.peer(1, 2), None);
+}
+
+#[test]
+fn peers_that_were_known_before_the_first_endpoint_are_in_place_when_it_is_plugged_in() {
+    let mut town = Town::new(2, 2);
+    town.assign(3, 1, 0);
+    town.plug(3, 1);
+    town.assign(2, 0, 0);
+    town.run(2);
+    town.plug(2, 0);
+    assert_eq!(town.peer(0, 3), Some(1), "at once, no time has passed");
+}
+
+#[test]
+fn a_container_finds_another_on_another_node_by_name_and_id() {
+    let mut town = Town::new(3, 2);
+    for number in 2..=3 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(2);
+    let desired = town.desired(0);
+    let view = &desired.places[&Place::Container(container(2))].view;
+    let addresses = vec!["10.9.0.3".parse().unwrap(), "fd00:9::3".parse().unwrap()];
+    for name in ["c3", "c3.customoverlay", &id(3).short().to_string()] {
+        assert_eq!(view.addresses(&name.parse().unwrap()), Some(addresses.clone()), "{name}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_moves_is_where_it_moved_to_for_all_and_nowhere_twice() {
+    let mut town = Town::new(4, 3);
+    town.assign(2, 0, 0);
+    town.assign(3, 1, 0);
+    town.plug(2, 0);
+    town.plug(3, 1);
+    town.run(2);
+    town.events();
+    town.assign(3, 2, 1);
+    town.plug(3, 2);
+    assert!(town.events().contains(&(1, AgentEvent::Withdrawn(id(3)))));
+    town.run(2);
+    assert_eq!(town.peer(0, 3), Some(2));
+    assert!(town.desired(1).places.is_empty());
+}
+
+#[test]
+fn of_two_nodes_that_say_they_have_an_endpoint_the_one_that_was_told_last_is_believed() {
+    let mut town = Town::new(5, 4);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    // Node 1 has not heard that the endpoint moved to node 2.
+    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 1, 4)))));
+    town.plug(3, 1);
+    town.tell(2, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 2, 5)))));
+    town.plug(3, 2);
+    town.run(3);
+    assert_eq!(town.peer(0, 3), Some(2));
+    assert_eq!(town.net.machine(0).map(|node| node.0.metrics().contested), Some(1));
+    town.net.crash(2);
+    town.run(30);
+    assert_eq!(town.peer(0, 3), Some(1), "the better word is out of sight, so the other counts");
+}
+
+#[test]
+fn a_dead_nodes_endpoints_are_forgotten() {
+    let mut town = Town::new(6, 4);
+    town.assign(2, 0, 0);
+    town.assign(3, 1, 0);
+    town.plug(2, 0);
+    town.plug(3, 1);
+    town.run(2);
+    town.net.crash(1);
+    town.run(30);
+    assert_eq!(town.peer(0, 3), None);
+    let view = town.desired(0).places[&Place::Container(container(2))].view.clone();
+    assert_eq!(view.addresses(&"c3".parse().unwrap()), None);
+}
+
+#[test]
+fn a_node_that_starts_anew_is_found_again_with_what_is_plugged_in_then() {
+    let mut town = Town::new(7, 3);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    town.assign(3, 1, 0);
+    town.plug(3, 1);
+    town.run(2);
+    town.net.crash(1);
+    town.net.restart(1, |address, seed, now| agent(1, 2, address, seed, now));
+    town.tell(1, Input::Join(vec![Net::<Node>::address(0)]));
+    town.tell(1, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+    town.assign(4, 1, 0);
+    town.plug(4, 1);
+    town.run(5);
+    assert_eq!((town.peer(0, 3), town.peer(0, 4)), (None, Some(1)));
+    assert_eq!(town.peer(1, 2), Some(0));
+}
+
+#[test]
+fn packets_are_as_small_as_the_smallest_underlay_demands_on_every_node() {
+    let mut town = Town::new(8, 3);
+    for number in 2..=4 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(2);
+    let all = |town: &mut Town| (0..3).map(|node| town.segment(node).map(|it| it.mtu.get())).collect::<Vec<_>>();
+    assert_eq!(all(&mut town), [Some(1450); 3]);
+    let vtep = Net::<Node>::address(2).ip();
+    town.tell(2, Input::Underlay { vtep, mtu: Mtu::new(1400).unwrap() });
+    town.run(2);
+    assert_eq!(all(&mut town), [Some(1350); 3]);
+    // Too small for IPv6: that node takes no part, and says so; the others go on.
+    town.events();
+    town.tell(2, Input::Underlay { vtep, mtu: Mtu::new(1300).unwrap() });
+    town.run(2);
+    assert_eq!(all(&mut town), [Some(1450), Some(1450), None]);
+    assert_eq!(town.peer(0, 4), None);
+    let events = town.events();
+    let reported = |(node, event): &(usize, AgentEvent)| {
+        *node == 2
+            && matches!(event, AgentEvent::Report { endpoint, result: Err(why) } if *endpoint == id(4) && why.contains("1250 bytes"))
+    };
+    assert!(events.iter().any(reported), "{events:?}");
+}
+
+#[test]
+fn an_endpoint_is_reported_when_its_places_hold_it_and_not_before() {
+    let mut town = Town::new(9, 1);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    let old = town.desired(0);
+    town.assign(3, 0, 0);
+    town.plug(3, 0);
+    assert_eq!(town.events(), []);
+    for (place, state) in &old.places {
+        let state = Some(Arc::clone(state));
+        town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
+    }
+    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), result: Ok(()) });
+    assert_eq!(town.events(), [ready(2)], "the third endpoint is not in what was applied");
+    let container = Place::Container(container(3));
+    town.tell(0, Input::Applied { place: container, state: None, result: Err("no such namespace".into()) });
+    let failed = AgentEvent::Report { endpoint: id(3), result: Err("no such namespace".into()) };
+    assert_eq!(town.events(), [(0, failed)]);
+    town.apply(0);
+    assert_eq!(town.events(), [ready(3)]);
+    town.apply(0);
+    assert_eq!(town.events(), [], "said once");
+    // The catalogue does not have it yet, or lost it: it is said again.
+    town.assign(2, 0, 0);
+    assert_eq!(town.events(), [ready(2)]);
+    let written = Endpoint { condition: Condition::Ready, ..endpoint(2, 0, 0) };
+    town.publish(&CatalogueChange::Endpoint(Arc::new(written)));
+    assert_eq!(town.events(), []);
+}
+
+#[test]
+fn an_encrypted_network_carries_nothing_and_says_so() {
+    let mut town = Town::new(10, 2);
+    let spec = NetworkSpec { encrypted: true, ..network().spec };
+    town.publish(&CatalogueChange::Network(Arc::new(Network { spec, ..network() })));
+    town.assign(2, 0, 0);
+    town.assign(3, 1, 0);
+    town.run(1);
+    town.events();
+    town.plug(2, 0);
+    town.plug(3, 1);
+    let reports = town.events();
+    assert!(matches!(&reports[..], [(0, AgentEvent::Report { result: Err(why), .. }), _] if why.contains("encrypted")));
+    town.run(2);
+    let desired = town.desired(0);
+    assert_eq!(desired.places.keys().collect::<Vec<_>>(), [&Place::Host]);
+    let tunnels = &desired.places[&Place::Host].firewall.tunnels;
+    assert!(tunnels.values().any(|tunnel| tunnel.encrypted.len() == 1 && tunnel.members.len() == 1));
+    assert_eq!(town.net.machine(1).map(|node| node.0.metrics().remote), Some(0), "nobody is told of it");
+}
+
+#[test]
+fn services_are_named_with_the_networks_they_are_on_whenever_they_come() {
+    let mut town = Town::new(11, 1);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
+    let service = Service {
+        id: overlay_core::ServiceId::from_bytes([5; 16]),
+        spec,
+        vips: [(NETWORK, [[10, 9, 0, 77].into()].into())].into(),
+        ports: Vec::new(),
+        created: overlay_core::UnixTime::from_millis(0),
+        condition: Condition::Allocated,
+    };
+    let named = |town: &mut Town| {
+        town.desired(0).places[&Place::Container(container(2))].view.addresses(&"web".parse().unwrap())
+    };
+    town.publish(&CatalogueChange::Service(Arc::new(service.clone())));
+    assert_eq!(named(&mut town), Some(vec![[10, 9, 0, 77].into()]));
+    town.publish(&CatalogueChange::ServiceGone(service.id));
+    assert_eq!(named(&mut town), None);
+}
+
+#[test]
+fn two_endpoints_cannot_be_plugged_in_at_one_interface_and_one_may_be_plugged_in_anew() {
+    let mut town = Town::new(12, 1);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    let namespace = |inode| {
+        let id = overlay_core::NsId { device: 4, inode };
+        Some(overlay_core::NsKey { name: container(2), id })
+    };
+    let other = Input::Plug { endpoint: id(3), namespace: namespace(2), interface: eth0() };
+    let refused = town.net.with(0, |agent, now| agent.0.handle(other, now)).unwrap();
+    assert_eq!(refused, Err(InputError::Occupied { by: id(2), interface: eth0() }));
+    town.tell(0, Input::Plug { endpoint: id(2), namespace: namespace(77), interface: eth0() });
+    let port = town.segment(0).unwrap().ports[&id(2)].clone();
+    assert!(port.end.to_string().contains("eth0"));
+    town.tell(0, Input::Health(id(2), Health::Draining));
+    let view = town.desired(0).places[&Place::Container(container(2))].view.clone();
+    assert_eq!(view.addresses(&"c2".parse().unwrap()), Some(vec![]), "it ends, so it is given to nobody");
+}
+
+#[test]
+fn what_was_plugged_in_before_the_catalogue_knew_of_it_is_in_effect_when_it_does() {
+    let mut town = Town::new(13, 1);
+    town.plug(2, 0);
+    assert!(town.desired(0).places.is_empty());
+    town.assign(2, 0, 0);
+    assert!(town.segment(0).is_some_and(|segment| segment.ports.contains_key(&id(2))));
+    town.publish(&CatalogueChange::EndpointGone(id(2)));
+    assert_eq!(town.events(), [(0, AgentEvent::Withdrawn(id(2)))]);
+    assert!(town.desired(0).places.is_empty());
+}
+
+#[test]
+fn a_goodbye_takes_a_nodes_endpoints_out_of_all_tables() {
+    let mut town = Town::new(14, 3);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    town.assign(3, 1, 0);
+    town.plug(3, 1);
+    town.run(2);
+    town.tell(1, Input::Leave);
+    town.run(3);
+    assert_eq!(town.peer(0, 3), None);
+    assert!(town.events().contains(&(1, AgentEvent::Gone)));
+    assert_eq!(town.net.machine(0).map(|node| node.0.knowledge().nodes.len()), Some(2));
+}

@@ -1,0 +1,69 @@
+//! What is derived makes sense, whatever is known.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use overlay_core::{Mac, State};
+use overlay_node::testing::{Change, change, knowledge};
+use overlay_node::{Deriver, Knowledge, Place, derive};
+use proptest::prelude::*;
+
+/// The same without a word of other nodes about endpoints.
+fn alone(knowledge: &Knowledge) -> Knowledge {
+    let mut alone = knowledge.clone();
+    for section in alone.networks.values_mut() {
+        Arc::make_mut(section).remote.clear();
+    }
+    alone
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_known_every_state_passes_its_check(knowledge in knowledge()) {
+        for (place, state) in &derive(&knowledge).places {
+            prop_assert_eq!(state.vxlan.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
+            prop_assert_eq!(state.firewall.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
+            prop_assert_eq!(state.routes.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn nobodys_word_changes_what_is_plugged_in_here_or_takes_an_address_of_it(knowledge in knowledge()) {
+        let (with, without) = (derive(&knowledge), derive(&alone(&knowledge)));
+        prop_assert_eq!(with.places.keys().collect::<Vec<_>>(), without.places.keys().collect::<Vec<_>>());
+        for (place, state) in &with.places {
+            let before = &without.places[place];
+            prop_assert_eq!(&state.firewall, &before.firewall);
+            prop_assert_eq!(&state.routes, &before.routes);
+            let Place::Network(id) = place else { continue };
+            let vips = knowledge.networks[id].services.values().filter_map(|service| service.vips.get(id)).flatten();
+            for (vni, segment) in &state.vxlan.segments {
+                let before = &before.vxlan.segments[vni];
+                prop_assert_eq!((&segment.ports, &segment.gateways), (&before.ports, &before.gateways));
+                let ours: BTreeSet<Mac> = segment.ports.values().map(|port| port.mac).collect();
+                prop_assert!(segment.peers.keys().all(|mac| !ours.contains(mac)));
+                let theirs: BTreeSet<IpAddr> = segment.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
+                let nets = segment.ports.values().flat_map(|port| &port.addresses).chain(&segment.gateways);
+                prop_assert!(nets.map(|net| net.addr()).chain(vips.clone().copied()).all(|ours| !theirs.contains(&ours)));
+            }
+        }
+    }
+
+    #[test]
+    fn after_any_changes_the_deriver_gives_what_derive_gives(mut knowledge in knowledge(), changes in prop::collection::vec(change(), 1..24)) {
+        let mut deriver = Deriver::default();
+        let mut before = deriver.derive(&knowledge);
+        prop_assert_eq!(&*before, &derive(&knowledge));
+        for change in changes {
+            Change::apply(change, &mut knowledge);
+            let after = deriver.derive(&knowledge);
+            prop_assert_eq!(&*after, &derive(&knowledge));
+            for (place, state) in &after.places {
+                let same = before.places.get(place).filter(|same| *same == state);
+                prop_assert!(same.is_none_or(|same| Arc::ptr_eq(same, state)), "{} is as it was, and copied", place);
+            }
+            before = after;
+        }
+    }
+}
