@@ -54,7 +54,7 @@ fn managers_see_each_others_subnets_and_refuse_to_overlap_them() {
     let store = MemoryStore::default();
     let (a, b) = (allocator(&store, 1), allocator(&store, 2));
     let dynamic = [SubnetRequest::any(IpFamily::V4)];
-    for number in 0..40 {
+    for number in 0..40_u8 {
         let manager = if number.is_multiple_of(2) { &a } else { &b };
         let subnets = block_on(manager.claim_subnets(network(number), &dynamic, NOW)).unwrap();
         assert_eq!(subnets[0].to_string(), format!("10.0.{number}.0/24"));

@@ -15,12 +15,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use overlay_core::testing::{Dice, Executor, FlakyStore, Injected, block_on};
+use overlay_core::testing::{Dice, Executor, FlakyStore, block_on};
 use overlay_core::{IpFamily, Limits, MemoryStore, NetworkId, NodeId, Prefix, UnixTime};
 use overlay_ipam::{
     AddressRequest, Allocator, ClaimRefusal, Config, Ipam, IpamError, Lease, LeaseOwner, PickOrder, Release,
     SubnetRequest, Use,
 };
+
+mod counts;
+
+use counts::Counts;
 
 const MANAGERS: usize = 3;
 const TASKS: usize = 3; // of each manager
@@ -41,77 +45,7 @@ fn no_address_is_leased_twice_and_none_is_lost() {
         seed += 1;
     }
     println!("{} seeds from {first}: {total:?}", seed - first);
-    let happened = [
-        total.granted,
-        total.again,
-        total.released,
-        total.gone,
-        total.fenced,
-        total.exhausted,
-        total.taken,
-        total.unsure,
-        total.crashes,
-        total.restarts,
-        total.reused,
-        total.leaked,
-        total.raced,
-        total.stores.lost_answers,
-        total.stores.lost_requests,
-        total.stores.late_done,
-        total.stores.refused,
-    ];
-    assert!(happened.iter().all(|count| *count > 0), "something never happened: {total:?}");
-}
-
-#[derive(Debug, Default, Clone)]
-struct Counts {
-    operations: u64,
-    granted: u64,
-    /// Claims that found what the owner had.
-    again: u64,
-    released: u64,
-    gone: u64,
-    /// Releases that found a later lease of the owner.
-    overtaken: u64,
-    fenced: u64,
-    exhausted: u64,
-    taken: u64,
-    unsure: u64,
-    crashes: u64,
-    restarts: u64,
-    /// Grants of addresses that were leased before, after their rest.
-    reused: u64,
-    leaked: u64,
-    /// Two managers claimed for one owner at once.
-    raced: u64,
-    looks: u64,
-    stores: Injected,
-}
-
-impl Counts {
-    fn add(&mut self, other: &Self) {
-        let sum = |mine: &mut u64, theirs: u64| *mine += theirs;
-        sum(&mut self.operations, other.operations);
-        sum(&mut self.granted, other.granted);
-        sum(&mut self.again, other.again);
-        sum(&mut self.released, other.released);
-        sum(&mut self.gone, other.gone);
-        sum(&mut self.overtaken, other.overtaken);
-        sum(&mut self.fenced, other.fenced);
-        sum(&mut self.exhausted, other.exhausted);
-        sum(&mut self.taken, other.taken);
-        sum(&mut self.unsure, other.unsure);
-        sum(&mut self.crashes, other.crashes);
-        sum(&mut self.restarts, other.restarts);
-        sum(&mut self.reused, other.reused);
-        sum(&mut self.leaked, other.leaked);
-        sum(&mut self.raced, other.raced);
-        sum(&mut self.looks, other.looks);
-        sum(&mut self.stores.lost_answers, other.stores.lost_answers);
-        sum(&mut self.stores.lost_requests, other.stores.lost_requests);
-        sum(&mut self.stores.late_done, other.stores.late_done);
-        sum(&mut self.stores.refused, other.stores.refused);
-    }
+    assert!(total.all_happened(), "something never happened: {total:?}");
 }
 
 /// What is known of an owner from outside.
