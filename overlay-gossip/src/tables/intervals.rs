@@ -120,10 +120,20 @@ impl Intervals {
         self.spans.len()
     }
 
-    /// The numbers above `after`.
-    pub(crate) fn above(&self, after: u64) -> Self {
-        let clipped = self.iter().map(|(first, last)| (first.max(after.saturating_add(1)), last));
-        Self { spans: clipped.filter(|(first, last)| first <= last).collect() }
+    /// The set without some numbers, which ascend. O(spans + numbers).
+    pub(crate) fn without(&self, numbers: impl Iterator<Item = u64>) -> Self {
+        let mut numbers = numbers.peekable();
+        let mut spans = Vec::new();
+        for (mut first, last) in self.iter() {
+            while let Some(number) = numbers.next_if(|number| *number <= last) {
+                if number >= first {
+                    spans.push((first, number - 1));
+                    first = number + 1;
+                }
+            }
+            spans.push((first, last));
+        }
+        Self { spans: spans.into_iter().filter(|(first, last)| first <= last).collect() }
     }
 
     /// The first `most` spans: a part of the set.
@@ -231,9 +241,10 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn what_is_above_a_number_is_the_rest(set in intervals(), after in 0..250_u64) {
-            let above = set.above(after);
-            prop_assert!((0..300).all(|n| above.contains(n) == (n > after && set.contains(n))));
+        fn without_some_numbers_there_is_the_rest(set in intervals(), out in proptest::collection::btree_set(1..250_u64, 0..20)) {
+            let rest = set.without(out.iter().copied());
+            prop_assert!((0..300).all(|n| rest.contains(n) == (set.contains(n) && !out.contains(&n))));
+            prop_assert_eq!(rest.iter().flat_map(|(first, last)| first..=last).collect::<Intervals>(), rest);
         }
 
         #[test]

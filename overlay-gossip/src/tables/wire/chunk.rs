@@ -28,7 +28,7 @@ pub(crate) struct Part {
 /// What holds once all entries of an owner are told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct End {
-    /// All that the sender has seen of the owner above what was answered before; now the receiver has too.
+    /// All that the sender has seen of the owner, but for what came to it between its answers; now the receiver has too.
     pub(crate) seen: Intervals,
     /// The greatest number of a removal that is no longer kept; 0 if there is none.
     pub(crate) floor: u64,
