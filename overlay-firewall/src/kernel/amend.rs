@@ -30,6 +30,10 @@ impl Last {
     /// lower what differs, before and after, with as little of the rest as gives the same rules.
     pub(super) fn amend(&self, native: &Native, desired: &State) -> Option<(Vec<NativeStep>, Self)> {
         let [before, after] = slices(&self.state, desired)?;
+        let differ = objects(&before).max(objects(&after));
+        if differ > FEW && 4 * differ > objects(desired) {
+            return None; // two lowerings of most cost more than one of all
+        }
         let taken = self.taken.after(&before, &after)?;
         check::state(&after).ok()?;
         let (was, is) = (lower::tables(&before).ok()?, lower::tables(&after).ok()?);
@@ -38,6 +42,13 @@ impl Last {
         let steps = around(&native.tables, rules, None, &Meaning(Some(Arc::clone(&state))));
         Some((steps, Self { state, taken }))
     }
+}
+
+/// As many objects that differ are always lowered by themselves.
+const FEW: usize = 64;
+
+fn objects(of: &State) -> usize {
+    of.ports.len() + of.published.len() + of.policy.members.len()
 }
 
 /// Two values without what both have, but for one object of each kind, so that what depends on there being any is the same.

@@ -92,6 +92,13 @@ fn endpoints_and_published_ports_come_change_and_go_as_elements() {
     let mut moved = more.clone();
     moved.published.insert(name("a"), published(8001, 3).from("198.51.100.0/24".parse().unwrap()));
     moved.ports.insert("p2".parse().unwrap(), pin(4));
+    // All that differs goes, and it is not all there is.
+    let mut others = moved.clone();
+    others.ports.extend([2, 3].map(|host| (format!("p{host}").parse().unwrap(), pin(host + 10))));
+    others.ports.extend([7, 8].map(|host| (format!("p{host}").parse().unwrap(), pin(host))));
+    let mut again = others.clone();
+    again.ports.extend([2, 3].map(|host| (format!("p{host}").parse().unwrap(), pin(host + 20))));
+    assert!(compare(&moved, &others).unwrap() && compare(&others, &again).unwrap());
     for (a, b) in [(&first, &more), (&more, &moved), (&moved, &first), (&first, &first)] {
         assert!(compare(a, b).unwrap(), "{:?}", a.plan(b));
         assert!(compare(b, a).unwrap(), "{:?}", b.plan(a));

@@ -30,53 +30,7 @@ struct World {
 }
 
 /// What nf_tables' own tool sees, first and last: which packets came, and which got through and how.
-const PROBE: &str = "
-table inet probe {
-    set came4 { typeof ip id; }
-    set came6 { typeof ip6 flowlabel; }
-    set in4 { typeof ip id; }
-    set in6 { typeof ip6 flowlabel; }
-    set out4 { typeof ip id . ip saddr . ip daddr . th dport; }
-    set out6 { typeof ip6 flowlabel . ip6 saddr . ip6 daddr . th dport; }
-    chain first {
-        type filter hook prerouting priority -400;
-        add @came4 { ip id }
-        add @came6 { ip6 flowlabel }
-    }
-    chain input {
-        type filter hook input priority 300;
-        add @in4 { ip id }
-        add @in6 { ip6 flowlabel }
-    }
-    chain last {
-        type filter hook postrouting priority 300;
-        meta iif != 0 add @out4 { ip id . ip saddr . ip daddr . th dport }
-        meta iif != 0 add @out6 { ip6 flowlabel . ip6 saddr . ip6 daddr . th dport }
-    }
-}
-table bridge probe {
-    set came4 { typeof ip id; }
-    set came6 { typeof ip6 flowlabel; }
-    set camearp { typeof arp daddr ip; }
-    set cameother { typeof udp sport; }
-    set out4 { typeof ip id; }
-    set out6 { typeof ip6 flowlabel; }
-    set outarp { typeof arp daddr ip; }
-    set outother { typeof udp sport; }
-    chain first {
-        type filter hook prerouting priority -400;
-        add @came4 { ip id }
-        add @came6 { ip6 flowlabel }
-        add @camearp { arp daddr ip }
-    }
-    chain last {
-        type filter hook postrouting priority 300;
-        add @out4 { ip id }
-        add @out6 { ip6 flowlabel }
-        add @outarp { arp daddr ip }
-    }
-}
-";
+const PROBE: &str = include_str!("probe.nft");
 
 fn name(text: &str) -> IfName {
     text.parse().unwrap()
