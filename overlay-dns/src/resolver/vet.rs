@@ -154,8 +154,7 @@ fn is_referral(message: &Message<'_>) -> bool {
 
 /// Whether `name` is `zone` or below it; both are in small letters.
 fn is_within(name: &[u8], zone: &[u8]) -> bool {
-    let Some(front) = name.strip_suffix(zone) else { return false };
-    crate::name::labels(front).map(|label| label.len() + 1).sum::<usize>() == front.len()
+    name.strip_suffix(zone).is_some_and(crate::name::are_whole)
 }
 
 #[cfg(test)]
