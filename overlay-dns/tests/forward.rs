@@ -149,6 +149,18 @@ fn who_guesses_ids_makes_the_question_go_by_tcp() {
 }
 
 #[test]
+fn an_answer_to_another_type_is_no_answer_though_the_types_are_like_letters() {
+    let mut world = World::new(Config::default(), &[Manner::Dead]);
+    let (asked, other) = (RecordType::from(65), RecordType::from(97)); // `A` and `a`
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", asked)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(id, "www.example.org.", other);
+    forged[2] |= 0x80;
+    world.resolver.handle_upstream(path, address(0), &forged, world.now);
+    assert_eq!((world.resolver.waiting(), world.resolver.metrics().forwards.lies), (1, 1));
+}
+
+#[test]
 fn with_mixed_case_an_answer_in_other_letters_is_a_lie() {
     let config = Config { mixed_case: true, ..Config::default() };
     let mut world = World::new(config.clone(), &[Manner::Answers(20)]);

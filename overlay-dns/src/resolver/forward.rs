@@ -493,9 +493,12 @@ impl Waiter {
     }
 }
 
-/// Whether a reply repeats the question; with random capitals, these too.
+/// Whether a reply repeats the question; with random capitals, these too. Type and class have no letters: 65 is not 97.
 fn is_same(theirs: &[u8], ours: &[u8], mixed_case: bool) -> bool {
-    if mixed_case { theirs == ours } else { theirs.eq_ignore_ascii_case(ours) }
+    let (theirs, ours) = (theirs.split_last_chunk::<4>(), ours.split_last_chunk::<4>());
+    let (Some((their_name, their_type)), Some((our_name, our_type))) = (theirs, ours) else { return false };
+    let is_same_name = if mixed_case { their_name == our_name } else { their_name.eq_ignore_ascii_case(our_name) };
+    is_same_name && their_type == our_type
 }
 
 /// A server that could not read the question, or would not, and repeats none.
