@@ -149,6 +149,21 @@ fn who_guesses_ids_makes_the_question_go_by_tcp() {
 }
 
 #[test]
+fn a_guess_is_no_sign_of_life() {
+    let mut world = World::new(Config::default(), &[Manner::Dead]);
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", A)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(0, "www.example.org.", A);
+    forged[2] |= 0x80;
+    for guess in 1..=8 {
+        forged[..2].copy_from_slice(&(id ^ guess).to_be_bytes());
+        world.resolver.handle_upstream(path, address(0), &forged, world.now + MS);
+    }
+    let upstream = &world.resolver.metrics().upstreams[0];
+    assert_eq!((upstream.sent, upstream.answered, upstream.rtt), (2, 0, None));
+}
+
+#[test]
 fn an_answer_to_another_type_is_no_answer_though_the_types_are_like_letters() {
     let mut world = World::new(Config::default(), &[Manner::Dead]);
     let (asked, other) = (RecordType::from(65), RecordType::from(97)); // `A` and `a`

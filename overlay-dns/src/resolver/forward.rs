@@ -258,7 +258,10 @@ impl Forwarder {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         flight.guesses += 1;
         if flight.guesses >= GUESSES {
-            self.take(id, at, Verdict::Cut, now);
+            let attempt = flight.attempts.remove(at);
+            self.close(&attempt);
+            self.send(id, attempt.server, Transport::Tcp, now);
+            self.go_on(id, now);
         }
     }
 
