@@ -7,7 +7,7 @@ mod world;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use overlay_core::Instant;
 use overlay_dns::{Config, Path, Policy, Resolver, Transport, Upstreams, View, Zone};
 
@@ -173,6 +173,27 @@ fn an_answer_to_another_type_is_no_answer_though_the_types_are_like_letters() {
     forged[2] |= 0x80;
     world.resolver.handle_upstream(path, address(0), &forged, world.now);
     assert_eq!((world.resolver.waiting(), world.resolver.metrics().forwards.lies), (1, 1));
+}
+
+#[test]
+fn an_answer_with_proofs_brings_no_servers_of_other_zones() {
+    for (zone, authorities) in [("example.org.", 1), ("org.", 1), ("bank.example.", 0), ("x.www.example.org.", 0)] {
+        let mut world = World::new(Config::default(), &[Manner::Dead]);
+        let mut query = Message::from_vec(&question(1, "www.example.org.", A)).unwrap();
+        query.set_edns(hickory_proto::op::Edns::new().set_dnssec_ok(true).clone());
+        assert!(world.give(client(1, Transport::Tcp), &query.to_vec().unwrap()).is_none());
+        let (path, id) = world.sent[0];
+        let mut reply = Message::from_vec(&question(id, "www.example.org.", A)).unwrap();
+        reply.metadata.message_type = hickory_proto::op::MessageType::Response;
+        let record = |of: &str, data| Record::from_rdata(Name::from_ascii(of).unwrap(), 60, data);
+        let ip = hickory_proto::rr::rdata::A::new(203, 0, 113, 1);
+        reply.add_answer(record("www.example.org.", RData::A(ip)));
+        let server = Name::from_ascii("ns.thief.example.").unwrap();
+        reply.add_authority(record(zone, RData::NS(hickory_proto::rr::rdata::NS(server))));
+        world.resolver.handle_upstream(path, address(0), &reply.to_vec().unwrap(), world.now);
+        let given = Message::from_vec(&world.resolver.poll_reply().unwrap().message).unwrap();
+        assert_eq!((given.answers.len(), given.authorities.len()), (1, authorities), "{zone}");
+    }
 }
 
 #[test]
