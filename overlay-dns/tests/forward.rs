@@ -217,6 +217,13 @@ fn what_is_cut_by_udp_is_fetched_by_tcp_and_the_client_gets_what_it_takes() {
 }
 
 #[test]
+fn what_ends_in_the_middle_of_a_record_is_fetched_by_tcp_too() {
+    let mut world = World::new(Config::default(), &[Manner::CutsShort]);
+    assert_eq!(world.ask_by(Transport::Tcp, "big.example.org.", A).data.len(), 40);
+    assert_eq!(world.resolver.metrics().forwards.by_tcp, 1);
+}
+
+#[test]
 fn a_connection_that_is_refused_lets_the_next_server_answer() {
     let mut world = World::new(Config::default(), &[Manner::CutsAndRefuses, Manner::Answers(20)]);
     let reply = world.ask("www.example.org.", A);
@@ -229,6 +236,20 @@ fn a_server_without_edns_is_asked_without() {
     assert_eq!(world.ask("a.example.org.", A).data, ["203.0.113.1"]);
     assert_eq!(world.ask("b.example.org.", A).data, ["203.0.113.1"]);
     assert_eq!(world.servers[0].heard.len(), 3, "it is remembered");
+}
+
+#[test]
+fn a_server_that_says_so_in_a_header_alone_is_asked_without_edns() {
+    let mut world = World::new(Config::default(), &[Manner::NoEdnsInAHeader]);
+    assert_eq!(world.ask("a.example.org.", A).data, ["203.0.113.1"]);
+}
+
+#[test]
+fn a_question_that_a_server_cannot_read_costs_no_other_question_its_edns() {
+    let mut world = World::new(Config::default(), &[Manner::Says(ResponseCode::NotImp)]);
+    assert_eq!(world.ask("a.example.org.", RecordType::ANY).code, ResponseCode::ServFail);
+    world.servers[0].manner = Manner::NeedsEdns;
+    assert_eq!(world.ask("b.example.org.", A).data, ["203.0.113.1"]);
 }
 
 #[test]
