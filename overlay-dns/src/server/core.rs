@@ -21,7 +21,7 @@ pub(super) struct Core<S> {
     /// Rings when the machine wants to be called earlier than it did.
     earlier: Notify,
     /// Rings when nobody waits any more, once [`State::is_stopping`].
-    pub(super) settled: Notify,
+    none_waits: Notify,
 }
 
 /// The machine and its surroundings.
@@ -51,7 +51,7 @@ impl<S: RecordSource + Send + 'static> Core<S> {
             state: Mutex::new(state),
             start: tokio::time::Instant::now(),
             earlier: Notify::new(),
-            settled: Notify::new(),
+            none_waits: Notify::new(),
         }
     }
 
@@ -81,9 +81,16 @@ impl<S: RecordSource + Send + 'static> Core<S> {
             }
         }
         if state.is_stopping && state.resolver.waiting() == 0 {
-            self.settled.notify_one();
+            self.none_waits.notify_one();
         }
         result
+    }
+
+    /// Waits until nobody waits any more.
+    pub(super) async fn settled(&self) {
+        while self.lock().resolver.waiting() > 0 {
+            self.none_waits.notified().await; // it may have rung before somebody came
+        }
     }
 
     fn now(&self) -> Instant {
@@ -186,4 +193,43 @@ pub(super) enum Heard<'m> {
 /// Waits until the server stops, or is gone.
 pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Here;
+    use crate::{Client, Config, Handled, Upstreams, View};
+
+    fn core() -> Arc<Core<View>> {
+        let mut resolver = Resolver::new(View::default(), Config::default(), [7; 32]).unwrap();
+        resolver.set_upstreams(&Upstreams { servers: vec!["127.0.0.1:9".parse().unwrap()], ourselves: Vec::new() });
+        Arc::new(Core::new(resolver, Vec::new(), Outside::new(Box::new(Here), 1)))
+    }
+
+    fn ask(core: &Arc<Core<View>>) -> Handled {
+        let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\x01\0\x01";
+        let client = Client { address: "10.0.9.3:4711".parse().unwrap(), transport: Transport::Udp, token: 0 };
+        core.with(|state, now| state.resolver.handle_query(client, query, &mut Vec::new(), now))
+    }
+
+    #[tokio::test]
+    async fn a_query_that_comes_while_the_server_is_dropped_leaves_no_task_behind() {
+        let core = core();
+        core.close();
+        assert_eq!(ask(&core), Handled::Waits);
+        assert_eq!(Arc::strong_count(&core), 1, "a task that hears a socket holds one");
+        assert_eq!(core.lock().resolver.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_query_that_comes_while_the_server_stops_is_waited_for() {
+        let core = core();
+        core.with(|state, _| state.is_stopping = true);
+        assert_eq!(ask(&core), Handled::Waits);
+        let settled = tokio::time::timeout(Duration::from_millis(10), core.settled());
+        assert!(settled.await.is_err(), "one waits still");
+        core.with(|state, now| state.resolver.handle_timeout(now + NEVER));
+        core.settled().await;
+    }
 }
