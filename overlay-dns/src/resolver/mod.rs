@@ -138,9 +138,10 @@ impl<S: RecordSource> Resolver<S> {
         })
     }
 
-    /// Takes another source, for every query from now on.
-    pub fn set_source(&mut self, source: S) {
-        self.source = source;
+    /// Takes another source, for every query from now on, and gives the one before: it can be large, and dropped where
+    /// nobody waits for it.
+    pub fn set_source(&mut self, source: S) -> S {
+        std::mem::replace(&mut self.source, source)
     }
 
     /// What answers names of ours.

@@ -86,6 +86,12 @@ impl<S: RecordSource + Send + 'static> Core<S> {
         result
     }
 
+    /// Answers from another source from now on. The old one is dropped when the lock is free again: 10⁵ names take a while.
+    pub(super) fn set_source(self: &Arc<Self>, source: S) {
+        let old = self.with(|state, _| state.resolver.set_source(source));
+        drop(old);
+    }
+
     /// Waits until nobody waits any more.
     pub(super) async fn settled(&self) {
         while self.lock().resolver.waiting() > 0 {
@@ -197,14 +203,51 @@ pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{OnceLock, Weak};
+
     use super::*;
     use crate::server::Here;
     use crate::{Client, Config, Handled, Upstreams, View};
 
     fn core() -> Arc<Core<View>> {
-        let mut resolver = Resolver::new(View::default(), Config::default(), [7; 32]).unwrap();
+        over(View::default())
+    }
+
+    fn over<S: RecordSource + Send + 'static>(source: S) -> Arc<Core<S>> {
+        let mut resolver = Resolver::new(source, Config::default(), [7; 32]).unwrap();
         resolver.set_upstreams(&Upstreams { servers: vec!["127.0.0.1:9".parse().unwrap()], ourselves: Vec::new() });
         Arc::new(Core::new(resolver, Vec::new(), Outside::new(Box::new(Here), 1)))
+    }
+
+    /// A source that says, when it is dropped, whether others can be answered meanwhile.
+    #[derive(Default)]
+    struct Large {
+        core: Arc<OnceLock<Weak<Core<Self>>>>,
+        lets_others: Arc<OnceLock<bool>>,
+    }
+
+    impl RecordSource for Large {
+        fn lookup(&self, _: &crate::Question<'_>) -> crate::Lookup<'_> {
+            crate::Lookup::NotOurs
+        }
+    }
+
+    impl Drop for Large {
+        fn drop(&mut self) {
+            if let Some(core) = self.core.get().and_then(Weak::upgrade) {
+                let _ = self.lets_others.set(core.state.try_lock().is_ok());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn queries_are_answered_while_a_source_that_was_replaced_is_taken_apart() {
+        let first = Large::default();
+        let (place, lets_others) = (Arc::clone(&first.core), Arc::clone(&first.lets_others));
+        let core = over(first);
+        assert!(place.set(Arc::downgrade(&core)).is_ok());
+        core.set_source(Large::default());
+        assert_eq!(lets_others.get(), Some(&true));
     }
 
     fn ask(core: &Arc<Core<View>>) -> Handled {

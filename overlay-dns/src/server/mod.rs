@@ -130,7 +130,7 @@ impl<S: RecordSource + Send + 'static> Server<S> {
 
     /// Answers from another source, from the next batch of queries on.
     pub fn set_source(&self, source: S) {
-        self.core.with(|state, _| state.resolver.set_source(source));
+        self.core.set_source(source);
     }
 
     /// Asks other upstream servers from now on.
