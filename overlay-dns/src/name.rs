@@ -257,9 +257,14 @@ pub(crate) fn labels(mut wire: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether these bytes are labels, and not the front of one that was cut in two.
+pub(crate) fn are_whole(front: &[u8]) -> bool {
+    labels(front).map(|label| label.len() + 1).sum::<usize>() == front.len()
+}
+
 /// The address that a name in small letters looks up backwards.
 pub(crate) fn reversed(folded: &[u8]) -> Option<IpAddr> {
-    if let Some(front) = folded.strip_suffix(IN_ADDR_ARPA) {
+    if let Some(front) = folded.strip_suffix(IN_ADDR_ARPA).filter(|front| are_whole(front)) {
         let mut octets = [0; 4];
         let mut count = 0;
         for label in labels(front) {
@@ -360,6 +365,7 @@ mod tests {
 
     #[test]
     fn a_label_that_only_looks_like_two_is_one() {
+        assert_eq!(name("1.0.0.10.\\007in-addr\\004arpa").to_address(), None);
         assert_ne!(name("a\\.b"), name("a.b"));
         assert_eq!(name("a\\.b").labels().count(), 1);
     }

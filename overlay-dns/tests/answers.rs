@@ -12,7 +12,7 @@ use overlay_core::testing::any::ip;
 use overlay_core::{EndpointId, Instant, IpFamily};
 use overlay_dns::testing::{change, few_names};
 use overlay_dns::{
-    Asked, Client, Config, Data, DnsName, Endpoint, Handled, Lookup, Mode, Policy, RecordSource as _, Resolver,
+    Asked, Client, Config, Data, DnsName, Endpoint, Given, Handled, Lookup, Mode, Policy, RecordSource as _, Resolver,
     Service, Transport, View, Zone,
 };
 use proptest::prelude::*;
@@ -191,6 +191,19 @@ fn a_large_answer_is_cut_to_what_the_client_takes_and_whole_by_tcp() {
     }
     let whole = ask(&mut resolver, &query("tasks.web.", RecordType::A).to_vec().unwrap(), Transport::Tcp).unwrap();
     assert_eq!((whole.answers.len(), whole.metadata.truncation), (300, false));
+}
+
+#[test]
+fn no_answer_by_udp_is_larger_than_a_datagram_can_be() {
+    let mut zone = Zone::new("net".parse().unwrap(), Policy::default());
+    let addresses = (0..5_000_u16).map(|number| IpAddr::from([10, 1, (number >> 8) as u8, number as u8]));
+    zone.put_records(&"web".parse().unwrap(), Given { addresses: addresses.collect(), ..Given::default() });
+    let config = Config { max_udp: 65_535, ..Config::default() };
+    let mut resolver = Resolver::new(View::from(zone), config, [7; 32]).unwrap();
+    let mut reply = Vec::new();
+    let bytes = with_edns(query("web.", RecordType::A), 65_535).to_vec().unwrap();
+    assert_eq!(resolver.handle_query(client(Transport::Udp), &bytes, &mut reply, NOW), Handled::Reply);
+    assert!(reply.len() <= 65_507 && reply.len() > 65_507 - 16, "{}", reply.len());
 }
 
 #[test]

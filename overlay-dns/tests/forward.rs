@@ -7,7 +7,7 @@ mod world;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, ResponseCode};
-use hickory_proto::rr::RecordType;
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 use overlay_core::Instant;
 use overlay_dns::{Config, Path, Policy, Resolver, Transport, Upstreams, View, Zone};
 
@@ -149,6 +149,54 @@ fn who_guesses_ids_makes_the_question_go_by_tcp() {
 }
 
 #[test]
+fn a_guess_is_no_sign_of_life() {
+    let mut world = World::new(Config::default(), &[Manner::Dead]);
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", A)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(0, "www.example.org.", A);
+    forged[2] |= 0x80;
+    for guess in 1..=8 {
+        forged[..2].copy_from_slice(&(id ^ guess).to_be_bytes());
+        world.resolver.handle_upstream(path, address(0), &forged, world.now + MS);
+    }
+    let upstream = &world.resolver.metrics().upstreams[0];
+    assert_eq!((upstream.sent, upstream.answered, upstream.rtt), (2, 0, None));
+}
+
+#[test]
+fn an_answer_to_another_type_is_no_answer_though_the_types_are_like_letters() {
+    let mut world = World::new(Config::default(), &[Manner::Dead]);
+    let (asked, other) = (RecordType::from(65), RecordType::from(97)); // `A` and `a`
+    assert!(world.give(client(1, Transport::Udp), &question(1, "www.example.org.", asked)).is_none());
+    let (path, id) = world.sent[0];
+    let mut forged = question(id, "www.example.org.", other);
+    forged[2] |= 0x80;
+    world.resolver.handle_upstream(path, address(0), &forged, world.now);
+    assert_eq!((world.resolver.waiting(), world.resolver.metrics().forwards.lies), (1, 1));
+}
+
+#[test]
+fn an_answer_with_proofs_brings_no_servers_of_other_zones() {
+    for (zone, authorities) in [("example.org.", 1), ("org.", 1), ("bank.example.", 0), ("x.www.example.org.", 0)] {
+        let mut world = World::new(Config::default(), &[Manner::Dead]);
+        let mut query = Message::from_vec(&question(1, "www.example.org.", A)).unwrap();
+        query.set_edns(hickory_proto::op::Edns::new().set_dnssec_ok(true).clone());
+        assert!(world.give(client(1, Transport::Tcp), &query.to_vec().unwrap()).is_none());
+        let (path, id) = world.sent[0];
+        let mut reply = Message::from_vec(&question(id, "www.example.org.", A)).unwrap();
+        reply.metadata.message_type = hickory_proto::op::MessageType::Response;
+        let record = |of: &str, data| Record::from_rdata(Name::from_ascii(of).unwrap(), 60, data);
+        let ip = hickory_proto::rr::rdata::A::new(203, 0, 113, 1);
+        reply.add_answer(record("www.example.org.", RData::A(ip)));
+        let server = Name::from_ascii("ns.thief.example.").unwrap();
+        reply.add_authority(record(zone, RData::NS(hickory_proto::rr::rdata::NS(server))));
+        world.resolver.handle_upstream(path, address(0), &reply.to_vec().unwrap(), world.now);
+        let given = Message::from_vec(&world.resolver.poll_reply().unwrap().message).unwrap();
+        assert_eq!((given.answers.len(), given.authorities.len()), (1, authorities), "{zone}");
+    }
+}
+
+#[test]
 fn with_mixed_case_an_answer_in_other_letters_is_a_lie() {
     let config = Config { mixed_case: true, ..Config::default() };
     let mut world = World::new(config.clone(), &[Manner::Answers(20)]);
@@ -169,6 +217,13 @@ fn what_is_cut_by_udp_is_fetched_by_tcp_and_the_client_gets_what_it_takes() {
 }
 
 #[test]
+fn what_ends_in_the_middle_of_a_record_is_fetched_by_tcp_too() {
+    let mut world = World::new(Config::default(), &[Manner::CutsShort]);
+    assert_eq!(world.ask_by(Transport::Tcp, "big.example.org.", A).data.len(), 40);
+    assert_eq!(world.resolver.metrics().forwards.by_tcp, 1);
+}
+
+#[test]
 fn a_connection_that_is_refused_lets_the_next_server_answer() {
     let mut world = World::new(Config::default(), &[Manner::CutsAndRefuses, Manner::Answers(20)]);
     let reply = world.ask("www.example.org.", A);
@@ -181,6 +236,20 @@ fn a_server_without_edns_is_asked_without() {
     assert_eq!(world.ask("a.example.org.", A).data, ["203.0.113.1"]);
     assert_eq!(world.ask("b.example.org.", A).data, ["203.0.113.1"]);
     assert_eq!(world.servers[0].heard.len(), 3, "it is remembered");
+}
+
+#[test]
+fn a_server_that_says_so_in_a_header_alone_is_asked_without_edns() {
+    let mut world = World::new(Config::default(), &[Manner::NoEdnsInAHeader]);
+    assert_eq!(world.ask("a.example.org.", A).data, ["203.0.113.1"]);
+}
+
+#[test]
+fn a_question_that_a_server_cannot_read_costs_no_other_question_its_edns() {
+    let mut world = World::new(Config::default(), &[Manner::Says(ResponseCode::NotImp)]);
+    assert_eq!(world.ask("a.example.org.", RecordType::ANY).code, ResponseCode::ServFail);
+    world.servers[0].manner = Manner::NeedsEdns;
+    assert_eq!(world.ask("b.example.org.", A).data, ["203.0.113.1"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// How a [`Resolver`](crate::Resolver) works. The defaults suit a container's resolver.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// The largest reply by UDP, in bytes: 512 to 65,535. 1232 by default, which passes every path unfragmented.
+    /// The largest reply by UDP, in bytes: 512 at least, and no more than a datagram carries (65,507). 1232 by default, which passes every path unfragmented.
     pub max_udp: u16,
     /// Whether names of a single label that are not ours may go to upstream servers. Not by default: `db` is a service that is not
     /// there yet, and nobody else's business.

@@ -17,6 +17,8 @@ pub(super) struct Flight {
     pub(super) sent: usize,
     /// Messages that would have been answers, had they had the right id.
     pub(super) guesses: u32,
+    /// Servers that could not read this question with EDNS.
+    pub(super) without_edns: SmallVec<[SocketAddr; 1]>,
     pub(super) attempts: SmallVec<[Attempt; 2]>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) deadline: Instant,

@@ -19,7 +19,7 @@ use super::vet::{self, Verdict};
 use super::{Client, Config, Handled, Path, Reply, Transmit, Transport, Upstreams};
 use crate::Metrics;
 use crate::answer::Limits;
-use crate::wire::{HEADER_LEN, Message, OPCODE, Posed, QR, Query, RCODE, word};
+use crate::wire::{HEADER_LEN, Message, OPCODE, Posed, QR, Query, RCODE, TC, word};
 
 /// Asks servers, keeps what they say, and tells those who wait.
 #[derive(Debug)]
@@ -182,11 +182,12 @@ impl Forwarder {
             Some(message) if is_same(message.question(), &attempt.question, self.config.mixed_case) => {
                 vet::judge(&message, flight.key.name(), flight.key.record_type(), flight.key.dnssec_ok())
             }
-            None if is_bare_refusal(bytes) => Verdict::Useless { lie: false },
-            _ => {
-                self.metrics.forwards.lies += 1; // somebody else's guess, perhaps: the right answer may still come
-                return;
-            }
+            // Somebody else's guess, perhaps: the right answer may still come.
+            Some(_) => return self.metrics.forwards.lies += 1,
+            None => match incomplete(bytes, &attempt.question, self.config.mixed_case) {
+                Some(verdict) => verdict,
+                None => return self.metrics.forwards.lies += 1,
+            },
         };
         self.take(id, at, verdict, now);
     }
@@ -261,7 +262,7 @@ impl Forwarder {
             let attempt = flight.attempts.remove(at);
             self.close(&attempt);
             self.send(id, attempt.server, Transport::Tcp, now);
-            self.arm(id);
+            self.go_on(id, now);
         }
     }
 
@@ -276,15 +277,16 @@ impl Forwarder {
         let server = self.servers.iter_mut().find(|it| it.address == attempt.server);
         match verdict {
             Verdict::Reply(reply) => {
-                server.into_iter().for_each(|it| it.heard(now - attempt.sent));
+                server.into_iter().for_each(|it| it.heard(now - attempt.sent, attempt.with_edns));
                 return self.finish(id, reply, now);
             }
             Verdict::Cut if matches!(attempt.path, Path::Udp(_)) => {
-                server.into_iter().for_each(|it| it.heard(now - attempt.sent));
+                server.into_iter().for_each(|it| it.heard(now - attempt.sent, attempt.with_edns));
                 self.send(id, attempt.server, Transport::Tcp, now);
             }
             Verdict::NoEdns if attempt.with_edns => {
-                server.into_iter().for_each(|it| it.plain = true);
+                let flight = self.flights.get_mut(&id);
+                flight.into_iter().for_each(|flight| flight.without_edns.push(attempt.server));
                 self.send(id, attempt.server, Transport::Udp, now);
             }
             Verdict::Useless { .. } | Verdict::Cut | Verdict::NoEdns => {
@@ -339,6 +341,7 @@ impl Forwarder {
             order: self.order(),
             sent: 0,
             guesses: 0,
+            without_edns: SmallVec::new(),
             attempts: SmallVec::new(),
             waiters: Vec::new(),
             deadline,
@@ -376,7 +379,7 @@ impl Forwarder {
     fn send(&mut self, id: u64, to: SocketAddr, by: Transport, now: Instant) {
         let Some(flight) = self.flights.get_mut(&id) else { return };
         let server = self.servers.iter_mut().find(|it| it.address == to);
-        let with_edns = !server.as_ref().is_some_and(|it| it.plain);
+        let with_edns = !flight.without_edns.contains(&to) && !server.as_ref().is_some_and(|it| it.plain);
         server.into_iter().for_each(|it| it.sent += 1);
         let path = match by {
             Transport::Udp if flight.guesses < GUESSES => Path::Udp(self.sockets.choose(&mut self.rng)),
@@ -496,15 +499,27 @@ impl Waiter {
     }
 }
 
-/// Whether a reply repeats the question; with random capitals, these too.
+/// Whether a reply repeats the question; with random capitals, these too. Type and class have no letters: 65 is not 97.
 fn is_same(theirs: &[u8], ours: &[u8], mixed_case: bool) -> bool {
-    if mixed_case { theirs == ours } else { theirs.eq_ignore_ascii_case(ours) }
+    let (theirs, ours) = (theirs.split_last_chunk::<4>(), ours.split_last_chunk::<4>());
+    let (Some((their_name, their_type)), Some((our_name, our_type))) = (theirs, ours) else { return false };
+    let is_same_name = if mixed_case { their_name == our_name } else { their_name.eq_ignore_ascii_case(our_name) };
+    is_same_name && their_type == our_type
 }
 
-/// A server that could not read the question, or would not, and repeats none.
-fn is_bare_refusal(bytes: &[u8]) -> bool {
-    let rcode = word(bytes, 2).unwrap_or_default() & RCODE;
-    word(bytes, 4) == Some(0) && bytes.len() >= HEADER_LEN && matches!(rcode, 1 | 2 | 4 | 5)
+/// What a message says that repeats no question, since the server could not read it or would not, or whose records end
+/// before their count does, since some who cut leave the counts as they were.
+fn incomplete(bytes: &[u8], question: &[u8], mixed_case: bool) -> Option<Verdict> {
+    let (flags, questions, additional) = (word(bytes, 2)?, word(bytes, 4)?, word(bytes, 10)?);
+    let repeats = |theirs: &[u8]| is_same(theirs, question, mixed_case);
+    match (questions, flags & RCODE) {
+        (0, 1 | 4) if additional == 0 => Some(Verdict::NoEdns),
+        (0, 1 | 2 | 4 | 5) => Some(Verdict::Useless { lie: false }),
+        (1, _) if flags & TC != 0 && bytes.get(HEADER_LEN..HEADER_LEN + question.len()).is_some_and(repeats) => {
+            Some(Verdict::Cut)
+        }
+        _ => None,
+    }
 }
 
 /// Chooses small letters and capitals by chance: the name's letters, and neither type nor class behind it.

@@ -126,6 +126,7 @@ impl<S: RecordSource> Resolver<S> {
     /// As [`Config::check`].
     pub fn new(source: S, config: Config, seed: [u8; 32]) -> Result<Self, ConfigError> {
         config.check()?;
+        let config = Config { max_udp: config.max_udp.min(MAX_DATAGRAM), ..config };
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut forwarder_seed = [0; 32];
         rng.fill_bytes(&mut forwarder_seed);
@@ -138,9 +139,10 @@ impl<S: RecordSource> Resolver<S> {
         })
     }
 
-    /// Takes another source, for every query from now on.
-    pub fn set_source(&mut self, source: S) {
-        self.source = source;
+    /// Takes another source, for every query from now on, and gives the one before: it can be large, and dropped where
+    /// nobody waits for it.
+    pub fn set_source(&mut self, source: S) -> S {
+        std::mem::replace(&mut self.source, source)
     }
 
     /// What answers names of ours.
@@ -270,6 +272,9 @@ impl<S: RecordSource> Resolver<S> {
         Limits { tcp: matches!(client.transport, Transport::Tcp), max_udp: self.max_udp }
     }
 }
+
+/// What a datagram can carry, in bytes, by IPv4: 65,535 without the headers.
+const MAX_DATAGRAM: u16 = 65_507;
 
 /// Types by which a validating client walks from the root to a zone: they are asked of top-level domains, which are
 /// single labels.

@@ -11,7 +11,8 @@ pub(super) struct Upstream {
     pub(super) address: SocketAddr,
     rtt: Option<Rtt>,
     silent: u32,
-    /// Whether it was seen to choke on EDNS, so that it is asked without (RFC 6891 §6.2.2).
+    /// Whether it answered what it could not read with EDNS when that was left out, so that it is asked without
+    /// (RFC 6891 §6.2.2).
     pub(super) plain: bool,
     pub(super) sent: u64,
     answered: u64,
@@ -45,8 +46,9 @@ impl Upstream {
         rtt.mean + 4 * rtt.variance
     }
 
-    /// An answer came after `took`.
-    pub(super) fn heard(&mut self, took: Duration) {
+    /// An answer came after `took`, to a query with or without EDNS.
+    pub(super) fn heard(&mut self, took: Duration, with_edns: bool) {
+        self.plain = !with_edns;
         self.silent = 0;
         self.answered += 1;
         self.rtt = Some(match self.rtt {

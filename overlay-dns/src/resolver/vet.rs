@@ -33,6 +33,7 @@ pub(super) enum Verdict {
     NoEdns,
 }
 
+const TYPE_NS: u16 = 2;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
 const TYPE_DNAME: u16 = 39;
@@ -60,7 +61,7 @@ pub(super) fn judge(message: &Message<'_>, name: &[u8], record_type: u16, with_d
     if !is_answered && soa.is_none() && rcode == NO_ERROR && is_referral(message) {
         return Verdict::Useless { lie: false };
     }
-    let proves = is_answered && with_dnssec || soa.is_some();
+    let proves = is_answered && with_dnssec && are_proofs(message, &chain) || soa.is_some();
     let end = message.end_of(if proves { Section::Authority } else { Section::Answer });
     let kept = || message.records.iter().filter(|record| record.end <= end);
     let lowest = kept().map(|record| RecordTtl::from_wire(record.ttl)).min();
@@ -125,7 +126,7 @@ fn is_sound(message: &Message<'_>, record: &Record) -> bool {
         && match record.record_type {
             1 => length == 4,
             28 => length == 16,
-            2 | TYPE_CNAME | 12 | TYPE_DNAME => is_name(),
+            TYPE_NS | TYPE_CNAME | 12 | TYPE_DNAME => is_name(),
             _ => true,
         }
 }
@@ -146,16 +147,28 @@ fn soa(message: &Message<'_>, chain: &Names) -> Option<RecordTtl> {
     Some(RecordTtl::from_wire(minimum).min(RecordTtl::from_wire(soa.ttl)))
 }
 
+/// Whether the authority section of an answer holds nothing but what proves, and zones that the names are in.
+fn are_proofs(message: &Message<'_>, chain: &Names) -> bool {
+    let is_of = |zone: crate::wire::Name| chain.iter().any(|name| is_within(name, &zone));
+    message.section(Section::Authority).all(|record| {
+        is_sound(message, record)
+            && match record.record_type {
+                TYPE_RRSIG | TYPE_NSEC | TYPE_NSEC3 => true,
+                TYPE_NS | TYPE_SOA => message.name(record.start).is_some_and(is_of),
+                _ => false,
+            }
+    })
+}
+
 /// Whether it names other servers instead of answering: what we ask is to answer, not to point.
 fn is_referral(message: &Message<'_>) -> bool {
     message.section(Section::Answer).next().is_none()
-        && message.section(Section::Authority).any(|record| record.record_type == 2)
+        && message.section(Section::Authority).any(|record| record.record_type == TYPE_NS)
 }
 
 /// Whether `name` is `zone` or below it; both are in small letters.
 fn is_within(name: &[u8], zone: &[u8]) -> bool {
-    let Some(front) = name.strip_suffix(zone) else { return false };
-    crate::name::labels(front).map(|label| label.len() + 1).sum::<usize>() == front.len()
+    name.strip_suffix(zone).is_some_and(crate::name::are_whole)
 }
 
 #[cfg(test)]

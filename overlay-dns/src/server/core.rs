@@ -21,7 +21,7 @@ pub(super) struct Core<S> {
     /// Rings when the machine wants to be called earlier than it did.
     earlier: Notify,
     /// Rings when nobody waits any more, once [`State::is_stopping`].
-    pub(super) settled: Notify,
+    none_waits: Notify,
 }
 
 /// The machine and its surroundings.
@@ -51,7 +51,7 @@ impl<S: RecordSource + Send + 'static> Core<S> {
             state: Mutex::new(state),
             start: tokio::time::Instant::now(),
             earlier: Notify::new(),
-            settled: Notify::new(),
+            none_waits: Notify::new(),
         }
     }
 
@@ -81,9 +81,22 @@ impl<S: RecordSource + Send + 'static> Core<S> {
             }
         }
         if state.is_stopping && state.resolver.waiting() == 0 {
-            self.settled.notify_one();
+            self.none_waits.notify_one();
         }
         result
+    }
+
+    /// Answers from another source from now on. The old one is dropped when the lock is free again: 10⁵ names take a while.
+    pub(super) fn set_source(self: &Arc<Self>, source: S) {
+        let old = self.with(|state, _| state.resolver.set_source(source));
+        drop(old);
+    }
+
+    /// Waits until nobody waits any more.
+    pub(super) async fn settled(&self) {
+        while self.lock().resolver.waiting() > 0 {
+            self.none_waits.notified().await; // it may have rung before somebody came
+        }
     }
 
     fn now(&self) -> Instant {
@@ -186,4 +199,80 @@ pub(super) enum Heard<'m> {
 /// Waits until the server stops, or is gone.
 pub(super) async fn stopped(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stop| *stop).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{OnceLock, Weak};
+
+    use super::*;
+    use crate::server::Here;
+    use crate::{Client, Config, Handled, Upstreams, View};
+
+    fn core() -> Arc<Core<View>> {
+        over(View::default())
+    }
+
+    fn over<S: RecordSource + Send + 'static>(source: S) -> Arc<Core<S>> {
+        let mut resolver = Resolver::new(source, Config::default(), [7; 32]).unwrap();
+        resolver.set_upstreams(&Upstreams { servers: vec!["127.0.0.1:9".parse().unwrap()], ourselves: Vec::new() });
+        Arc::new(Core::new(resolver, Vec::new(), Outside::new(Box::new(Here), 1)))
+    }
+
+    /// A source that says, when it is dropped, whether others can be answered meanwhile.
+    #[derive(Default)]
+    struct Large {
+        core: Arc<OnceLock<Weak<Core<Self>>>>,
+        lets_others: Arc<OnceLock<bool>>,
+    }
+
+    impl RecordSource for Large {
+        fn lookup(&self, _: &crate::Question<'_>) -> crate::Lookup<'_> {
+            crate::Lookup::NotOurs
+        }
+    }
+
+    impl Drop for Large {
+        fn drop(&mut self) {
+            if let Some(core) = self.core.get().and_then(Weak::upgrade) {
+                let _ = self.lets_others.set(core.state.try_lock().is_ok());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn queries_are_answered_while_a_source_that_was_replaced_is_taken_apart() {
+        let first = Large::default();
+        let (place, lets_others) = (Arc::clone(&first.core), Arc::clone(&first.lets_others));
+        let core = over(first);
+        assert!(place.set(Arc::downgrade(&core)).is_ok());
+        core.set_source(Large::default());
+        assert_eq!(lets_others.get(), Some(&true));
+    }
+
+    fn ask(core: &Arc<Core<View>>) -> Handled {
+        let query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x07example\x03org\0\0\x01\0\x01";
+        let client = Client { address: "10.0.9.3:4711".parse().unwrap(), transport: Transport::Udp, token: 0 };
+        core.with(|state, now| state.resolver.handle_query(client, query, &mut Vec::new(), now))
+    }
+
+    #[tokio::test]
+    async fn a_query_that_comes_while_the_server_is_dropped_leaves_no_task_behind() {
+        let core = core();
+        core.close();
+        assert_eq!(ask(&core), Handled::Waits);
+        assert_eq!(Arc::strong_count(&core), 1, "a task that hears a socket holds one");
+        assert_eq!(core.lock().resolver.waiting(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_query_that_comes_while_the_server_stops_is_waited_for() {
+        let core = core();
+        core.with(|state, _| state.is_stopping = true);
+        assert_eq!(ask(&core), Handled::Waits);
+        let settled = tokio::time::timeout(Duration::from_millis(10), core.settled());
+        assert!(settled.await.is_err(), "one waits still");
+        core.with(|state, now| state.resolver.handle_timeout(now + NEVER));
+        core.settled().await;
+    }
 }

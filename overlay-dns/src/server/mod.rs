@@ -130,7 +130,7 @@ impl<S: RecordSource + Send + 'static> Server<S> {
 
     /// Answers from another source, from the next batch of queries on.
     pub fn set_source(&self, source: S) {
-        self.core.with(|state, _| state.resolver.set_source(source));
+        self.core.set_source(source);
     }
 
     /// Asks other upstream servers from now on.
@@ -164,7 +164,7 @@ impl<S: RecordSource + Send + 'static> Server<S> {
         self.core.with(|state, _| state.is_stopping = true);
         let done = async {
             while self.tasks.join_next().await.is_some() {}
-            self.core.settled.notified().await;
+            self.core.settled().await;
         };
         let _ = tokio::time::timeout(self.grace, done).await;
         self.tasks.shutdown().await;

@@ -23,6 +23,8 @@ pub(super) struct Outside {
     /// One task for each connection.
     streams: JoinSet<()>,
     max_streams: usize,
+    /// No socket is opened any more: a task that hears one would hold all of this for ever.
+    is_closed: bool,
 }
 
 /// An open socket, and the task that hears what comes to it.
@@ -40,18 +42,28 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Outside {
     pub(super) fn new(dial: Box<dyn Dial>, max_streams: usize) -> Self {
-        Self { dial, sockets: BTreeMap::new(), hears: JoinSet::new(), streams: JoinSet::new(), max_streams }
+        Self {
+            dial,
+            sockets: BTreeMap::new(),
+            hears: JoinSet::new(),
+            streams: JoinSet::new(),
+            max_streams,
+            is_closed: false,
+        }
     }
 
     /// Sends a message, or begins to.
     ///
     /// # Errors
-    /// If no socket could be opened, there are as many connections as may be, or the system knows no way to that server.
+    /// If this is closed, no socket could be opened, there are as many connections as may be, or the system knows no way to that server.
     pub(super) fn send<S: RecordSource + Send + 'static>(
         &mut self,
         core: &Arc<Core<S>>,
         transmit: Transmit,
     ) -> io::Result<()> {
+        if self.is_closed {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         while self.hears.try_join_next().is_some() || self.streams.try_join_next().is_some() {}
         match transmit.path {
             Path::Udp(id) => {
@@ -73,6 +85,7 @@ impl Outside {
     }
 
     pub(super) fn close(&mut self) {
+        self.is_closed = true;
         self.hears.abort_all();
         self.streams.abort_all();
         self.sockets.clear();

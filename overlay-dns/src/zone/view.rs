@@ -6,7 +6,7 @@ use hickory_proto::rr::RecordType;
 
 use super::Zone;
 use super::entry::Sets;
-use crate::name::labels;
+use crate::name::are_whole;
 use crate::{Asked, Data, DnsName, Lookup, Question, RecordSource};
 
 /// The networks that a container is on, in the order in which their names are looked up.
@@ -71,7 +71,7 @@ impl View {
     fn below_suffix<'n>(&self, name: &'n [u8]) -> Option<(&'n [u8], usize)> {
         self.suffixes.iter().find_map(|suffix| {
             let (front, end) = name.split_at_checked(name.len().checked_sub(suffix.as_wire().len())?)?;
-            let is_below = end.eq_ignore_ascii_case(suffix.as_wire()) && is_whole(front);
+            let is_below = end.eq_ignore_ascii_case(suffix.as_wire()) && are_whole(front);
             is_below.then(|| (front, suffix.labels().count()))
         })
     }
@@ -109,9 +109,4 @@ impl RecordSource for View {
     fn forwards(&self) -> bool {
         self.networks.is_empty() || self.networks.iter().any(|zone| !zone.policy().internal)
     }
-}
-
-/// Whether these bytes are labels, and not the front of one that was cut in two.
-fn is_whole(front: &[u8]) -> bool {
-    labels(front).map(|label| label.len() + 1).sum::<usize>() == front.len()
 }

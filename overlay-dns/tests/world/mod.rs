@@ -37,6 +37,12 @@ pub(crate) enum Manner {
     CutsAndRefuses,
     /// It says FORMERR to EDNS.
     NoEdns,
+    /// As above, in a header alone.
+    NoEdnsInAHeader,
+    /// It answers only who has EDNS.
+    NeedsEdns,
+    /// By UDP its message ends in the middle of a record, as the counts say; by TCP it is whole.
+    CutsShort,
     /// It asks us what we asked it.
     SendsBack,
 }
@@ -213,7 +219,10 @@ impl Server {
         match self.manner {
             Manner::Answers(_) => {}
             Manner::Dead => return None,
-            Manner::Says(code) => reply = bare(&query, code),
+            Manner::Says(code) => {
+                reply = bare(&query, code);
+                reply.edns = None;
+            }
             Manner::Refers => {
                 reply = bare(&query, ResponseCode::NoError);
                 reply.add_authority(Record::from_rdata(zone.clone(), 60, RData::NS(NS(zone))));
@@ -243,11 +252,23 @@ impl Server {
             }
             Manner::Cuts(count) => reply = answer(&query, count),
             Manner::CutsAndRefuses => return Some(Event::Refused { path, from }),
-            Manner::NoEdns if query.edns.is_some() => {
+            Manner::NoEdns | Manner::NoEdnsInAHeader if query.edns.is_some() => {
                 reply = bare(&query, ResponseCode::FormErr);
                 reply.edns = None;
+                if self.manner == Manner::NoEdnsInAHeader {
+                    reply.queries.clear();
+                }
             }
-            Manner::NoEdns => {}
+            Manner::NoEdns | Manner::NoEdnsInAHeader => {}
+            Manner::NeedsEdns if query.edns.is_none() => return None,
+            Manner::NeedsEdns => {}
+            Manner::CutsShort => {
+                reply = answer(&query, 40);
+                reply.metadata.truncation = matches!(path, Path::Udp(_));
+                let mut message = reply.to_vec().unwrap();
+                message.truncate(if reply.metadata.truncation { 512 } else { message.len() });
+                return Some(Event::Answer { path, from, message });
+            }
             Manner::SendsBack => {
                 let client = Client { address: transmit.to, transport: Transport::Udp, token: 3 };
                 return Some(Event::Query { client, message: transmit.message.clone() });
