@@ -21,13 +21,21 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         Pace::Full => (100, 60),
         Pace::Quick => (20, 10),
     };
-    bench.figure(format!("node/sim-{nodes}x{seconds}s"), "s").once(|| (), |()| black_box(simulate(nodes, seconds))).report()
+    bench
+        .figure(format!("node/sim-{nodes}x{seconds}s"), "s")
+        .once(|| (), |()| black_box(simulate(nodes, seconds)))
+        .report()
 }
 
 /// Simulates, and gives how many endpoints there are when all has come to rest.
 fn simulate(nodes: usize, seconds: usize) -> usize {
     let config = ClusterConfig { watched: false, ..ClusterConfig::default() };
-    let mut town = Town { cluster: must(Cluster::with(config, 7, nodes)), dice: Dice::new([7; 32]), containers: Vec::new(), made: 0 };
+    let mut town = Town {
+        cluster: must(Cluster::with(config, 7, nodes)),
+        dice: Dice::new([7; 32]),
+        containers: Vec::new(),
+        made: 0,
+    };
     for network in 0..NETWORKS {
         let name = must(format!("net-{network}").parse());
         must(town.cluster.create_network(NetworkSpec { attachable: true, ..NetworkSpec::overlay(name) }));
