@@ -13,6 +13,7 @@ mod dns;
 mod gossip;
 mod ipam;
 mod mutation;
+mod node;
 mod vxlan;
 
 pub use mutation::mutate;
@@ -21,7 +22,8 @@ pub use mutation::mutate;
 pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
-pub const TARGETS: &[&[(&str, Body)]] = &[core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, vxlan::TARGETS];
+pub const TARGETS: &[&[(&str, Body)]] =
+    &[core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, node::TARGETS, vxlan::TARGETS];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

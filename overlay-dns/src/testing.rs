@@ -7,7 +7,7 @@ use overlay_core::testing::any;
 use overlay_core::{EndpointId, IpFamily, Name};
 use proptest::prelude::*;
 
-use crate::{DnsName, Endpoint, Given, Health, Mode, RecordTtl, Service, Srv, Txt, Zone};
+use crate::{DnsName, Endpoint, Given, Health, Mode, Policy, RecordTtl, Service, Srv, Txt, Zone};
 
 /// Names of all shapes, with any bytes in their labels.
 pub fn dns_name() -> impl Strategy<Value = DnsName> {
@@ -136,6 +136,13 @@ impl Left {
             Change::RemoveEndpoint(id) => drop(self.endpoints.remove(&id)),
             Change::PutRecords(name, given) => drop(self.records.insert(DnsName::from(&name), given)),
         }
+    }
+
+    /// The zone of all services and endpoints at once, and then the records.
+    pub fn zone(self, network: Name, policy: Policy) -> Zone {
+        let mut zone = Zone::of(network, policy, self.services.into_values(), self.endpoints.into_values());
+        self.records.into_iter().for_each(|(name, given)| zone.put_records(&name, given));
+        zone
     }
 
     /// Puts it all into a zone without names.

@@ -247,8 +247,9 @@ proptest! {
         }
         for (zone, left) in copies.into_iter().rev().step_by(7) {
             let mut whole = self::zone("net");
-            left.fill(&mut whole);
-            prop_assert_eq!(zone, whole);
+            left.clone().fill(&mut whole);
+            prop_assert_eq!(&zone, &whole);
+            prop_assert_eq!(left.zone(label("net"), whole.policy().clone()), whole);
         }
     }
 }

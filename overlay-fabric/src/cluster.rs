@@ -312,11 +312,12 @@ impl Cluster {
         let (Some(manager), id) = (self.manager_for(number), self.nodes[number].id) else { return };
         let reports = std::mem::take(&mut self.nodes[number].reports);
         let Some(manager) = &self.nodes[manager].manager else { return };
-        let failed = |(endpoint, result): &(_, Result<(), String>)| {
+        // The first that gets nowhere holds back the others: a later report of an endpoint must not come before an earlier one.
+        let lost = |(endpoint, result): &(_, Result<(), String>)| {
             block_on(manager.report(*endpoint, id, result.clone())).is_err_and(|error| error.refusal().is_none())
         };
-        let again: Vec<_> = reports.into_iter().filter(failed).collect();
-        self.nodes[number].reports = again;
+        let from = reports.iter().position(lost).unwrap_or(reports.len());
+        self.nodes[number].reports = reports.into_iter().skip(from).collect();
     }
 
     /// Whether nothing is on its way to or from the catalogue, and all running nodes hold what they want.

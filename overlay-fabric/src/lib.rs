@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod control;
 mod error;
+mod explain;
 mod node;
 mod observed;
 mod places;

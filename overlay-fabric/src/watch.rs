@@ -51,3 +51,42 @@ fn guarded(places: &MemoryPlaces) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::{EndpointId, IfName, Mac, Mtu, NetworkId, Port, Vni};
+    use overlay_firewall::{Pin, State, Tunnel};
+    use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep};
+
+    use super::*;
+
+    const ENDPOINT: EndpointId = EndpointId::from_bytes([7; 16]);
+
+    /// A sandbox with one port; what its firewall and the host's hold is left out or not.
+    fn places(pinned: bool, host: bool) -> MemoryPlaces {
+        let places = MemoryPlaces::default();
+        let mac = Mac::from_ipv4([10, 0, 9, 2].into());
+        let mut segment = Segment::new(Vtep::new([192, 0, 2, 1].into()), Mtu::new(1450).unwrap());
+        let end = PortEnd::Tap { interface: IfName::new("tap0").unwrap() };
+        segment.ports.insert(ENDPOINT, LocalPort { mac, addresses: ["10.0.9.2/24".parse().unwrap()].into(), end });
+        let sandbox = places.make(&Place::Network(NetworkId::from_bytes([1; 16])));
+        sandbox.vxlan.update(|state| drop(state.segments.insert(Vni::new(4096).unwrap(), segment)));
+        if pinned {
+            let pin = BridgePort::Pinned(Pin::new(mac, [[10, 0, 9, 2].into()]));
+            let ports = [(names::port(ENDPOINT).unwrap(), pin)].into();
+            sandbox.firewall.update(|state| *state = State { strangers: Strangers::Drop, ports, ..State::default() });
+        }
+        if host {
+            let tunnels = [(Port::VXLAN, Tunnel::default())].into();
+            places.make(&Place::Host).firewall.update(|state| *state = State { tunnels, ..State::default() });
+        }
+        places
+    }
+
+    #[test]
+    fn a_port_that_is_not_pinned_and_a_host_whose_tunnels_are_not_guarded_are_found() {
+        assert_eq!(guarded(&places(true, true)), Ok(()));
+        assert!(guarded(&places(false, true)).unwrap_err().contains("is not pinned"));
+        assert!(guarded(&places(true, false)).unwrap_err().contains("tunnels are not guarded"));
+    }
+}

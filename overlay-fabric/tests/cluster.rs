@@ -4,8 +4,10 @@
 
 use std::time::Duration;
 
-use overlay_fabric::Cluster;
-use overlay_node::NetworkSpec;
+use overlay_core::IpFamily;
+use overlay_fabric::{Broken, Checked, Cluster};
+use overlay_ipam::SubnetRequest;
+use overlay_node::{Condition, NetworkSpec, Place};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -19,8 +21,159 @@ fn containers_of_one_network_reach_each_other_by_name_and_the_network_is_only_wh
     cluster.create_network(attachable("front")).unwrap();
     cluster.attach("web", 0, "front").unwrap();
     cluster.attach("db", 1, "front").unwrap();
-    let checked = cluster.settle(LIMIT).unwrap_or_else(|violation| panic!("{violation}"));
+    let checked = settle(&mut cluster);
     assert_eq!((checked.endpoints, checked.peers, checked.answered), (2, 2, 2));
     assert!(cluster.probe("web", "db").arrives());
     assert!(cluster.places(2).unwrap().places().is_empty());
+}
+
+/// A cluster of three in which web is on node 0, db on node 1, and all is as it should be.
+fn web_and_db(seed: u64) -> Cluster {
+    let mut cluster = Cluster::new(seed, 3);
+    cluster.create_network(attachable("front")).unwrap();
+    cluster.attach("web", 0, "front").unwrap();
+    cluster.attach("db", 1, "front").unwrap();
+    settle(&mut cluster);
+    cluster
+}
+
+fn settle(cluster: &mut Cluster) -> Checked {
+    cluster.settle(LIMIT).unwrap_or_else(|violation| panic!("{violation}"))
+}
+
+/// What the sandboxes of a node hold.
+fn sandboxes(cluster: &Cluster, node: usize) -> Vec<overlay_vxlan::State> {
+    let places = cluster.places(node).unwrap().places();
+    places
+        .into_iter()
+        .filter(|(place, _)| matches!(place, Place::Network(_)))
+        .map(|(_, held)| held.vxlan.state())
+        .collect()
+}
+
+#[test]
+fn an_agent_that_dies_leaves_the_data_path_and_one_that_comes_back_takes_nothing_away() {
+    let mut cluster = web_and_db(2);
+    let held = sandboxes(&cluster, 0);
+    let db = cluster.endpoints(cluster.network("front").unwrap().id).unwrap();
+    let db = db.iter().find(|it| it.spec.container.as_str() == "db").unwrap().addresses.first().unwrap().addr();
+    cluster.crash(0);
+    assert_eq!(cluster.probe("web", "db").broken, Some(Broken::NoResolver));
+    assert!(cluster.observe().probe_address(&"web".parse().unwrap(), db).arrives(), "by address it goes on");
+    cluster.run_for(Duration::from_secs(1));
+    cluster.restart(0).unwrap();
+    for _ in 0..1_000 {
+        cluster.run_for(Duration::from_millis(10));
+        assert_eq!(sandboxes(&cluster, 0), held, "at {}", cluster.now());
+    }
+    settle(&mut cluster);
+}
+
+#[test]
+fn what_is_cut_off_is_forgotten_and_comes_back_when_the_cut_heals() {
+    let mut cluster = web_and_db(3);
+    cluster.partition([1]);
+    assert_eq!(cluster.probe("web", "db").broken, Some(Broken::Underlay { from: 0, to: 1 }));
+    let forgotten = |cluster: &Cluster| matches!(cluster.probe("web", "db").broken, Some(Broken::UnknownName(_)));
+    assert!(cluster.run_until(LIMIT, forgotten).is_some(), "{cluster:?}");
+    assert!(sandboxes(&cluster, 0).iter().all(|state| state.segments.values().all(|it| it.peers.is_empty())));
+    cluster.heal();
+    settle(&mut cluster);
+}
+
+#[test]
+fn a_cut_of_one_way_is_seen_as_such() {
+    let mut cluster = web_and_db(4);
+    cluster.cut(1, 0);
+    let trace = cluster.probe("web", "db");
+    assert!(trace.is_one_way() && trace.broken == Some(Broken::Underlay { from: 1, to: 0 }), "{trace}");
+    assert!(!cluster.probe("db", "web").is_one_way());
+}
+
+#[test]
+fn a_container_on_two_networks_reaches_both_and_joins_none_of_them_to_the_other() {
+    let mut cluster = Cluster::new(5, 3);
+    let v6 = SubnetRequest::this("fd00:9::/64".parse().unwrap());
+    let both = vec![SubnetRequest::any(IpFamily::V4), v6];
+    cluster.create_network(attachable("front")).unwrap();
+    cluster.create_network(NetworkSpec { subnets: both, ..attachable("back") }).unwrap();
+    cluster.attach("web", 0, "front").unwrap();
+    cluster.attach("app", 1, "front").unwrap();
+    cluster.attach("app", 1, "back").unwrap();
+    cluster.attach("db", 2, "back").unwrap();
+    let checked = settle(&mut cluster);
+    assert_eq!((checked.answered, checked.refused > 2), (4, true), "{checked:?}");
+    assert!(cluster.probe("app", "web").arrives() && cluster.probe("app", "db").arrives());
+    assert!(matches!(cluster.probe("web", "db").broken, Some(Broken::UnknownName(_))));
+    let addresses = |name: &str| {
+        let all = cluster.endpoints(cluster.network("back").unwrap().id).unwrap();
+        all.into_iter().find(|it| it.spec.container.as_str() == name).unwrap().addresses
+    };
+    for address in addresses("db") {
+        assert!(cluster.observe().probe_address(&"app".parse().unwrap(), address.addr()).arrives(), "{address}");
+    }
+    assert_eq!(addresses("db").len(), 2, "one of each family");
+}
+
+#[test]
+fn peers_are_there_when_the_first_container_of_a_node_comes() {
+    let mut cluster = web_and_db(6);
+    cluster.attach("cache", 2, "front").unwrap();
+    let there = |cluster: &Cluster| !sandboxes(cluster, 2).is_empty();
+    assert!(cluster.run_until(LIMIT, there).is_some());
+    let peers: usize = sandboxes(&cluster, 2).iter().flat_map(|it| it.segments.values()).map(|it| it.peers.len()).sum();
+    assert_eq!(peers, 2, "all of them from the first moment");
+}
+
+#[test]
+fn an_encrypted_network_carries_nothing_as_long_as_nothing_encrypts_and_its_endpoints_say_so() {
+    let mut cluster = Cluster::new(8, 2);
+    cluster.create_network(NetworkSpec { encrypted: true, ..attachable("secret") }).unwrap();
+    cluster.attach("web", 0, "secret").unwrap();
+    cluster.attach("db", 1, "secret").unwrap();
+    cluster.run_for(Duration::from_secs(5));
+    assert!(!cluster.probe("web", "db").arrives());
+    for endpoint in cluster.endpoints(cluster.network("secret").unwrap().id).unwrap() {
+        assert!(matches!(endpoint.condition, Condition::Failed { .. }), "{endpoint:?}");
+    }
+}
+
+#[test]
+fn a_check_finds_what_somebody_did_to_a_place() {
+    let mut cluster = web_and_db(9);
+    assert!(cluster.check().is_ok());
+    let (_, held) = cluster.places(0).unwrap().places().into_iter().nth(1).unwrap();
+    held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
+    let violation = cluster.check().unwrap_err();
+    assert!(violation.to_string().starts_with("seed 9 at ") && violation.what.len() == 2, "{violation}");
+    assert!(violation.what.iter().any(|what| what.contains("is missing")), "{violation}");
+    held.firewall.update(|state| state.ports.clear());
+    assert!(matches!(cluster.probe("web", "db").broken, Some(Broken::NoNeighbour(_))));
+    assert!(matches!(cluster.probe("db", "web").broken, Some(Broken::Dropped { node: 0, .. })));
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    let run = |seed| {
+        let mut cluster = web_and_db(seed);
+        cluster.crash(1);
+        cluster.run_for(Duration::from_secs(7));
+        let id = cluster.network("front").unwrap().id;
+        (id, cluster.now(), (0..3).map(|node| sandboxes(&cluster, node)).collect::<Vec<_>>())
+    };
+    assert_eq!(run(11), run(11));
+    assert_ne!(run(11).0, run(12).0);
+}
+
+#[test]
+fn an_agent_explains_a_way_that_is_whole_and_names_what_is_missing_of_one_that_is_not() {
+    let mut cluster = web_and_db(13);
+    let whole = cluster.explain("web", "db").unwrap();
+    assert!(whole.broken.is_none() && cluster.probe("web", "db").arrives(), "{whole:?}");
+    let (_, held) = cluster.places(0).unwrap().places().into_iter().nth(1).unwrap();
+    held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
+    let broken = cluster.explain("web", "db").unwrap();
+    assert!(broken.broken.is_some() && !cluster.probe("web", "db").arrives(), "{broken:?}");
+    cluster.crash(0);
+    assert!(cluster.explain("web", "db").is_none());
 }

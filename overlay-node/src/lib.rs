@@ -7,6 +7,7 @@ mod catalogue;
 mod control;
 mod derive;
 mod desired;
+mod explain;
 mod knowledge;
 mod manager;
 mod place;
@@ -20,6 +21,7 @@ pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
+pub use explain::{Break, Explanation, Hop, Target, explain};
 pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Settings, Standing};
 pub use manager::{Manager, Settled};
 pub use place::{

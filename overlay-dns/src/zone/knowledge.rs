@@ -104,11 +104,16 @@ pub(super) fn service_names(service: &Service) -> BTreeSet<(Key, Source)> {
 
 /// All names that an endpoint gives by itself.
 pub(super) fn endpoint_names(endpoint: &Endpoint) -> BTreeSet<(Key, Source)> {
+    endpoint_mentions(endpoint).collect()
+}
+
+/// The same, and some twice perhaps.
+pub(super) fn endpoint_mentions(endpoint: &Endpoint) -> impl Iterator<Item = (Key, Source)> {
     let named = endpoint.names.iter().cloned().chain([short(endpoint.id)]);
     let named = named.map(|name| (name.fold(), Source::Endpoint(endpoint.id)));
     let reverse = endpoint.addresses.iter();
     let reverse = reverse.map(|address| (DnsName::reverse(*address).fold(), Source::Address(endpoint.id)));
-    named.chain(reverse).collect()
+    named.chain(reverse)
 }
 
 /// `_http._tcp.web`.

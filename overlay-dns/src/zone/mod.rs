@@ -5,6 +5,7 @@ mod entry;
 mod knowledge;
 mod trie;
 mod view;
+mod whole;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

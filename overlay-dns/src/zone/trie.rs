@@ -58,6 +58,13 @@ impl<V: Clone> Trie<V> {
         }
     }
 
+    /// The trie of these entries, which are in the order of [`sorted`], each key once: as if they were put, but each node is made once.
+    pub(crate) fn of(entries: Vec<(u64, Entry<V>)>) -> Self {
+        let len = entries.len();
+        let mut entries: Vec<_> = entries.into_iter().map(Some).collect();
+        Self { root: Branch::of(&mut entries, 0), len }
+    }
+
     /// Sets, changes or removes a key's value: `change` is given what is there, if anything, and says what shall be.
     pub(crate) fn alter(&mut self, key: &[u8], change: impl FnOnce(Option<&V>) -> Option<V>) {
         let old = self.get(key);
@@ -114,9 +121,38 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
     }
 }
 
-struct Entry<V> {
-    key: Key,
-    value: V,
+/// A key and its value.
+pub(crate) struct Entry<V> {
+    pub(crate) key: Key,
+    pub(crate) value: V,
+}
+
+/// Entries with their hashes, in the order in which a trie has them: of equal hashes, in that of their keys, and of equal
+/// keys as they were.
+pub(crate) fn sorted<K: AsRef<[u8]>, V>(entries: impl IntoIterator<Item = (K, V)>) -> Vec<(u64, Entry<V>)> {
+    let entries = entries
+        .into_iter()
+        .map(|(key, value)| (hash(key.as_ref()), Entry { key: Key::from_slice(key.as_ref()), value }));
+    let mut entries: Vec<_> = entries.map(Some).collect();
+    let order = |(number, entry): (usize, &Option<(u64, Entry<V>)>)| {
+        entry.as_ref().map(|(hash, _)| (digits(*hash), number as u32))
+    };
+    let mut places: Vec<(u64, u32)> = entries.iter().enumerate().filter_map(order).collect();
+    places.sort_unstable();
+    let mut sorted: Vec<_> =
+        places.iter().filter_map(|(_, number)| entries.get_mut(*number as usize)?.take()).collect();
+    for alike in sorted.chunk_by_mut(|(one, _), (next, _)| one == next) {
+        alike.sort_by(|(_, one), (_, next)| one.key.cmp(&next.key));
+    }
+    sorted
+}
+
+/// The digits of a hash as a trie reads them, the first first.
+fn digits(hash: u64) -> u64 {
+    (0..u64::BITS).step_by(BITS as usize).fold(0, |digits, shift| {
+        let width = BITS.min(u64::BITS - shift);
+        digits << width | (hash >> shift) & ((1 << width) - 1)
+    })
 }
 
 impl<V> Branch<V> {
@@ -135,6 +171,17 @@ impl<V> Branch<V> {
 }
 
 impl<V: Clone> Branch<V> {
+    /// The branch of these entries, whose hashes are alike below `shift`.
+    fn of(entries: &mut [Option<(u64, Entry<V>)>], shift: u32) -> Self {
+        let digit = |entry: &Option<(u64, Entry<V>)>| entry.as_ref().map(|(hash, _)| bit(hash >> shift));
+        let (mut taken, mut slots) = (0, Vec::new());
+        for alike in entries.chunk_by_mut(|one, next| digit(one) == digit(next)) {
+            taken |= alike.first().and_then(digit).unwrap_or_default();
+            slots.extend(Slot::of(alike, shift + BITS));
+        }
+        Self { taken, slots: slots.into() }
+    }
+
     fn put(&mut self, hash: u64, shift: u32, entry: Entry<V>) {
         let bit = bit(hash >> shift);
         let at = (self.taken & (bit - 1)).count_ones() as usize;
@@ -186,6 +233,18 @@ impl<V: Clone> Branch<V> {
                 }
             },
         }
+    }
+}
+
+impl<V: Clone> Slot<V> {
+    fn of(entries: &mut [Option<(u64, Entry<V>)>], shift: u32) -> Option<Self> {
+        let hash = entries.first()?.as_ref()?.0;
+        if entries.iter().flatten().any(|(other, _)| *other != hash) {
+            return Some(Self::Branch(Branch::of(entries, shift)));
+        }
+        let entries = entries.iter_mut().filter_map(Option::take);
+        let leaf = entries.fold(None, |next, (_, Entry { key, value })| Some(Arc::new(Leaf { key, value, next })));
+        leaf.map(|leaf| Self::Leaf { hash, leaf })
     }
 }
 
@@ -325,6 +384,7 @@ mod tests {
             let mut anew = Trie::default();
             map.iter().for_each(|(key, value)| put(&mut anew, key, *value));
             prop_assert!(anew == trie);
+            prop_assert!(Trie::of(sorted(map.clone())) == trie);
             for (copy, before) in copies {
                 prop_assert_eq!(copy == trie, before == map);
                 prop_assert_eq!(all(&copy), before);
@@ -348,6 +408,9 @@ mod tests {
         assert!(otherwise.root != trie.root);
         otherwise.root.put(7 | 1 << 40, 0, Entry { key: Key::from_slice(b"d"), value: 4 });
         assert!(otherwise.root == trie.root, "their order does not matter");
+        let entries = [(7, b"a", 1), (7, b"b", 5), (7, b"c", 3), (7 | 1 << 40, b"d", 4)];
+        let entries = entries.map(|(hash, key, value)| (hash, Entry { key: Key::from_slice(key), value }));
+        assert!(Trie::of(entries.into()).root == trie.root);
         trie.root.remove(7, 0, b"b");
         trie.root.remove(7 | 1 << 40, 0, b"d");
         assert_eq!(all(&trie), BTreeMap::from([("a", 1), ("c", 3)].map(|(k, v)| (k.into(), v))));

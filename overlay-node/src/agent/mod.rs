@@ -25,7 +25,7 @@ use report::Reports;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Knowledge, NodeFacts, Standing, Underlay};
+use crate::{Desired, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -150,6 +150,11 @@ impl Agent {
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.
     pub const fn gossip(&self) -> &Gossip {
         &self.gossip
+    }
+
+    /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain).
+    pub fn explain(&self, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
+        crate::explain(&self.knowledge, from, to, held)
     }
 
     /// A snapshot of counts and lengths. O(owners of entries).

@@ -70,6 +70,16 @@ pub(crate) fn fits(knowledge: &Knowledge, section: &Section, id: EndpointId) -> 
     }
 }
 
+/// Whether an endpoint elsewhere is in effect here with an address, or why not.
+pub(crate) fn reaches(knowledge: &Knowledge, section: &Section, id: EndpointId, address: IpAddr) -> Result<(), String> {
+    let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
+    let admission = Admission::of(knowledge, section, &footing);
+    if admission.peers.get(&id).is_some_and(|claim| claim.addresses.contains(&address)) {
+        return Ok(());
+    }
+    Err(admission.unfit.get(&id).map_or_else(|| format!("it does not say that it has {address}"), ToString::to_string))
+}
+
 /// Whether an address can be a VTEP: one host's, and no link-local one, which would need an interface beside it.
 pub(crate) fn is_vtep(address: IpAddr) -> bool {
     let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());

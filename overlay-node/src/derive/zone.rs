@@ -14,24 +14,22 @@ use crate::{Condition, EndpointMode, LocalEndpoint, RemoteEndpoint, Section, Ser
 
 /// All of them.
 pub(super) fn zone(known: Known<'_>, admission: &Admission) -> Zone {
-    let mut zone = nameless(known.section);
-    for held in services(known.section).values() {
-        zone.put_service(service(known.section, held));
-    }
-    for (id, claim) in admission.ports.iter().chain(&admission.peers) {
-        if let Some(endpoint) = endpoint(known, *id, claim) {
-            zone.put_endpoint(endpoint);
-        }
-    }
-    zone
+    let section = known.section;
+    let services = services(section).into_values().map(|held| service(section, held));
+    let admitted = admission.ports.iter().chain(&admission.peers);
+    let endpoints = admitted.filter_map(|(id, claim)| endpoint(known, *id, claim));
+    Zone::of(section.network.spec.name.clone(), policy(section), services, endpoints)
 }
 
-/// What holds for all names, and no name.
+/// No name, and what would hold for all.
 pub(super) fn nameless(section: &Section) -> Zone {
+    Zone::new(section.network.spec.name.clone(), policy(section))
+}
+
+fn policy(section: &Section) -> Policy {
     let network = &section.network;
     let subnets = network.subnets.iter().map(|subnet| subnet.net()).collect();
-    let policy = Policy { subnets, internal: network.spec.internal, ..Policy::default() };
-    Zone::new(network.spec.name.clone(), policy)
+    Policy { subnets, internal: network.spec.internal, ..Policy::default() }
 }
 
 /// The services that are named, by their names as DNS compares them.

@@ -193,6 +193,7 @@ impl Schedule {
     }
 
     /// A phase failed, wholly or in part.
+    #[expect(clippy::needless_pass_by_value, reason = "a job ends once")]
     pub fn fail(&mut self, job: Job) {
         if self.stop_running(&job.place, job.phase) {
             self.end(&job.place, Progress::Failed(job.phase));

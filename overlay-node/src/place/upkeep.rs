@@ -31,7 +31,7 @@ pub struct UpkeepConfig {
     /// The longest it rests. `retry_first` up. 10 s.
     pub retry_most: Duration,
     /// How long places that an earlier life of the node left stay as they are, so that what they hold is not taken away before
-    /// the node has learnt what it must know. 3 s: catalogue and gossip are there after less than one.
+    /// the node has learnt what it must know; what is new waits with them. 3 s: catalogue and gossip are there after less than one.
     pub adopt_after: Duration,
     /// How often a place is read back that nothing is known to have changed; never if `None`. 1 min.
     pub drift: Option<Duration>,
@@ -141,6 +141,7 @@ impl Upkeep {
 
     /// A round is over, as its schedule says. Places that should hold nothing and did all they had to are forgotten: they were closed.
     /// Gives the places that hold now all they should, and those that failed themselves.
+    #[expect(clippy::needless_pass_by_value, reason = "a round ends once")]
     pub fn end(&mut self, round: Round, schedule: &Schedule, now: Instant) -> Vec<(Place, bool)> {
         self.in_round = false;
         let mut told = Vec::new();
@@ -153,7 +154,7 @@ impl Upkeep {
                     continue;
                 }
                 Progress::Failed(_) | Progress::Waiting(_) | Progress::Running(_) => {
-                    self.failed(place, round.desired(place), now)
+                    self.failed(place, round.desired(place), now);
                 }
             }
             told.push((place.clone(), progress == Progress::Done));

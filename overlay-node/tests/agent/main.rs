@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+mod explain;
 mod town;
 
 use std::sync::Arc;
@@ -175,7 +176,7 @@ fn an_endpoint_is_reported_when_its_places_hold_it_and_not_before() {
     let ready = |number| (0, AgentEvent::Report { endpoint: id(number), result: Ok(()) });
     assert_eq!(town.events(), [ready(2)], "the third endpoint is not in what was applied");
     let container = Place::Container(container(3));
-    town.tell(0, Input::Applied { place: container.clone(), state: None, result: Err("no such namespace".into()) });
+    town.tell(0, Input::Applied { place: container, state: None, result: Err("no such namespace".into()) });
     let failed = AgentEvent::Report { endpoint: id(3), result: Err("no such namespace".into()) };
     assert_eq!(town.events(), [(0, failed)]);
     town.apply(0);

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 
 use overlay_bench::Bench;
-use overlay_dns::Health;
 use overlay_node::{Deriver, Desired, Knowledge, PlaceState, derive};
 
 use crate::firewall::must;

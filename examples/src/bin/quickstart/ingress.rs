@@ -31,7 +31,7 @@ fn shop() -> Outcome<ServiceSpec> {
 }
 
 fn refused_while_used(session: &mut Session) -> Outcome {
-    session.typed(1, "service create --name shop --publish 8080:80 nginx");
+    session.typed(1, "service create --name shop --publish 8080:80");
     let service = session.cluster.create_service(shop()?)?;
     session.shown(&service.id.to_string());
     session.typed(1, "network rm ingress");
@@ -51,7 +51,7 @@ fn refused_while_used(session: &mut Session) -> Outcome {
 fn remove(session: &mut Session) -> Outcome {
     session.typed(1, "network rm ingress");
     let declined = confirmed(session, "n").is_err();
-    session.shown("");
+    println!();
     session.check("whoever does not say yes removes nothing", declined && session.cluster.network("ingress").is_ok());
     session.typed(1, "network rm ingress");
     let removed = confirmed(session, "y")?;
@@ -72,7 +72,7 @@ fn confirmed(session: &mut Session, answer: &str) -> Outcome<Network> {
 }
 
 fn refused_without(session: &mut Session) -> Outcome {
-    session.typed(1, "service create --name shop --publish 8080:80 nginx");
+    session.typed(1, "service create --name shop --publish 8080:80");
     let refused = session
         .cluster
         .create_service(shop()?)
@@ -96,7 +96,7 @@ fn create(session: &mut Session) -> Outcome {
     let right =
         subnet.net().to_string() == SUBNET && subnet.gateway().map(|it| it.to_string()).as_deref() == Some(GATEWAY);
     session.check("ingress is 172.16.0.0/16 with gateway 172.16.0.1 now", right && network.spec.ingress);
-    session.typed(1, "service create --name shop --publish 8080:80 nginx");
+    session.typed(1, "service create --name shop --publish 8080:80");
     let service = session.cluster.create_service(shop()?)?;
     session.shown(&service.id.to_string());
     let vips = service.vips.get(&network.id);

@@ -30,7 +30,7 @@ pub(crate) fn create(session: &mut Session) -> Outcome {
 
 pub(crate) fn attach(session: &mut Session) -> Outcome {
     for (container, host) in [("web", 1), ("db", 2)] {
-        session.typed(host, &format!("run -d --name {container} --network {NAME} alpine"));
+        session.typed(host, &format!("run -d --name {container} --network {NAME}"));
         let endpoint = session.cluster.attach(container, host - 1, NAME)?;
         let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
         session.shown(&format!("{}   {}", endpoint.id.short(), addresses.join(", ")));
@@ -67,7 +67,7 @@ pub(crate) fn talk(session: &mut Session) -> Outcome {
 /// The network comes to a host with its first container, and goes with its last.
 pub(crate) fn third_host(session: &mut Session) -> Outcome {
     let before = session.list_local(3)?;
-    session.typed(3, &format!("run -d --name cache --network {NAME} alpine"));
+    session.typed(3, &format!("run -d --name cache --network {NAME}"));
     let endpoint = session.cluster.attach("cache", 2, NAME)?;
     session.shown(&endpoint.id.short().to_string());
     let settled = session.settle();
@@ -89,7 +89,7 @@ pub(crate) fn drift(session: &mut Session) -> Outcome {
     let held = session.cluster.places(0).and_then(|places| places.place(&place)).ok_or("host-1 has no sandbox")?;
     session.typed(1, "bridge fdb flush      # somebody's mistake");
     held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
-    session.shown("");
+    println!();
     let broken = !session.ping(1, "web", "db");
     session.cluster.run_for(Duration::from_secs(6));
     let repaired = session.ping(1, "web", "db");

@@ -88,7 +88,10 @@ impl Session {
     pub(crate) fn ping(&self, host: usize, from: &str, to: &str) -> bool {
         let trace = self.cluster.probe(from, to);
         self.typed(host, &format!("exec {from} ping {to}"));
-        self.shown(&trace.to_string());
+        // The fabric numbers nodes from 0; the hosts of this walk-through have names.
+        self.shown(&(0..3).fold(trace.to_string(), |text, node| {
+            text.replace(&format!("node {node}"), &format!("host-{}", node + 1))
+        }));
         trace.arrives()
     }
 

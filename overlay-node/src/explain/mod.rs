@@ -1,0 +1,47 @@
+//! Why a container does not reach another, seen from its node.
+
+mod hop;
+mod walk;
+
+use std::fmt;
+
+use overlay_core::EndpointId;
+
+pub use hop::{Break, Hop, Target};
+
+use walk::Walk;
+
+use crate::{Desired, Knowledge, derive};
+
+/// The way from an endpoint that is plugged in here to a name or an address, hop by hop: what this node knows of each, held
+/// against what is there. The first break ends it.
+///
+/// Its text has a line for each hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// How far everything is as it should be.
+    pub hops: Vec<Hop>,
+    /// What is not; `None` if the packet leaves this node as it should, or arrives on it.
+    pub broken: Option<Break>,
+}
+
+/// Explains the way of a packet of TCP to port 80. `held` is what the places hold: read back from their tables, and as to
+/// names what their resolvers were given.
+///
+/// O(n log n) for n endpoints: all that should be held is derived anew.
+pub fn explain(knowledge: &Knowledge, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
+    let desired = derive(knowledge);
+    let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
+    let broken = walk.go(from, to).err();
+    Explanation { hops: walk.hops, broken }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.hops.iter().try_for_each(|hop| writeln!(f, "{hop}"))?;
+        match &self.broken {
+            Some(broken) => writeln!(f, "{broken}"),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Hop by hop.
+
+use std::net::IpAddr;
+
+use overlay_core::{EndpointId, IpFamily, NetworkId};
+use overlay_dns::DnsName;
+use overlay_firewall::{Content, Flow, Frame, Ip, Judge, Packet, Transport};
+use overlay_vxlan::{Segment, names};
+
+use super::{Break, Hop, Target};
+use crate::derive::{fits, reaches};
+use crate::{Desired, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section};
+
+/// What is known, what follows, and what is there.
+pub(super) struct Walk<'w> {
+    pub(super) knowledge: &'w Knowledge,
+    pub(super) desired: &'w Desired,
+    pub(super) held: &'w Desired,
+    pub(super) hops: Vec<Hop>,
+}
+
+/// An endpoint of the container, on the network that the packet takes.
+#[derive(Clone, Copy)]
+struct Way<'w> {
+    id: EndpointId,
+    section: &'w Section,
+    local: &'w LocalEndpoint,
+    to: IpAddr,
+}
+
+impl<'w> Walk<'w> {
+    pub(super) fn go(&mut self, from: EndpointId, to: &Target) -> Result<(), Break> {
+        let local = self.from(from)?;
+        let addresses = match to {
+            Target::Name(name) => self.name(local, name)?,
+            Target::Address(address) => vec![*address],
+        };
+        let way = self.route(local, &addresses)?;
+        let segment = self.port(way)?;
+        self.policy(way)?;
+        let Some(remote) = self.peer(way)? else { return self.here(way, segment) };
+        let vtep = self.vtep(remote)?;
+        self.entry(way, segment, remote, vtep)
+    }
+
+    /// The endpoint is here and fit.
+    fn from(&mut self, id: EndpointId) -> Result<&'w LocalEndpoint, Break> {
+        let section = self.knowledge.networks.values().find(|section| section.local.contains_key(&id));
+        let Some((section, local)) = section.and_then(|section| Some((section, section.local.get(&id)?))) else {
+            let missing = format!("endpoint {} is not plugged in on this node", id.short());
+            return broken(missing, "plug it in here, or ask the node that its record names");
+        };
+        fits(self.knowledge, section, id).or_else(|reason| {
+            broken(
+                format!("{} is not in effect: {reason}", local.endpoint.spec.container),
+                "change what the reason says",
+            )
+        })?;
+        let container = local.endpoint.spec.container.clone();
+        self.hops.push(Hop::From { container, network: section.network.spec.name.clone() });
+        Ok(local)
+    }
+
+    /// The container's resolver gives what it should.
+    fn name(&mut self, local: &LocalEndpoint, name: &DnsName) -> Result<Vec<IpAddr>, Break> {
+        let place = self.place_of(local);
+        let known = self.state(self.desired, &place).and_then(|state| state.view.addresses(name));
+        let given = self.state(self.held, &place).and_then(|state| state.view.addresses(name));
+        let Some(known) = known.filter(|known| !known.is_empty()) else { return self.nameless(local, name) };
+        if given.as_ref() != Some(&known) {
+            let missing = format!("the resolver of {place} does not have {name} as it is known: {}", list(&known));
+            return broken(missing, &format!("give the resolver the view that is desired for {place}"));
+        }
+        self.hops.push(Hop::Name { name: name.clone(), addresses: known.clone() });
+        Ok(known)
+    }
+
+    /// Why a name stands for nothing.
+    fn nameless<T>(&self, local: &LocalEndpoint, name: &DnsName) -> Result<T, Break> {
+        let first = name.labels().next().unwrap_or_default();
+        for section in self.sections_of(local) {
+            let called = |endpoint: &RemoteEndpoint| endpoint.container.as_str().as_bytes().eq_ignore_ascii_case(first);
+            if let Some((id, remote)) = section.remote.iter().find(|(_, remote)| called(remote)) {
+                let reached = remote.addresses.iter().map(|address| reaches(self.knowledge, section, *id, *address));
+                let why =
+                    reached.collect::<Result<(), String>>().err().unwrap_or_else(|| "it is about to end".to_owned());
+                let missing =
+                    format!("{} is on node {}, and given to nobody: {why}", remote.container, remote.node.short());
+                return broken(missing, "mend it on that node");
+            }
+        }
+        let networks: Vec<_> = self.sections_of(local).map(|section| section.network.spec.name.as_str()).collect();
+        let missing = format!(
+            "nobody is called {name} on the networks of {}: {}",
+            local.endpoint.spec.container,
+            networks.join(", ")
+        );
+        broken(missing, "attach both to one network; if the name is new, its node has yet to plug it in or to be heard")
+    }
+
+    /// One of the container's endpoints is on a network that has the address, and a route leads there.
+    fn route(&mut self, local: &LocalEndpoint, addresses: &[IpAddr]) -> Result<Way<'w>, Break> {
+        let ways: Vec<Way<'w>> = addresses.iter().flat_map(|to| self.ways(local, *to)).collect();
+        let Some(way) = ways.first().copied() else {
+            let missing = format!("no network of {} has {}", local.endpoint.spec.container, list(addresses));
+            return broken(
+                missing,
+                "attach the container to a network that has it, in its family; what is outside leaves by the gateway",
+            );
+        };
+        let to = way.to;
+        let on_link = way.local.endpoint.addresses.iter().any(|own| own.contains(&to));
+        let place = self.place_of(local);
+        let routed = |state: &PlaceState| {
+            let interface = way.local.interface;
+            state
+                .routes
+                .0
+                .iter()
+                .any(|(net, route)| net.prefix_len() > 0 && net.contains(&to) && route.interface == interface)
+        };
+        if !on_link && !self.state(self.held, &place).is_some_and(routed) {
+            return broken(format!("{place} has no route to {to}"), &format!("have {place} hold what is desired"));
+        }
+        let (interface, network) = (way.local.interface, way.section.network.spec.name.clone());
+        self.hops.push(Hop::Route { to, interface, network });
+        Ok(way)
+    }
+
+    /// The ways to an address on the link.
+    fn ways(&self, local: &LocalEndpoint, to: IpAddr) -> Vec<Way<'w>> {
+        let container = &local.endpoint.spec.container;
+        let mut ways = Vec::new();
+        for section in self.knowledge.networks.values() {
+            let covers = section.network.subnets.iter().any(|subnet| subnet.net().contains(&to));
+            for (id, local) in
+                section.local.iter().filter(|(_, local)| covers && local.endpoint.spec.container == *container)
+            {
+                let speaks = local.endpoint.addresses.iter().any(|own| IpFamily::of(own.addr()) == IpFamily::of(to));
+                if speaks && fits(self.knowledge, section, *id).is_ok() {
+                    ways.push(Way { id: *id, section, local, to });
+                }
+            }
+        }
+        ways
+    }
+
+    /// The sandbox has the endpoint's port.
+    fn port(&self, way: Way<'_>) -> Result<&'w Segment, Break> {
+        let network = way.section.network.id;
+        let held = self.segment(self.held, network);
+        let wanted = self.segment(self.desired, network).and_then(|segment| segment.ports.get(&way.id));
+        match held {
+            Some(segment) if segment.ports.get(&way.id) == wanted => Ok(segment),
+            Some(_) => self.unheld(network, "the port of the container is missing, or otherwise than it should be"),
+            None => self.unheld(network, "the network's segment is missing"),
+        }
+    }
+
+    /// The sandbox's firewall lets a packet of the container pass.
+    fn policy(&mut self, way: Way<'_>) -> Result<(), Break> {
+        let network = way.section.network.id;
+        let Some(state) = self.state(self.held, &Place::Network(network)) else {
+            return self.unheld(network, "its firewall is missing");
+        };
+        let own =
+            way.local.endpoint.addresses.iter().map(|own| own.addr()).find(|own| own.is_ipv4() == way.to.is_ipv4());
+        let ip = own.and_then(|own| Ip::between(own, way.to, Transport::tcp(40_000, 80)));
+        let vni = way.section.network.vni.and_then(|vni| Some((names::bridge(vni).ok()?, names::tunnel(vni).ok()?)));
+        let port = if way.local.namespace.is_some() { names::port(way.id).ok() } else { Some(way.local.interface) };
+        let (Some(ip), Some((bridge, tunnel)), Some(port)) = (ip, vni, port) else { return Ok(()) };
+        let frame = Frame { port, out: Some(tunnel), source: way.local.endpoint.mac };
+        let judge = Judge::new(&state.firewall);
+        let verdict = judge.judge(&Packet::bridged(bridge, frame, Content::Ip(ip)), Flow::New);
+        if verdict.ruling.passes() {
+            self.hops.push(Hop::Policy { rule: verdict.rule.to_string() });
+            return Ok(());
+        }
+        let missing = format!("a packet to {} is dropped by {}", way.to, verdict.rule);
+        let wanted = self.state(self.desired, &Place::Network(network));
+        match wanted.is_some_and(|wanted| wanted.firewall == state.firewall) {
+            true => broken(missing, "change the policy, if it should pass"),
+            false => {
+                broken(missing, &format!("have {} hold what is desired: its firewall differs", Place::Network(network)))
+            }
+        }
+    }
+
+    /// The endpoint elsewhere that has the address; `None` if it is one here.
+    fn peer(&mut self, way: Way<'w>) -> Result<Option<&'w RemoteEndpoint>, Break> {
+        let section = way.section;
+        let here = |local: &LocalEndpoint| local.endpoint.addresses.iter().any(|own| own.addr() == way.to);
+        if let Some(local) = section.local.values().find(|local| here(local)) {
+            self.hops.push(Hop::Peer { container: local.endpoint.spec.container.clone(), mac: local.endpoint.mac });
+            return Ok(None);
+        }
+        let mut services = section.services.values();
+        if let Some(service) =
+            services.find(|service| service.vips.get(&section.network.id).is_some_and(|vips| vips.contains(&way.to)))
+        {
+            let missing = format!(
+                "{} is the VIP of service {}, and nothing here balances its load yet",
+                way.to, service.spec.name
+            );
+            return broken(missing, &format!("ask for tasks.{} instead", service.spec.name));
+        }
+        let claims = section.remote.iter().filter(|(_, remote)| remote.addresses.contains(&way.to));
+        let (mut fit, mut reason) = (None, None);
+        for (id, remote) in claims {
+            match reaches(self.knowledge, section, *id, way.to) {
+                Ok(()) => fit = Some(&**remote),
+                Err(why) => reason = Some((remote, why)),
+            }
+        }
+        match (fit, reason) {
+            (Some(remote), _) => {
+                self.hops.push(Hop::Peer { container: remote.container.clone(), mac: remote.mac });
+                Ok(Some(remote))
+            }
+            (None, Some((remote, why))) => broken(
+                format!("{} of node {} says it has {}, but {why}", remote.container, remote.node.short(), way.to),
+                "mend it on that node",
+            ),
+            (None, None) => broken(
+                format!("nobody is known to have {} on {}", way.to, section.network.spec.name),
+                "see whether its node is alive, in the cluster, and has it plugged in",
+            ),
+        }
+    }
+
+    fn here(&mut self, way: Way<'_>, segment: &Segment) -> Result<(), Break> {
+        let other =
+            way.section.local.iter().find(|(_, local)| local.endpoint.addresses.iter().any(|own| own.addr() == way.to));
+        match other {
+            Some((id, local)) if segment.ports.contains_key(id) => {
+                self.hops.push(Hop::Here { container: local.endpoint.spec.container.clone() });
+                Ok(())
+            }
+            _ => self.unheld(way.section.network.id, &format!("the port of the container at {} is missing", way.to)),
+        }
+    }
+
+    /// The other node's VTEP is known, and the host lets its datagrams in.
+    fn vtep(&mut self, remote: &RemoteEndpoint) -> Result<IpAddr, Break> {
+        let Some(facts) = self.knowledge.nodes.get(&remote.node) else {
+            return broken(
+                format!("nothing is known of node {}", remote.node.short()),
+                "see whether it is in the cluster",
+            );
+        };
+        let port = self.knowledge.settings.vxlan_port;
+        let guard = self.state(self.held, &Place::Host).and_then(|host| host.firewall.tunnels.get(&port));
+        if !guard.is_some_and(|guard| guard.members.contains(&facts.vtep)) {
+            let missing = format!("the host drops datagrams from {} at port {port}", facts.vtep);
+            return broken(missing, "have the host hold what is desired");
+        }
+        self.hops.push(Hop::Vtep { node: remote.node, vtep: facts.vtep, standing: facts.standing });
+        Ok(facts.vtep)
+    }
+
+    /// The segment knows the peer.
+    fn entry(&mut self, way: Way<'_>, segment: &Segment, remote: &RemoteEndpoint, vtep: IpAddr) -> Result<(), Break> {
+        let (network, mac) = (way.section.network.id, remote.mac);
+        match segment.peers.get(&mac) {
+            Some(peer) if peer.vtep != vtep => {
+                self.unheld(network, &format!("frames to {mac} are sent to {} instead of {vtep}", peer.vtep))
+            }
+            Some(peer) if peer.addresses.contains(&way.to) => {
+                self.hops.extend(way.section.network.vni.map(|vni| Hop::Entry { vni, mac, vtep }));
+                Ok(())
+            }
+            Some(_) => self.unheld(network, &format!("{} is not answered for with {mac}", way.to)),
+            None => self.unheld(network, &format!("the segment has no entry for {mac}")),
+        }
+    }
+
+    /// What is known is not what is there.
+    fn unheld<T>(&self, network: NetworkId, missing: &str) -> Result<T, Break> {
+        let place = Place::Network(network);
+        broken(
+            format!("{place}: {missing}"),
+            &format!("have {place} hold what is desired: it is known here, and not applied"),
+        )
+    }
+
+    fn sections_of(&self, local: &LocalEndpoint) -> impl Iterator<Item = &'w Section> {
+        let container = local.endpoint.spec.container.clone();
+        let of =
+            move |section: &&Section| section.local.values().any(|local| local.endpoint.spec.container == container);
+        self.knowledge.networks.values().map(|section| &**section).filter(of)
+    }
+
+    fn segment(&self, of: &'w Desired, network: NetworkId) -> Option<&'w Segment> {
+        self.state(of, &Place::Network(network))?.vxlan.segments.values().next()
+    }
+
+    fn state(&self, of: &'w Desired, place: &Place) -> Option<&'w PlaceState> {
+        of.places.get(place).map(|state| &**state)
+    }
+
+    /// Where the container's routes and names are; a virtual machine's names are its sandbox's.
+    fn place_of(&self, local: &LocalEndpoint) -> Place {
+        match local.namespace {
+            Some(_) => Place::Container(local.endpoint.spec.container.clone()),
+            None => Place::Network(local.endpoint.spec.network),
+        }
+    }
+}
+
+fn broken<T>(missing: String, repair: &str) -> Result<T, Break> {
+    Err(Break { missing, repair: repair.to_owned() })
+}
+
+fn list(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(", ")
+}

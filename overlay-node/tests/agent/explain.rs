@@ -1,0 +1,128 @@
+//! What is missing is named, hop by hop.
+
+use std::sync::Arc;
+
+use overlay_dns::{Health, View};
+use overlay_node::{
+    CatalogueChange, Condition, Desired, Endpoint, Explanation, Input, Place, PlaceState, Service, ServiceSpec, Target,
+};
+use overlay_vxlan::Segment;
+
+use crate::town::{NETWORK, Town, container, endpoint, id, mac, node_id};
+
+/// An endpoint on each of two nodes.
+fn two() -> Town {
+    let mut town = Town::new(21, 2);
+    for number in 2..=3 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(2);
+    town
+}
+
+fn explain(town: &Town, to: &str, held: &Desired) -> Explanation {
+    let to = to.parse().map_or_else(|_| Target::Name(to.parse().unwrap()), Target::Address);
+    town.net.machine(0).unwrap().0.explain(id(2), &to, held)
+}
+
+/// What is desired, but for a change of one place.
+fn but(desired: &Desired, place: &Place, change: impl FnOnce(&mut PlaceState)) -> Desired {
+    let mut held = desired.clone();
+    change(Arc::make_mut(held.places.get_mut(place).unwrap()));
+    held
+}
+
+#[test]
+fn a_way_that_is_whole_is_told_hop_by_hop() {
+    let mut town = two();
+    let held = town.desired(0);
+    let wanted = [
+        "from      c2, plugged in to customoverlay".to_owned(),
+        "name      c3. is 10.9.0.3, fd00:9::3".to_owned(),
+        "route     10.9.0.3 by eth0, to customoverlay".to_owned(),
+        "policy    accepted by otherwise".to_owned(),
+        format!("peer      c3 at {}", mac(3)),
+        format!("vtep      10.0.0.2 of node {}, alive", node_id(1).short()),
+        format!("entry     segment 4097 sends {} to 10.0.0.2", mac(3)),
+    ];
+    assert_eq!(explain(&town, "c3", &held).to_string().lines().collect::<Vec<_>>(), wanted);
+    assert!(explain(&town, "fd00:9::3", &held).broken.is_none());
+}
+
+#[test]
+fn each_break_is_named_where_it_is_and_says_what_repairs_it() {
+    let mut town = two();
+    let desired = town.desired(0);
+    let (network, c2) = (Place::Network(NETWORK), Place::Container(container(2)));
+    let segment =
+        |change: fn(&mut Segment)| but(&desired, &network, |state| state.vxlan.segments.values_mut().for_each(change));
+    let breaks = [
+        (but(&desired, &c2, |state| state.view = View::default()), 1, "does not have c3. as it is known: 10.9.0.3"),
+        (segment(|segment| segment.ports.clear()), 3, "the port of the container is missing"),
+        (but(&desired, &network, |state| state.vxlan.segments.clear()), 3, "the network's segment is missing"),
+        (but(&desired, &network, |state| state.firewall.ports.clear()), 3, "a packet to 10.9.0.3 is dropped by "),
+        (
+            but(&desired, &Place::Host, |state| state.firewall.tunnels.clear()),
+            5,
+            "the host drops datagrams from 10.0.0.2",
+        ),
+        (segment(|segment| segment.peers.clear()), 6, "the segment has no entry for 02:42:0a:09:00:03"),
+        (
+            segment(|segment| segment.peers.values_mut().for_each(|peer| peer.vtep = [10, 0, 0, 9].into())),
+            6,
+            "are sent to 10.0.0.9 instead of 10.0.0.2",
+        ),
+        (
+            segment(|segment| segment.peers.values_mut().for_each(|peer| peer.addresses.clear())),
+            6,
+            "10.9.0.3 is not answered for",
+        ),
+    ];
+    for (held, hops, missing) in breaks {
+        let explained = explain(&town, "c3", &held);
+        let broken = explained.broken.clone().unwrap();
+        assert!(broken.missing.contains(missing) && !broken.repair.is_empty(), "{missing}: {explained}");
+        assert_eq!(explained.hops.len(), hops, "{explained}");
+    }
+}
+
+#[test]
+fn what_is_not_known_or_not_fit_is_named_too() {
+    let mut town = two();
+    let service = Service {
+        id: overlay_core::ServiceId::from_bytes([5; 16]),
+        spec: ServiceSpec::new("web".parse().unwrap(), [NETWORK]),
+        vips: [(NETWORK, [[10, 9, 0, 77].into()].into())].into(),
+        ports: Vec::new(),
+        created: overlay_core::UnixTime::from_millis(0),
+        condition: Condition::Allocated,
+    };
+    town.publish(&CatalogueChange::Service(Arc::new(service)));
+    for (to, missing) in [
+        ("nobody", "nobody is called nobody. on the networks of c2: customoverlay"),
+        ("10.9.0.9", "nobody is known to have 10.9.0.9 on customoverlay"),
+        ("192.0.2.7", "no network of c2 has 192.0.2.7"),
+        ("web", "10.9.0.77 is the VIP of service web"),
+    ] {
+        breaks(&mut town, to, missing);
+    }
+    town.tell(1, Input::Health(id(3), Health::Draining));
+    town.run(2);
+    breaks(&mut town, "c3", "and given to nobody: it is about to end");
+    // Another node says it has the address of the endpoint here, which keeps it.
+    let liar = Endpoint { addresses: endpoint(2, 1, 0).addresses, ..endpoint(4, 1, 0) };
+    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(liar))));
+    town.plug(4, 1);
+    town.run(2);
+    breaks(&mut town, "c4", "is another's");
+    assert_eq!(town.net.machine(0).map(|node| node.0.metrics().unfit), Some(1));
+    town.tell(0, Input::Unplug(id(2)));
+    breaks(&mut town, "c3", "is not plugged in on this node");
+}
+
+fn breaks(town: &mut Town, to: &str, missing: &str) {
+    let held = town.desired(0);
+    let explained = explain(town, to, &held);
+    assert!(explained.broken.as_ref().is_some_and(|broken| broken.missing.contains(missing)), "{to}: {explained}");
+}
