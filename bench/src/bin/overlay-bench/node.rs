@@ -10,6 +10,7 @@ use overlay_bench::Bench;
 use overlay_node::{Deriver, Desired, Knowledge, PlaceState, derive};
 
 use crate::firewall::must;
+use crate::node_rss;
 use crate::node_town::{self, NETWORKS, endpoint, endpoint_id, knowledge, network_id};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
@@ -21,7 +22,9 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         .once(|| (), |()| derive(black_box(&knowledge)))
         .yardstick_once("clone the tables", || (), |()| tables(black_box(&desired)))
         .report()?;
-    one_change(bench, knowledge, &desired)
+    one_change(bench, knowledge, &desired)?;
+    drop(desired);
+    node_rss::run(bench)
 }
 
 /// Endpoints elsewhere end and others begin, in turn: each changes a segment, a zone, and what ten containers see.
