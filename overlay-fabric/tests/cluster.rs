@@ -140,7 +140,7 @@ fn an_encrypted_network_carries_nothing_as_long_as_nothing_encrypts_and_its_endp
 
 #[test]
 fn a_check_finds_what_somebody_did_to_a_place() {
-    let mut cluster = web_and_db(9);
+    let cluster = web_and_db(9);
     assert!(cluster.check().is_ok());
     let (_, held) = cluster.places(0).unwrap().places().into_iter().nth(1).unwrap();
     held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
