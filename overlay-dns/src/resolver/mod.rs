@@ -124,9 +124,9 @@ impl<S: RecordSource> Resolver<S> {
     ///
     /// # Errors
     /// As [`Config::check`].
-    pub fn new(source: S, config: Config, seed: [u8; 32]) -> Result<Self, ConfigError> {
+    pub fn new(source: S, mut config: Config, seed: [u8; 32]) -> Result<Self, ConfigError> {
         config.check()?;
-        let config = Config { max_udp: config.max_udp.min(MAX_DATAGRAM), ..config };
+        config.max_udp = config.max_udp.min(MAX_DATAGRAM);
         let mut rng = ChaCha12Rng::from_seed(seed);
         let mut forwarder_seed = [0; 32];
         rng.fill_bytes(&mut forwarder_seed);

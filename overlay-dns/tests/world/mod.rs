@@ -219,10 +219,7 @@ impl Server {
         match self.manner {
             Manner::Answers(_) => {}
             Manner::Dead => return None,
-            Manner::Says(code) => {
-                reply = bare(&query, code);
-                reply.edns = None;
-            }
+            Manner::Says(code) => reply = plain(&query, code),
             Manner::Refers => {
                 reply = bare(&query, ResponseCode::NoError);
                 reply.add_authority(Record::from_rdata(zone.clone(), 60, RData::NS(NS(zone))));
@@ -253,22 +250,12 @@ impl Server {
             Manner::Cuts(count) => reply = answer(&query, count),
             Manner::CutsAndRefuses => return Some(Event::Refused { path, from }),
             Manner::NoEdns | Manner::NoEdnsInAHeader if query.edns.is_some() => {
-                reply = bare(&query, ResponseCode::FormErr);
-                reply.edns = None;
-                if self.manner == Manner::NoEdnsInAHeader {
-                    reply.queries.clear();
-                }
+                reply = plain(&query, ResponseCode::FormErr);
+                reply.queries.retain(|_| self.manner == Manner::NoEdns);
             }
-            Manner::NoEdns | Manner::NoEdnsInAHeader => {}
             Manner::NeedsEdns if query.edns.is_none() => return None,
-            Manner::NeedsEdns => {}
-            Manner::CutsShort => {
-                reply = answer(&query, 40);
-                reply.metadata.truncation = matches!(path, Path::Udp(_));
-                let mut message = reply.to_vec().unwrap();
-                message.truncate(if reply.metadata.truncation { 512 } else { message.len() });
-                return Some(Event::Answer { path, from, message });
-            }
+            Manner::NoEdns | Manner::NoEdnsInAHeader | Manner::NeedsEdns => {}
+            Manner::CutsShort => return Some(Event::Answer { path, from, message: cut_short(&query, path) }),
             Manner::SendsBack => {
                 let client = Client { address: transmit.to, transport: Transport::Udp, token: 3 };
                 return Some(Event::Query { client, message: transmit.message.clone() });
@@ -285,6 +272,22 @@ fn bare(query: &Message, code: ResponseCode) -> Message {
     reply.add_queries(query.queries.iter().cloned());
     reply.edns = query.edns.clone();
     reply
+}
+
+/// As [`bare`], by a server that does not know EDNS.
+fn plain(query: &Message, code: ResponseCode) -> Message {
+    let mut reply = bare(query, code);
+    reply.edns = None;
+    reply
+}
+
+/// 40 addresses, of which a datagram has what fits, though the counts are of all.
+fn cut_short(query: &Message, path: Path) -> Vec<u8> {
+    let mut reply = answer(query, 40);
+    reply.metadata.truncation = matches!(path, Path::Udp(_));
+    let mut message = reply.to_vec().unwrap();
+    message.truncate(if reply.metadata.truncation { 512 } else { message.len() });
+    message
 }
 
 /// So many addresses, behind an alias if the name is an alias's.
