@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod catalogue;
 mod core;
 mod dns;
 mod gossip;
@@ -23,7 +24,7 @@ pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
 pub const TARGETS: &[&[(&str, Body)]] =
-    &[core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, node::TARGETS, vxlan::TARGETS];
+    &[catalogue::TARGETS, core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, node::TARGETS, vxlan::TARGETS];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

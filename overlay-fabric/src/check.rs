@@ -245,10 +245,8 @@ impl Cluster {
             let Some(agent) = self.agent(number) else { continue };
             for network in agent.knowledge().networks.keys() {
                 let entries = agent.gossip().entries(*network, TableId(1));
-                let entries: Vec<_> =
-                    entries.map(|(owner, key, value, _)| (owner, key.clone(), value.clone())).collect();
                 let entries: BTreeSet<_> =
-                    entries.into_iter().map(|(owner, key, value)| (owner, key.as_bytes().to_vec(), value)).collect();
+                    entries.map(|(owner, key, value, _)| (owner, key.as_bytes().to_vec(), value.clone())).collect();
                 let (other, theirs) = first.entry(*network).or_insert_with(|| (number, entries.clone()));
                 if *other != number {
                     checked.entries += entries.len();

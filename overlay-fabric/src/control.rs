@@ -26,6 +26,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What the manager says, or that none runs.
+    #[expect(clippy::needless_pass_by_value, reason = "a closure is written where it is given")]
     pub fn control<T>(
         &mut self,
         call: impl AsyncFn(&Manager, UnixTime) -> Result<T, ControlError>,
@@ -57,6 +58,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[expect(clippy::needless_pass_by_value, reason = "as in `Control`")]
     pub fn create_network(&mut self, spec: NetworkSpec) -> Result<Network, FabricError> {
         let id = NetworkId::from_bytes(self.draw());
         self.control(async |manager, now| manager.create_network(id, spec.clone(), now).await)
@@ -103,6 +105,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What is wrong with it.
+    #[expect(clippy::needless_pass_by_value, reason = "as in `Control`")]
     pub fn create_service(&mut self, spec: ServiceSpec) -> Result<Service, FabricError> {
         let id = ServiceId::from_bytes(self.draw());
         self.control(async |manager, now| manager.create_service(id, spec.clone(), now).await)

@@ -52,54 +52,58 @@ impl Observed {
         reply: &mut Vec<Hop>,
     ) -> Result<(), Broken> {
         let asking = Transport::Tcp { source: ASKING, destination: ASKED, begins: true };
-        let (source, there) = self.send(from, to, (asking, Flow::New), None, request)?;
+        let asking = Message { to, transport: asking, flow: Flow::New, source: None };
+        let (source, there) = self.send(from, asking, request)?;
         let answering = Transport::Tcp { source: ASKED, destination: ASKING, begins: false };
-        self.send(&there, source, (answering, Flow::Established), Some(to), reply).map(drop)
+        let answering = Message { to: source, transport: answering, flow: Flow::Established, source: Some(to) };
+        self.send(&there, answering, reply).map(drop)
     }
 
-    /// Sends one packet, from an address of the container's if that is given. Gives the address it was sent from, and the container it
-    /// came to.
-    fn send(
-        &self,
-        from: &Name,
-        to: IpAddr,
-        what: (Transport, Flow),
-        source: Option<IpAddr>,
-        hops: &mut Vec<Hop>,
-    ) -> Result<(IpAddr, Name), Broken> {
+    /// Sends one packet. Gives the address it was sent from, and the container it came to.
+    fn send(&self, from: &Name, message: Message, hops: &mut Vec<Hop>) -> Result<(IpAddr, Name), Broken> {
+        let to = message.to;
         let (number, node) = self.node_of(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
         let (out, via) = route(node, from, to)?;
         hops.push(Hop::Route { to, interface: out.interface, via });
-        let source = source.or_else(|| source_address(&out, to)).ok_or(Broken::NoRoute(to))?;
-        let ip = Ip::between(source, to, what.0).ok_or(Broken::NoRoute(to))?;
-        let sent = Sent { node: number, vni: out.vni, mac: out.port.mac, ip, flow: what.1 };
+        let source = message.source.or_else(|| source_address(&out, to)).ok_or(Broken::NoRoute(to))?;
+        let ip = Ip::between(source, to, message.transport).ok_or(Broken::NoRoute(to))?;
+        let sent = Sent { node: number, vni: out.vni, mac: out.port.mac, ip, flow: message.flow };
         let next = via.unwrap_or(to);
         let station = neighbour(out.segment, next).ok_or(Broken::NoNeighbour(next))?;
         hops.push(Hop::Neighbour { address: next, mac: station.mac(out.vni) });
-        let arrived = match station {
-            Station::Gateway => {
-                let port = port_name(out.endpoint)?;
-                node.bridged(&sent, out.network, (port, None))?;
-                return Err(Broken::Gateway(next));
-            }
-            Station::Here(endpoint, _) => {
-                let ports = (port_name(out.endpoint)?, Some(port_name(endpoint)?));
-                hops.push(node.bridged(&sent, out.network, ports)?);
-                node.arrive(out.segment, endpoint)
-            }
-            Station::There(mac, vtep) => {
-                let ports = (port_name(out.endpoint)?, Some(tunnel_name(out.vni)?));
-                hops.push(node.bridged(&sent, out.network, ports)?);
-                self.tunnel(&sent, (out.segment, vtep), mac, hops)?
-            }
-        };
-        let (container, addresses) = arrived;
+        let (container, addresses) = self.carry(&sent, &out, station, hops)?;
         if !addresses.contains(&to) {
             return Err(Broken::Stranger { container: container.cloned(), address: to });
         }
         let container = container.ok_or(Broken::Stranger { container: None, address: to })?;
         hops.push(Hop::Container(container.clone()));
         Ok((source, container.clone()))
+    }
+
+    /// Through the sandbox's bridge, to whom it is for.
+    fn carry(
+        &self,
+        sent: &Sent,
+        out: &Attachment<'_>,
+        station: Station,
+        hops: &mut Vec<Hop>,
+    ) -> Result<(Option<&Name>, Vec<IpAddr>), Broken> {
+        let node = self.nodes.get(sent.node).ok_or(Broken::NoSegment { node: sent.node, vni: sent.vni })?;
+        let port = port_name(out.endpoint)?;
+        match station {
+            Station::Gateway(address) => {
+                node.bridged(sent, out.network, (port, None))?;
+                Err(Broken::Gateway(address))
+            }
+            Station::Here(endpoint, _) => {
+                hops.push(node.bridged(sent, out.network, (port, Some(port_name(endpoint)?)))?);
+                Ok(node.arrive(out.segment, endpoint))
+            }
+            Station::There(mac, vtep) => {
+                hops.push(node.bridged(sent, out.network, (port, Some(tunnel_name(out.vni)?)))?);
+                self.tunnel(sent, (out.segment, vtep), mac, hops)
+            }
+        }
     }
 
     /// Through the underlay, and to the port of the other node's segment that has the Ethernet address.
@@ -142,6 +146,16 @@ fn hears(segment: &Segment, vtep: IpAddr, port: Port) -> bool {
     segment.vtep.local == vtep && segment.vtep.port == port
 }
 
+/// A packet that a container sends.
+#[derive(Debug, Clone, Copy)]
+struct Message {
+    to: IpAddr,
+    transport: Transport,
+    flow: Flow,
+    /// From which of its addresses; from the one that fits if `None`.
+    source: Option<IpAddr>,
+}
+
 /// A packet on its way, at some node.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
@@ -155,7 +169,7 @@ struct Sent {
 
 /// Who has an address in a segment, as one node knows it.
 enum Station {
-    Gateway,
+    Gateway(IpAddr),
     Here(EndpointId, Mac),
     There(Mac, IpAddr),
 }
@@ -164,7 +178,7 @@ impl Station {
     const fn mac(&self, vni: Vni) -> Mac {
         match self {
             Self::There(mac, _) | Self::Here(_, mac) => *mac,
-            Self::Gateway => names::gateway_mac(vni),
+            Self::Gateway(_) => names::gateway_mac(vni),
         }
     }
 }
@@ -231,7 +245,7 @@ fn source_address(out: &Attachment<'_>, to: IpAddr) -> Option<IpAddr> {
 /// Who has an address, by what answers ARP and neighbour discovery in the sandbox.
 fn neighbour(segment: &Segment, address: IpAddr) -> Option<Station> {
     if segment.gateways.iter().any(|gateway| gateway.addr() == address) {
-        return Some(Station::Gateway);
+        return Some(Station::Gateway(address));
     }
     let here = segment.ports.iter().find(|(_, port)| port.addresses.iter().any(|net| net.addr() == address));
     if let Some((endpoint, port)) = here {

@@ -15,7 +15,7 @@ use overlay_node::{NetworkSpec, UpkeepConfig};
 const SEEDS: u64 = 40;
 
 /// How often what happened, over all seeds: so that nobody can say that nothing did.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     checked: Checked,
     chaos: [u64; What::Last as usize],

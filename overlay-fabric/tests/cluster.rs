@@ -140,7 +140,7 @@ fn an_encrypted_network_carries_nothing_as_long_as_nothing_encrypts_and_its_endp
 
 #[test]
 fn a_check_finds_what_somebody_did_to_a_place() {
-    let mut cluster = web_and_db(9);
+    let cluster = web_and_db(9);
     assert!(cluster.check().is_ok());
     let (_, held) = cluster.places(0).unwrap().places().into_iter().nth(1).unwrap();
     held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));
@@ -176,4 +176,12 @@ fn an_agent_explains_a_way_that_is_whole_and_names_what_is_missing_of_one_that_i
     assert!(broken.broken.is_some() && !cluster.probe("web", "db").arrives(), "{broken:?}");
     cluster.crash(0);
     assert!(cluster.explain("web", "db").is_none());
+}
+
+#[test]
+fn a_container_that_moves_away_and_back_before_anybody_hears_of_it_is_where_it_was() {
+    let mut cluster = web_and_db(14);
+    cluster.relocate("db", 2).unwrap();
+    cluster.relocate("db", 1).unwrap();
+    assert_eq!(settle(&mut cluster).answered, 2);
 }

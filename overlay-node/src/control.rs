@@ -36,7 +36,7 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If there is none such, or several.
     async fn network(&self, network: &Reference) -> Result<Network, ControlError>;
 
-    /// All networks, in the order of their names.
+    /// All networks, in the order of their names. How far their endpoints are, only [`network`](Self::network) looks.
     ///
     /// # Errors
     /// If they could not be read.
@@ -60,7 +60,7 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If there is none such, or several.
     async fn service(&self, service: &Reference) -> Result<Service, ControlError>;
 
-    /// All services, in the order of their names.
+    /// All services, in the order of their names. How far their endpoints are, only [`service`](Self::service) looks.
     ///
     /// # Errors
     /// If they could not be read.
@@ -97,7 +97,7 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If they could not be read.
     async fn endpoints(&self, network: NetworkId) -> Result<Vec<Endpoint>, ControlError>;
 
-    /// A node says what became of an endpoint that it was given: in effect, or why not. Without effect for an endpoint that is
+    /// A node says what became of an endpoint that it was given: in effect, or why not, of which 1,024 bytes are kept. Without effect for an endpoint that is
     /// not on this node any more.
     ///
     /// # Errors

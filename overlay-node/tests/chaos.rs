@@ -186,27 +186,27 @@ async fn one_call(world: &World, manager: &Manager, dice: &mut Dice, now: UnixTi
         7 => drop(manager.add_node(node(id % 2), cluster::node_spec(["a", "b"][usize::from(id % 2)]), now).await),
         8 => {
             world.removals.borrow_mut().insert(network(id).to_string());
-            ended(world, manager.remove_network(&network(id).into(), now).await.map(drop));
+            ended(world, &manager.remove_network(&network(id).into(), now).await.map(drop));
         }
         9 => {
             world.removals.borrow_mut().insert(service(id).to_string());
-            ended(world, manager.remove_service(&service(id).into(), now).await.map(drop));
+            ended(world, &manager.remove_service(&service(id).into(), now).await.map(drop));
         }
         10 => {
             world.removals.borrow_mut().insert(endpoint(id).to_string());
-            ended(world, manager.detach(endpoint(id), now).await.map(drop));
+            ended(world, &manager.detach(endpoint(id), now).await.map(drop));
         }
         11 => drop(manager.relocate(endpoint(id), node(dice.below(2) as u8), now).await),
         12 if dice.one_in(4) => {
             let on_it = (0..4).map(|id| endpoint(id).to_string());
             world.removals.borrow_mut().extend(on_it);
-            ended(world, manager.remove_node(&node(id % 2).into(), now).await.map(drop));
+            ended(world, &manager.remove_node(&node(id % 2).into(), now).await.map(drop));
         }
         _ => drop(manager.settle(now).await),
     }
 }
 
-fn ended(world: &World, result: Result<(), ControlError>) {
+fn ended(world: &World, result: &Result<(), ControlError>) {
     let mut done = world.done.borrow_mut();
     match result {
         Ok(()) => done.removed += 1,
@@ -420,13 +420,9 @@ async fn settled_and_tight(manager: &Manager, context: &str) {
 fn a_dead_managers_last_commit_may_come_whenever_it_likes() {
     let mut came = [0; 3];
     for (what, call) in CALLS.into_iter().chain(REFUSED) {
-        for when in 0..3 {
-            for commits in 0..40 {
-                match comes_late(what, call, commits, when) {
-                    None => break,
-                    Some(done) => came[when] += u32::from(done),
-                }
-            }
+        for (when, came) in came.iter_mut().enumerate() {
+            let done = (0..40).map_while(|commits| comes_late(what, call, commits, when));
+            *came += done.filter(|done| *done).count();
         }
     }
     assert!(came.iter().all(|came| *came > 0), "{came:?}");
@@ -554,6 +550,32 @@ fn what_one_manager_gives_back_is_not_what_another_has_just_allocated() {
         });
     }
     assert!(allocated > 0 && refused > 0, "{allocated} {refused}");
+}
+
+#[test]
+fn a_cluster_is_founded_once_whoever_does_it() {
+    for seed in 0..50 {
+        let memory = MemoryStore::default();
+        let mut dice = seeded(seed);
+        let store = FlakyStore::new(memory.clone(), Dice::new(dice.seed()), 20);
+        let mut executor = Executor::new(dice.seed());
+        for number in 1..=3 {
+            let manager = manager(Arc::new(store.clone()), number);
+            executor.spawn(async move {
+                while let Err(error) = manager.found_cluster(network(number), NOW).await {
+                    assert!(error.refusal().is_none(), "seed {seed}: {error}");
+                }
+            });
+        }
+        executor.run().unwrap();
+        store.calm();
+        let other = manager(Arc::new(memory), 4);
+        block_on(async {
+            settled_and_tight(&other, &format!("seed {seed}")).await;
+            let networks = other.networks().await.unwrap();
+            assert!(networks.len() == 1 && networks[0].spec.ingress, "seed {seed}: {networks:?}");
+        });
+    }
 }
 
 #[test]

@@ -341,6 +341,9 @@ fn an_endpoint_moves_with_all_it_has_and_only_its_node_reports_on_it() {
         let failed = manager.network(&"front".into()).await.unwrap().condition;
         let text = format!("failed: container c1 on node {}: no VXLAN", node(2).short());
         assert_eq!(failed.to_string(), text);
+        manager.report(endpoint(1), node(2), Err("é".repeat(1000))).await.unwrap();
+        let long = manager.endpoint(endpoint(1)).await.unwrap().unwrap().condition;
+        assert_eq!(long, Condition::Failed { reason: "é".repeat(512) });
         // Repeated, the attachment gives it as it is, wherever it is.
         assert_eq!(manager.attach(endpoint(1), at(1, "c1"), NOW).await.unwrap().spec.node, node(2));
     });

@@ -66,12 +66,15 @@ impl Feed {
         loop {
             let changes = match &mut self.watch {
                 None => self.list().await?,
-                Some(watch) => match watch.next().await? {
-                    WatchEvent::Changes { revision, changes } => self.changed(revision, changes),
-                    _ => {
-                        self.watch = None;
-                        Vec::new()
+                Some(watch) => match watch.next().await {
+                    Ok(WatchEvent::Changes { revision, changes }) => self.changed(revision, changes),
+                    Ok(_) => self.lose(),
+                    Err(StoreError::Ahead { .. }) => {
+                        // The store was restored from an older copy: its revisions mean something else now.
+                        self.told.values_mut().for_each(|told| *told = Revision::ZERO);
+                        self.lose()
                     }
+                    Err(error) => return Err(error),
                 },
             };
             if !changes.is_empty() {
@@ -84,6 +87,11 @@ impl Feed {
     /// else. What they were before stays as it was told.
     pub const fn unreadable(&self) -> &BTreeMap<Key, String> {
         &self.unreadable
+    }
+
+    fn lose(&mut self) -> Vec<CatalogueChange> {
+        self.watch = None;
+        Vec::new()
     }
 
     async fn list(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {

@@ -79,7 +79,13 @@ impl Manager {
         let record = keys.endpoint(spec.network, id);
         let container = keys.container(spec.node, &spec.container, spec.network);
         let gone = keys.gone(Endpoint::WHAT, id);
-        snapshot.need([&of, &record, &container, &gone, &keys.network(spec.network), &keys.node(spec.node)])?;
+        let mut wanted = vec![of.clone(), record.clone(), container.clone(), gone];
+        wanted.extend([keys.network(spec.network), keys.node(spec.node)]);
+        wanted.extend(spec.mac.map(|mac| keys.mac(spec.network, mac)));
+        if let Some(service) = spec.service {
+            wanted.extend([keys.service(service), keys.served_by(service, id)]);
+        }
+        snapshot.need(&wanted)?;
         if snapshot.get(&of)?.is_some() {
             return match self.held::<Endpoint>(snapshot, &record)? {
                 Some(held) if held.is_removing() => removing::<_, Endpoint>(id),
@@ -309,7 +315,7 @@ impl Manager {
     ) -> Decided<()> {
         let condition = match result {
             Ok(()) => Condition::Ready,
-            Err(reason) => Condition::Failed { reason: reason.clone() },
+            Err(reason) => Condition::Failed { reason: reason[..reason.floor_char_boundary(REASON)].to_owned() },
         };
         let Some(held) = self.endpoint_by_id(snapshot, id)? else { return Ok((Commit::new(), ())) };
         let Endpoint { spec, condition: has, .. } = &held.object;
@@ -373,6 +379,9 @@ impl Manager {
         Ok((self.bury::<Endpoint>(snapshot, commit, (*id, Grave { at: now, spent: false }))?, ()))
     }
 }
+
+/// The most bytes that are kept of what a node says went wrong.
+const REASON: usize = 1024;
 
 /// Whether an Ethernet address is of those that segments' bridges and ports have.
 const fn is_a_segments(mac: Mac) -> bool {

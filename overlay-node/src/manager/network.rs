@@ -63,7 +63,7 @@ impl Manager {
     }
 
     /// Takes an accepted network to where it is allocated; what cannot be had is not kept.
-    pub(super) async fn complete_network(&self, held: Held<Network>, now: UnixTime) -> Result<Network, ControlError> {
+    async fn complete_network(&self, held: Held<Network>, now: UnixTime) -> Result<Network, ControlError> {
         if !held.is_pending() {
             return Ok(held.object);
         }
@@ -86,7 +86,11 @@ impl Manager {
                 accepted => return accepted,
             };
             let held = self.find::<Network>(&Reference::from(waits_for.as_str())).await?;
-            self.complete_network(held, now).await?;
+            match self.allocate_network(&held, now).await {
+                Ok(_) => {}
+                Err(Trouble::Refused(refused)) => self.fail(&held, &refused).await?,
+                Err(Trouble::Stuck(error)) => return Err(error),
+            }
         }
         Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
     }
@@ -110,6 +114,12 @@ impl Manager {
             };
         }
         let commit = self.exhume::<Network>(snapshot, Commit::new(), id)?;
+        if spec.ingress
+            && let Some(entry) = snapshot.get(&ingress)?
+        {
+            let id = id_in(&ingress, &entry.value).map_err(Undecided::Refused)?;
+            return refuse(Refused::IngressPresent { id });
+        }
         if let Some(entry) = snapshot.get(&name)? {
             let id = String::from_utf8_lossy(&entry.value).into_owned();
             return refuse(Refused::NameTaken { what: Network::WHAT, name: spec.name.clone(), id });
@@ -122,15 +132,11 @@ impl Manager {
             created: now,
             condition: Condition::Accepted,
         };
-        let mut commit = commit.put(key, encode_new(&network)).put(name, id.to_string());
-        if spec.ingress {
-            if let Some(entry) = snapshot.get(&ingress)? {
-                let id = id_in(&ingress, &entry.value).map_err(Undecided::Refused)?;
-                return refuse(Refused::IngressPresent { id });
-            }
-            commit = commit.put(ingress, id.to_string());
+        let commit = commit.put(key, encode_new(&network)).put(name, id.to_string());
+        match spec.ingress {
+            true => Ok((commit.put(ingress, id.to_string()), Accepted::New(network))),
+            false => Ok((commit, Accepted::New(network))),
         }
-        Ok((commit, Accepted::New(network)))
     }
 
     /// Claims what an accepted network needs. The VNI comes first: it can be given back without harm to anybody else's claim of

@@ -387,11 +387,11 @@ impl Manager {
         let keys = &self.keys;
         let Some(commit) = self.delete(snapshot, held)? else { return Ok((Commit::new(), ())) };
         let mut commit = self.delete_own(snapshot, commit, keys.service_name(&spec.name), &id.to_string())?;
-        let mut networks: Vec<NetworkId> = spec.networks.keys().copied().collect();
+        let mut used: Vec<Key> = spec.networks.keys().map(|network| keys.used_by(*network, *id)).collect();
         if let Some(entry) = snapshot.get(&keys.ingress())? {
-            networks.push(id_in(&keys.ingress(), &entry.value).map_err(Undecided::Refused)?);
+            let ingress = id_in(&keys.ingress(), &entry.value).map_err(Undecided::Refused)?;
+            used.push(keys.used_by(ingress, *id));
         }
-        let used: Vec<Key> = networks.into_iter().map(|network| keys.used_by(network, *id)).collect();
         snapshot.need(&used)?;
         for key in used {
             commit = self.delete_own(snapshot, commit, key, "")?;

@@ -3,7 +3,6 @@
 use overlay_core::UnixTime;
 
 use super::Manager;
-use super::allocate::Fate;
 use super::transaction::Trouble;
 use crate::catalogue::record::{Held, Object};
 use crate::{Condition, ControlError, Endpoint, Network, Node, Refused, Service};
@@ -95,10 +94,8 @@ impl Manager {
     }
 
     /// Says in an object why it cannot be had, unless it is had by now.
-    async fn fail<T: Object>(&self, held: &Held<T>, refused: &Refused) -> Result<(), ControlError> {
+    pub(super) async fn fail<T: Object>(&self, held: &Held<T>, refused: &Refused) -> Result<(), ControlError> {
         let failed = Condition::Failed { reason: refused.to_string() };
-        match self.end_allocation(held, failed).await? {
-            Fate::Taken(_) | Fate::Allocated(_) | Fate::Gone => Ok(()),
-        }
+        self.end_allocation(held, failed).await.map(drop)
     }
 }

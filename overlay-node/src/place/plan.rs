@@ -120,7 +120,9 @@ mod tests {
     fn a_value_that_a_table_refuses_is_refused_for_the_place() {
         let mut wrong = sandbox();
         let gateway = "10.0.9.0/24".parse().unwrap(); // the subnet's own address
-        wrong.vxlan.segments.values_mut().for_each(|segment| drop(segment.gateways.insert(gateway)));
+        for segment in wrong.vxlan.segments.values_mut() {
+            segment.gateways.insert(gateway);
+        }
         let error = MemoryPlaces::default().open(&Place::Host).unwrap().plan(&wrong).unwrap_err();
         assert!(error.to_string().contains("10.0.9.0/24"), "{error}");
     }
