@@ -35,11 +35,16 @@ fn query(data: &[u8]) {
 }
 
 /// A message from an upstream server with the id, question and path that are expected, the rest as `data` has it: those who
-/// wait get a response, and what the cache gives is as sound as what came.
+/// wait get a response, and what the cache gives is as sound as what came; with proofs, and without.
 fn upstream(data: &[u8]) {
+    answered(data, QUERY);
+    answered(data, &[&QUERY[..11], b"\x01", &QUERY[12..], b"\0\0\x29\x04\xd0\0\0\x80\0\0\0"].concat());
+}
+
+fn answered(data: &[u8], query: &[u8]) {
     let mut resolver = resolver();
     let mut reply = Vec::new();
-    let handled = resolver.handle_query(client(Transport::Tcp), QUERY, &mut reply, Instant::ZERO);
+    let handled = resolver.handle_query(client(Transport::Tcp), query, &mut reply, Instant::ZERO);
     assert_eq!(handled, Handled::Waits);
     let Some(transmit) = resolver.poll_transmit() else { panic!("nothing was asked") };
     let mut message = transmit.message[..2].to_vec();
@@ -51,7 +56,7 @@ fn upstream(data: &[u8]) {
         resolver.handle_upstream(transmit.path, transmit.to, bytes, Instant::ZERO);
     }
     drain(&mut resolver);
-    if resolver.handle_query(client(Transport::Udp), QUERY, &mut reply, Instant::ZERO) == Handled::Reply {
+    if resolver.handle_query(client(Transport::Udp), query, &mut reply, Instant::ZERO) == Handled::Reply {
         assert!(Message::from_vec(&reply).is_ok() || !is_sound, "{} does not parse", reply.escape_ascii());
         assert!(reply[..2] == QUERY[..2] && reply[2] & 0x80 != 0);
     }
