@@ -3,12 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-<<<<<<< HEAD
-use overlay_core::{IpFamily, Name};
-=======
 use overlay_core::{EndpointId, IpFamily, Name};
-use smallvec::SmallVec;
->>>>>>> wt/node-a
 
 use super::entry::{Sets, Several, Source};
 use super::knowledge::port_name;
@@ -18,35 +13,30 @@ use crate::{DnsName, RecordTtl, Srv};
 /// What a name stands for, whoever gives it. Most are given by one endpoint.
 pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
     let endpoint = |id: &EndpointId| zone.endpoints.get(&id.to_bytes());
-    match sources {
-        [Source::Endpoint(id)] => endpoint(id).map_or_else(Sets::default, |endpoint| named(zone, endpoint)),
-        [Source::Address(id)] => endpoint(id).map_or_else(Sets::default, |endpoint| called(zone, endpoint)),
-        _ => collected(zone, key, sources),
-    }
+    let alone = match sources {
+        [Source::Endpoint(id)] => endpoint(id).map(|endpoint| named(zone, endpoint)),
+        [Source::Address(id)] => endpoint(id).map(|endpoint| called(zone, endpoint)),
+        _ => None,
+    };
+    alone.unwrap_or_else(|| collected(zone, key, sources))
 }
 
 /// What a name stands for that one endpoint gives.
 fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    let mut sets = Sets { address_ttl: zone.policy.endpoint_ttl, ..Sets::default() };
-    if endpoint.health == Health::Draining {
-        return sets;
-    }
-    let mut others = Others::default();
-    for address in &endpoint.addresses {
+    let mut several = Several { address_ttl: zone.policy.endpoint_ttl, ..Several::default() };
+    for address in endpoint.addresses.iter().filter(|_| endpoint.health != Health::Draining) {
         match address {
-            IpAddr::V4(address) => sets.a.push(*address),
-            IpAddr::V6(address) => others.aaaa.push(*address),
+            IpAddr::V4(address) => several.a.push(*address),
+            IpAddr::V6(address) => several.aaaa.push(*address),
         }
     }
-    sets.others = (!others.aaaa.is_empty()).then(|| Box::new(others));
-    sets
+    several.into()
 }
 
 /// What an address is called that one endpoint has.
 fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    let ptr = SmallVec::from_iter([full(zone, endpoint.first_name())]);
-    let others = Others { ttl: zone.policy.endpoint_ttl, ptr, ..Others::default() };
-    Sets { others: Some(Box::new(others)), ..Sets::default() }
+    let ptr = [full(zone, endpoint.first_name())].into_iter().collect();
+    Several { ttl: zone.policy.endpoint_ttl, ptr, ..Several::default() }.into()
 }
 
 fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
