@@ -274,6 +274,7 @@ impl Cluster {
     fn attend(&mut self) {
         let at = block_on(self.memory.read(&[])).map(|reading| reading.at).ok();
         for number in 0..self.nodes.len() {
+            self.plug_again(number);
             if self.net.machine(number).is_none() || self.manager_for(number).is_none() {
                 continue;
             }
@@ -287,6 +288,16 @@ impl Cluster {
                 // What it cannot finish now, it finishes the next time.
                 let _ = block_on(manager.1.settle(self.date(manager.0)));
             }
+        }
+    }
+
+    /// What the agent unplugged because of news that were overtaken (a container that moved away and back) runs here still, so the
+    /// runtime plugs it in again.
+    fn plug_again(&mut self, number: usize) {
+        let withdrawn = self.net.with(number, |station, _| std::mem::take(&mut station.withdrawn)).unwrap_or_default();
+        for endpoint in withdrawn {
+            let plug = self.nodes[number].containers.values().find_map(|container| container.plug(endpoint));
+            plug.into_iter().for_each(|plug| self.post(number, plug));
         }
     }
 

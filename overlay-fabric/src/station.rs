@@ -35,6 +35,8 @@ pub(crate) struct Station {
     pub(crate) views: BTreeMap<Name, View>,
     dice: Dice,
     pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
+    /// Endpoints that the agent unplugged by itself, as the catalogue said.
+    pub(crate) withdrawn: Vec<EndpointId>,
     pub(crate) counts: UpkeepCounts,
     watched: bool,
     /// What was found wrong after a job.
@@ -93,6 +95,7 @@ impl Station {
             views: BTreeMap::new(),
             dice: Dice::new(seed),
             reports: Vec::new(),
+            withdrawn: Vec::new(),
             counts: UpkeepCounts::default(),
             watched,
             broken: Vec::new(),
@@ -111,6 +114,7 @@ impl Station {
             && self.run.is_none()
             && self.look_at.is_none()
             && self.reports.is_empty()
+            && self.withdrawn.is_empty()
             && self.upkeep.lacking().next().is_none()
     }
 
@@ -144,6 +148,7 @@ impl Station {
             match event {
                 AgentEvent::Changed => drop(self.look_at.get_or_insert(now + LINGER)),
                 AgentEvent::Report { endpoint, result } => self.reports.push((endpoint, result)),
+                AgentEvent::Withdrawn(endpoint) => self.withdrawn.push(endpoint),
                 _ => {}
             }
         }

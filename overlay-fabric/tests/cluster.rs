@@ -177,3 +177,11 @@ fn an_agent_explains_a_way_that_is_whole_and_names_what_is_missing_of_one_that_i
     cluster.crash(0);
     assert!(cluster.explain("web", "db").is_none());
 }
+
+#[test]
+fn a_container_that_moves_away_and_back_before_anybody_hears_of_it_is_where_it_was() {
+    let mut cluster = web_and_db(14);
+    cluster.relocate("db", 2).unwrap();
+    cluster.relocate("db", 1).unwrap();
+    assert_eq!(settle(&mut cluster).answered, 2);
+}
