@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{IpFamily, Name};
+use overlay_core::{EndpointId, IpFamily, Name};
 use smallvec::SmallVec;
 
 use super::entry::{Others, Sets, Source};
@@ -11,8 +11,41 @@ use super::knowledge::port_name;
 use super::{Endpoint, Group, Health, Mode, Service, Zone};
 use crate::{DnsName, RecordTtl, Srv};
 
-/// What a name stands for, whoever gives it.
+/// What a name stands for, whoever gives it. Most are given by one endpoint.
 pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
+    let endpoint = |id: &EndpointId| zone.endpoints.get(&id.to_bytes());
+    match sources {
+        [Source::Endpoint(id)] => endpoint(id).map_or_else(Sets::default, |endpoint| named(zone, endpoint)),
+        [Source::Address(id)] => endpoint(id).map_or_else(Sets::default, |endpoint| called(zone, endpoint)),
+        _ => collected(zone, key, sources),
+    }
+}
+
+/// What a name stands for that one endpoint gives.
+fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
+    let mut sets = Sets { address_ttl: zone.policy.endpoint_ttl, ..Sets::default() };
+    if endpoint.health == Health::Draining {
+        return sets;
+    }
+    let mut others = Others::default();
+    for address in &endpoint.addresses {
+        match address {
+            IpAddr::V4(address) => sets.a.push(*address),
+            IpAddr::V6(address) => others.aaaa.push(*address),
+        }
+    }
+    sets.others = (!others.aaaa.is_empty()).then(|| Box::new(others));
+    sets
+}
+
+/// What an address is called that one endpoint has.
+fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
+    let ptr = SmallVec::from_iter([full(zone, endpoint.first_name())]);
+    let others = Others { ttl: zone.policy.endpoint_ttl, ptr, ..Others::default() };
+    Sets { others: Some(Box::new(others)), ..Sets::default() }
+}
+
+fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
     let mut out = Collected::default();
     for source in sources {
         match source {
@@ -188,4 +221,26 @@ fn network(name: &Name) -> DnsName {
 fn sort<T: Ord>(all: &mut SmallVec<[T; 1]>) {
     all.sort();
     all.dedup();
+}
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Policy;
+    use crate::testing::{endpoint, few_names};
+
+    proptest! {
+        #[test]
+        fn what_one_endpoint_gives_is_what_all_who_are_one_give(network in few_names(), endpoint in endpoint()) {
+            let mut zone = Zone::new(network, Policy::default());
+            let id = endpoint.id;
+            zone.put_endpoint(endpoint);
+            for source in [Source::Endpoint(id), Source::Address(id)] {
+                let alone = [source];
+                prop_assert_eq!(sets(&zone, b"", &alone), collected(&zone, b"", &alone));
+            }
+        }
+    }
 }

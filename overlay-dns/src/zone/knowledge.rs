@@ -109,8 +109,8 @@ pub(super) fn endpoint_names(endpoint: &Endpoint) -> BTreeSet<(Key, Source)> {
 
 /// The same, and some twice perhaps.
 pub(super) fn endpoint_mentions(endpoint: &Endpoint) -> impl Iterator<Item = (Key, Source)> {
-    let named = endpoint.names.iter().cloned().chain([short(endpoint.id)]);
-    let named = named.map(|name| (name.fold(), Source::Endpoint(endpoint.id)));
+    let named = endpoint.names.iter().map(DnsName::fold).chain([short(endpoint.id).fold()]);
+    let named = named.map(|name| (name, Source::Endpoint(endpoint.id)));
     let reverse = endpoint.addresses.iter();
     let reverse = reverse.map(|address| (DnsName::reverse(*address).fold(), Source::Address(endpoint.id)));
     named.chain(reverse)

@@ -152,7 +152,7 @@ impl Agent {
         &self.gossip
     }
 
-    /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain).
+    /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain()).
     pub fn explain(&self, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
         crate::explain(&self.knowledge, from, to, held)
     }

@@ -10,7 +10,7 @@ use super::touched::Known;
 use super::{container, firewall, host, parts, places};
 use crate::{Desired, Knowledge, Place, PlaceState, Section};
 
-/// Derives what a changing knowledge means: at each time the same as [`derive`](crate::derive), and the same `Arc` of each place
+/// Derives what a changing knowledge means: at each time the same as [`derive`](crate::derive()), and the same `Arc` of each place
 /// that did not change.
 ///
 /// It keeps what it was given and gave last. What it costs: O(1) if nothing changed; if endpoints did, O(log n) for each, and a copy of
@@ -29,7 +29,7 @@ struct Last {
 }
 
 impl Deriver {
-    /// As [`derive`](crate::derive).
+    /// As [`derive`](crate::derive()).
     pub fn derive(&mut self, knowledge: &Knowledge) -> Arc<Desired> {
         let last = match self.last.take() {
             Some(last) if (last.knowledge.me, &last.knowledge.settings) == (knowledge.me, &knowledge.settings) => {
