@@ -40,12 +40,12 @@ impl Zone {
             endpoints.into_iter().map(|(id, endpoint)| Item::new(Key::from_slice(&id.to_bytes()), endpoint));
         zone.endpoints = Trie::of(sorted(endpoints));
         zone.services = Trie::of(sorted(groups.into_iter().map(|(key, group)| Item::new(key, Arc::new(group)))));
-        zone.put_names(mentions);
+        zone.put_names(&mentions);
         zone
     }
 
     /// Puts all names, each with who gives it, into a zone that has none.
-    fn put_names(&mut self, mentions: Vec<Item<Source>>) {
+    fn put_names(&mut self, mentions: &[Item<Source>]) {
         let (mut given_by, mut names) = (Vec::with_capacity(mentions.len()), Vec::with_capacity(mentions.len()));
         for alike in mentions.chunk_by(|one, next| one.key == next.key) {
             let Some(Item { key, .. }) = alike.first() else { continue };
