@@ -164,7 +164,8 @@ impl Collected {
         let v6 = |address| if let IpAddr::V6(v6) = address { v6 } else { Ipv6Addr::UNSPECIFIED };
         self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
         sort(&mut self.others.ptr);
-        sort(&mut self.others.srv);
+        self.others.srv.sort();
+        self.others.srv.dedup();
         self.others.txt.sort();
         self.others.txt.dedup();
         let is_empty = self.others.is_empty();

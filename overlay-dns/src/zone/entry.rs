@@ -44,7 +44,7 @@ pub(crate) struct Others {
     pub(super) ttl: RecordTtl, // of all but addresses
     pub(super) aaaa: SmallVec<[Ipv6Addr; 1]>,
     pub(super) ptr: SmallVec<[DnsName; 1]>,
-    pub(super) srv: SmallVec<[Srv; 1]>,
+    pub(super) srv: Vec<Srv>, // few names have any, so it is small without
     pub(super) txt: Vec<Txt>,
 }
 

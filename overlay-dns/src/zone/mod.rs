@@ -62,8 +62,7 @@ pub struct Zone {
     network: Name,
     label: DnsName,
     policy: Policy,
-    names: Trie<Sets>,
-    given_by: Trie<SmallVec<[Source; 1]>>, // for each of the names, sorted
+    names: Trie<Named>,
     /// How many names end with the network's own label, which is taken from a name that is asked for.
     ambiguous: usize,
     services: Trie<Arc<Group>>,
@@ -116,6 +115,13 @@ pub struct Given {
     pub txt: BTreeSet<Txt>,
 }
 
+/// What a name stands for, and who gives it, sorted.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Named {
+    sets: Sets,
+    given_by: SmallVec<[Source; 1]>,
+}
+
 /// A service and the endpoints that said they are its; either may be known first.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Group {
@@ -134,7 +140,6 @@ impl Zone {
             network,
             policy,
             names: Trie::default(),
-            given_by: Trie::default(),
             ambiguous: 0,
             services: Trie::default(),
             endpoints: Trie::default(),
@@ -207,7 +212,7 @@ impl Zone {
     /// What is known of a name on the wire, in small letters; O(1).
     #[inline]
     pub(crate) fn entry(&self, key: &[u8]) -> Option<&Sets> {
-        self.names.get(key)
+        self.names.get(key).map(|named| &named.sets)
     }
 
     /// As [`entry`](Self::entry), of a name that ends with the network's own label: hardly ever is there one.
@@ -263,28 +268,28 @@ impl Zone {
     }
 
     fn mention(&mut self, key: &[u8], source: &Source, is: bool) {
-        self.given_by.alter(key, |known| {
-            let mut sources = known.cloned().unwrap_or_default();
-            sources.retain(|known| known != source);
+        let names = self.names.len();
+        self.names.alter(key, |known| {
+            let mut named = known.cloned().unwrap_or_default();
+            named.given_by.retain(|known| known != source);
             if is {
-                sources.push(source.clone());
-                sources.sort();
+                named.given_by.push(source.clone());
+                named.given_by.sort();
             }
-            (!sources.is_empty()).then_some(sources)
+            (!named.given_by.is_empty()).then_some(named)
         });
+        if self.is_ambiguous(key) {
+            self.ambiguous = self.ambiguous + self.names.len() - names;
+        }
     }
 
     /// Compiles what a name stands for from those who give it.
     fn refresh(&mut self, key: &[u8]) {
-        let sets = self.given_by.get(key).map(|sources| compile::sets(self, key, sources));
-        let old = self.names.get(key);
-        if old == sets.as_ref() {
-            return;
+        let Some(named) = self.names.get(key) else { return };
+        let sets = compile::sets(self, key, &named.given_by);
+        if named.sets != sets {
+            self.names.alter(key, |known| known.map(|named| Named { sets, given_by: named.given_by.clone() }));
         }
-        if old.is_some() != sets.is_some() && self.is_ambiguous(key) {
-            self.ambiguous = if sets.is_some() { self.ambiguous + 1 } else { self.ambiguous - 1 };
-        }
-        self.names.alter(key, |_| sets);
     }
 
     fn is_ambiguous(&self, key: &[u8]) -> bool {

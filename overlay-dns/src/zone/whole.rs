@@ -6,10 +6,10 @@ use std::sync::Arc;
 use overlay_core::{EndpointId, Name};
 use smallvec::SmallVec;
 
-use super::entry::{Sets, Source};
+use super::entry::Source;
 use super::knowledge::{endpoint_mentions, service_names};
 use super::trie::{Entry, Trie, sorted};
-use super::{Group, Key, compile, service_key};
+use super::{Group, Key, Named, compile, service_key};
 use crate::{Endpoint, Policy, Service, Zone};
 
 impl Zone {
@@ -46,21 +46,20 @@ impl Zone {
 
     /// Puts all names, each with who gives it, into a zone that has none.
     fn put_names(&mut self, mentions: Vec<(u64, Entry<Source>)>) {
-        let (mut given_by, mut names) = (Vec::with_capacity(mentions.len()), Vec::with_capacity(mentions.len()));
+        let mut names = Vec::with_capacity(mentions.len());
         let mut mentions = mentions.into_iter().peekable();
         while let Some((hash, Entry { key, value })) = mentions.next() {
-            let mut sources = SmallVec::<[Source; 1]>::from_iter([value]);
+            let mut given_by = SmallVec::<[Source; 1]>::from_iter([value]);
             while let Some((_, other)) = mentions.next_if(|(_, other)| other.key == key) {
-                sources.push(other.value);
+                given_by.push(other.value);
             }
-            sources.sort();
-            sources.dedup();
-            let sets: Sets = compile::sets(self, &key, &sources);
+            given_by.sort();
+            given_by.dedup();
             self.ambiguous += usize::from(self.is_ambiguous(&key));
-            names.push((hash, Entry { key: key.clone(), value: sets }));
-            given_by.push((hash, Entry { key, value: sources }));
+            let sets = compile::sets(self, &key, &given_by);
+            names.push((hash, Entry { key, value: Named { sets, given_by } }));
         }
-        (self.names, self.given_by) = (Trie::of(names), Trie::of(given_by));
+        self.names = Trie::of(names);
     }
 }
 
