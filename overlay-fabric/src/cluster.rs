@@ -294,8 +294,11 @@ impl Cluster {
     /// What the agent unplugged because of news that were overtaken (a container that moved away and back) runs here still, so the
     /// runtime plugs it in again.
     fn plug_again(&mut self, number: usize) {
-        let withdrawn = self.net.with(number, |station, _| std::mem::take(&mut station.withdrawn)).unwrap_or_default();
-        for endpoint in withdrawn {
+        if self.net.machine(number).is_none_or(|station| station.withdrawn.is_empty()) {
+            return;
+        }
+        let withdrawn = self.net.with(number, |station, _| std::mem::take(&mut station.withdrawn));
+        for endpoint in withdrawn.unwrap_or_default() {
             let plug = self.nodes[number].containers.values().find_map(|container| container.plug(endpoint));
             plug.into_iter().for_each(|plug| self.post(number, plug));
         }
@@ -318,8 +321,13 @@ impl Cluster {
 
     /// Passes on what a node says of its endpoints.
     fn report(&mut self, number: usize) {
-        let new = self.net.with(number, |station, _| std::mem::take(&mut station.reports)).unwrap_or_default();
-        self.nodes[number].reports.extend(new);
+        if self.net.machine(number).is_some_and(|station| !station.reports.is_empty()) {
+            let new = self.net.with(number, |station, _| std::mem::take(&mut station.reports));
+            self.nodes[number].reports.extend(new.unwrap_or_default());
+        }
+        if self.nodes[number].reports.is_empty() {
+            return;
+        }
         let (Some(manager), id) = (self.manager_for(number), self.nodes[number].id) else { return };
         let reports = std::mem::take(&mut self.nodes[number].reports);
         let Some(manager) = &self.nodes[manager].manager else { return };

@@ -168,6 +168,7 @@ struct Sent {
 }
 
 /// Who has an address in a segment, as one node knows it.
+#[derive(Debug, Clone, Copy)]
 enum Station {
     Gateway(IpAddr),
     Here(EndpointId, Mac),
