@@ -1,5 +1,6 @@
 //! Endpoints on this node.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use overlay_gossip::EntryKey;
 
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, InputError};
+use crate::derive::Fitness;
 use crate::{LocalEndpoint, RemoteEndpoint};
 
 /// Where an endpoint's container is.
@@ -59,8 +61,8 @@ impl Agent {
         }
     }
 
-    /// Puts an endpoint of this node into its section if it is plugged in, tells the other nodes, and reports.
-    pub(super) fn settle_endpoint(&mut self, id: EndpointId, now: Instant) {
+    /// Puts an endpoint of this node into its section if it is plugged in.
+    pub(super) fn place_endpoint(&mut self, id: EndpointId) {
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
         let local = endpoint.zip(self.plugs.get(&id)).map(|(endpoint, plug)| LocalEndpoint {
@@ -69,24 +71,32 @@ impl Agent {
             interface: plug.interface,
             health: plug.health,
         });
-        let elsewhere: Vec<NetworkId> = self
-            .knowledge
-            .networks
-            .iter()
-            .filter(|(_, section)| section.local.contains_key(&id))
-            .map(|(of, _)| *of)
-            .collect();
-        for of in elsewhere.into_iter().filter(|of| Some(*of) != network) {
+        let holds = self.knowledge.networks.iter().filter(|(_, section)| section.local.contains_key(&id));
+        let elsewhere: Vec<NetworkId> = holds.map(|(of, _)| *of).filter(|of| Some(*of) != network).collect();
+        for of in elsewhere {
             self.put_local(of, id, None);
         }
         if let Some(network) = network {
             self.put_local(network, id, local);
         }
-        self.tell(id, now);
-        let report = self
-            .reports
-            .of(&self.knowledge, self.catalogue.endpoints.get(&id).filter(|_| self.plugs.contains_key(&id)));
-        self.events.extend(report);
+    }
+
+    /// Tells the other nodes of these endpoints, and reports what became of them.
+    pub(super) fn tell_endpoints(&mut self, ids: &BTreeSet<EndpointId>, now: Instant) {
+        let mut known = BTreeMap::<NetworkId, Fitness>::new();
+        for id in ids {
+            let endpoint = self.catalogue.endpoints.get(id).filter(|_| self.plugs.contains_key(id)).cloned();
+            let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
+            let section = network.and_then(|network| self.knowledge.networks.get_key_value(&network));
+            if let Some((network, section)) = section {
+                known.entry(*network).or_insert_with(|| Fitness::of(&self.knowledge, section));
+            }
+            let fitness = network.and_then(|network| known.get(&network));
+            let fact = fitness.filter(|fitness| fitness.check(*id).is_ok()).and_then(|_| self.fact(*id));
+            self.tell(*id, fact, now);
+            let report = endpoint.and_then(|endpoint| self.reports.of(&self.knowledge, &endpoint, fitness));
+            self.events.extend(report);
+        }
     }
 
     fn put_local(&mut self, network: NetworkId, id: EndpointId, local: Option<LocalEndpoint>) {
@@ -107,15 +117,12 @@ impl Agent {
     /// What is in effect of a network's endpoints may depend on one of them.
     fn recheck(&mut self, network: NetworkId) {
         let section = self.knowledge.networks.get(&network);
-        let unsettled = section.into_iter().flat_map(|section| section.local.keys());
-        self.touched.extend(unsettled.filter(|id| !self.told.contains_key(id)));
+        self.touched.extend(section.into_iter().flat_map(|section| section.local.keys()));
     }
 
     /// Tells the other nodes of an endpoint that is here and fit, or that it is here no more.
-    fn tell(&mut self, id: EndpointId, now: Instant) {
-        let fit = self.fit(id);
-        let known = self.told.get(&id);
-        if known.map(|(network, fact)| (*network, fact)) == fit.as_ref().map(|(network, fact)| (*network, fact)) {
+    fn tell(&mut self, id: EndpointId, fit: Option<(NetworkId, Bytes)>, now: Instant) {
+        if self.told.get(&id) == fit.as_ref() {
             return;
         }
         if let Some((network, _)) = self.told.remove(&id) {
@@ -133,12 +140,11 @@ impl Agent {
         }
     }
 
-    /// What other nodes are to know of an endpoint, if it is here and could be in effect.
-    fn fit(&mut self, id: EndpointId) -> Option<(NetworkId, Bytes)> {
+    /// What other nodes are to know of an endpoint that is here.
+    fn fact(&mut self, id: EndpointId) -> Option<(NetworkId, Bytes)> {
         let network = self.catalogue.endpoints.get(&id)?.spec.network;
         let section = self.knowledge.networks.get(&network)?;
         let local = section.local.get(&id)?;
-        crate::derive::fits(&self.knowledge, section, id).ok()?;
         match fact(&self.knowledge.me, local).encode() {
             Ok(fact) => {
                 self.reports.told(id);

@@ -177,9 +177,13 @@ impl Agent {
         while let Some(network) = self.touched_networks.pop_first() {
             self.settle_network(network, now);
         }
+        let mut placed = BTreeSet::new();
         while let Some(endpoint) = self.touched.pop_first() {
-            self.settle_endpoint(endpoint, now);
+            // What it changes for others of its network touches those; they are looked at once more at most.
+            self.place_endpoint(endpoint);
+            placed.insert(endpoint);
         }
+        self.tell_endpoints(&placed, now);
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use overlay_core::{EndpointId, NetworkId};
 
 use super::{Agent, AgentEvent};
-use crate::{Condition, Endpoint, Knowledge, Place, PlaceState};
+use crate::derive::{Fitness, port};
+use crate::{Condition, Endpoint, Knowledge, LocalEndpoint, Place, PlaceState};
 
 /// What places were given, and what was reported of endpoints.
 #[derive(Debug, Clone, Default)]
@@ -24,9 +25,13 @@ pub(super) struct Reports {
 
 impl Reports {
     /// What is new to say of an endpoint that is plugged in.
-    pub(super) fn of(&mut self, knowledge: &Knowledge, endpoint: Option<&Arc<Endpoint>>) -> Option<AgentEvent> {
-        let endpoint = endpoint?;
-        let result = self.result(knowledge, endpoint)?;
+    pub(super) fn of(
+        &mut self,
+        knowledge: &Knowledge,
+        endpoint: &Endpoint,
+        fitness: Option<&Fitness>,
+    ) -> Option<AgentEvent> {
+        let result = self.result(knowledge, endpoint, fitness)?;
         if self.said.get(&endpoint.id) == Some(&result) {
             return None;
         }
@@ -35,29 +40,38 @@ impl Reports {
     }
 
     /// `None` while it is on its way.
-    fn result(&self, knowledge: &Knowledge, endpoint: &Endpoint) -> Option<Result<(), String>> {
+    fn result(
+        &self,
+        knowledge: &Knowledge,
+        endpoint: &Endpoint,
+        fitness: Option<&Fitness>,
+    ) -> Option<Result<(), String>> {
         let (id, network) = (endpoint.id, endpoint.spec.network);
         let known = self.refused.get(&network).or_else(|| self.untold.get(&id));
         if let Some(reason) = known {
             return Some(Err(reason.clone()));
         }
         let section = knowledge.networks.get(&network)?;
-        if let Err(reason) = crate::derive::fits(knowledge, section, id) {
+        if let Err(reason) = fitness?.check(id) {
             return Some(Err(reason));
         }
-        let virtual_machine = section.local.get(&id)?.namespace.is_none();
+        let local = section.local.get(&id)?;
+        let virtual_machine = local.namespace.is_none();
         let container = Place::Container(endpoint.spec.container.clone());
-        if self.holds(network, id) && (virtual_machine || self.sees(&container, section.network.spec.name.as_str())) {
+        if self.holds(network, id, local)
+            && (virtual_machine || self.sees(&container, section.network.spec.name.as_str()))
+        {
             return Some(Ok(()));
         }
         let places = [Place::Host, Place::Network(network), container];
         places.iter().find_map(|place| self.failed.get(place)).map(|reason| Err(reason.clone()))
     }
 
-    /// Whether the network's place holds the endpoint's port.
-    fn holds(&self, network: NetworkId, id: EndpointId) -> bool {
+    /// Whether the network's place holds the endpoint's port, where it is plugged in now.
+    fn holds(&self, network: NetworkId, id: EndpointId, local: &LocalEndpoint) -> bool {
         let held = self.held.get(&Place::Network(network));
-        held.is_some_and(|state| state.vxlan.segments.values().any(|segment| segment.ports.contains_key(&id)))
+        let mut segments = held.into_iter().flat_map(|state| state.vxlan.segments.values());
+        segments.any(|segment| segment.ports.get(&id) == Some(&port(local)))
     }
 
     /// Whether the container sees the network.

@@ -26,7 +26,7 @@ use footing::Footing;
 use part::Part;
 use touched::Known;
 
-use crate::{Desired, Knowledge, Place, PlaceState, Section};
+use crate::{Desired, Knowledge, LocalEndpoint, Place, PlaceState, Section};
 
 /// What a node that knows this should hold. Pure, and whole: O(n log n) for n endpoints.
 ///
@@ -61,13 +61,27 @@ fn host(knowledge: &Knowledge) -> Option<PlaceState> {
     plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })
 }
 
-/// Whether an endpoint that is plugged in here is in effect, or why not.
-pub(crate) fn fits(knowledge: &Knowledge, section: &Section, id: EndpointId) -> Result<(), String> {
-    let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
-    match Admission::local(section, &footing).unfit.get(&id) {
-        Some(unfit) => Err(unfit.to_string()),
-        None => Ok(()),
+/// Which endpoints that are plugged in here are in effect.
+#[derive(Debug, Clone)]
+pub(crate) struct Fitness(Result<BTreeMap<EndpointId, Unfit>, String>);
+
+impl Fitness {
+    /// O(endpoints here, and services).
+    pub(crate) fn of(knowledge: &Knowledge, section: &Section) -> Self {
+        let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string());
+        Self(footing.map(|footing| Admission::local(section, &footing).unfit))
     }
+
+    /// Whether one is, or why not.
+    pub(crate) fn check(&self, id: EndpointId) -> Result<(), String> {
+        let unfit = self.0.as_ref().map_err(Clone::clone)?;
+        unfit.get(&id).map_or(Ok(()), |unfit| Err(unfit.to_string()))
+    }
+}
+
+/// What a segment is to have for an endpoint here.
+pub(crate) fn port(local: &LocalEndpoint) -> overlay_vxlan::LocalPort {
+    vxlan::port(local)
 }
 
 /// Whether an endpoint elsewhere is in effect here with an address, or why not.

@@ -8,7 +8,7 @@ use overlay_firewall::{Content, Flow, Frame, Ip, Judge, Packet, Transport};
 use overlay_vxlan::{Segment, names};
 
 use super::{Break, Hop, Target};
-use crate::derive::{fits, reaches};
+use crate::derive::{Fitness, reaches};
 use crate::{Desired, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section};
 
 /// What is known, what follows, and what is there.
@@ -50,7 +50,7 @@ impl<'w> Walk<'w> {
             let missing = format!("endpoint {} is not plugged in on this node", id.short());
             return broken(missing, "plug it in here, or ask the node that its record names");
         };
-        fits(self.knowledge, section, id).or_else(|reason| {
+        Fitness::of(self.knowledge, section).check(id).or_else(|reason| {
             broken(
                 format!("{} is not in effect: {reason}", local.endpoint.spec.container),
                 "change what the reason says",
@@ -132,12 +132,13 @@ impl<'w> Walk<'w> {
         let container = &local.endpoint.spec.container;
         let mut ways = Vec::new();
         for section in self.knowledge.networks.values() {
+            let fitness = Fitness::of(self.knowledge, section);
             let covers = section.network.subnets.iter().any(|subnet| subnet.net().contains(&to));
             for (id, local) in
                 section.local.iter().filter(|(_, local)| covers && local.endpoint.spec.container == *container)
             {
                 let speaks = local.endpoint.addresses.iter().any(|own| IpFamily::of(own.addr()) == IpFamily::of(to));
-                if speaks && fits(self.knowledge, section, *id).is_ok() {
+                if speaks && fitness.check(*id).is_ok() {
                     ways.push(Way { id: *id, section, local, to });
                 }
             }

@@ -43,8 +43,7 @@ impl RemoteEndpoint {
     /// The bytes; not its node, which signs them.
     ///
     /// # Errors
-    /// If there are more than [`FACT_LIMIT`] of them, or more than 255 addresses or names, or a label of 64 KiB: then it cannot
-    /// be told.
+    /// If there are more than [`FACT_LIMIT`] of them, or more than 64 addresses, names or labels: then it cannot be told.
     pub fn encode(&self) -> Result<Vec<u8>, TooLong> {
         let mut out = vec![VERSION, health_code(self.health)];
         out.extend_from_slice(&self.moves.to_be_bytes());
@@ -58,7 +57,7 @@ impl RemoteEndpoint {
         for name in &self.names {
             put_bytes("name", name.as_wire(), &mut out)?;
         }
-        out.extend_from_slice(&length("labels", self.labels.len())?);
+        out.push(count("labels", self.labels.len())?);
         for (key, value) in &self.labels {
             put_text("label", key, &mut out)?;
             put_text("label", value, &mut out)?;
@@ -83,6 +82,8 @@ pub struct TooLong {
 }
 
 const VERSION: u8 = 1;
+/// Addresses, names, and labels, each: what is small on the wire is larger in memory, so there are few.
+const MOST: u8 = 64;
 
 fn health(reader: &mut Reader<'_>) -> Result<Health, Malformed> {
     Ok(match reader.small("health", 0, 2)? {
@@ -115,7 +116,7 @@ fn container(reader: &mut Reader<'_>) -> Result<Name, Malformed> {
 
 fn addresses(reader: &mut Reader<'_>) -> Result<BTreeSet<IpAddr>, Malformed> {
     let mut addresses = BTreeSet::new();
-    for _ in 0..reader.u8("addresses")? {
+    for _ in 0..reader.small("addresses", 0, MOST)? {
         let address = reader.address("address")?;
         if addresses.last().is_some_and(|last| *last >= address) {
             return Err(Malformed::Order { field: "addresses" });
@@ -126,7 +127,7 @@ fn addresses(reader: &mut Reader<'_>) -> Result<BTreeSet<IpAddr>, Malformed> {
 }
 
 fn names(reader: &mut Reader<'_>) -> Result<Vec<DnsName>, Malformed> {
-    (0..reader.u8("names")?).map(|_| name(reader.bytes("name")?)).collect()
+    (0..reader.small("names", 0, MOST)?).map(|_| name(reader.bytes("name")?)).collect()
 }
 
 /// A name on the wire (RFC 1035 §3.1), without the zero that closes it.
@@ -141,7 +142,7 @@ fn name(wire: &[u8]) -> Result<DnsName, Malformed> {
 
 fn labels(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>, Malformed> {
     let mut labels = BTreeMap::<String, String>::new();
-    for _ in 0..reader.u16("labels")? {
+    for _ in 0..reader.small("labels", 0, MOST)? {
         let key = reader.text("label")?;
         if labels.last_key_value().is_some_and(|(last, _)| last.as_str() >= key) {
             return Err(Malformed::Order { field: "labels" });
@@ -151,8 +152,10 @@ fn labels(reader: &mut Reader<'_>) -> Result<BTreeMap<String, String>, Malformed
     Ok(labels)
 }
 
+/// A number of things, which is limited.
 fn count(field: &'static str, found: usize) -> Result<u8, TooLong> {
-    u8::try_from(found).map_err(|_| TooLong { field, found, most: u8::MAX.into() })
+    let count = u8::try_from(found).ok().filter(|count| *count <= MOST);
+    count.ok_or_else(|| TooLong { field, found, most: MOST.into() })
 }
 
 fn length(field: &'static str, found: usize) -> Result<[u8; 2], TooLong> {
@@ -160,7 +163,8 @@ fn length(field: &'static str, found: usize) -> Result<[u8; 2], TooLong> {
 }
 
 fn put_bytes(field: &'static str, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
-    out.push(count(field, bytes.len())?);
+    let len = u8::try_from(bytes.len());
+    out.push(len.map_err(|_| TooLong { field, found: bytes.len(), most: u8::MAX.into() })?);
     out.extend_from_slice(bytes);
     Ok(())
 }
@@ -201,7 +205,9 @@ mod tests {
             longer.encode().unwrap_err().to_string(),
             "label has 70000 bytes or entries, 65535 at most can be told by gossip"
         );
-        let many = RemoteEndpoint { names: vec!["web".parse().unwrap(); 256], ..bare() };
+        let labels = (0..65).map(|number| (format!("k{number}"), String::new())).collect();
+        assert_eq!(RemoteEndpoint { labels, ..bare() }.encode().unwrap_err().found, 65);
+        let many = RemoteEndpoint { names: vec!["web".parse().unwrap(); 65], ..bare() };
         assert_eq!(many.encode().unwrap_err().field, "names");
     }
 
@@ -218,7 +224,7 @@ mod tests {
     fn what_comes_twice_or_out_of_order_is_refused() {
         let two = RemoteEndpoint { addresses: [[10, 0, 0, 1].into(), [10, 0, 0, 2].into()].into(), ..bare() };
         let mut bytes = two.encode().unwrap();
-        let at = bytes.len() - 4;
+        let at = bytes.len() - 3;
         bytes[at] = 1; // the second address is the first again
         assert_eq!(RemoteEndpoint::parse(two.node, &bytes), Err(Malformed::Order { field: "addresses" }));
     }
