@@ -32,7 +32,7 @@ use crate::{Desired, Knowledge, LocalEndpoint, Place, PlaceState, Section};
 ///
 /// A network is there while an endpoint is plugged in; so is the host's guard. Whatever other nodes say, every value in it
 /// passes its [`State::check`](overlay_core::State::check), and addresses of endpoints that are plugged in here stay theirs: see
-/// [`Unfit`](crate::Unfit) for what is left out.
+/// [`Unfit`] for what is left out.
 pub fn derive(knowledge: &Knowledge) -> Desired {
     places(knowledge, &parts(knowledge))
 }
