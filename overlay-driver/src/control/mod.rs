@@ -1,0 +1,1 @@
+//! The manager's interface over a Unix socket.
