@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // which `tap` alone lifts
 
 pub mod conntrack;
 mod errno;
@@ -12,6 +12,7 @@ mod probe;
 mod rtnl;
 mod sockets;
 mod sysctl;
+mod tap;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -19,3 +20,4 @@ pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};
 pub use probe::{Feature, Finding, Found, Report, probe};
 pub use sysctl::Sysctl;
+pub use tap::{QueueFlags, TapQueue};

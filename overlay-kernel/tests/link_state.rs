@@ -4,7 +4,7 @@
 
 use overlay_core::testing::{Dice, laws};
 use overlay_core::{Memory, NsId, NsKey, Shadow, State as _};
-use overlay_kernel::link::testing::state;
+use overlay_kernel::link::testing::{Kinds, state};
 use overlay_kernel::link::{Dev, Kind, State, Step};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -43,19 +43,19 @@ impl laws::World<State> for World {
 
 proptest! {
     #[test]
-    fn generated_states_pass_the_check(state in state(containers(), true)) {
+    fn generated_states_pass_the_check(state in state(containers(), Kinds::ALL)) {
         prop_assert_eq!(state.check(), Ok(()));
     }
 
     #[test]
-    fn states_keep_the_laws(from in state(containers(), true), to in state(containers(), true)) {
+    fn states_keep_the_laws(from in state(containers(), Kinds::ALL), to in state(containers(), Kinds::ALL)) {
         laws::state(&from, &to)?;
     }
 
     #[test]
     fn what_a_broken_off_creation_leaves_is_finished(
-        mut from in state(containers(), true),
-        to in state(containers(), true),
+        mut from in state(containers(), Kinds::ALL),
+        to in state(containers(), Kinds::ALL),
         at in 0_usize..16,
     ) {
         if let Some(link) = from.links.values_mut().nth(at) {
@@ -65,7 +65,7 @@ proptest! {
     }
 
     #[test]
-    fn a_stray_makes_room(mut from in state(containers(), true), to in state(containers(), true), at in 0_usize..16) {
+    fn a_stray_makes_room(mut from in state(containers(), Kinds::ALL), to in state(containers(), Kinds::ALL), at in 0_usize..16) {
         let stray = from.links.keys().nth(at).cloned();
         if let Some(dev) = stray.filter(|dev| !matches!(from.links[dev].kind, Kind::Veth { .. } | Kind::Bridge { .. })) {
             from.links.get_mut(&dev).unwrap().kind = Kind::Stray("veth".into());
@@ -75,7 +75,7 @@ proptest! {
 
     #[test]
     fn memory_keeps_the_laws_of_a_backend(
-        desired in proptest::collection::vec(state(containers(), true), 1..4),
+        desired in proptest::collection::vec(state(containers(), Kinds::ALL), 1..4),
         seed in any::<[u8; 32]>(),
     ) {
         laws::backend(&mut World(Memory::default()), &desired, seed)?;
@@ -86,7 +86,7 @@ proptest! {
 fn a_bridge_comes_before_its_port_and_the_neighbour_before_the_forwarding_entry() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     for _ in 0..64 {
-        let to = state(containers(), true).new_tree(&mut runner).unwrap().current();
+        let to = state(containers(), Kinds::ALL).new_tree(&mut runner).unwrap().current();
         let plan = State::default().plan(&to);
         let at = |wanted: &dyn Fn(&Step) -> bool| plan.iter().position(wanted);
         for (dev, link) in &to.links {

@@ -11,13 +11,14 @@ use overlay_core::{Applied, BackendError, ErrorKind, Mtu, StepError};
 use super::door::Door;
 use super::links::Links;
 use super::stand_in::StandIns;
-use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step};
+use super::{Dev, Kind, Link, Route, RouteKey, Setting, Site, Step, Tap};
 use crate::Sysctl;
 use crate::netlink::{BatchError, NetlinkError, Requests};
 use crate::rtnl::link::Data;
 use crate::rtnl::link_request::{self, Change, New};
 use crate::rtnl::neighbour::{self, Notice, Toward};
 use crate::rtnl::{address, route, rule};
+use crate::tap::NewTap;
 
 /// Carries out steps in order, the simple ones many at once.
 pub(super) fn out(links: &mut Links, steps: &[Step]) -> Result<(), StepError> {
@@ -344,6 +345,9 @@ impl<'a> Run<'a> {
     }
 
     fn add(&mut self, dev: &Dev, link: &Link) -> Result<(), Broken> {
+        if let Kind::Tap(tap) = &link.kind {
+            return Ok(self.add_tap(dev, link, *tap)?);
+        }
         let (asked_at, base) = match &link.kind {
             Kind::Vxlan(vxlan) => (vxlan.underlay.clone(), vxlan.device),
             Kind::Macvlan { parent, .. } => (parent.site.clone(), Some(parent.name)),
@@ -362,6 +366,27 @@ impl<'a> Run<'a> {
         let made = self.links.door(&asked_at)?.socket.request(&request);
         self.made(made, dev, None)?;
         self.settle(dev, link).map_err(|source| Broken { begun: true, source })
+    }
+
+    /// A tap cannot be born with a group, but goes with the file that made it until it is told to stay. That comes last, so
+    /// a process killed at any system call leaves a tap that is whole, or none; and what failed left none.
+    fn add_tap(&mut self, dev: &Dev, link: &Link, tap: Tap) -> Result<(), BackendError> {
+        let group = Change { group: Some(self.links.mark.group()), ..Change::default() };
+        let door = self.links.door(&dev.site)?;
+        let new = match door.namespace.run(|| NewTap::create(dev.name, tap.multi_queue))? {
+            Err(error) if error.kind() == ErrorKind::Conflict && door.own(dev.name)?.is_some() => return Ok(()),
+            made => made?,
+        };
+        let index = door.link(dev.name)?.ok_or_else(|| no_device(dev))?.index;
+        let marked = door.socket.request(&link_request::change(index, group));
+        let kept = marked
+            .map_err(|error| error.during(format!("make link {dev}")))
+            .and_then(|()| self.settle(dev, link))
+            .and_then(|()| new.keep(tap));
+        if kept.is_err() {
+            self.links.door(&dev.site)?.forget(dev.name);
+        }
+        kept
     }
 
     /// A tunnel bound to an interface is no larger than that carries; the kernel would cut it down in silence.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use overlay_core::{IpFamily, Mtu, Refusal};
 
-use super::{Dev, Kind, Link, Route, RouteKey, Site, State};
+use super::{Dev, Kind, Link, Route, RouteKey, Site, State, Tap};
 
 /// Refuses what no kernel could hold as it stands, by name.
 pub(super) fn state(state: &State) -> Result<(), Refusal> {
@@ -60,9 +60,24 @@ fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
             let wanted = format!("source port {} only", vxlan.source_ports.first());
             Err(refuse(&object, &wanted, &"the kernel takes a range of one port for none; give it two at least"))
         }
+        Kind::Tap(tap) => self::tap(*tap, link.mtu).map_err(|(wanted, reason)| refuse(&object, &wanted, &reason)),
         Kind::Bridge { .. } | Kind::Dummy | Kind::Vxlan(_) | Kind::Macvlan { .. } => Ok(()),
     }
 }
+
+/// The kernel takes the last number of users and groups for none (`linux/uidgid.h`), and has room for the Ethernet header in a
+/// tap's frame of 65,535 bytes.
+fn tap(tap: Tap, mtu: Mtu) -> Result<(), (String, &'static str)> {
+    if [tap.owner, tap.group].contains(&Some(u32::MAX)) {
+        return Err((tap.to_string(), "no user or group has the last number"));
+    }
+    if mtu.get() > TAP_MTU {
+        return Err((format!("mtu {mtu}"), "a tap has 65521 at most"));
+    }
+    Ok(())
+}
+
+const TAP_MTU: u32 = 65_535 - 14;
 
 /// What stands on a device is no larger than that carries.
 fn room(link: &Link, parent: &Link) -> Result<(), String> {

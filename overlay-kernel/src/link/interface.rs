@@ -117,6 +117,8 @@ pub enum Kind {
         /// Who hears whom.
         mode: MacvlanMode,
     },
+    /// A port for a virtual machine, or whatever program opens it.
+    Tap(Tap),
     /// Only ever observed: carries our mark but is of no kind above, or a pair's end whose other is out of sight.
     Stray(String),
 }
@@ -128,7 +130,7 @@ impl Kind {
             Self::Veth { peer } => Some(peer.clone()),
             Self::Macvlan { parent, .. } => Some(parent.clone()),
             Self::Vxlan(vxlan) => vxlan.device.map(|name| Dev { site: vxlan.underlay.clone(), name }),
-            Self::Bridge { .. } | Self::Dummy | Self::Stray(_) => None,
+            Self::Bridge { .. } | Self::Dummy | Self::Tap(_) | Self::Stray(_) => None,
         }
     }
 
@@ -146,6 +148,7 @@ impl fmt::Display for Kind {
             Self::Veth { peer } => write!(f, "veth to {peer}"),
             Self::Vxlan(vxlan) => write!(f, "vxlan {} from {} port {}", vxlan.vni, vxlan.local, vxlan.port),
             Self::Macvlan { parent, .. } => write!(f, "macvlan on {parent}"),
+            Self::Tap(tap) => fmt::Display::fmt(tap, f),
             Self::Stray(kind) => write!(f, "stray {kind}"),
         }
     }
@@ -205,6 +208,43 @@ impl Vxlan {
             learning: false,
             proxy: true,
         }
+    }
+}
+
+/// What a tap has of its own (`ip -d link`). Whether frames have a header for offloads (`vnet_hdr`) is not among it: that
+/// is as who opens it first says.
+///
+/// Beside those with `CAP_NET_ADMIN` over the namespace, a tap is opened by who is its owner, if it has one, *and* of its
+/// group, if it has one. Without either it is opened by everybody who comes into the namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tap {
+    /// Whether it can be opened several times, a queue each; else once at a time.
+    pub multi_queue: bool,
+    /// The user who may open it, by number.
+    pub owner: Option<u32>,
+    /// The group whose members may open it, by number.
+    pub group: Option<u32>,
+}
+
+impl Tap {
+    /// A tap of one queue, for root alone.
+    pub const fn new() -> Self {
+        Self { multi_queue: false, owner: Some(0), group: None }
+    }
+}
+
+impl Default for Tap {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for Tap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("tap")?;
+        self.owner.iter().try_for_each(|owner| write!(f, " of user {owner}"))?;
+        self.group.iter().try_for_each(|group| write!(f, " of group {group}"))?;
+        f.write_str(if self.multi_queue { " with several queues" } else { "" })
     }
 }
 

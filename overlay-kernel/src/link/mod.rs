@@ -22,7 +22,7 @@ pub mod testing;
 mod watch;
 
 pub use device::{Dev, Site};
-pub use interface::{BridgePort, Kind, Link, MacvlanMode, Vxlan};
+pub use interface::{BridgePort, Kind, Link, MacvlanMode, Tap, Vxlan};
 pub use links::Links;
 pub use route::{MAIN_TABLE, Route, RouteKey, Rule};
 pub use routed::routed;

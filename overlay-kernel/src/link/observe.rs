@@ -155,6 +155,7 @@ impl Map {
             link::Data::Veth => Some(Kind::Veth { peer: base()? }),
             link::Data::Macvlan { mode } => Some(Kind::Macvlan { parent: base()?, mode: (*mode)? }),
             link::Data::Vxlan(vxlan) => self.vxlan(self.base_site(site, found)?, vxlan).map(Kind::Vxlan),
+            link::Data::Tap(tap) => Some(Kind::Tap(*tap)),
             link::Data::Other(_) => None,
         }
     }

@@ -157,7 +157,7 @@ const fn build_order(kind: &Kind) -> u8 {
     match kind {
         Kind::Bridge { .. } => 0,
         Kind::Dummy => 1,
-        Kind::Veth { .. } => 2,
+        Kind::Veth { .. } | Kind::Tap(_) => 2,
         Kind::Vxlan(_) => 3,
         Kind::Macvlan { .. } | Kind::Stray(_) => 4,
     }

@@ -12,25 +12,47 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::state::net;
-use super::{BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, State, Vxlan};
+use super::{
+    BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, State, Tap, Vxlan,
+};
 
-/// States that pass their check and that a kernel can hold, small and alike enough that two of them differ in every way
-/// a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least; `dummies` says
-/// whether the kernel has such devices.
-pub fn state(far: Vec<NsKey>, dummies: bool) -> impl Strategy<Value = State> {
+/// Which kinds of devices a kernel has that not every one does.
+#[derive(Debug, Clone, Copy)]
+pub struct Kinds {
+    /// [`Kind::Dummy`].
+    pub dummies: bool,
+    /// [`Kind::Tap`].
+    pub taps: bool,
+}
+
+impl Kinds {
+    /// All of them.
+    pub const ALL: Self = Self { dummies: true, taps: true };
+}
+
+/// States that pass their check and that a kernel with these kinds of devices can hold, small and alike enough that two of
+/// them differ in every way a plan can meet. Veth pairs reach into the namespaces `far`, of which there must be one at least.
+pub fn state(far: Vec<NsKey>, kinds: Kinds) -> impl Strategy<Value = State> {
     let bridges = [option::of((any::<bool>(), mtu())), option::of((any::<bool>(), mtu()))];
-    let dummy = option::of(mtu()).prop_map(move |mtu| mtu.filter(|_| dummies));
+    let dummy = option::of(mtu()).prop_map(move |mtu| mtu.filter(|_| kinds.dummies));
+    let tap =
+        || option::of((tap(), mtu(), (0_usize..3, bridge_port()))).prop_map(move |tap| tap.filter(|_| kinds.taps));
+    let taps = [tap(), tap()];
     let pairs = vec(option::of((0_usize..8, mtu(), bridge_port())), 3);
     let one = || option::of((1_u32..4, tunnel(), (mtu(), bridge_port())));
     let tunnels = [one(), one()];
     let macvlan = option::of(macvlan_mode());
-    (bridges, dummy, pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
-        move |(bridges, dummy, pairs, tunnels, macvlan, items)| {
+    (bridges, (dummy, taps), pairs, tunnels, macvlan, vec(item(), 0..16)).prop_map(
+        move |(bridges, (dummy, taps), pairs, tunnels, macvlan, items)| {
             let mut state = State::default();
             for (number, (snooping, mtu)) in (0..).zip(bridges).filter_map(|(n, b)| Some((n, b?))) {
                 add(&mut state, home("br", number), Kind::Bridge { multicast_snooping: snooping }, mtu);
             }
             dummy.into_iter().for_each(|mtu| add(&mut state, home("du", 0), Kind::Dummy, mtu));
+            for (number, (tap, mtu, (place, port))) in (0..).zip(taps).filter_map(|(n, tap)| Some((n, tap?))) {
+                add(&mut state, home("ta", number), Kind::Tap(tap), mtu);
+                plug(&mut state, &home("ta", number), place, port);
+            }
             for (number, (place, mtu, port)) in (0..).zip(pairs).filter_map(|(n, pair)| Some((n, pair?))) {
                 add_pair(&mut state, number, &far[place % far.len()], mtu);
                 if number > 0 {
@@ -198,6 +220,12 @@ fn bridge_port() -> impl Strategy<Value = BridgePort> {
 
 fn macvlan_mode() -> impl Strategy<Value = MacvlanMode> {
     prop_oneof![Just(MacvlanMode::Bridge), Just(MacvlanMode::Private), Just(MacvlanMode::Vepa)]
+}
+
+/// Of users and groups, root is there in every user namespace.
+fn tap() -> impl Strategy<Value = Tap> {
+    let root = || option::of(Just(0));
+    (any::<bool>(), root(), root()).prop_map(|(multi_queue, owner, group)| Tap { multi_queue, owner, group })
 }
 
 fn tunnel() -> impl Strategy<Value = Vxlan> {

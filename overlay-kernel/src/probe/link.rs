@@ -1,9 +1,10 @@
 //! Devices.
 
-use overlay_core::{BackendError, ErrorKind};
+use overlay_core::{BackendError, ErrorKind, IfName};
 
 use super::socket;
 use crate::netlink::{Family, Flags, Requests, Socket};
+use crate::tap::NewTap;
 
 /// Makes a device of `kind`; it goes with the namespace.
 pub(super) fn make(kind: &str) -> Result<(), BackendError> {
@@ -24,6 +25,13 @@ pub(super) fn make(kind: &str) -> Result<(), BackendError> {
         });
     });
     socket.request(&new).map_err(|error| error.during(format!("create a {kind} device")))
+}
+
+/// Makes a tap, which goes at once.
+pub(super) fn make_tap() -> Result<(), BackendError> {
+    let name =
+        IfName::new("p-tap").map_err(|error| BackendError::new(ErrorKind::Invalid, "name a tap").caused_by(error))?;
+    NewTap::create(name, false).map(drop)
 }
 
 /// A device made before this, for one that sits on another.

@@ -6,13 +6,12 @@ mod link;
 mod nft;
 
 use std::fmt;
-use std::fs::OpenOptions;
 
 use overlay_core::BackendError;
 use serde::Serialize;
 
+use crate::Namespace;
 use crate::netlink::{Buffers, Family, NetlinkError, Socket};
-use crate::{Namespace, failed};
 
 /// Tries every [`Feature`] but [`Feature::UserNamespaces`], in a new namespace that is gone afterwards. Where the
 /// kernel has a feature as a module, trying loads it. Takes some milliseconds, more the first time.
@@ -152,7 +151,7 @@ features! {
     Macvlan "macvlan",
     /// A dummy device (`CONFIG_DUMMY`).
     Dummy "dummy",
-    /// The device from which TUN and TAP interfaces are made opens (`CONFIG_TUN`, `/dev/net/tun`).
+    /// A tap (`CONFIG_TUN`, and `/dev/net/tun` opens).
     Tun "tun",
     /// Tables and filter chains of the `inet` family (`CONFIG_NF_TABLES_INET`).
     NfTables "nf_tables",
@@ -196,7 +195,7 @@ fn try_one(feature: Feature) -> Option<Found> {
         Feature::Vxlan => link::make("vxlan").into(),
         Feature::Macvlan => link::make("macvlan").into(),
         Feature::Dummy => link::make("dummy").into(),
-        Feature::Tun => open_tun().into(),
+        Feature::Tun => link::make_tap().into(),
         Feature::NfTables => nft::filter(nft::INET, &[]).into(),
         Feature::NftNat => nft::nat().into(),
         Feature::NftConntrack => nft::filter(nft::INET, &["ct"]).into(),
@@ -208,11 +207,6 @@ fn try_one(feature: Feature) -> Option<Found> {
         Feature::Esp => ipsec::seal().into(),
         Feature::ForcedBuffers => force_buffers().into(),
     })
-}
-
-fn open_tun() -> Result<(), BackendError> {
-    let opened = OpenOptions::new().read(true).write(true).open("/dev/net/tun");
-    opened.map(drop).map_err(|error| failed("open /dev/net/tun", error))
 }
 
 fn force_buffers() -> Result<(), BackendError> {

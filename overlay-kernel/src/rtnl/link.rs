@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use overlay_core::{DontFragment, IfName, Mac};
 
-use crate::link::MacvlanMode;
+use crate::link::{MacvlanMode, Tap};
 use crate::netlink::{Attribute, Attributes, Flags, Malformed, Message, Requests};
 
 use super::{AF_INET, AF_INET6};
@@ -47,6 +47,7 @@ pub(crate) enum Data {
     Veth,
     Vxlan(Vxlan),
     Macvlan { mode: Option<MacvlanMode> },
+    Tap(Tap),
     Other(String),
 }
 
@@ -161,6 +162,7 @@ fn info(found: &mut Found, attributes: Attributes<'_>) -> Result<(), Malformed> 
         "veth" => Data::Veth,
         "vxlan" => Data::Vxlan(vxlan(data)?),
         "macvlan" => Data::Macvlan { mode: macvlan(data)? },
+        "tun" => tap(data)?.map_or_else(|| Data::Other("tun".to_owned()), Data::Tap),
         other => Data::Other(other.to_owned()),
     };
     let master = attributes.clone().find(IFLA_INFO_SLAVE_KIND)?.map(|kind| kind.text()).transpose()?;
@@ -216,6 +218,17 @@ fn macvlan(data: Attributes<'_>) -> Result<Option<MacvlanMode>, Malformed> {
         Some(8) => Some(MacvlanMode::Passthru),
         _ => None,
     })
+}
+
+/// `None` for a device of the other type, which carries IP packets.
+fn tap(data: Attributes<'_>) -> Result<Option<Tap>, Malformed> {
+    let kind = data.clone().find(IFLA_TUN_TYPE)?.map(|kind| kind.u8()).transpose()?;
+    if kind != Some(TUN_TYPE_TAP) {
+        return Ok(None);
+    }
+    let id = |kind| data.clone().find(kind)?.map(|id| id.u32()).transpose();
+    let (owner, group) = (id(IFLA_TUN_OWNER)?, id(IFLA_TUN_GROUP)?);
+    Ok(Some(Tap { multi_queue: flag(data, IFLA_TUN_MULTI_QUEUE)?, owner, group }))
 }
 
 /// IPv4's settings of the device: an array of 32-bit numbers.
@@ -300,6 +313,12 @@ pub(super) const IFLA_VXLAN_DF: u16 = 29;
 
 pub(super) const IFLA_MACVLAN_MODE: u16 = 1;
 
+const IFLA_TUN_OWNER: u16 = 1;
+const IFLA_TUN_GROUP: u16 = 2;
+const IFLA_TUN_TYPE: u16 = 3;
+const IFLA_TUN_MULTI_QUEUE: u16 = 7;
+const TUN_TYPE_TAP: u8 = 2; // IFF_TAP, linux/if_tun.h
+
 pub(super) const IFLA_INET_CONF: u16 = 1;
 pub(super) const IPV4_DEVCONF_FORWARDING: usize = 1; // counted from 1, the array from 0
 pub(super) const IPV4_DEVCONF_PROMOTE_SECONDARIES: usize = 20;
@@ -314,6 +333,24 @@ pub(super) const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 mod tests {
     use super::*;
     use crate::netlink::Messages;
+
+    #[test]
+    fn a_tun_device_that_carries_ip_packets_is_no_tap() {
+        let read = |kind: u8| {
+            let device = Requests::one(RTM_NEWLINK, Flags::NONE, |body| {
+                body.raw(&[0; HEAD]).nest(IFLA_LINKINFO, |body| {
+                    body.text(IFLA_INFO_KIND, "tun").nest(IFLA_INFO_DATA, |body| {
+                        body.u8(IFLA_TUN_TYPE, kind).u32(IFLA_TUN_GROUP, 7).u8(IFLA_TUN_MULTI_QUEUE, 1);
+                    });
+                });
+            });
+            let mut bytes = Vec::new();
+            device.copy_all(&mut bytes);
+            parse(&Messages::new(&bytes).next().unwrap().unwrap()).unwrap().unwrap().data
+        };
+        assert_eq!(read(1), Data::Other("tun".to_owned()));
+        assert_eq!(read(2), Data::Tap(Tap { multi_queue: true, owner: None, group: Some(7) }));
+    }
 
     #[test]
     fn a_port_of_another_masters_kind_is_not_read_as_a_bridges() {

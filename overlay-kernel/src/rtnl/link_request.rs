@@ -33,14 +33,14 @@ impl New<'_> {
 }
 
 /// Makes a device. `base` is the index of the interface it stands on, in the namespace of the socket that asks. `None`
-/// for a kind that cannot be made so: a pair, a stray.
+/// for a kind that cannot be made so: a pair, a tap, a stray.
 pub(crate) fn create(new: New<'_>, base: Option<u32>) -> Option<Requests> {
     let kind = match &new.link.kind {
         Kind::Bridge { .. } => "bridge",
         Kind::Dummy => "dummy",
         Kind::Vxlan(_) => "vxlan",
         Kind::Macvlan { .. } => "macvlan",
-        Kind::Veth { .. } | Kind::Stray(_) => return None,
+        Kind::Veth { .. } | Kind::Tap(_) | Kind::Stray(_) => return None,
     };
     Some(Requests::one(RTM_NEWLINK, Flags::CREATE | Flags::EXCLUSIVE, |body| {
         body.raw(&[0; HEAD]);
@@ -97,7 +97,7 @@ fn data(body: &mut Body<'_>, kind: &Kind, base: Option<u32>) {
             );
         }
         Kind::Vxlan(vxlan) => tunnel(body, vxlan, base),
-        Kind::Dummy | Kind::Veth { .. } | Kind::Stray(_) => {}
+        Kind::Dummy | Kind::Veth { .. } | Kind::Tap(_) | Kind::Stray(_) => {}
     }
 }
 

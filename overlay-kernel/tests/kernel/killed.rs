@@ -5,7 +5,7 @@ use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Backend, Mac, Mtu, Name, NsKey, Owner, Phase, Table, Vni, reconcile};
 use overlay_kernel::NamespaceDir;
 use overlay_kernel::link::{
-    BridgePort, Dev, Kind, Link, Links, MAIN_TABLE, Route, RouteKey, Setting, Site, State, Vxlan,
+    BridgePort, Dev, Kind, Link, Links, MAIN_TABLE, Route, RouteKey, Setting, Site, State, Tap, Vxlan,
 };
 use overlay_kernel::netlink::{Buffers, Flags, Requests, Socket};
 use overlay_kernel::nft::{Family, Mark, Set};
@@ -13,9 +13,9 @@ use overlay_kernel::testing::{Fate, await_go, judge, kill_at};
 
 use crate::route::{self, NEW, NEW_NEIGHBOUR, Neighbour};
 use crate::scratch::Scratch;
-use crate::{links, nft};
+use crate::{links, nft, taps};
 
-const DIR: &str = "OVERLAY_KERNEL_TEST_DIR";
+pub(crate) const DIR: &str = "OVERLAY_KERNEL_TEST_DIR";
 /// Set where there is not the time to kill at every boundary: how many to go on each time.
 pub(crate) const STRIDE: &str = "OVERLAY_KERNEL_TEST_STRIDE";
 
@@ -148,6 +148,9 @@ fn network(container: NsKey) -> State {
     state.links.insert(dev("vx0"), link(Kind::Vxlan(vxlan), 2).on_bridge(BridgePort { learning: false, ..port }));
     state.links.insert(dev("ve0"), link(Kind::Veth { peer: far.clone() }, 3).on_bridge(port));
     state.links.insert(far.clone(), link(Kind::Veth { peer: dev("ve0") }, 4));
+    if taps::possible() {
+        state.links.insert(dev("tap0"), link(Kind::Tap(Tap::new()), 5).on_bridge(port));
+    }
     state.addresses.insert((dev("br0"), [10, 0, 9, 1].into()), 24);
     state.addresses.insert((far.clone(), [10, 0, 9, 2].into()), 24);
     let via = Route::Via { device: far.name, gateway: Some([10, 0, 9, 1].into()), source: None, onlink: false };
@@ -216,7 +219,7 @@ fn batch_sender() {
 
 /// Kills the test `child` at every boundary of a system call, each time afresh, and looks at what it left. Says how
 /// many boundaries there are.
-fn everywhere(child: &str, path: &Path, mut after: impl FnMut()) -> usize {
+pub(crate) fn everywhere(child: &str, path: &Path, mut after: impl FnMut()) -> usize {
     let everywhere = if crate::is_thorough() { 1 } else { 16 };
     let stride = std::env::var(STRIDE).map_or(everywhere, |stride| stride.parse().unwrap());
     for boundary in (1..).step_by(stride) {

@@ -4,12 +4,14 @@ use std::process::Command;
 use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
 use overlay_core::{Backend, IfName, Lower, NsKey, Owner, Shadow, reconcile};
 use overlay_kernel::Namespace;
-use overlay_kernel::link::testing::state;
+use overlay_kernel::link::testing::{Kinds, state};
 use overlay_kernel::link::{Links, Site, State, Step};
 use overlay_kernel::testing::judge;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
+
+use crate::taps;
 
 /// A place's namespace and two containers', with somebody else's objects in each.
 struct World<T> {
@@ -165,7 +167,8 @@ where
     let world = RefCell::new(World::new(open));
     let total = RefCell::new(laws::Seen::default());
     let keys = world.borrow().keys();
-    let strategy = (vec(state(keys, kernel == Kernel::Lab), 1..4), any::<[u8; 32]>());
+    let kinds = Kinds { dummies: kernel == Kernel::Lab, taps: taps::possible() };
+    let strategy = (vec(state(keys, kinds), 1..4), any::<[u8; 32]>());
     let result = TestRunner::new(config).run(&strategy, |(desired, seed)| {
         let mut world = world.borrow_mut();
         reconcile(&mut world.links(), &State::default()).unwrap(); // what a failed case left

@@ -27,6 +27,7 @@ mod route;
 mod scratch;
 mod sockets;
 mod sysctl;
+mod taps;
 
 /// Whether time is no object: in CI, which requires these tests, but not for somebody who tries the whole workspace.
 fn is_thorough() -> bool {
