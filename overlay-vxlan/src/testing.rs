@@ -28,13 +28,16 @@ pub fn state() -> impl Strategy<Value = State> {
 }
 
 /// States that a kernel can hold: all endpoints here are plugged into these containers, of which there must be one at
-/// least, and tunnels that are bound to an interface are bound to `device`, which should have an MTU of 1,600 or more.
-pub fn state_among(containers: Vec<NsKey>, device: IfName) -> impl Strategy<Value = State> {
+/// least, or are `taps` if there can be some, and tunnels that are bound to an interface are bound to `device`, which should have an MTU of 1,600 or more.
+pub fn state_among(containers: Vec<NsKey>, taps: bool, device: IfName) -> impl Strategy<Value = State> {
     state().prop_map(move |mut state| {
         for segment in state.segments.values_mut() {
             segment.vtep.device = segment.vtep.device.map(|_| device);
             for (number, port) in segment.ports.values_mut().enumerate() {
                 let (PortEnd::Namespace { interface, .. } | PortEnd::Tap { interface }) = port.end;
+                if taps && matches!(port.end, PortEnd::Tap { .. }) {
+                    continue;
+                }
                 port.end = PortEnd::Namespace { namespace: containers[number % containers.len()].clone(), interface };
             }
         }

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, NsKey, Refusal, Vni};
-use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Vxlan};
+use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Tap, Vxlan};
 
 use crate::{LocalPort, PortEnd, Segment, State, Vtep, names};
 
-/// The links that mean `state`, in a sandbox whose tunnels' sockets are in `underlay`.
-pub(super) fn links(state: &State, underlay: &NsKey) -> Result<link::State, Refusal> {
+/// The links that mean `state`, in a sandbox whose tunnels' sockets are in `underlay` and whose taps are like `tap`.
+pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::State, Refusal> {
     let subnets = Subnets::of(state)?;
     let mut native = link::State::default();
     if subnets.routed(IpFamily::V6) {
@@ -27,6 +27,7 @@ pub(super) fn links(state: &State, underlay: &NsKey) -> Result<link::State, Refu
             self::port(&mut native, &names, segment, (*endpoint, port), &subnets)?;
         }
     }
+    taps(&mut native, state, tap)?;
     Ok(native)
 }
 
@@ -103,10 +104,7 @@ fn port(
     (endpoint, port): (EndpointId, &LocalPort),
     subnets: &Subnets<'_>,
 ) -> Result<(), Refusal> {
-    let PortEnd::Namespace { namespace, interface } = &port.end else {
-        let object = format!("segment {}: endpoint {}", names.vni, endpoint.short());
-        return Err(Refusal::new(object, port.end.to_string(), "this backend has no taps; plug in a namespace"));
-    };
+    let PortEnd::Namespace { namespace, interface } = &port.end else { return Ok(()) };
     let near = Dev::home(names::port(endpoint)?);
     let far = Dev::far(namespace.clone(), *interface);
     let pair = Link::new(Kind::Veth { peer: far.clone() }, segment.mtu, names::port_mac(names.vni));
@@ -120,6 +118,28 @@ fn port(
     subnets.routes(native, names.vni, port, &far);
     Ok(())
 }
+
+/// Virtual machines here: a tap each, as a port of the bridge. What is inside is theirs, so nothing of it is said; the tap's own
+/// Ethernet address is not the machine's. They come last, so that none has the name of another device.
+fn taps(native: &mut link::State, state: &State, tap: Tap) -> Result<(), Refusal> {
+    for (vni, segment) in &state.segments {
+        let bridge = names::bridge(*vni)?;
+        for port in segment.ports.values() {
+            let PortEnd::Tap { interface } = port.end else { continue };
+            let dev = Dev::home(interface);
+            if interface.as_str() == LOOPBACK || native.links.contains_key(&dev) {
+                let reason = "another device of the sandbox has this name; give the tap another";
+                return Err(Refusal::new(format!("segment {vni}"), port.end.to_string(), reason));
+            }
+            let link = Link::new(Kind::Tap(tap), segment.mtu, names::port_mac(*vni)).on_bridge(quiet(bridge));
+            native.links.insert(dev, link);
+            native.stations.insert((Dev::home(bridge), port.mac), interface);
+        }
+    }
+    Ok(())
+}
+
+const LOOPBACK: &str = "lo";
 
 /// Addresses, and a link-local one beside IPv6 ones: neighbour discovery needs it, and the kernel's own would first be
 /// checked for duplicates.

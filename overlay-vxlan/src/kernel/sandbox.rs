@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use overlay_core::{Backend, BackendError, Lower, NsKey, Owner, Refusal, StepError, StepOf, Witness};
 use overlay_kernel::Namespace;
-use overlay_kernel::link::{self, Links};
+use overlay_kernel::link::{self, Links, Tap};
 
 use super::lower;
 use crate::State;
@@ -13,12 +13,16 @@ use crate::State;
 /// containers' namespaces and the host's.
 ///
 /// For each segment there is a bridge `br-VNI`, which has the gateway's addresses, and as its ports the VXLAN device
-/// `vx-VNI`, whose UDP socket stays in the host's namespace, and a veth pair `p-ID` for each endpoint. Nothing is
-/// learned and nothing flooded but broadcasts among the node's own endpoints: who is where is said by static entries, and
+/// `vx-VNI`, whose UDP socket stays in the host's namespace, and for each endpoint a veth pair `p-ID` or, for a virtual machine, a
+/// tap of the name it is given. Nothing is learned and nothing flooded but broadcasts among the node's own endpoints: who is where is said by static entries, and
 /// the VXLAN device answers ARP and neighbour discovery for who is elsewhere. With gateways in several segments, packets
 /// are routed between them.
 ///
-/// It refuses by name: taps, more than 1,022 endpoints in one segment, overlapping subnets of two segments, and two
+/// A machine's tap is there before the machine is and after: whoever opens it
+/// ([`TapQueue`](overlay_kernel::TapQueue)) is the machine, as [`with_taps`](Self::with_taps) allows. Addresses and routes inside
+/// are its own to set; its Ethernet address is the port's, and what is sent to the tap goes there alone.
+///
+/// It refuses by name: taps named as a device of its own, more than 1,022 endpoints in one segment, overlapping subnets of two segments, and two
 /// endpoints whose ids begin with the same 12 characters. A VNI or UDP port that another program holds is a
 /// [`Conflict`](overlay_core::ErrorKind::Conflict) of the step that needs it.
 ///
@@ -41,6 +45,7 @@ use crate::State;
 pub struct Sandbox {
     links: Links,
     underlay: NsKey,
+    tap: Tap,
 }
 
 impl Sandbox {
@@ -54,7 +59,14 @@ impl Sandbox {
         let (key, host) = underlay;
         let mut links = Links::open(owner, home)?;
         links.reach(key.clone(), host)?;
-        Ok(Self { links, underlay: key })
+        Ok(Self { links, underlay: key, tap: Tap::new() })
+    }
+
+    /// The same with taps that are like `tap`, of one queue and for root alone otherwise. Taps that are there and are not so are
+    /// made anew, which cuts off who has them open.
+    #[must_use]
+    pub fn with_taps(self, tap: Tap) -> Self {
+        Self { tap, ..self }
     }
 
     /// Works in a container's namespace too, under the name that states have for it. Of a
@@ -79,7 +91,7 @@ impl Lower<State> for Sandbox {
 
     fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, link::State>, Refusal> {
         overlay_core::State::check(desired)?;
-        lower::links(desired, &self.underlay).map(Cow::Owned)
+        lower::links(desired, &self.underlay, self.tap).map(Cow::Owned)
     }
 }
 

@@ -7,6 +7,7 @@ use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
 use overlay_core::{Backend, IpFamily, Lower, Shadow, reconcile};
 use overlay_kernel::link::{self, Site};
 use overlay_kernel::testing::judge;
+use overlay_kernel::{Feature, Found, probe};
 use overlay_vxlan::testing::state_among;
 use overlay_vxlan::{Sandbox, State};
 use proptest::collection::vec;
@@ -68,7 +69,8 @@ where
     judge(&lab.containers[0].namespace, "ip", &["link", "add", "foreign0", "type", "bridge"]);
     judge(&lab.hosts[0].namespace, "ip", &["link", "set", "u0", "mtu", "1600"]);
     let containers = lab.containers.iter().map(|place| place.key.clone()).collect();
-    let strategy = vec(state_among(containers, "u0".parse().unwrap()), 1..3);
+    let taps = probe().of(Feature::Tun).is_some_and(Found::is_available);
+    let strategy = vec(state_among(containers, taps, "u0".parse().unwrap()), 1..3);
     let world = RefCell::new(World { lab, open });
     let steps = RefCell::new(0);
     let result = TestRunner::new(config).run(&(strategy, any::<[u8; 32]>()), |(desired, seed)| {

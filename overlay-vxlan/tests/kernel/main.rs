@@ -11,7 +11,9 @@ mod conformance;
 mod elsewhere;
 mod lab;
 mod limits;
+mod machine;
 mod surroundings;
+mod taps;
 mod wire;
 
 use std::error::Error as _;
