@@ -287,12 +287,17 @@ fn a_policy_is_refused_on_the_host_whose_bridges_are_left_alone() {
 const CHILD: &str = "OVERLAY_FIREWALL_TEST_CHILD";
 const NOBODY: u32 = 65_534;
 
+/// Whether this is the ordinary user.
+pub(crate) fn is_ordinary() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    std::env::var_os(CHILD).is_some() || !map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
 #[test]
 fn an_ordinary_user_passes_the_same_tests_in_a_private_world() {
     kernel_test(Kernel::Host, "firewall::an_ordinary_user_passes_the_same_tests", || {
-        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        if std::env::var_os(CHILD).is_some() || !map.split_whitespace().eq(["0", "0", "4294967295"]) {
-            return; // this is the ordinary user
+        if is_ordinary() {
+            return;
         }
         let mut user = Command::new("unshare");
         user.args(["--user", "--map-root-user", "--net", "--mount"]).arg(std::env::current_exe().unwrap());

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::mount::{MsFlags, mount};
@@ -23,6 +24,7 @@ use crate::links;
 use crate::links_faults::{BRIDGE, dev, fault, open, with};
 use crate::scratch::Scratch;
 
+const PATIENCE: Duration = Duration::from_secs(10);
 const MULTI_QUEUE: QueueFlags = QueueFlags { multi_queue: true, vnet_hdr: false };
 
 /// Whether this process may make taps: where `/dev/net/tun` is root's, an ordinary user may not.
@@ -89,11 +91,11 @@ fn a_tap_is_as_wanted_stays_and_goes() {
     });
 }
 
-/// An answer and a question, each as a frame.
-fn frame(to: Mac, from: Mac) -> Vec<u8> {
+/// A frame of this number.
+fn frame((to, from): (Mac, Mac), number: u8) -> Vec<u8> {
     let mut frame = [to.octets(), from.octets()].concat();
     frame.extend([0x88, 0xb5]); // an EtherType for experiments (IEEE 802)
-    frame.resize(60, 7);
+    frame.resize(60, number);
     frame
 }
 
@@ -104,14 +106,15 @@ fn opened(home: &Namespace, name: IfName, flags: QueueFlags) -> File {
     OwnedFd::from(queue).into()
 }
 
-/// The next frame that is one of [`frame`]'s, if there is one.
-fn next(file: &mut File) -> Option<Vec<u8>> {
+/// The number of the next that is one of [`frame`]'s.
+fn next(file: &mut File) -> u8 {
+    let began = Instant::now();
     let mut buffer = [0; 2048];
     loop {
         match file.read(&mut buffer) {
-            Ok(len) if buffer[12..14] == [0x88, 0xb5] => return Some(buffer[..len].to_vec()),
+            Ok(len) if buffer[12..14] == [0x88, 0xb5] => return buffer[len - 1],
             Ok(_) => {}
-            Err(error) if error.kind() == IoKind::WouldBlock => return None,
+            Err(error) if error.kind() == IoKind::WouldBlock && began.elapsed() < PATIENCE => thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     }
@@ -131,15 +134,15 @@ fn what_is_written_to_a_tap_comes_out_of_another_while_both_are_open() {
         let mut links = Shadow::new(open("taps", &home));
         reconcile(&mut links, &wanted).unwrap();
         let mut here = opened(&home, tap0(), QueueFlags::default());
-        here.write_all(&frame(two, one)).unwrap(); // the other has no carrier yet
+        here.write_all(&frame((two, one), 1)).unwrap(); // the other has no carrier yet
         let mut there = opened(&home, "tap1".parse().unwrap(), QueueFlags::default());
         while !judge(&home, "bridge", &["link", "show", "dev", "tap1"]).contains("state forwarding") {}
-        assert_eq!(next(&mut there), None);
-        here.write_all(&frame(two, one)).unwrap();
-        there.write_all(&frame(one, two)).unwrap();
-        assert_eq!([next(&mut there), next(&mut here)], [Some(frame(two, one)), Some(frame(one, two))]);
-        here.write_all(&frame(Mac::new([2, 0, 0, 0, 0, 77]), one)).unwrap(); // unknown, so for nobody
-        assert_eq!(next(&mut there), None);
+        here.write_all(&frame((two, one), 2)).unwrap();
+        there.write_all(&frame((one, two), 3)).unwrap();
+        assert_eq!([next(&mut there), next(&mut here)], [2, 3]);
+        here.write_all(&frame((Mac::new([2, 0, 0, 0, 0, 77]), one), 4)).unwrap(); // for nobody that is known
+        here.write_all(&frame((two, one), 5)).unwrap();
+        assert_eq!(next(&mut there), 5);
         assert!(reconcile(&mut links, &wanted).unwrap().is_empty());
     });
 }
@@ -174,6 +177,30 @@ fn a_tap_in_use_is_as_wanted_however_it_was_opened_and_is_open_once_for_each_que
         drop(held);
         assert_eq!(open(MULTI_QUEUE).unwrap_err(), ErrorKind::Gone);
         assert_eq!(judge(&home, "ip", &["-br", "link"]).lines().count(), 1); // lo
+    });
+}
+
+/// Also what whoever has it open can change without any privilege: its Ethernet address, its owner, whether it stays.
+#[test]
+fn what_others_change_of_a_tap_is_repaired() {
+    test("kernel::what_others_change_of_a_tap_is_repaired", || {
+        let home = Namespace::create().unwrap();
+        let mut links = Shadow::new(open("taps", &home));
+        let wanted = plugged(Tap::new());
+        reconcile(&mut links, &wanted).unwrap();
+        for damage in [
+            "ip link set tap0 address 02:42:00:00:00:01", // the machine's: frames for it would be the bridge's
+            "ip link set tap0 nomaster",
+            "ip link set tap0 mtu 1300",
+            "ip link set tap0 down",
+            "ip link set tap0 group 0",
+            "bridge fdb flush dev br0",
+            "ip tuntap del dev tap0 mode tap",
+        ] {
+            judge(&home, "sh", &["-ec", damage]);
+            assert!(!reconcile(&mut links, &wanted).unwrap().is_empty(), "{damage}");
+            assert_eq!(open("taps", &home).observe().unwrap(), wanted, "{damage}");
+        }
     });
 }
 
