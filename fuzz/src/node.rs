@@ -82,6 +82,7 @@ fn knowledge() -> Option<Knowledge> {
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
+        resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
     };
     Some(Knowledge {

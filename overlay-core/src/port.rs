@@ -31,6 +31,9 @@ impl Port {
     pub const CONTROL: Self = Self::known(2377);
     /// DNS over UDP and TCP (RFC 1035 §4.2).
     pub const DNS: Self = Self::known(53);
+    /// Where a container's resolver usually listens, its port 53 being led there: nobody's as far as IANA knows, and below
+    /// those that kernels give out by themselves.
+    pub const RESOLVER: Self = Self::known(10_053);
 
     /// Checks that `port` is not 0.
     pub const fn new(port: u16) -> Result<Self, PortError> {

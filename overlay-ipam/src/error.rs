@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use overlay_core::{CommitError, IpFamily, Key, NetworkId, Protocol, StoreError, UnixTime};
+use serde::{Deserialize, Serialize};
 
 use crate::{Flaw, Reserved, SubnetError};
 
@@ -93,7 +94,8 @@ impl From<CommitError> for IpamError {
 }
 
 /// Why one claim was not granted. Nothing was claimed for it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClaimRefusal<T: fmt::Display = IpAddr> {
     /// There is none left: release some, wait for those that rest, or grow the network by a subnet.
@@ -145,7 +147,8 @@ pub enum ClaimRefusal<T: fmt::Display = IpAddr> {
 }
 
 /// What can be exhausted.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PoolName {
     /// The subnets of a network.

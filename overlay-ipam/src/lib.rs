@@ -21,6 +21,7 @@ mod subnets;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod usage;
+mod word;
 
 pub use allocator::{Allocator, Audit, Config, PickOrder, RootError};
 pub use error::{ClaimError, ClaimRefusal, IpamError, PoolName};

@@ -4,18 +4,22 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_core::IpFamily;
+use serde::{Deserialize, Serialize};
 
 use crate::AddressRange;
+use crate::word::{self, Word};
 
 /// What is wrong with a request for subnets: the caller's mistake. Nothing was claimed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum RequestError {
     /// Bits below the prefix are set.
     #[error("{what} {given} has host bits: it should be {should}")]
     HostBits {
         /// `subnet` or `range`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// What was given.
         given: IpNet,
         /// What it should be.
@@ -37,7 +41,8 @@ pub enum RequestError {
     #[error("no matching subnet for {what} {address}: give the subnet it is of")]
     NoSubnetFor {
         /// `range`, `gateway` or `auxiliary address`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The address, or the range's first.
         address: IpAddr,
     },
@@ -45,13 +50,15 @@ pub enum RequestError {
     #[error("{what} needs a subnet that is given, not any")]
     NeedsSubnet {
         /// What needs it.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
     },
     /// IPv6 where IPv4 is, or the other way round.
     #[error("{what} {range} is not of the family of subnet {subnet}")]
     WrongFamily {
         /// What it is.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The address or range.
         range: AddressRange,
         /// The subnet.
@@ -61,7 +68,8 @@ pub enum RequestError {
     #[error("{what} {range} is not of subnet {subnet}")]
     Outside {
         /// What it is.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The address or range.
         range: AddressRange,
         /// The subnet.
@@ -71,7 +79,8 @@ pub enum RequestError {
     #[error("{what} {range} is larger than its subnet {subnet}")]
     Larger {
         /// What it is.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The range.
         range: AddressRange,
         /// The subnet.
@@ -81,7 +90,8 @@ pub enum RequestError {
     #[error("{what} {address} is an address that no host of {subnet} can have")]
     NoHost {
         /// What it is.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The address.
         address: IpAddr,
         /// The subnet.

@@ -140,7 +140,8 @@ impl fmt::Display for Subnet {
 }
 
 /// Why an address of a subnet is never claimed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Reserved {
     /// It is none of the subnet's.

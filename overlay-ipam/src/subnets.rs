@@ -6,6 +6,7 @@ use std::ops::Bound;
 
 use ipnet::IpNet;
 use overlay_core::{IpFamily, NetworkId};
+use serde::{Deserialize, Serialize};
 
 use crate::range::{address, number};
 use crate::request::overlap;
@@ -347,7 +348,8 @@ impl Occupations {
 }
 
 /// Why a subnet could not be claimed. Nothing was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SubnetError {
     /// The request makes no sense.

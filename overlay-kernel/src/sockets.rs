@@ -3,7 +3,7 @@
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use overlay_core::BackendError;
+use overlay_core::{BackendError, ErrorKind};
 
 use crate::netlink::{Family, Notices, Socket};
 use crate::{Namespace, failed};
@@ -13,7 +13,7 @@ impl Namespace {
     /// A netlink socket for requests.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`](overlay_core::ErrorKind::Unsupported) if this kernel does not have the family.
+    /// [`ErrorKind::Unsupported`] if this kernel does not have the family.
     pub fn netlink(&self, family: Family) -> Result<Socket, BackendError> {
         let opened = self.run(|| Socket::open(family))?;
         opened.map_err(|error| error.during(format!("open a {family:?} netlink socket in {}", self.id())))
@@ -29,14 +29,40 @@ impl Namespace {
     }
 }
 
+/// Notices of whatever may touch what is ours.
+impl Namespace {
+    /// Sockets that become readable when devices, addresses, routes, rules or tables change here, whoever changes them; with
+    /// `entries` also when neighbours and forwarding entries do, of which a namespace with traffic of its own has changes all the
+    /// time. They say that something is to be looked at, not what: drain them and do that.
+    ///
+    /// # Errors
+    /// As [`notices`](Self::notices); a kernel without nf_tables has no tables to tell of.
+    pub fn hints(&self, entries: bool) -> Result<Vec<Notices>, BackendError> {
+        let groups = if entries { &ROUTED[..] } else { &ROUTED[1..] };
+        let mut hints = vec![self.notices(Family::Route, groups, HINTS)?];
+        match self.notices(Family::Netfilter, &[NFNLGRP_NFTABLES], HINTS) {
+            Ok(tables) => hints.push(tables),
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(hints)
+    }
+}
+
+/// `RTNLGRP_NEIGH`, then link, address, route and rule of both families.
+const ROUTED: [u32; 8] = [3, 1, 5, 7, 8, 9, 11, 19];
+const NFNLGRP_NFTABLES: u32 = 7;
+/// An overrun is a hint too.
+const HINTS: usize = 1 << 16;
+
 /// Standard sockets that stay in this namespace wherever they are used. They are blocking: for a runtime, call their
 /// `set_nonblocking(true)` first.
 impl Namespace {
     /// A UDP socket bound to `local`; port 0 for any.
     ///
     /// # Errors
-    /// [`ErrorKind::Conflict`](overlay_core::ErrorKind::Conflict) if the port is taken,
-    /// [`ErrorKind::Gone`](overlay_core::ErrorKind::Gone) if the namespace has no such address.
+    /// [`ErrorKind::Conflict`] if the port is taken,
+    /// [`ErrorKind::Gone`] if the namespace has no such address.
     pub fn udp(&self, local: SocketAddr) -> Result<UdpSocket, BackendError> {
         let doing = || format!("bind udp {local} in {}", self.id());
         self.run(|| UdpSocket::bind(local)).and_then(|socket| socket.map_err(|error| failed(doing(), error)))
@@ -54,7 +80,7 @@ impl Namespace {
     /// A TCP connection to `remote`, made within `deadline`.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`](overlay_core::ErrorKind::Timeout) after `deadline`, others as the network says.
+    /// [`ErrorKind::Timeout`] after `deadline`, others as the network says.
     pub fn connect(&self, remote: SocketAddr, deadline: Duration) -> Result<TcpStream, BackendError> {
         let doing = || format!("connect to tcp {remote} from {}", self.id());
         self.run(|| TcpStream::connect_timeout(&remote, deadline))

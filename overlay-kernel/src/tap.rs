@@ -64,7 +64,7 @@ impl TapQueue {
     /// # Errors
     /// - [`ErrorKind::Gone`] if there is no such tap, or one only that goes with the file of whoever made it,
     /// - [`ErrorKind::Conflict`] if somebody has it open already, and it is none of several queues,
-    /// - [`ErrorKind::Invalid`] if the name is another device's, or the tap is of several queues and `flags` is not, or the other way round,
+    /// - [`ErrorKind::Invalid`] if the name is another device's, or only one of the tap and `flags` is of several queues,
     /// - [`ErrorKind::Permission`] if the namespace may not be entered, or the tap is another's ([`Tap::owner`]),
     /// - [`ErrorKind::Unsupported`] without `/dev/net/tun`.
     pub fn open(namespace: &Namespace, name: IfName, flags: QueueFlags) -> Result<Self, BackendError> {

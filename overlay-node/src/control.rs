@@ -4,10 +4,13 @@ use std::fmt;
 
 use async_trait::async_trait;
 use overlay_core::{EndpointId, Name, NetworkId, NodeId, ServiceId, UnixTime};
+use serde::{Deserialize, Serialize};
 
 use crate::{Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Service, ServiceSpec};
 
 mod error;
+mod remote;
+pub(crate) mod word;
 
 pub use error::{ControlError, Refused, User};
 
@@ -131,7 +134,7 @@ pub trait Control: Send + Sync + fmt::Debug {
 
 /// How somebody calls an object: by its name, its id, or the beginning of its id. A whole name is looked for first, then a whole id,
 /// then what begins so.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reference(String);
 
 impl Reference {

@@ -258,6 +258,7 @@ fn settings() -> Settings {
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 5,
+        resolver_port: Port::RESOLVER,
         suffixes: vec!["swarm.internal".parse().expect("a domain")],
     }
 }

@@ -1,1 +1,34 @@
-//! The manager's interface over a Unix socket.
+//! A node's [`Control`](overlay_node::Control) over a Unix socket: for a command line, and for a second process on the machine.
+//!
+//! [`ControlServer`] serves it at a path, [`ControlClient`] *is* it in another process, and [`RemoteFeed`] follows the
+//! catalogue from there; whoever needs a catalogue's changes takes any [`Follow`]. A process may answer [`Question`]s of its own besides.
+//!
+//! Callers are known by what the kernel says of them ([`Caller`], [`Access`]), and bear with [`Limits`]: nobody keeps others waiting or
+//! makes the server's memory grow, whatever it sends or leaves unread. The protocol is versioned: one JSON value a line.
+
+mod access;
+mod call;
+mod client;
+mod connection;
+mod dial;
+mod error;
+mod feeder;
+mod follow;
+mod frame;
+mod limits;
+mod lines;
+mod link;
+mod mirror;
+mod question;
+mod remote_feed;
+mod server;
+mod socket;
+
+pub use access::{Access, Caller};
+pub use client::ControlClient;
+pub use error::{AskError, BindError, RemoteError};
+pub use follow::{Follow, FollowError};
+pub use limits::Limits;
+pub use question::{Local, Question};
+pub use remote_feed::RemoteFeed;
+pub use server::{ControlServer, Serving};

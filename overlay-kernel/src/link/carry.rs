@@ -17,7 +17,7 @@ use crate::netlink::{BatchError, NetlinkError, Requests};
 use crate::rtnl::link::Data;
 use crate::rtnl::link_request::{self, Change, New};
 use crate::rtnl::neighbour::{self, Notice, Toward};
-use crate::rtnl::{address, route, rule};
+use crate::rtnl::{PROTOCOL, address, route, rule};
 use crate::tap::NewTap;
 
 /// Carries out steps in order, the simple ones many at once.
@@ -150,7 +150,7 @@ impl<'a> Run<'a> {
                 self.on_device(at, &port, GONE, |requests, index| neighbour::remove_station(requests, index, *mac))?;
             }
             Step::RemoveRoute(key) => self.enqueue(at, GONE, |requests| {
-                route::remove(requests, key.table, key.destination, key.metric);
+                route::remove(requests, (key.table, key.destination, key.metric), PROTOCOL);
             }),
             Step::AddRule(new) => self.enqueue(at, THERE, |requests| rule::add(requests, new)),
             Step::RemoveRule(old) => self.enqueue(at, GONE, |requests| rule::remove(requests, old)),
@@ -200,13 +200,13 @@ impl<'a> Run<'a> {
         let wanted = route::Found { table: key.table, destination: key.destination, metric: key.metric, target };
         let doing = |error: NetlinkError| Broken::asking(error, format!("put {key}"));
         let door = self.links.door(&key.site)?;
-        let taken = match door.socket.request(&route::add(&wanted)) {
+        let taken = match door.socket.request(&route::add(&wanted, PROTOCOL)) {
             Err(error) if error.errno() == Some(EEXIST) => error,
             other => return other.map_err(doing),
         };
         match door.route_like(&wanted).map_err(doing)? {
             Some(found) if found == wanted => Ok(()),
-            Some(_) => door.socket.request(&route::replace(&wanted)).map_err(doing),
+            Some(_) => door.socket.request(&route::replace(&wanted, PROTOCOL)).map_err(doing),
             None => Err(doing(taken)),
         }
     }

@@ -10,7 +10,7 @@ use overlay_core::{BackendError, IfName, IpFamily};
 use super::Setting;
 use super::links::Mark;
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
-use crate::rtnl::{GROUPS, link, netns, route};
+use crate::rtnl::{GROUPS, PROTOCOL, link, netns, route};
 use crate::{Namespace, Sysctl};
 
 /// One namespace: where to ask, and what was learned of it.
@@ -144,8 +144,11 @@ impl Door {
     pub(super) fn route_like(&mut self, route: &route::Found) -> Result<Option<route::Found>, NetlinkError> {
         let key = |route: &route::Found| (route.table, route.destination, route.metric);
         let family = IpFamily::of(route.destination.addr());
-        let found =
-            self.socket.dump(&route::dump(family), route::parse)?.into_iter().find(|found| key(found) == key(route));
+        let found = self
+            .socket
+            .dump(&route::dump(family, PROTOCOL), |message| route::parse(message, PROTOCOL))?
+            .into_iter()
+            .find(|found| key(found) == key(route));
         Ok(found.filter(|found| match found.target {
             route::Target::Device { index, .. } => self.owned.values().any(|own| *own == index),
             route::Target::Blackhole | route::Target::Unreachable => true,

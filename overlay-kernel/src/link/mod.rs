@@ -7,6 +7,7 @@ mod carry;
 mod check;
 mod device;
 mod door;
+mod foreign;
 mod interface;
 mod links;
 mod observe;
@@ -20,8 +21,10 @@ mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;
+mod ways;
 
 pub use device::{Dev, Site};
+pub use foreign::{device_with, devices, raise_loopback};
 pub use interface::{BridgePort, Kind, Link, MacvlanMode, Tap, Vxlan};
 pub use links::Links;
 pub use route::{MAIN_TABLE, Route, RouteKey, Rule};
@@ -29,3 +32,4 @@ pub use routed::routed;
 pub use setting::Setting;
 pub use state::State;
 pub use step::Step;
+pub use ways::{KernelWays, Way, WayStep, Ways};

@@ -11,7 +11,7 @@ use super::{BridgePort, Dev, Kind, Link, Route, RouteKey, Setting, Site, State, 
 use crate::Sysctl;
 use crate::netlink::NetlinkError;
 use crate::rtnl::neighbour::Found as Entry;
-use crate::rtnl::{address, link, neighbour, route, rule};
+use crate::rtnl::{PROTOCOL, address, link, neighbour, route, rule};
 
 /// Reads everything of ours back.
 pub(super) fn state(links: &mut Links) -> Result<State, BackendError> {
@@ -198,7 +198,9 @@ fn on_site(site: &Site, door: &mut Door, ours: &BTreeMap<u32, IfName>, state: &m
         }
     }
     for family in [IpFamily::V4, IpFamily::V6] {
-        for found in unless_unsupported(door.socket.dump(&route::dump(family), route::parse))? {
+        for found in unless_unsupported(
+            door.socket.dump(&route::dump(family, PROTOCOL), |message| route::parse(message, PROTOCOL)),
+        )? {
             let (table, destination, metric) = (found.table, found.destination, found.metric);
             let route = match found.target {
                 _ if *site != Site::Home && !matches!(found.target, route::Target::Device { .. }) => continue,

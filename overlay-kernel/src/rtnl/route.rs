@@ -7,9 +7,9 @@ use overlay_core::IpFamily;
 
 use crate::netlink::{Body, Flags, Malformed, Message, Requests};
 
-use super::{AF_INET, AF_INET6, PROTOCOL, af};
+use super::{AF_INET, AF_INET6, af};
 
-/// A route of ours.
+/// A route, but for who made it (`rtm_protocol`): its mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) table: u32,
@@ -26,20 +26,20 @@ pub(crate) enum Target {
     Unreachable,
 }
 
-/// Asks for all routes of a family.
-pub(crate) fn dump(family: IpFamily) -> Requests {
+/// Asks for all routes of a family that carry the mark `protocol`.
+pub(crate) fn dump(family: IpFamily, protocol: u8) -> Requests {
     Requests::one(RTM_GETROUTE, Flags::NONE, |body| {
-        body.raw(&[af(family), 0, 0, 0, 0, PROTOCOL, 0, 0, 0, 0, 0, 0]);
+        body.raw(&[af(family), 0, 0, 0, 0, protocol, 0, 0, 0, 0, 0, 0]);
     })
 }
 
-/// Reads a route that we made; nothing for others.
-pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malformed> {
+/// Reads a route with the mark `ours`; nothing for others.
+pub(crate) fn parse(message: &Message<'_>, ours: u8) -> Result<Option<Found>, Malformed> {
     if message.kind != RTM_NEWROUTE {
         return Ok(None);
     }
     let [family, prefix_len, _, _, table, protocol, _, kind, a, b, c, d] = message.head::<HEAD>()?;
-    if protocol != PROTOCOL {
+    if protocol != ours {
         return Ok(None);
     }
     let mut destination = match family {
@@ -115,22 +115,22 @@ pub(crate) fn is_kernels(message: &Message<'_>) -> bool {
 }
 
 /// Adds a route; refused if there is one with this key, whoever's it is.
-pub(crate) fn add(route: &Found) -> Requests {
-    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::EXCLUSIVE, |body| write(body, route))
+pub(crate) fn add(route: &Found, protocol: u8) -> Requests {
+    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::EXCLUSIVE, |body| write(body, route, protocol))
 }
 
 /// Sets a route in place of the one with this key.
-pub(crate) fn replace(route: &Found) -> Requests {
-    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::REPLACE, |body| write(body, route))
+pub(crate) fn replace(route: &Found, protocol: u8) -> Requests {
+    Requests::one(RTM_NEWROUTE, Flags::CREATE | Flags::REPLACE, |body| write(body, route, protocol))
 }
 
-fn write(body: &mut Body<'_>, route: &Found) {
+fn write(body: &mut Body<'_>, route: &Found, protocol: u8) {
     let (kind, scope, onlink) = match route.target {
         Target::Device { gateway, onlink, .. } => (RTN_UNICAST, scope(route, gateway), onlink),
         Target::Blackhole => (RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, false),
         Target::Unreachable => (RTN_UNREACHABLE, RT_SCOPE_UNIVERSE, false),
     };
-    body.raw(&head(route, kind, scope, onlink))
+    body.raw(&head(route, (kind, scope, protocol), onlink))
         .ip(RTA_DST, route.destination.addr())
         .u32(RTA_TABLE, route.table)
         .u32(RTA_PRIORITY, route.metric);
@@ -146,10 +146,10 @@ fn write(body: &mut Body<'_>, route: &Found) {
 }
 
 /// Removes the route of ours with this key.
-pub(crate) fn remove(requests: &mut Requests, table: u32, destination: IpNet, metric: u32) {
+pub(crate) fn remove(requests: &mut Requests, (table, destination, metric): (u32, IpNet, u32), protocol: u8) {
     let route = Found { table, destination, metric, target: Target::Blackhole };
     requests.add(RTM_DELROUTE, Flags::NONE, |body| {
-        body.raw(&head(&route, RTN_UNSPEC, RT_SCOPE_NOWHERE, false))
+        body.raw(&head(&route, (RTN_UNSPEC, RT_SCOPE_NOWHERE, protocol), false))
             .ip(RTA_DST, destination.addr())
             .u32(RTA_TABLE, table)
             .u32(RTA_PRIORITY, metric);
@@ -161,10 +161,10 @@ const fn scope(route: &Found, gateway: Option<IpAddr>) -> u8 {
     if matches!(route.destination, IpNet::V4(_)) && gateway.is_none() { RT_SCOPE_LINK } else { RT_SCOPE_UNIVERSE }
 }
 
-fn head(route: &Found, kind: u8, scope: u8, onlink: bool) -> [u8; HEAD] {
+fn head(route: &Found, (kind, scope, protocol): (u8, u8, u8), onlink: bool) -> [u8; HEAD] {
     let family = af(IpFamily::of(route.destination.addr()));
     let [a, b, c, d] = if onlink { RTNH_F_ONLINK.to_ne_bytes() } else { [0; 4] };
-    [family, route.destination.prefix_len(), 0, 0, 0, PROTOCOL, scope, kind, a, b, c, d]
+    [family, route.destination.prefix_len(), 0, 0, 0, protocol, scope, kind, a, b, c, d]
 }
 
 const HEAD: usize = 12;

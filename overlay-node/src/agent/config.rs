@@ -16,6 +16,9 @@ pub struct AgentConfig {
     pub gossip: overlay_gossip::Config,
     /// The UDP port of VXLAN, one in the cluster and not gossip's. 4789 is usual.
     pub vxlan_port: Port,
+    /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
+    /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.
+    pub resolver_port: Port,
     /// Domains under which containers find all names as well, such as `swarm.internal`; none are usual.
     pub suffixes: Vec<DnsName>,
 }
@@ -23,7 +26,12 @@ pub struct AgentConfig {
 impl AgentConfig {
     /// For nodes within one data centre.
     pub fn lan() -> Self {
-        Self { gossip: overlay_gossip::Config::lan(), vxlan_port: Port::VXLAN, suffixes: Vec::new() }
+        Self {
+            gossip: overlay_gossip::Config::lan(),
+            vxlan_port: Port::VXLAN,
+            resolver_port: Port::RESOLVER,
+            suffixes: Vec::new(),
+        }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -36,6 +44,7 @@ impl AgentConfig {
             gossip_port,
             stranger_rate: NonZeroU32::new(self.gossip.stranger_rate).unwrap_or(NonZeroU32::MIN),
             stranger_burst: self.gossip.stranger_burst,
+            resolver_port: self.resolver_port,
             suffixes: self.suffixes.clone(),
         })
     }

@@ -64,22 +64,29 @@ impl Feed {
     /// If the store cannot be reached. Call again after a while.
     pub async fn next(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
         loop {
-            let changes = match &mut self.watch {
-                None => self.list().await?,
-                Some(watch) => match watch.next().await {
-                    Ok(WatchEvent::Changes { revision, changes }) => self.changed(revision, changes),
-                    Ok(_) => self.lose(),
-                    Err(StoreError::Ahead { .. }) => {
-                        // The store was restored from an older copy: its revisions mean something else now.
-                        self.told.values_mut().for_each(|told| *told = Revision::ZERO);
-                        self.lose()
-                    }
-                    Err(error) => return Err(error),
-                },
-            };
+            let changes = self.advance().await?;
             if !changes.is_empty() {
                 return Ok(changes);
             }
+        }
+    }
+
+    /// [`next`](Self::next) for who must know when nothing is to be told, too: the first call gives all that is there, though that be
+    /// nothing; a later one waits for something to happen to the store, of which perhaps nothing is to be told.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn advance(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
+        let Some(watch) = &mut self.watch else { return self.list().await };
+        match watch.next().await {
+            Ok(WatchEvent::Changes { revision, changes }) => Ok(self.changed(revision, changes)),
+            Ok(_) => Ok(self.lose()),
+            Err(StoreError::Ahead { .. }) => {
+                // The store was restored from an older copy: its revisions mean something else now.
+                self.told.values_mut().for_each(|told| *told = Revision::ZERO);
+                Ok(self.lose())
+            }
+            Err(error) => Err(error),
         }
     }
 

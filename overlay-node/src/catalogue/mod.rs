@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, NetworkId, ServiceId};
+use serde::{Deserialize, Serialize};
 
 use crate::{Endpoint, Network, Service};
 
@@ -14,18 +15,38 @@ pub use feed::Feed;
 pub use keys::RootError;
 
 /// Something in the catalogue is new, or other than before, or gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum CatalogueChange {
     /// A network, as it is now.
-    Network(Arc<Network>),
+    Network(#[serde(with = "shared")] Arc<Network>),
     /// A network is gone.
     NetworkGone(NetworkId),
     /// A service, as it is now.
-    Service(Arc<Service>),
+    Service(#[serde(with = "shared")] Arc<Service>),
     /// A service is gone.
     ServiceGone(ServiceId),
     /// An endpoint, as it is now.
-    Endpoint(Arc<Endpoint>),
+    Endpoint(#[serde(with = "shared")] Arc<Endpoint>),
     /// An endpoint is gone.
     EndpointGone(EndpointId),
+}
+
+/// What is shared here, whole elsewhere.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(object: &Arc<T>, serializer: S) -> Result<S::Ok, S::Error> {
+        T::serialize(object, serializer)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Arc<T>, D::Error>
+    where
+        T: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        T::deserialize(deserializer).map(Arc::new)
+    }
 }

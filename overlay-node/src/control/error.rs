@@ -8,11 +8,17 @@ use overlay_core::{
     EndpointId, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Port, Protocol, ServiceId, StoreError, Vni,
 };
 use overlay_ipam::{ClaimRefusal, SubnetError};
+use serde::{Deserialize, Serialize};
 
+use super::remote::Told;
+use super::word::{self, Word};
 use crate::{PublishMode, TooLong};
 
 /// Why a call of [`Control`](crate::Control) failed. Nothing was changed unless it [is in doubt](Self::is_in_doubt).
-#[derive(Debug, Clone, thiserror::Error)]
+///
+/// It can be told to another process (serde): what is refused is the same there, text and all; the sources of the others become texts.
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[serde(into = "Told", from = "Told")]
 #[non_exhaustive]
 pub enum ControlError {
     /// The caller's to mend.
@@ -31,6 +37,9 @@ pub enum ControlError {
     /// undone by the next call, or by a manager's own settling.
     #[error("it may be done or not: repeat it with the same id")]
     InDoubt(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The manager is in another process, and could not be asked: the source says why. Nothing was changed; try again.
+    #[error("the manager could not be asked")]
+    Unreachable(#[source] Arc<dyn std::error::Error + Send + Sync>),
     /// A record cannot be read: something else wrote it, or a later release.
     #[error("the record {key} cannot be read: {flaw}")]
     Corrupt {
@@ -57,14 +66,16 @@ impl ControlError {
 }
 
 /// What is wrong with a request, or in its way. Its text says what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Refused {
     /// Nothing is called so.
     #[error("{what} {reference} not found")]
     NotFound {
         /// `network`, `service`, `endpoint`, `node`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// What was given.
         reference: String,
     },
@@ -72,7 +83,8 @@ pub enum Refused {
     #[error("{what} {reference} is ambiguous: {matches} ids begin so; give more of it, or the name")]
     Ambiguous {
         /// `network`, `service`, `node`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// What was given.
         reference: String,
         /// How many.
@@ -88,7 +100,8 @@ pub enum Refused {
     #[error("{what} {name} already exists, with id {id}: choose another name")]
     NameTaken {
         /// `network`, `service`, `node`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The name.
         name: Name,
         /// Who has it.
@@ -98,7 +111,8 @@ pub enum Refused {
     #[error("{what} {id} exists and is not what is asked for: choose another id, or remove it first")]
     Differs {
         /// `network`, `service`, `endpoint`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The id.
         id: String,
     },
@@ -106,7 +120,8 @@ pub enum Refused {
     #[error("{what} {id} was removed: choose another id")]
     Spent {
         /// `network`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// The id.
         id: String,
     },
@@ -114,7 +129,8 @@ pub enum Refused {
     #[error("{what} {id} is being removed")]
     Removing {
         /// `network`, `service`, `endpoint`, `node`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// Its id.
         id: String,
     },
@@ -122,7 +138,8 @@ pub enum Refused {
     #[error("{what} {id} was removed before it was complete")]
     Withdrawn {
         /// `network`, `service`, `endpoint`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// Its id.
         id: String,
     },
@@ -130,7 +147,8 @@ pub enum Refused {
     #[error("{what} {id} is not allocated yet: try again")]
     NotAllocated {
         /// `network`, `endpoint`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// Its id.
         id: String,
     },
@@ -235,7 +253,8 @@ pub enum Refused {
     #[error("a service has at most {most} {what}, not {found}")]
     TooMany {
         /// `networks`, `published ports`.
-        what: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        what: Word,
         /// How many were given.
         found: usize,
         /// How many there may be.
@@ -315,7 +334,8 @@ pub enum Refused {
 }
 
 /// Who uses something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum User {
     /// A service.
     Service {

@@ -7,7 +7,7 @@ use overlay_core::{Name, NetworkId};
 use overlay_dns::{View, Zone};
 
 use super::part::Part;
-use super::routes;
+use super::{firewall, routes};
 use crate::{Knowledge, LocalEndpoint, Network, PlaceState};
 
 /// A container's part of one network.
@@ -44,10 +44,11 @@ pub(super) fn attachments<'p>(
     all
 }
 
-/// Its routes, and the names that it sees.
+/// Its way to the resolver, its routes, and the names that it sees.
 pub(super) fn state(knowledge: &Knowledge, mut attachments: Vec<Attachment<'_>>) -> PlaceState {
     attachments.sort_by(|a, b| a.rank().cmp(&b.rank()));
     PlaceState {
+        firewall: firewall::container(knowledge),
         routes: routes::routes(&attachments),
         view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
         within: attachments.iter().map(|attachment| attachment.network.id).collect(),

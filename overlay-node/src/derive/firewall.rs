@@ -1,16 +1,16 @@
 //! What is allowed and forbidden: at the host, and at a network's bridge.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use overlay_core::{Name, Protocol, Vni};
-use overlay_firewall::{BridgePort, Limit, Pin, State, Strangers, Tunnel};
+use overlay_core::{Name, Port, Protocol, Vni};
+use overlay_firewall::{Bind, BridgePort, Limit, Pin, Published, State, Strangers, Tunnel};
 use overlay_vxlan::names;
 
 use super::Footing;
 use super::admission::Admission;
 use super::claim::{At, Claim, is_host};
-use crate::{Knowledge, NodeFacts};
+use crate::{Knowledge, NodeFacts, RESOLVER};
 
 /// Only nodes send to the VXLAN port, and what is encrypted passes there inside ESP only; whoever is no node may knock at
 /// gossip's now and then.
@@ -50,6 +50,17 @@ fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
 /// What of the networks the host's guard depends on.
 pub(super) fn guarded(knowledge: &Knowledge) -> (bool, BTreeSet<Vni>) {
     (knowledge.networks.values().any(|section| !section.local.is_empty()), encrypted(knowledge))
+}
+
+/// Who asks for a name at the resolver's address comes to where it listens.
+pub(super) fn container(knowledge: &Knowledge) -> State {
+    let mut state = State::default();
+    let to = SocketAddr::new(RESOLVER.into(), knowledge.settings.resolver_port.get());
+    for (name, protocol) in [("resolver-datagrams", Protocol::Udp), ("resolver-streams", Protocol::Tcp)] {
+        let Ok(name) = Name::new(name) else { continue };
+        state.published.insert(name, Published::new(protocol, Port::DNS).at(Bind::Address(RESOLVER.into())).to(to));
+    }
+    state
 }
 
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.

@@ -3,7 +3,7 @@
 mod claims;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -29,6 +29,9 @@ pub struct Knowledge {
     pub settings: Arc<Settings>,
 }
 
+/// Where a container asks for names, at port 53: an address of its own loopback device.
+pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+
 /// What holds for all that a node does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -40,6 +43,8 @@ pub struct Settings {
     pub stranger_rate: NonZeroU32,
     /// As many more may pass at once.
     pub stranger_burst: u32,
+    /// Where a container's resolver listens, at [`RESOLVER`](crate::RESOLVER) in the container; what is asked at port 53 there is led to it.
+    pub resolver_port: Port,
     /// Domains under which containers find all names as well.
     pub suffixes: Vec<DnsName>,
 }

@@ -1,6 +1,6 @@
 //! A round, carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ impl RoundRun {
             }
         }
         let phases =
-            planned.iter().map(|(place, (_, plan))| (place.clone(), phases(plan, round.desired(place)))).collect();
+            planned.iter().map(|(place, (_, plan))| (place.clone(), round.phases(place, plan))).collect();
         let schedule = round.schedule(&phases);
         Self { round, planned, failures, schedule }
     }
@@ -103,12 +103,6 @@ fn plan(
     let nothing = Arc::default();
     let plan = tables.plan(desired.unwrap_or(&nothing)).map_err(|error| told(&error))?;
     Ok((tables, plan))
-}
-
-/// The phases of a plan; one that is to go also waits until what is in it is closed, and goes then.
-fn phases(plan: &PlacePlan, desired: Option<&Arc<PlaceState>>) -> BTreeSet<Phase> {
-    let goes = desired.is_none().then_some(Phase::Unguard);
-    plan.phases().into_iter().chain(goes).collect()
 }
 
 /// An error with all its causes.

@@ -11,8 +11,10 @@ use crate::Place;
 ///
 /// A place's phases run one after the other. Between places: nothing opens inside a place whose guards are not up, and no guard
 /// goes before what it guards has gone. So a container's, or sandbox's, [`Open`](Phase::Open) waits for the
-/// [`Guard`](Phase::Guard) of the places around it, and a place's [`Unguard`](Phase::Unguard) for the [`Close`](Phase::Close) and
-/// [`Dismantle`](Phase::Dismantle) of those in it. What fails stops its own later phases, and stops what waits for it: fail closed, up and down. All else goes on.
+/// [`Guard`](Phase::Guard) of the places around it, and for their own [`Open`](Phase::Open) as long as that may come: what opens
+/// inside may stand on it. A place's [`Unguard`](Phase::Unguard) waits for the
+/// [`Close`](Phase::Close) and [`Dismantle`](Phase::Dismantle) of those in it.
+/// What fails stops its own later phases, and stops what waits for it: fail closed, up and down. All else goes on.
 ///
 /// It is one round, and runs nothing itself: take any [ready](Self::ready) place, [start](Self::start) its next phase,
 /// on any thread, and say how it ended. A place that is not in the round is as if it had nothing to do, so
@@ -178,7 +180,7 @@ impl Schedule {
         entry.left.pop_front();
         let gone = !entry.has_to_go();
         match phase {
-            Phase::Guard => self.inside(&place).iter().for_each(|child| self.consider(child)),
+            Phase::Guard | Phase::Open => self.inside(&place).iter().for_each(|child| self.consider(child)),
             Phase::Close | Phase::Dismantle if gone => {
                 for parent in self.around(&place) {
                     if let Some(entry) = self.places.get_mut(&parent) {
@@ -259,7 +261,7 @@ impl Schedule {
                 let never = |parent: &&Place| self.places.get(*parent).is_some_and(|it| it.end.is_some());
                 match unguarded.iter().find(never) {
                     Some(parent) => Hindrance::ForGood(parent.clone()),
-                    None if unguarded.is_empty() => Hindrance::None,
+                    None if unguarded.is_empty() && !self.opens_around(place) => Hindrance::None,
                     None => Hindrance::ForNow,
                 }
             }
@@ -272,13 +274,21 @@ impl Schedule {
         }
     }
 
+    /// Whether a place around one is still to open, and may.
+    fn opens_around(&self, place: &Place) -> bool {
+        let opens =
+            |parent: &Place| self.places.get(parent).is_some_and(|it| it.end.is_none() && it.lacks(Phase::Open));
+        self.around(place).iter().any(opens)
+    }
+
     /// A place goes no further, and what waits for it neither.
     fn end(&mut self, place: &Place, end: Progress) {
         self.ready.remove(place);
         let Some(entry) = self.places.get_mut(place) else { return };
         entry.end = Some(end);
-        let (unguarded, stays) = (entry.lacks(Phase::Guard), entry.has_to_go());
-        if unguarded {
+        let awaited = entry.lacks(Phase::Guard) || entry.lacks(Phase::Open);
+        let stays = entry.has_to_go();
+        if awaited {
             self.inside(place).iter().for_each(|child| self.consider(child));
         }
         if stays {

@@ -112,6 +112,17 @@ proptest! {
     }
 
     #[test]
+    fn a_place_opens_after_those_around_it_that_open(work in rounds(), seed: [u8; 32], rate in 0..6_usize) {
+        let run = run(&work, seed, rate);
+        for (at, (place, _, _)) in run.log.iter().enumerate().filter(|(_, it)| (it.1, it.2) == (Open, What::Started)) {
+            let around = work.keys().filter(|parent| is_around(parent, place, &work[place]));
+            for parent in around.filter(|parent| run.at(parent, Open, What::Completed).is_some()) {
+                prop_assert!(run.before(&work, (parent, Open), at), "{place} opened before {parent} did");
+            }
+        }
+    }
+
+    #[test]
     fn no_guard_goes_before_what_is_to_go_inside_has_gone(work in rounds(), seed: [u8; 32], rate in 0..6_usize) {
         let run = run(&work, seed, rate);
         for (at, (place, _, _)) in run.log.iter().enumerate().filter(|(_, it)| (it.1, it.2) == (Unguard, What::Started)) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, Phase};
 
-use crate::{Desired, Place, PlaceState, Progress, Schedule, Work};
+use crate::{Desired, Place, PlacePlan, PlaceState, Progress, Schedule, Work};
 
 /// Decides when a node's places are brought to what is desired, in rounds: when that changes, when they failed, when
 /// they may have drifted. A machine: it does none of it itself.
@@ -81,6 +81,13 @@ impl Round {
     /// What a place should hold; nothing if `None`.
     pub fn desired(&self, place: &Place) -> Option<&Arc<PlaceState>> {
         self.desired.places.get(place)
+    }
+
+    /// The phases in which there is something to do at a place that was planned: those of its plan, and of one that is to go the
+    /// last too, in which it waits until what is in it has gone.
+    pub fn phases(&self, place: &Place, plan: &PlacePlan) -> BTreeSet<Phase> {
+        let goes = self.desired(place).is_none().then_some(Phase::Unguard);
+        plan.phases().into_iter().chain(goes).collect()
     }
 
     /// The order of what was planned. A place that has no phases here could not be planned.

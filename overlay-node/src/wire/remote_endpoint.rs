@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use overlay_core::{Mac, Name, NodeId, ServiceId};
 use overlay_dns::{DnsName, Health};
+use serde::{Deserialize, Serialize};
 
 use super::reader::put_address;
 use super::{Malformed, Reader};
 use crate::RemoteEndpoint;
+use crate::control::word::{self, Word};
 
 /// The longest encoding of an endpoint, in bytes: 16 KiB.
 pub const FACT_LIMIT: usize = 16 * 1024;
@@ -70,11 +72,12 @@ impl RemoteEndpoint {
 }
 
 /// An endpoint that is too large to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{field} has {found} bytes or entries, {most} at most can be told by gossip")]
 pub struct TooLong {
     /// What of it.
-    pub field: &'static str,
+    #[serde(deserialize_with = "word::read")]
+    pub field: Word,
     /// What there is.
     pub found: usize,
     /// The most there may be.

@@ -13,18 +13,18 @@ use crate::State;
 /// containers' namespaces and the host's.
 ///
 /// For each segment there is a bridge `br-VNI`, which has the gateway's addresses, and as its ports the VXLAN device
-/// `vx-VNI`, whose UDP socket stays in the host's namespace, and for each endpoint a veth pair `p-ID` or, for a virtual machine, a
-/// tap of the name it is given. Nothing is learned and nothing flooded but broadcasts among the node's own endpoints: who is where is said by static entries, and
-/// the VXLAN device answers ARP and neighbour discovery for who is elsewhere. With gateways in several segments, packets
-/// are routed between them.
+/// `vx-VNI`, whose UDP socket stays in the host's namespace, and for each endpoint a veth pair `p-ID` or, for a virtual
+/// machine, a tap of the name it is given. Nothing is learned and nothing flooded but broadcasts among the node's own
+/// endpoints: who is where is said by static entries, and the VXLAN device answers ARP and neighbour discovery for who is
+/// elsewhere. With gateways in several segments, packets are routed between them.
 ///
-/// A machine's tap is there before the machine is and after: whoever opens it
-/// ([`TapQueue`](overlay_kernel::TapQueue)) is the machine, as [`with_taps`](Self::with_taps) allows. Addresses and routes inside
-/// are its own to set; its Ethernet address is the port's, and what is sent to the tap goes there alone.
+/// A machine's tap is there before the machine is, and after. Whoever opens it ([`TapQueue`](overlay_kernel::TapQueue)) is the
+/// machine; who may, [`with_taps`](Self::with_taps) says. Addresses and routes inside are the machine's own to set, and its
+/// Ethernet address must be the port's: frames for another do not come there.
 ///
-/// It refuses by name: taps named as a device of its own, more than 1,022 endpoints in one segment, overlapping subnets of two segments, and two
-/// endpoints whose ids begin with the same 12 characters. A VNI or UDP port that another program holds is a
-/// [`Conflict`](overlay_core::ErrorKind::Conflict) of the step that needs it.
+/// It refuses by name: taps named as another device of the sandbox, more than 1,022 endpoints in one segment, overlapping
+/// subnets of two segments, and two endpoints whose ids begin with the same 12 characters. A VNI or UDP port that another
+/// program holds is a [`Conflict`](overlay_core::ErrorKind::Conflict) of the step that needs it.
 ///
 /// It works in namespaces as [`Links`] does, and needs the same capabilities.
 ///
@@ -62,8 +62,8 @@ impl Sandbox {
         Ok(Self { links, underlay: key, tap: Tap::new() })
     }
 
-    /// The same with taps that are like `tap`, of one queue and for root alone otherwise. Taps that are there and are not so are
-    /// made anew, which cuts off who has them open.
+    /// The same with taps that are like this, where they would be of one queue and for root alone. Those that are there and
+    /// unlike it are made anew, which cuts off who has them open.
     #[must_use]
     pub fn with_taps(self, tap: Tap) -> Self {
         Self { tap, ..self }

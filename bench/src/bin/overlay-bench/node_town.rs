@@ -33,6 +33,7 @@ pub(crate) fn knowledge() -> Knowledge {
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
+        resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
     };
     Knowledge {

@@ -1,0 +1,184 @@
+//! One connection, at the server.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::call::{Call, QUESTIONS, Reply};
+use super::frame::{
+    Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line,
+};
+use super::lines::{LineError, Lines, write};
+use super::server::{Service, Stopping};
+use super::{Caller, feeder};
+
+/// Serves whoever is at the other end, until either wants no more.
+pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Service>, mut stopping: Stopping) {
+    let (read, mut write_half) = stream.into_split();
+    let mut lines = Lines::new(read, service.limits.request);
+    let first = tokio::select! {
+        () = stopping.wait() => return,
+        first = timeout(service.limits.hello, lines.next()) => first,
+    };
+    let limits = &service.limits;
+    let purpose = match first {
+        Ok(Ok(Some(first))) => hello(&first),
+        Ok(Err(LineError::TooLong { limit })) => Err(Refusal::TooLong { limit }),
+        _ => return, // it ended, or said nothing
+    };
+    let greeting = match purpose.clone() {
+        Ok(_) => {
+            let beat_millis = limits.beat.as_millis().try_into().unwrap_or(u64::MAX);
+            Frame::<()>::Welcome(Welcome { version: VERSION, request: limits.request, beat_millis })
+        }
+        Err(refusal) => Frame::Refused(refusal),
+    };
+    if write(&mut write_half, &line(&greeting), limits.write).await.is_err() {
+        return;
+    }
+    match purpose {
+        Ok(Purpose::Call) => calls(lines, write_half, caller, service, stopping).await,
+        Ok(Purpose::Follow) => feeder::feed(lines, write_half, &service, stopping).await,
+        Err(_) => {}
+    }
+}
+
+/// What the first line says.
+fn hello(first: &[u8]) -> Result<Purpose, Refusal> {
+    let malformed = |error: serde_json::Error| Refusal::Malformed { flaw: error.to_string() };
+    let Hello { hello: Spoken { version } } = serde_json::from_slice(first).map_err(malformed)?;
+    if version != VERSION {
+        return Err(Refusal::Version { client: version, server: VERSION });
+    }
+    let Hello { hello: Wanted { purpose, .. } } = serde_json::from_slice(first).map_err(malformed)?;
+    Ok(purpose)
+}
+
+async fn calls(
+    lines: Lines<OwnedReadHalf>,
+    mut to: OwnedWriteHalf,
+    caller: Caller,
+    service: Arc<Service>,
+    stopping: Stopping,
+) {
+    let patience = service.limits.write;
+    let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+    // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
+    let (out, answers) = mpsc::channel(most.saturating_add(1));
+    let calls = Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), caller, service };
+    tokio::join!(calls.serve(stopping), async move { drop(deliver(&mut to, answers, patience).await) });
+}
+
+/// A line that goes out, and the permit of its request.
+struct Out {
+    line: Vec<u8>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Writes what is to go out, until nothing comes any more. If the other end makes no room, it ends, and with it the connection.
+async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, patience: std::time::Duration) -> io::Result<()> {
+    while let Some(Out { line, permit }) = answers.recv().await {
+        write(to, &line, patience).await?;
+        drop(permit);
+    }
+    Ok(())
+}
+
+/// The requests of a connection.
+struct Calls {
+    lines: Lines<OwnedReadHalf>,
+    out: mpsc::Sender<Out>,
+    room: Arc<Semaphore>,
+    most: usize,
+    at_work: JoinSet<()>,
+    caller: Caller,
+    service: Arc<Service>,
+}
+
+impl Calls {
+    /// Takes requests as long as there are any; then those taken are done, whether or not somebody is there to hear of it.
+    async fn serve(mut self, stopping: Stopping) {
+        let last = self.take_all(stopping).await;
+        let mut is_sound = true;
+        while let Some(done) = self.at_work.join_next().await {
+            is_sound &= done.is_ok();
+        }
+        // What a panic took away has no answer, so nobody may believe that it was never taken.
+        if let Some(last) = last.filter(|_| is_sound) {
+            drop(self.out.send(Out { line: line(&last), permit: None }).await);
+        }
+    }
+
+    /// Gives the last word, if the other end may still hear it.
+    async fn take_all(&mut self, mut stopping: Stopping) -> Option<Frame<()>> {
+        loop {
+            let permit = tokio::select! {
+                () = stopping.wait() => return Some(Frame::Bye),
+                () = self.out.closed() => return None,
+                permit = Arc::clone(&self.room).acquire_owned() => permit.ok()?,
+            };
+            let line = tokio::select! {
+                () = stopping.wait() => return Some(Frame::Bye),
+                () = self.out.closed() => return None,
+                line = timeout(self.service.limits.idle, self.lines.next()) => line,
+            };
+            match line {
+                Ok(Ok(Some(line))) => {
+                    if let Err(refusal) = self.begin(line, permit) {
+                        return Some(Frame::Refused(refusal));
+                    }
+                }
+                Ok(Ok(None) | Err(LineError::Io(_))) => return None,
+                Ok(Err(LineError::TooLong { limit })) => return Some(Frame::Refused(Refusal::TooLong { limit })),
+                Err(_) if self.room.available_permits() + 1 == self.most => return Some(Frame::Bye),
+                Err(_) => {}
+            }
+            while let Some(done) = self.at_work.try_join_next() {
+                done.ok()?;
+            }
+        }
+    }
+
+    /// Begins what is asked.
+    fn begin(&mut self, line: Bytes, permit: OwnedSemaphorePermit) -> Result<(), Refusal> {
+        let malformed = |error: serde_json::Error| error.to_string();
+        let asked = match serde_json::from_slice::<Asked>(&line) {
+            Ok(asked) => Ok(asked),
+            Err(error) => match serde_json::from_slice(&line) {
+                Ok(Numbered { id }) => Err((id, malformed(error))),
+                Err(error) => return Err(Refusal::Malformed { flaw: malformed(error) }),
+            },
+        };
+        drop(line);
+        let (out, service, caller) = (self.out.clone(), Arc::clone(&self.service), self.caller);
+        self.at_work.spawn(async move {
+            let limit = service.limits.answer;
+            let line = match asked {
+                Ok(Asked { id, call }) => perform(call, Reply { id, limit }, &service, caller).await,
+                Err((id, flaw)) => Reply { id, limit }.fault(Fault::Malformed { flaw }),
+            };
+            drop(out.send(Out { line, permit: Some(permit) }).await);
+        });
+        Ok(())
+    }
+}
+
+/// Does what is asked, in the time there is for it.
+async fn perform(call: Call, reply: Reply, service: &Service, caller: Caller) -> Vec<u8> {
+    let done = async {
+        match (call, &service.local) {
+            (Call::Local(question), Some(local)) => local.answer(question, &caller, reply).await,
+            (Call::Local(_), None) => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
+            (call, _) => call.perform(&*service.control, reply, (service.clock)()).await,
+        }
+    };
+    let limit = service.limits.call;
+    let late = |_| reply.fault(Fault::Late { millis: limit.as_millis().try_into().unwrap_or(u64::MAX) });
+    timeout(limit, done).await.unwrap_or_else(late)
+}

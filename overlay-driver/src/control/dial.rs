@@ -1,0 +1,79 @@
+//! A connection, at the client.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::timeout;
+
+use super::RemoteError;
+use super::frame::{Frame, Hello, Purpose, VERSION, Wanted, Welcome, line};
+use super::lines::{LineError, Lines, write};
+
+/// Where a server is, and what a client bears of it.
+#[derive(Debug, Clone)]
+pub(super) struct Address {
+    pub(super) path: PathBuf,
+    /// The longest answer, in bytes.
+    pub(super) answer: usize,
+    /// How long one call may take.
+    pub(super) deadline: Duration,
+}
+
+/// A connection that the server has welcomed.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) lines: Lines<OwnedReadHalf>,
+    pub(super) to: OwnedWriteHalf,
+    pub(super) welcome: Welcome,
+}
+
+impl Address {
+    /// Connects, and says what for.
+    pub(super) async fn dial(&self, purpose: Purpose) -> Result<Connection, RemoteError> {
+        let patience = self.deadline.min(CONNECT);
+        let connected = timeout(patience, self.connect(purpose)).await;
+        connected.unwrap_or(Err(RemoteError::Late { after: patience }))
+    }
+
+    async fn connect(&self, purpose: Purpose) -> Result<Connection, RemoteError> {
+        let stream = UnixStream::connect(&self.path).await.map_err(|error| unreachable(&self.path, error))?;
+        let (read, mut to) = stream.into_split();
+        let mut lines = Lines::new(read, self.answer);
+        // Who is refused may not get that far: the answer says why.
+        let said = write(&mut to, &line(&Hello { hello: Wanted { version: VERSION, purpose } }), CONNECT).await;
+        let first = heard(lines.next().await)?;
+        match read_frame::<()>(&first)? {
+            Frame::Welcome(welcome) if welcome.version == VERSION => match said {
+                Ok(()) => Ok(Connection { lines, to, welcome }),
+                Err(_) => Err(RemoteError::Lost),
+            },
+            Frame::Welcome(welcome) => Err(RemoteError::Version { client: VERSION, server: welcome.version }),
+            Frame::Refused(refusal) => Err(refusal.into()),
+            _ => Err(RemoteError::Garbled { flaw: "it welcomes nobody".to_owned() }),
+        }
+    }
+}
+
+fn unreachable(path: &Path, error: std::io::Error) -> RemoteError {
+    RemoteError::Connect { path: path.to_owned(), source: Arc::new(error) }
+}
+
+/// A line that there must be.
+pub(super) fn heard(line: Result<Option<bytes::Bytes>, LineError>) -> Result<bytes::Bytes, RemoteError> {
+    match line {
+        Ok(Some(line)) => Ok(line),
+        Ok(None) | Err(LineError::Io(_)) => Err(RemoteError::Lost),
+        Err(LineError::TooLong { limit }) => Err(RemoteError::AnswerTooLong { bytes: limit + 1, limit }),
+    }
+}
+
+/// What a line says.
+pub(super) fn read_frame<T: serde::de::DeserializeOwned>(line: &[u8]) -> Result<Frame<T>, RemoteError> {
+    serde_json::from_slice(line).map_err(|error| RemoteError::Garbled { flaw: error.to_string() })
+}
+
+/// How long it may take until the server has welcomed us.
+const CONNECT: Duration = Duration::from_secs(5);

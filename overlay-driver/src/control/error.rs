@@ -1,0 +1,143 @@
+//! What goes wrong between two processes.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a [`ControlServer`](super::ControlServer) could not be bound. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// A living process serves there.
+    #[error("another process serves {}: stop it, or choose another path", path.display())]
+    Conflict {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("{} is there and is no socket: remove it, or choose another path", path.display())]
+    NotASocket {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Another process is binding a socket in that directory, and does not get on with it.
+    #[error("{} is locked by another process: try again, or choose another directory", directory.display())]
+    Locked {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The system refused.
+    #[error("could not {doing} {}", path.display())]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Why a process elsewhere could not be asked, or gave no answer. It is the source of
+/// [`ControlError::Unreachable`](overlay_node::ControlError::Unreachable), which says that nothing was changed, and of
+/// [`ControlError::InDoubt`](overlay_node::ControlError::InDoubt), which says that this is not known.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// Nobody listens there, or we may not connect: start the server, or give its path.
+    #[error("nobody answers at {}", path.display())]
+    Connect {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// The server does not serve us.
+    #[error("user {uid} with group {gid} may not call this server: be root or its user, or have it admit you")]
+    Denied {
+        /// Who we are.
+        uid: u32,
+        /// Of which group.
+        gid: u32,
+    },
+    /// The server is of another release.
+    #[error("this client speaks version {client} of the protocol, the server version {server}: use those of one release")]
+    Version {
+        /// Ours.
+        client: u32,
+        /// Theirs.
+        server: u32,
+    },
+    /// The server has as many connections as it bears: try again after a while.
+    #[error("the server has {limit} connections, which is its limit: try again later")]
+    Busy {
+        /// How many.
+        limit: usize,
+    },
+    /// More than the server reads.
+    #[error("a request of {bytes} bytes: the server takes {limit}")]
+    TooLong {
+        /// What it has.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// More than is told at once: ask for less of it.
+    #[error("an answer of {bytes} bytes: {limit} at most are told at once")]
+    AnswerTooLong {
+        /// What it has, at least.
+        bytes: usize,
+        /// What it may have.
+        limit: usize,
+    },
+    /// The server does not know such a request, or something is wrong in it: a mistake of the client, or one of another release.
+    #[error("the server does not understand the request: {flaw}")]
+    Unknown {
+        /// What it does not understand.
+        flaw: String,
+    },
+    /// The server was not set up for that.
+    #[error("the server does not serve {what}")]
+    Unserved {
+        /// `the catalogue` or `questions of its node`.
+        what: String,
+    },
+    /// The connection ended before the answer: the server stopped, or died.
+    #[error("the connection ended before the answer")]
+    Lost,
+    /// It took too long.
+    #[error("no answer within {} s", after.as_secs_f64())]
+    Late {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// What came is no answer: a mistake of the server.
+    #[error("the server's answer makes no sense: {flaw}")]
+    Garbled {
+        /// What is wrong with it.
+        flaw: String,
+    },
+}
+
+/// Why a [`Question`](super::Question) has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AskError<R: std::error::Error + 'static> {
+    /// It was refused, by who was asked.
+    #[error(transparent)]
+    Refused(R),
+    /// It could not be asked, or changes nothing. Nothing was changed.
+    #[error("the node could not be asked")]
+    Unreachable(#[source] RemoteError),
+    /// It was asked, and what became of it is not known: it may be done or not.
+    #[error("it may be done or not")]
+    InDoubt(#[source] RemoteError),
+}
+
+impl<R: std::error::Error + 'static> AskError<R> {
+    /// Whether it may have been done all the same.
+    pub const fn is_in_doubt(&self) -> bool {
+        matches!(self, Self::InDoubt(_))
+    }
+}

@@ -1,0 +1,104 @@
+//! A connection of somebody who follows the catalogue, at the server.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::pin::pin;
+use std::time::Duration;
+
+use overlay_core::StoreError;
+use overlay_node::{CatalogueChange, Feed};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::sleep;
+
+use super::follow::unreadable;
+use super::frame::{Frame, Refusal, Told, line};
+use super::lines::{Lines, write};
+use super::server::{Service, Stopping};
+
+/// Tells all that there is, and then every change, as fast as it is read at the other end.
+pub(super) async fn feed(
+    mut lines: Lines<OwnedReadHalf>,
+    to: OwnedWriteHalf,
+    service: &Service,
+    mut stopping: Stopping,
+) {
+    let limits = &service.limits;
+    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), is_first: true };
+    let feed = service.feed.as_ref().map(|(store, root)| Feed::new(store.clone(), root));
+    let Some(Ok(mut feed)) = feed else {
+        let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };
+        return drop(teller.say(&Frame::Refused(refusal)).await);
+    };
+    let told = async {
+        loop {
+            let told = teller.wait(&mut feed, limits.beat).await?;
+            teller.tell(told, unreadable(&feed)).await?;
+        }
+    };
+    tokio::select! {
+        ended = told => drop::<io::Result<()>>(ended),
+        _ = lines.next() => {} // who follows says nothing, but that it has ended
+        () = stopping.wait() => {}
+    }
+}
+
+struct Teller {
+    to: OwnedWriteHalf,
+    patience: Duration,
+    /// What the other end knows of records that cannot be read.
+    unreadable: BTreeMap<String, String>,
+    is_first: bool,
+}
+
+type Step = Result<Vec<CatalogueChange>, StoreError>;
+
+impl Teller {
+    async fn say(&mut self, frame: &Frame<()>) -> io::Result<()> {
+        write(&mut self.to, &line(frame), self.patience).await
+    }
+
+    /// Waits for something to tell, and says meanwhile that we live.
+    async fn wait(&mut self, feed: &mut Feed, beat: Duration) -> io::Result<Step> {
+        let mut next = pin!(feed.advance());
+        loop {
+            tokio::select! {
+                step = &mut next => return Ok(step),
+                () = sleep(beat) => self.say(&Frame::Beat).await?,
+            }
+        }
+    }
+
+    async fn tell(&mut self, step: Step, unreadable: BTreeMap<String, String>) -> io::Result<()> {
+        let changes = match step {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.say(&Frame::Trouble(error.into())).await?;
+                sleep(REST).await;
+                return Ok(());
+            }
+        };
+        let is_news = self.unreadable != unreadable;
+        if !self.is_first && !is_news && changes.is_empty() {
+            return Ok(());
+        }
+        let all = std::mem::take(&mut self.is_first);
+        let mut parts = changes.chunks(PART);
+        let mut part = parts.next().unwrap_or_default();
+        loop {
+            let next = parts.next();
+            let unreadable = (next.is_none() && (is_news || all)).then(|| unreadable.clone());
+            self.say(&Frame::Told(Told { all, more: next.is_some(), changes: part.to_vec(), unreadable })).await?;
+            match next {
+                Some(next) => part = next,
+                None => break,
+            }
+        }
+        self.unreadable = unreadable;
+        Ok(())
+    }
+}
+
+/// How many changes are in one line. A record has a megabyte at most in the stores there are, so such a line is never too long.
+const PART: usize = 16;
+/// How long it rests after the store could not be read.
+const REST: Duration = Duration::from_secs(1);

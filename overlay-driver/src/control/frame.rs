@@ -1,0 +1,164 @@
+//! What goes over the socket: one JSON value a line.
+//!
+//! A client begins with `{"hello":{"version":1,"purpose":"call"}}`, and is answered `{"welcome":…}` or `{"refused":…}`. Then it
+//! sends requests, `{"id":7,"call":{"create_network":{…}}}`, as many as it likes, and gets
+//! `{"answer":{"id":7,"outcome":{"ok":…}}}` or `{"answer":{"id":7,"outcome":{"error":…}}}` for each, in any order. Who comes with the
+//! purpose `follow` sends nothing else, and gets `{"told":…}` and `"beat"`. Of a connection with
+//! requests, the server's last word is `"bye"`, once all that it took is answered: what is not was never taken.
+
+use std::collections::BTreeMap;
+
+use overlay_node::{CatalogueChange, ControlError};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::RemoteError;
+use super::call::Call;
+
+/// The version of all this.
+pub(super) const VERSION: u32 = 1;
+
+/// A client's first line, as far as every version has it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Hello<T> {
+    pub(super) hello: T,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Spoken {
+    pub(super) version: u32,
+}
+
+/// A client's first line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Wanted {
+    pub(super) version: u32,
+    pub(super) purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Purpose {
+    Call,
+    Follow,
+}
+
+/// Every later line of a client.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Request<C> {
+    pub(super) id: u64,
+    pub(super) call: C,
+}
+
+/// As much of a request as can be read of one that is not understood.
+#[derive(Debug, Deserialize)]
+pub(super) struct Numbered {
+    pub(super) id: u64,
+}
+
+/// What a server says.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Frame<T> {
+    Welcome(Welcome),
+    /// The connection is closed after that.
+    Refused(Refusal),
+    Answer {
+        id: u64,
+        outcome: T,
+    },
+    Told(Told),
+    /// The store could not be read; it goes on nevertheless.
+    Trouble(ControlError),
+    Beat,
+    Bye,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Welcome {
+    pub(super) version: u32,
+    /// The most bytes of a request.
+    pub(super) request: usize,
+    /// How often a follower hears something.
+    pub(super) beat_millis: u64,
+}
+
+/// Why a connection is closed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Refusal {
+    Denied { uid: u32, gid: u32 },
+    Version { client: u32, server: u32 },
+    Busy { limit: usize },
+    TooLong { limit: usize },
+    Malformed { flaw: String },
+    Unserved { what: String },
+}
+
+impl From<Refusal> for RemoteError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Denied { uid, gid } => Self::Denied { uid, gid },
+            Refusal::Version { client, server } => Self::Version { client, server },
+            Refusal::Busy { limit } => Self::Busy { limit },
+            Refusal::TooLong { limit } => Self::TooLong { bytes: limit + 1, limit },
+            Refusal::Malformed { flaw } => Self::Unknown { flaw },
+            Refusal::Unserved { what } => Self::Unserved { what },
+        }
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Outcome<T> {
+    Ok(T),
+    Error(Box<Fault>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Fault {
+    Control(ControlError),
+    Local(Value),
+    Malformed { flaw: String },
+    Unserved { what: String },
+    TooLong { bytes: usize, limit: usize },
+    Late { millis: u64 },
+}
+
+/// A part of a batch of changes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Told {
+    /// Whether the batch is all that there is.
+    pub(super) all: bool,
+    /// Whether the batch goes on.
+    pub(super) more: bool,
+    pub(super) changes: Vec<CatalogueChange>,
+    /// What records cannot be read from now on, and why, at the end of a batch: of one that is all, or if those are others than before.
+    pub(super) unreadable: Option<BTreeMap<String, String>>,
+}
+
+/// A line. What we send always has a JSON form: its keys are texts, numbers or ids, and what is others' comes as a JSON value.
+pub(super) fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_else(|_| unreachable!("frames have a JSON form"));
+    line.push(b'\n');
+    line
+}
+
+/// A line that answers a request, if it is not too long.
+pub(super) fn answer<T: Serialize>(id: u64, outcome: Outcome<T>, limit: usize) -> Vec<u8> {
+    let told = line(&Frame::Answer { id, outcome });
+    match told.len().saturating_sub(1) {
+        bytes if bytes > limit => {
+            drop(told);
+            let fault = Fault::TooLong { bytes, limit };
+            line(&Frame::Answer { id, outcome: Outcome::<()>::Error(Box::new(fault)) })
+        }
+        _ => told,
+    }
+}
+
+/// A request as a server reads it.
+pub(super) type Asked = Request<Call>;

@@ -1,0 +1,252 @@
+//! The server: what it is made of, and whom it lets in.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::{Prefix, Store, UnixTime};
+use overlay_node::{Control, Feed, RootError};
+use tokio::net::unix::UCred;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::frame::{Frame, Refusal, line};
+use super::question::{AnyLocal, Spoken};
+use super::socket::SocketFile;
+use super::{Access, BindError, Caller, Limits, Local, Question, connection};
+
+/// Serves a [`Control`] at a Unix socket, for [`ControlClient`](super::ControlClient)s on the same machine: [`Control`] itself, the
+/// catalogue to be followed, and questions of the process.
+///
+/// The `now` of every call is this server's, not the caller's: clocks of one machine do not differ, and records are dated by who keeps
+/// them.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, UnixTime};
+/// use overlay_driver::control::{ControlClient, ControlServer, Follow};
+/// use overlay_node::{CatalogueChange, Control, Manager, NetworkSpec};
+///
+/// # let path = std::env::temp_dir().join(format!("overlay-doc-server-{}.sock", std::process::id()));
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+/// let store = Arc::new(MemoryStore::default());
+/// let root = Prefix::new("cluster/")?;
+/// let manager = Manager::new(store.clone(), &root, NodeId::from_bytes([1; 16]), [7; 32])?;
+/// let serving = ControlServer::new(Arc::new(manager)).with_feed(store, &root)?.bind(&path).await?;
+///
+/// let client = ControlClient::new(&path); // in another process, usually
+/// let id = NetworkId::from_bytes([2; 16]);
+/// let front = client.create_network(id, NetworkSpec::overlay("front".parse()?), UnixTime::EPOCH).await?;
+/// assert_eq!(client.follow().next().await?, [CatalogueChange::Network(Arc::new(front))]);
+///
+/// serving.stop().await; // what was asked is answered; the file is gone
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use = "it serves once it is bound"]
+pub struct ControlServer {
+    service: Service,
+    mode: u32,
+    group: Option<u32>,
+}
+
+impl ControlServer {
+    /// A server of this control, for root and its own user, with a socket that only these may open (mode 0600).
+    pub fn new(control: Arc<dyn Control>) -> Self {
+        let service = Service {
+            control,
+            feed: None,
+            local: None,
+            access: Access::default(),
+            limits: Limits::default(),
+            clock: Arc::new(system_time),
+        };
+        Self { service, mode: 0o600, group: None }
+    }
+
+    /// Lets others follow the catalogue, too, whose manager was made with this root: see [`Feed`].
+    ///
+    /// # Errors
+    /// If the root is longer than 200 bytes.
+    pub fn with_feed(mut self, store: Arc<dyn Store>, root: &Prefix) -> Result<Self, RootError> {
+        Feed::new(Arc::clone(&store), root)?;
+        self.service.feed = Some((store, root.clone()));
+        Ok(self)
+    }
+
+    /// Has this one answer [`Question`]s.
+    pub fn with_local<Q: Question>(mut self, local: Arc<dyn Local<Q>>) -> Self {
+        self.service.local = Some(Arc::new(Spoken::new(local)));
+        self
+    }
+
+    /// Serves these.
+    pub fn with_access(mut self, access: Access) -> Self {
+        self.service.access = access;
+        self
+    }
+
+    /// Bears so much.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.service.limits = limits;
+        self
+    }
+
+    /// Who may open the socket, as `chmod` has it: 0600 or, for a group, 0660. See [`with_access`](Self::with_access), too: both must
+    /// let a caller in.
+    pub fn with_mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// The socket's group.
+    pub fn with_group(mut self, gid: u32) -> Self {
+        self.group = Some(gid);
+        self
+    }
+
+    /// Takes the time of calls from this clock, not from the system's.
+    pub fn with_clock(mut self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Self {
+        self.service.clock = Arc::new(clock);
+        self
+    }
+
+    /// Binds the socket, and serves from now on, on the runtime that it is called in. What a dead process left at the path is
+    /// replaced.
+    ///
+    /// # Errors
+    /// If a living process serves there, if something else is there, or the system refuses.
+    pub async fn bind(self, path: impl AsRef<Path>) -> Result<Serving, BindError> {
+        let (file, listener) = SocketFile::bind(path.as_ref(), self.mode, self.group).await?;
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(accept(listener, Arc::new(self.service), Stopping(stopping)));
+        Ok(Serving { file: Some(file), stop, task })
+    }
+}
+
+impl fmt::Debug for ControlServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Service { control, access, limits, .. } = &self.service;
+        f.debug_struct("ControlServer")
+            .field("control", control)
+            .field("access", access)
+            .field("limits", limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`ControlServer`] at work. When it is dropped, all ends at once; [`stop`](Self::stop) lets those who wait have their answers first.
+#[derive(Debug)]
+pub struct Serving {
+    file: Option<SocketFile>,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Serving {
+    /// Where.
+    pub fn path(&self) -> &Path {
+        self.file.as_ref().map_or(Path::new(""), SocketFile::path)
+    }
+
+    /// Removes the socket's file, takes no more requests, and waits for those that were taken, for [`Limits::grace`] at most.
+    pub async fn stop(mut self) {
+        self.file = None;
+        self.stop.send_replace(true);
+        drop((&mut self.task).await);
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.file = None; // before nobody listens any more: a successor would have to take it for a dead one's
+        self.task.abort();
+    }
+}
+
+/// What is served.
+pub(super) struct Service {
+    pub(super) control: Arc<dyn Control>,
+    pub(super) feed: Option<(Arc<dyn Store>, Prefix)>,
+    pub(super) local: Option<Arc<dyn AnyLocal>>,
+    pub(super) access: Access,
+    pub(super) limits: Limits,
+    pub(super) clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,
+}
+
+/// Tells when the server is to stop.
+#[derive(Debug, Clone)]
+pub(super) struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Returns when it is, or when nobody is left who could say so.
+    pub(super) async fn wait(&mut self) {
+        drop(self.0.wait_for(|stop| *stop).await);
+    }
+}
+
+async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Stopping) {
+    let slots = Arc::new(Semaphore::new(service.limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = stopping.wait() => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    if let Some((caller, slot)) = admit(&stream, &service, &slots) {
+                        let served = connection::serve(stream, caller, Arc::clone(&service), stopping.clone());
+                        connections.spawn(async move {
+                            served.await;
+                            drop(slot);
+                        });
+                    }
+                }
+                // No descriptors or no memory: some will be free again.
+                Err(_) => sleep(ACCEPT_AGAIN).await,
+            },
+        }
+    }
+    drop(listener);
+    let all = async { while connections.join_next().await.is_some() {} };
+    drop(timeout(service.limits.grace, all).await);
+}
+
+/// Who calls, if it may and there is room for it; else it is told why not.
+fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Semaphore>) -> Option<(Caller, OwnedSemaphorePermit)> {
+    let caller = stream.peer_cred().map(caller).ok()?;
+    let admitted = match service.access.admits(caller) {
+        false => Err(Refusal::Denied { uid: caller.uid, gid: caller.gid }),
+        true => {
+            let slot = Arc::clone(slots).try_acquire_owned();
+            slot.map_err(|_| Refusal::Busy { limit: service.limits.connections })
+        }
+    };
+    match admitted {
+        Ok(slot) => Some((caller, slot)),
+        Err(refusal) => {
+            // A new socket has room for it.
+            drop(stream.try_write(&line(&Frame::<()>::Refused(refusal))));
+            None
+        }
+    }
+}
+
+fn caller(credentials: UCred) -> Caller {
+    Caller { uid: credentials.uid(), gid: credentials.gid(), pid: credentials.pid() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the driver is where the clock is read")]
+fn system_time() -> UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(since.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+/// How long accepting rests after it failed.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

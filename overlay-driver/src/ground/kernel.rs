@@ -1,0 +1,317 @@
+//! Places in the Linux kernel.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use overlay_core::{
+    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Port, Refusal, Shadow,
+    StepError, StepOf, Witness, reconcile,
+};
+use overlay_dns::Listen;
+use overlay_firewall::Firewall;
+use overlay_kernel::link::{KernelWays, Way, Ways, devices, raise_loopback};
+use overlay_kernel::netlink::Notices;
+use overlay_kernel::{Namespace, NamespaceDir};
+use overlay_node::{Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
+use overlay_vxlan::Sandbox;
+
+use super::Ground;
+use super::nothing::Nothing;
+use super::sandbox::Reaching;
+use crate::Source;
+
+/// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
+/// own.
+///
+/// All it makes carries the mark of its node (KERNEL.md). Sandboxes outlive the process: a driver that starts again finds them. It
+/// needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, over containers' namespaces too.
+#[derive(Debug, Clone)]
+pub struct KernelPlaces {
+    host: Arc<Namespace>,
+    cluster: Name,
+    node: NodeId,
+    sandboxes: NamespaceDir,
+    containers: Arc<Containers>,
+}
+
+impl KernelPlaces {
+    /// The places of a node whose host is the namespace `host`, with the sandboxes' names in a directory below `dir`, which is this
+    /// node's alone and should be on a file system that is empty after a restart of the machine, below `/run` say.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Permission`] if `host` may not be entered.
+    pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
+        host.run(|| ())?;
+        let sandboxes = NamespaceDir::new(dir.join("networks"));
+        Ok(Self { host: Arc::new(host), cluster, node, sandboxes, containers: Arc::default() })
+    }
+
+    pub(crate) fn host(&self) -> Arc<Namespace> {
+        Arc::clone(&self.host)
+    }
+
+    /// The file of a network's sandbox, for `nsenter` and `ip netns`.
+    pub fn sandbox(&self, network: NetworkId) -> Option<PathBuf> {
+        sandbox_name(network).map(|name| self.sandboxes.path(&name))
+    }
+
+    /// Each network needs an owner of its own: two sandboxes may reach into one container.
+    fn owner(&self, of: Option<NetworkId>) -> Result<Owner, BackendError> {
+        let instance = match of {
+            Some(network) => format!("{}-{}", self.node.short(), network.short()),
+            None => self.node.short().to_string(),
+        };
+        let instance = instance.parse().map_err(|error| failed_name("name an owner", error))?;
+        Ok(Owner::new(self.cluster.clone(), instance))
+    }
+
+    fn open_host(&self) -> Result<PlaceTables, BackendError> {
+        let firewall = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?)?;
+        Ok(PlaceTables {
+            vxlan: Box::new(Nothing::because("segments are in a network's sandbox")),
+            firewall: Box::new(Shadow::new(firewall)),
+            routes: Box::new(Nothing::because("a host's routes are its own")),
+        })
+    }
+
+    fn open_network(&self, network: NetworkId) -> Result<PlaceTables, BackendError> {
+        let (owner, home) = (self.owner(Some(network))?, self.open_sandbox(network)?);
+        let firewall = Firewall::of_sandbox(&owner, home.try_clone()?)?;
+        let key = self.host.key(name("host")?);
+        let sandbox = Sandbox::open(&owner, home, (key, self.host.try_clone()?))?;
+        Ok(PlaceTables {
+            vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
+            firewall: Box::new(Shadow::new(firewall)),
+            routes: Box::new(Nothing::because("a sandbox leads nowhere else")),
+        })
+    }
+
+    fn open_sandbox(&self, network: NetworkId) -> Result<Namespace, BackendError> {
+        let name = sandbox_name(network).ok_or_else(|| BackendError::new(ErrorKind::Invalid, "name a sandbox"))?;
+        match self.sandboxes.open(&name) {
+            Err(error) if error.kind() == ErrorKind::Gone => self.sandboxes.create(&name),
+            opened => opened,
+        }
+    }
+
+    fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
+        const GONE: &str = "the container has ended";
+        let vxlan = Box::new(Nothing::because("segments are in a network's sandbox"));
+        let Some(namespace) = self.containers.take_in(container, |old| self.clear(old))? else {
+            let (firewall, routes) = (Box::new(Nothing::because(GONE)), Box::new(Nothing::because(GONE)));
+            return Ok(PlaceTables { vxlan, firewall, routes });
+        };
+        raise_loopback(&namespace)?;
+        let firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
+        let ways = ContainerWays(KernelWays::open(namespace.try_clone()?)?);
+        Ok(PlaceTables { vxlan, firewall: Box::new(Shadow::new(firewall)), routes: Box::new(Shadow::new(ways)) })
+    }
+
+    /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
+    fn clear(&self, namespace: &Namespace) {
+        let cleared = || -> Result<(), Box<dyn std::error::Error>> {
+            let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
+            reconcile(&mut firewall, &overlay_firewall::State::default())?;
+            reconcile(&mut KernelWays::open(namespace.try_clone()?)?, &Ways::default())?;
+            Ok(())
+        };
+        drop(cleared());
+    }
+
+    fn namespace_of(&self, place: &Place) -> Result<Option<Namespace>, BackendError> {
+        match place {
+            Place::Host => self.host.try_clone().map(Some),
+            Place::Network(network) => match sandbox_name(*network).map(|name| self.sandboxes.open(&name)) {
+                Some(Ok(namespace)) => Ok(Some(namespace)),
+                Some(Err(error)) if error.kind() != ErrorKind::Gone => Err(error),
+                _ => Ok(None),
+            },
+            Place::Container(container) => {
+                self.containers.current(container).map(|namespace| namespace.try_clone()).transpose()
+            }
+        }
+    }
+}
+
+impl Places for KernelPlaces {
+    fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
+        match place {
+            Place::Host => self.open_host(),
+            Place::Network(network) => self.open_network(*network),
+            Place::Container(container) => self.open_container(container),
+        }
+    }
+
+    fn close(&mut self, place: &Place) -> Result<(), BackendError> {
+        match place {
+            Place::Host => Ok(()),
+            Place::Network(network) => sandbox_name(*network).map_or(Ok(()), |name| self.sandboxes.remove(&name)),
+            Place::Container(container) => {
+                self.containers.lock().remove(container);
+                Ok(())
+            }
+        }
+    }
+
+    /// The sandboxes that are there, the containers that were entered, and the host, of which nobody knows without looking.
+    fn list(&mut self) -> Result<Vec<Place>, BackendError> {
+        let networks = self.sandboxes.names()?.into_iter().filter_map(|name| name.as_str().parse().ok());
+        let containers: Vec<Name> = self.containers.lock().keys().cloned().collect();
+        let places = networks.map(Place::Network).chain(containers.into_iter().map(Place::Container));
+        Ok([Place::Host].into_iter().chain(places).collect())
+    }
+}
+
+impl Ground for KernelPlaces {
+    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
+        let Some(path) = source.path() else { return Ok(None) };
+        let namespace = Namespace::open(path)?;
+        if namespace.id() == self.host.id() {
+            let cause = "it is the host's own; give the container's";
+            return Err(BackendError::new(ErrorKind::Invalid, format!("enter {source}")).caused_by(cause));
+        }
+        namespace.run(|| ())?;
+        let key = namespace.key(container.clone());
+        self.containers.enter(container, namespace);
+        Ok(Some(key))
+    }
+
+    fn is_there(&self, source: &Source, key: &NsKey) -> bool {
+        source.leads_to(key.id)
+    }
+
+    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError> {
+        self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
+    }
+
+    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError> {
+        let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
+        let mut listen = Listen::default();
+        for address in resolver_addresses(place, state) {
+            listen.udp.push(namespace.udp(address)?);
+            listen.tcp.push(namespace.listen(address)?);
+        }
+        Ok(listen)
+    }
+
+    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
+        let entries = matches!(place, Place::Network(_));
+        self.namespace_of(place)?.map_or_else(|| Ok(Vec::new()), |namespace| namespace.hints(entries))
+    }
+}
+
+/// Where a container's resolver listens, as its firewall leads there; where virtual machines ask: their gateway.
+fn resolver_addresses(place: &Place, state: &PlaceState) -> Vec<SocketAddr> {
+    let address = |ip: IpAddr| SocketAddr::new(ip, Port::DNS.get());
+    match place {
+        Place::Host => Vec::new(),
+        Place::Network(_) => {
+            let segments = state.vxlan.segments.values();
+            segments.flat_map(|segment| &segment.gateways).map(|gateway| address(gateway.addr())).collect()
+        }
+        Place::Container(_) => {
+            let led = state.firewall.published.values().find_map(|published| published.v4);
+            vec![led.map_or_else(|| address(RESOLVER.into()), SocketAddr::V4)]
+        }
+    }
+}
+
+/// The namespaces of containers, by the containers' names.
+#[derive(Debug, Default)]
+pub(super) struct Containers(Mutex<BTreeMap<Name, Entered>>);
+
+#[derive(Debug)]
+struct Entered {
+    namespace: Arc<Namespace>,
+    /// Those it was in before, in which something of ours may be left.
+    left: Vec<Arc<Namespace>>,
+}
+
+impl Containers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Entered>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enter(&self, container: &Name, namespace: Namespace) {
+        let mut all = self.lock();
+        let namespace = Arc::new(namespace);
+        match all.get_mut(container) {
+            Some(entered) if entered.namespace.id() == namespace.id() => {}
+            Some(entered) => entered.left.push(std::mem::replace(&mut entered.namespace, namespace)),
+            None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new() })),
+        }
+    }
+
+    pub(super) fn current(&self, container: &Name) -> Option<Arc<Namespace>> {
+        self.lock().get(container).map(|entered| Arc::clone(&entered.namespace))
+    }
+
+    /// The namespace of this key, if the container is in it or was.
+    pub(super) fn namespace(&self, key: &NsKey) -> Option<Arc<Namespace>> {
+        let is = |namespace: &&Arc<Namespace>| namespace.id() == key.id;
+        self.lock().get(&key.name).and_then(|entered| {
+            [&entered.namespace].into_iter().chain(&entered.left).find(is).map(Arc::clone)
+        })
+    }
+
+    /// The namespace the container is in, once those it has left are cleared.
+    fn take_in(
+        &self,
+        container: &Name,
+        clear: impl Fn(&Namespace),
+    ) -> Result<Option<Arc<Namespace>>, BackendError> {
+        let left: Vec<_> = self.lock().get_mut(container).map(|it| std::mem::take(&mut it.left)).unwrap_or_default();
+        left.iter().for_each(|namespace| clear(namespace));
+        Ok(self.current(container))
+    }
+}
+
+/// A container's routes, in the node's words.
+struct ContainerWays(KernelWays);
+
+impl Backend for ContainerWays {
+    type State = Ways;
+
+    fn observe(&mut self) -> Result<Ways, BackendError> {
+        self.0.observe()
+    }
+
+    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+        self.0.apply(steps)
+    }
+}
+
+impl Witness for ContainerWays {
+    fn watch(&mut self) -> Result<(), BackendError> {
+        self.0.watch()
+    }
+
+    fn undisturbed(&mut self) -> Result<bool, BackendError> {
+        self.0.undisturbed()
+    }
+}
+
+impl Lower<Routes> for ContainerWays {
+    type Native = Ways;
+
+    fn lower<'d>(&self, desired: &'d Routes) -> Result<Cow<'d, Ways>, Refusal> {
+        let way = |route: &overlay_node::Route| Way { device: route.interface, gateway: route.via };
+        Ok(Cow::Owned(Ways(desired.0.iter().map(|(to, route)| (*to, way(route))).collect())))
+    }
+}
+
+/// A network's id, in full.
+fn sandbox_name(network: NetworkId) -> Option<Name> {
+    network.to_string().parse().ok()
+}
+
+fn name(text: &str) -> Result<Name, BackendError> {
+    text.parse().map_err(|error| failed_name("name the host", error))
+}
+
+fn failed_name(doing: &'static str, error: overlay_core::NameError) -> BackendError {
+    BackendError::new(ErrorKind::Invalid, doing).caused_by(error)
+}

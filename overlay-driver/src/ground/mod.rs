@@ -1,0 +1,51 @@
+//! What a driver stands on.
+
+mod kernel;
+mod memory;
+mod nothing;
+mod sandbox;
+
+use std::collections::BTreeSet;
+
+use overlay_core::{BackendError, IfName, Name, NsKey};
+use overlay_dns::Listen;
+use overlay_kernel::netlink::Notices;
+use overlay_node::{Place, PlaceState, Places};
+
+pub use kernel::KernelPlaces;
+pub use memory::MemoryGround;
+
+use crate::Source;
+
+/// Places, and what a driver needs besides to serve the containers in them: the one switch between memory and kernel.
+///
+/// A clone is the same ground. Calls may block; a driver makes them on its pool.
+pub trait Ground: Places + Clone + Send + Sync + 'static {
+    /// A container is there: finds its namespace, and keeps hold of it until its place is closed. `None` for a
+    /// [`Tap`](Source::Tap).
+    ///
+    /// # Errors
+    /// If nothing is there, or it may not be entered.
+    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError>;
+
+    /// Whether it is still there.
+    fn is_there(&self, source: &Source, key: &NsKey) -> bool;
+
+    /// The names that interfaces have where a container is.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError>;
+
+    /// Sockets for the resolver of a place that holds this.
+    ///
+    /// # Errors
+    /// If somebody else has the port there.
+    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError>;
+
+    /// Sockets that become readable when something at the place was changed, whoever did it. None if there is nobody who could.
+    ///
+    /// # Errors
+    /// If they cannot be had.
+    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError>;
+}

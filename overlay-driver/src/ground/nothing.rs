@@ -1,0 +1,28 @@
+//! A table of what a place cannot have.
+
+use overlay_core::{Memory, Phase, Plan, ReconcileError, Refusal, State, Table};
+
+/// Holds nothing, and refuses what is something.
+pub(super) struct Nothing {
+    /// Why.
+    reason: &'static str,
+}
+
+impl Nothing {
+    pub(super) const fn because(reason: &'static str) -> Self {
+        Self { reason }
+    }
+}
+
+impl<S: State + Send + 'static> Table<S> for Nothing {
+    fn plan(&mut self, desired: &S) -> Result<Plan, ReconcileError> {
+        if *desired != S::default() {
+            return Err(Refusal::new("this place", "more than nothing", self.reason).into());
+        }
+        Memory::<S>::default().plan(desired)
+    }
+
+    fn run(&mut self, _: &Plan, _: Phase) -> Result<(), ReconcileError> {
+        Ok(())
+    }
+}

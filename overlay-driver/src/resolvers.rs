@@ -1,0 +1,133 @@
+//! The resolvers of containers.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use overlay_core::{BackendError, Port};
+use overlay_dns::{Config, Limits, Listen, Resolver, Server, Upstreams, View};
+use overlay_node::{Place, PlaceState, RESOLVER};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::ground::Ground;
+use crate::home::Home;
+use crate::told::told;
+
+/// A resolver for each container that is plugged in, and each sandbox with virtual machines.
+#[derive(Debug)]
+pub(crate) struct Resolvers<G> {
+    ground: G,
+    home: Home,
+    upstreams: Vec<SocketAddr>,
+    seeds: Seeds,
+    serving: BTreeMap<Place, Serving>,
+    bound: UnboundedSender<Bound>,
+}
+
+/// Sockets that were asked for.
+#[derive(Debug)]
+pub(crate) struct Bound {
+    place: Place,
+    /// Which time they were asked for.
+    number: u64,
+    listen: Result<Listen, BackendError>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    state: Arc<PlaceState>,
+    number: u64,
+    server: Server,
+}
+
+#[derive(Debug)]
+struct Seeds {
+    seed: [u8; 32],
+    given: u64,
+}
+
+impl Seeds {
+    /// One that was not given before.
+    fn next(&mut self) -> ([u8; 32], u64) {
+        self.given += 1;
+        let mut seed = self.seed;
+        seed.iter_mut().zip(self.given.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        (seed, self.given)
+    }
+}
+
+impl<G: Ground> Resolvers<G> {
+    pub(crate) const fn new(ground: G, home: Home, upstreams: Vec<SocketAddr>, seed: [u8; 32], bound: UnboundedSender<Bound>) -> Self {
+        Self { ground, home, upstreams, seeds: Seeds { seed, given: 0 }, serving: BTreeMap::new(), bound }
+    }
+
+    /// These names are seen from a place from now on.
+    pub(crate) fn publish(&mut self, place: &Place, state: &Arc<PlaceState>) {
+        if let Some(serving) = self.serving.get_mut(place) {
+            if serving.state.view != state.view {
+                serving.server.set_source(state.view.clone());
+            }
+            serving.state = Arc::clone(state);
+            return;
+        }
+        let (seed, number) = self.seeds.next();
+        // What is asked before there is a socket is asked again.
+        let Some(server) = self.start(place, Listen::default(), state.view.clone(), seed) else { return };
+        self.serving.insert(place.clone(), Serving { state: Arc::clone(state), number, server });
+        self.bind(place, number);
+    }
+
+    /// No names are seen from there any more.
+    pub(crate) fn withdraw(&mut self, place: &Place) {
+        self.serving.remove(place);
+    }
+
+    /// Sockets are there, or cannot be had, in which case it says why.
+    pub(crate) fn take(&mut self, bound: Bound) -> Option<(Place, Result<(), String>)> {
+        let Bound { place, number, listen } = bound;
+        let serving = self.serving.get(&place).filter(|serving| serving.number == number)?;
+        let view = serving.state.view.clone();
+        let listen = match listen {
+            Ok(listen) => listen,
+            Err(error) => return Some((place, Err(told(&error)))),
+        };
+        let (seed, _) = self.seeds.next();
+        let server = self.start(&place, listen, view, seed)?;
+        self.serving.get_mut(&place)?.server = server;
+        Some((place, Ok(())))
+    }
+
+    /// Tries once more for a place that has no sockets.
+    pub(crate) fn bind_again(&mut self, place: &Place) {
+        let (_, number) = self.seeds.next();
+        if let Some(serving) = self.serving.get_mut(place) {
+            serving.number = number;
+            self.bind(place, number);
+        }
+    }
+
+    /// Answers a question as from a container, without a socket.
+    pub(crate) fn server(&self, place: &Place) -> Option<&Server> {
+        self.serving.get(place).map(|serving| &serving.server)
+    }
+
+    fn bind(&self, place: &Place, number: u64) {
+        let Some(serving) = self.serving.get(place) else { return };
+        let (mut ground, place, state) = (self.ground.clone(), place.clone(), Arc::clone(&serving.state));
+        let bound = self.bound.clone();
+        tokio::task::spawn_blocking(move || {
+            let listen = ground.listen(&place, &state);
+            let _ = bound.send(Bound { place, number, listen });
+        });
+    }
+
+    fn start(&self, place: &Place, listen: Listen, view: View, seed: [u8; 32]) -> Option<Server> {
+        let mut ourselves: Vec<SocketAddr> = listen.udp.iter().filter_map(|socket| socket.local_addr().ok()).collect();
+        if matches!(place, Place::Container(_)) {
+            ourselves.push(SocketAddr::new(IpAddr::V4(RESOLVER), Port::DNS.get()));
+        }
+        let mut resolver = Resolver::new(view, Config::default(), seed).ok()?; // the default is in range
+        resolver.set_upstreams(&Upstreams { servers: self.upstreams.clone(), ourselves });
+        Server::start(listen, resolver, self.home.clone(), Limits::default()).ok()
+    }
+}

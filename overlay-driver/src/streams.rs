@@ -1,0 +1,116 @@
+//! Messages over TCP: a connection to each node that is written to, four bytes of length before each message.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay_gossip::STREAM_LIMIT;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::home::Home;
+
+/// Connections of one node. They end when it does.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    home: Home,
+    arrived: Receiver<(SocketAddr, Bytes)>,
+    writers: BTreeMap<SocketAddr, Sender<Bytes>>,
+    tasks: JoinSet<()>,
+}
+
+/// Messages that may wait at one connection; what is more is dropped, as when a connection breaks.
+const WAITING: usize = 256;
+/// Connections that are read at once. Others wait to be accepted.
+const CONNECTIONS: usize = 1024;
+/// How long making a connection, or one message on it, may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a connection stays that nothing comes over.
+const IDLE: Duration = Duration::from_secs(60);
+
+impl Streams {
+    pub(crate) fn new(listener: TcpListener, home: Home) -> Self {
+        let (arrive, arrived) = channel(WAITING);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(accept(listener, arrive));
+        Self { home, arrived, writers: BTreeMap::new(), tasks }
+    }
+
+    /// The next message, and from where. May be dropped and called again.
+    pub(crate) async fn receive(&mut self) -> Option<(SocketAddr, Bytes)> {
+        self.arrived.recv().await
+    }
+
+    /// Sends on the connection to `to`, a new one if there is none that works.
+    pub(crate) fn send(&mut self, to: SocketAddr, message: Bytes) {
+        while self.tasks.try_join_next().is_some() {}
+        self.writers.retain(|_, writer| !writer.is_closed());
+        let writer = self.writers.entry(to).or_insert_with(|| {
+            let (writer, messages) = channel(WAITING);
+            self.tasks.spawn(write(self.home.clone(), to, messages));
+            writer
+        });
+        let _ = writer.try_send(message); // as good as lost, which gossip is made for
+    }
+}
+
+async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Bytes)>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut readers = JoinSet::new();
+    loop {
+        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
+        while readers.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, from)) => {
+                let arrive = arrive.clone();
+                readers.spawn(async move {
+                    read(stream, from, arrive).await;
+                    drop(place);
+                });
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // no descriptor is free, say
+        }
+    }
+}
+
+/// Reads messages until one is cut, too long or late.
+async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAddr, Bytes)>) {
+    while let Ok(Ok(length)) = timeout(IDLE, stream.read_u32()).await {
+        let length = length as usize;
+        if length > STREAM_LIMIT {
+            return;
+        }
+        // As much as has come, not as much as is promised.
+        let mut message = Vec::new();
+        let whole = timeout(PATIENCE, (&mut stream).take(length as u64).read_to_end(&mut message)).await;
+        if !matches!(whole, Ok(Ok(read)) if read == length) || arrive.send((from, message.into())).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn write(home: Home, to: SocketAddr, mut messages: Receiver<Bytes>) {
+    let Ok(Some(mut stream)) = timeout(PATIENCE, connect(home, to)).await else { return };
+    while let Ok(Some(message)) = timeout(IDLE, messages.recv()).await {
+        let mut framed = Vec::with_capacity(message.len() + 4);
+        framed.extend((message.len() as u32).to_be_bytes());
+        framed.extend(&message);
+        if !matches!(timeout(PATIENCE, stream.write_all(&framed)).await, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+async fn connect(home: Home, to: SocketAddr) -> Option<TcpStream> {
+    let socket = tokio::task::spawn_blocking(move || home.stream(to)).await.ok()?.ok()?;
+    let socket = TcpSocket::from_std_stream(std::net::TcpStream::from(socket));
+    let stream = socket.connect(to).await.ok()?;
+    stream.set_nodelay(true).ok()?;
+    Some(stream)
+}

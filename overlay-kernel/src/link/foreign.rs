@@ -1,0 +1,51 @@
+//! Devices of namespaces that are somebody else's: looked at, hardly touched.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use overlay_core::{BackendError, IfName, Mtu};
+
+use crate::Namespace;
+use crate::netlink::{Family, Requests};
+use crate::rtnl::{address, link, link_request};
+
+/// The names of a namespace's devices, ours and others'.
+///
+/// # Errors
+/// [`ErrorKind::Permission`](overlay_core::ErrorKind::Permission) if it may not be entered.
+pub fn devices(namespace: &Namespace) -> Result<BTreeSet<IfName>, BackendError> {
+    let mut socket = namespace.netlink(Family::Route)?;
+    let found = socket.dump(&link::dump(), link::parse);
+    let found = found.map_err(|error| error.during(format!("read the devices of {}", namespace.id())))?;
+    Ok(found.into_iter().filter_map(|link| link.name).collect())
+}
+
+/// The device that has an address, and its MTU: an underlay, say. `None` if no device has it.
+///
+/// # Errors
+/// As [`devices`].
+pub fn device_with(namespace: &Namespace, address: IpAddr) -> Result<Option<(IfName, Mtu)>, BackendError> {
+    let mut socket = namespace.netlink(Family::Route)?;
+    let doing = || format!("look for {address} in {}", namespace.id());
+    let addresses = socket.dump(&address::dump(), address::parse).map_err(|error| error.during(doing()))?;
+    let Some(index) = addresses.into_iter().find(|found| found.address == address).map(|found| found.index) else {
+        return Ok(None);
+    };
+    let links = socket.dump(&link::dump(), link::parse).map_err(|error| error.during(doing()))?;
+    let link = links.into_iter().find(|link| link.index == index);
+    Ok(link.and_then(|link| Some((link.name?, Mtu::new(link.mtu.min(Mtu::MAX.get())).ok()?))))
+}
+
+/// Raises the loopback device, without which nobody in the namespace reaches an address of its own. It stays up.
+///
+/// # Errors
+/// As [`devices`].
+pub fn raise_loopback(namespace: &Namespace) -> Result<(), BackendError> {
+    let mut request = Requests::default();
+    link_request::raise(&mut request, LOOPBACK);
+    let raised = namespace.netlink(Family::Route)?.request(&request);
+    raised.map_err(|error| error.during(format!("raise the loopback device of {}", namespace.id())))
+}
+
+/// Its index in every namespace.
+const LOOPBACK: u32 = 1;
