@@ -120,11 +120,12 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// By the network itself: its gateways, its services' VIPs, the devices of its segment.
+    /// By the network itself: its gateways, its services' VIPs, the devices of its segment, as which no tap can be called.
     pub(super) fn of(section: &Section, vni: Vni) -> Self {
         let mut addresses = vips(section);
         addresses.extend(gateways(section).iter().map(IpNet::addr));
-        let devices = [names::bridge(vni), names::tunnel(vni)].into_iter().flatten().collect();
+        let mut devices: BTreeSet<_> = [names::bridge(vni), names::tunnel(vni)].into_iter().flatten().collect();
+        devices.extend(IfName::new("lo"));
         Self { addresses, devices, ..Self::default() }
     }
 

@@ -58,7 +58,7 @@ fn passed(suite: &mut Command) {
 }
 
 /// Whether this is root in the first user namespace.
-fn is_root_outside() -> bool {
+pub(crate) fn is_root_outside() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
 }
