@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{Mac, State};
+use overlay_core::{IfName, Mac, State};
+use overlay_firewall::{BridgePort, Pin};
 use overlay_node::testing::{Change, change, knowledge};
 use overlay_node::{Deriver, Knowledge, Place, derive};
+use overlay_vxlan::{PortEnd, names};
 use proptest::prelude::*;
 
 /// The same without a word of other nodes about endpoints.
@@ -25,6 +27,38 @@ proptest! {
             prop_assert_eq!(state.vxlan.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.firewall.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.routes.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_port_is_pinned_by_its_devices_name(knowledge in knowledge()) {
+        for state in derive(&knowledge).places.values() {
+            let segments = &state.vxlan.segments;
+            let ports = segments.values().flat_map(|segment| &segment.ports);
+            let mut pinned: BTreeSet<IfName> = BTreeSet::new();
+            for (id, port) in ports {
+                let device = match port.end {
+                    PortEnd::Namespace { .. } => names::port(*id).unwrap(),
+                    PortEnd::Tap { interface } => interface,
+                };
+                let pin = BridgePort::Pinned(Pin::new(port.mac, port.addresses.iter().map(|net| net.addr())));
+                prop_assert_eq!(state.firewall.ports.get(&device), Some(&pin));
+                prop_assert!(pinned.insert(device), "{} twice", device);
+            }
+        }
+    }
+
+    #[test]
+    fn no_tap_is_called_as_a_device_of_the_network_itself(mut knowledge in knowledge(), own in 0_usize..3) {
+        for section in knowledge.networks.values_mut() {
+            let Some(vni) = section.network.vni else { continue };
+            let own = [names::bridge(vni).unwrap(), names::tunnel(vni).unwrap(), "lo".parse().unwrap()][own];
+            let locals = Arc::make_mut(section).local.values_mut();
+            locals.filter(|local| local.namespace.is_none()).for_each(|tap| Arc::make_mut(tap).interface = own);
+        }
+        for state in derive(&knowledge).places.values() {
+            let ports = state.vxlan.segments.values().flat_map(|segment| segment.ports.values());
+            prop_assert_eq!(ports.filter(|port| matches!(port.end, PortEnd::Tap { .. })).count(), 0);
         }
     }
 
