@@ -40,8 +40,7 @@ impl RoundRun {
                 Err(why) => drop(failures.insert(place.clone(), why)),
             }
         }
-        let phases =
-            planned.iter().map(|(place, (_, plan))| (place.clone(), round.phases(place, plan))).collect();
+        let phases = planned.iter().map(|(place, (_, plan))| (place.clone(), round.phases(place, plan))).collect();
         let schedule = round.schedule(&phases);
         Self { round, planned, failures, schedule }
     }
