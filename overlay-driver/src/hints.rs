@@ -1,56 +1,158 @@
 //! Hearing that something at a place may have changed.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use overlay_kernel::netlink::Notices;
 use overlay_node::Place;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::task::JoinSet;
 
-/// What is heard from each place: a task that listens, for as long as the place is wanted.
-#[derive(Debug, Default)]
-pub(crate) struct Hints(BTreeMap<Place, JoinSet<()>>);
+/// A thread that listens at places, and tells which of them something was changed at. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Hints {
+    places: BTreeSet<Place>,
+    orders: Sender<Order>,
+    bell: UnixStream,
+}
 
-/// How long changes gather before they are told of, and at least between two times.
+#[derive(Debug)]
+enum Order {
+    Listen(Place, Vec<Notices>),
+    Forget(Place),
+}
+
+/// After a change at a place, the next is told of after so long: what comes together is told of once.
 const GATHER: Duration = Duration::from_millis(100);
 
 impl Hints {
-    pub(crate) fn hears(&self, place: &Place) -> bool {
-        self.0.contains_key(place)
+    /// Tells `heard`.
+    ///
+    /// # Errors
+    /// If there can be no thread, or no descriptor is free.
+    pub(crate) fn start(heard: UnboundedSender<Place>) -> io::Result<Self> {
+        let (bell, rung) = UnixStream::pair()?;
+        bell.set_nonblocking(true)?;
+        rung.set_nonblocking(true)?;
+        let (orders, ordered) = channel();
+        let listener = Listener { ordered, rung, places: Vec::new(), heard };
+        thread::Builder::new().name("hints".to_owned()).spawn(move || listener.run())?;
+        Ok(Self { places: BTreeSet::new(), orders, bell })
     }
 
-    /// Tells `heard` whenever one of these becomes readable.
-    pub(crate) fn listen(&mut self, place: &Place, notices: Vec<Notices>, heard: &UnboundedSender<Place>) {
-        let mut tasks = JoinSet::new();
-        for notices in notices {
-            tasks.spawn(listen(place.clone(), notices, heard.clone()));
-        }
-        self.0.insert(place.clone(), tasks);
+    pub(crate) fn hears(&self, place: &Place) -> bool {
+        self.places.contains(place)
+    }
+
+    /// Listens at these from now on.
+    pub(crate) fn listen(&mut self, place: &Place, notices: Vec<Notices>) {
+        self.places.insert(place.clone());
+        self.order(Order::Listen(place.clone(), notices));
     }
 
     pub(crate) fn forget(&mut self, place: &Place) {
-        self.0.remove(place);
+        if self.places.remove(place) {
+            self.order(Order::Forget(place.clone()));
+        }
     }
 
     pub(crate) fn retain(&mut self, wanted: impl Fn(&Place) -> bool) {
-        self.0.retain(|place, _| wanted(place));
+        let unwanted: Vec<Place> = self.places.iter().filter(|place| !wanted(place)).cloned().collect();
+        unwanted.iter().for_each(|place| self.forget(place));
+    }
+
+    fn order(&mut self, order: Order) {
+        let _ = self.orders.send(order);
+        let _ = self.bell.write(&[1]); // where it is full it has rung
     }
 }
 
-async fn listen(place: Place, notices: Notices, heard: UnboundedSender<Place>) {
-    let Ok(mut notices) = AsyncFd::with_interest(notices, Interest::READABLE) else { return };
-    loop {
-        let Ok(mut ready) = notices.readable_mut().await else { return };
-        ready.clear_ready();
-        drop(ready);
-        tokio::time::sleep(GATHER).await;
-        // What cannot be read is a hint as well.
-        let _ = notices.get_mut().drain(|_| {});
-        if heard.send(place.clone()).is_err() {
-            return;
+struct Listener {
+    ordered: Receiver<Order>,
+    rung: UnixStream,
+    places: Vec<Listened>,
+    heard: UnboundedSender<Place>,
+}
+
+struct Listened {
+    place: Place,
+    notices: Vec<Notices>,
+    /// Not told of before.
+    until: Option<Instant>,
+}
+
+impl Listener {
+    #[expect(clippy::disallowed_methods, reason = "the driver is where clocks are read")]
+    fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            let Ok(ready) = self.wait(now) else { return };
+            if ready.first() == Some(&true) {
+                match self.obey() {
+                    true => continue,
+                    false => return,
+                }
+            }
+            let mut ready = ready.into_iter().skip(1);
+            for listened in self.places.iter_mut().filter(|it| it.until.is_none_or(|until| until <= now)) {
+                let mut changed = false;
+                for notices in &mut listened.notices {
+                    if ready.next() == Some(true) {
+                        // What cannot be read is a hint as well.
+                        let _ = notices.drain(|_| {});
+                        changed = true;
+                    }
+                }
+                listened.until = None;
+                if changed {
+                    listened.until = Some(now + GATHER);
+                    if self.heard.send(listened.place.clone()).is_err() {
+                        return;
+                    }
+                }
+            }
         }
+    }
+
+    /// Which are readable: the bell, and then the notices of places that may be told of.
+    fn wait(&self, now: Instant) -> Result<Vec<bool>, nix::errno::Errno> {
+        let told = self.places.iter().filter(|it| it.until.is_none_or(|until| until <= now));
+        let notices = told.flat_map(|it| &it.notices).map(AsFd::as_fd);
+        let mut fds: Vec<PollFd<'_>> =
+            [self.rung.as_fd()].into_iter().chain(notices).map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let rest = self.places.iter().filter_map(|it| it.until?.checked_duration_since(now)).min();
+        let timeout = rest.map_or(PollTimeout::NONE, |rest| {
+            PollTimeout::try_from(rest + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty())).collect())
+    }
+
+    /// Whether there is still somebody to listen for. What was readable is found so again: places may be others now.
+    fn obey(&mut self) -> bool {
+        let mut bytes = [0; 64];
+        while let Ok(read) = self.rung.read(&mut bytes) {
+            if read == 0 {
+                return false;
+            }
+        }
+        while let Ok(order) = self.ordered.try_recv() {
+            match order {
+                Order::Listen(place, notices) => {
+                    self.places.retain(|it| it.place != place);
+                    self.places.push(Listened { place, notices, until: None });
+                }
+                Order::Forget(place) => self.places.retain(|it| it.place != place),
+            }
+        }
+        true
     }
 }

@@ -14,8 +14,10 @@ use overlay_kernel::{Namespace, failed};
 pub(crate) struct Home(Option<Arc<Namespace>>);
 
 impl Home {
-    pub(crate) const fn of(namespace: Arc<Namespace>) -> Self {
-        Self(Some(namespace))
+    /// The process's own namespace need not be entered, which needs a privilege.
+    pub(crate) fn of(host: Option<Arc<Namespace>>) -> Self {
+        let own = Namespace::current().ok().map(|own| own.id());
+        Self(host.filter(|host| own != Some(host.id())))
     }
 
     /// A UDP and a TCP socket at one address; of port 0, the same one that was free for both.

@@ -2,4 +2,32 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod attach;
+mod book;
+mod builder;
 pub mod control;
+mod driver;
+mod error;
+mod ground;
+mod heart;
+mod hints;
+mod home;
+mod mirror;
+mod reporter;
+mod resolvers;
+mod source;
+mod status;
+mod streams;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod told;
+mod works;
+
+pub use attach::{Attach, Attached};
+pub use book::Plugged;
+pub use builder::Builder;
+pub use driver::Driver;
+pub use error::{AttachError, PlugError, StartError, Stopped, TearDownError};
+pub use ground::{Ground, KernelPlaces, MemoryGround};
+pub use source::Source;
+pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};

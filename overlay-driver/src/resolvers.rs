@@ -57,7 +57,13 @@ impl Seeds {
 }
 
 impl<G: Ground> Resolvers<G> {
-    pub(crate) const fn new(ground: G, home: Home, upstreams: Vec<SocketAddr>, seed: [u8; 32], bound: UnboundedSender<Bound>) -> Self {
+    pub(crate) const fn new(
+        ground: G,
+        home: Home,
+        upstreams: Vec<SocketAddr>,
+        seed: [u8; 32],
+        bound: UnboundedSender<Bound>,
+    ) -> Self {
         Self { ground, home, upstreams, seeds: Seeds { seed, given: 0 }, serving: BTreeMap::new(), bound }
     }
 
@@ -104,11 +110,6 @@ impl<G: Ground> Resolvers<G> {
             serving.number = number;
             self.bind(place, number);
         }
-    }
-
-    /// Answers a question as from a container, without a socket.
-    pub(crate) fn server(&self, place: &Place) -> Option<&Server> {
-        self.serving.get(place).map(|serving| &serving.server)
     }
 
     fn bind(&self, place: &Place, number: u64) {

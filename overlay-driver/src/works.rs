@@ -125,7 +125,7 @@ impl<G: Ground> Works<G> {
         }
         while self.busy < self.workers
             && let Some(schedule) = &mut run.schedule
-            && let Some(place) = schedule.ready().next().cloned()
+            && let Some(place) = first_ready(schedule)
             && let Some(job) = schedule.start(&place)
         {
             let Some(planned) = run.planned.remove(&place) else {
@@ -146,10 +146,15 @@ impl<G: Ground> Works<G> {
             return None;
         }
         let Run { round, planned, failures, schedule, changed, .. } = self.run.take_if(is_over)?;
-        let kept = planned.into_iter().filter(|(place, _)| !failures.contains_key(place) && round.desired(place).is_some());
+        let kept =
+            planned.into_iter().filter(|(place, _)| !failures.contains_key(place) && round.desired(place).is_some());
         self.open.extend(kept.map(|(place, (tables, _))| (place, tables)));
         Some(Over { round, schedule: schedule?, failures, changed })
     }
+}
+
+fn first_ready(schedule: &Schedule) -> Option<Place> {
+    schedule.ready().next().cloned()
 }
 
 fn plan(

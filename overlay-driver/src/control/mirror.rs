@@ -35,9 +35,15 @@ impl Mirror {
         there.extend(all.iter().map(id));
         let mut gone = Vec::new();
         let is_gone = |id: [u8; 16]| !there.contains(&id);
-        gone.extend(self.endpoints.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::EndpointGone(*id)));
-        gone.extend(self.services.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::ServiceGone(*id)));
-        gone.extend(self.networks.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::NetworkGone(*id)));
+        gone.extend(
+            self.endpoints.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::EndpointGone(*id)),
+        );
+        gone.extend(
+            self.services.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::ServiceGone(*id)),
+        );
+        gone.extend(
+            self.networks.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::NetworkGone(*id)),
+        );
         gone.extend(all);
         self.heed(gone)
     }

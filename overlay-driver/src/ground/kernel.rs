@@ -49,10 +49,6 @@ impl KernelPlaces {
         Ok(Self { host: Arc::new(host), cluster, node, sandboxes, containers: Arc::default() })
     }
 
-    pub(crate) fn host(&self) -> Arc<Namespace> {
-        Arc::clone(&self.host)
-    }
-
     /// The file of a network's sandbox, for `nsenter` and `ip netns`.
     pub fn sandbox(&self, network: NetworkId) -> Option<PathBuf> {
         sandbox_name(network).map(|name| self.sandboxes.path(&name))
@@ -166,6 +162,10 @@ impl Places for KernelPlaces {
 }
 
 impl Ground for KernelPlaces {
+    fn host(&self) -> Option<Arc<Namespace>> {
+        Some(Arc::clone(&self.host))
+    }
+
     fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
         let Some(path) = source.path() else { return Ok(None) };
         let namespace = Namespace::open(path)?;
@@ -252,17 +252,13 @@ impl Containers {
     /// The namespace of this key, if the container is in it or was.
     pub(super) fn namespace(&self, key: &NsKey) -> Option<Arc<Namespace>> {
         let is = |namespace: &&Arc<Namespace>| namespace.id() == key.id;
-        self.lock().get(&key.name).and_then(|entered| {
-            [&entered.namespace].into_iter().chain(&entered.left).find(is).map(Arc::clone)
-        })
+        self.lock()
+            .get(&key.name)
+            .and_then(|entered| [&entered.namespace].into_iter().chain(&entered.left).find(is).map(Arc::clone))
     }
 
     /// The namespace the container is in, once those it has left are cleared.
-    fn take_in(
-        &self,
-        container: &Name,
-        clear: impl Fn(&Namespace),
-    ) -> Result<Option<Arc<Namespace>>, BackendError> {
+    fn take_in(&self, container: &Name, clear: impl Fn(&Namespace)) -> Result<Option<Arc<Namespace>>, BackendError> {
         let left: Vec<_> = self.lock().get_mut(container).map(|it| std::mem::take(&mut it.left)).unwrap_or_default();
         left.iter().for_each(|namespace| clear(namespace));
         Ok(self.current(container))

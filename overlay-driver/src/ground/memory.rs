@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Name, NsId, NsKey};
 use overlay_dns::Listen;
+use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
 use overlay_node::{MemoryPlaces, Place, PlaceState, PlaceTables, Places};
 
@@ -31,6 +33,10 @@ impl Places for MemoryGround {
 }
 
 impl Ground for MemoryGround {
+    fn host(&self) -> Option<Arc<Namespace>> {
+        None
+    }
+
     fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
         let inode = |source: &Source| {
             let mut hash = Fnv(0xcbf2_9ce4_8422_2325);

@@ -6,9 +6,11 @@ mod nothing;
 mod sandbox;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Name, NsKey};
 use overlay_dns::Listen;
+use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
 use overlay_node::{Place, PlaceState, Places};
 
@@ -21,6 +23,9 @@ use crate::Source;
 ///
 /// A clone is the same ground. Calls may block; a driver makes them on its pool.
 pub trait Ground: Places + Clone + Send + Sync + 'static {
+    /// The namespace that plays the host, in which the node's own sockets are; the process's own if `None`.
+    fn host(&self) -> Option<Arc<Namespace>>;
+
     /// A container is there: finds its namespace, and keeps hold of it until its place is closed. `None` for a
     /// [`Tap`](Source::Tap).
     ///

@@ -1,0 +1,296 @@
+//! Setting a driver up.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::{Instant, Name, NodeId, Port};
+use overlay_gossip::Role;
+use overlay_node::{Agent, AgentConfig, Control, Input, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::book::{Book, Plugged};
+use crate::control::Follow;
+use crate::driver::{Driver, now};
+use crate::ground::Ground;
+use crate::heart::{Ears, Heart, News, State};
+use crate::hints::Hints;
+use crate::home::Home;
+use crate::mirror::Mirror;
+use crate::reporter::Reporter;
+use crate::resolvers::Resolvers;
+use crate::streams::Streams;
+use crate::told::told;
+use crate::works::Works;
+use crate::{DriverEvent, StartError};
+
+/// What a [`Driver`] is started with. Everything but what [`Driver::builder`] takes has a usual value.
+#[derive(Debug)]
+pub struct Builder<G> {
+    node: NodeId,
+    ground: G,
+    control: Arc<dyn Control>,
+    catalogue: Box<dyn Follow>,
+    name: Option<Name>,
+    role: Role,
+    dir: PathBuf,
+    gossip: SocketAddr,
+    vtep: Option<IpAddr>,
+    upstreams: Vec<SocketAddr>,
+    agent: AgentConfig,
+    upkeep: UpkeepConfig,
+    workers: usize,
+    manager: Option<Arc<Manager>>,
+}
+
+/// How often a manager settles what was left half-done.
+const SETTLE: Duration = Duration::from_secs(60);
+/// How long the catalogue rests that could not be heard.
+const DEAF: Duration = Duration::from_millis(500);
+
+impl<G: Ground> Builder<G> {
+    pub(crate) fn new(node: NodeId, ground: G, control: Arc<dyn Control>, catalogue: Box<dyn Follow>) -> Self {
+        Self {
+            node,
+            ground,
+            control,
+            catalogue,
+            name: None,
+            role: Role::Worker,
+            dir: PathBuf::from("/run/overlay"),
+            gossip: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), Port::GOSSIP.get()),
+            vtep: None,
+            upstreams: Vec::new(),
+            agent: AgentConfig::lan(),
+            upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
+            workers: 8,
+            manager: None,
+        }
+    }
+
+    /// What people call the node; the beginning of its id if it has no name.
+    #[must_use]
+    pub fn name(self, name: Name) -> Self {
+        Self { name: Some(name), ..self }
+    }
+
+    /// Where gossip is bound and reached: an address of the host that the other nodes can send to, and a port, of 0 any. Tunnels end at the
+    /// same address, unless [`vtep`](Self::vtep) says otherwise. 127.0.0.1, port 7946.
+    #[must_use]
+    pub fn gossip(self, address: SocketAddr) -> Self {
+        Self { gossip: address, ..self }
+    }
+
+    /// Where tunnels end: an address of the host's.
+    #[must_use]
+    pub fn vtep(self, address: IpAddr) -> Self {
+        Self { vtep: Some(address), ..self }
+    }
+
+    /// A directory that is this node's alone, where it is written down what is plugged in. It is made if it is not there.
+    /// `/run/overlay`.
+    #[must_use]
+    pub fn dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), ..self }
+    }
+
+    /// Who is asked for the names of the world: the host's servers, say ([`ResolvConf`](overlay_dns::ResolvConf)). Nobody, which
+    /// refuses such names.
+    #[must_use]
+    pub fn upstreams(self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self { upstreams: servers.into_iter().collect(), ..self }
+    }
+
+    /// How its agent is set: all nodes of a cluster agree on it.
+    #[must_use]
+    pub fn agent(self, config: AgentConfig) -> Self {
+        Self { agent: config, ..self }
+    }
+
+    /// When places are looked at, and tried again.
+    #[must_use]
+    pub fn upkeep(self, config: UpkeepConfig) -> Self {
+        Self { upkeep: config, ..self }
+    }
+
+    /// How many places are worked on at once, each on a thread. At least 1; 8.
+    #[must_use]
+    pub fn workers(self, workers: usize) -> Self {
+        Self { workers: workers.max(1), ..self }
+    }
+
+    /// The node is a manager: once a minute it settles what managers left half-done.
+    #[must_use]
+    pub fn manager(self, manager: Arc<Manager>) -> Self {
+        Self { manager: Some(manager), role: Role::Manager, ..self }
+    }
+
+    /// Starts the node: binds its sockets, adds it to the catalogue, plugs in again what an earlier start of it had plugged in. What that
+    /// left in the kernel stays as it is until the catalogue and the other nodes were heard.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    ///
+    /// # Panics
+    /// As [`tokio::spawn`], outside a runtime.
+    pub async fn start(mut self) -> Result<Driver, StartError> {
+        let home = Home::of(self.ground.host());
+        let lock = self.lock()?;
+        let book = Book::open(&self.dir.join("plugs"));
+        let book = book.map_err(|source| StartError::Dir { dir: self.dir.clone(), source })?;
+        let (udp, tcp) = home.bind(self.gossip).map_err(|source| StartError::Bind { address: self.gossip, source })?;
+        let (udp, tcp) = served(udp, tcp).map_err(StartError::Runtime)?;
+        let address = udp.local_addr().map_err(StartError::Runtime)?;
+        let vtep = self.vtep.unwrap_or_else(|| address.ip());
+        let mtu = home.mtu(vtep).map_err(StartError::Underlay)?.ok_or(StartError::Vtep { vtep })?;
+        let me = Me { id: self.node, incarnation: now().as_millis(), address, role: self.role, vtep, mtu };
+        let (mut seed, mut names_seed) = ([0; 32], [0; 32]);
+        fill(&mut seed).and_then(|()| fill(&mut names_seed)).map_err(StartError::Seed)?;
+        let agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
+        let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
+        if let Some(name) = name {
+            self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;
+        }
+        let (commands, ears, mouths) = channels();
+        let events = broadcast::Sender::new(256);
+        let streams = Streams::new(tcp, home.clone());
+        let hints = Hints::start(mouths.heard).map_err(StartError::Runtime)?;
+        let (plugged, book) = self.enter_again(book, &events).await;
+        let found = self.ground.list().map_err(StartError::Places)?;
+        let heart = Heart {
+            works: Works::new(self.ground.clone(), self.workers, mouths.done),
+            resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
+            upkeep: Upkeep::new(self.upkeep, found, Instant::ZERO),
+            reporter: Reporter::start(self.control.clone(), self.node, events.clone()),
+            agent,
+            config: self.agent,
+            me,
+            seed,
+            origin: tokio::time::Instant::now(),
+            udp,
+            streams,
+            ground: self.ground,
+            home,
+            hints,
+            book,
+            mirror: Mirror::default(),
+            control: self.control.clone(),
+            events: events.clone(),
+            news: mouths.news.clone(),
+            state: State::default(),
+        };
+        run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
+        Ok(Driver { node: self.node, address, control: self.control, commands, events })
+    }
+
+    /// Of two processes with one directory the second does not start.
+    fn lock(&self) -> Result<File, StartError> {
+        let failed = |source| StartError::Dir { dir: self.dir.clone(), source };
+        fs::create_dir_all(&self.dir).map_err(failed)?;
+        let lock = File::create(self.dir.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(fs::TryLockError::WouldBlock) => Err(StartError::Running { dir: self.dir.clone() }),
+            Err(fs::TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+
+    /// Enters again what is written down; what is not there any more is erased.
+    async fn enter_again(&mut self, mut book: Book, events: &broadcast::Sender<DriverEvent>) -> (Vec<Plugged>, Book) {
+        let mut again = Vec::new();
+        for plugged in book.all().cloned().collect::<Vec<_>>() {
+            let there = plugged.namespace.as_ref().is_none_or(|key| self.ground.is_there(&plugged.source, key));
+            let entered = there && self.ground.enter(&plugged.container, &plugged.source).is_ok();
+            if entered {
+                again.push(plugged);
+            } else {
+                let _ = book.erase(plugged.endpoint);
+                let _ =
+                    self.control.report(plugged.endpoint, self.node, Err("its container has ended".to_owned())).await;
+                let _ = events.send(DriverEvent::Vanished(plugged.endpoint));
+            }
+        }
+        (again, book)
+    }
+}
+
+type Sockets = (tokio::net::UdpSocket, tokio::net::TcpListener);
+
+fn served(udp: std::net::UdpSocket, tcp: std::net::TcpListener) -> io::Result<Sockets> {
+    udp.set_nonblocking(true)?;
+    tcp.set_nonblocking(true)?;
+    Ok((tokio::net::UdpSocket::from_std(udp)?, tokio::net::TcpListener::from_std(tcp)?))
+}
+
+/// The ends that others speak into.
+struct Mouths {
+    news: mpsc::UnboundedSender<News>,
+    done: mpsc::UnboundedSender<crate::works::Done>,
+    bound: mpsc::UnboundedSender<crate::resolvers::Bound>,
+    heard: mpsc::UnboundedSender<overlay_node::Place>,
+}
+
+fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
+    let (commands, heard_commands) = mpsc::channel(64);
+    let ((news, n), (done, d)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let ((bound, b), (heard, h)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let ears = Ears { commands: heard_commands, news: n, done: d, bound: b, heard: h };
+    (commands, ears, Mouths { news, done, bound, heard })
+}
+
+/// Runs a heart, and what feeds it, until it ends.
+fn run<G: Ground>(
+    mut heart: Heart<G>,
+    ears: Ears,
+    plugged: Vec<Plugged>,
+    (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
+    lock: File,
+) {
+    for Plugged { endpoint, namespace, interface, .. } in plugged {
+        let _ = heart.agent.handle(Input::Plug { endpoint, namespace, interface }, Instant::ZERO);
+    }
+    tokio::spawn(async move {
+        let feed = tokio::spawn(follow(catalogue, news));
+        let settling = manager.map(|manager| tokio::spawn(settle(manager)));
+        heart.run(ears).await;
+        feed.abort();
+        settling.iter().for_each(tokio::task::JoinHandle::abort);
+        drop(lock);
+    });
+}
+
+async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News>) {
+    loop {
+        let told = match catalogue.next().await {
+            Ok(changes) => news.send(News::Catalogue(changes)),
+            Err(error) => {
+                let sent = news.send(News::Deaf(told(&error)));
+                tokio::time::sleep(DEAF).await;
+                sent
+            }
+        };
+        if told.is_err() {
+            return;
+        }
+    }
+}
+
+async fn settle(manager: Arc<Manager>) {
+    let mut now_and_then = tokio::time::interval(SETTLE);
+    loop {
+        now_and_then.tick().await;
+        let _ = manager.settle(now()).await; // what is in the way is tried again
+    }
+}
+
+fn fill(bytes: &mut [u8]) -> io::Result<()> {
+    File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+/// Random bytes; where the system gives none, a driver has not started.
+pub(crate) fn random(bytes: &mut [u8]) {
+    let _ = fill(bytes);
+}

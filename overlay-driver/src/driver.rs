@@ -1,0 +1,236 @@
+//! The handle of a running node.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
+use overlay_dns::Health;
+use overlay_node::{Control, Endpoint, Explanation, Target};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::builder::{Builder, random};
+use crate::control::Follow;
+use crate::ground::Ground;
+use crate::heart::{Command, Plug};
+use crate::{Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError};
+
+/// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
+/// kernel as it is, as [`stop`](Self::stop) does.
+#[derive(Debug, Clone)]
+pub struct Driver {
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) events: broadcast::Sender<DriverEvent>,
+}
+
+/// How long an endpoint may take until it is in effect.
+const IN_EFFECT: Duration = Duration::from_secs(15);
+/// How long it may take until one is unplugged.
+const UNPLUGGED: Duration = Duration::from_secs(10);
+/// How long it may take until all places are gone.
+const GONE: Duration = Duration::from_secs(30);
+/// How long a goodbye may take.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+impl Driver {
+    /// A driver of the node `node` of `cluster`, on this ground. What is attached is written down by `control`; what all nodes shall
+    /// hold is learnt from `catalogue`.
+    pub fn builder<G: Ground>(
+        node: NodeId,
+        ground: G,
+        control: Arc<dyn Control>,
+        catalogue: impl Follow + 'static,
+    ) -> Builder<G> {
+        Builder::new(node, ground, control, Box::new(catalogue))
+    }
+
+    /// Which node it is.
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Where its gossip port is reached.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The manager's interface it was started with.
+    pub fn control(&self) -> Arc<dyn Control> {
+        Arc::clone(&self.control)
+    }
+
+    /// What happens from now on, for a log. Who does not listen for long misses the oldest.
+    pub fn events(&self) -> broadcast::Receiver<DriverEvent> {
+        self.events.subscribe()
+    }
+
+    /// Calls these addresses until a node answers.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn join(&self, seeds: impl IntoIterator<Item = SocketAddr>) -> Result<(), Stopped> {
+        self.send(Command::Join(seeds.into_iter().collect())).await
+    }
+
+    /// Attaches a container to a network: claims its addresses, plugs it in, and returns when that is in effect.
+    ///
+    /// # Errors
+    /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left). If this future is dropped
+    /// half-way, [detach](Self::detach) it by the id that was given.
+    pub async fn attach(&self, attach: Attach) -> Result<Attached, AttachError> {
+        let network = self.control.network(&attach.network).await?;
+        let id = attach.id.unwrap_or_else(|| EndpointId::generate(random));
+        let endpoint = self.control.attach(id, attach.spec(network.id, self.node), now()).await?;
+        match self.plug_attached(&attach, id).await {
+            Ok(plugged) => Ok(Attached { endpoint, interface: plugged.interface }),
+            Err(error) => Err(self.take_back(id, error).await),
+        }
+    }
+
+    async fn plug_attached(&self, attach: &Attach, endpoint: EndpointId) -> Result<Plugged, AttachError> {
+        let (container, source) = (attach.container.clone(), attach.source.clone());
+        let plugged = self.plug(endpoint, container, source, attach.interface).await?;
+        match timeout(IN_EFFECT, self.in_effect(endpoint)).await {
+            Ok(Ok(Ok(()))) => Ok(plugged),
+            Ok(Ok(Err(reason))) => Err(AttachError::NotInEffect { endpoint, reason }),
+            Ok(Err(stopped)) => Err(PlugError::from(stopped).into()),
+            Err(_) => Err(AttachError::Late { endpoint, after: IN_EFFECT }),
+        }
+    }
+
+    async fn take_back(&self, endpoint: EndpointId, error: AttachError) -> AttachError {
+        let _ = self.unplug(endpoint).await;
+        match self.control.detach(endpoint, now()).await {
+            Ok(_) => error,
+            Err(_) => AttachError::Left { endpoint, source: Box::new(error) },
+        }
+    }
+
+    /// Ends an attachment: unplugs it, and gives its addresses back. Gives what was ended; `None` if there is none such.
+    ///
+    /// # Errors
+    /// If the manager could not do it: it is unplugged all the same.
+    pub async fn detach(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, AttachError> {
+        self.unplug(endpoint).await.map_err(PlugError::from)?;
+        Ok(self.control.detach(endpoint, now()).await?)
+    }
+
+    /// Plugs the container of an endpoint in, which the catalogue has on this node or will have: one that moved here, say. It is in
+    /// effect later; see [`in_effect`](Self::in_effect). Again, when the container was started anew.
+    ///
+    /// # Errors
+    /// If it cannot be reached, or its interface is taken.
+    pub async fn plug(
+        &self,
+        endpoint: EndpointId,
+        container: Name,
+        source: Source,
+        interface: Option<IfName>,
+    ) -> Result<Plugged, PlugError> {
+        self.ask(|asked| Command::Plug(Plug { endpoint, container, source, interface }, asked)).await?
+    }
+
+    /// Waits until an endpoint that is plugged in is in effect here: reachable where it can be, named for others, and able to ask for
+    /// names; or until it is known why not.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn in_effect(&self, endpoint: EndpointId) -> Result<Result<(), String>, Stopped> {
+        self.ask(|asked| Command::Await(endpoint, asked)).await
+    }
+
+    /// Unplugs an endpoint, and waits a while until nothing of it is left here. Nothing happens if it is not plugged in.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn unplug(&self, endpoint: EndpointId) -> Result<(), Stopped> {
+        let unplugged = self.ask(|asked| Command::Unplug(endpoint, asked));
+        timeout(UNPLUGGED, unplugged).await.unwrap_or(Ok(()))
+    }
+
+    /// Whether an endpoint that is plugged in should be sent to.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn set_health(&self, endpoint: EndpointId, health: Health) -> Result<(), Stopped> {
+        self.send(Command::Health(endpoint, health)).await
+    }
+
+    /// How it is doing.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn status(&self) -> Result<Status, Stopped> {
+        self.ask(Command::Status).await
+    }
+
+    /// Looks at all places anew, repairs what is not as it should be, and returns when that is done or has failed.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn look(&self) -> Result<(), Stopped> {
+        self.ask(Command::Look).await
+    }
+
+    /// Why an endpoint here does not reach a name or an address, or how it does, held against what the places hold.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn explain(&self, from: EndpointId, to: Target) -> Result<Explanation, Stopped> {
+        self.look().await?;
+        self.ask(|asked| Command::Explain(from, to, asked)).await
+    }
+
+    /// Stops, and leaves what is in the kernel as it is: containers go on to reach each other, but find no new names, until a driver is
+    /// started again. The other nodes take this one for failed after a while.
+    pub async fn stop(self) {
+        let _ = self.ask(Command::Stop).await;
+        self.commands.closed().await;
+    }
+
+    /// Removes all of this node: unplugs every container, empties and removes every place, takes the node from the catalogue with all
+    /// its attachments, and says goodbye to the others.
+    ///
+    /// # Errors
+    /// What is left, and why. The node goes on then; call it again.
+    pub async fn tear_down(self) -> Result<(), TearDownError> {
+        let torn = timeout(GONE, self.ask(Command::TearDown)).await;
+        match torn {
+            Ok(done) => done?,
+            Err(_) => {
+                let places = self.status().await?.places.into_iter().filter(|place| !place.holds);
+                let left =
+                    places.map(|it| format!("{}: {}", it.place, it.failure.unwrap_or_else(|| "late".to_owned())));
+                return Err(TearDownError::Left { left: left.collect() });
+            }
+        }
+        match self.control.remove_node(&self.node.into(), now()).await {
+            Err(error) if error.refusal().is_none() => return Err(error.into()),
+            _ => {}
+        }
+        let _ = timeout(GOODBYE, self.ask(Command::Leave)).await;
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (asked, answer) = oneshot::channel();
+        self.send(command(asked)).await?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+/// The date, by this machine's clock.
+#[expect(clippy::disallowed_methods, reason = "records carry a date, and here is where it is read")]
+pub(crate) fn now() -> UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,413 @@
+//! The one task that has the agent: everything that happens comes to it, and everything is told by it.
+
+mod plugs;
+mod rounds;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use overlay_core::{EndpointId, Instant, NodeId, NsKey};
+use overlay_dns::Health;
+use overlay_gossip::{Class, Transmit};
+use overlay_kernel::netlink::Notices;
+use overlay_node::{
+    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Explanation, Input, Me, Place, PlaceState,
+    Target, Upkeep,
+};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{broadcast, oneshot};
+
+use crate::book::{Book, Plugged};
+use crate::ground::Ground;
+use crate::hints::Hints;
+use crate::home::Home;
+use crate::mirror::Mirror;
+use crate::reporter::Reporter;
+use crate::resolvers::{Bound, Resolvers};
+use crate::status::{self, DriverEvent, PlaceStatus, Status};
+use crate::streams::Streams;
+use crate::works::{Done, Works};
+use crate::{PlugError, Source};
+
+pub(crate) use plugs::Entered;
+
+/// What somebody who has the driver's handle wants.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Join(Vec<SocketAddr>),
+    Plug(Plug, oneshot::Sender<Result<Plugged, PlugError>>),
+    /// Whether an endpoint that is plugged in is in effect, as soon as that is known.
+    Await(EndpointId, oneshot::Sender<Result<(), String>>),
+    /// Answered when no place holds it any more.
+    Unplug(EndpointId, oneshot::Sender<()>),
+    Health(EndpointId, Health),
+    Status(oneshot::Sender<Status>),
+    Explain(EndpointId, Target, oneshot::Sender<Explanation>),
+    /// Looks at every place, and answers when all are as they should be or have failed.
+    Look(oneshot::Sender<()>),
+    Leave(oneshot::Sender<()>),
+    TearDown(oneshot::Sender<()>),
+    Stop(oneshot::Sender<()>),
+}
+
+/// What is to be plugged in.
+#[derive(Debug, Clone)]
+pub(crate) struct Plug {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) container: overlay_core::Name,
+    pub(crate) source: Source,
+    pub(crate) interface: Option<overlay_core::IfName>,
+}
+
+/// What comes back from where something was done aside.
+#[derive(Debug)]
+pub(crate) enum News {
+    Entered(Box<Entered>),
+    Catalogue(Vec<CatalogueChange>),
+    Deaf(String),
+    Hints(Place, Vec<Notices>),
+    BindAgain(Place),
+    /// Of those that are plugged in, those whose containers are gone.
+    Vanished(Vec<EndpointId>),
+    /// An endpoint was withdrawn: whether the catalogue still has it here.
+    Withdrawn(EndpointId, bool),
+    Mtu(overlay_core::Mtu),
+}
+
+/// What a heart hears.
+#[derive(Debug)]
+pub(crate) struct Ears {
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) news: UnboundedReceiver<News>,
+    pub(crate) done: UnboundedReceiver<Done>,
+    pub(crate) bound: UnboundedReceiver<Bound>,
+    pub(crate) heard: UnboundedReceiver<Place>,
+}
+
+/// See the module.
+pub(crate) struct Heart<G> {
+    pub(crate) agent: Agent,
+    pub(crate) config: AgentConfig,
+    pub(crate) me: Me,
+    pub(crate) seed: [u8; 32],
+    pub(crate) origin: tokio::time::Instant,
+    pub(crate) udp: UdpSocket,
+    pub(crate) streams: Streams,
+    pub(crate) ground: G,
+    pub(crate) home: Home,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) works: Works<G>,
+    pub(crate) resolvers: Resolvers<G>,
+    pub(crate) hints: Hints,
+    pub(crate) book: Book,
+    pub(crate) mirror: Mirror,
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) reporter: Reporter,
+    pub(crate) events: broadcast::Sender<DriverEvent>,
+    pub(crate) news: UnboundedSender<News>,
+    pub(crate) state: State,
+}
+
+/// What a heart remembers.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    desired: Arc<Desired>,
+    /// When what is desired is asked for next, if it changed.
+    look_at: Option<Instant>,
+    /// What places hold, as far as they said so.
+    held: BTreeMap<Place, Arc<PlaceState>>,
+    failures: BTreeMap<Place, String>,
+    /// Whether names are answered there, as far as that is known.
+    named: BTreeMap<Place, Result<(), String>>,
+    reported: BTreeMap<EndpointId, Result<(), String>>,
+    awaiting: BTreeMap<EndpointId, Vec<oneshot::Sender<Result<(), String>>>>,
+    /// Endpoints that are being unplugged, and who waits for it.
+    leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
+    /// Namespaces that are being entered.
+    entering: BTreeSet<EndpointId>,
+    looking: Vec<oneshot::Sender<()>>,
+    tearing_down: Vec<oneshot::Sender<()>>,
+    gone: Vec<oneshot::Sender<()>>,
+    deaf: Option<String>,
+    is_over: bool,
+}
+
+/// The time from a change to the round that brings it about: what comes together is done together.
+const LINGER: Duration = Duration::from_millis(1);
+/// How often it is looked whether containers are where they were, and what the underlay carries.
+const WATCH: Duration = Duration::from_millis(500);
+/// Datagrams that are taken before anything else has its turn.
+const BATCH: usize = 64;
+const LARGEST: usize = 65_536;
+
+impl<G: Ground> Heart<G> {
+    pub(crate) async fn run(mut self, mut ears: Ears) {
+        let mut buffer = vec![0; LARGEST];
+        let mut watch = tokio::time::interval(WATCH);
+        watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.state.is_over {
+            self.settle().await;
+            if self.state.is_over {
+                break;
+            }
+            let due = self.due();
+            tokio::select! {
+                received = self.udp.recv_from(&mut buffer) => self.take_datagrams(received, &mut buffer),
+                Some((from, message)) = self.streams.receive() => self.take_message(from, Class::Stream, message),
+                Some(done) = ears.done.recv() => self.take_done(done),
+                Some(news) = ears.news.recv() => self.take_news(news),
+                Some(bound) = ears.bound.recv() => self.take_bound(bound),
+                Some(place) = ears.heard.recv() => self.take_hint(&place),
+                command = ears.commands.recv() => match command {
+                    Some(command) => self.take_command(command),
+                    None => break, // nobody has a handle any more
+                },
+                _ = watch.tick() => self.watch(),
+                () = sleep_until(due) => {
+                    let now = self.now();
+                    self.agent.handle_timeout(now);
+                }
+            }
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.origin.elapsed()
+    }
+
+    fn due(&self) -> Option<tokio::time::Instant> {
+        let agent = self.agent.poll_timeout().map(|(at, _)| at);
+        let next = [agent, self.state.look_at, self.upkeep.poll_timeout()].into_iter().flatten().min();
+        next.map(|at| self.origin + (at - Instant::ZERO))
+    }
+
+    /// Does all that is due, sends all there is to send.
+    async fn settle(&mut self) {
+        self.take_events();
+        let now = self.now();
+        if self.state.look_at.is_some_and(|at| at <= now) {
+            self.state.look_at = None;
+            self.state.desired = self.agent.desired();
+            self.upkeep.desire(Arc::clone(&self.state.desired), now);
+            let desired = &self.state.desired;
+            self.hints.retain(|place| desired.places.contains_key(place));
+        }
+        if let Some(round) = self.upkeep.begin(now) {
+            self.works.begin(round);
+            self.publish();
+        }
+        self.take_events();
+        self.answer();
+        let now = self.now();
+        while let Some(Transmit { to, class, payload }) = self.agent.poll_transmit(now) {
+            match class {
+                // What is lost on the way is lost: gossip is made for it.
+                Class::Datagram => drop(self.udp.send_to(&payload, to).await),
+                Class::Stream => self.streams.send(to, payload),
+            }
+        }
+    }
+
+    fn take_events(&mut self) {
+        while let Some(event) = self.agent.poll_event() {
+            match event {
+                AgentEvent::Changed => {
+                    let at = self.now() + LINGER;
+                    self.state.look_at.get_or_insert(at);
+                }
+                AgentEvent::Report { endpoint, result } => {
+                    self.state.reported.insert(endpoint, result.clone());
+                    self.reporter.report(endpoint, result);
+                }
+                AgentEvent::Withdrawn(endpoint) => self.look_whether_withdrawn(endpoint),
+                AgentEvent::Joined => self.say(DriverEvent::Joined),
+                AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
+                AgentEvent::Gone => {
+                    answer_all(self.state.gone.drain(..));
+                    self.state.is_over = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Whoever makes no sense to the agent is its affair: it counts it.
+    fn tell(&mut self, input: Input) {
+        let now = self.now();
+        let _ = self.agent.handle(input, now);
+    }
+
+    fn take_message(&mut self, from: SocketAddr, class: Class, payload: Bytes) {
+        self.tell(Input::Message { from, class, payload });
+    }
+
+    fn take_datagrams(&mut self, received: std::io::Result<(usize, SocketAddr)>, buffer: &mut [u8]) {
+        let mut next = received;
+        for _ in 0..BATCH {
+            // Errors are of earlier datagrams that came back.
+            let Ok((length, from)) = next else { return };
+            let payload = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+            self.take_message(from, Class::Datagram, payload);
+            next = self.udp.try_recv_from(buffer);
+        }
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Join(seeds) => self.tell(Input::Join(seeds)),
+            Command::Plug(plug, asked) => self.enter(plug, asked),
+            Command::Await(endpoint, asked) => self.state.awaiting.entry(endpoint).or_default().push(asked),
+            Command::Unplug(endpoint, asked) => {
+                self.unplug(endpoint);
+                self.state.leaving.push((endpoint, asked));
+            }
+            Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
+            Command::Status(asked) => drop(asked.send(self.status())),
+            Command::Explain(from, to, asked) => drop(asked.send(self.agent.explain(from, &to, &self.held()))),
+            Command::Look(asked) => {
+                let places: Vec<Place> = self.state.desired.places.keys().cloned().collect();
+                places.iter().for_each(|place| self.doubt(place));
+                self.state.looking.push(asked);
+            }
+            Command::Leave(asked) => {
+                self.state.gone.push(asked);
+                self.tell(Input::Leave);
+            }
+            Command::TearDown(asked) => {
+                let all: Vec<EndpointId> = self.book.all().map(|plugged| plugged.endpoint).collect();
+                all.into_iter().for_each(|endpoint| self.unplug(endpoint));
+                self.state.tearing_down.push(asked);
+            }
+            Command::Stop(asked) => {
+                let _ = asked.send(());
+                self.state.is_over = true;
+            }
+        }
+    }
+
+    fn take_news(&mut self, news: News) {
+        match news {
+            News::Entered(entered) => self.take_entered(*entered),
+            News::Catalogue(changes) => {
+                self.state.deaf = None;
+                for change in changes {
+                    self.mirror.take(&change);
+                    self.tell(Input::Catalogue(change));
+                }
+            }
+            News::Deaf(reason) => {
+                if self.state.deaf.is_none() {
+                    self.say(DriverEvent::Deaf { reason: reason.clone() });
+                }
+                self.state.deaf = Some(reason);
+            }
+            News::Hints(place, notices) => {
+                if self.state.desired.places.contains_key(&place) {
+                    self.hints.listen(&place, notices);
+                }
+            }
+            News::BindAgain(place) => self.resolvers.bind_again(&place),
+            News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
+            News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),
+            News::Mtu(mtu) => {
+                if self.me.mtu != mtu {
+                    self.me.mtu = mtu;
+                    self.tell(Input::Underlay { vtep: self.me.vtep, mtu });
+                }
+            }
+        }
+    }
+
+    /// Answers who waits for something that is so now.
+    fn answer(&mut self) {
+        self.answer_awaiting();
+        let held = &self.state.held;
+        let is_held = |endpoint: &EndpointId| {
+            let states = held.values().flat_map(|state| state.vxlan.segments.values());
+            states.into_iter().any(|segment| segment.ports.contains_key(endpoint))
+        };
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.state.leaving).into_iter().partition(|(endpoint, _)| is_held(endpoint));
+        self.state.leaving = stay;
+        answer_all(gone.into_iter().map(|(_, asked)| asked));
+        let settled = self.state.look_at.is_none() && self.works.round().is_none();
+        if settled && self.upkeep.lacking().all(|place| self.state.failures.contains_key(place)) {
+            answer_all(self.state.looking.drain(..));
+        }
+        if settled && self.state.desired.places.is_empty() && self.upkeep.lacking().next().is_none() {
+            answer_all(self.state.tearing_down.drain(..));
+        }
+    }
+
+    fn status(&self) -> Status {
+        let lacking: BTreeSet<&Place> = self.upkeep.lacking().collect();
+        let all: BTreeSet<&Place> = self.state.desired.places.keys().chain(lacking.iter().copied()).collect();
+        let place = |place: &Place| PlaceStatus {
+            place: place.to_string(),
+            holds: !lacking.contains(place),
+            failure: self.state.failures.get(place).cloned(),
+        };
+        Status {
+            node: self.me.id,
+            address: self.me.address,
+            members: status::members(self.agent.knowledge()),
+            places: all.into_iter().map(place).collect(),
+            plugged: self.book.all().cloned().collect(),
+            catalogue: self.state.deaf.clone(),
+        }
+    }
+
+    fn held(&self) -> Desired {
+        Desired { places: self.state.held.clone() }
+    }
+
+    fn say(&self, event: DriverEvent) {
+        let _ = self.events.send(event); // nobody listens, or all do
+    }
+
+    /// Another start of this node is there: goes on as a later one.
+    fn begin_anew(&mut self, incarnation: u64) {
+        self.say(DriverEvent::Superseded);
+        let seeds: Vec<SocketAddr> = self.agent.gossip().members().map(|(member, _)| member.address).collect();
+        self.me.incarnation = incarnation.saturating_add(1);
+        self.seed.iter_mut().zip(self.me.incarnation.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
+        let now = self.now();
+        let Ok(agent) = Agent::new(self.config.clone(), self.me, self.seed, now) else { return };
+        self.agent = agent;
+        for change in self.mirror.all() {
+            self.tell(Input::Catalogue(change));
+        }
+        let plugged: Vec<Plugged> = self.book.all().cloned().collect();
+        for Plugged { endpoint, namespace, interface, .. } in plugged {
+            self.tell(Input::Plug { endpoint, namespace, interface });
+        }
+        self.tell(Input::Join(seeds));
+        self.state.look_at = Some(now + LINGER);
+    }
+
+    fn node(&self) -> NodeId {
+        self.me.id
+    }
+
+    fn key_of(&self, endpoint: EndpointId) -> Option<NsKey> {
+        self.book.get(endpoint)?.namespace.clone()
+    }
+}
+
+/// Who does not wait any more need not be told.
+fn answer_all(asked: impl Iterator<Item = oneshot::Sender<()>>) {
+    for asked in asked {
+        let _ = asked.send(());
+    }
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,184 @@
+//! What is plugged in.
+
+use std::collections::BTreeSet;
+
+use overlay_core::{BackendError, EndpointId, IfName, NsKey};
+use overlay_node::{Input, Place};
+use tokio::sync::oneshot;
+
+use super::{Heart, News, Plug};
+use crate::book::Plugged;
+use crate::ground::Ground;
+use crate::status::DriverEvent;
+use crate::{PlugError, Source};
+
+/// A container's namespace was looked at.
+#[derive(Debug)]
+pub(crate) struct Entered {
+    plug: Plug,
+    asked: oneshot::Sender<Result<Plugged, PlugError>>,
+    found: Result<(Option<NsKey>, BTreeSet<IfName>), BackendError>,
+}
+
+impl<G: Ground> Heart<G> {
+    pub(super) fn enter(&mut self, plug: Plug, asked: oneshot::Sender<Result<Plugged, PlugError>>) {
+        if !self.state.tearing_down.is_empty() {
+            return drop(asked.send(Err(PlugError::TearingDown)));
+        }
+        self.state.entering.insert(plug.endpoint);
+        let (mut ground, news) = (self.ground.clone(), self.news.clone());
+        tokio::task::spawn_blocking(move || {
+            let found = ground
+                .enter(&plug.container, &plug.source)
+                .and_then(|key| Ok((key, ground.interfaces(&plug.container)?)));
+            let _ = news.send(News::Entered(Box::new(Entered { plug, asked, found })));
+        });
+    }
+
+    pub(super) fn take_entered(&mut self, entered: Entered) {
+        let Entered { plug, asked, found } = entered;
+        // It was unplugged meanwhile.
+        if !self.state.entering.remove(&plug.endpoint) {
+            return drop(asked.send(Err(PlugError::Withdrawn)));
+        }
+        let plugged = match found {
+            Ok((namespace, there)) => self.plug(plug, namespace, &there),
+            Err(source) => Err(PlugError::Namespace { container: plug.container, source }),
+        };
+        let _ = asked.send(plugged);
+    }
+
+    fn plug(&mut self, plug: Plug, namespace: Option<NsKey>, there: &BTreeSet<IfName>) -> Result<Plugged, PlugError> {
+        let Plug { endpoint, container, source, interface } = plug;
+        let again = self.book.get(endpoint).filter(|old| old.namespace == namespace).map(|old| old.interface);
+        let taken: BTreeSet<IfName> = self
+            .book
+            .all()
+            .filter(|other| other.endpoint != endpoint && other.container == container)
+            .map(|other| other.interface)
+            .chain(there.iter().copied().filter(|name| again != Some(*name)))
+            .collect();
+        let interface = match interface.or(again) {
+            Some(interface) if taken.contains(&interface) => {
+                return Err(PlugError::InterfaceTaken { container, interface });
+            }
+            Some(interface) => interface,
+            None => free_interface(&source, endpoint, &taken)
+                .ok_or(PlugError::NoInterface { container: container.clone() })?,
+        };
+        let place = Place::Container(container.clone());
+        let before = self.book.all().find(|other| other.container == container).map(|other| other.namespace.clone());
+        if before.is_some_and(|before| before != namespace) {
+            self.works.forget(&place);
+            self.resolvers.withdraw(&place);
+            self.hints.forget(&place);
+            self.state.named.remove(&place);
+            self.doubt(&place);
+        }
+        let plugged = Plugged { endpoint, container, source, namespace, interface };
+        self.book.write(plugged.clone()).map_err(PlugError::Book)?;
+        let now = self.now();
+        let input = Input::Plug { endpoint, namespace: plugged.namespace.clone(), interface: plugged.interface };
+        if let Err(error) = self.agent.handle(input, now) {
+            let _ = self.book.erase(endpoint);
+            return Err(PlugError::Refused(error));
+        }
+        Ok(plugged)
+    }
+
+    /// What is plugged in no more is forgotten at once; places are told by what is desired.
+    pub(super) fn unplug(&mut self, endpoint: EndpointId) {
+        self.state.entering.remove(&endpoint);
+        self.state.reported.remove(&endpoint);
+        let _ = self.book.erase(endpoint); // it would be unplugged again at the next start
+        self.tell(Input::Unplug(endpoint));
+    }
+
+    pub(super) fn vanish(&mut self, endpoint: EndpointId) {
+        if self.book.get(endpoint).is_none() {
+            return;
+        }
+        self.unplug(endpoint);
+        self.say(DriverEvent::Vanished(endpoint));
+        self.reporter.report(endpoint, Err("its container has ended: plug it in again, or detach it".to_owned()));
+    }
+
+    /// The agent unplugged it, as the catalogue said: unless it had heard of a move back too late.
+    pub(super) fn look_whether_withdrawn(&mut self, endpoint: EndpointId) {
+        let (control, me, news) = (self.control.clone(), self.node(), self.news.clone());
+        tokio::spawn(async move {
+            let here = match control.endpoint(endpoint).await {
+                Ok(Some(found)) => found.spec.node == me && found.condition != overlay_node::Condition::Removing,
+                Ok(None) => false,
+                Err(_) => true,
+            };
+            let _ = news.send(News::Withdrawn(endpoint, here));
+        });
+    }
+
+    pub(super) fn take_withdrawn(&mut self, endpoint: EndpointId, here: bool) {
+        match self.book.get(endpoint).cloned() {
+            Some(Plugged { namespace, interface, .. }) if here => {
+                self.tell(Input::Plug { endpoint, namespace, interface });
+            }
+            Some(_) => {
+                self.unplug(endpoint);
+                self.say(DriverEvent::Withdrawn(endpoint));
+            }
+            None => {}
+        }
+    }
+
+    /// Tells who waits for an endpoint what became of it: it is in effect when its container's names are answered too.
+    pub(super) fn answer_awaiting(&mut self) {
+        let ids: Vec<EndpointId> = self.state.awaiting.keys().copied().collect();
+        for id in ids {
+            let Some(result) = self.outcome(id) else { continue };
+            for asked in self.state.awaiting.remove(&id).into_iter().flatten() {
+                let _ = asked.send(result.clone());
+            }
+        }
+    }
+
+    /// `None` while it is on its way.
+    fn outcome(&self, endpoint: EndpointId) -> Option<Result<(), String>> {
+        let Some(plugged) = self.book.get(endpoint) else { return Some(Err("it was unplugged".to_owned())) };
+        self.state.reported.get(&endpoint)?.as_ref().map_or_else(
+            |reason| Some(Err(reason.clone())),
+            |()| match plugged.namespace {
+                None => Some(Ok(())),
+                Some(_) => self.state.named.get(&Place::Container(plugged.container.clone())).cloned(),
+            },
+        )
+    }
+
+    /// Looks whether containers are where they were, and what the underlay carries.
+    pub(super) fn watch(&self) {
+        let all: Vec<(EndpointId, Source, NsKey)> = self
+            .book
+            .all()
+            .filter_map(|it| Some((it.endpoint, it.source.clone(), self.key_of(it.endpoint)?)))
+            .collect();
+        let (ground, news, home, vtep) = (self.ground.clone(), self.news.clone(), self.home.clone(), self.me.vtep);
+        tokio::task::spawn_blocking(move || {
+            let gone = all.into_iter().filter(|(_, source, key)| !ground.is_there(source, key));
+            let gone: Vec<EndpointId> = gone.map(|(endpoint, _, _)| endpoint).collect();
+            if !gone.is_empty() {
+                let _ = news.send(News::Vanished(gone));
+            }
+            if let Ok(Some(mtu)) = home.mtu(vtep) {
+                let _ = news.send(News::Mtu(mtu));
+            }
+        });
+    }
+}
+
+/// `eth0` or the first that is free; a tap is named by its endpoint, as sandboxes are shared.
+fn free_interface(source: &Source, endpoint: EndpointId, taken: &BTreeSet<IfName>) -> Option<IfName> {
+    match source {
+        Source::Tap => IfName::new(&format!("t-{}", endpoint.short())).ok(),
+        Source::Path(_) | Source::Process(_) => (0..=taken.len())
+            .filter_map(|number| IfName::new(&format!("eth{number}")).ok())
+            .find(|name| !taken.contains(name)),
+    }
+}

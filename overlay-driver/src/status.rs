@@ -1,0 +1,137 @@
+//! What can be seen of a driver from outside.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use overlay_core::{EndpointId, NodeId};
+use overlay_node::{Knowledge, Standing};
+use serde::{Deserialize, Serialize};
+
+use crate::Plugged;
+
+/// How a node is doing, at one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node.
+    pub node: NodeId,
+    /// Where its gossip port is reached.
+    pub address: SocketAddr,
+    /// The nodes it knows of, itself included.
+    pub members: Vec<MemberStatus>,
+    /// Its places, and how far they are.
+    pub places: Vec<PlaceStatus>,
+    /// What is plugged in.
+    pub plugged: Vec<Plugged>,
+    /// Why the catalogue cannot be heard, while it cannot.
+    pub catalogue: Option<String>,
+}
+
+/// A node as another sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// The node.
+    pub node: NodeId,
+    /// Where its gossip port is reached.
+    pub address: SocketAddr,
+    /// Its end of tunnels.
+    pub vtep: IpAddr,
+    /// The largest packet of its underlay.
+    pub mtu: u32,
+    /// `alive`, `suspected` or `suspended`.
+    pub standing: String,
+}
+
+/// A place, and whether it holds what it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlaceStatus {
+    /// Which: `host`, `network …`, `container …`.
+    pub place: String,
+    /// Whether it does, as far as is known.
+    pub holds: bool,
+    /// Why it could not be brought to it, last.
+    pub failure: Option<String>,
+}
+
+/// Something that happened, for a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DriverEvent {
+    /// A cluster has answered.
+    Joined,
+    /// A place was changed: the steps, one a line.
+    Changed {
+        /// Which.
+        place: String,
+        /// What was done.
+        steps: String,
+    },
+    /// A place could not be brought to what it should hold. It is tried again.
+    Failed {
+        /// Which.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// A container is not where it was: its endpoint was unplugged.
+    Vanished(EndpointId),
+    /// The catalogue has an endpoint no more on this node: it was unplugged.
+    Withdrawn(EndpointId),
+    /// The catalogue cannot be heard. It is tried again; what is there stays.
+    Deaf {
+        /// Why.
+        reason: String,
+    },
+    /// Names cannot be answered at a place. It is tried again.
+    Nameless {
+        /// Which.
+        place: String,
+        /// Why.
+        reason: String,
+    },
+    /// What became of an endpoint could not be written into the catalogue. It is tried again.
+    Unreported {
+        /// Which.
+        endpoint: EndpointId,
+        /// Why.
+        reason: String,
+    },
+    /// Another start of this node is in the cluster: this one goes on as a later one.
+    Superseded,
+}
+
+impl fmt::Display for DriverEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Joined => f.write_str("joined the cluster"),
+            Self::Changed { place, steps } => {
+                write!(f, "{place}: {} steps", steps.lines().count())?;
+                steps.lines().try_for_each(|step| write!(f, "\n    {step}"))
+            }
+            Self::Failed { place, reason } => write!(f, "{place} does not hold what it should: {reason}"),
+            Self::Vanished(endpoint) => write!(f, "the container of endpoint {} has ended", endpoint.short()),
+            Self::Withdrawn(endpoint) => write!(f, "endpoint {} is not on this node any more", endpoint.short()),
+            Self::Deaf { reason } => write!(f, "the catalogue cannot be heard: {reason}"),
+            Self::Nameless { place, reason } => write!(f, "no names at {place}: {reason}"),
+            Self::Unreported { endpoint, reason } => {
+                write!(f, "endpoint {} is not reported: {reason}", endpoint.short())
+            }
+            Self::Superseded => f.write_str("another start of this node is in the cluster"),
+        }
+    }
+}
+
+pub(crate) fn members(knowledge: &Knowledge) -> Vec<MemberStatus> {
+    let member = |(node, facts): (&NodeId, &overlay_node::NodeFacts)| MemberStatus {
+        node: *node,
+        address: facts.address,
+        vtep: facts.vtep,
+        mtu: facts.mtu.get(),
+        standing: match facts.standing {
+            Standing::Alive => "alive",
+            Standing::Suspected => "suspected",
+            Standing::Suspended => "suspended",
+        }
+        .to_owned(),
+    };
+    knowledge.nodes.iter().map(member).collect()
+}

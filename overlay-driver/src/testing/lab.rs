@@ -1,0 +1,177 @@
+//! Hosts, containers, and the cables between the hosts.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+use overlay_core::{BackendError, Mac, Mtu, Name, NsKey, Owner, ReconcileError, reconcile};
+use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, Links};
+use overlay_kernel::{Namespace, NamespaceDir};
+
+use crate::Source;
+
+/// Hosts on one wire: a namespace for each, with `eth0` to a bridge in a namespace of its own. They go with this value; named containers
+/// and what drivers make are in [`dir`](Self::dir).
+///
+/// Needs root, or the process to be in a [private world](overlay_kernel::enter_private).
+#[derive(Debug)]
+pub struct Lab {
+    hosts: Vec<(NsKey, Namespace)>,
+    wire: Links,
+    cut: BTreeSet<usize>,
+    mtu: Mtu,
+    dir: PathBuf,
+    containers: NamespaceDir,
+}
+
+/// A namespace that plays a container.
+#[derive(Debug)]
+pub struct Container {
+    /// Its name.
+    pub name: Name,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// How a driver finds it.
+    pub source: Source,
+}
+
+/// What a lab could not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LabError {
+    /// With namespaces.
+    #[error(transparent)]
+    Namespace(#[from] BackendError),
+    /// With cables.
+    #[error(transparent)]
+    Wire(#[from] ReconcileError),
+    /// With its directory.
+    #[error("the lab's directory")]
+    Dir(#[from] io::Error),
+    /// A name that is none.
+    #[error(transparent)]
+    Name(#[from] overlay_core::NameError),
+    /// An interface's name that is none.
+    #[error(transparent)]
+    Interface(#[from] overlay_core::IfNameError),
+}
+
+impl Lab {
+    /// So many hosts, up to 200, whose packets on the wire may have 1,500 bytes. `dir` is made if it is not there.
+    ///
+    /// # Errors
+    /// Without the privilege to make namespaces.
+    pub fn new(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, LabError> {
+        let dir = dir.into();
+        std::fs::create_dir_all(&dir)?;
+        let owner = Owner::new("lab".parse()?, "wire".parse()?);
+        let mut wire = Links::open(&owner, Namespace::create()?)?;
+        let mut all = Vec::new();
+        for number in 0..hosts.min(200) {
+            let namespace = Namespace::create()?;
+            link::raise_loopback(&namespace)?;
+            let key = namespace.key(format!("host-{}", number + 1).parse()?);
+            wire.reach(key.clone(), namespace.try_clone()?)?;
+            all.push((key, namespace));
+        }
+        let containers = NamespaceDir::new(dir.join("containers"));
+        let mut lab = Self { hosts: all, wire, cut: BTreeSet::new(), mtu: Mtu::ETHERNET, dir, containers };
+        lab.lay()?;
+        Ok(lab)
+    }
+
+    /// How many hosts there are.
+    pub fn hosts(&self) -> usize {
+        self.hosts.len()
+    }
+
+    /// A host's namespace.
+    ///
+    /// # Panics
+    /// If there is no such host.
+    pub fn host(&self, number: usize) -> &Namespace {
+        &self.hosts[number].1
+    }
+
+    /// A host's address on the wire: 192.0.2.1 the first's (RFC 5737).
+    pub fn address(&self, number: usize) -> IpAddr {
+        Ipv4Addr::new(192, 0, 2, 1 + number as u8).into()
+    }
+
+    /// A directory of a host's own.
+    pub fn dir(&self, number: usize) -> PathBuf {
+        self.dir.join(format!("host-{}", number + 1))
+    }
+
+    /// The lab's directory.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Makes a container, which has nothing but a loopback device that is down.
+    ///
+    /// # Errors
+    /// If there is one of this name.
+    pub fn container(&self, name: &str) -> Result<Container, LabError> {
+        let name: Name = name.parse()?;
+        let namespace = self.containers.create(&name)?;
+        let source = Source::Path(self.containers.path(&name));
+        Ok(Container { name, namespace, source })
+    }
+
+    /// Ends a container. What holds its namespace still keeps it alive.
+    ///
+    /// # Errors
+    /// If its name cannot be taken away.
+    pub fn end(&self, name: &Name) -> Result<(), LabError> {
+        Ok(self.containers.remove(name)?)
+    }
+
+    /// Cuts a host's cable: its interface stays up, as with a switch that fails.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn cut(&mut self, number: usize) -> Result<(), LabError> {
+        self.cut.insert(number);
+        self.lay()
+    }
+
+    /// Mends a host's cable.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn mend(&mut self, number: usize) -> Result<(), LabError> {
+        self.cut.remove(&number);
+        self.lay()
+    }
+
+    fn lay(&mut self) -> Result<(), LabError> {
+        let mut wanted = link::State::default();
+        let bridge: overlay_core::IfName = "wire".parse()?;
+        let mac = |kind: u8, number: usize| Mac::new([2, 0, 0, kind, 0, number as u8 + 1]);
+        let switch = Link::new(Kind::Bridge { multicast_snooping: false }, self.mtu, mac(1, 0));
+        wanted.links.insert(Dev::home(bridge), switch);
+        for (number, (key, _)) in self.hosts.iter().enumerate() {
+            let (near, far) =
+                (Dev::home(format!("port-{}", number + 1).parse()?), Dev::far(key.clone(), "eth0".parse()?));
+            let pair = |peer: &Dev, kind| Link::new(Kind::Veth { peer: peer.clone() }, self.mtu, mac(kind, number));
+            let port = pair(&far, 2);
+            let port = if self.cut.contains(&number) { port } else { port.on_bridge(BridgePort::new(bridge)) };
+            wanted.addresses.insert((far.clone(), self.address(number)), 24);
+            wanted.links.insert(far.clone(), pair(&near, 3));
+            wanted.links.insert(near, port);
+        }
+        reconcile(&mut self.wire, &wanted)?;
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    /// Takes the names of containers away: a name keeps a namespace alive.
+    fn drop(&mut self) {
+        for name in self.containers.names().unwrap_or_default() {
+            let _ = self.containers.remove(&name);
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! A lab on this machine (feature `testing`): hosts and containers of namespaces, with cables that can be cut, and how to look at them
+//! from within.
+
+mod lab;
+mod ping;
+mod resolve;
+
+pub use lab::{Container, Lab, LabError};
+pub use ping::ping;
+pub use resolve::resolve;
