@@ -11,23 +11,60 @@ use super::frame::{Fault, Outcome, answer};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Call {
-    CreateNetwork { id: NetworkId, spec: NetworkSpec },
-    RemoveNetwork { network: Reference },
-    Network { network: Reference },
+    CreateNetwork {
+        id: NetworkId,
+        spec: NetworkSpec,
+    },
+    RemoveNetwork {
+        network: Reference,
+    },
+    Network {
+        network: Reference,
+    },
     Networks {},
-    CreateService { id: ServiceId, spec: ServiceSpec },
-    RemoveService { service: Reference },
-    Service { service: Reference },
+    CreateService {
+        id: ServiceId,
+        spec: ServiceSpec,
+    },
+    RemoveService {
+        service: Reference,
+    },
+    Service {
+        service: Reference,
+    },
     Services {},
-    Attach { id: EndpointId, spec: EndpointSpec },
-    Relocate { endpoint: EndpointId, node: NodeId },
-    Detach { endpoint: EndpointId },
-    Endpoint { endpoint: EndpointId },
-    Endpoints { network: NetworkId },
-    Report { endpoint: EndpointId, node: NodeId, failure: Option<String> },
-    AddNode { id: NodeId, spec: NodeSpec },
-    RemoveNode { node: Reference },
-    Node { node: Reference },
+    Attach {
+        id: EndpointId,
+        spec: EndpointSpec,
+    },
+    Relocate {
+        endpoint: EndpointId,
+        node: NodeId,
+    },
+    Detach {
+        endpoint: EndpointId,
+    },
+    Endpoint {
+        endpoint: EndpointId,
+    },
+    Endpoints {
+        network: NetworkId,
+    },
+    Report {
+        endpoint: EndpointId,
+        node: NodeId,
+        failure: Option<String>,
+    },
+    AddNode {
+        id: NodeId,
+        spec: NodeSpec,
+    },
+    RemoveNode {
+        node: Reference,
+    },
+    Node {
+        node: Reference,
+    },
     Nodes {},
     /// A [`Question`](super::Question).
     Local(Value),

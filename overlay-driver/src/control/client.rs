@@ -8,7 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId, UnixTime};
 use overlay_node::{
-    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service, ServiceSpec,
+    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
+    ServiceSpec,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;

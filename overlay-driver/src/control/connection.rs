@@ -11,9 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::call::{Call, QUESTIONS, Reply};
-use super::frame::{
-    Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line,
-};
+use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
 use super::{Caller, feeder};
@@ -71,7 +69,8 @@ async fn calls(
     let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS);
     // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
     let (out, answers) = mpsc::channel(most.saturating_add(1));
-    let calls = Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), caller, service };
+    let calls =
+        Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), caller, service };
     tokio::join!(calls.serve(stopping), async move { drop(deliver(&mut to, answers, patience).await) });
 }
 
@@ -82,7 +81,11 @@ struct Out {
 }
 
 /// Writes what is to go out, until nothing comes any more. If the other end makes no room, it ends, and with it the connection.
-async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, patience: std::time::Duration) -> io::Result<()> {
+async fn deliver(
+    to: &mut OwnedWriteHalf,
+    mut answers: mpsc::Receiver<Out>,
+    patience: std::time::Duration,
+) -> io::Result<()> {
     while let Some(Out { line, permit }) = answers.recv().await {
         write(to, &line, patience).await?;
         drop(permit);
@@ -126,6 +129,11 @@ impl Calls {
             let line = tokio::select! {
                 () = stopping.wait() => return Some(Frame::Bye),
                 () = self.out.closed() => return None,
+                // What a panic took away is told by the end of the connection.
+                Some(done) = self.at_work.join_next() => match done {
+                    Ok(()) => continue,
+                    Err(_) => return None,
+                },
                 line = timeout(self.service.limits.idle, self.lines.next()) => line,
             };
             match line {
@@ -138,9 +146,6 @@ impl Calls {
                 Ok(Err(LineError::TooLong { limit })) => return Some(Frame::Refused(Refusal::TooLong { limit })),
                 Err(_) if self.room.available_permits() + 1 == self.most => return Some(Frame::Bye),
                 Err(_) => {}
-            }
-            while let Some(done) = self.at_work.try_join_next() {
-                done.ok()?;
             }
         }
     }

@@ -62,7 +62,9 @@ pub enum RemoteError {
         gid: u32,
     },
     /// The server is of another release.
-    #[error("this client speaks version {client} of the protocol, the server version {server}: use those of one release")]
+    #[error(
+        "this client speaks version {client} of the protocol, the server version {server}: use those of one release"
+    )]
     Version {
         /// Ours.
         client: u32,
