@@ -66,7 +66,7 @@ async fn calls(
     stopping: Stopping,
 ) {
     let patience = service.limits.write;
-    let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+    let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS - 1);
     // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
     let (out, answers) = mpsc::channel(most.saturating_add(1));
     let calls =

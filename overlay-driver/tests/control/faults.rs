@@ -1,5 +1,6 @@
 //! Connections that break, and servers that are no such.
 
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -164,6 +165,36 @@ async fn who_may_not_call_is_told_who_it_is() {
     assert!(!error.is_in_doubt());
     assert!(matches!(client.connect().await, Err(RemoteError::Denied { .. })));
     assert_eq!(served.manager().networks().await.unwrap(), []);
+}
+
+/// A second process of this test is told the path by this, and calls.
+const CALL: &str = "OVERLAY_CONTROL_TEST_CALL";
+
+/// The test calls itself, as another user if it may become one: else it is called by its own, who is let in.
+#[test]
+#[allow(clippy::disallowed_methods, reason = "the second process is told by the environment that it is that")]
+fn the_kernel_says_who_calls() {
+    if let Some(path) = std::env::var_os(CALL) {
+        let called = runtime().block_on(ControlClient::new(path).connect());
+        return println!("called: {called:?}");
+    }
+    let me = nix::unistd::geteuid();
+    let caller = if me.is_root() { 65_534 } else { me.as_raw() };
+    let runtime = runtime();
+    let served = runtime.block_on(Served::with(|server| server.with_mode(0o666)));
+    let directory = Directory::new();
+    let program = directory.join("caller"); // where the other user finds it
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let mut command = std::process::Command::new(program);
+    command.args(["--exact", "faults::the_kernel_says_who_calls", "--nocapture"]).env(CALL, served.path());
+    let output = command.current_dir("/").uid(caller).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let expected = if me.is_root() { "called: Err(Denied { uid: 65534, gid: " } else { "called: Ok(())" };
+    assert!(text.contains(expected), "{output:?}");
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use overlay_core::testing::{Dice, FlakyStore};
 use overlay_core::{MemoryStore, Name};
@@ -10,6 +11,7 @@ use overlay_driver::control::{ControlClient, ControlServer};
 use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, PublishMode, Reference, ServiceSpec};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use crate::kit::{Directory, NOW, endpoint, manager, network, node, node_spec, overlay, service};
 
@@ -178,7 +180,26 @@ fn store(seed: [u8; 32], rate: usize) -> FlakyStore<MemoryStore> {
     FlakyStore::new(MemoryStore::default(), Dice::new(seed), rate)
 }
 
-async fn same(ops: Vec<Op>, seed: [u8; 32], rate: usize) -> Result<(), TestCaseError> {
+/// How often calls were done, refused, and in doubt.
+#[derive(Debug, Default)]
+struct Met {
+    done: AtomicUsize,
+    refused: AtomicUsize,
+    in_doubt: AtomicUsize,
+}
+
+impl Met {
+    fn note(&self, result: &Result<String, (String, String)>) {
+        let count = match result {
+            Ok(_) => &self.done,
+            Err((kind, _)) if kind == "in doubt" => &self.in_doubt,
+            Err(_) => &self.refused,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn same(ops: Vec<Op>, seed: [u8; 32], rate: usize, met: &Met) -> Result<(), TestCaseError> {
     let here = manager(Arc::new(store(seed, rate)));
     let there = manager(Arc::new(store(seed, rate)));
     let directory = Directory::new();
@@ -187,22 +208,24 @@ async fn same(ops: Vec<Op>, seed: [u8; 32], rate: usize) -> Result<(), TestCaseE
     let client = ControlClient::new(serving.path());
     for op in ops {
         let expected = done(&here, op.clone()).await;
+        met.note(&expected);
         prop_assert_eq!(done(&client, op.clone()).await, expected, "{:?}", op);
     }
     serving.stop().await;
     Ok(())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    #[test]
-    fn whatever_is_asked_a_client_gets_what_the_manager_gives(
-        ops in vec(op(), 1..50),
-        seed in any::<[u8; 32]>(),
-        rate in prop_oneof![Just(1_000_000_usize), Just(12)],
-    ) {
+#[test]
+fn whatever_is_asked_a_client_gets_what_the_manager_gives() {
+    let met = Met::default();
+    let rate = prop_oneof![Just(1_000_000_usize), Just(12)];
+    let run = (vec(op(), 1..50), any::<[u8; 32]>(), rate);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 64, ..ProptestConfig::default() });
+    let held = runner.run(&run, |(ops, seed, rate)| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(same(ops, seed, rate))?;
-    }
+        runtime.block_on(same(ops, seed, rate, &met))
+    });
+    held.unwrap();
+    let Met { done, refused, in_doubt } = met;
+    assert!([done, refused, in_doubt].into_iter().all(|count| count.into_inner() > 10), "too little is tried");
 }
