@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::UnixStream;
@@ -81,11 +82,7 @@ struct Out {
 }
 
 /// Writes what is to go out, until nothing comes any more. If the other end makes no room, it ends, and with it the connection.
-async fn deliver(
-    to: &mut OwnedWriteHalf,
-    mut answers: mpsc::Receiver<Out>,
-    patience: std::time::Duration,
-) -> io::Result<()> {
+async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, patience: Duration) -> io::Result<()> {
     while let Some(Out { line, permit }) = answers.recv().await {
         write(to, &line, patience).await?;
         drop(permit);

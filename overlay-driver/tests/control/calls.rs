@@ -88,7 +88,8 @@ async fn a_call_that_is_dropped_is_done_all_the_same_and_harms_no_other() {
 #[tokio::test]
 async fn what_takes_too_long_is_in_doubt_if_it_may_have_changed_something() {
     let served = Served::new().await;
-    let client = served.client().with_deadline(Duration::from_millis(100));
+    let client = served.client().with_deadline(Duration::from_secs(1));
+    client.connect().await.unwrap();
     let late = |error: &RemoteError| matches!(error, RemoteError::Late { .. });
     let error = wait(client.clone(), true).await.unwrap_err();
     assert!(error.is_in_doubt() && matches!(&error, AskError::InDoubt(error) if late(error)), "{error:?}");
