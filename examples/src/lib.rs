@@ -1,6 +1,8 @@
-//! The examples are binaries: see `src/bin`. This holds the README's code to what it says.
+//! What several examples share. The programs are in `src/bin`. This also holds the README's code to what it says.
 
 #![forbid(unsafe_code)]
+
+pub mod capture;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -48,6 +48,8 @@ pub struct Builder<G> {
 
 /// How often a manager settles what was left half-done.
 const SETTLE: Duration = Duration::from_secs(60);
+/// How long a node that starts again waits for others before it answers names without them.
+const UNHEARD: Duration = Duration::from_millis(500);
 /// How long the catalogue rests that could not be heard.
 const DEAF: Duration = Duration::from_millis(500);
 
@@ -160,6 +162,7 @@ impl<G: Ground> Builder<G> {
         let hints = Hints::start(mouths.heard).map_err(StartError::Runtime)?;
         let (plugged, book) = self.enter_again(book, &events).await;
         let found = self.ground.list().map_err(StartError::Places)?;
+        let state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
         let heart = Heart {
             works: Works::new(self.ground.clone(), self.workers, mouths.done),
             resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
@@ -180,7 +183,7 @@ impl<G: Ground> Builder<G> {
             control: self.control.clone(),
             events: events.clone(),
             news: mouths.news.clone(),
-            state: State::default(),
+            state,
         };
         run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
@@ -244,7 +247,7 @@ fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
 /// Runs a heart, and what feeds it, until it ends.
 fn run<G: Ground>(
     mut heart: Heart<G>,
-    ears: Ears,
+    mut ears: Ears,
     plugged: Vec<Plugged>,
     (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
     lock: File,
@@ -255,10 +258,11 @@ fn run<G: Ground>(
     tokio::spawn(async move {
         let feed = tokio::spawn(follow(catalogue, news));
         let settling = manager.map(|manager| tokio::spawn(settle(manager)));
-        heart.run(ears).await;
+        heart.run(&mut ears).await;
         feed.abort();
         settling.iter().for_each(tokio::task::JoinHandle::abort);
         drop(lock);
+        drop(ears); // the handles see by it that all has ended
     });
 }
 

@@ -121,6 +121,10 @@ pub(crate) struct State {
     /// What places hold, as far as they said so.
     held: BTreeMap<Place, Arc<PlaceState>>,
     failures: BTreeMap<Place, String>,
+    /// Places that an earlier start has left, as long as they stay as it left them.
+    adopted: BTreeSet<Place>,
+    /// From when on names are answered there: as soon as the others have been heard.
+    names_at: Option<Instant>,
     /// Whether names are answered there, as far as that is known.
     named: BTreeMap<Place, Result<(), String>>,
     reported: BTreeMap<EndpointId, Result<(), String>>,
@@ -136,16 +140,27 @@ pub(crate) struct State {
     is_over: bool,
 }
 
+impl State {
+    /// With what an earlier start has left, where names are answered at this time even if nobody was heard.
+    pub(crate) fn of(adopted: BTreeSet<Place>, unheard: Instant) -> Self {
+        let names_at = (!adopted.is_empty()).then_some(unheard);
+        Self { adopted, names_at, ..Self::default() }
+    }
+}
+
 /// The time from a change to the round that brings it about: what comes together is done together.
 const LINGER: Duration = Duration::from_millis(1);
 /// How often it is looked whether containers are where they were, and what the underlay carries.
 const WATCH: Duration = Duration::from_millis(500);
+/// How long it takes to hear what other nodes say, after one has answered.
+const HEARD: Duration = Duration::from_millis(100);
 /// Datagrams that are taken before anything else has its turn.
 const BATCH: usize = 64;
 const LARGEST: usize = 65_536;
 
 impl<G: Ground> Heart<G> {
-    pub(crate) async fn run(mut self, mut ears: Ears) {
+    /// Runs until it is stopped. What hears for it is given back by then: whoever waits for its end finds everything free.
+    pub(crate) async fn run(mut self, ears: &mut Ears) {
         let mut buffer = vec![0; LARGEST];
         let mut watch = tokio::time::interval(WATCH);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -173,6 +188,12 @@ impl<G: Ground> Heart<G> {
                 }
             }
         }
+        // Whoever comes next must not meet a job of ours.
+        while self.works.is_busy()
+            && let Some(done) = ears.done.recv().await
+        {
+            self.works.put_away(done);
+        }
     }
 
     fn now(&self) -> Instant {
@@ -181,7 +202,8 @@ impl<G: Ground> Heart<G> {
 
     fn due(&self) -> Option<tokio::time::Instant> {
         let agent = self.agent.poll_timeout().map(|(at, _)| at);
-        let next = [agent, self.state.look_at, self.upkeep.poll_timeout()].into_iter().flatten().min();
+        let next = [agent, self.state.look_at, self.state.names_at, self.upkeep.poll_timeout()];
+        let next = next.into_iter().flatten().min();
         next.map(|at| self.origin + (at - Instant::ZERO))
     }
 
@@ -195,6 +217,11 @@ impl<G: Ground> Heart<G> {
             self.upkeep.desire(Arc::clone(&self.state.desired), now);
             let desired = &self.state.desired;
             self.hints.retain(|place| desired.places.contains_key(place));
+            self.serve_adopted();
+        }
+        if self.state.names_at.is_some_and(|at| at <= now) {
+            self.state.names_at = None;
+            self.serve_adopted();
         }
         if let Some(round) = self.upkeep.begin(now) {
             self.works.begin(round);
@@ -224,7 +251,11 @@ impl<G: Ground> Heart<G> {
                     self.reporter.report(endpoint, result);
                 }
                 AgentEvent::Withdrawn(endpoint) => self.look_whether_withdrawn(endpoint),
-                AgentEvent::Joined => self.say(DriverEvent::Joined),
+                AgentEvent::Joined => {
+                    self.say(DriverEvent::Joined);
+                    let heard = self.now() + HEARD;
+                    self.state.names_at = self.state.names_at.map(|at| at.min(heard));
+                }
                 AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
                 AgentEvent::Gone => {
                     answer_all(self.state.gone.drain(..));

@@ -78,6 +78,16 @@ impl<G: Ground> Works<G> {
         self.run.as_ref().map(|run| &run.round)
     }
 
+    /// Whether a job is on its way.
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.busy > 0
+    }
+
+    /// Takes what came back, and begins nothing more.
+    pub(crate) fn put_away(&mut self, _: Done) {
+        self.busy -= 1;
+    }
+
     /// Takes what came back, and goes on. Gives the round if that was all of it.
     pub(crate) fn take(&mut self, done: Done) -> Option<Over> {
         self.busy -= 1;

@@ -59,10 +59,10 @@ impl ControlClient {
         Self { address, link: Arc::default() }
     }
 
-    /// Gives calls so much time, with all that is asked again.
+    /// Gives calls so much time, a day at most, with all that is asked again.
     #[must_use]
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.address.deadline = deadline;
+        self.address.deadline = deadline.min(LONGEST);
         self
     }
 
@@ -270,5 +270,7 @@ impl Control for ControlClient {
     }
 }
 
+/// The longest deadline.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// How often a call is tried whose connection breaks.
 const ATTEMPTS: u32 = 3;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::UnixStream;
@@ -66,7 +67,7 @@ async fn calls(
     stopping: Stopping,
 ) {
     let patience = service.limits.write;
-    let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS);
+    let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS - 1);
     // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
     let (out, answers) = mpsc::channel(most.saturating_add(1));
     let calls =
@@ -81,11 +82,7 @@ struct Out {
 }
 
 /// Writes what is to go out, until nothing comes any more. If the other end makes no room, it ends, and with it the connection.
-async fn deliver(
-    to: &mut OwnedWriteHalf,
-    mut answers: mpsc::Receiver<Out>,
-    patience: std::time::Duration,
-) -> io::Result<()> {
+async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, patience: Duration) -> io::Result<()> {
     while let Some(Out { line, permit }) = answers.recv().await {
         write(to, &line, patience).await?;
         drop(permit);
@@ -129,6 +126,11 @@ impl Calls {
             let line = tokio::select! {
                 () = stopping.wait() => return Some(Frame::Bye),
                 () = self.out.closed() => return None,
+                // What a panic took away is told by the end of the connection.
+                Some(done) = self.at_work.join_next() => match done {
+                    Ok(()) => continue,
+                    Err(_) => return None,
+                },
                 line = timeout(self.service.limits.idle, self.lines.next()) => line,
             };
             match line {
@@ -141,9 +143,6 @@ impl Calls {
                 Ok(Err(LineError::TooLong { limit })) => return Some(Frame::Refused(Refusal::TooLong { limit })),
                 Err(_) if self.room.available_permits() + 1 == self.most => return Some(Frame::Bye),
                 Err(_) => {}
-            }
-            while let Some(done) = self.at_work.try_join_next() {
-                done.ok()?;
             }
         }
     }

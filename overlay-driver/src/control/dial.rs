@@ -66,7 +66,7 @@ pub(super) fn heard(line: Result<Option<bytes::Bytes>, LineError>) -> Result<byt
     match line {
         Ok(Some(line)) => Ok(line),
         Ok(None) | Err(LineError::Io(_)) => Err(RemoteError::Lost),
-        Err(LineError::TooLong { limit }) => Err(RemoteError::AnswerTooLong { bytes: limit + 1, limit }),
+        Err(LineError::TooLong { limit }) => Err(RemoteError::AnswerTooLong { bytes: limit.saturating_add(1), limit }),
     }
 }
 

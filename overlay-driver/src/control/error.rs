@@ -129,7 +129,7 @@ pub enum AskError<R: std::error::Error + 'static> {
     /// It was refused, by who was asked.
     #[error(transparent)]
     Refused(R),
-    /// It could not be asked, or changes nothing. Nothing was changed.
+    /// It could not be asked; or it was, has no answer, and is one that changes nothing. Nothing was changed.
     #[error("the node could not be asked")]
     Unreachable(#[source] RemoteError),
     /// It was asked, and what became of it is not known: it may be done or not.

@@ -31,7 +31,7 @@ pub(super) async fn feed(
     };
     let told = async {
         loop {
-            let told = teller.wait(&mut feed, limits.beat).await?;
+            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT)).await?;
             teller.tell(told, unreadable(&feed)).await?;
         }
     };
@@ -100,5 +100,7 @@ impl Teller {
 
 /// How many changes are in one line. A record has a megabyte at most in the stores there are, so such a line is never too long.
 const PART: usize = 16;
+/// The shortest time between two beats.
+const LEAST_BEAT: Duration = Duration::from_millis(1);
 /// How long it rests after the store could not be read.
 const REST: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::RemoteError;
 use super::call::Call;
 
-/// The version of all this.
+/// The version of all this. A release that adds what an older one may not overlook, be it a field of a spec, raises it.
 pub(super) const VERSION: u32 = 1;
 
 /// A client's first line, as far as every version has it.
@@ -102,7 +102,7 @@ impl From<Refusal> for RemoteError {
             Refusal::Denied { uid, gid } => Self::Denied { uid, gid },
             Refusal::Version { client, server } => Self::Version { client, server },
             Refusal::Busy { limit } => Self::Busy { limit },
-            Refusal::TooLong { limit } => Self::TooLong { bytes: limit + 1, limit },
+            Refusal::TooLong { limit } => Self::TooLong { bytes: limit.saturating_add(1), limit },
             Refusal::Malformed { flaw } => Self::Unknown { flaw },
             Refusal::Unserved { what } => Self::Unserved { what },
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// What a [`ControlServer`](super::ControlServer) bears from those who call. All of it together bounds its memory: at most
-/// `connections` × (`in_flight` answers, one request).
+/// `connections` × (`in_flight` requests and their answers).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one request, 1 MiB. A longer one ends its connection.

@@ -16,8 +16,18 @@ pub(super) struct Mirror {
 
 impl Mirror {
     /// Those of the changes that are news.
-    pub(super) fn heed(&mut self, changes: Vec<CatalogueChange>) -> Vec<CatalogueChange> {
-        changes.into_iter().filter(|change| self.is_news(change)).collect()
+    ///
+    /// A record that could not be read is told by nobody until it can be; so if one of these keys is `freed` of its flaw and its
+    /// object does not come now, it is gone.
+    pub(super) fn heed<'k>(
+        &mut self,
+        changes: Vec<CatalogueChange>,
+        freed: impl IntoIterator<Item = &'k String>,
+    ) -> Vec<CatalogueChange> {
+        let freed: BTreeSet<_> = freed.into_iter().filter_map(|key| id_in(key)).collect();
+        let told: BTreeSet<_> = changes.iter().map(id).collect();
+        let gone = self.those(|id| freed.contains(&id) && !told.contains(&id));
+        self.take(gone, changes)
     }
 
     /// What differs from what was told before, now that `all` is there, and nothing else but the records of these keys, which cannot
@@ -27,25 +37,27 @@ impl Mirror {
         all: Vec<CatalogueChange>,
         unreadable: impl IntoIterator<Item = &'k String>,
     ) -> Vec<CatalogueChange> {
-        // A key ends with the object's id.
-        let mut there: BTreeSet<[u8; 16]> = unreadable
-            .into_iter()
-            .filter_map(|key| key.rsplit('/').next()?.parse::<EndpointId>().ok().map(EndpointId::to_bytes))
-            .collect();
+        let mut there: BTreeSet<_> = unreadable.into_iter().filter_map(|key| id_in(key)).collect();
         there.extend(all.iter().map(id));
-        let mut gone = Vec::new();
-        let is_gone = |id: [u8; 16]| !there.contains(&id);
-        gone.extend(
-            self.endpoints.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::EndpointGone(*id)),
-        );
-        gone.extend(
-            self.services.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::ServiceGone(*id)),
-        );
-        gone.extend(
-            self.networks.keys().filter(|id| is_gone(id.to_bytes())).map(|id| CatalogueChange::NetworkGone(*id)),
-        );
-        gone.extend(all);
-        self.heed(gone)
+        let gone = self.those(|id| !there.contains(&id));
+        self.take(gone, all)
+    }
+
+    /// That the objects with such ids are gone.
+    fn those(&self, is_gone: impl Fn([u8; 16]) -> bool) -> Vec<CatalogueChange> {
+        let endpoints = self.endpoints.keys().filter(|id| is_gone(id.to_bytes()));
+        let services = self.services.keys().filter(|id| is_gone(id.to_bytes()));
+        let networks = self.networks.keys().filter(|id| is_gone(id.to_bytes()));
+        let endpoints = endpoints.map(|id| CatalogueChange::EndpointGone(*id));
+        let services = services.map(|id| CatalogueChange::ServiceGone(*id));
+        endpoints.chain(services).chain(networks.map(|id| CatalogueChange::NetworkGone(*id))).collect()
+    }
+
+    fn take(&mut self, mut gone: Vec<CatalogueChange>, changes: Vec<CatalogueChange>) -> Vec<CatalogueChange> {
+        gone.extend(changes);
+        gone.sort_by_key(place);
+        gone.retain(|change| self.is_news(change));
+        gone
     }
 
     fn is_news(&mut self, change: &CatalogueChange) -> bool {
@@ -72,5 +84,22 @@ fn id(change: &CatalogueChange) -> [u8; 16] {
         CatalogueChange::ServiceGone(id) => id.to_bytes(),
         CatalogueChange::Endpoint(of) => of.id.to_bytes(),
         CatalogueChange::EndpointGone(id) => id.to_bytes(),
+    }
+}
+
+/// The id that a record's key ends with.
+fn id_in(key: &str) -> Option<[u8; 16]> {
+    key.rsplit('/').next()?.parse::<EndpointId>().ok().map(EndpointId::to_bytes)
+}
+
+/// Where a change stands in a batch.
+const fn place(change: &CatalogueChange) -> u8 {
+    match change {
+        CatalogueChange::EndpointGone(_) => 0,
+        CatalogueChange::ServiceGone(_) => 1,
+        CatalogueChange::NetworkGone(_) => 2,
+        CatalogueChange::Network(_) => 3,
+        CatalogueChange::Service(_) => 4,
+        CatalogueChange::Endpoint(_) => 5,
     }
 }

@@ -74,13 +74,12 @@ impl RemoteFeed {
         if told.more {
             return Vec::new();
         }
-        if let Some(unreadable) = told.unreadable {
-            self.unreadable = unreadable;
-        }
+        let now = told.unreadable.unwrap_or_else(|| self.unreadable.clone());
+        let before = std::mem::replace(&mut self.unreadable, now);
         let batch = std::mem::take(&mut self.part);
         match told.all {
             true => self.told.heed_all(batch, self.unreadable.keys()),
-            false => self.told.heed(batch),
+            false => self.told.heed(batch, before.keys().filter(|key| !self.unreadable.contains_key(*key))),
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The server: what it is made of, and whom it lets in.
 
 use std::fmt;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::sys::socket::{MsgFlags, send};
 use overlay_core::{Prefix, Store, UnixTime};
 use overlay_node::{Control, Feed, RootError};
 use tokio::net::unix::UCred;
@@ -23,6 +25,8 @@ use super::{Access, BindError, Caller, Limits, Local, Question, connection};
 ///
 /// The `now` of every call is this server's, not the caller's: clocks of one machine do not differ, and records are dated by who keeps
 /// them.
+///
+/// Put the socket where nobody else may write: who can replace its file can serve in its place.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -152,7 +156,7 @@ pub struct Serving {
 impl Serving {
     /// Where.
     pub fn path(&self) -> &Path {
-        self.file.as_ref().map_or(Path::new(""), SocketFile::path)
+        self.file.as_ref().map_or_else(|| Path::new(""), SocketFile::path)
     }
 
     /// Removes the socket's file, takes no more requests, and waits for those that were taken, for [`Limits::grace`] at most.
@@ -192,7 +196,7 @@ impl Stopping {
 }
 
 async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Stopping) {
-    let slots = Arc::new(Semaphore::new(service.limits.connections));
+    let slots = Arc::new(Semaphore::new(service.limits.connections.min(Semaphore::MAX_PERMITS)));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -231,8 +235,9 @@ fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Semaphore>) -> Opti
     match admitted {
         Ok(slot) => Some((caller, slot)),
         Err(refusal) => {
-            // A new socket has room for it.
-            drop(stream.try_write(&line(&Frame::<()>::Refused(refusal))));
+            // The runtime does not know yet that a new socket has room for it.
+            let told = line(&Frame::<()>::Refused(refusal));
+            send(stream.as_raw_fd(), &told, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL).ok();
             None
         }
     }

@@ -55,7 +55,7 @@ fn system(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BindErr
 /// Locks the directory: of several who find what a dead process left there, one after the other looks and binds. The lock goes with the
 /// file, or with us.
 async fn lock(path: &Path) -> Result<File, BindError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
     let file = File::open(directory).map_err(system("open", directory))?;
     for _ in 0..LOCK_ATTEMPTS {
         match file.try_lock() {

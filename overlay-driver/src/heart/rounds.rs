@@ -12,7 +12,7 @@ use crate::status::DriverEvent;
 use crate::works::{Done, Over};
 
 /// How long a place rests whose names cannot be answered.
-const BIND_AGAIN: Duration = Duration::from_secs(1);
+const BIND_AGAIN: Duration = Duration::from_millis(100);
 
 impl<G: Ground> Heart<G> {
     pub(super) fn take_done(&mut self, done: Done) {
@@ -53,8 +53,21 @@ impl<G: Ground> Heart<G> {
         }
     }
 
+    /// Containers that are as an earlier start has left them have their way to the resolver: it answers again before they are looked
+    /// at.
+    pub(super) fn serve_adopted(&mut self) {
+        if self.state.names_at.is_some() {
+            return;
+        }
+        let desired = &self.state.desired.places;
+        let adopted = self.state.adopted.iter().filter_map(|place| desired.get_key_value(place));
+        let adopted: Vec<_> = adopted.map(|(place, state)| (place.clone(), Arc::clone(state))).collect();
+        adopted.iter().for_each(|(place, state)| self.serve(place, state));
+    }
+
     /// Remembers what became of a place.
     fn note(&mut self, place: &Place, state: Option<&Arc<PlaceState>>, result: &Result<(), String>) {
+        self.state.adopted.remove(place);
         match (result, state) {
             (Err(reason), _) => {
                 if self.state.failures.insert(place.clone(), reason.clone()).as_ref() != Some(reason) {

@@ -168,10 +168,11 @@ impl Lab {
 }
 
 impl Drop for Lab {
-    /// Takes the names of containers away: a name keeps a namespace alive.
+    /// Takes the names of containers away, which keep namespaces alive, and the directory.
     fn drop(&mut self) {
         for name in self.containers.names().unwrap_or_default() {
             let _ = self.containers.remove(&name);
         }
+        let _ = std::fs::remove_dir_all(&self.dir); // but for what a driver has left there
     }
 }

@@ -18,7 +18,6 @@ pub(crate) struct World {
     pub(crate) drivers: Vec<Option<Driver>>,
     pub(crate) manager: Arc<Manager>,
     store: Arc<dyn Store>,
-    dir: PathBuf,
     pub(crate) runtime: Runtime,
 }
 
@@ -35,7 +34,7 @@ impl World {
         let manager = Manager::new(Arc::clone(&store), &root(), id(0), [9; 32]).unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let drivers = (0..hosts).map(|_| None).collect();
-        let mut world = Self { lab, drivers, manager: Arc::new(manager), store, dir, runtime };
+        let mut world = Self { lab, drivers, manager: Arc::new(manager), store, runtime };
         (0..hosts).for_each(|number| world.start(number));
         world.until(Duration::from_secs(10), |world| {
             (0..hosts).all(|number| world.status(number).members.len() == hosts)
@@ -149,6 +148,5 @@ impl Drop for World {
                 eprintln!("not torn down");
             }
         }
-        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

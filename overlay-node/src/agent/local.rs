@@ -12,7 +12,7 @@ use overlay_gossip::EntryKey;
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, InputError};
 use crate::derive::Fitness;
-use crate::{LocalEndpoint, RemoteEndpoint};
+use crate::{Condition, Endpoint, LocalEndpoint, RemoteEndpoint};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,8 @@ impl Agent {
     pub(super) fn place_endpoint(&mut self, id: EndpointId) {
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
-        let local = endpoint.zip(self.plugs.get(&id)).map(|(endpoint, plug)| LocalEndpoint {
+        let has_its_own = |endpoint: &Arc<Endpoint>| endpoint.condition != Condition::Accepted;
+        let local = endpoint.filter(has_its_own).zip(self.plugs.get(&id)).map(|(endpoint, plug)| LocalEndpoint {
             endpoint,
             namespace: plug.namespace.clone(),
             interface: plug.interface,

@@ -46,6 +46,9 @@ impl Reports {
         endpoint: &Endpoint,
         fitness: Option<&Fitness>,
     ) -> Option<Result<(), String>> {
+        if endpoint.condition == Condition::Accepted {
+            return None; // it has no address yet
+        }
         let (id, network) = (endpoint.id, endpoint.spec.network);
         let known = self.refused.get(&network).or_else(|| self.untold.get(&id));
         if let Some(reason) = known {

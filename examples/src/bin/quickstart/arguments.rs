@@ -1,11 +1,15 @@
 //! What is typed after the program's name.
 
+use crate::kernel::Wishes;
+
 /// How it is called.
 pub(crate) const USAGE: &str = "\
-usage: quickstart [--backend memory|kernel]
+usage: quickstart [--backend memory|kernel] [--pcap FILE] [--keep]
 
-  --backend memory   three hosts in this process, on a virtual clock; needs no privilege (the default)
-  --backend kernel   three hosts of namespaces in this machine's kernel: not there yet
+  --backend kernel   three hosts of namespaces in this machine's kernel; the default where the kernel allows it
+  --backend memory   three hosts in this process, on a virtual clock; needs no privilege
+  --pcap FILE        in the kernel: the frames on host-1's cable, for tcpdump and wireshark
+  --keep             in the kernel: hosts and containers stay until Enter is pressed
   --help             this text";
 
 /// Where the three hosts are.
@@ -18,29 +22,41 @@ pub(crate) enum Backend {
 /// What is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Asked {
-    Run(Backend),
+    /// There, or where it can be had.
+    Run(Option<Backend>, Wishes),
     Help,
 }
 
 /// Reads arguments; what is wrong with them otherwise.
 pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked, String> {
-    let mut backend = Backend::Memory;
+    let (mut backend, mut wishes) = (None, Wishes::default());
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         let value = match argument.split_once('=') {
             Some(("--backend", value)) => Some(value.to_owned()),
             _ if argument == "--backend" => arguments.next(),
+            _ if argument == "--keep" => {
+                wishes.keep = true;
+                continue;
+            }
+            _ if argument == "--pcap" => {
+                wishes.pcap = Some(arguments.next().ok_or("--pcap needs a file")?);
+                continue;
+            }
             _ if argument == "--help" || argument == "-h" => return Ok(Asked::Help),
             _ => return Err(format!("unknown argument {argument:?}")),
         };
         backend = match value.as_deref() {
-            Some("memory") => Backend::Memory,
-            Some("kernel") => Backend::Kernel,
+            Some("memory") => Some(Backend::Memory),
+            Some("kernel") => Some(Backend::Kernel),
             Some(other) => return Err(format!("no backend is called {other:?}")),
             None => return Err("--backend needs a value".to_owned()),
         };
     }
-    Ok(Asked::Run(backend))
+    if backend == Some(Backend::Memory) && wishes != Wishes::default() {
+        return Err("--pcap and --keep need the kernel".to_owned());
+    }
+    Ok(Asked::Run(backend, wishes))
 }
 
 #[cfg(test)]
@@ -52,10 +68,13 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_named_in_either_form_and_memory_is_the_default() {
-        assert_eq!(parsed(""), Ok(Asked::Run(Backend::Memory)));
-        assert_eq!(parsed("--backend memory"), Ok(Asked::Run(Backend::Memory)));
-        assert_eq!(parsed("--backend=kernel"), Ok(Asked::Run(Backend::Kernel)));
+    fn a_backend_is_named_in_either_form_and_none_is_the_default() {
+        let run = |backend| Ok(Asked::Run(backend, Wishes::default()));
+        assert_eq!(parsed(""), run(None));
+        assert_eq!(parsed("--backend memory"), run(Some(Backend::Memory)));
+        assert_eq!(parsed("--backend=kernel"), run(Some(Backend::Kernel)));
+        let wishes = Wishes { pcap: Some("x.pcap".to_owned()), keep: true };
+        assert_eq!(parsed("--keep --pcap x.pcap"), Ok(Asked::Run(None, wishes)));
         assert_eq!(parsed("--help"), Ok(Asked::Help));
     }
 
@@ -64,6 +83,7 @@ mod tests {
         assert_eq!(parsed("--fast"), Err("unknown argument \"--fast\"".to_owned()));
         assert_eq!(parsed("--backend"), Err("--backend needs a value".to_owned()));
         assert_eq!(parsed("--backend=cloud"), Err("no backend is called \"cloud\"".to_owned()));
+        assert_eq!(parsed("--backend memory --keep"), Err("--pcap and --keep need the kernel".to_owned()));
         assert_eq!(parsed("memory"), Err("unknown argument \"memory\"".to_owned()));
     }
 }

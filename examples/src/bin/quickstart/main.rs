@@ -1,13 +1,16 @@
 //! Three hosts, from nothing to a network between containers: what an operator would type, and what comes of it.
 //!
-//! `cargo run --release --bin quickstart -- --backend memory` runs real managers and agents in this process, on a virtual clock,
-//! with everything they put into a kernel held in memory. It ends with a table of checks, and with 1 if one of them fails.
+//! `cargo run --release --bin quickstart` makes them of namespaces in this machine's kernel, as root or as an ordinary user, who gets a
+//! private world for it. Where the kernel forbids that, and with `--backend memory`, real managers and agents run in this
+//! process on a virtual clock, with everything they put into a kernel held in memory. It ends with a table of checks, and with 1 if one
+//! of them fails.
 
 #![expect(clippy::print_stdout, reason = "it talks to a person")]
 #![expect(clippy::print_stderr, reason = "it tells a person what was typed wrongly")]
 
 mod arguments;
 mod ingress;
+mod kernel;
 mod listing;
 mod overlay;
 mod session;
@@ -27,12 +30,23 @@ fn main() -> Outcome<ExitCode> {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Asked::Run(Backend::Memory)) => walk(),
-        Ok(Asked::Run(Backend::Kernel)) => {
-            eprintln!("quickstart: --backend kernel is not there yet: no driver applies to a kernel what agents want.");
-            eprintln!("Run --backend memory, or `two_hosts` for a network between two hosts of namespaces.");
-            Ok(ExitCode::FAILURE)
-        }
+        Ok(Asked::Run(Some(Backend::Memory), _)) => walk(),
+        Ok(Asked::Run(backend, wishes)) => match (kernel::build(), backend) {
+            (Ok(town), _) => kernel::walk(town, &wishes),
+            (Err(why), None) => {
+                println!(
+                    "This machine's kernel does not let us: {why}.\nSo it all happens in memory; with --backend kernel it would not.\n"
+                );
+                walk()
+            }
+            (Err(why), Some(_)) => {
+                eprintln!("quickstart: this machine's kernel does not let us: {why}");
+                eprintln!(
+                    "It takes root, or user namespaces for ordinary users (/proc/sys/user/max_user_namespaces). --backend memory takes nothing."
+                );
+                Ok(ExitCode::FAILURE)
+            }
+        },
         Err(wrong) => {
             eprintln!("quickstart: {wrong}\n{USAGE}");
             Ok(ExitCode::from(2))

@@ -6,7 +6,6 @@
 
 #![expect(clippy::print_stdout, reason = "it talks to a person")]
 
-mod capture;
 mod echo;
 mod world;
 
@@ -17,9 +16,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use overlay_core::{IpFamily, Shadow, reconcile};
+use overlay_examples::capture::{self, Capture};
 use overlay_vxlan::State;
 
-use crate::capture::Capture;
 use crate::world::{CONTAINERS, World};
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;

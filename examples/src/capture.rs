@@ -9,22 +9,26 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use overlay_kernel::Namespace;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::Outcome;
-
 /// A frame, and when it was seen since 1970.
-pub(crate) type Seen = (Duration, Vec<u8>);
+pub type Seen = (Duration, Vec<u8>);
 
-pub(crate) struct Capture {
+/// A thread that hears.
+#[derive(Debug)]
+pub struct Capture {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<io::Result<Vec<Seen>>>,
 }
 
 impl Capture {
     /// Hears all frames of a namespace from now on.
+    ///
+    /// # Errors
+    /// Without the privilege for it.
     #[expect(clippy::disallowed_methods, reason = "a program has threads of its own")]
-    pub(crate) fn start(namespace: &Namespace) -> Outcome<Self> {
+    pub fn start(namespace: &Namespace) -> io::Result<Self> {
         let all = Protocol::from(i32::from(ETH_P_ALL.to_be()));
-        let socket = namespace.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all)))??;
+        let socket =
+            namespace.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(all))).map_err(io::Error::other)??;
         socket.set_read_timeout(Some(Duration::from_millis(20)))?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -33,9 +37,12 @@ impl Capture {
     }
 
     /// All that was heard.
-    pub(crate) fn stop(self) -> Outcome<Vec<Seen>> {
+    ///
+    /// # Errors
+    /// If the socket failed.
+    pub fn stop(self) -> io::Result<Vec<Seen>> {
         self.stop.store(true, Ordering::Relaxed);
-        Ok(self.thread.join().map_err(|_| "the capture panicked")??)
+        self.thread.join().map_err(|_| io::Error::other("the capture panicked"))?
     }
 }
 
@@ -57,7 +64,7 @@ fn hear(mut socket: Socket, stopped: &AtomicBool) -> io::Result<Vec<Seen>> {
 }
 
 /// The frames as a capture file (draft-ietf-opsawg-pcap): version 2.4, microseconds, Ethernet.
-pub(crate) fn pcap(seen: &[Seen]) -> Vec<u8> {
+pub fn pcap(seen: &[Seen]) -> Vec<u8> {
     let mut file = Vec::new();
     file.extend(0xa1b2_c3d4_u32.to_le_bytes());
     file.extend([2, 0, 4, 0]);

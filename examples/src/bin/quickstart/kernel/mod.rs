@@ -1,0 +1,60 @@
+//! The walk-through in this machine's kernel: hosts and containers are network namespaces, all between them is real.
+
+mod town;
+mod walk;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use overlay_examples::capture::{Capture, pcap};
+
+use crate::Outcome;
+use town::Town;
+
+/// What is asked for beside the walk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// Where the frames go that host-1 sends and receives.
+    pub(crate) pcap: Option<String>,
+    /// Whether hosts and containers stay until Enter is pressed.
+    pub(crate) keep: bool,
+}
+
+/// Three hosts, or why there are none: then nothing was done.
+///
+/// Call it before there is any thread: the world is a private one, so that an ordinary user may have it too. Where root may not have
+/// such a world it does without.
+pub(crate) fn build() -> Result<Town, String> {
+    if let Err(error) = overlay_kernel::enter_private() {
+        let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
+        if !root {
+            return Err(format!("{error}: {}", cause(&error)));
+        }
+    }
+    Town::build().map_err(|error| format!("{error}"))
+}
+
+pub(crate) fn walk(mut town: Town, wishes: &Wishes) -> Outcome<ExitCode> {
+    let capture = match &wishes.pcap {
+        Some(_) => Some(Capture::start(town.lab.host(0))?),
+        None => None,
+    };
+    walk::all(&mut town)?;
+    if let (Some(capture), Some(file)) = (capture, &wishes.pcap) {
+        let seen = capture.stop()?;
+        fs::write(Path::new(file), pcap(&seen))?;
+        println!("{} frames of host-1's cable are in {file}\n", seen.len());
+    }
+    if wishes.keep {
+        town.wait_for_enter()?;
+    }
+    walk::remove(&mut town)?;
+    let good = town.end()?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(String::new, ToString::to_string)
+}

@@ -1,0 +1,207 @@
+//! Three hosts with a driver each, and what was found true of them.
+
+use std::future::Future;
+use std::io::Read as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use overlay_core::{EndpointId, MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_driver::testing::{Container, Lab, ping, resolve};
+use overlay_driver::{Attach, Attached, Driver, KernelPlaces};
+use overlay_node::{Control, Feed, Manager};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{Outcome, listing};
+
+pub(crate) const HOSTS: usize = 3;
+/// The longest that anything takes.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The hosts, and the checks so far.
+pub(crate) struct Town {
+    pub(crate) lab: Lab,
+    pub(crate) drivers: [Option<Driver>; HOSTS],
+    pub(crate) manager: Arc<Manager>,
+    store: Arc<dyn Store>,
+    places: Vec<KernelPlaces>,
+    runtime: Runtime,
+    checks: Vec<(String, bool)>,
+}
+
+impl Town {
+    pub(crate) fn build() -> Outcome<Self> {
+        let lab = Lab::new(HOSTS, format!("/run/overlay-quickstart-{}", std::process::id()))?;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node(0), random())?);
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(manager.found_cluster(NetworkId::generate(fill), now()))?;
+        let mut town =
+            Self { lab, drivers: Default::default(), manager, store, places: Vec::new(), runtime, checks: Vec::new() };
+        for host in 0..HOSTS {
+            let namespace = town.lab.host(host).try_clone()?;
+            town.places.push(KernelPlaces::new("quickstart".parse()?, node(host), namespace, &town.lab.dir(host))?);
+            town.start(host)?;
+        }
+        Ok(town)
+    }
+
+    /// Starts a host's agent.
+    pub(crate) fn start(&mut self, host: usize) -> Outcome {
+        let control: Arc<dyn Control> = self.manager.clone();
+        let feed = Feed::new(Arc::clone(&self.store), &root()?)?;
+        let namespace = self.lab.host(host).try_clone()?;
+        let places = KernelPlaces::new("quickstart".parse()?, node(host), namespace, &self.lab.dir(host))?;
+        let mut builder = Driver::builder(node(host), places, control, feed)
+            .name(format!("host-{}", host + 1).parse()?)
+            .gossip((self.lab.address(host), 7946).into())
+            .dir(self.lab.dir(host));
+        if host == 0 {
+            builder = builder.manager(Arc::clone(&self.manager));
+        }
+        let driver = self.runtime.block_on(builder.start())?;
+        let others = (0..HOSTS).filter(|other| *other != host).map(|other| (self.lab.address(other), 7946).into());
+        self.runtime.block_on(driver.join(others.collect::<Vec<_>>()))?;
+        if let Some(slot) = self.drivers.get_mut(host) {
+            *slot = Some(driver);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn driver(&self, host: usize) -> Outcome<Driver> {
+        Ok(self.drivers.get(host).cloned().flatten().ok_or("the host's agent is down")?)
+    }
+
+    pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
+        self.runtime.block_on(future)
+    }
+
+    /// Shows what is typed at a host, numbered from 0.
+    pub(crate) fn typed(&self, host: usize, command: &str) {
+        println!("host-{} $ {command}", host + 1);
+    }
+
+    pub(crate) fn shown(&self, text: &str) {
+        println!("{}\n", text.trim_end());
+    }
+
+    pub(crate) fn check(&mut self, what: impl Into<String>, holds: bool) {
+        self.checks.push((what.into(), holds));
+    }
+
+    /// Waits until something holds; how long that took, `None` if it never did.
+    #[expect(clippy::disallowed_methods, reason = "a program measures and waits")]
+    pub(crate) fn until(&self, holds: impl Fn(&Self) -> Outcome<bool>) -> Option<Duration> {
+        let begun = Instant::now();
+        while begun.elapsed() < LIMIT {
+            if holds(self).unwrap_or(false) {
+                return Some(begun.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    pub(crate) fn run(&self, host: usize, name: &str, network: &str) -> Outcome<(Container, Attached)> {
+        self.typed(host, &format!("run -d --name {name} --network {network}"));
+        let container = self.lab.container(name)?;
+        let attach = Attach::new(container.name.clone(), container.source.clone(), network);
+        let attached = self.wait(self.driver(host)?.attach(attach))?;
+        let addresses: Vec<String> = attached.endpoint.addresses.iter().map(ToString::to_string).collect();
+        self.shown(&format!("{}   {}   {}", attached.endpoint.id.short(), attached.interface, addresses.join(", ")));
+        Ok((container, attached))
+    }
+
+    /// Pings a name from within a container, and shows what comes of it.
+    pub(crate) fn ping(&self, host: usize, from: &Container, to: &str) -> Outcome<bool> {
+        self.typed(host, &format!("exec {} ping -c 1 {to}", from.name));
+        let reached = self.until(|_| Ok(self.echo(from, to)?.is_some())).is_some();
+        let text = match self.echo(from, to) {
+            Ok(Some((address, took))) => format!("{to} ({address}): {:.3} ms", took.as_secs_f64() * 1e3),
+            Ok(None) => format!("{to}: no answer"),
+            Err(error) => format!("{to}: {error}"),
+        };
+        self.shown(&text);
+        Ok(reached)
+    }
+
+    /// Who a name is, and how long it took to hear from there.
+    pub(crate) fn echo(&self, from: &Container, to: &str) -> Outcome<Option<(IpAddr, Duration)>> {
+        let address = match to.parse() {
+            Ok(address) => Some(address),
+            Err(_) => resolve(&from.namespace, to, Duration::from_millis(300))?.into_iter().next(),
+        };
+        let Some(address) = address else { return Ok(None) };
+        Ok(ping(&from.namespace, address, Duration::from_millis(200))?.map(|took| (address, took)))
+    }
+
+    pub(crate) fn list(&self) -> Outcome {
+        self.typed(0, "network ls");
+        self.shown(&listing::networks(&self.wait(self.manager.networks())?));
+        Ok(())
+    }
+
+    /// How many networks are on a host.
+    pub(crate) fn sandboxes(&self, host: usize) -> Outcome<usize> {
+        let status = self.wait(self.driver(host)?.status())?;
+        Ok(status.places.iter().filter(|place| place.place.starts_with("network")).count())
+    }
+
+    /// The file of a network's sandbox on a host.
+    pub(crate) fn sandbox(&self, host: usize, network: NetworkId) -> Option<PathBuf> {
+        self.places.get(host)?.sandbox(network)
+    }
+
+    pub(crate) fn wait_for_enter(&self) -> Outcome {
+        println!("Hosts and containers stay until you press Enter. From another terminal:");
+        println!(
+            "  nsenter --user --mount --net --preserve-credentials --target {} ls {}/containers",
+            std::process::id(),
+            self.lab.path().display()
+        );
+        std::io::stdin().read_line(&mut String::new())?;
+        Ok(())
+    }
+
+    /// Takes all down, and shows the table of checks; whether all hold.
+    pub(crate) fn end(mut self) -> Outcome<bool> {
+        let mut torn = true;
+        for driver in self.drivers.iter_mut().filter_map(Option::take) {
+            torn &= self.runtime.block_on(driver.tear_down()).map_err(|error| println!("{error}")).is_ok();
+        }
+        self.check("after it was torn down nothing of ours is left", torn);
+        let row = |(what, holds): &(String, bool)| vec![if *holds { "ok" } else { "FAILED" }.to_owned(), what.clone()];
+        println!("checks\n{}", listing::table(&self.checks.iter().map(row).collect::<Vec<_>>()));
+        Ok(self.checks.iter().all(|(_, holds)| *holds))
+    }
+
+    pub(crate) fn detach(&self, host: usize, endpoint: EndpointId) -> Outcome {
+        self.wait(self.driver(host)?.detach(endpoint))?;
+        Ok(())
+    }
+}
+
+pub(crate) const fn node(host: usize) -> NodeId {
+    NodeId::from_bytes([host as u8 + 1; 16])
+}
+
+fn root() -> Outcome<Prefix> {
+    Ok(Prefix::new("quickstart/")?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program reads the clock")]
+pub(crate) fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(since.as_millis() as u64)
+}
+
+fn random() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    fill(&mut bytes);
+    bytes
+}
+
+pub(crate) fn fill(bytes: &mut [u8]) {
+    let _ = std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes));
+}

@@ -1,0 +1,197 @@
+//! The catalogue, followed in another process.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overlay_core::testing::Dice;
+use overlay_core::{Commit, EndpointId, Key, NetworkId, ServiceId};
+use overlay_driver::control::{ControlServer, Follow, FollowError, Limits};
+use overlay_node::{
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec,
+};
+
+use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root, service};
+
+/// What somebody knows who heeds what is told.
+#[derive(Debug, Default, PartialEq)]
+struct Mirror {
+    networks: BTreeMap<NetworkId, Arc<Network>>,
+    services: BTreeMap<ServiceId, Arc<Service>>,
+    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+}
+
+impl Mirror {
+    /// Heeds a change, which must be one.
+    fn heed(&mut self, change: CatalogueChange) {
+        match change {
+            CatalogueChange::Network(of) => assert_ne!(self.networks.insert(of.id, Arc::clone(&of)), Some(of)),
+            CatalogueChange::Service(of) => assert_ne!(self.services.insert(of.id, Arc::clone(&of)), Some(of)),
+            CatalogueChange::Endpoint(of) => {
+                assert!(self.networks.contains_key(&of.spec.network), "its network is told before it");
+                assert_ne!(self.endpoints.insert(of.id, Arc::clone(&of)), Some(of));
+            }
+            CatalogueChange::NetworkGone(id) => {
+                assert!(self.networks.remove(&id).is_some(), "what was never told is gone");
+                assert!(self.endpoints.values().all(|of| of.spec.network != id), "its endpoints go before it");
+            }
+            CatalogueChange::ServiceGone(id) => assert!(self.services.remove(&id).is_some()),
+            CatalogueChange::EndpointGone(id) => assert!(self.endpoints.remove(&id).is_some()),
+        }
+    }
+
+    /// What there is.
+    async fn of(manager: &Manager) -> Self {
+        let mut mirror = Self::default();
+        for of in manager.networks().await.unwrap() {
+            let endpoints = manager.endpoints(of.id).await.unwrap();
+            mirror.endpoints.extend(endpoints.into_iter().map(|of| (of.id, Arc::new(of))));
+            mirror.networks.insert(of.id, Arc::new(of));
+        }
+        mirror.services = manager.services().await.unwrap().into_iter().map(|of| (of.id, Arc::new(of))).collect();
+        mirror
+    }
+}
+
+async fn one_call(manager: &Manager, dice: &mut Dice) {
+    let number = dice.below(3) as u8;
+    let name = |what: &str| format!("{what}{number}").parse().unwrap();
+    match dice.below(7) {
+        0 | 1 => {
+            let spec = NetworkSpec { attachable: true, ..NetworkSpec::overlay(name("n")) };
+            drop(manager.create_network(network(dice.below(100) as u8), spec, NOW).await);
+        }
+        2 => drop(manager.remove_network(&format!("n{number}").as_str().into(), NOW).await),
+        3 => {
+            let networks = manager.networks().await.unwrap();
+            let spec = ServiceSpec::new(name("s"), networks.first().map(|of| of.id));
+            drop(manager.create_service(service(number), spec, NOW).await);
+        }
+        4 => drop(manager.remove_service(&service(number).into(), NOW).await),
+        5 => {
+            if let Some(of) = manager.networks().await.unwrap().last() {
+                let spec = EndpointSpec::new(of.id, name("c"), node(0));
+                drop(manager.attach(endpoint(number), spec, NOW).await);
+                drop(manager.report(endpoint(number), node(0), Ok(())).await);
+            }
+        }
+        _ => drop(manager.detach(endpoint(number), NOW).await),
+    }
+}
+
+/// Until all is known; now and then it stops waiting, as a task does that has something else to do.
+async fn listen(feed: &mut dyn Follow, mirror: &mut Mirror, manager: &Manager, dice: &mut Dice) {
+    let there = Mirror::of(manager).await;
+    while *mirror != there {
+        let patience = if dice.one_in(3) { Duration::ZERO } else { Duration::from_secs(30) };
+        match tokio::time::timeout(patience, feed.next()).await {
+            Ok(Ok(told)) => {
+                assert!(!told.is_empty());
+                told.into_iter().for_each(|change| mirror.heed(change));
+            }
+            Ok(Err(FollowError::Remote(_))) | Err(_) => {}
+            Ok(Err(error)) => panic!("{error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_follows_knows_what_there_is_however_often_the_server_dies() {
+    for seed in 0..12 {
+        let mut dice = Dice::new([seed; 32]);
+        let mut served = Served::new().await;
+        let manager = served.manager();
+        manager.add_node(node(0), node_spec("a"), NOW).await.unwrap();
+        let mut feed: Box<dyn Follow> = Box::new(served.client().follow());
+        let mut mirror = Mirror::default();
+        for _ in 0..30 {
+            for _ in 0..dice.below(6) {
+                one_call(&manager, &mut dice).await;
+            }
+            if dice.one_in(4) {
+                served.again().await;
+            }
+            if dice.one_in(2) {
+                listen(&mut *feed, &mut mirror, &manager, &mut dice).await;
+            }
+        }
+        listen(&mut *feed, &mut mirror, &manager, &mut dice).await;
+    }
+}
+
+#[tokio::test]
+async fn what_went_while_nobody_served_is_told_be_it_all_there_was() {
+    let mut served = Served::new().await;
+    let manager = served.manager();
+    manager.create_network(network(1), overlay("front"), NOW).await.unwrap();
+    let mut feed = served.client().follow();
+    assert!(matches!(&feed.next().await.unwrap()[..], [CatalogueChange::Network(of)] if of.id == network(1)));
+    served.serving = None;
+    assert!(matches!(feed.next().await, Err(FollowError::Remote(_))));
+    manager.remove_network(&network(1).into(), NOW).await.unwrap();
+    served.again().await;
+    assert_eq!(feed.next().await.unwrap(), [CatalogueChange::NetworkGone(network(1))]);
+}
+
+#[tokio::test]
+async fn a_large_catalogue_comes_in_one_batch_as_a_store_tells_it() {
+    let served = Served::new().await;
+    let manager = served.manager();
+    for number in 0..70 {
+        manager.create_network(network(number), overlay(&format!("n{number}")), NOW).await.unwrap();
+    }
+    let mut here: Box<dyn Follow> = Box::new(Feed::new(Arc::new(served.store.clone()), &root()).unwrap());
+    let mut there: Box<dyn Follow> = Box::new(served.client().follow());
+    assert_eq!(there.next().await.unwrap(), here.next().await.unwrap());
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_read_stays_as_it_was_told_though_the_server_is_another() {
+    let mut served = Served::new().await;
+    let manager = served.manager();
+    for number in [1, 2] {
+        manager.create_network(network(number), overlay(&format!("n{number}")), NOW).await.unwrap();
+    }
+    let mut feed = served.client().follow();
+    assert_eq!(feed.next().await.unwrap().len(), 2);
+    let text = format!("cluster/catalogue/network/{}", network(1));
+    let key = Key::new(&text).unwrap();
+    served.store.commit_now(Commit::new().put(key.clone(), r#"{"format":2,"object":{}}"#)).unwrap();
+    served.again().await;
+    assert!(feed.next().await.is_err());
+    manager.create_network(network(3), overlay("n3"), NOW).await.unwrap();
+    let told = feed.next().await.unwrap();
+    assert!(matches!(&told[..], [CatalogueChange::Network(of)] if of.id == network(3)), "{told:?}");
+    assert_eq!(feed.unreadable(), BTreeMap::from([(text, "it is of format 2; this release knows 1".to_owned())]));
+    served.store.commit_now(Commit::new().delete(key)).unwrap();
+    assert_eq!(feed.next().await.unwrap(), [CatalogueChange::NetworkGone(network(1))]);
+    assert!(feed.unreadable().is_empty());
+}
+
+#[tokio::test]
+async fn a_server_that_is_silent_is_taken_for_dead() {
+    let directory = crate::kit::Directory::new();
+    let path = directory.join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let silent = tokio::spawn(async move {
+        use tokio::io::AsyncWriteExt;
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let welcome = "{\"welcome\":{\"version\":1,\"request\":1000,\"beat_millis\":20}}\n";
+        stream.write_all(welcome.as_bytes()).await.unwrap();
+        std::future::pending::<()>().await;
+    });
+    let mut feed = overlay_driver::control::ControlClient::new(&path).follow();
+    let error = feed.next().await.unwrap_err();
+    assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no answer within 0.06 s");
+    silent.abort();
+}
+
+#[tokio::test]
+async fn who_follows_hears_that_the_server_lives_and_waits_on() {
+    let beat = Duration::from_millis(5);
+    let served = Served::with(|server: ControlServer| server.with_limits(Limits { beat, ..Limits::default() })).await;
+    let mut feed = served.client().follow();
+    assert!(tokio::time::timeout(Duration::from_millis(200), feed.next()).await.is_err());
+    served.manager().create_network(network(1), overlay("front"), NOW).await.unwrap();
+    assert!(matches!(&feed.next().await.unwrap()[..], [CatalogueChange::Network(of)] if of.id == network(1)));
+}
