@@ -29,6 +29,8 @@ pub struct Driver {
 
 /// How long an endpoint may take until it is in effect.
 const IN_EFFECT: Duration = Duration::from_secs(15);
+/// For how long what failed is tried again before it counts.
+const TRIED: Duration = Duration::from_secs(1);
 /// How long it may take until one is unplugged.
 const UNPLUGGED: Duration = Duration::from_secs(10);
 /// How long it may take until all places are gone.
@@ -94,12 +96,23 @@ impl Driver {
     async fn plug_attached(&self, attach: &Attach, endpoint: EndpointId) -> Result<Plugged, AttachError> {
         let (container, source) = (attach.container.clone(), attach.source.clone());
         let plugged = self.plug(endpoint, container, source, attach.interface).await?;
-        match timeout(IN_EFFECT, self.in_effect(endpoint)).await {
+        match timeout(IN_EFFECT, self.settled(endpoint)).await {
             Ok(Ok(Ok(()))) => Ok(plugged),
             Ok(Ok(Err(reason))) => Err(AttachError::NotInEffect { endpoint, reason }),
             Ok(Err(stopped)) => Err(PlugError::from(stopped).into()),
             Err(_) => Err(AttachError::Late { endpoint, after: IN_EFFECT }),
         }
+    }
+
+    /// Whether an endpoint is in effect, after what failed had its chance to be tried again: a failure may be an older one of its place.
+    async fn settled(&self, endpoint: EndpointId) -> Result<Result<(), String>, Stopped> {
+        let mut failed = self.in_effect(endpoint).await?;
+        let tried_until = tokio::time::Instant::now() + TRIED;
+        while failed.is_err() && tokio::time::Instant::now() < tried_until {
+            tokio::time::sleep(TRIED / 10).await;
+            failed = self.in_effect(endpoint).await?;
+        }
+        Ok(failed)
     }
 
     async fn take_back(&self, endpoint: EndpointId, error: AttachError) -> AttachError {

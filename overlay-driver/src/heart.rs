@@ -132,7 +132,7 @@ pub(crate) struct State {
     /// Endpoints that are being unplugged, and who waits for it.
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     /// Namespaces that are being entered.
-    entering: BTreeSet<EndpointId>,
+    entering: BTreeMap<EndpointId, overlay_core::Name>,
     looking: Vec<oneshot::Sender<()>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,

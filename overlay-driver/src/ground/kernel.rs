@@ -12,7 +12,7 @@ use overlay_core::{
 };
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
-use overlay_kernel::link::{KernelWays, Way, Ways, devices, raise_loopback};
+use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
 use overlay_node::{Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
@@ -35,6 +35,7 @@ pub struct KernelPlaces {
     node: NodeId,
     sandboxes: NamespaceDir,
     containers: Arc<Containers>,
+    taps: Tap,
 }
 
 impl KernelPlaces {
@@ -46,7 +47,14 @@ impl KernelPlaces {
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
         host.run(|| ())?;
         let sandboxes = NamespaceDir::new(dir.join("networks"));
-        Ok(Self { host: Arc::new(host), cluster, node, sandboxes, containers: Arc::default() })
+        Ok(Self { host: Arc::new(host), cluster, node, sandboxes, containers: Arc::default(), taps: Tap::new() })
+    }
+
+    /// The same with virtual machines' taps that are like this: for a monitor that has no privilege, say. Root's, of one queue,
+    /// otherwise.
+    #[must_use]
+    pub fn with_taps(self, taps: Tap) -> Self {
+        Self { taps, ..self }
     }
 
     /// The file of a network's sandbox, for `nsenter` and `ip netns`.
@@ -77,7 +85,7 @@ impl KernelPlaces {
         let (owner, home) = (self.owner(Some(network))?, self.open_sandbox(network)?);
         let firewall = Firewall::of_sandbox(&owner, home.try_clone()?)?;
         let key = self.host.key(name("host")?);
-        let sandbox = Sandbox::open(&owner, home, (key, self.host.try_clone()?))?;
+        let sandbox = Sandbox::open(&owner, home, (key, self.host.try_clone()?))?.with_taps(self.taps);
         Ok(PlaceTables {
             vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
             firewall: Box::new(Shadow::new(firewall)),
@@ -145,10 +153,7 @@ impl Places for KernelPlaces {
         match place {
             Place::Host => Ok(()),
             Place::Network(network) => sandbox_name(*network).map_or(Ok(()), |name| self.sandboxes.remove(&name)),
-            Place::Container(container) => {
-                self.containers.lock().remove(container);
-                Ok(())
-            }
+            Place::Container(_) => Ok(()), // not ours to close; it is left once nothing of it is plugged in
         }
     }
 
@@ -179,6 +184,10 @@ impl Ground for KernelPlaces {
         let key = namespace.key(container.clone());
         self.containers.enter(container, namespace);
         Ok(Some(key))
+    }
+
+    fn leave(&mut self, container: &Name) {
+        self.containers.lock().remove(container);
     }
 
     fn is_there(&self, source: &Source, key: &NsKey) -> bool {

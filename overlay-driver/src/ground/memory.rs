@@ -47,6 +47,8 @@ impl Ground for MemoryGround {
         Ok((*source != Source::Tap).then(|| key(source)))
     }
 
+    fn leave(&mut self, _: &Name) {}
+
     fn is_there(&self, _: &Source, _: &NsKey) -> bool {
         true
     }

@@ -26,12 +26,15 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// The namespace that plays the host, in which the node's own sockets are; the process's own if `None`.
     fn host(&self) -> Option<Arc<Namespace>>;
 
-    /// A container is there: finds its namespace, and keeps hold of it until its place is closed. `None` for a
+    /// A container is there: finds its namespace, and keeps hold of it until it is [left](Self::leave). `None` for a
     /// [`Tap`](Source::Tap).
     ///
     /// # Errors
     /// If nothing is there, or it may not be entered.
     fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError>;
+
+    /// Nothing of a container is plugged in any more, and its place is closed. Does not block.
+    fn leave(&mut self, container: &Name);
 
     /// Whether it is still there.
     fn is_there(&self, source: &Source, key: &NsKey) -> bool;

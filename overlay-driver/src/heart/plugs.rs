@@ -25,7 +25,7 @@ impl<G: Ground> Heart<G> {
         if !self.state.tearing_down.is_empty() {
             return drop(asked.send(Err(PlugError::TearingDown)));
         }
-        self.state.entering.insert(plug.endpoint);
+        self.state.entering.insert(plug.endpoint, plug.container.clone());
         let (mut ground, news) = (self.ground.clone(), self.news.clone());
         tokio::task::spawn_blocking(move || {
             let found = ground
@@ -38,7 +38,7 @@ impl<G: Ground> Heart<G> {
     pub(super) fn take_entered(&mut self, entered: Entered) {
         let Entered { plug, asked, found } = entered;
         // It was unplugged meanwhile.
-        if !self.state.entering.remove(&plug.endpoint) {
+        if self.state.entering.remove(&plug.endpoint).is_none() {
             return drop(asked.send(Err(PlugError::Withdrawn)));
         }
         let plugged = match found {
@@ -101,6 +101,15 @@ impl<G: Ground> Heart<G> {
         self.unplug(endpoint);
         self.say(DriverEvent::Vanished(endpoint));
         self.reporter.report(endpoint, Err("its container has ended: plug it in again, or detach it".to_owned()));
+    }
+
+    /// A place is closed: its container is let go, unless it is plugged in again by now.
+    pub(super) fn let_go(&mut self, place: &Place) {
+        let Place::Container(name) = place else { return };
+        let plugged = self.book.all().any(|plugged| plugged.container == *name);
+        if !plugged && !self.state.entering.values().any(|entering| entering == name) {
+            self.ground.leave(name);
+        }
     }
 
     /// The agent unplugged it, as the catalogue said: unless it had heard of a move back too late.

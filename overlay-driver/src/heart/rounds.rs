@@ -86,6 +86,7 @@ impl<G: Ground> Heart<G> {
                 self.state.named.remove(place);
                 self.resolvers.withdraw(place);
                 self.hints.forget(place);
+                self.let_go(place);
             }
         }
     }

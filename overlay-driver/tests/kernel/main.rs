@@ -2,5 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests measure time and end processes")]
 
+mod faults;
+mod refusals;
 mod walk;
 mod world;

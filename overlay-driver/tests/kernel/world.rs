@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_driver::testing::{Container, Lab, ping, resolve};
 use overlay_driver::{Attach, Attached, Driver, KernelPlaces};
+use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager, Network, NetworkSpec};
 use tokio::runtime::Runtime;
 
@@ -43,15 +44,10 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, number: usize) {
-        let places = KernelPlaces::new(
-            "test".parse().unwrap(),
-            id(number),
-            self.lab.host(number).try_clone().unwrap(),
-            &self.lab.dir(number),
-        );
+        let places = self.places(number);
         let feed = Feed::new(Arc::clone(&self.store), &root()).unwrap();
         let control: Arc<dyn Control> = self.manager.clone();
-        let mut builder = Driver::builder(id(number), places.unwrap(), control, feed)
+        let mut builder = Driver::builder(id(number), places, control, feed)
             .name(format!("host-{}", number + 1).parse().unwrap())
             .gossip((self.lab.address(number), 7946).into())
             .dir(self.lab.dir(number));
@@ -107,6 +103,16 @@ impl World {
     pub(crate) fn attach(&self, host: usize, container: &Container, network: &str) -> Attached {
         let attach = Attach::new(container.name.clone(), container.source.clone(), network);
         self.wait(self.driver(host).attach(attach)).unwrap()
+    }
+
+    /// A network's sandbox on a host.
+    pub(crate) fn sandbox(&self, host: usize, network: NetworkId) -> Namespace {
+        Namespace::open(self.places(host).sandbox(network).unwrap()).unwrap()
+    }
+
+    fn places(&self, number: usize) -> KernelPlaces {
+        let host = self.lab.host(number).try_clone().unwrap();
+        KernelPlaces::new("test".parse().unwrap(), id(number), host, &self.lab.dir(number)).unwrap()
     }
 
     pub(crate) fn reaches(&self, from: &Container, to: &str) -> bool {
