@@ -2,10 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
+use overlay_core::testing::{Kernel, kernel_test};
+
+const QUICKSTART: &str = env!("CARGO_BIN_EXE_quickstart");
+const NOBODY: u32 = 65_534;
+
 fn quickstart(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_quickstart")).args(arguments).output().unwrap()
+    Command::new(QUICKSTART).args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -37,7 +44,7 @@ fn the_walk_through_shows_the_missions_commands_and_all_its_checks_hold() {
 
 #[test]
 fn listings_have_the_known_columns_and_ids_of_12_characters() {
-    let said = text(&quickstart(&[]).stdout);
+    let said = text(&quickstart(&["--backend", "memory"]).stdout);
     let head = said.lines().find(|line| line.starts_with("NETWORK ID")).unwrap();
     assert_eq!(head.split_whitespace().collect::<Vec<_>>(), ["NETWORK", "ID", "NAME", "DRIVER", "SCOPE"]);
     let row = said.lines().find(|line| line.contains("   customoverlay   overlay   swarm")).unwrap();
@@ -48,15 +55,53 @@ fn listings_have_the_known_columns_and_ids_of_12_characters() {
 
 #[test]
 fn two_runs_are_the_same() {
-    assert_eq!(quickstart(&[]).stdout, quickstart(&["--backend=memory"]).stdout);
+    let memory = ["--backend=memory"];
+    assert_eq!(quickstart(&memory).stdout, quickstart(&memory).stdout);
 }
 
 #[test]
-fn the_kernel_is_said_not_to_be_there_yet_and_flags_that_are_not_known_are_refused() {
-    let kernel = quickstart(&["--backend", "kernel"]);
-    assert_eq!(kernel.status.code(), Some(1));
-    assert!(text(&kernel.stderr).contains("not there yet") && kernel.stdout.is_empty());
+fn flags_that_are_not_known_are_refused() {
     let unknown = quickstart(&["--fast"]);
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown.stderr).contains("unknown argument \"--fast\"\nusage: quickstart [--backend memory|kernel]"));
+}
+
+fn keeps_every_check(output: &Output) {
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    for line in [
+        "host-1 $ network create -d overlay --attachable customoverlay",
+        "host-1 $ exec web ping -c 1 db\ndb (10.0.1.",
+        "host-1 $ systemctl start overlay-node",
+        "network create -d overlay --ingress --subnet=172.16.0.0/16 --gateway=172.16.0.1 my-ingress",
+    ] {
+        assert!(said.contains(line), "{line} is not in\n{said}");
+    }
+    let checks = said.split_once("\nchecks\n").unwrap().1;
+    assert!(checks.lines().filter(|line| line.starts_with("ok ")).count() >= 17, "{checks}");
+    assert!(!checks.contains("FAILED"), "{checks}");
+}
+
+#[test]
+fn in_the_kernel_it_keeps_every_check_and_captures_what_goes_over_the_wire() {
+    kernel_test(Kernel::Host, "examples::quickstart_walks_through_the_kernel", || {
+        let file = std::env::temp_dir().join(format!("overlay-quickstart-{}.pcap", std::process::id()));
+        keeps_every_check(&quickstart(&["--backend", "kernel", "--pcap", file.to_str().unwrap()]));
+        assert!(std::fs::metadata(&file).unwrap().len() > 10_000);
+        std::fs::remove_file(file).unwrap();
+    });
+}
+
+#[test]
+fn an_ordinary_user_gets_the_kernel_too() {
+    kernel_test(Kernel::Host, "examples::quickstart_walks_for_an_ordinary_user", || {
+        let dir = std::env::temp_dir().join(format!("overlay-quickstart-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let copy = dir.join("quickstart");
+        std::fs::copy(QUICKSTART, &copy).unwrap();
+        let ordinary = |command: &mut Command| command.uid(NOBODY).gid(NOBODY).output().unwrap();
+        keeps_every_check(&ordinary(Command::new(&copy).args(["--backend", "kernel"])));
+        std::fs::remove_dir_all(dir).unwrap();
+    });
 }
