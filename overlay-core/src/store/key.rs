@@ -32,7 +32,7 @@ impl Key {
     /// # Errors
     /// If there are none, or more than [`Key::MAX`].
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        text(&[bytes.as_ref()], 1).map(Self)
+        text([bytes.as_ref()].iter(), 1).map(Self)
     }
 
     /// The bytes.
@@ -43,6 +43,13 @@ impl Key {
     /// What follows `prefix`, if the key begins with it.
     pub fn strip(&self, prefix: &Prefix) -> Option<&[u8]> {
         self.as_bytes().strip_prefix(prefix.as_bytes())
+    }
+}
+
+impl From<[u8; 16]> for Key {
+    /// The key that an id makes.
+    fn from(id: [u8; 16]) -> Self {
+        Self(Text::of([&id[..]].iter(), id.len()))
     }
 }
 
@@ -69,7 +76,7 @@ impl Prefix {
     /// # Errors
     /// If these are more than [`Key::MAX`]: no key could begin with them.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        text(&[bytes.as_ref()], 0).map(Self)
+        text([bytes.as_ref()].iter(), 0).map(Self)
     }
 
     /// The key with these bytes after the prefix.
@@ -77,7 +84,15 @@ impl Prefix {
     /// # Errors
     /// If prefix and bytes make no key.
     pub fn key(&self, bytes: impl AsRef<[u8]>) -> Result<Key, KeyError> {
-        text(&[self.as_bytes(), bytes.as_ref()], 1).map(Key)
+        text([self.as_bytes(), bytes.as_ref()].iter(), 1).map(Key)
+    }
+
+    /// The key with these parts after the prefix, one after the other.
+    ///
+    /// # Errors
+    /// If prefix and parts make no key.
+    pub fn key_of(&self, parts: &[&[u8]]) -> Result<Key, KeyError> {
+        text([self.as_bytes()].iter().chain(parts), 1).map(Key)
     }
 
     /// The prefix with these bytes after this one.
@@ -85,7 +100,7 @@ impl Prefix {
     /// # Errors
     /// If that is longer than any key.
     pub fn join(&self, bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        text(&[self.as_bytes(), bytes.as_ref()], 0).map(Self)
+        text([self.as_bytes(), bytes.as_ref()].iter(), 0).map(Self)
     }
 
     /// Whether `key` begins with it.
@@ -133,8 +148,8 @@ pub enum KeyError {
 }
 
 /// The parts one after the other: `least` bytes or more, and no more than a key has.
-fn text(parts: &[&[u8]], least: usize) -> Result<Text, KeyError> {
-    match parts.iter().map(|part| part.len()).sum() {
+fn text<'p>(parts: impl Iterator<Item = &'p &'p [u8]> + Clone, least: usize) -> Result<Text, KeyError> {
+    match parts.clone().map(|part| part.len()).sum() {
         len if len < least => Err(KeyError::Empty),
         len if len > Key::MAX => Err(KeyError::TooLong { len }),
         len => Ok(Text::of(parts, len)),

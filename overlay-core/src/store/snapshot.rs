@@ -33,7 +33,7 @@ use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, Store
 /// assert_eq!(error.refusal(), Some(&"there is nothing to rename"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     keys: Sorted<Key, Looked<Option<Entry>>>,
     prefixes: Sorted<Prefix, Looked<Listing>>,
@@ -95,12 +95,10 @@ impl Snapshot {
         self.at
     }
 
-    /// What is taken for true until a commit compares it: nothing says that it was so at one revision.
-    pub(super) fn assuming(entries: Vec<(Key, Option<Entry>)>) -> Self {
-        let mixed = !entries.is_empty();
-        let mut snapshot = Self { mixed, ..Self::default() };
-        snapshot.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
-        snapshot
+    /// Takes these for true until a commit compares them: nothing says that they were so at one revision.
+    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) {
+        self.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
+        self.mixed |= !self.keys.0.is_empty();
     }
 
     /// Reads until the decision has all it wants; `None` if it never has.
@@ -134,16 +132,15 @@ impl Snapshot {
             || self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
     }
 
-    /// What was looked at, as a commit compares it.
-    pub(super) fn compares(&self) -> impl Iterator<Item = Compare> {
+    /// Adds what was looked at, as a commit compares it.
+    pub(super) fn compare(&self, compares: &mut Vec<Compare>) {
+        compares.reserve(self.keys.0.len());
         let keys = self.keys.iter().filter(|(_, read)| read.looked());
-        let keys = keys.map(|(key, read)| compare(key, read.value.as_ref()));
-        let prefixes = self.prefixes.iter().filter(|(_, read)| read.looked());
-        let prefixes = prefixes.flat_map(|(prefix, read)| {
-            let entries = read.value.entries.iter().map(|(key, entry)| compare(key, Some(entry)));
-            entries.chain([Compare::Prefix { prefix: prefix.clone(), revision: read.value.at }])
-        });
-        keys.chain(prefixes)
+        compares.extend(keys.map(|(key, read)| compare(key, read.value.as_ref())));
+        for (prefix, read) in self.prefixes.iter().filter(|(_, read)| read.looked()) {
+            compares.extend(read.value.entries.iter().map(|(key, entry)| compare(key, Some(entry))));
+            compares.push(Compare::Prefix { prefix: prefix.clone(), revision: read.value.at });
+        }
     }
 
     /// What was looked at, to be read once more.
@@ -222,7 +219,7 @@ pub(super) type Decision<T, R> = Result<(Commit, T), R>;
 const ROUNDS: usize = 1000;
 
 /// A map in a vector: what a decision reads is a few keys, or many at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sorted<K, V>(Vec<(K, V)>);
 
 impl<K: Ord, V> Sorted<K, V> {
@@ -260,6 +257,12 @@ impl<K, V> Default for Sorted<K, V> {
 struct Looked<T> {
     value: T,
     looked: AtomicBool, // by one thread at a time; a transaction's future may move between polls
+}
+
+impl<T: Clone> Clone for Looked<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), looked: AtomicBool::new(self.looked()) }
+    }
 }
 
 impl<T> Looked<T> {

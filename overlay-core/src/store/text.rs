@@ -18,16 +18,16 @@ impl Text {
     pub(super) const EMPTY: Self = Self::Short { len: 0, bytes: [0; SHORT] };
 
     /// The parts one after the other, `len` bytes in all.
-    pub(super) fn of(parts: &[&[u8]], len: usize) -> Self {
+    pub(super) fn of<'p>(parts: impl Iterator<Item = &'p &'p [u8]>, len: usize) -> Self {
         if len > SHORT {
-            return Self::Long(parts.concat().into());
+            return Self::Long(parts.flat_map(|part| part.iter().copied()).collect());
         }
         let mut bytes = [0; SHORT];
         let mut at = 0;
-        for part in parts {
+        parts.for_each(|part| {
             bytes[at..at + part.len()].copy_from_slice(part);
             at += part.len();
-        }
+        });
         Self::Short { len: len as u8, bytes }
     }
 
@@ -50,7 +50,7 @@ impl From<Bytes> for Text {
     fn from(bytes: Bytes) -> Self {
         match bytes.len() > SHORT {
             true => Self::Long(bytes),
-            false => Self::of(&[&bytes], bytes.len()),
+            false => Self::of([&bytes[..]].iter(), bytes.len()),
         }
     }
 }

@@ -45,7 +45,7 @@ pub struct Transaction<'s> {
     term: Option<&'s Term>,
     attempts: u32,
     wanted: Unread,
-    assumed: Vec<(Key, Option<Entry>)>,
+    known: Snapshot,
 }
 
 impl<'s> Transaction<'s> {
@@ -54,7 +54,7 @@ impl<'s> Transaction<'s> {
 
     /// A transaction on `store`.
     pub fn on(store: &'s dyn Store) -> Self {
-        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default(), assumed: Vec::new() }
+        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default(), known: Snapshot::default() }
     }
 
     /// Only as long as `term` is the current one: who was deposed changes nothing.
@@ -79,7 +79,7 @@ impl<'s> Transaction<'s> {
     /// is likely to be there still. What is decided on them is compared like everything that is looked at, refusals too;
     /// where they prove wrong, the next attempt reads.
     pub fn assuming(mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) -> Self {
-        self.assumed.extend(entries);
+        self.known.assume(entries);
         self
     }
 
@@ -98,8 +98,8 @@ impl<'s> Transaction<'s> {
         let mut doubt = Doubt::default();
         let mut contended = None;
         for _ in 0..self.attempts {
-            let known = Snapshot::assuming(mem::take(&mut self.assumed));
-            let read = Snapshot::decided(self.store, known, mem::take(&mut self.wanted), &mut decide).await;
+            let (known, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
+            let read = Snapshot::decided(self.store, known, wanted, &mut decide).await;
             let decided = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
             let (snapshot, decision) = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
             let (commit, outcome) = match decision {
@@ -138,8 +138,10 @@ impl<'s> Transaction<'s> {
         if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {
             return Ok(snapshot.at());
         }
-        let own = mem::take(&mut commit.compares);
-        commit.compares = self.term.map(Term::fence).into_iter().chain(snapshot.compares()).chain(own).collect();
+        let mut own = mem::take(&mut commit.compares);
+        commit.compares.extend(self.term.map(Term::fence));
+        snapshot.compare(&mut commit.compares);
+        commit.compares.append(&mut own);
         let changes = !commit.is_empty();
         self.store.commit(commit).await.map_err(|error| match error {
             CommitError::Conflict { compare, .. } if self.is_fence(&compare) => TransactionError::Deposed,
