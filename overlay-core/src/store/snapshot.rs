@@ -128,8 +128,18 @@ impl Snapshot {
 
     /// Whether a commit that compares what was looked at notices a change of `key`.
     pub(super) fn has_looked_at(&self, key: &Key) -> bool {
-        self.keys.get(key).is_some_and(Looked::looked)
-            || self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
+        self.first_unseen(std::iter::once(key)).is_none()
+    }
+
+    /// The first of `keys` of which a commit that compares what was looked at would not notice a change.
+    pub(super) fn first_unseen<'k>(&self, mut keys: impl Iterator<Item = &'k Key>) -> Option<&'k Key> {
+        let mut next = 0; // they come in order mostly
+        keys.find(|key| {
+            let found = self.keys.find(key, next);
+            next = found.map_or(next, |at| at + 1);
+            let looked = found.is_some_and(|at| self.keys.0[at].1.looked());
+            !looked && !self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
+        })
     }
 
     /// Adds what was looked at, as a commit compares it.
@@ -226,6 +236,14 @@ impl<K: Ord, V> Sorted<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         let found = self.0.binary_search_by(|(other, _)| other.cmp(key));
         found.ok().map(|at| &self.0[at].1)
+    }
+
+    /// Where a key is: `likely`, or anywhere.
+    fn find(&self, key: &K, likely: usize) -> Option<usize> {
+        match self.0.get(likely) {
+            Some((other, _)) if other == key => Some(likely),
+            _ => self.0.binary_search_by(|(other, _)| other.cmp(key)).ok(),
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = (&K, &V)> {

@@ -128,11 +128,11 @@ impl<'s> Transaction<'s> {
 
     /// Commits on the ground of what was looked at, if anything is to be done or checked.
     async fn submit<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Revision, TransactionError<R>> {
-        let is_read = |key: &Key| {
-            let compared = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
-            snapshot.has_looked_at(key) || commit.compares.iter().any(compared)
+        let is_compared = |key: &Key| {
+            let compares = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
+            commit.compares.iter().any(compares)
         };
-        if let Some(key) = commit.written().find(|key| !is_read(key)) {
+        if let Some(key) = snapshot.first_unseen(commit.written().filter(|key| !is_compared(key))) {
             return Err(TransactionError::Blind { key: key.clone() });
         }
         if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {

@@ -134,6 +134,30 @@ impl Ledger {
     }
 }
 
+/// The keys of leases as they were asked for, and their order: sorted once, so that what is read, compared and written in order is
+/// not sorted again further down.
+pub(crate) struct Sorted {
+    pub(crate) keys: Vec<Key>,
+    order: Vec<usize>,
+    /// Whether one of them stands there twice.
+    pub(crate) repeat: bool,
+}
+
+impl Sorted {
+    pub(crate) fn new(keys: impl Iterator<Item = Key>) -> Self {
+        let keys: Vec<Key> = keys.collect();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
+        let repeat = order.windows(2).any(|pair| keys[pair[0]] == keys[pair[1]]);
+        Self { keys, order, repeat }
+    }
+
+    /// The keys in their order, each with its place among those asked for.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
+        self.order.iter().map(|at| (*at, &self.keys[*at]))
+    }
+}
+
 /// Blocks that a commit writes: their keys, their records, and what these say.
 pub(crate) type Written = Vec<(Key, Bytes, Arc<Block>)>;
 
