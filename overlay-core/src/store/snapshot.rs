@@ -102,21 +102,20 @@ impl Snapshot {
     }
 
     /// Reads until the decision has all it wants; `None` if it never has.
-    pub(super) async fn decided<T, R>(
+    pub(super) async fn decide<T, R>(
+        &mut self,
         store: &dyn Store,
-        known: Self,
         mut wanted: Unread,
         decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Option<(Self, Decision<T, R>)>, StoreError> {
-        let mut snapshot = known;
+    ) -> Result<Option<Decision<T, R>>, StoreError> {
         for _ in 0..ROUNDS {
-            snapshot.fetch(store, wanted).await?;
-            match decide(&snapshot) {
-                Ok(decision) => return Ok(Some((snapshot, Ok(decision)))),
-                Err(Undecided::Refused(refusal)) => return Ok(Some((snapshot, Err(refusal)))),
+            self.fetch(store, &mut wanted).await?;
+            match decide(self) {
+                Ok(decision) => return Ok(Some(Ok(decision))),
+                Err(Undecided::Refused(refusal)) => return Ok(Some(Err(refusal))),
                 Err(Undecided::Unread(more)) => wanted = more,
             }
-            snapshot.forget_looks();
+            self.forget_looks();
         }
         Ok(None)
     }
@@ -170,15 +169,15 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, mut wanted: Unread) -> Result<(), StoreError> {
+    async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
         wanted.keys.retain(|key| self.keys.get(key).is_none());
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
             self.note(reading.at);
             let read = reading.entries.into_iter().map(Looked::new);
-            self.keys.extend(wanted.keys.into_iter().zip(read));
+            self.keys.extend(wanted.keys.drain(..).zip(read));
         }
-        for prefix in wanted.prefixes {
+        for prefix in wanted.prefixes.drain(..) {
             let listing = store.list(&prefix).await?;
             self.note(listing.at);
             self.prefixes.extend([(prefix, Looked::new(listing))]);

@@ -98,10 +98,10 @@ impl<'s> Transaction<'s> {
         let mut doubt = Doubt::default();
         let mut contended = None;
         for _ in 0..self.attempts {
-            let (known, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
-            let read = Snapshot::decided(self.store, known, wanted, &mut decide).await;
-            let decided = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
-            let (snapshot, decision) = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
+            let (mut snapshot, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
+            let decided = snapshot.decide(self.store, wanted, &mut decide).await;
+            let decided = decided.map_err(|error| doubt.or(TransactionError::Store(error)))?;
+            let decision = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
             let (commit, outcome) = match decision {
                 Ok((commit, output)) => (commit, Ok(output)),
                 Err(refusal) => (Commit::new(), Err(refusal)),

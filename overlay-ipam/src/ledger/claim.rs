@@ -59,7 +59,7 @@ impl Ledger {
         let mut open: Vec<usize> = (0..wants.len()).filter(|at| is_open(&outcomes[*at])).collect();
         let mut late = 0;
         while !open.is_empty() {
-            late += self.look(ground, (wants, &open), &mut outcomes, now).await?;
+            late += Box::pin(self.look(ground, (wants, &open), &mut outcomes, now)).await?;
             if late > LOOKS {
                 return Err(IpamError::Contended { attempts: LOOKS as u32 });
             }
