@@ -68,12 +68,18 @@ impl MemoryStore {
     /// [`commit`](Store::commit) without a future: it never waits.
     ///
     /// # Errors
-    /// As there; never [`Ambiguous`](CommitError::Ambiguous) or [`Failed`](CommitError::Failed).
+    /// As there; never [`Ambiguous`](CommitError::Ambiguous), and [`Failed`](CommitError::Failed) only after [`Revision::LAST`].
     pub fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
         commit.check(self.limits)?;
         let mut held = self.lock();
         for compare in &commit.compares {
             held.compare(compare)?;
+        }
+        if commit.is_empty() {
+            return Ok(held.at);
+        }
+        if held.at == Revision::LAST {
+            return Err(StoreError::Failed { doing: "commit", source: "no revision is left".into() }.into());
         }
         let (revision, waiting) = held.apply(commit);
         drop(held);
