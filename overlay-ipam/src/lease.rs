@@ -122,9 +122,11 @@ impl fmt::Display for Lease {
 /// What became of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// It is free again, after its rest.
+    /// This call gave it back: it is free again, after its rest. Of callers that release the same lease at once, one is told so;
+    /// only where the answer to its commit was lost may it have been another.
     Done,
-    /// The owner has no lease any more: it was released before, or by a beginning of this call that was cut short.
+    /// The owner has no lease any more: it was released before, by another caller at the same time, or by a beginning of this
+    /// call that was cut short.
     Gone,
     /// The owner has another lease by now: nothing was released.
     Fenced {

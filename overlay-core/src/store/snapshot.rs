@@ -39,6 +39,7 @@ pub struct Snapshot {
     prefixes: Sorted<Prefix, Looked<Listing>>,
     at: Revision,
     mixed: bool,
+    pub(super) lost: u32,
 }
 
 impl Snapshot {
@@ -93,6 +94,12 @@ impl Snapshot {
     /// The revision of what was read; of the first of it, if it was read at several.
     pub const fn at(&self) -> Revision {
         self.at
+    }
+
+    /// How many commits of earlier attempts of this transaction have lost their answers: each of them may have been done, and what is
+    /// read now may be its effect. All other attempts changed nothing.
+    pub const fn lost_answers(&self) -> u32 {
+        self.lost
     }
 
     /// Takes these for true until a commit compares them: nothing says that they were so at one revision.

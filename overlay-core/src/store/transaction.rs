@@ -96,9 +96,10 @@ impl<'s> Transaction<'s> {
         mut decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
     ) -> Result<Done<T>, TransactionError<R>> {
         let mut doubt = Doubt::default();
-        let mut contended = None;
+        let (mut contended, mut lost) = (None, 0);
         for _ in 0..self.attempts {
             let (mut snapshot, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
+            snapshot.lost = lost;
             let decided = snapshot.decide(self.store, wanted, &mut decide).await;
             let decided = decided.map_err(|error| doubt.or(TransactionError::Store(error)))?;
             let decision = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
@@ -119,6 +120,7 @@ impl<'s> Transaction<'s> {
                 Err(TransactionError::InDoubt(error)) if changes => {
                     self.wanted = doubt.wanted(&snapshot);
                     doubt.add(snapshot, error);
+                    lost += 1;
                 }
                 Err(error) => return Err(doubt.or(error)),
             }

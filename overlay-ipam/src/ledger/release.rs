@@ -1,7 +1,7 @@
 //! Releases: giving numbers back, fenced by the generation of the lease.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
@@ -53,18 +53,14 @@ impl Ledger {
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
         let transaction = self.transaction().assuming(guard.chain(seen)).reading(wanted);
-        let mut tried = vec![false; returns.len()];
+        let mut attempts = Attempts::default();
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
             let given = self.give_back(ground, snapshot, (returns, &keys), now);
             // What is not known of the leases is read at once.
             let given = given.or_else(|error| snapshot.need(&keys.keys).map_err(Undecided::from).and(Err(error)));
             let (commit, (mut fates, written)) = given?;
-            for (fate, tried) in fates.iter_mut().zip(&mut tried) {
-                // What is gone after an attempt of ours whose answer was lost was given back by it.
-                *fate = if *fate == Release::Gone && *tried { Release::Done } else { *fate };
-                *tried |= *fate == Release::Done;
-            }
+            attempts.explain(snapshot.lost_answers(), &mut fates);
             Ok((commit, (fates, written)))
         });
         let Some(done) = outcome(result.await)? else { return Ok(None) };
@@ -129,6 +125,34 @@ impl Ledger {
         }
         let (commit, written) = back.finish((self, ground), snapshot, now)?;
         Ok((commit, (fates, written)))
+    }
+}
+
+/// What the attempts of a release did, as far as that is known.
+#[derive(Default)]
+struct Attempts {
+    /// How many have lost their answers.
+    lost: u32,
+    /// What the last would have given back, and what the lost ones may have.
+    last: Vec<usize>,
+    maybe: BTreeSet<usize>,
+}
+
+impl Attempts {
+    /// What is gone after an attempt of ours whose answer was lost was given back by it.
+    fn explain(&mut self, lost: u32, fates: &mut [Release]) {
+        if lost > self.lost {
+            self.maybe.extend(&self.last);
+            self.lost = lost;
+        }
+        self.last.clear();
+        for (at, fate) in fates.iter_mut().enumerate() {
+            match fate {
+                Release::Done => self.last.push(at),
+                Release::Gone if self.maybe.contains(&at) => *fate = Release::Done,
+                _ => {}
+            }
+        }
     }
 }
 
