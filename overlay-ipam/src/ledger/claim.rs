@@ -10,7 +10,7 @@ use super::block::{Block, Condition};
 use super::cache::Cache;
 use super::ground::{Ground, Plot};
 use super::record::{Held, Hold, Holds};
-use super::{Budget, HOLD, Ledger, Sorted, Stop, Written, outcome};
+use super::{Budget, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
 
 /// One owner's wish for a number.
@@ -160,7 +160,7 @@ impl Ledger {
                 let mut cache = self.cache();
                 let row = cache.row(ground, plot, *window);
                 room += plot.room(*window);
-                for (number, block) in &blocks {
+                for Seen { number, block, .. } in &blocks {
                     if !plot.blocks(*window).contains(number) {
                         continue;
                     }

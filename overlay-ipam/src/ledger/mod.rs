@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     /// Lists a plot's blocks at one revision.
-    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<(u128, Arc<Block>)>, IpamError> {
+    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<Seen>, IpamError> {
         let prefix = self.keys.blocks(ground, plot);
         let listing = self.store.list(&prefix).await?;
         let mut cache = self.cache();
@@ -126,9 +126,9 @@ impl Ledger {
             let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
             let number = known.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
             let block = Block::parse(&entry.value, plot.block_size(number)).map_err(corrupt)?;
-            let block = Arc::new(block);
+            let (block, revision) = (Arc::new(block), entry.revision);
             cache.know(key, entry, Arc::clone(&block));
-            blocks.push((number, block));
+            blocks.push(Seen { number, revision, block });
         }
         Ok(blocks)
     }
@@ -156,6 +156,13 @@ impl Sorted {
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
         self.order.iter().map(|at| (*at, &self.keys[*at]))
     }
+}
+
+/// A block as a listing showed it.
+pub(crate) struct Seen {
+    pub(crate) number: u128,
+    pub(crate) revision: Revision,
+    pub(crate) block: Arc<Block>,
 }
 
 /// Blocks that a commit writes: their keys, their records, and what these say.
