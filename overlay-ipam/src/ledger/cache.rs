@@ -56,6 +56,12 @@ impl Cache {
         self.rows.clear();
     }
 
+    /// How many windows are known.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The grounds of this number are gone.
     pub(crate) fn drop_ground(&mut self, number: u64) {
         let mut rows = self.rows.split_off(&(number, 0, 0, 0));
