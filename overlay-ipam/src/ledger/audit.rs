@@ -100,10 +100,11 @@ impl Ledger {
                 leases.entry((held.plot, plot.split(held.number).0)).or_default().push((owner, held));
             }
             let after = self.all_blocks(ground).await?;
-            let places: BTreeSet<Place> = before.keys().chain(after.keys()).chain(leases.keys()).copied().collect();
+            let places = before.keys().chain(after.keys()).chain(leases.keys()).copied();
+            let open: BTreeSet<Place> = places.filter(|place| !judged.contains(place)).collect();
             let revision = |blocks: &Blocks, place: &Place| blocks.get(place).map(|seen| seen.revision);
             let mut changed = false;
-            for place in places.into_iter().filter(|place| !judged.contains(place)).collect::<Vec<_>>() {
+            for place in open {
                 if revision(&before, &place) != revision(&after, &place) {
                     changed = true;
                     continue;
