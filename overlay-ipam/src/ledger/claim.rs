@@ -285,7 +285,8 @@ impl<'d> Draft<'d> {
         while let Some((number, from)) = self.candidate(plot, window)? {
             let drafted = self.block(plot, number, Some(window))?;
             let block = &self.blocks[drafted].block;
-            let found = first_free(plot, number, block, plot.part(number, window), from.unwrap_or(block.cursor()));
+            let found =
+                first_free(plot, number, block, plot.part(number, window), from.unwrap_or_else(|| block.cursor()));
             let wakes = block.wakes(self.ledger.rest);
             let row = self.cache.row(self.ground, plot, window);
             if let Some(at) = found {
@@ -458,6 +459,7 @@ impl<'d> Draft<'d> {
 }
 
 /// A free number, and where its block is among those of the draft.
+#[derive(Clone, Copy)]
 struct Found {
     drafted: usize,
     number: u128,
