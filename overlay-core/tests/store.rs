@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails")]
 
 use overlay_core::testing::{Dice, FlakyStore, block_on, store_laws};
-use overlay_core::{Limits, MemoryStore, Prefix};
+use overlay_core::{Commit, CommitError, Key, Limits, Listing, MemoryStore, Prefix, Revision, Store};
 
 const LIMITS: Limits = Limits { operations: 128, value: 1 << 20, commit: 3 << 19 };
 
@@ -42,4 +42,18 @@ fn faults_break_no_order_and_no_promise() {
             "seed {seed}: {injected:?}"
         );
     }
+}
+
+#[test]
+fn a_store_at_the_last_revision_takes_no_commit_and_still_reads() {
+    let listing = Listing { at: Revision(u64::MAX - 1), entries: Vec::new() };
+    let (store, key) = (MemoryStore::restored(listing), Key::new("key").unwrap());
+    let last = block_on(store.commit(Commit::new().put(key.clone(), "last"))).unwrap();
+    assert_eq!(last, Revision(u64::MAX));
+    let refused = block_on(store.commit(Commit::new().put(key.clone(), "beyond"))).unwrap_err();
+    assert!(matches!(refused, CommitError::Failed(_)), "{refused:?}");
+    let held = block_on(store.get(&key)).unwrap().unwrap();
+    assert_eq!((&held.value[..], held.revision), (&b"last"[..], last));
+    let compares = Commit::new().unchanged(key, last);
+    assert_eq!(block_on(store.commit(compares)).unwrap(), last, "what changes nothing needs no revision");
 }

@@ -464,6 +464,19 @@ fn a_term_ends_by_time_by_resigning_by_force_and_by_its_holders_restart() {
 }
 
 #[test]
+fn who_held_a_term_of_a_store_that_was_emptied_ends_nobody_elses() {
+    let store = MemoryStore::default();
+    let lost = block_on(Term::campaign(&store, &seat(1), START)).unwrap();
+    let all = block_on(store.list(&Prefix::ALL)).unwrap().entries;
+    block_on(store.commit(all.iter().fold(Commit::new(), |commit, (key, _)| commit.delete(key.clone())))).unwrap();
+    let mut term = block_on(Term::campaign(&store, &seat(2), START)).unwrap();
+    assert_eq!(term.number(), lost.number(), "terms are counted anew");
+    let refused = block_on(lost.resign(&store)).unwrap_err();
+    assert!(matches!(refused.refusal(), Some(TermRefusal::Held { holder, .. }) if *holder == seat(2).holder));
+    block_on(term.renew(&store, START)).unwrap(); // it goes on
+}
+
+#[test]
 fn a_record_that_makes_no_sense_is_refused_and_left_alone() {
     for record in
         [&b""[..], b"\x01", b"\x02\0\0\0\0\0\0\0\x01................", b"\x01\0\0\0\0\0\0\0\x01..............."]

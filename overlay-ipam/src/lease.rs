@@ -4,15 +4,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use bytes::Bytes;
 use ipnet::IpNet;
-use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId};
+use overlay_core::{EndpointId, Key, NetworkId, NodeId, ServiceId};
 
 use crate::Use;
 
 /// Who a lease is for: 1 to 256 bytes of the caller's choosing, the same for every attempt at the same claim.
 ///
-/// An id serves, or a text such as `gateway/4axb…` where one object needs several. What was leased to an owner is found
+/// Cheap to clone: up to 38 bytes lie in the owner itself. An id serves, or a text such as `gateway/4axb…` where one object needs several. What was leased to an owner is found
 /// again by it after a crash: claiming again gives the same lease.
 ///
 /// ```
@@ -26,7 +25,7 @@ use crate::Use;
 /// # Ok::<(), overlay_ipam::LeaseOwnerError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LeaseOwner(Bytes);
+pub struct LeaseOwner(Key);
 
 impl LeaseOwner {
     /// The most bytes there may be.
@@ -38,15 +37,13 @@ impl LeaseOwner {
     /// If there are none or too many.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, LeaseOwnerError> {
         let bytes = bytes.as_ref();
-        match bytes.len() {
-            1..=Self::MAX_LEN => Ok(Self(Bytes::copy_from_slice(bytes))),
-            found => Err(LeaseOwnerError { found }),
-        }
+        let few = (bytes.len() <= Self::MAX_LEN).then(|| Key::new(bytes).ok()).flatten();
+        few.map(Self).ok_or(LeaseOwnerError { found: bytes.len() })
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_bytes()
     }
 }
 
@@ -54,7 +51,7 @@ macro_rules! from_id {
     ($($id:ty),*) => { $(
         impl From<$id> for LeaseOwner {
             fn from(id: $id) -> Self {
-                Self(Bytes::copy_from_slice(&id.to_bytes()))
+                Self(Key::from(id.to_bytes()))
             }
         }
     )* };
@@ -73,9 +70,9 @@ impl FromStr for LeaseOwner {
 impl fmt::Display for LeaseOwner {
     /// Text as it is; other bytes as an id, or escaped.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match <[u8; 16]>::try_from(&self.0[..]) {
-            Ok(id) if !self.0.iter().all(u8::is_ascii_graphic) => EndpointId::from_bytes(id).fmt(f),
-            _ => self.0.escape_ascii().fmt(f),
+        match <[u8; 16]>::try_from(self.as_bytes()) {
+            Ok(id) if !id.iter().all(u8::is_ascii_graphic) => EndpointId::from_bytes(id).fmt(f),
+            _ => self.as_bytes().escape_ascii().fmt(f),
         }
     }
 }
@@ -125,9 +122,11 @@ impl fmt::Display for Lease {
 /// What became of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
-    /// It is free again, after its rest.
+    /// This call gave it back: it is free again, after its rest. Of callers that release the same lease at once, one is told so;
+    /// only where the answer to its commit was lost may it have been another.
     Done,
-    /// The owner has no lease any more: it was released before, or by a beginning of this call that was cut short.
+    /// The owner has no lease any more: it was released before, by another caller at the same time, or by a beginning of this
+    /// call that was cut short.
     Gone,
     /// The owner has another lease by now: nothing was released.
     Fenced {

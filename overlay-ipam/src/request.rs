@@ -304,7 +304,7 @@ impl SubnetRequest {
 }
 
 /// Subnets of one network.
-const MOST: usize = 16;
+pub(crate) const MOST: usize = 16;
 /// Auxiliary addresses of one subnet: a record of 16 subnets is of some 340 KB at most then.
 const MOST_AUXILIARY: usize = 256;
 

@@ -258,6 +258,39 @@ fn damaged_and_foreign_records_are_named_and_nothing_panics() {
 }
 
 #[test]
+fn a_network_whose_subnets_cannot_be_is_damaged() {
+    let v4 = |first: [u8; 4], len: u8| [&[4][..], &[0; 12], &first, &[len, 0, 0, 0, 0, 0, 0]].concat();
+    let record =
+        |subnets: &[Vec<u8>]| [&[1][..], &[0, 0, 0, 0, 0, 0, 0, 1, subnets.len() as u8], &subnets.concat()].concat();
+    let whole = [&[6][..], &[0; 16], &[0, 0, 0, 0, 0, 0, 0]].concat();
+    let many: Vec<Vec<u8>> = (0..255).map(|number| v4([10, 9, number, 0], 24)).collect();
+    let good = record(&[v4([10, 9, 0, 0], 24), v4([10, 9, 1, 0], 24)]);
+    let bad = [
+        record(&many),
+        record(&[v4([10, 9, 0, 0], 16), v4([10, 9, 1, 0], 24)]),
+        record(&[whole]),
+        record(&[v4([0; 4], 0)]),
+    ];
+    let claim = |record: Vec<u8>, family| {
+        let store = MemoryStore::default();
+        let key = Prefix::new("ipam/sn").unwrap().key([1; 16]).unwrap();
+        block_on(store.commit(Commit::new().put(key, record))).unwrap();
+        block_on(allocator(&store, 1).claim_one(network(1), AddressRequest::any(owner("a"), family), NOW))
+    };
+    assert!(claim(good, IpFamily::V4).is_ok());
+    for record in bad {
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let answer = claim(record.clone(), family);
+            assert!(matches!(answer, Err(ClaimError::Failed(IpamError::Corrupt { .. }))), "{answer:?}");
+        }
+    }
+    for net in ["0.0.0.0/0", "::/0"] {
+        let refused = block_on(allocator(&MemoryStore::default(), 1).claim_subnets(network(1), &[this(net)], NOW));
+        assert!(matches!(refused, Err(IpamError::Subnet(SubnetError::Request(_)))), "{refused:?}");
+    }
+}
+
+#[test]
 fn owners_with_long_keys_and_far_ends_of_the_address_space_work() {
     let store = MemoryStore::default();
     let manager = allocator(&store, 1);

@@ -67,6 +67,19 @@ fn one_order_of_commits_explains_what_every_client_saw() {
 }
 
 #[test]
+fn a_file_after_whose_revision_none_can_come_is_damaged() {
+    let folder = Folder::new();
+    put(&RedbStore::open(folder.file()).unwrap(), "a", "1");
+    let about: redb::TableDefinition<'_, &str, u64> = redb::TableDefinition::new("overlay-store");
+    let file = redb::Database::open(folder.file()).unwrap();
+    let writing = file.begin_write().unwrap();
+    writing.open_table(about).unwrap().insert("revision", u64::MAX).unwrap();
+    writing.commit().unwrap();
+    drop(file);
+    assert!(matches!(RedbStore::open(folder.file()), Err(OpenError::Corrupt(_))));
+}
+
+#[test]
 fn what_was_answered_is_there_when_it_is_opened_again() {
     let folder = Folder::new();
     let store = RedbStore::open(folder.file()).unwrap();

@@ -1,11 +1,10 @@
 //! Keys, and the prefixes that make ranges of them.
 
 use std::borrow::Borrow;
-use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-use bytes::Bytes;
+use super::text::Text;
 
 /// The name of an entry in a [`Store`](crate::Store): 1 to 1,024 bytes, ordered bytewise.
 ///
@@ -33,7 +32,7 @@ impl Key {
     /// # Errors
     /// If there are none, or more than [`Key::MAX`].
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        Text::new(&[bytes.as_ref()], 1).map(Self)
+        text([bytes.as_ref()].iter(), 1).map(Self)
     }
 
     /// The bytes.
@@ -44,6 +43,13 @@ impl Key {
     /// What follows `prefix`, if the key begins with it.
     pub fn strip(&self, prefix: &Prefix) -> Option<&[u8]> {
         self.as_bytes().strip_prefix(prefix.as_bytes())
+    }
+}
+
+impl From<[u8; 16]> for Key {
+    /// The key that an id makes.
+    fn from(id: [u8; 16]) -> Self {
+        Self(Text::of([&id[..]].iter(), id.len()))
     }
 }
 
@@ -63,14 +69,14 @@ pub struct Prefix(Text);
 
 impl Prefix {
     /// The prefix of every key.
-    pub const ALL: Self = Self(Text::Short { len: 0, bytes: [0; SHORT] });
+    pub const ALL: Self = Self(Text::EMPTY);
 
     /// All keys that begin with `bytes`.
     ///
     /// # Errors
     /// If these are more than [`Key::MAX`]: no key could begin with them.
     pub fn new(bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        Text::new(&[bytes.as_ref()], 0).map(Self)
+        text([bytes.as_ref()].iter(), 0).map(Self)
     }
 
     /// The key with these bytes after the prefix.
@@ -78,7 +84,15 @@ impl Prefix {
     /// # Errors
     /// If prefix and bytes make no key.
     pub fn key(&self, bytes: impl AsRef<[u8]>) -> Result<Key, KeyError> {
-        Text::new(&[self.as_bytes(), bytes.as_ref()], 1).map(Key)
+        text([self.as_bytes(), bytes.as_ref()].iter(), 1).map(Key)
+    }
+
+    /// The key with these parts after the prefix, one after the other.
+    ///
+    /// # Errors
+    /// If prefix and parts make no key.
+    pub fn key_of(&self, parts: &[&[u8]]) -> Result<Key, KeyError> {
+        text([self.as_bytes()].iter().chain(parts), 1).map(Key)
     }
 
     /// The prefix with these bytes after this one.
@@ -86,7 +100,7 @@ impl Prefix {
     /// # Errors
     /// If that is longer than any key.
     pub fn join(&self, bytes: impl AsRef<[u8]>) -> Result<Self, KeyError> {
-        Text::new(&[self.as_bytes(), bytes.as_ref()], 0).map(Self)
+        text([self.as_bytes(), bytes.as_ref()].iter(), 0).map(Self)
     }
 
     /// Whether `key` begins with it.
@@ -133,83 +147,14 @@ pub enum KeyError {
     },
 }
 
-/// How many bytes lie in the value itself: what makes it five words.
-const SHORT: usize = 38;
-
-#[derive(Clone)]
-enum Text {
-    Short { len: u8, bytes: [u8; SHORT] },
-    Long(Bytes),
-}
-
-impl Text {
-    fn new(parts: &[&[u8]], least: usize) -> Result<Self, KeyError> {
-        let len = parts.iter().map(|part| part.len()).sum();
-        match len {
-            _ if len < least => Err(KeyError::Empty),
-            _ if len <= SHORT => Ok(Self::short(parts, len)),
-            _ if len <= Key::MAX => Ok(Self::Long(parts.concat().into())),
-            _ => Err(KeyError::TooLong { len }),
-        }
-    }
-
-    fn short(parts: &[&[u8]], len: usize) -> Self {
-        let mut bytes = [0; SHORT];
-        let mut at = 0;
-        for part in parts {
-            bytes[at..at + part.len()].copy_from_slice(part);
-            at += part.len();
-        }
-        Self::Short { len: len as u8, bytes }
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        match self {
-            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Long(bytes) => bytes,
-        }
+/// The parts one after the other: `least` bytes or more, and no more than a key has.
+fn text<'p>(parts: impl Iterator<Item = &'p &'p [u8]> + Clone, least: usize) -> Result<Text, KeyError> {
+    match parts.clone().map(|part| part.len()).sum() {
+        len if len < least => Err(KeyError::Empty),
+        len if len > Key::MAX => Err(KeyError::TooLong { len }),
+        len => Ok(Text::of(parts, len)),
     }
 }
-
-/// The bytes as numbers that sort as they do; the last overlaps the one before.
-fn words(bytes: &[u8; SHORT]) -> [u64; 5] {
-    [0, 8, 16, 24, SHORT - 8].map(|at| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_be_bytes(word)
-    })
-}
-
-/// What follows a short text is zeros, so two of them compare as whole arrays, in a few words and without a loop; where
-/// these are alike, the shorter is first.
-impl Ord for Text {
-    fn cmp(&self, other: &Self) -> Ordering {
-        match (self, other) {
-            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => {
-                words(x).cmp(&words(y)).then(a.cmp(b))
-            }
-            _ => self.as_bytes().cmp(other.as_bytes()),
-        }
-    }
-}
-
-impl PartialOrd for Text {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Text {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && words(x) == words(y),
-            (Self::Long(x), Self::Long(y)) => x == y,
-            _ => false, // what fits is short
-        }
-    }
-}
-
-impl Eq for Text {}
 
 macro_rules! as_bytes {
     ($name:ident) => {

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use async_trait::async_trait;
 use rustc_hash::FxHashMap;
 
+use super::text::Text;
 use crate::{
     Commit, CommitError, Compare, Entry, Key, KeyChange, Limits, Listing, Prefix, Reading, Revision, Store, StoreError,
     Watch, WatchEvent,
@@ -59,7 +60,7 @@ impl MemoryStore {
     pub fn restored(listing: Listing) -> Self {
         let Listing { at, entries } = listing;
         let order = entries.iter().map(|(key, _)| key.clone()).collect();
-        let entries = entries.into_iter().collect();
+        let entries = entries.into_iter().map(|(key, entry)| (key, entry.into())).collect();
         let held = Held { at, entries, order, compacted: at, keep: Self::HISTORY, ..Held::default() };
         Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
     }
@@ -67,12 +68,18 @@ impl MemoryStore {
     /// [`commit`](Store::commit) without a future: it never waits.
     ///
     /// # Errors
-    /// As there; never [`Ambiguous`](CommitError::Ambiguous) or [`Failed`](CommitError::Failed).
+    /// As there; never [`Ambiguous`](CommitError::Ambiguous), and [`Failed`](CommitError::Failed) only after [`Revision::LAST`].
     pub fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
         commit.check(self.limits)?;
         let mut held = self.lock();
         for compare in &commit.compares {
             held.compare(compare)?;
+        }
+        if commit.is_empty() {
+            return Ok(held.at);
+        }
+        if held.at == Revision::LAST {
+            return Err(StoreError::Failed { doing: "commit", source: "no revision is left".into() }.into());
         }
         let (revision, waiting) = held.apply(commit);
         drop(held);
@@ -112,12 +119,12 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
         let held = self.lock();
-        Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entries.get(key).cloned()).collect() })
+        Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entry(key)).collect() })
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
         let held = self.lock();
-        let entries = held.under(prefix).map(|(key, entry)| (key.clone(), entry.clone())).collect();
+        let entries = held.under(prefix).map(|(key, slot)| (key.clone(), slot.entry())).collect();
         Ok(Listing { at: held.at, entries })
     }
 
@@ -140,7 +147,7 @@ impl Store for MemoryStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Entry>, StoreError> {
-        Ok(self.lock().entries.get(key).cloned())
+        Ok(self.lock().entry(key))
     }
 }
 
@@ -157,21 +164,57 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
+/// What is under a key. Small values lie in it: a store of a million leases has no million small pieces of memory.
+#[derive(Debug)]
+struct Slot {
+    value: Text,
+    revision: Revision,
+}
+
+impl Slot {
+    fn entry(&self) -> Entry {
+        Entry { value: self.value.to_bytes(), revision: self.revision }
+    }
+}
+
+impl From<Entry> for Slot {
+    fn from(Entry { value, revision }: Entry) -> Self {
+        Self { value: value.into(), revision }
+    }
+}
+
+/// A key's change as it is remembered.
+struct Past {
+    revision: Revision,
+    key: Key,
+    value: Option<Text>,
+}
+
+impl Past {
+    fn change(&self) -> KeyChange {
+        KeyChange { key: self.key.clone(), value: self.value.as_ref().map(Text::to_bytes) }
+    }
+}
+
 #[derive(Default)]
 struct Held {
     at: Revision,
-    entries: FxHashMap<Key, Entry>, // its order is never seen: what has one goes by `order`
+    entries: FxHashMap<Key, Slot>, // its order is never seen: what has one goes by `order`
     order: BTreeSet<Key>,
-    history: VecDeque<(Revision, KeyChange)>, // by revision, then by key
+    history: VecDeque<Past>, // by revision, then by key
     keep: usize,
-    compacted: Revision,     // up to here history is forgotten
-    changes: Vec<KeyChange>, // empty between commits: kept for its room
+    compacted: Revision, // up to here history is forgotten
+    changes: Vec<Past>,  // empty between commits: kept for its room
     waiting: BTreeMap<u64, Waker>,
     watches: u64,
 }
 
 impl Held {
-    fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Entry)> {
+    fn entry(&self, key: &Key) -> Option<Entry> {
+        self.entries.get(key).map(Slot::entry)
+    }
+
+    fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Slot)> {
         let from = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
         let keys = self.order.range::<[u8], _>(from).take_while(|key| prefix.contains(key));
         keys.filter_map(|key| self.entries.get_key_value(key))
@@ -180,11 +223,11 @@ impl Held {
     fn compare(&self, compare: &Compare) -> Result<(), CommitError> {
         let (holds, found) = match compare {
             Compare::Key { key, revision } => {
-                let found = self.entries.get(key).map(|entry| entry.revision);
+                let found = self.entries.get(key).map(|slot| slot.revision);
                 (found == *revision, found)
             }
             Compare::Prefix { prefix, revision } => {
-                let found = self.under(prefix).map(|(_, entry)| entry.revision).max();
+                let found = self.under(prefix).map(|(_, slot)| slot.revision).max();
                 (found <= Some(*revision), found)
             }
         };
@@ -199,20 +242,21 @@ impl Held {
         let revision = Revision(self.at.0 + 1);
         let mut changes = mem::take(&mut self.changes);
         for (key, value) in commit.puts {
-            let entry = Entry { value: value.clone(), revision };
+            let value = Text::from(value);
+            let slot = Slot { value: value.clone(), revision };
             match self.entries.entry(key.clone()) {
-                Occupied(mut occupied) => drop(occupied.insert(entry)),
+                Occupied(mut occupied) => drop(occupied.insert(slot)),
                 Vacant(vacant) => {
                     self.order.insert(key.clone());
-                    vacant.insert(entry);
+                    vacant.insert(slot);
                 }
             }
-            changes.push(KeyChange { key, value: Some(value) });
+            changes.push(Past { revision, key, value: Some(value) });
         }
         for key in commit.deletes {
             if self.entries.remove(&key).is_some() {
                 self.order.remove(&key);
-                changes.push(KeyChange { key, value: None });
+                changes.push(Past { revision, key, value: None });
             }
         }
         if changes.is_empty() {
@@ -224,19 +268,19 @@ impl Held {
     }
 
     /// The changes of a commit are kept or forgotten together.
-    fn remember(&mut self, revision: Revision, mut changes: Vec<KeyChange>) {
+    fn remember(&mut self, revision: Revision, mut changes: Vec<Past>) {
         if changes.len() > self.keep {
             self.history.clear();
             self.compacted = revision;
             return;
         }
         changes.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        self.history.extend(changes.drain(..).map(|change| (revision, change)));
+        self.history.extend(changes.drain(..));
         self.changes = changes;
         if let Some(over @ 1..) = self.history.len().checked_sub(self.keep) {
-            self.compacted = self.history[over - 1].0;
+            self.compacted = self.history[over - 1].revision;
         }
-        while self.history.front().is_some_and(|(revision, _)| *revision <= self.compacted) {
+        while self.history.front().is_some_and(|past| past.revision <= self.compacted) {
             self.history.pop_front();
         }
     }
@@ -246,10 +290,10 @@ impl Held {
         if told < self.compacted {
             return Some(WatchEvent::Reset);
         }
-        let first = self.history.partition_point(|(revision, _)| *revision <= told);
-        let mut under = self.history.range(first..).filter(|(_, change)| prefix.contains(&change.key)).peekable();
-        let revision = under.peek()?.0;
-        let changes = under.take_while(|(of, _)| *of == revision).map(|(_, change)| change.clone()).collect();
+        let first = self.history.partition_point(|past| past.revision <= told);
+        let mut under = self.history.range(first..).filter(|past| prefix.contains(&past.key)).peekable();
+        let revision = under.peek()?.revision;
+        let changes = under.take_while(|past| past.revision == revision).map(Past::change).collect();
         Some(WatchEvent::Changes { revision, changes })
     }
 }

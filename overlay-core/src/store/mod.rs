@@ -7,6 +7,7 @@ mod memory;
 mod seam;
 mod snapshot;
 mod term;
+mod text;
 mod transaction;
 mod watch;
 

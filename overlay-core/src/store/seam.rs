@@ -91,6 +91,8 @@ pub struct Revision(pub u64);
 impl Revision {
     /// Before the first commit.
     pub const ZERO: Self = Self(0);
+    /// After which no commit can come; a store that has reached it was not led there by commits.
+    pub const LAST: Self = Self(u64::MAX);
 }
 
 impl fmt::Display for Revision {

@@ -33,12 +33,13 @@ use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, Store
 /// assert_eq!(error.refusal(), Some(&"there is nothing to rename"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Snapshot {
     keys: Sorted<Key, Looked<Option<Entry>>>,
     prefixes: Sorted<Prefix, Looked<Listing>>,
     at: Revision,
     mixed: bool,
+    pub(super) lost: u32,
 }
 
 impl Snapshot {
@@ -95,30 +96,33 @@ impl Snapshot {
         self.at
     }
 
-    /// What is taken for true until a commit compares it: nothing says that it was so at one revision.
-    pub(super) fn assuming(entries: Vec<(Key, Option<Entry>)>) -> Self {
-        let mixed = !entries.is_empty();
-        let mut snapshot = Self { mixed, ..Self::default() };
-        snapshot.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
-        snapshot
+    /// How many commits of earlier attempts of this transaction have lost their answers: each of them may have been done, and what is
+    /// read now may be its effect. All other attempts changed nothing.
+    pub const fn lost_answers(&self) -> u32 {
+        self.lost
+    }
+
+    /// Takes these for true until a commit compares them: nothing says that they were so at one revision.
+    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) {
+        self.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
+        self.mixed |= !self.keys.0.is_empty();
     }
 
     /// Reads until the decision has all it wants; `None` if it never has.
-    pub(super) async fn decided<T, R>(
+    pub(super) async fn decide<T, R>(
+        &mut self,
         store: &dyn Store,
-        known: Self,
         mut wanted: Unread,
         decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Option<(Self, Decision<T, R>)>, StoreError> {
-        let mut snapshot = known;
+    ) -> Result<Option<Decision<T, R>>, StoreError> {
         for _ in 0..ROUNDS {
-            snapshot.fetch(store, wanted).await?;
-            match decide(&snapshot) {
-                Ok(decision) => return Ok(Some((snapshot, Ok(decision)))),
-                Err(Undecided::Refused(refusal)) => return Ok(Some((snapshot, Err(refusal)))),
+            self.fetch(store, &mut wanted).await?;
+            match decide(self) {
+                Ok(decision) => return Ok(Some(Ok(decision))),
+                Err(Undecided::Refused(refusal)) => return Ok(Some(Err(refusal))),
                 Err(Undecided::Unread(more)) => wanted = more,
             }
-            snapshot.forget_looks();
+            self.forget_looks();
         }
         Ok(None)
     }
@@ -130,20 +134,29 @@ impl Snapshot {
 
     /// Whether a commit that compares what was looked at notices a change of `key`.
     pub(super) fn has_looked_at(&self, key: &Key) -> bool {
-        self.keys.get(key).is_some_and(Looked::looked)
-            || self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
+        self.first_unseen(std::iter::once(key)).is_none()
     }
 
-    /// What was looked at, as a commit compares it.
-    pub(super) fn compares(&self) -> impl Iterator<Item = Compare> {
+    /// The first of `keys` of which a commit that compares what was looked at would not notice a change.
+    pub(super) fn first_unseen<'k>(&self, mut keys: impl Iterator<Item = &'k Key>) -> Option<&'k Key> {
+        let mut next = 0; // they come in order mostly
+        keys.find(|key| {
+            let found = self.keys.find(key, next);
+            next = found.map_or(next, |at| at + 1);
+            let looked = found.is_some_and(|at| self.keys.0[at].1.looked());
+            !looked && !self.prefixes.iter().any(|(prefix, read)| read.looked() && prefix.contains(key))
+        })
+    }
+
+    /// Adds what was looked at, as a commit compares it.
+    pub(super) fn compare(&self, compares: &mut Vec<Compare>) {
+        compares.reserve(self.keys.0.len());
         let keys = self.keys.iter().filter(|(_, read)| read.looked());
-        let keys = keys.map(|(key, read)| compare(key, read.value.as_ref()));
-        let prefixes = self.prefixes.iter().filter(|(_, read)| read.looked());
-        let prefixes = prefixes.flat_map(|(prefix, read)| {
-            let entries = read.value.entries.iter().map(|(key, entry)| compare(key, Some(entry)));
-            entries.chain([Compare::Prefix { prefix: prefix.clone(), revision: read.value.at }])
-        });
-        keys.chain(prefixes)
+        compares.extend(keys.map(|(key, read)| compare(key, read.value.as_ref())));
+        for (prefix, read) in self.prefixes.iter().filter(|(_, read)| read.looked()) {
+            compares.extend(read.value.entries.iter().map(|(key, entry)| compare(key, Some(entry))));
+            compares.push(Compare::Prefix { prefix: prefix.clone(), revision: read.value.at });
+        }
     }
 
     /// What was looked at, to be read once more.
@@ -163,15 +176,15 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, mut wanted: Unread) -> Result<(), StoreError> {
+    async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
         wanted.keys.retain(|key| self.keys.get(key).is_none());
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
             self.note(reading.at);
             let read = reading.entries.into_iter().map(Looked::new);
-            self.keys.extend(wanted.keys.into_iter().zip(read));
+            self.keys.extend(wanted.keys.drain(..).zip(read));
         }
-        for prefix in wanted.prefixes {
+        for prefix in wanted.prefixes.drain(..) {
             let listing = store.list(&prefix).await?;
             self.note(listing.at);
             self.prefixes.extend([(prefix, Looked::new(listing))]);
@@ -222,13 +235,21 @@ pub(super) type Decision<T, R> = Result<(Commit, T), R>;
 const ROUNDS: usize = 1000;
 
 /// A map in a vector: what a decision reads is a few keys, or many at once.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sorted<K, V>(Vec<(K, V)>);
 
 impl<K: Ord, V> Sorted<K, V> {
     fn get(&self, key: &K) -> Option<&V> {
         let found = self.0.binary_search_by(|(other, _)| other.cmp(key));
         found.ok().map(|at| &self.0[at].1)
+    }
+
+    /// Where a key is: `likely`, or anywhere.
+    fn find(&self, key: &K, likely: usize) -> Option<usize> {
+        match self.0.get(likely) {
+            Some((other, _)) if other == key => Some(likely),
+            _ => self.0.binary_search_by(|(other, _)| other.cmp(key)).ok(),
+        }
     }
 
     fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
@@ -260,6 +281,12 @@ impl<K, V> Default for Sorted<K, V> {
 struct Looked<T> {
     value: T,
     looked: AtomicBool, // by one thread at a time; a transaction's future may move between polls
+}
+
+impl<T: Clone> Clone for Looked<T> {
+    fn clone(&self) -> Self {
+        Self { value: self.value.clone(), looked: AtomicBool::new(self.looked()) }
+    }
 }
 
 impl<T> Looked<T> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::{
     Commit, Compare, Entry, Key, KeyError, NodeId, Prefix, Revision, Snapshot, Store, Transaction, TransactionError,
-    Undecided, UnixTime,
+    Undecided, UnixTime, Unread,
 };
 
 /// A time of leadership over something, recorded in a store: what only a leader may do is done [fenced](Transaction::fenced) by it.
@@ -114,9 +114,10 @@ impl Term {
             let Some(held) = Record::of(snapshot, &self.seat)? else {
                 return Ok((Commit::new(), ()));
             };
-            match held.number == self.number {
-                true if held.until == UnixTime::EPOCH => Ok((Commit::new(), ())), // done by an attempt whose answer was lost
+            let is_ours = held.number == self.number && held.holder == self.seat.holder;
+            match self.is_current(snapshot)? {
                 true => Ok((self.seat.begin(self.number, UnixTime::EPOCH), ())),
+                false if is_ours && held.until == UnixTime::EPOCH => Ok((Commit::new(), ())), // done by an attempt whose answer was lost
                 false => Err(held.refuse()),
             }
         });
@@ -143,8 +144,13 @@ impl Term {
         now >= self.until
     }
 
+    /// Whether the record is that of this term: a number comes again where a store was emptied.
+    fn is_current(&self, snapshot: &Snapshot) -> Result<bool, Unread> {
+        Ok(snapshot.get(&self.seat.term)?.is_some_and(|entry| entry.revision == self.revision))
+    }
+
     fn check(&self, snapshot: &Snapshot) -> Result<(), Undecided<TermRefusal>> {
-        let current = snapshot.get(&self.seat.term)?.is_some_and(|entry| entry.revision == self.revision);
+        let current = self.is_current(snapshot)?;
         match Record::of(snapshot, &self.seat)? {
             _ if current => Ok(()),
             Some(held) => Err(held.refuse()),

@@ -45,7 +45,7 @@ pub struct Transaction<'s> {
     term: Option<&'s Term>,
     attempts: u32,
     wanted: Unread,
-    assumed: Vec<(Key, Option<Entry>)>,
+    known: Snapshot,
 }
 
 impl<'s> Transaction<'s> {
@@ -54,7 +54,7 @@ impl<'s> Transaction<'s> {
 
     /// A transaction on `store`.
     pub fn on(store: &'s dyn Store) -> Self {
-        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default(), assumed: Vec::new() }
+        Self { store, term: None, attempts: Self::ATTEMPTS, wanted: Unread::default(), known: Snapshot::default() }
     }
 
     /// Only as long as `term` is the current one: who was deposed changes nothing.
@@ -79,7 +79,7 @@ impl<'s> Transaction<'s> {
     /// is likely to be there still. What is decided on them is compared like everything that is looked at, refusals too;
     /// where they prove wrong, the next attempt reads.
     pub fn assuming(mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) -> Self {
-        self.assumed.extend(entries);
+        self.known.assume(entries);
         self
     }
 
@@ -96,12 +96,13 @@ impl<'s> Transaction<'s> {
         mut decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
     ) -> Result<Done<T>, TransactionError<R>> {
         let mut doubt = Doubt::default();
-        let mut contended = None;
+        let (mut contended, mut lost) = (None, 0);
         for _ in 0..self.attempts {
-            let known = Snapshot::assuming(mem::take(&mut self.assumed));
-            let read = Snapshot::decided(self.store, known, mem::take(&mut self.wanted), &mut decide).await;
-            let decided = read.map_err(|error| doubt.or(TransactionError::Store(error)))?;
-            let (snapshot, decision) = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
+            let (mut snapshot, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
+            snapshot.lost = lost;
+            let decided = snapshot.decide(self.store, wanted, &mut decide).await;
+            let decided = decided.map_err(|error| doubt.or(TransactionError::Store(error)))?;
+            let decision = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
             let (commit, outcome) = match decision {
                 Ok((commit, output)) => (commit, Ok(output)),
                 Err(refusal) => (Commit::new(), Err(refusal)),
@@ -119,6 +120,7 @@ impl<'s> Transaction<'s> {
                 Err(TransactionError::InDoubt(error)) if changes => {
                     self.wanted = doubt.wanted(&snapshot);
                     doubt.add(snapshot, error);
+                    lost += 1;
                 }
                 Err(error) => return Err(doubt.or(error)),
             }
@@ -128,18 +130,20 @@ impl<'s> Transaction<'s> {
 
     /// Commits on the ground of what was looked at, if anything is to be done or checked.
     async fn submit<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Revision, TransactionError<R>> {
-        let is_read = |key: &Key| {
-            let compared = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
-            snapshot.has_looked_at(key) || commit.compares.iter().any(compared)
+        let is_compared = |key: &Key| {
+            let compares = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
+            commit.compares.iter().any(compares)
         };
-        if let Some(key) = commit.written().find(|key| !is_read(key)) {
+        if let Some(key) = snapshot.first_unseen(commit.written().filter(|key| !is_compared(key))) {
             return Err(TransactionError::Blind { key: key.clone() });
         }
         if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {
             return Ok(snapshot.at());
         }
-        let own = mem::take(&mut commit.compares);
-        commit.compares = self.term.map(Term::fence).into_iter().chain(snapshot.compares()).chain(own).collect();
+        let mut own = mem::take(&mut commit.compares);
+        commit.compares.extend(self.term.map(Term::fence));
+        snapshot.compare(&mut commit.compares);
+        commit.compares.append(&mut own);
         let changes = !commit.is_empty();
         self.store.commit(commit).await.map_err(|error| match error {
             CommitError::Conflict { compare, .. } if self.is_fence(&compare) => TransactionError::Deposed,

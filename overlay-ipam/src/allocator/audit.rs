@@ -29,7 +29,8 @@ impl Audit {
 }
 
 impl Allocator {
-    /// Compares the leases of `network` with the owners that live. Changes nothing.
+    /// Compares the leases of `network` with the owners that live, and with what is marked as used. Changes nothing; claims and releases
+    /// may go on meanwhile.
     ///
     /// Take the living owners *after* everything that claims for new ones: a lease whose owner is just being made is leaked
     /// for this.

@@ -26,6 +26,14 @@ pub(crate) struct Loaded {
     grounds: [Ground; 2],
 }
 
+/// A network as it was last read.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    loaded: Arc<Loaded>,
+    /// It has to be read again before it is used.
+    stale: bool,
+}
+
 impl Loaded {
     pub(crate) fn ground(&self, family: IpFamily) -> &Ground {
         &self.grounds[usize::from(family == IpFamily::V6)]
@@ -55,19 +63,25 @@ impl Loaded {
 
 impl Allocator {
     pub(super) fn forget(&self, network: NetworkId) {
-        self.loaded().remove(&network);
+        if let Some(known) = self.loaded().get_mut(&network) {
+            known.stale = true;
+        }
     }
 
     /// The network as it was last read, or is.
     pub(super) async fn load(&self, network: NetworkId) -> Result<Arc<Loaded>, IpamError> {
-        if let Some(loaded) = self.loaded().get(&network) {
-            return Ok(Arc::clone(loaded));
-        }
+        let known = self.loaded().get(&network).cloned();
+        let former = match known {
+            Some(Known { loaded, stale: false }) => return Ok(loaded),
+            known => known.map(|known| known.loaded.record.number),
+        };
         let key = self.network_key(network);
         let Some(entry) = self.ledger.store.get(&key).await? else {
+            self.bury(network, former);
             return Err(IpamError::UnknownNetwork { network });
         };
         let record = Network::parse(&entry.value).map_err(|flaw| corrupt(&key, flaw))?;
+        self.bury(network, former.filter(|former| *former != record.number));
         let guard = Some((key, entry));
         let ground = |family: IpFamily, kind| Ground {
             number: record.number,
@@ -77,7 +91,7 @@ impl Allocator {
         };
         let grounds = [ground(IpFamily::V4, 4), ground(IpFamily::V6, 6)];
         let loaded = Arc::new(Loaded { record, grounds });
-        self.loaded().insert(network, Arc::clone(&loaded));
+        self.loaded().insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
         Ok(loaded)
     }
 

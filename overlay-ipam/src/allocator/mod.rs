@@ -23,7 +23,7 @@ use crate::ledger::combine::Combiner;
 use crate::ledger::ground::{Keys, ROOT};
 use crate::{AddressRequest, ClaimRefusal, Ipam, IpamError, Lease, Pool, Release, Subnet, SubnetRequest, SubnetUsage};
 pub use audit::Audit;
-use leases::Loaded;
+use leases::Known;
 use space::Catalog;
 use together::Line;
 
@@ -37,7 +37,7 @@ pub struct Allocator {
     ledger: Ledger,
     config: Config,
     catalog: Mutex<Catalog>,
-    loaded: Mutex<BTreeMap<NetworkId, Arc<Loaded>>>,
+    loaded: Mutex<BTreeMap<NetworkId, Known>>,
     lines: Mutex<BTreeMap<NetworkId, Arc<Line>>>,
     /// Where callers meet that change the space: all write to one record.
     space: Combiner<(), ()>,
@@ -90,7 +90,7 @@ pub enum PickOrder {
 }
 
 impl Allocator {
-    /// An allocator whose records are under `root`: each space needs another. `manager` is who works here: two that live at once
+    /// An allocator whose records are under `root`: each space needs another, and none may begin with another's. `manager` is who works here: two that live at once
     /// must differ. `seed` decides [`PickOrder::Random`].
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Allocator {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loaded(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Loaded>>> {
+    fn loaded(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Known>> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -213,5 +213,39 @@ impl fmt::Display for PickOrder {
             Self::Lowest => "lowest",
             Self::Random => "random",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::testing::block_on;
+    use overlay_core::{IpFamily, MemoryStore};
+
+    use super::*;
+
+    #[test]
+    fn of_networks_that_others_released_nothing_is_kept() {
+        let now = UnixTime::from_millis(1_767_225_600_000);
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let [others, ours] = [1, 2].map(|number| {
+            let node = NodeId::from_bytes([number; 16]);
+            Allocator::new(Arc::clone(&store), &Prefix::ALL, node, Config::default(), [0; 32]).unwrap()
+        });
+        for number in 0..10 {
+            let network = NetworkId::from_bytes([number % 2 + 1; 16]); // each id comes again, as another network
+            let subnets = [SubnetRequest::any(IpFamily::V4)];
+            block_on(others.claim_subnets(network, &subnets, now)).unwrap();
+            let request = AddressRequest::any("a".parse().unwrap(), IpFamily::V4);
+            let lease = block_on(ours.claim_one(network, request, now)).unwrap();
+            assert_eq!(block_on(ours.release(&[lease], now)).unwrap(), [Release::Done]);
+            block_on(others.release_subnets(network, now)).unwrap();
+            if number % 4 > 1 {
+                let gone = block_on(ours.subnets(network));
+                assert!(matches!(gone, Err(IpamError::UnknownNetwork { .. })));
+            }
+        }
+        let _ = [1, 2].map(|number| block_on(ours.subnets(NetworkId::from_bytes([number; 16]))));
+        assert!(ours.loaded().is_empty() && ours.lines().is_empty());
+        assert_eq!(ours.ledger.cache().rows(), 0);
     }
 }

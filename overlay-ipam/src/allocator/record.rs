@@ -9,6 +9,7 @@ use overlay_core::{IpFamily, Name, NetworkId};
 
 use crate::ledger::wire::{Flaw, Reader};
 use crate::range::{address, number};
+use crate::request::{MOST, overlap};
 use crate::{AddressRange, Subnet, SubnetKind};
 
 /// How often the subnets of a space changed, and what changed last: who has seen one of the last states reads only what
@@ -96,9 +97,16 @@ impl Network {
         let mut reader = Reader::new(record, FORMAT)?;
         let number = reader.u64()?;
         let count = reader.u8()?;
-        let subnets = (0..count).map(|_| subnet(&mut reader)).collect::<Result<_, _>>()?;
+        if usize::from(count) > MOST {
+            return Err(Flaw::Field { field: "count" });
+        }
+        let subnets: Vec<Subnet> = (0..count).map(|_| subnet(&mut reader)).collect::<Result<_, _>>()?;
         reader.end()?;
-        Ok(Self { number, subnets })
+        let nets: Vec<IpNet> = subnets.iter().map(Subnet::net).collect();
+        match nets.iter().enumerate().any(|(at, net)| nets[..at].iter().any(|other| overlap(*net, *other))) {
+            true => Err(Flaw::Field { field: "prefix" }), // an address of both would be leased twice
+            false => Ok(Self { number, subnets }),
+        }
     }
 
     pub(crate) fn encode(&self) -> Bytes {
@@ -126,6 +134,9 @@ pub(crate) fn encode_report(nets: &[IpNet]) -> Bytes {
 
 fn subnet(reader: &mut Reader<'_>) -> Result<Subnet, Flaw> {
     let net = net(reader)?;
+    if net.prefix_len() == 0 {
+        return Err(Flaw::Field { field: "prefix" }); // all there is: no request has it
+    }
     let gateway = optional(reader, ip)?;
     let endpoints = optional(reader, range)?;
     let vips = optional(reader, range)?;

@@ -187,7 +187,7 @@ impl Allocator {
     /// Nothing is kept of a network that is gone: managers live long.
     pub(super) fn bury(&self, id: NetworkId, number: Option<u64>) {
         let Some(number) = number else { return };
-        self.forget(id);
+        self.loaded().remove(&id);
         self.lines().remove(&id);
         self.ledger.cache().drop_ground(number);
     }

@@ -36,7 +36,7 @@ impl Allocator {
         if let Some(_alone) = line.alone() {
             return self.claim_addresses(network, requests, now).await;
         }
-        match self.together(network, &line, Job::Claim(requests.to_vec(), now)).await {
+        match Box::pin(self.together(network, &line, Job::Claim(requests.to_vec(), now))).await {
             Answer::Claimed(answer) => answer,
             Answer::Released(_) => Err(IpamError::Contended { attempts: 0 }),
         }
@@ -58,7 +58,7 @@ impl Allocator {
         if let Some(_alone) = line.alone() {
             return self.release_addresses(network, leases, now).await;
         }
-        match self.together(network, &line, Job::Release(leases.to_vec(), now)).await {
+        match Box::pin(self.together(network, &line, Job::Release(leases.to_vec(), now))).await {
             Answer::Released(answer) => answer,
             Answer::Claimed(_) => Err(IpamError::Contended { attempts: 0 }),
         }

@@ -1,6 +1,6 @@
 //! What there is, read whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use super::block::Block;
 use super::ground::{Ground, Plot};
 use super::record::Held;
 use super::wire::Flaw;
-use super::{Ledger, Stop, outcome};
+use super::{Ledger, Seen, Stop, outcome};
 use crate::{IpamError, LeaseOwner, Use};
 
 /// Numbers of a ground whose records contradict each other, as an attacker or a damaged store leaves them.
@@ -21,6 +21,29 @@ pub(crate) struct Contradictions {
     /// Leased, but free in their block, or leased twice.
     pub(crate) unbacked: Vec<(LeaseOwner, Held)>,
 }
+
+impl Contradictions {
+    /// What a block and the leases in it say differently.
+    fn judge(
+        &mut self,
+        (ground, (index, number)): (&Ground, Place),
+        block: Option<&Block>,
+        leases: Vec<(LeaseOwner, Held)>,
+    ) {
+        let Some(plot) = ground.plot(index) else { return };
+        let used = block.into_iter().flat_map(Block::used).map(|at| plot.join(number, at));
+        let mut unleased: BTreeSet<u128> = used.collect();
+        self.unbacked.extend(leases.into_iter().filter(|(_, held)| !unleased.remove(&held.number)));
+        self.lost.extend(unleased.into_iter().map(|number| (index, number)));
+    }
+}
+
+/// A block, by its plot and its number there.
+type Place = (u8, u128);
+type Blocks = BTreeMap<Place, Seen>;
+
+/// How often blocks are looked at that change while their leases are listed.
+const LOOKS: usize = 4;
 
 impl Ledger {
     /// All leases of a ground, in the order of their owners.
@@ -50,7 +73,8 @@ impl Ledger {
         let (mut used, mut resting, mut room) = (0, 0, 0_u128);
         for window in plot.windows(purpose) {
             room = room.saturating_add(plot.room(*window));
-            for (number, block) in blocks.iter().filter(|(number, _)| plot.blocks(*window).contains(number)) {
+            let within = blocks.iter().filter(|seen| plot.blocks(*window).contains(&seen.number));
+            for Seen { number, block, .. } in within {
                 let block = block.by(self.rest, now);
                 let (in_use, rests) = block.count(plot.part(*number, *window));
                 used += u128::from(in_use);
@@ -60,24 +84,50 @@ impl Ledger {
         Ok((used, resting, room))
     }
 
-    /// What blocks and leases say differently. Read at two revisions: what was claimed or released between them is looked
-    /// at again by [`mend`](Self::mend), so nothing is mended that is right.
+    /// What blocks and leases say differently.
+    ///
+    /// They are listed one after the other, while claims go on. But a lease changes its block in the same commit: where a block was the
+    /// same before and after the leases were listed, these are all that it had. The others are looked at again; one that
+    /// always changes is left to the next audit.
     pub(crate) async fn contradictions(&self, ground: &Ground) -> Result<Contradictions, IpamError> {
-        let mut used = BTreeMap::new();
-        for plot in &ground.plots {
-            for (number, block) in self.blocks(ground, plot).await? {
-                used.extend(block.used().map(|at| ((plot.index, plot.join(number, at)), false)));
-            }
-        }
         let mut found = Contradictions::default();
-        for (owner, held) in self.leases(ground).await? {
-            match used.get_mut(&(held.plot, held.number)) {
-                Some(leased) if !*leased => *leased = true,
-                _ => found.unbacked.push((owner, held)),
+        let mut judged = BTreeSet::new();
+        let mut before = self.all_blocks(ground).await?;
+        for _ in 0..LOOKS {
+            let mut leases: BTreeMap<Place, Vec<(LeaseOwner, Held)>> = BTreeMap::new();
+            for (owner, held) in self.leases(ground).await? {
+                let Some(plot) = ground.plot(held.plot) else { continue };
+                leases.entry((held.plot, plot.split(held.number).0)).or_default().push((owner, held));
             }
+            let after = self.all_blocks(ground).await?;
+            let places = before.keys().chain(after.keys()).chain(leases.keys()).copied();
+            let open: BTreeSet<Place> = places.filter(|place| !judged.contains(place)).collect();
+            let revision = |blocks: &Blocks, place: &Place| blocks.get(place).map(|seen| seen.revision);
+            let mut changed = false;
+            for place in open {
+                if revision(&before, &place) != revision(&after, &place) {
+                    changed = true;
+                    continue;
+                }
+                judged.insert(place);
+                let leases = leases.remove(&place).unwrap_or_default();
+                found.judge((ground, place), after.get(&place).map(|seen| &*seen.block), leases);
+            }
+            if !changed {
+                break;
+            }
+            before = after;
         }
-        found.lost = used.into_iter().filter(|(_, leased)| !leased).map(|(number, _)| number).collect();
         Ok(found)
+    }
+
+    async fn all_blocks(&self, ground: &Ground) -> Result<Blocks, IpamError> {
+        let mut all = BTreeMap::new();
+        for plot in &ground.plots {
+            let blocks = self.blocks(ground, plot).await?;
+            all.extend(blocks.into_iter().map(|seen| ((plot.index, seen.number), seen)));
+        }
+        Ok(all)
     }
 
     /// Frees the numbers of a block that no lease has: those of `lost`, if still none has them. Gives how many.
@@ -114,7 +164,7 @@ impl Ledger {
     /// Ends all rests of a block. Gives whether there were any.
     pub(crate) async fn wake(&self, ground: &Ground, plot: &Plot) -> Result<Option<usize>, IpamError> {
         let mut woken = 0;
-        for (number, block) in self.blocks(ground, plot).await? {
+        for Seen { number, block, .. } in self.blocks(ground, plot).await? {
             if block.wakes(self.rest).is_none() {
                 continue;
             }

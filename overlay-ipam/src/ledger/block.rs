@@ -221,20 +221,22 @@ impl Block {
     pub(crate) fn encode(&self) -> Bytes {
         let words = usize::from(self.size.div_ceil(64));
         let (used, rests) = (self.used != NONE.words, [0, 1].map(|at: usize| !self.resting[at].is_empty()));
-        let mut record = Writer { bytes: [0; LONGEST], len: 0 };
-        record.put(&[FORMAT]);
-        record.put(&self.generation.to_be_bytes());
-        record.put(&self.cursor.to_be_bytes());
-        record.put(&[u8::from(used) | u8::from(rests[0]) << 1 | u8::from(rests[1]) << 2]);
+        let sets = [used, rests[0], rests[1]].map(usize::from);
+        let mut record =
+            Vec::with_capacity(HEAD + 8 * words * (sets[0] + sets[1] + sets[2]) + 16 * (sets[1] + sets[2]));
+        record.push(FORMAT);
+        record.extend(self.generation.to_be_bytes());
+        record.extend(self.cursor.to_be_bytes());
+        record.push((sets[0] | sets[1] << 1 | sets[2] << 2) as u8);
         if used {
-            record.words(&self.used, words);
+            put_words(&mut record, &self.used[..words]);
         }
         for (resting, _) in self.resting.iter().zip(rests).filter(|(_, rests)| *rests) {
-            record.words(&resting.words, words);
-            record.put(&resting.first.as_millis().to_be_bytes());
-            record.put(&resting.last.as_millis().to_be_bytes());
+            put_words(&mut record, &resting.words[..words]);
+            record.extend(resting.first.as_millis().to_be_bytes());
+            record.extend(resting.last.as_millis().to_be_bytes());
         }
-        Bytes::copy_from_slice(&record.bytes[..record.len])
+        record.into()
     }
 
     /// No number beyond the block's size may be set.
@@ -259,27 +261,13 @@ impl Block {
     }
 }
 
-/// A record in the making: of the largest block at most.
-struct Writer {
-    bytes: [u8; LONGEST],
-    len: usize,
-}
+/// Bytes before the sets.
+const HEAD: usize = 12;
 
-/// Head, three sets, and the dates of two.
-const LONGEST: usize = 12 + 3 * 8 * WORDS + 2 * 16;
-
-impl Writer {
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    /// The first `count` words.
-    fn words(&mut self, words: &Words, count: usize) {
-        let room = &mut self.bytes[self.len..self.len + 8 * count];
-        room.as_chunks_mut().0.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
-        self.len += 8 * count;
-    }
+fn put_words(record: &mut Vec<u8>, words: &[u64]) {
+    let mut bytes = [[0; 8]; WORDS];
+    bytes.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
+    record.extend_from_slice(bytes[..words.len()].as_flattened());
 }
 
 /// What is in two of three.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::{Entry, Key, Revision, UnixTime};
+use rustc_hash::FxHashMap;
 
 use super::block::Block;
 use super::ground::{Ground, Plot};
@@ -12,7 +13,7 @@ use crate::set::numbers::Numbers;
 /// Blocks as they were last seen, and where they are full.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    blocks: BTreeMap<Key, (Entry, Arc<Block>)>,
+    blocks: FxHashMap<Key, (Entry, Arc<Block>)>, // never gone through
     rows: BTreeMap<RowKey, Row>,
     /// How many draws there were.
     draws: u64,
@@ -21,7 +22,7 @@ pub(crate) struct Cache {
 /// Ground, kind, plot, and where the window begins.
 type RowKey = (u64, u8, u8, u128);
 
-/// So many blocks are remembered, 20 MB at most.
+/// So many blocks are remembered, 20 MB at most; where there are more, remembering begins anew.
 const BLOCKS: usize = 16_384;
 
 impl Cache {
@@ -44,7 +45,7 @@ impl Cache {
 
     pub(crate) fn know(&mut self, key: Key, entry: Entry, block: Arc<Block>) {
         if self.blocks.len() >= BLOCKS && !self.blocks.contains_key(&key) {
-            self.blocks.pop_first();
+            self.blocks.clear();
         }
         self.blocks.insert(key, (entry, block));
     }
@@ -53,6 +54,12 @@ impl Cache {
     pub(crate) fn forget(&mut self) {
         self.blocks.clear();
         self.rows.clear();
+    }
+
+    /// How many windows are known.
+    #[cfg(test)]
+    pub(crate) fn rows(&self) -> usize {
+        self.rows.len()
     }
 
     /// The grounds of this number are gone.

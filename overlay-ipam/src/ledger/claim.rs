@@ -10,7 +10,7 @@ use super::block::{Block, Condition};
 use super::cache::Cache;
 use super::ground::{Ground, Plot};
 use super::record::{Held, Hold, Holds};
-use super::{Budget, HOLD, Ledger, Stop, Written, outcome};
+use super::{Budget, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
 
 /// One owner's wish for a number.
@@ -59,7 +59,7 @@ impl Ledger {
         let mut open: Vec<usize> = (0..wants.len()).filter(|at| is_open(&outcomes[*at])).collect();
         let mut late = 0;
         while !open.is_empty() {
-            late += self.look(ground, (wants, &open), &mut outcomes, now).await?;
+            late += Box::pin(self.look(ground, (wants, &open), &mut outcomes, now)).await?;
             if late > LOOKS {
                 return Err(IpamError::Contended { attempts: LOOKS as u32 });
             }
@@ -103,23 +103,21 @@ impl Ledger {
         wants: &[Want<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
-        let keys: Vec<Key> = wants.iter().map(|want| self.keys.lease(ground, want.owner)).collect();
+        let keys = Sorted::new(wants.iter().map(|want| self.keys.lease(ground, want.owner)));
         let mut assumed = self.likely(ground, wants);
-        let mut sorted: Vec<&Key> = keys.iter().collect();
-        sorted.sort_unstable();
-        assumed.extend(sorted.into_iter().map(|key| (key.clone(), None)));
+        assumed.extend(keys.in_order().map(|(_, key)| (key.clone(), None)));
         assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
         let transaction = self.transaction().assuming(assumed);
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
-            let mut draft = Draft { draws, ..Draft::new(self, ground, snapshot, now) };
+            let mut draft = Draft { draws, ..Draft::new((self, ground), snapshot, &keys, now) };
             let mut outcomes = Vec::with_capacity(wants.len());
-            for (want, key) in wants.iter().zip(&keys) {
+            for (at, want) in wants.iter().enumerate() {
                 // What is not known of the leases is read at once.
                 let outcome = draft
-                    .want(want, key)
-                    .or_else(|error| snapshot.need(&keys).map_err(Undecided::from).and(Err(error)));
+                    .want(want, at)
+                    .or_else(|error| snapshot.need(&keys.keys).map_err(Undecided::from).and(Err(error)));
                 outcomes.push(outcome?);
             }
             let (commit, written) = draft.finish()?;
@@ -162,7 +160,7 @@ impl Ledger {
                 let mut cache = self.cache();
                 let row = cache.row(ground, plot, *window);
                 room += plot.room(*window);
-                for (number, block) in &blocks {
+                for Seen { number, block, .. } in &blocks {
                     if !plot.blocks(*window).contains(number) {
                         continue;
                     }
@@ -193,11 +191,16 @@ struct Draft<'d> {
     now: UnixTime,
     cache: MutexGuard<'d, Cache>,
     budget: Budget,
-    commit: Commit,
-    blocks: BTreeMap<(u8, u128), Drafted>,
+    /// The keys of the leases that are wanted, and what is new under each.
+    keys: &'d Sorted,
+    fresh: Vec<Option<Held>>,
+    blocks: Vec<Drafted>,
+    /// Where among the blocks each is, in the order of their keys.
+    places: BTreeMap<(u8, u128), usize>,
     holds: BTreeMap<Key, Holds>,
-    granted: FxHashMap<&'d LeaseOwner, Held>, // never gone through
-    /// The number of the first draw.
+    /// What is new of owners that stand twice among the wants.
+    granted: FxHashMap<&'d Key, Held>, // never gone through
+    /// The number of the next draw.
     draws: u64,
 }
 
@@ -208,7 +211,12 @@ struct Drafted {
 }
 
 impl<'d> Draft<'d> {
-    fn new(ledger: &'d Ledger, ground: &'d Ground, snapshot: &'d Snapshot, now: UnixTime) -> Self {
+    fn new(
+        (ledger, ground): (&'d Ledger, &'d Ground),
+        snapshot: &'d Snapshot,
+        keys: &'d Sorted,
+        now: UnixTime,
+    ) -> Self {
         Self {
             ledger,
             ground,
@@ -216,16 +224,19 @@ impl<'d> Draft<'d> {
             now,
             cache: ledger.cache(),
             budget: ledger.budget(),
-            commit: Commit::new(),
-            blocks: BTreeMap::new(),
+            keys,
+            fresh: vec![None; keys.keys.len()],
+            blocks: Vec::new(),
+            places: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),
             draws: 0,
         }
     }
 
-    fn want(&mut self, want: &Want<'d>, key: &Key) -> Result<Outcome, Undecided<Stop>> {
-        let held = match (self.granted.get(want.owner), self.snapshot.get(key)?) {
+    fn want(&mut self, want: &Want<'d>, at: usize) -> Result<Outcome, Undecided<Stop>> {
+        let key = &self.keys.keys[at];
+        let held = match (self.granted.get(key), self.snapshot.get(key)?) {
             (Some(held), _) => Some(*held),
             (None, Some(entry)) => Some(self.ground.held(key, entry)?.1),
             (None, None) => None,
@@ -233,56 +244,54 @@ impl<'d> Draft<'d> {
         match (held, want.exact) {
             (Some(held), Some(exact)) if (held.plot, held.number) != exact => Ok(Outcome::Other(held)),
             (Some(held), _) => Ok(Outcome::Granted(held)),
-            (None, Some(exact)) => self.exact(want, key, exact),
-            (None, None) => self.any(want, key),
+            (None, Some(exact)) => self.exact(want, at, exact),
+            (None, None) => self.any(want, at),
         }
     }
 
-    fn exact(&mut self, want: &Want<'d>, key: &Key, (index, number): (u8, u128)) -> Result<Outcome, Undecided<Stop>> {
+    fn exact(&mut self, want: &Want<'d>, at: usize, (index, number): (u8, u128)) -> Result<Outcome, Undecided<Stop>> {
         let ground = self.ground;
         let Some(plot) = ground.plot(index) else { return Err(Stop::Stale.into()) };
-        let (block, at) = plot.split(number);
-        let rest = self.ledger.rest;
-        match self.block(plot, block, None)?.block.condition(at, rest) {
-            Condition::Used => Ok(self.rest_on(plot, block, Outcome::Taken)?),
-            Condition::Resting(until) => Ok(self.rest_on(plot, block, Outcome::Resting(until))?),
-            Condition::Free => self.take(want, key, plot, (block, at)),
+        let (block, place) = plot.split(number);
+        let drafted = self.block(plot, block, None)?;
+        match self.blocks[drafted].block.condition(place, self.ledger.rest) {
+            Condition::Used => self.rest_on(drafted, Outcome::Taken),
+            Condition::Resting(until) => self.rest_on(drafted, Outcome::Resting(until)),
+            Condition::Free => Ok(self.take(want, at, plot, Found { drafted, number })),
         }
     }
 
     /// A refusal rests on the block as it was read.
-    fn rest_on(&self, plot: &Plot, block: u128, refusal: Outcome) -> Result<Outcome, Undecided<Stop>> {
-        if let Some(drafted) = self.blocks.get(&(plot.index, block)) {
-            self.snapshot.get(&drafted.key)?;
-        }
+    fn rest_on(&self, drafted: usize, refusal: Outcome) -> Result<Outcome, Undecided<Stop>> {
+        self.snapshot.get(&self.blocks[drafted].key)?;
         Ok(refusal)
     }
 
-    fn any(&mut self, want: &Want<'d>, key: &Key) -> Result<Outcome, Undecided<Stop>> {
+    fn any(&mut self, want: &Want<'d>, at: usize) -> Result<Outcome, Undecided<Stop>> {
         let ground = self.ground;
         for plot in &ground.plots {
             for window in plot.windows(want.purpose) {
                 if let Some(found) = self.find(plot, *window)? {
-                    return self.take(want, key, plot, found);
+                    return Ok(self.take(want, at, plot, found));
                 }
             }
         }
         Ok(Outcome::Full { used: 0, resting: 0 })
     }
 
-    fn find(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<(u128, u16)>, Undecided<Stop>> {
+    fn find(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<Found>, Undecided<Stop>> {
         let now = self.now;
         self.cache.row(self.ground, plot, window).wake(now);
         while let Some((number, from)) = self.candidate(plot, window)? {
-            let part = plot.part(number, window);
-            let rest = self.ledger.rest;
-            let block = &self.block(plot, number, Some(window))?.block;
-            let found = first_free(plot, number, block, part, from.unwrap_or_else(|| block.cursor()));
-            let wakes = block.wakes(rest);
+            let drafted = self.block(plot, number, Some(window))?;
+            let block = &self.blocks[drafted].block;
+            let found =
+                first_free(plot, number, block, plot.part(number, window), from.unwrap_or_else(|| block.cursor()));
+            let wakes = block.wakes(self.ledger.rest);
             let row = self.cache.row(self.ground, plot, window);
             if let Some(at) = found {
                 row.current = Some(number);
-                return Ok(Some((number, at)));
+                return Ok(Some(Found { drafted, number: plot.join(number, at) }));
             }
             row.fill(number, wakes);
         }
@@ -301,8 +310,7 @@ impl<'d> Draft<'d> {
             }
             PickOrder::Random => {
                 // The same for the same claim, however often it is decided: what it draws has to be read.
-                let number = self.draws.wrapping_add(self.granted.len() as u64);
-                let drawn = Draw::new(self.ledger.seed, number).between(window);
+                let drawn = Draw::new(self.ledger.seed, self.draws).between(window);
                 let (drawn_block, at) = plot.split(drawn);
                 let full = &self.cache.row(ground, plot, window).full;
                 let block = full.next_free_around(bounds, drawn_block);
@@ -372,24 +380,23 @@ impl<'d> Draft<'d> {
         Ok(holds)
     }
 
-    /// A block with what was claimed of it so far. One that has to be read is read along with some that may be next.
-    fn block(
-        &mut self,
-        plot: &Plot,
-        number: u128,
-        window: Option<(u128, u128)>,
-    ) -> Result<&mut Drafted, Undecided<Stop>> {
-        if !self.blocks.contains_key(&(plot.index, number)) {
-            let key = self.ledger.keys.block(self.ground, plot.index, number);
-            if let (Err(_), Some(window)) = (self.snapshot.peek(&key), window) {
-                let keys = self.upcoming(plot, number, window);
-                self.snapshot.need(&keys)?;
-            }
-            let entry = self.snapshot.peek(&key)?;
-            let block = self.ledger.parsed(&self.cache, (&key, entry), plot.block_size(number), self.now)?;
-            self.blocks.insert((plot.index, number), Drafted { key, block, changed: false });
+    /// Where the block is among those of the draft, with what was claimed of it so far. One that has to be read is read along
+    /// with some that may be next.
+    fn block(&mut self, plot: &Plot, number: u128, window: Option<(u128, u128)>) -> Result<usize, Undecided<Stop>> {
+        if let Some(place) = self.places.get(&(plot.index, number)) {
+            return Ok(*place);
         }
-        self.blocks.get_mut(&(plot.index, number)).ok_or(Undecided::Refused(Stop::Stale))
+        let key = self.ledger.keys.block(self.ground, plot.index, number);
+        if let (Err(_), Some(window)) = (self.snapshot.peek(&key), window) {
+            let keys = self.upcoming(plot, number, window);
+            self.snapshot.need(&keys)?;
+        }
+        let entry = self.snapshot.peek(&key)?;
+        let block = self.ledger.parsed(&self.cache, (&key, entry), plot.block_size(number), self.now)?;
+        let place = self.blocks.len();
+        self.blocks.push(Drafted { key, block, changed: false });
+        self.places.insert((plot.index, number), place);
+        Ok(place)
     }
 
     fn upcoming(&mut self, plot: &Plot, number: u128, window: (u128, u128)) -> Vec<Key> {
@@ -401,54 +408,61 @@ impl<'d> Draft<'d> {
         blocks.take(AHEAD).map(|block| keys.block(ground, plot.index, block)).collect()
     }
 
-    fn take(
-        &mut self,
-        want: &Want<'d>,
-        key: &Key,
-        plot: &Plot,
-        (number, at): (u128, u16),
-    ) -> Result<Outcome, Undecided<Stop>> {
-        let moves_cursor = self.ledger.order == PickOrder::NextFit;
-        let changed = self.block(plot, number, None)?.changed;
+    fn take(&mut self, want: &Want<'d>, at: usize, plot: &Plot, found: Found) -> Outcome {
+        let (key, drafted) = (&self.keys.keys[at], &mut self.blocks[found.drafted]);
         let size = 2 * key.as_bytes().len() + 32;
-        let spent = match changed {
+        let spent = match drafted.changed {
             true => self.budget.spend(1, size),
             false => self.budget.spend(2, size + BLOCK),
         };
         if !spent {
-            return Ok(Outcome::Later);
+            return Outcome::Later;
         }
-        let drafted = self.block(plot, number, None)?;
         drafted.changed = true;
-        let generation = Arc::make_mut(&mut drafted.block).claim(at, moves_cursor);
-        let held = Held { plot: plot.index, purpose: want.purpose, number: plot.join(number, at), generation };
-        self.commit.puts.push((key.clone(), held.encode()));
-        self.granted.insert(want.owner, held);
-        Ok(Outcome::Granted(held))
+        let (_, place) = plot.split(found.number);
+        let generation = Arc::make_mut(&mut drafted.block).claim(place, self.ledger.order == PickOrder::NextFit);
+        let held = Held { plot: plot.index, purpose: want.purpose, number: found.number, generation };
+        self.fresh[at] = Some(held);
+        self.draws = self.draws.wrapping_add(1);
+        if self.keys.repeat {
+            self.granted.insert(key, held);
+        }
+        Outcome::Granted(held)
     }
 
-    /// The commit, and what it makes of blocks.
-    fn finish(mut self) -> Result<(Commit, Written), Undecided<Stop>> {
+    /// The commit, in the order of its keys, and what it makes of blocks: these come first, then leases, then holds.
+    fn finish(self) -> Result<(Commit, Written), Undecided<Stop>> {
+        let mut commit = Commit::new();
         let mut written = Vec::new();
-        for Drafted { key, block, .. } in self.blocks.into_values().filter(|drafted| drafted.changed) {
-            self.snapshot.get(&key)?;
+        let changed = self.places.values().map(|place| &self.blocks[*place]).filter(|drafted| drafted.changed);
+        for Drafted { key, block, .. } in changed {
+            self.snapshot.get(key)?;
             let value = block.encode();
-            self.commit.puts.push((key.clone(), value.clone()));
-            written.push((key, value, block));
+            commit.puts.push((key.clone(), value.clone()));
+            written.push((key.clone(), value, Arc::clone(block)));
         }
         if written.is_empty() {
-            return Ok((self.commit, written));
+            return Ok((commit, written));
         }
+        let leases = self.keys.in_order().filter_map(|(at, key)| Some((key.clone(), self.fresh[at]?.encode())));
+        commit.puts.extend(leases);
+        let mut budget = self.budget;
         for (key, holds) in self.holds {
             let record = holds.encode();
-            if self.snapshot.peek(&key)?.is_none_or(|entry| entry.value != record) && self.budget.spend(1, BLOCK) {
+            if self.snapshot.peek(&key)?.is_none_or(|entry| entry.value != record) && budget.spend(1, BLOCK) {
                 self.snapshot.get(&key)?;
-                self.commit.puts.push((key, record));
+                commit.puts.push((key, record));
             }
         }
-        self.commit.puts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b)); // so no store has to
-        Ok((self.commit, written))
+        Ok((commit, written))
     }
+}
+
+/// A free number, and where its block is among those of the draft.
+#[derive(Clone, Copy)]
+struct Found {
+    drafted: usize,
+    number: u128,
 }
 
 /// How many blocks are read at once.

@@ -116,13 +116,7 @@ impl Keys {
     }
 
     pub(crate) fn key(&self, parts: &[&[u8]]) -> Key {
-        let mut text = [0; LeaseOwner::MAX_LEN + 64];
-        let mut len = 0;
-        for part in parts {
-            text[len..len + part.len()].copy_from_slice(part);
-            len += part.len();
-        }
-        let key = self.root.key(&text[..len]);
+        let key = self.root.key_of(parts);
         key.unwrap_or_else(|_| unreachable!("a root and parts of known length make a key"))
     }
 

@@ -115,7 +115,7 @@ impl Ledger {
     }
 
     /// Lists a plot's blocks at one revision.
-    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<(u128, Arc<Block>)>, IpamError> {
+    async fn blocks(&self, ground: &Ground, plot: &Plot) -> Result<Vec<Seen>, IpamError> {
         let prefix = self.keys.blocks(ground, plot);
         let listing = self.store.list(&prefix).await?;
         let mut cache = self.cache();
@@ -126,12 +126,43 @@ impl Ledger {
             let corrupt = |flaw| IpamError::Corrupt { key: key.clone(), flaw };
             let number = known.ok_or_else(|| corrupt(Flaw::Field { field: "key" }))?;
             let block = Block::parse(&entry.value, plot.block_size(number)).map_err(corrupt)?;
-            let block = Arc::new(block);
+            let (block, revision) = (Arc::new(block), entry.revision);
             cache.know(key, entry, Arc::clone(&block));
-            blocks.push((number, block));
+            blocks.push(Seen { number, revision, block });
         }
         Ok(blocks)
     }
+}
+
+/// The keys of leases as they were asked for, and their order: sorted once, so that what is read, compared and written in order is
+/// not sorted again further down.
+pub(crate) struct Sorted {
+    pub(crate) keys: Vec<Key>,
+    order: Vec<usize>,
+    /// Whether one of them stands there twice.
+    pub(crate) repeat: bool,
+}
+
+impl Sorted {
+    pub(crate) fn new(keys: impl Iterator<Item = Key>) -> Self {
+        let keys: Vec<Key> = keys.collect();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
+        order.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
+        let repeat = order.windows(2).any(|pair| keys[pair[0]] == keys[pair[1]]);
+        Self { keys, order, repeat }
+    }
+
+    /// The keys in their order, each with its place among those asked for.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
+        self.order.iter().map(|at| (*at, &self.keys[*at]))
+    }
+}
+
+/// A block as a listing showed it.
+pub(crate) struct Seen {
+    pub(crate) number: u128,
+    pub(crate) revision: Revision,
+    pub(crate) block: Arc<Block>,
 }
 
 /// Blocks that a commit writes: their keys, their records, and what these say.

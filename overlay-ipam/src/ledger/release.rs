@@ -1,14 +1,14 @@
 //! Releases: giving numbers back, fenced by the generation of the lease.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry::Vacant;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashSet;
 
 use super::ground::{Ground, Plot};
-use super::{Budget, Ledger, Stop, Written, outcome};
+use super::{Budget, Ledger, Sorted, Stop, Written, outcome};
 use crate::{IpamError, LeaseOwner, Release};
 
 /// A lease to give back.
@@ -48,26 +48,19 @@ impl Ledger {
         returns: &[Return<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
-        let keys: Vec<Key> = returns.iter().map(|of| self.keys.lease(ground, of.owner)).collect();
+        let keys = Sorted::new(returns.iter().map(|of| self.keys.lease(ground, of.owner)));
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
-        // Sorted once, here: what is read, compared and deleted in order is not sorted again further down.
-        let mut sorted: Vec<&Key> = keys.iter().collect();
-        sorted.sort_unstable();
-        let wanted = unseen.into_iter().chain(sorted.iter().copied().cloned());
+        let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
         let transaction = self.transaction().assuming(guard.chain(seen)).reading(wanted);
-        let mut tried = vec![false; returns.len()];
+        let mut attempts = Attempts::default();
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
-            let given = self.give_back(ground, snapshot, (returns, &keys, &sorted), now);
+            let given = self.give_back(ground, snapshot, (returns, &keys), now);
             // What is not known of the leases is read at once.
-            let given = given.or_else(|error| snapshot.need(&keys).map_err(Undecided::from).and(Err(error)));
+            let given = given.or_else(|error| snapshot.need(&keys.keys).map_err(Undecided::from).and(Err(error)));
             let (commit, (mut fates, written)) = given?;
-            for (fate, tried) in fates.iter_mut().zip(&mut tried) {
-                // What is gone after an attempt of ours whose answer was lost was given back by it.
-                *fate = if *fate == Release::Gone && *tried { Release::Done } else { *fate };
-                *tried |= *fate == Release::Done;
-            }
+            attempts.explain(snapshot.lost_answers(), &mut fates);
             Ok((commit, (fates, written)))
         });
         let Some(done) = outcome(result.await)? else { return Ok(None) };
@@ -104,12 +97,18 @@ impl Ledger {
         &self,
         ground: &Ground,
         snapshot: &Snapshot,
-        (returns, keys, sorted): (&[Return<'_>], &[Key], &[&Key]),
+        (returns, keys): (&[Return<'_>], &Sorted),
         now: UnixTime,
     ) -> Result<(Commit, Decided), Undecided<Stop>> {
-        let mut back = Back { budget: self.budget(), seen: FxHashSet::default(), blocks: BTreeMap::new() };
+        let mut back = Back {
+            budget: self.budget(),
+            keys,
+            given: vec![false; returns.len()],
+            seen: FxHashSet::default(),
+            blocks: BTreeMap::new(),
+        };
         let mut fates = Vec::with_capacity(returns.len());
-        for (of, key) in returns.iter().zip(keys) {
+        for (at, (of, key)) in returns.iter().zip(&keys.keys).enumerate() {
             let held = snapshot.get(key)?.map(|entry| ground.held(key, entry)).transpose()?;
             let fate = match held {
                 None => Release::Gone,
@@ -117,22 +116,54 @@ impl Ledger {
                     Release::Fenced { generation: held.generation }
                 }
                 Some(_) if back.seen.contains(key) => Release::Gone, // it stands twice among them
-                Some((plot, held)) => match back.give((self, ground), key, (plot, held.number)) {
+                Some((plot, held)) => match back.give((self, ground), at, (plot, held.number)) {
                     true => Release::Done,
                     false => break,
                 },
             };
             fates.push(fate);
         }
-        let (commit, written) = back.finish((self, ground), snapshot, sorted, now)?;
+        let (commit, written) = back.finish((self, ground), snapshot, now)?;
         Ok((commit, (fates, written)))
+    }
+}
+
+/// What the attempts of a release did, as far as that is known.
+#[derive(Default)]
+struct Attempts {
+    /// How many have lost their answers.
+    lost: u32,
+    /// What the last would have given back, and what the lost ones may have.
+    last: Vec<usize>,
+    maybe: BTreeSet<usize>,
+}
+
+impl Attempts {
+    /// What is gone after an attempt of ours whose answer was lost was given back by it.
+    fn explain(&mut self, lost: u32, fates: &mut [Release]) {
+        if lost > self.lost {
+            self.maybe.extend(&self.last);
+            self.lost = lost;
+        }
+        self.last.clear();
+        for (at, fate) in fates.iter_mut().enumerate() {
+            match fate {
+                Release::Done => self.last.push(at),
+                Release::Gone if self.maybe.contains(&at) => *fate = Release::Done,
+                _ => {}
+            }
+        }
     }
 }
 
 /// A commit of releases in the making.
 struct Back<'b> {
     budget: Budget,
-    seen: FxHashSet<&'b Key>,
+    /// The keys of the leases, and which of them are given back.
+    keys: &'b Sorted,
+    given: Vec<bool>,
+    /// What is given back of owners that stand twice among them.
+    seen: FxHashSet<&'b Key>, // never gone through
     /// The numbers given back in each block, in the order of the blocks' keys.
     blocks: BTreeMap<(u8, u128), Part<'b>>,
 }
@@ -146,8 +177,9 @@ struct Part<'b> {
 
 impl<'b> Back<'b> {
     /// Whether there was room for one more.
-    fn give(&mut self, (ledger, ground): (&Ledger, &Ground), key: &'b Key, (plot, number): (&'b Plot, u128)) -> bool {
-        let (block, at) = plot.split(number);
+    fn give(&mut self, (ledger, ground): (&Ledger, &Ground), at: usize, (plot, number): (&'b Plot, u128)) -> bool {
+        let key = &self.keys.keys[at];
+        let (block, place) = plot.split(number);
         let part = self.blocks.entry((plot.index, block));
         let new = usize::from(matches!(part, Vacant(_)));
         if !self.budget.spend(1 + new, 2 * key.as_bytes().len() + 2048 * new) {
@@ -157,8 +189,11 @@ impl<'b> Back<'b> {
             let key = ledger.keys.block(ground, plot.index, block);
             Part { key, plot, places: Vec::new() }
         });
-        part.places.push(at);
-        self.seen.insert(key);
+        part.places.push(place);
+        self.given[at] = true;
+        if self.keys.repeat {
+            self.seen.insert(key);
+        }
         true
     }
 
@@ -167,7 +202,6 @@ impl<'b> Back<'b> {
         self,
         (ledger, ground): (&Ledger, &Ground),
         snapshot: &Snapshot,
-        sorted: &[&Key],
         now: UnixTime,
     ) -> Result<(Commit, Written), Undecided<Stop>> {
         snapshot.need(self.blocks.values().map(|part| &part.key))?;
@@ -185,9 +219,8 @@ impl<'b> Back<'b> {
             puts.push((key.clone(), value.clone()));
             written.push((key, value, block));
         }
-        let mut deletes = Vec::with_capacity(self.seen.len());
-        deletes.extend(sorted.iter().copied().filter(|key| self.seen.contains(*key)).cloned());
-        deletes.dedup();
+        let given = self.keys.in_order().filter(|(at, _)| self.given[*at]);
+        let deletes = given.map(|(_, key)| key.clone()).collect();
         Ok((Commit { compares: Vec::new(), puts, deletes }, written))
     }
 }

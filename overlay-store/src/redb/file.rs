@@ -116,6 +116,9 @@ impl File {
             found => return Err(OpenError::Format { found }),
         }
         let at = Revision(number("revision")?);
+        if at == Revision::LAST {
+            return Err(OpenError::Corrupt(format!("no revision can follow {at}")));
+        }
         let entries = transaction.open_table(ENTRIES).map_err(|error| reading(&error.into()))?;
         let mut listing = Listing { at, entries: Vec::new() };
         for item in entries.iter().map_err(storage)? {

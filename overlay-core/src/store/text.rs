@@ -1,0 +1,100 @@
+//! Bytes of which the few lie in the value itself.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+
+/// How many bytes lie in the value itself: what makes it five words.
+const SHORT: usize = 38;
+
+/// Bytes: few of them without a place of their own in memory, more of them shared among clones.
+#[derive(Debug, Clone)]
+pub(super) enum Text {
+    Short { len: u8, bytes: [u8; SHORT] },
+    Long(Bytes),
+}
+
+impl Text {
+    pub(super) const EMPTY: Self = Self::Short { len: 0, bytes: [0; SHORT] };
+
+    /// The parts one after the other, `len` bytes in all.
+    pub(super) fn of<'p>(parts: impl Iterator<Item = &'p &'p [u8]>, len: usize) -> Self {
+        if len > SHORT {
+            return Self::Long(parts.flat_map(|part| part.iter().copied()).collect());
+        }
+        let mut bytes = [0; SHORT];
+        let mut at = 0;
+        parts.for_each(|part| {
+            bytes[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        });
+        Self::Short { len: len as u8, bytes }
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+
+    pub(super) fn to_bytes(&self) -> Bytes {
+        match self {
+            Self::Short { .. } => Bytes::copy_from_slice(self.as_bytes()),
+            Self::Long(bytes) => bytes.clone(),
+        }
+    }
+}
+
+impl From<Bytes> for Text {
+    fn from(bytes: Bytes) -> Self {
+        match bytes.len() > SHORT {
+            true => Self::Long(bytes),
+            false => Self::of([&bytes[..]].iter(), bytes.len()),
+        }
+    }
+}
+
+/// Where two short texts differ first, word by word: what is the same at the beginning, as under one prefix, costs a comparison each 8
+/// bytes. The last word overlaps the one before.
+fn differ(a: &[u8; SHORT], b: &[u8; SHORT]) -> Option<Ordering> {
+    let word = |bytes: &[u8; SHORT], at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        u64::from_ne_bytes(word)
+    };
+    let mut words = [0, 8, 16, 24, SHORT - 8].into_iter().map(|at| (word(a, at), word(b, at)));
+    words.find(|(a, b)| a != b).map(|(a, b)| a.to_be().cmp(&b.to_be()))
+}
+
+/// What follows a short text is zeros, so two of them compare as whole arrays; where these are alike, the shorter is first.
+impl Ord for Text {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => {
+                differ(x, y).unwrap_or_else(|| a.cmp(b))
+            }
+            _ => self.as_bytes().cmp(other.as_bytes()),
+        }
+    }
+}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Text {
+    #[inline]
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && differ(x, y).is_none(),
+            (Self::Long(x), Self::Long(y)) => x == y,
+            _ => false, // what fits is short
+        }
+    }
+}
+
+impl Eq for Text {}
