@@ -130,6 +130,7 @@ impl Config {
             seed_interval: Duration::from_secs(1),
             sync_after: Duration::from_secs(4),
             sync_interval: Duration::from_secs(4),
+            tables: TablesConfig::wan(),
             ..Self::lan()
         }
     }

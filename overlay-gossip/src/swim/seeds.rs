@@ -7,7 +7,7 @@ use std::time::Duration;
 use overlay_core::{Instant, NodeId};
 
 use crate::member::plain;
-use crate::membership::Source;
+use crate::membership::{SEEDS, Source};
 use crate::swim::Swim;
 use crate::swim::roster::{Index, ME, Slot};
 use crate::wire::{Kind, Ping};
@@ -36,8 +36,6 @@ struct Seed {
 
 /// The most seeds that are called at once before a cluster has answered.
 const CALLS_AT_ONCE: usize = 3;
-/// The most seeds that are kept.
-const SEEDS: usize = 64;
 /// Calls whose answers are waited for.
 const NUMBERS: usize = 256;
 
