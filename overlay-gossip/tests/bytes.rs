@@ -506,7 +506,7 @@ fn with_signatures_a_goodbye_in_anothers_name_is_refused_and_a_true_one_is_belie
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn no_clock_makes_a_machine_panic(moments in proptest::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..20_000_000_000_u64], 1..40), foca: bool) {

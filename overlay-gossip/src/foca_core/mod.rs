@@ -315,8 +315,11 @@ impl Membership for FocaCore {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        let mut due = Vec::new(); // before any is served: at the end of time, those that follow are due at once too
         while self.timers.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-            let Some(Reverse((_, timer, _))) = self.timers.pop() else { break };
+            due.extend(self.timers.pop());
+        }
+        for Reverse((_, timer, _)) in due {
             self.count(|this| this.foca.handle_timer(timer, &mut this.runtime));
             self.settle(now);
         }
