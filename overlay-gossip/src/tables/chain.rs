@@ -139,8 +139,9 @@ impl Chain {
 
     /// Tombstones that may go some day: all but the last change of all.
     pub(crate) fn spent(&self) -> usize {
-        let last = self.entries.at(self.seen.last());
-        self.tombstones() - usize::from(last.is_some_and(|(.., slot)| slot.value.is_none()))
+        let tombstones = self.tombstones();
+        let is_last = || self.entries.at(self.seen.last()).is_some_and(|(.., slot)| slot.value.is_none());
+        tombstones - usize::from(tombstones > 0 && is_last())
     }
 
     /// Drops tombstones that all live subscribers have seen, or that are older than `cap`, or that are too many.
