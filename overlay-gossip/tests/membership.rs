@@ -291,3 +291,22 @@ fn who_leaves_stays_gone_whatever_it_still_has_to_tell_of_itself() {
         }
     }
 }
+
+#[test]
+fn a_newcomer_asks_one_of_its_seeds_for_everything_although_all_answer() {
+    let mut net: Net<Gossip> = Net::new(Conditions::lan(), 7);
+    for _ in 0..12 {
+        net.add_gossip(&Config::lan());
+    }
+    net.join_all();
+    net.run_for(Duration::from_secs(10));
+    let replies =
+        |net: &Net<Gossip>| (0..12).map(|node| net.machine(node).unwrap().metrics().sent.syncs.messages).sum::<u64>();
+    let before = replies(&net);
+    let newcomer = net.add_gossip(&Config::lan());
+    let seeds: Vec<_> = (0..12).map(Net::<Gossip>::address).collect();
+    net.with(newcomer, |gossip, now| gossip.join(&seeds, now));
+    net.run_for(Duration::from_millis(300));
+    assert_eq!(net.machine(newcomer).unwrap().live(), 12);
+    assert_eq!(replies(&net) - before, 1, "{net:?}");
+}

@@ -147,7 +147,7 @@ impl Swim {
     }
 
     /// An answer that is to no probe; true if it is one to a call. Whoever answers and is no live member is asked for
-    /// everything at once.
+    /// everything at once, unless somebody else is being asked: all called seeds answer a newcomer at the same time.
     pub(super) fn answered(&mut self, from: Source, number: u32, now: Instant) -> bool {
         let Some(place) = self.seeds.numbers.iter().position(|called| *called == number) else { return false };
         self.seeds.numbers.remove(place);
@@ -155,7 +155,7 @@ impl Swim {
             seed.node = Some(from.node);
         }
         let live = self.roster.find(from.node).and_then(|at| self.roster.slot(at)).is_some_and(Slot::is_live);
-        if !self.seeds.joined || !live {
+        if (!self.seeds.joined || !live) && !self.is_syncing(now) {
             self.begin_sync(from, now);
         }
         true

@@ -80,6 +80,11 @@ impl Swim {
         }
     }
 
+    /// Whether somebody was asked a short while ago and has not told all yet.
+    pub(super) fn is_syncing(&self, now: Instant) -> bool {
+        self.sync.with.is_some() && now < self.sync.not_before
+    }
+
     pub(super) fn begin_sync(&mut self, with: Source, now: Instant) {
         let Some(me) = self.roster.slot(ME).map(|slot| slot.update(now)) else { return };
         self.counts.syncs += 1;
