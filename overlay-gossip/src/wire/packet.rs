@@ -138,7 +138,7 @@ impl Kind {
     fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let number = reader.u8("kind")?;
         let most = Self::ALL.len() as u64;
-        Self::of(number).ok_or(Malformed::Range { field: "kind", found: number.into(), least: 1, most })
+        Self::of(number).ok_or_else(|| Malformed::Range { field: "kind", found: number.into(), least: 1, most })
     }
 
     /// Whether it travels on streams: it may be long, or asks for what may be.

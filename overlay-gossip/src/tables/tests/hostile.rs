@@ -315,7 +315,7 @@ fn aim(message: &mut Message) {
 }
 
 /// One message to a node that came from another, and what the node says to it.
-fn give(tables: &mut Tables, from: NodeId, message: Message, now: Instant) -> Vec<Message> {
+fn give(tables: &mut Tables, from: NodeId, message: &Message, now: Instant) -> Vec<Message> {
     let mut body = Vec::new();
     message.encode(&mut body);
     tables.handle(from, &body, now).unwrap();
@@ -332,12 +332,12 @@ fn who_claims_to_have_seen_what_is_yet_to_come_makes_nobody_deaf_to_it() {
     all.insert_span(1, Intervals::MOST);
     let vector = Vector { owner, incarnation: 1, content: 7, seen: all.clone() };
     let claim = Message::Vectors(Vectors { network: network(1), whole: 0, owners: vec![vector] });
-    let asked = give(&mut pump.nodes[0].tables, liar, claim, now);
+    let asked = give(&mut pump.nodes[0].tables, liar, &claim, now);
     let [Message::Want(want)] = &asked[..] else { panic!("{asked:?}") };
     let group = Group { owner, incarnation: 1, stable: u64::MAX, changes: vec![] };
     let end = Some(End { seen: all, floor: u64::MAX, alive: Some(Intervals::default()) });
     let lie = Message::Chunk(Chunk { id: want.id, network: network(1), parts: vec![Part { group, end }] });
-    give(&mut pump.nodes[0].tables, liar, lie, now);
+    give(&mut pump.nodes[0].tables, liar, &lie, now);
 
     pump.run(Duration::from_secs(5));
     pump.put(1, network(1), &key("later"), "v");
@@ -390,7 +390,7 @@ fn owners_that_fill_one_part_of_a_network_still_fit_its_messages() {
     }
     while tables.poll_transmit().is_some() {}
     let digest = Digest { incarnation: 1, roots: vec![Root { network: DIRECTORY, subscription: 0, hash: 7 }] };
-    give(&mut tables, crowd[0], Message::Digest(digest), NOW);
+    give(&mut tables, crowd[0], &Message::Digest(digest), NOW);
     let summary = Message::Summary(Box::new(Summary { network: DIRECTORY, hashes: [7; 32] }));
     let mut body = Vec::new();
     summary.encode(&mut body);
