@@ -16,7 +16,8 @@ const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
 fn handle(data: &[u8]) {
     let membership = if data.get(17) == Some(&10) { Protocol::Foca } else { Protocol::Swim };
     if let Some([mut node, _]) = pair(membership) {
-        give(&mut node, data);
+        give(&mut node, Class::Datagram, data);
+        give(&mut node, Class::Stream, data);
     }
 }
 
@@ -26,13 +27,15 @@ fn messages(data: &[u8]) {
     let Some([mut node, _]) = pair(Protocol::Swim) else { return };
     let (first, second) = rest.split_at(rest.len().min(usize::from(*cut)));
     for messages in [first, second] {
-        give(&mut node, &[&[1][..], &id(2).to_bytes(), messages].concat());
+        let payload = [&[1][..], &id(2).to_bytes(), messages].concat();
+        give(&mut node, Class::Datagram, &payload);
+        give(&mut node, Class::Stream, &payload);
     }
 }
 
-fn give(node: &mut Gossip, payload: &[u8]) {
+fn give(node: &mut Gossip, class: Class, payload: &[u8]) {
     let before = view(node);
-    if node.handle(address(2), Class::Stream, payload, Instant::ZERO).is_err() {
+    if node.handle(address(2), class, payload, Instant::ZERO).is_err() {
         assert_eq!(view(node), before, "refused, and changed something");
     }
     while let Some(Transmit { class, payload, .. }) = node.poll_transmit(Instant::ZERO) {

@@ -27,7 +27,8 @@ pub enum Event {
     Left(NodeId),
     /// Another start of this very node, with this greater incarnation, is said to be in the cluster: its incarnation was not
     /// kept, two nodes have one id, or somebody lies (then it may be this machine's own incarnation, with no number left to object
-    /// by). What this machine says is believed by nobody; make a new one with a greater incarnation.
+    /// by). What this machine says is believed by nobody; make a new one with a
+    /// greater incarnation, or with another id if there is none.
     Superseded {
         /// The greatest that was heard of.
         incarnation: u64,

@@ -39,8 +39,13 @@ pub struct Gossip {
     /// When news go next, if there are any.
     round_at: Option<Instant>,
     last_round: Option<Instant>,
+    /// Of membership; the tables keep theirs, within their limits, until they are fetched.
     transmits: VecDeque<Outgoing>,
+    /// Bytes of those.
+    waiting: usize,
     events: VecDeque<Event>,
+    /// Whether the goodbye is said.
+    gone: bool,
     sent: Traffic,
     received: Traffic,
     refused: u64,
@@ -89,7 +94,9 @@ impl Gossip {
             round_at: None,
             last_round: None,
             transmits: VecDeque::new(),
+            waiting: 0,
             events: VecDeque::new(),
+            gone: false,
             sent: Traffic::default(),
             received: Traffic::default(),
             refused: 0,
@@ -184,8 +191,12 @@ impl Gossip {
     pub fn handle(&mut self, from: SocketAddr, class: Class, payload: &[u8], now: Instant) -> Result<(), Malformed> {
         let from = plain(from);
         self.received.count(class, payload.len());
-        let packet = read(payload).inspect_err(|_| self.malformed += 1)?;
-        if packet.from == self.me().id || !self.admit(packet.from, from, now) {
+        let packet = read(class, payload).inspect_err(|_| self.malformed += 1)?;
+        if self.gone
+            || packet.from == self.me().id
+            || !self.admit(packet.from, from, now)
+            || self.asks_too_much(&packet)
+        {
             self.refused += 1;
             return Ok(());
         }
@@ -221,11 +232,20 @@ impl Gossip {
         known || self.strangers.take(now)
     }
 
+    /// Whether a request for members comes while more answers wait than may; tables limit theirs themselves.
+    fn asks_too_much(&self, packet: &Packet<'_>) -> bool {
+        let asks = packet.messages.iter().any(|message| matches!(message, Message::SyncRequest(_)));
+        asks && self.waiting > self.config.tables.answers_limit
+    }
+
     /// Does what is due. Harmless when nothing is.
     ///
     /// Call it when the time of [`poll_timeout`](Self::poll_timeout) has come. A machine that is called late takes itself for
     /// slow, and accuses others more slowly.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.gone {
+            return;
+        }
         self.membership.handle_timeout(now);
         self.settle(now);
         if self.tables.poll_timeout().is_some_and(|(due, _)| due <= now) {
@@ -246,25 +266,25 @@ impl Gossip {
             let room = self.config.room() - payload.len();
             self.membership.fill(node, room, &mut payload, now);
             if payload.len() > Packet::HEADER_LEN {
-                self.transmits.push_back(Outgoing { to: address, node: Some(node), class: Class::Datagram, payload });
+                self.queue(Outgoing { to: address, node: Some(node), class: Class::Datagram, payload });
             }
         }
+    }
+
+    fn queue(&mut self, outgoing: Outgoing) {
+        self.waiting += outgoing.payload.len();
+        self.transmits.push_back(outgoing);
     }
 
     /// Passes on what the parts have to say to each other, and plans the next round of news.
     fn settle(&mut self, now: Instant) {
         while let Some(event) = self.membership.poll_event() {
             self.tell_tables(&event, now);
+            self.gone |= event == Event::Gone;
             self.events.push_back(event);
         }
-        while let Some(event) = self.tables.poll_event() {
-            self.events.push_back(Event::Table(event));
-        }
         while let Some(outgoing) = self.membership.poll_transmit() {
-            self.transmits.push_back(outgoing);
-        }
-        while let Some(transmit) = self.tables.poll_transmit() {
-            self.put_table(transmit);
+            self.queue(outgoing);
         }
         self.plan_round(now);
     }
@@ -296,28 +316,11 @@ impl Gossip {
         self.tables.handle_member(node, change, now);
     }
 
-    /// Queues a message of the tables: in the last datagram, if that goes to the same node and has room.
-    fn put_table(&mut self, transmit: TablesTransmit) {
-        let TablesTransmit { to, class, body } = transmit;
-        let Some((member, _)) = self.membership.member(to) else {
-            self.unroutable += 1;
-            return;
-        };
-        let (address, room) = (member.address, self.config.room());
-        let fits = |last: &&mut Outgoing| {
-            let len = last.payload.len() + wire::frame_len(body.len());
-            last.node == Some(to) && last.class == class && class == Class::Datagram && len <= room
-        };
-        if let Some(last) = self.transmits.back_mut().filter(fits) {
-            return wire::put_frame(Kind::Table, &body, &mut last.payload);
-        }
-        let mut payload = wire::begin(self.me().id);
-        wire::put_frame(Kind::Table, &body, &mut payload);
-        self.transmits.push_back(Outgoing { to: address, node: Some(to), class, payload });
-    }
-
     /// When to call [`handle_timeout`](Self::handle_timeout), and what for; `None` if only a call or message can bring work.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
+        if self.gone {
+            return None;
+        }
         let round = self.round_at.map(|at| (at, Reason::Gossip));
         [self.membership.poll_timeout(), self.tables.poll_timeout(), round].into_iter().flatten().min()
     }
@@ -325,8 +328,9 @@ impl Gossip {
     /// The next message to send, its seal still to be added: at most [`Config::datagram_budget`] less
     /// [`Config::seal_overhead`] bytes for a datagram, [`STREAM_LIMIT`] for a stream.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        let Outgoing { to, node, class, mut payload } = self.transmits.pop_front()?;
-        if let (Class::Datagram, Some(node)) = (class, node) {
+        let Outgoing { to, node, class, mut payload } = self.next_of_membership().or_else(|| self.next_of_tables())?;
+        if let (Class::Datagram, Some(node), false) = (class, node, self.gone) {
+            self.add_waiting(node, &mut payload);
             self.add_fresh(node, &mut payload, now);
         }
         debug_assert!(class == Class::Stream || payload.len() <= self.config.room());
@@ -334,6 +338,36 @@ impl Gossip {
         self.sent.count(class, payload.len());
         self.sent.count_kinds(&payload);
         Some(Transmit { to, class, payload: payload.into() })
+    }
+
+    fn next_of_membership(&mut self) -> Option<Outgoing> {
+        let outgoing = self.transmits.pop_front()?;
+        self.waiting -= outgoing.payload.len();
+        Some(outgoing)
+    }
+
+    fn next_of_tables(&mut self) -> Option<Outgoing> {
+        while !self.gone {
+            let TablesTransmit { to, class, body } = self.tables.poll_transmit()?;
+            let Some((member, _)) = self.membership.member(to) else {
+                self.unroutable += 1;
+                continue;
+            };
+            let (to, node) = (member.address, Some(to));
+            let mut payload = wire::begin(self.me().id);
+            wire::put_frame(Kind::Table, &body, &mut payload);
+            return Some(Outgoing { to, node, class, payload });
+        }
+        None
+    }
+
+    /// Puts the tables' next messages to the same node into what room a datagram has left.
+    fn add_waiting(&mut self, to: NodeId, payload: &mut Vec<u8>) {
+        let room = self.config.room();
+        let fits = |len: usize, body: usize| len + wire::frame_len(body) <= room;
+        while let Some(body) = self.tables.poll_along(to, |body| fits(payload.len(), body)) {
+            wire::put_frame(Kind::Table, &body, payload);
+        }
     }
 
     /// Puts fresh entries into what room a datagram has left.
@@ -346,9 +380,10 @@ impl Gossip {
         }
     }
 
-    /// The next thing that happened.
+    /// The next thing that happened: to members in its order, then to tables. An entry that changed several times before it is
+    /// asked for is one event, with the value it has now.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.events.pop_front().or_else(|| self.tables.poll_event().map(Event::Table))
     }
 
     /// This node, as it tells the others.
@@ -409,23 +444,29 @@ impl Gossip {
 
     /// Counts since the start, and lengths now.
     pub fn metrics(&self) -> Metrics {
+        let tables = self.tables.metrics();
         Metrics {
             membership: self.membership.metrics(),
-            tables: self.tables.metrics(),
+            tables,
             unroutable: self.unroutable,
             sent: self.sent,
             received: self.received,
             refused: self.refused,
             malformed: self.malformed,
-            transmits: self.transmits.len(),
-            events: self.events.len(),
+            transmits: self.transmits.len() + tables.transmits,
+            events: self.events.len() + tables.events,
         }
     }
 }
 
 /// Reads a payload to its end, the tables' bodies too: where anything is wrong, nothing is acted upon.
-fn read(payload: &[u8]) -> Result<Packet<'_>, Malformed> {
-    let packet = Packet::parse(payload)?;
+fn read(class: Class, payload: &[u8]) -> Result<Packet<'_>, Malformed> {
+    let packet = Packet::parse(class, payload)?;
+    for message in &packet.messages {
+        if let Message::Table(body) = message {
+            Tables::check_class(class, body)?;
+        }
+    }
     if let [Message::Table(_)] = packet.messages[..] {
         return Ok(packet); // the tables read it before they act
     }

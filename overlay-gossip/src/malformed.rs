@@ -22,6 +22,12 @@ pub enum Malformed {
         /// How many bytes too many.
         extra: usize,
     },
+    /// Something that does not travel in such a payload, or not where it stands in it.
+    #[error("{message} is where none may be")]
+    Misplaced {
+        /// What.
+        message: &'static str,
+    },
     /// A format of another version of this crate.
     #[error("its version is {found}, this node speaks {spoken}")]
     Version {

@@ -13,7 +13,8 @@ pub struct Member {
     pub id: NodeId,
     /// Which start of the node this is: greater at each. A counter on disk does, so does the date in milliseconds.
     pub incarnation: u64,
-    /// Where its gossip port is reached, for datagrams and streams. An IPv6 address has no scope here.
+    /// Where its gossip port is reached by the others, for datagrams and streams: not what it is bound to, such as 0.0.0.0. An IPv6
+    /// address has no scope here.
     pub address: SocketAddr,
     /// What it is.
     pub role: Role,

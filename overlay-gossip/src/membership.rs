@@ -41,6 +41,9 @@ pub(crate) trait Membership: Debug + Send + Sync {
     fn metrics(&self) -> MembershipMetrics;
 }
 
+/// The most seeds that are kept.
+pub(crate) const SEEDS: usize = 64;
+
 /// Who says so, and from where.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source {

@@ -43,7 +43,8 @@ pub struct MembershipMetrics {
     pub late: u64,
     /// Newcomers refused since the list was full.
     pub refused_full: u64,
-    /// Goodbyes in this node's name that it never said.
+    /// Goodbyes that were never said: in this node's name, or where goodbyes are [signed](crate::Verify), without the signature of who
+    /// is said to have left.
     pub forged_leaves: u64,
     /// Messages that were not for this node, or answered nothing that it asked.
     pub stray: u64,
@@ -61,15 +62,16 @@ pub struct Metrics {
     pub sent: Traffic,
     /// What arrived, unsealed.
     pub received: Traffic,
-    /// Messages not read: in this node's own name, or of strangers beyond their rate.
+    /// Messages not read: in this node's own name, of strangers beyond their rate, for more members while many answers wait, or
+    /// after this node's goodbye.
     pub refused: u64,
     /// Payloads that were no messages.
     pub malformed: u64,
     /// Messages of the tables for nodes that are not known any more.
     pub unroutable: u64,
-    /// Messages waiting for [`poll_transmit`](crate::Gossip::poll_transmit).
+    /// Messages waiting for [`poll_transmit`](crate::Gossip::poll_transmit), the tables' included.
     pub transmits: usize,
-    /// Events waiting for [`poll_event`](crate::Gossip::poll_event).
+    /// Events waiting for [`poll_event`](crate::Gossip::poll_event), the tables' included.
     pub events: usize,
 }
 

@@ -4,12 +4,13 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 use overlay_gossip::{
     Class, Config, EntryKey, Event, Gossip, Key, Malformed, Member, Metadata, Protocol, STREAM_LIMIT, Standing,
-    TableId, Transmit,
+    TableEvent, TableId, TablesConfig, Transmit, Verify,
 };
 use proptest::prelude::*;
 
@@ -32,7 +33,11 @@ fn node(number: u8, config: &Config) -> Gossip {
 
 /// Two nodes that know each other and have entries, and all payloads that they sent to get there.
 fn pair(config: &Config) -> ([Gossip; 2], Vec<(SocketAddr, Transmit)>, Instant) {
-    let mut nodes = [node(1, config), node(2, config)];
+    pair_of([config.clone(), config.clone()])
+}
+
+fn pair_of([one, other]: [Config; 2]) -> ([Gossip; 2], Vec<(SocketAddr, Transmit)>, Instant) {
+    let mut nodes = [node(1, &one), node(2, &other)];
     let mut now = Instant::ZERO;
     for (number, node) in nodes.iter_mut().enumerate() {
         let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number as u8]).unwrap() };
@@ -285,4 +290,235 @@ fn a_changed_address_is_told_and_used() {
     assert_eq!((member.address, standing), (address(22), Standing::Alive));
     let mut events = std::iter::from_fn(|| gossip.poll_event());
     assert!(events.any(|event| matches!(event, Event::Changed(member) if member.address == address(22))));
+}
+
+/// A payload of node 2's with these messages, each its kind and body.
+fn payload(messages: &[(u8, Vec<u8>)]) -> Vec<u8> {
+    let mut out = [&[1][..], &id(2).to_bytes()].concat();
+    for (kind, body) in messages {
+        out.push(*kind);
+        varint(body.len() as u64, &mut out);
+        out.extend_from_slice(body);
+    }
+    out
+}
+
+fn varint(mut value: u64, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// An update of a worker without metadata that is alive.
+fn alive(id: NodeId, incarnation: u64, address: [u8; 4]) -> Vec<u8> {
+    let mut out = id.to_bytes().to_vec();
+    out.push(0);
+    varint(incarnation, &mut out);
+    out.push(0);
+    out.extend_from_slice(&address);
+    out.extend_from_slice(&7946_u16.to_be_bytes());
+    out.push(0);
+    out
+}
+
+/// A request for all entries of node 1.
+fn want() -> Vec<u8> {
+    [&[5, 1][..], &NETWORK.to_bytes(), &id(1).to_bytes(), &[5, 0, 0]].concat()
+}
+
+const PING: u8 = 1;
+const SYNC_REQUEST: u8 = 6;
+const SYNC_PUSH: u8 = 8;
+const TABLE: u8 = 9;
+
+fn waiting_bytes(gossip: &mut Gossip, now: Instant) -> usize {
+    std::iter::from_fn(|| gossip.poll_transmit(now)).map(|transmit| transmit.payload.len()).sum()
+}
+
+#[test]
+fn what_a_member_asks_for_and_nobody_fetches_stays_within_the_limit_of_answers() {
+    let ([mut gossip, _], _, now) = pair(&Config::lan());
+    for number in 0..30 {
+        let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number, 1]).unwrap() };
+        gossip.put(at, vec![number; 60_000].into(), now).unwrap();
+    }
+    let strangers = (0..2_000_u32).flat_map(|number| {
+        let mut octets = [77; 16];
+        octets[..4].copy_from_slice(&number.to_be_bytes());
+        alive(NodeId::from_bytes(octets), 1, [192, 0, 3, 1])
+    });
+    gossip.handle(address(2), Class::Stream, &payload(&[(SYNC_PUSH, strangers.collect())]), now).unwrap();
+    assert!(gossip.live() > 2_000);
+    waiting_bytes(&mut gossip, now);
+
+    let limit = Config::lan().tables.answers_limit + 2 * STREAM_LIMIT;
+    for (kind, body) in [(TABLE, want()), (SYNC_REQUEST, alive(id(2), 5, [192, 0, 2, 2]))] {
+        let payload = payload(&[(kind, body)]);
+        for _ in 0..1_000 {
+            gossip.handle(address(2), Class::Stream, &payload, now).unwrap();
+        }
+        let waiting = waiting_bytes(&mut gossip, now);
+        assert!(waiting <= limit && waiting > limit / 2, "{waiting} bytes of answers to messages of kind {kind}");
+    }
+    assert!(gossip.metrics().refused > 0 && gossip.metrics().tables.refused.overload > 0);
+}
+
+#[test]
+fn events_that_nobody_fetches_stay_within_their_limit_and_are_one_for_each_entry() {
+    let tables = TablesConfig { events_limit: 16, ..TablesConfig::default() };
+    let ([mut gossip, mut other], _, mut now) = pair(&Config { tables, ..Config::lan() });
+    while gossip.poll_event().is_some() {}
+    let mut put = |keys: u8, rounds: u8, gossip: &mut Gossip| {
+        for round in 0..rounds {
+            for key in 0..keys {
+                let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![key, 9]).unwrap() };
+                other.put(at, vec![round; 50].into(), now).unwrap();
+            }
+            let until = now + Duration::from_secs(2);
+            while now < until {
+                now += Duration::from_millis(20);
+                exchange(gossip, &mut other, now);
+            }
+        }
+        std::iter::from_fn(|| gossip.poll_event()).collect::<Vec<_>>()
+    };
+    let events = put(1, 10, &mut gossip);
+    let puts: Vec<_> = events.iter().filter(|event| matches!(event, Event::Table(TableEvent::Put { .. }))).collect();
+    let [Event::Table(TableEvent::Put { value, .. })] = puts[..] else { panic!("{puts:?}") };
+    assert_eq!(value[0], 9, "as it is when it is fetched");
+    let events = put(200, 1, &mut gossip);
+    assert!(events.len() <= 18, "{events:?}");
+    assert!(events.contains(&Event::Table(TableEvent::Reread { network: NETWORK })));
+}
+
+/// Wakes both and carries what they have to say to each other.
+fn exchange(one: &mut Gossip, other: &mut Gossip, now: Instant) {
+    for _ in 0..4 {
+        for turn in [0, 1] {
+            let (from, to) = if turn == 0 { (&mut *one, &mut *other) } else { (&mut *other, &mut *one) };
+            from.handle_timeout(now);
+            let source = from.me().address;
+            while let Some(Transmit { class, payload, to: there }) = from.poll_transmit(now) {
+                if there == to.me().address {
+                    to.handle(source, class, &payload, now).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_payload_asks_once_so_that_little_makes_no_flood() {
+    let ([mut gossip, _], _, now) = pair(&Config::lan());
+    waiting_bytes(&mut gossip, now);
+    let ping = (PING, vec![7; 12]);
+    let sync = (SYNC_REQUEST, alive(id(2), 5, [192, 0, 2, 2]));
+    let table = (TABLE, want());
+    let floods = [
+        (Class::Datagram, vec![ping.clone(), ping.clone()]),
+        (Class::Datagram, vec![sync.clone()]),
+        (Class::Datagram, vec![table.clone()]),
+        (Class::Stream, vec![ping]),
+        (Class::Stream, vec![sync.clone(), sync]),
+        (Class::Stream, vec![table.clone(), table]),
+        (Class::Stream, vec![(TABLE, vec![2; STREAM_LIMIT])]),
+    ];
+    for (number, (class, messages)) in floods.into_iter().enumerate() {
+        let before = view(&gossip);
+        let refused = gossip.handle(address(2), class, &payload(&messages), now);
+        assert!(refused.is_err(), "flood {number} was taken");
+        assert_eq!(view(&gossip), before);
+        assert_eq!(waiting_bytes(&mut gossip, now), 0);
+    }
+}
+
+#[test]
+fn who_has_said_goodbye_says_nothing_more() {
+    for membership in [Protocol::Swim, Protocol::Foca] {
+        let ([mut gossip, mut other], log, mut now) = pair(&Config { membership, ..Config::lan() });
+        gossip.leave(now);
+        let until = now + Duration::from_secs(3);
+        while now < until {
+            now += Duration::from_millis(20);
+            exchange(&mut gossip, &mut other, now);
+        }
+        let events: Vec<Event> = std::iter::from_fn(|| gossip.poll_event()).collect();
+        assert!(events.contains(&Event::Gone), "{events:?}");
+        assert_eq!(gossip.poll_timeout(), None);
+        for (from, Transmit { class, payload, .. }) in log.iter().filter(|(from, _)| *from == address(2)) {
+            gossip.handle(*from, *class, payload, now).unwrap();
+        }
+        let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new("late").unwrap() };
+        gossip.put(at, "v".into(), now).unwrap();
+        gossip.handle_timeout(now + Duration::from_secs(5));
+        assert_eq!((waiting_bytes(&mut gossip, now), gossip.poll_timeout()), (0, None));
+    }
+}
+
+/// Signs with a sum that nobody else is to know.
+#[derive(Debug)]
+struct Signed(NodeId);
+
+impl Verify for Signed {
+    fn sign(&self, statement: &[u8]) -> Vec<u8> {
+        let sum = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        self.0.to_bytes().iter().chain(statement).fold(0xcbf2_9ce4_8422_2325, sum).to_be_bytes().to_vec()
+    }
+
+    fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> bool {
+        Self(owner).sign(statement) == signature
+    }
+}
+
+fn signing(number: u8) -> Config {
+    let tables = TablesConfig { verify: Some(Arc::new(Signed(id(number)))), ..TablesConfig::default() };
+    Config { tables, ..Config::lan() }
+}
+
+#[test]
+fn with_signatures_a_goodbye_in_anothers_name_is_refused_and_a_true_one_is_believed() {
+    let ([mut gossip, mut other], _, mut now) = pair_of([signing(1), signing(2)]);
+    let mut forged = id(1).to_bytes().to_vec();
+    forged.push(3); // left
+    forged.extend_from_slice(&[5, 0, 192, 0, 2, 1]);
+    forged.extend_from_slice(&7946_u16.to_be_bytes());
+    forged.extend_from_slice(&[0, 0]);
+    for signature in [vec![], vec![7; 8], Signed(id(3)).sign(b"goodbye")] {
+        let mut news = forged.clone();
+        news.push(signature.len() as u8);
+        news.extend_from_slice(&signature);
+        let before = other.metrics().membership.forged_leaves;
+        let mut payload = payload(&[(5, news)]);
+        payload[1..17].copy_from_slice(&id(3).to_bytes());
+        other.handle(address(3), Class::Datagram, &payload, now).unwrap();
+        assert_eq!(other.member(id(1)).unwrap().1, Standing::Alive);
+        assert_eq!(other.metrics().membership.forged_leaves, before + 1);
+    }
+    gossip.leave(now);
+    let until = now + Duration::from_secs(1);
+    while now < until {
+        now += Duration::from_millis(20);
+        exchange(&mut gossip, &mut other, now);
+    }
+    assert_eq!(other.member(id(1)).unwrap().1, Standing::Left);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_clock_makes_a_machine_panic(moments in proptest::collection::vec(prop_oneof![Just(0), Just(u64::MAX), any::<u64>(), 0..20_000_000_000_u64], 1..40), foca: bool) {
+        let membership = if foca { Protocol::Foca } else { Protocol::Swim };
+        let ([mut gossip, mut other], _, _) = pair(&Config { membership, ..Config::lan() });
+        for (number, nanos) in moments.into_iter().enumerate() {
+            let now = Instant::from_nanos(nanos);
+            let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number as u8]).unwrap() };
+            gossip.put(at.clone(), vec![7; 10].into(), now).unwrap();
+            other.remove(at, now).unwrap();
+            exchange(&mut gossip, &mut other, now);
+            while gossip.poll_event().is_some() {}
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use overlay_core::NodeId;
 use overlay_core::testing::Dice;
 use overlay_gossip::testing::{Conditions, Net, seeds};
-use overlay_gossip::{Config, Event, Gossip, Protocol, Standing};
+use overlay_gossip::{Config, Event, Gossip, Metadata, Protocol, Standing};
 
 /// What the runs have met, all together: a suite in which nothing happens proves nothing.
 #[derive(Debug, Default)]
@@ -269,4 +269,44 @@ fn a_list_that_is_full_refuses_newcomers_and_counts_them() {
     let metrics: Vec<_> = net.running().map(|node| net.machine(node).unwrap().metrics().membership).collect();
     assert!(metrics.iter().all(|metrics| metrics.alive + metrics.suspected + metrics.suspended + metrics.left <= 4));
     assert!(metrics.iter().any(|metrics| metrics.refused_full > 0));
+}
+
+#[test]
+fn who_leaves_stays_gone_whatever_it_still_has_to_tell_of_itself() {
+    for protocol in [Protocol::Swim, Protocol::Foca] {
+        let config = Config { membership: protocol, ..Config::lan() };
+        let mut net: Net<Gossip> = Net::new(Conditions::lan(), 7);
+        for _ in 0..4 {
+            net.add_gossip(&config);
+        }
+        net.join_all();
+        assert!(net.run_until(Duration::from_secs(60), Net::is_complete).is_some(), "{net:?}");
+        net.with(3, |gossip, now| gossip.leave(now));
+        net.run_for(Duration::from_millis(50));
+        net.with(3, |gossip, now| gossip.set_metadata(Metadata::new("late").unwrap(), now));
+        net.run_for(Duration::from_secs(30));
+        for node in 0..3 {
+            let standing = net.machine(node).unwrap().member(Net::<Gossip>::node_id(3)).unwrap().1;
+            assert_eq!(standing, Standing::Left, "{protocol:?} {node} {net:?}");
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_asks_one_of_its_seeds_for_everything_although_all_answer() {
+    let mut net: Net<Gossip> = Net::new(Conditions::lan(), 7);
+    for _ in 0..12 {
+        net.add_gossip(&Config::lan());
+    }
+    net.join_all();
+    net.run_for(Duration::from_secs(10));
+    let replies =
+        |net: &Net<Gossip>| (0..12).map(|node| net.machine(node).unwrap().metrics().sent.syncs.messages).sum::<u64>();
+    let before = replies(&net);
+    let newcomer = net.add_gossip(&Config::lan());
+    let seeds: Vec<_> = (0..12).map(Net::<Gossip>::address).collect();
+    net.with(newcomer, |gossip, now| gossip.join(&seeds, now));
+    net.run_for(Duration::from_millis(300));
+    assert_eq!(net.machine(newcomer).unwrap().live(), 12);
+    assert_eq!(replies(&net) - before, 1, "{net:?}");
 }

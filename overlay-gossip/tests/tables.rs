@@ -329,3 +329,25 @@ fn an_entry_of_a_failed_node_is_hidden_and_back_without_a_transfer() {
     assert_eq!(net.machine(0).unwrap().get(owner, &at), Some(&value));
     assert!(received(&net) - before < 10_000, "the entry was not sent again");
 }
+
+#[test]
+fn over_a_wide_area_answers_are_waited_for() {
+    let latency = Duration::from_millis(190)..Duration::from_millis(200);
+    let mut net: Net<Gossip> = Net::new(Conditions { latency, loss: 0.1, ..Conditions::wan() }, 7);
+    for node in 0..4 {
+        net.add_gossip(&Config::wan());
+        subscribe_all(&mut net, node);
+    }
+    net.join_all();
+    assert!(net.run_until(Duration::from_secs(60), Net::is_complete).is_some(), "{net:?}");
+    for number in 0..1_000_u16 {
+        let key = Key::new(number.to_be_bytes().to_vec()).unwrap();
+        let at = EntryKey { network: NETWORKS[0], table: TABLE, key };
+        net.with(0, |gossip, now| gossip.put(at, vec![7; 1_000].into(), now)).unwrap().unwrap();
+    }
+    let has_all = |gossip: &Gossip| gossip.entries(NETWORKS[0], TABLE).count() == 1_000;
+    let all = |net: &Net<Gossip>| net.running().all(|node| net.machine(node).is_some_and(has_all));
+    assert!(net.run_until(Duration::from_secs(60), all).is_some(), "{net:?}");
+    let lost: u64 = net.running().map(|node| net.machine(node).unwrap().metrics().tables.pulls_lost).sum();
+    assert_eq!(lost, 0, "answers that came too late");
+}

@@ -21,7 +21,8 @@ use rand_chacha::rand_core::SeedableRng;
 
 use crate::chance::Chance;
 use crate::foca_core::peer::Peer;
-use crate::membership::{Membership, Outgoing, Source, Urgency};
+use crate::member::plain;
+use crate::membership::{Membership, Outgoing, SEEDS, Source, Urgency};
 use crate::metrics::MembershipMetrics;
 use crate::wire::{self, Kind, Message, Packet};
 use crate::{Class, Config, Event, Member, Reason, Standing};
@@ -270,7 +271,11 @@ const SYNC_PERIODS: u32 = 10;
 
 impl Membership for FocaCore {
     fn join(&mut self, seeds: &[SocketAddr], now: Instant) {
-        self.seeds.extend(seeds.iter().copied().filter(|seed| *seed != self.me.address));
+        for seed in seeds.iter().copied().map(plain) {
+            if seed != self.me.address && !self.seeds.contains(&seed) && self.seeds.len() < SEEDS {
+                self.seeds.push(seed);
+            }
+        }
         self.failures = 0;
         self.announce(now);
         self.settle(now);
@@ -288,6 +293,9 @@ impl Membership for FocaCore {
     }
 
     fn change(&mut self, me: Member, now: Instant) {
+        if matches!(self.phase, Phase::Leaving | Phase::Gone) {
+            return;
+        }
         let peer = self.foca.identity().revised(&me);
         self.me = me;
         self.count(|this| this.foca.change_identity(peer, &mut this.runtime));
@@ -307,8 +315,11 @@ impl Membership for FocaCore {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        let mut due = Vec::new(); // before any is served: at the end of time, those that follow are due at once too
         while self.timers.peek().is_some_and(|Reverse((at, ..))| *at <= now) {
-            let Some(Reverse((_, timer, _))) = self.timers.pop() else { break };
+            due.extend(self.timers.pop());
+        }
+        for Reverse((_, timer, _)) in due {
             self.count(|this| this.foca.handle_timer(timer, &mut this.runtime));
             self.settle(now);
         }

@@ -69,7 +69,8 @@ impl Peer {
     }
 
     pub(super) fn update(&self, standing: Standing, age: Duration) -> Update {
-        Update { member: self.member(), revision: self.revision, standing, age, accusers: Vec::new() }
+        let (accusers, signature) = (Vec::new(), Box::default());
+        Update { member: self.member(), revision: self.revision, standing, age, accusers, signature }
     }
 
     pub(super) fn of(update: &Update) -> Self {

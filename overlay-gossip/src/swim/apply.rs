@@ -1,13 +1,16 @@
 //! What is believed of members, and what makes it change.
 
-use overlay_core::Instant;
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use overlay_core::{Instant, NodeId};
 
 use crate::membership::{Source, Urgency};
 use crate::swim::roster::{Index, ME, Slot};
 use crate::swim::suspicion::{Suspicion, time_to_object};
 use crate::swim::{Phase, Swim};
 use crate::wire::{Kind, Number, Ping, Update};
-use crate::{Event, Standing};
+use crate::{Event, Member, Standing, Verify};
 
 impl Swim {
     /// News from whomever.
@@ -31,8 +34,11 @@ impl Swim {
     }
 
     fn take_unknown(&mut self, update: &Update, now: Instant) -> Option<Index> {
-        let gone = matches!(update.standing, Standing::Suspended | Standing::Left);
+        let gone = is_gone(update.standing);
         if gone && update.age >= self.config.expire_after {
+            return None;
+        }
+        if self.is_forged(update) {
             return None;
         }
         if self.roster.len() >= self.config.member_limit && !self.make_room() {
@@ -60,19 +66,29 @@ impl Swim {
 
     fn take_known(&mut self, at: Index, update: &Update, now: Instant) -> bool {
         let Some(slot) = self.roster.slot(at) else { return false };
-        match update.number().cmp(&slot.number()) {
-            std::cmp::Ordering::Less => false,
-            std::cmp::Ordering::Greater => {
+        let (old, order) = (slot.standing, update.number().cmp(&slot.number()));
+        match (order, update.standing) {
+            (Ordering::Less, _) => false,
+            (Ordering::Greater, _) if self.is_forged(update) => false,
+            (Ordering::Greater, _) => {
                 self.renew(at, update, now);
                 true
             }
-            std::cmp::Ordering::Equal => match (slot.standing, update.standing) {
-                (Standing::Alive | Standing::Suspected, Standing::Suspected) => self.suspect(at, update, now),
-                (old, new) if old >= new => false,
-                (_, Standing::Left) => self.stand_down(at, Standing::Left, now - update.age),
-                _ => self.stand_down(at, Standing::Suspended, now - update.age),
-            },
+            (Ordering::Equal, Standing::Suspected) if !is_gone(old) => self.suspect(at, update, now),
+            (Ordering::Equal, new) if old >= new || self.is_forged(update) => false,
+            (Ordering::Equal, _) => self.stand_down(at, update, now),
         }
+    }
+
+    /// Whether this is a goodbye that the member has not signed, where it has to be; counted if so.
+    fn is_forged(&mut self, update: &Update) -> bool {
+        let signed = |verify: &dyn Verify| {
+            verify.verify(update.member.id, &goodbye(update.member.id, update.number()), &update.signature)
+        };
+        let verify = self.config.tables.verify.as_deref().filter(|_| update.standing == Standing::Left);
+        let forged = verify.is_some_and(|verify| update.signature.is_empty() || !signed(verify));
+        self.counts.forged_leaves += u64::from(forged);
+        forged
     }
 
     /// The member itself has spoken: what was believed of its former number is void.
@@ -80,24 +96,25 @@ impl Swim {
         let Some(slot) = self.roster.slot(at) else { return };
         let (was, number, old) = (slot.standing, slot.number(), slot.member.clone());
         self.forget_deadlines(at);
+        let metadata = if update.standing == Standing::Left { &old.metadata } else { &update.member.metadata };
+        let member = Member { metadata: metadata.clone(), ..update.member.clone() };
         let renewed = |slot: &mut Slot| {
-            slot.member = update.member.clone();
+            slot.member = member.clone();
             slot.revision = update.revision;
             slot.standing = Standing::Alive;
             slot.since = now;
             slot.suspicion = None;
+            slot.signature = Box::default();
         };
         self.roster.change(at, renewed, &mut self.chance);
-        let id = update.member.id;
-        let restarted = number.incarnation != update.member.incarnation;
+        let restarted = number.incarnation != member.incarnation;
         let event = match was {
-            Standing::Suspended | Standing::Left => Some(Event::Up(update.member.clone())),
-            _ if restarted || old != update.member => Some(Event::Changed(update.member.clone())),
-            Standing::Suspected => Some(Event::Cleared(id)),
+            Standing::Suspended | Standing::Left => Some(Event::Up(member)),
+            _ if restarted || old != member => Some(Event::Changed(member)),
+            Standing::Suspected => Some(Event::Cleared(member.id)),
             Standing::Alive => None,
         };
-        let gone = matches!(update.standing, Standing::Suspended | Standing::Left);
-        if !(gone && matches!(was, Standing::Suspended | Standing::Left)) {
+        if !(is_gone(update.standing) && is_gone(was)) {
             self.events.extend(event);
         }
         match update.standing {
@@ -105,8 +122,8 @@ impl Swim {
             Standing::Suspected => {
                 self.suspect(at, update, now);
             }
-            gone => {
-                self.stand_down(at, gone, now - update.age);
+            Standing::Suspended | Standing::Left => {
+                self.stand_down(at, update, now);
             }
         }
     }
@@ -153,18 +170,22 @@ impl Swim {
             }
             self.suspects.pop_first();
             self.counts.declared += 1;
-            self.stand_down(at, Standing::Suspended, now);
+            let Some(slot) = self.roster.slot(at) else { continue };
+            let update = Update { standing: Standing::Suspended, age: Duration::ZERO, ..slot.update(now) };
+            self.stand_down(at, &update, now);
             self.news.add(at);
         }
     }
 
     /// A live or suspended member becomes suspended or left.
-    fn stand_down(&mut self, at: Index, standing: Standing, since: Instant) -> bool {
+    fn stand_down(&mut self, at: Index, update: &Update, now: Instant) -> bool {
+        let (standing, since) = (update.standing, now - update.age);
         self.forget_deadlines(at);
         let stood = |slot: &mut Slot| {
             slot.standing = standing;
             slot.since = since;
             slot.suspicion = None;
+            slot.signature.clone_from(&update.signature);
         };
         self.roster.change(at, stood, &mut self.chance);
         self.expiries.insert((since + self.config.expire_after, at));
@@ -261,8 +282,7 @@ impl Swim {
     pub(super) fn tell_if_wronged(&mut self, from: Source, now: Instant) {
         let Some(at) = self.roster.find(from.node) else { return };
         let Some(slot) = self.roster.slot(at) else { return };
-        let wronged = matches!(slot.standing, Standing::Suspended | Standing::Left);
-        if at != ME && wronged && now - slot.told >= self.config.probe_timeout {
+        if at != ME && is_gone(slot.standing) && now - slot.told >= self.config.probe_timeout {
             self.challenge(at, now);
         }
     }
@@ -276,4 +296,18 @@ impl Swim {
         ping.encode(&mut body);
         self.send((address, Some(id)), Kind::Ping, &body, now);
     }
+}
+
+pub(super) const fn is_gone(standing: Standing) -> bool {
+    matches!(standing, Standing::Suspended | Standing::Left)
+}
+
+/// What a node signs when it leaves.
+pub(super) fn goodbye(id: NodeId, number: Number) -> Vec<u8> {
+    let Number { incarnation, revision } = number;
+    let mut out = b"overlay-gossip goodbye 1".to_vec();
+    out.extend_from_slice(&id.to_bytes());
+    out.extend_from_slice(&incarnation.to_be_bytes());
+    out.extend_from_slice(&revision.to_be_bytes());
+    out
 }

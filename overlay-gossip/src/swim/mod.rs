@@ -18,12 +18,14 @@ use overlay_core::{Instant, NodeId};
 use crate::chance::Chance;
 use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::MembershipMetrics;
+use crate::swim::apply::goodbye;
 use crate::swim::health::Health;
 use crate::swim::news::News;
 use crate::swim::probe::{Probe, Relay};
-use crate::swim::roster::{Index, ME, Roster};
+use crate::swim::roster::{Index, ME, Roster, Slot};
 use crate::swim::seeds::Seeds;
 use crate::swim::sync::Sync;
+use crate::tables::SIGNATURE_LIMIT;
 use crate::wire::{self, Kind, Message};
 use crate::{Class, Config, Event, Member, Reason, Standing};
 
@@ -190,10 +192,14 @@ impl Membership for Swim {
             return;
         }
         self.phase = Phase::Leaving;
-        self.roster.change(ME, |slot| slot.standing = Standing::Left, &mut self.chance);
-        if let Some(me) = self.roster.slot_mut(ME) {
-            me.since = now;
-        }
+        let verify = self.config.tables.verify.clone();
+        let left = |slot: &mut Slot| {
+            let signature = verify.map(|verify| verify.sign(&goodbye(slot.member.id, slot.number())));
+            // One of a length that nobody reads would cost the goodbye: without any, this node is missed as if it had failed.
+            slot.signature = signature.filter(|bytes| bytes.len() <= SIGNATURE_LIMIT).unwrap_or_default().into();
+            (slot.standing, slot.since) = (Standing::Left, now);
+        };
+        self.roster.change(ME, left, &mut self.chance);
         self.news.add(ME);
         self.urgency = Urgency::Now;
         let rounds = if self.roster.live() == 0 { 0 } else { LEAVE_ROUNDS };

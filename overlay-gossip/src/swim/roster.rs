@@ -27,6 +27,8 @@ pub(super) struct Slot {
     /// When it was last told what is thought of it.
     pub(super) told: Instant,
     pub(super) suspicion: Option<Box<Suspicion>>,
+    /// Its own, of its goodbye.
+    pub(super) signature: Box<[u8]>,
     /// Its place in the list of its standing.
     place: u32,
 }
@@ -44,6 +46,7 @@ impl Slot {
             standing: self.standing,
             age: now - self.since,
             accusers,
+            signature: self.signature.clone(),
         }
     }
 
@@ -81,6 +84,7 @@ impl Roster {
             since: now,
             told: Instant::ZERO,
             suspicion: None,
+            signature: Box::default(),
             place: 0,
         };
         Self {
@@ -142,8 +146,9 @@ impl Roster {
         });
         self.index.insert(slot.member.id, at);
         let standing = if slot.standing == Standing::Suspected { Standing::Alive } else { slot.standing };
-        let Update { member, revision, .. } = slot;
-        let fresh = Slot { member, revision, standing, since, told: Instant::ZERO, suspicion: None, place: 0 };
+        let Update { member, revision, signature, .. } = slot;
+        let (told, suspicion) = (Instant::ZERO, None);
+        let fresh = Slot { member, revision, standing, since, told, suspicion, signature, place: 0 };
         if let Some(place) = self.slots.get_mut(at as usize) {
             *place = Some(fresh);
         }
@@ -270,8 +275,6 @@ impl Roster {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -281,7 +284,7 @@ mod tests {
     }
 
     fn update(number: u8) -> Update {
-        Update { member: member(number), revision: 0, standing: Standing::Alive, age: Duration::ZERO, accusers: vec![] }
+        Update::alive(member(number))
     }
 
     proptest! {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use overlay_core::{Instant, NodeId};
 
 use crate::member::plain;
-use crate::membership::Source;
+use crate::membership::{SEEDS, Source};
 use crate::swim::Swim;
 use crate::swim::roster::{Index, ME, Slot};
 use crate::wire::{Kind, Ping};
@@ -36,8 +36,6 @@ struct Seed {
 
 /// The most seeds that are called at once before a cluster has answered.
 const CALLS_AT_ONCE: usize = 3;
-/// The most seeds that are kept.
-const SEEDS: usize = 64;
 /// Calls whose answers are waited for.
 const NUMBERS: usize = 256;
 
@@ -149,7 +147,7 @@ impl Swim {
     }
 
     /// An answer that is to no probe; true if it is one to a call. Whoever answers and is no live member is asked for
-    /// everything at once.
+    /// everything at once, unless somebody else is being asked: all called seeds answer a newcomer at the same time.
     pub(super) fn answered(&mut self, from: Source, number: u32, now: Instant) -> bool {
         let Some(place) = self.seeds.numbers.iter().position(|called| *called == number) else { return false };
         self.seeds.numbers.remove(place);
@@ -157,7 +155,7 @@ impl Swim {
             seed.node = Some(from.node);
         }
         let live = self.roster.find(from.node).and_then(|at| self.roster.slot(at)).is_some_and(Slot::is_live);
-        if !self.seeds.joined || !live {
+        if (!self.seeds.joined || !live) && !self.is_syncing(now) {
             self.begin_sync(from, now);
         }
         true

@@ -11,6 +11,7 @@ use overlay_core::{Instant, NodeId};
 use crate::digest::{bucket, chunks, differing, replies};
 use crate::membership::Source;
 use crate::swim::Swim;
+use crate::swim::apply::is_gone;
 use crate::swim::roster::{Index, ME};
 use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
 use crate::{Event, Member, Standing};
@@ -50,7 +51,7 @@ impl Swim {
     pub(super) fn compare(&mut self, from: Source, digest: u64, now: Instant) {
         if digest == self.roster.digest() {
             self.sync.differing = None;
-            self.sync.equal += 1;
+            self.sync.equal = self.sync.equal.saturating_add(1);
             if self.sync.equal >= EQUAL && self.news.len() > FEW_NEWS {
                 self.drop_stale_news();
             }
@@ -77,6 +78,11 @@ impl Swim {
         if let Some((_, with)) = self.sync.again.take_if(|(at, _)| *at <= now) {
             self.begin_sync(with, now);
         }
+    }
+
+    /// Whether somebody was asked a short while ago and has not told all yet.
+    pub(super) fn is_syncing(&self, now: Instant) -> bool {
+        self.sync.with.is_some() && now < self.sync.not_before
     }
 
     pub(super) fn begin_sync(&mut self, with: Source, now: Instant) {
@@ -154,12 +160,11 @@ impl Swim {
                 continue;
             };
             let (same, standing) = (slot.number() == update.number(), slot.standing);
-            let gone = |standing| matches!(standing, Standing::Suspended | Standing::Left);
             let (at, id) = (known.unwrap_or(ME), slot.member.id);
-            if at != ME && same && update.standing == Standing::Suspended && !gone(standing) {
+            if at != ME && same && update.standing == Standing::Suspended && !is_gone(standing) {
                 continue;
             }
-            if at != ME && same && gone(standing) && !gone(update.standing) && challenges < CHALLENGES {
+            if at != ME && same && is_gone(standing) && !is_gone(update.standing) && challenges < CHALLENGES {
                 challenges += 1;
                 self.challenge(at, now);
                 continue;

@@ -52,7 +52,7 @@ impl Tables {
             group.changes.into_iter().for_each(|change| tally.take(chain, change, (by, room, now), signed));
             // A number that only serves to forget tombstones early needs no proof: see `Chain`.
             chain.stable = chain.stable.max(stable);
-            if chain.tombstones() > 0 { chain.collect(cap, most, now) } else { 0 }
+            if chain.spent() > 0 { chain.collect(cap, most, now) } else { 0 }
         });
         self.counts.collected += collected as u64;
         self.count(&tally, by);

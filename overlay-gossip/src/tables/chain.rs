@@ -22,6 +22,9 @@ use crate::{Key, Sequence, TableId};
 ///   a `floor` above that gap and names with the answer the numbers that are `alive`, and what is not among them goes.
 /// - The `floor` goes along with each answer, so that whoever learned of a removal in this way passes it on alike.
 ///
+/// The owner's last change always stays, even if it is a removal. So the greatest number that anybody has seen is that of a
+/// change it has, and nobody is believed that there were greater ones: a liar could make others deaf to what is yet to come.
+///
 /// None of this depends on *when* tombstones go: the watermark only says when it is cheapest, and the cap may come first.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Chain {
@@ -110,18 +113,19 @@ impl Chain {
     }
 
     /// Ends an answer from somebody who has told all entries that were missing here. Gives what was removed by it. More spans
-    /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded.
+    /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded; so is what is beyond the
+    /// last change here.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
-        let mut gone = Vec::new();
+        let (mut gone, last) = (Vec::new(), self.seen.last());
         if let Some(alive) = &end.alive {
-            let dead = |number: &u64| end.seen.contains(*number) && !alive.contains(*number);
-            let numbers = self.numbers(end.floor).into_iter().filter(dead);
+            let dead = |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
+            let numbers = self.numbers(end.floor.min(last)).into_iter().filter(dead);
             gone.extend(numbers.filter_map(|number| self.forget(number)));
         }
         if self.seen.spans() <= SEEN_SPANS {
-            self.seen.union(&end.seen.truncated(END_SPANS));
+            self.seen.union(&end.seen.truncated(END_SPANS).up_to(last));
         }
-        self.floor = self.floor.max(end.floor);
+        self.floor = self.floor.max(end.floor.min(last));
         gone
     }
 
@@ -133,9 +137,16 @@ impl Chain {
         numbers.into_iter().filter_map(|number| self.forget(number)).collect()
     }
 
+    /// Tombstones that may go some day: all but the last change of all.
+    pub(crate) fn spent(&self) -> usize {
+        let tombstones = self.tombstones();
+        let is_last = || self.entries.at(self.seen.last()).is_some_and(|(.., slot)| slot.value.is_none());
+        tombstones - usize::from(tombstones > 0 && is_last())
+    }
+
     /// Drops tombstones that all live subscribers have seen, or that are older than `cap`, or that are too many.
     pub(crate) fn collect(&mut self, cap: Duration, most: usize, now: Instant) -> usize {
-        let through = self.seen.through();
+        let through = self.seen.through().min(self.seen.last().saturating_sub(1));
         let mut surplus = self.tombstones().saturating_sub(most);
         let may_go = |(number, since): (u64, Instant)| {
             let goes = number <= self.stable || since + cap <= now || surplus > 0;
@@ -300,12 +311,30 @@ mod tests {
     fn a_tombstone_above_a_gap_stays_so_that_what_is_late_does_not_return() {
         let mut chain = Chain::new(1, 0);
         assert_eq!(chain.apply(change(2, None), ROOM, Instant::ZERO), Outcome::Applied);
-        chain.stable = 2;
+        let other = Change { key: Key::new("other").unwrap(), ..change(3, None) };
+        assert_eq!(chain.apply(other, ROOM, Instant::ZERO), Outcome::Applied);
+        chain.stable = 3;
         assert_eq!(chain.collect(Duration::ZERO, 0, Instant::ZERO), 0);
         assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
-        assert_eq!(chain.collect(Duration::MAX, 100, Instant::ZERO), 1);
+        assert_eq!((chain.spent(), chain.collect(Duration::MAX, 100, Instant::ZERO)), (1, 1));
         assert_eq!(chain.apply(change(1, Some("late")), ROOM, Instant::ZERO), Outcome::Stale);
-        assert_eq!((chain.len(), chain.bytes(), chain.content()), (0, 0, 0));
+        assert_eq!((chain.len(), chain.tombstones(), chain.content()), (1, 1, 0), "the last change stays");
+        assert_eq!((chain.spent(), chain.collect(Duration::ZERO, 0, Instant::ZERO)), (0, 0));
+    }
+
+    #[test]
+    fn nobody_is_believed_about_changes_after_the_last_that_is_here() {
+        let mut chain = Chain::new(1, 0);
+        for number in [1, 2] {
+            let change = Change { key: Key::new(vec![number as u8]).unwrap(), ..change(number, Some("v")) };
+            chain.apply(change, ROOM, Instant::ZERO);
+        }
+        let mut seen = Intervals::default();
+        seen.insert_span(1, Intervals::MOST);
+        let gone = chain.finish(&End { seen, floor: u64::MAX, alive: Some(Intervals::default()) });
+        assert_eq!((gone.len(), chain.seen().last(), chain.floor), (1, 2, 2), "the last change itself stays");
+        let next = Change { key: Key::new("next").unwrap(), ..change(3, Some("v")) };
+        assert_eq!(chain.apply(next, ROOM, Instant::ZERO), Outcome::Applied);
     }
 
     #[test]

@@ -111,6 +111,9 @@ impl Tables {
     }
 
     fn answer_mismatch(&mut self, to: NodeId, network: NetworkId) {
+        if self.is_overloaded() {
+            return;
+        }
         let Some(replica) = self.replicas.get(&network) else {
             return;
         };
@@ -135,8 +138,7 @@ impl Tables {
 
     /// Tells what was seen of all owners of the parts in `mask`, in messages of bounded size.
     fn send_vectors(&mut self, to: NodeId, network: NetworkId, mask: u32) {
-        if self.outbox.bytes() > self.config.answers_limit {
-            self.counts.refused.overload += 1;
+        if self.is_overloaded() {
             return;
         }
         let Some(replica) = self.replicas.get(&network) else {
@@ -151,6 +153,10 @@ impl Tables {
         }
         let mut vectors = Vectors { network, whole: 0, owners: Vec::new() };
         for (at, part) in parts.into_iter().enumerate().filter(|(at, _)| mask & 1 << at != 0) {
+            if part.len() > VECTORS {
+                self.push_vectors(to, network, &part); // not whole: who has more says so in its own comparison
+                continue;
+            }
             vectors.whole |= 1 << at;
             vectors.owners.extend(part);
             if vectors.owners.len() >= VECTORS {
@@ -163,8 +169,24 @@ impl Tables {
         }
     }
 
+    /// Tells of owners among others.
+    fn push_vectors(&mut self, to: NodeId, network: NetworkId, owners: &[Vector]) {
+        for some in owners.chunks(VECTORS) {
+            let vectors = Vectors { network, whole: 0, owners: some.to_vec() };
+            self.outbox.push(to, &Message::Vectors(vectors), self.config.datagram);
+        }
+    }
+
+    /// Whether too many answers wait for one more; counted if so.
+    pub(super) fn is_overloaded(&mut self) -> bool {
+        let overloaded = self.outbox.bytes() > self.config.answers_limit;
+        self.counts.refused.overload += u64::from(overloaded);
+        overloaded
+    }
+
     pub(super) fn handle_vectors(&mut self, from: NodeId, vectors: Vectors, now: Instant) {
         let Vectors { network, whole, owners } = vectors;
+        let overloaded = whole != 0 && self.is_overloaded();
         let Some(replica) = self.replicas.get(&network) else {
             self.counts.refused.foreign_network += 1;
             return;
@@ -176,13 +198,10 @@ impl Tables {
                 && theirs.get(owner).is_none_or(|vector| has_more(chain, vector))
         };
         let mut more: Vec<Vector> = Vec::new();
-        if whole != 0 {
+        if whole != 0 && !overloaded {
             more.extend(replica.chains().iter().filter(surplus).map(|(owner, chain)| replica.vector(*owner, chain)));
         }
-        for part in more.chunks(VECTORS) {
-            let answer = Vectors { network, whole: 0, owners: part.to_vec() };
-            self.outbox.push(from, &Message::Vectors(answer), self.config.datagram);
-        }
+        self.push_vectors(from, network, &more);
         self.want_missing(from, network, &owners, now);
     }
 
@@ -219,7 +238,7 @@ fn has_more(chain: &Chain, vector: &Vector) -> bool {
 
 /// Up to how many owners are told at once, without first narrowing to those that differ.
 const FEW_OWNERS: usize = 32;
-/// Vectors in a message, and up to a part's more: 40 bytes each, or 330 with many gaps of great numbers.
+/// Vectors in a message, and up to as many more of one part: 40 bytes each, or 330 with many gaps of great numbers.
 const VECTORS: usize = 256;
 /// With how many nodes a network is compared at a time while much is on its way.
 const BULK_PEERS: usize = 2;

@@ -26,7 +26,8 @@ pub struct TablesConfig {
     /// From one comparison to the next while more is on its way than news can carry, and for some rounds after. 10 ms up to
     /// `compare_interval`. 100 ms.
     pub bulk_interval: Duration,
-    /// How long an answer with entries may take, before another node is asked. 10 ms to 1 min. 1 s: several round trips and 64 KiB.
+    /// How long an answer with entries may take, before another node is asked. 10 ms to 1 min. 1 s: several round trips and 64 KiB
+    /// within one data centre.
     pub answer_timeout: Duration,
     /// Bytes of entries in one answer on a stream, plus one entry. 1 KiB to 128 KiB. 64 KiB: asked for one by one, so this is also
     /// what is under way at most between two nodes.
@@ -85,6 +86,20 @@ impl Default for TablesConfig {
 }
 
 impl TablesConfig {
+    /// For nodes in several data centres: an answer on a new stream takes some six round trips of up to 400 ms, its handshake and
+    /// slow start included, and a lost packet once more.
+    pub fn wan() -> Self {
+        Self {
+            gossip_interval: Duration::from_millis(250),
+            compare_interval: Duration::from_secs(2),
+            bulk_interval: Duration::from_millis(500),
+            answer_timeout: Duration::from_secs(5),
+            confirm_delay: Duration::from_millis(500),
+            remind_interval: Duration::from_secs(3),
+            ..Self::default()
+        }
+    }
+
     /// Whether all fields are in range.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let milli = Duration::from_millis;

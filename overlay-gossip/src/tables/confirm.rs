@@ -103,7 +103,7 @@ impl Tables {
         replica.told = mark.0;
         let collected = replica.edit(me, incarnation, |chain| {
             chain.stable = mark.0;
-            if chain.tombstones() > 0 { chain.collect(cap, most, now) } else { 0 }
+            if chain.spent() > 0 { chain.collect(cap, most, now) } else { 0 }
         });
         if collected > 0 {
             replica.to_tell = self.members.subscribers(network).to_vec();
@@ -126,7 +126,7 @@ impl Tables {
             return;
         };
         let behind = replica.chain(from).is_none_or(|chain| chain.through().0 < through);
-        if replica.chain(from).is_some_and(|chain| chain.tombstones() > 0) {
+        if replica.chain(from).is_some_and(|chain| chain.spent() > 0) {
             let collected = replica.edit(from, incarnation, |chain| {
                 chain.stable = chain.stable.max(stable);
                 chain.collect(cap, most, now)
@@ -179,7 +179,7 @@ impl Tables {
         let Some(replica) = self.replicas.get_mut(&network) else {
             return;
         };
-        let with = replica.chains().iter().filter(|(_, chain)| chain.tombstones() > 0);
+        let with = replica.chains().iter().filter(|(_, chain)| chain.spent() > 0);
         let owners: Vec<(NodeId, u64)> = with.map(|(owner, chain)| (*owner, chain.incarnation)).collect();
         self.awake |= !owners.is_empty();
         for (owner, incarnation) in owners {

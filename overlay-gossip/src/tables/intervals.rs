@@ -136,6 +136,12 @@ impl Intervals {
         Self { spans: spans.into_iter().filter(|(first, last)| first <= last).collect() }
     }
 
+    /// The numbers up to `last`.
+    pub(crate) fn up_to(&self, last: u64) -> Self {
+        let within = self.iter().take_while(|(first, _)| *first <= last);
+        Self { spans: within.map(|(first, end)| (first, end.min(last))).collect() }
+    }
+
     /// The first `most` spans: a part of the set.
     pub(crate) fn truncated(&self, most: usize) -> Self {
         Self { spans: self.iter().take(most).collect() }
@@ -251,6 +257,13 @@ pub(crate) mod tests {
         fn gaps_are_what_is_not_there(set in intervals(), after in 0..250_u64) {
             let missing: Vec<u64> = set.gaps(after).flat_map(|(first, last)| first..=last.min(400)).collect();
             prop_assert_eq!(missing, (after + 1..=400).filter(|n| !set.contains(*n)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn up_to_a_number_there_is_what_is_not_above_it(set in intervals(), last in 0..250_u64) {
+            let part = set.up_to(last);
+            prop_assert!((0..300).all(|n| part.contains(n) == (n <= last && set.contains(n))));
+            prop_assert_eq!(part.iter().flat_map(|(first, last)| first..=last).collect::<Intervals>(), part);
         }
 
         #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlay_core::{NetworkId, NodeId};
+use overlay_core::{Instant, NetworkId, NodeId};
 
 /// The members as membership tells of them, and for each network its live subscribers, without this node.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +16,8 @@ pub(crate) struct Members {
 pub(crate) struct Known {
     pub(crate) incarnation: u64,
     pub(crate) suspended: bool,
+    /// When its entries are hidden.
+    pub(crate) hide_at: Option<Instant>,
     /// Whether its entries are hidden.
     pub(crate) hidden: bool,
 }

@@ -53,7 +53,7 @@ use bytes::Bytes;
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::chance::Chance;
-use crate::{Key, Malformed, Reason, Sequence, TableId};
+use crate::{Class, Key, Malformed, Reason, Sequence, TableId};
 use chain::{Chain, Room};
 use confirmations::Confirmations;
 use event::{Events, Pending};
@@ -66,7 +66,7 @@ use outbox::Outbox;
 pub(crate) use outbox::TablesTransmit;
 use pull::Pulls;
 use replica::Replica;
-use wire::Message;
+use wire::{Chunk, Message, Want};
 
 /// Values have up to 64 KiB.
 pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
@@ -143,6 +143,18 @@ impl Tables {
         Message::parse(body).map(drop)
     }
 
+    /// Whether a message may have come in this way: what is answered by much, and such answers, go on streams.
+    ///
+    /// # Errors
+    /// If not.
+    pub(crate) fn check_class(class: Class, body: &[u8]) -> Result<(), Malformed> {
+        match (class, body.first()) {
+            (Class::Datagram, Some(&Want::KIND)) => Err(Malformed::Misplaced { message: "request for entries" }),
+            (Class::Datagram, Some(&Chunk::KIND)) => Err(Malformed::Misplaced { message: "answer with entries" }),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes one message of another node's tables. What is refused is counted.
     ///
     /// # Errors
@@ -185,6 +197,11 @@ impl Tables {
     /// The next message to send; poll until there is none.
     pub(crate) fn poll_transmit(&mut self) -> Option<TablesTransmit> {
         self.outbox.pop()
+    }
+
+    /// The next message, if it goes to this node in a datagram and `fits` its length.
+    pub(crate) fn poll_along(&mut self, to: NodeId, fits: impl FnOnce(usize) -> bool) -> Option<Vec<u8>> {
+        self.outbox.pop_along(to, fits)
     }
 
     /// The next event for the user; poll until there is none.

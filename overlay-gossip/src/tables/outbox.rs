@@ -40,6 +40,13 @@ impl Outbox {
         Some(transmit)
     }
 
+    /// The next message's body, if it goes to this node in a datagram and `fits` its length.
+    pub(crate) fn pop_along(&mut self, to: NodeId, fits: impl FnOnce(usize) -> bool) -> Option<Vec<u8>> {
+        let next = self.queue.front()?;
+        let along = next.to == to && next.class == Class::Datagram && fits(next.body.len());
+        if along { self.pop().map(|transmit| transmit.body) } else { None }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }

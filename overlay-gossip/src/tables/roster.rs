@@ -29,7 +29,8 @@ impl Tables {
             Some(known) if known.incarnation < incarnation => self.forget_entries(member, now),
             _ => {}
         }
-        self.members.insert(member, Known { incarnation, suspended: false, hidden: false });
+        self.forget_hiding(member);
+        self.members.insert(member, Known { incarnation, suspended: false, hide_at: None, hidden: false });
         self.refresh_all(member, now);
         if before.is_some_and(|known| known.hidden) {
             self.owner_events(member, Pending::Restored);
@@ -49,7 +50,9 @@ impl Tables {
         };
         if !known.suspended {
             known.suspended = true;
-            self.hides.insert((now + self.config.hide_after, member));
+            let at = now + self.config.hide_after;
+            known.hide_at = Some(at);
+            self.hides.insert((at, member));
             self.refresh_all(member, now);
             self.pulls.forget_peer(member);
         }
@@ -57,6 +60,7 @@ impl Tables {
 
     fn member_gone(&mut self, member: NodeId, now: Instant) {
         self.forget_entries(member, now);
+        self.forget_hiding(member);
         self.members.remove(member);
         self.refresh_all(member, now);
         self.pulls.forget_peer(member);
@@ -68,12 +72,17 @@ impl Tables {
     pub(super) fn hide_due(&mut self, now: Instant) {
         while let Some((due, member)) = self.hides.first().copied().filter(|(due, _)| *due <= now) {
             self.hides.remove(&(due, member));
-            let still = !self.hides.iter().any(|(_, other)| *other == member);
-            if let Some(known) = self.members.get_mut(member).filter(|known| known.suspended && !known.hidden && still)
-            {
-                known.hidden = true;
+            if let Some(known) = self.members.get_mut(member) {
+                (known.hide_at, known.hidden) = (None, true);
                 self.owner_events(member, Pending::Hidden);
             }
+        }
+    }
+
+    /// A member's entries are not to be hidden any more.
+    fn forget_hiding(&mut self, member: NodeId) {
+        if let Some(at) = self.members.get(member).and_then(|known| known.hide_at) {
+            self.hides.remove(&(at, member));
         }
     }
 

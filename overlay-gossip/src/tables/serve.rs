@@ -2,20 +2,20 @@
 
 use overlay_core::NodeId;
 
+use crate::STREAM_LIMIT;
 use crate::tables::wire::{Chunk, End, Group, Message, Missing, Part, Want};
 use crate::tables::{Replica, Tables};
 
 impl Tables {
     /// Answers a request with up to a chunk of entries. Nothing is remembered of it: the other asks on from where this ends.
     pub(super) fn handle_want(&mut self, from: NodeId, want: &Want) {
+        if self.is_overloaded() {
+            return;
+        }
         let Some(replica) = self.replicas.get(&want.network) else {
             self.counts.refused.foreign_network += 1;
             return;
         };
-        if self.outbox.bytes() > self.config.answers_limit {
-            self.counts.refused.overload += 1;
-            return;
-        }
         let room = self.config.chunk_room();
         let mut chunk = Chunk { id: want.id, network: want.network, parts: Vec::new() };
         let mut len = 0;
@@ -32,6 +32,9 @@ impl Tables {
         self.outbox.push_stream(from, &Message::Chunk(chunk));
     }
 }
+
+/// The longest end: fits a message by itself. None of an owner that numbers its changes one by one is longer.
+const END_LEN: usize = STREAM_LIMIT - 2 * 1_024;
 
 /// One owner's entries that are missing, up to `room` bytes and one entry; with an end if that is all and has room, or comes
 /// `first` and alone.
@@ -50,7 +53,7 @@ fn part(replica: &Replica, missing: &Missing, room: usize, first: bool) -> Part 
         len += change.encoded_len();
         group.changes.push(change);
     }
-    let end = chain.end_for(seen, *after);
+    let end = Some(chain.end_for(seen, *after)).filter(|end| end.encoded_len() <= END_LEN).unwrap_or_default();
     let fits = len + end.encoded_len() <= room || (first && group.changes.is_empty());
     Part { group, end: fits.then_some(end) } // else it comes by itself, when asked on
 }

@@ -6,8 +6,8 @@ use overlay_core::{NetworkId, NodeId};
 
 use crate::tables::wire::Change;
 
-/// Signs a node's own changes and checks everybody else's, so that a node that has been taken over can write in nobody's name
-/// but its own. It can still withhold what it should pass on.
+/// Signs a node's own changes and its goodbye, and checks everybody else's, so that a node that has been taken over can write, and
+/// leave, in nobody's name but its own. It can still withhold what it should pass on. foca's goodbyes are not signed.
 ///
 /// What is signed is a statement that names owner, network, incarnation and sequence beside the entry, so that no signature fits
 /// elsewhere.

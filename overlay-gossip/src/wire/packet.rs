@@ -3,13 +3,16 @@
 //! ```text
 //! version 1 | sender 16 | kind 1, length varint, body | kind 1, length varint, body | …
 //! ```
+//!
+//! On a stream there is one message, and what may be long goes there only. In a datagram there is up to one message of
+//! membership, one of its news, and any of the tables. So no payload asks for many answers.
 
 use overlay_core::NodeId;
 
-use crate::Malformed;
 use crate::wire::{
     Ack, Nack, News, Ping, PingRequest, Reader, SyncPush, SyncReply, SyncRequest, put_varint, varint_len,
 };
+use crate::{Class, Malformed, STREAM_LIMIT};
 
 /// The format that this crate speaks; a change that others cannot read gets another number.
 const VERSION: u8 = 1;
@@ -25,19 +28,51 @@ impl<'a> Packet<'a> {
     /// Bytes before the first message.
     pub(crate) const HEADER_LEN: usize = 17;
 
-    pub(crate) fn parse(payload: &'a [u8]) -> Result<Self, Malformed> {
+    pub(crate) fn parse(class: Class, payload: &'a [u8]) -> Result<Self, Malformed> {
+        if payload.len() > STREAM_LIMIT {
+            let (found, most) = (payload.len() as u64, STREAM_LIMIT as u64);
+            return Err(Malformed::Range { field: "payload length", found, least: Self::HEADER_LEN as u64, most });
+        }
         let mut reader = Reader::new(payload);
         match reader.u8("version")? {
             VERSION => {}
             found => return Err(Malformed::Version { found, spoken: VERSION }),
         }
         let from = reader.node_id("sender")?;
-        let mut messages = Vec::new();
+        let (mut messages, mut order) = (Vec::new(), Order::default());
         while !reader.is_empty() {
-            let kind = reader.u8("kind")?;
+            let kind = Kind::parse(&mut reader)?;
+            order.take(class, kind)?;
             messages.push(Message::parse(kind, reader.bytes("message")?)?);
         }
         Ok(Self { from, messages })
+    }
+}
+
+/// What was in a payload so far.
+#[derive(Debug, Default)]
+struct Order {
+    any: bool,
+    membership: bool,
+    news: bool,
+}
+
+impl Order {
+    /// Notes a message, if it may be there.
+    fn take(&mut self, class: Class, kind: Kind) -> Result<(), Malformed> {
+        let (streamed, is_news) = (kind.is_streamed(), kind == Kind::News);
+        let is_membership = !is_news && kind != Kind::Table;
+        let misplaced = match class {
+            Class::Stream => self.any || !(streamed || kind == Kind::Table),
+            Class::Datagram => streamed || (self.news && is_news) || (self.membership && is_membership),
+        };
+        if misplaced {
+            return Err(Malformed::Misplaced { message: kind.name() });
+        }
+        self.any = true;
+        self.news |= is_news;
+        self.membership |= is_membership;
+        Ok(())
     }
 }
 
@@ -100,6 +135,32 @@ impl Kind {
         Self::Foca,
     ];
 
+    fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let number = reader.u8("kind")?;
+        let most = Self::ALL.len() as u64;
+        Self::of(number).ok_or_else(|| Malformed::Range { field: "kind", found: number.into(), least: 1, most })
+    }
+
+    /// Whether it travels on streams: it may be long, or asks for what may be.
+    const fn is_streamed(self) -> bool {
+        matches!(self, Self::SyncRequest | Self::SyncReply | Self::SyncPush)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Ack => "ack",
+            Self::PingRequest => "ping request",
+            Self::Nack => "nack",
+            Self::News => "news",
+            Self::SyncRequest => "sync request",
+            Self::SyncReply => "sync reply",
+            Self::SyncPush => "sync push",
+            Self::Table => "message of the tables",
+            Self::Foca => "message of foca's",
+        }
+    }
+
     fn of(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -123,10 +184,7 @@ pub(crate) enum Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    fn parse(kind: u8, body: &'a [u8]) -> Result<Self, Malformed> {
-        let Some(kind) = Kind::of(kind) else {
-            return Err(Malformed::Range { field: "kind", found: kind.into(), least: 1, most: Kind::ALL.len() as u64 });
-        };
+    fn parse(kind: Kind, body: &'a [u8]) -> Result<Self, Malformed> {
         Ok(match kind {
             Kind::Ping => Self::Ping(Ping::parse(body)?),
             Kind::Ack => Self::Ack(Ack::parse(body)?),
@@ -152,7 +210,7 @@ mod tests {
     fn another_version_is_refused_by_its_number() {
         let mut payload = begin(NodeId::from_bytes([7; 16]));
         payload[0] = 2;
-        assert_eq!(Packet::parse(&payload), Err(Malformed::Version { found: 2, spoken: VERSION }));
+        assert_eq!(Packet::parse(Class::Datagram, &payload), Err(Malformed::Version { found: 2, spoken: VERSION }));
     }
 
     proptest! {
@@ -168,7 +226,7 @@ mod tests {
                 put_frame(Kind::Table, body, &mut payload);
                 prop_assert_eq!(payload.len() - before, frame_len(body.len()));
             }
-            let packet = Packet::parse(&payload).unwrap();
+            let packet = Packet::parse(Class::Datagram, &payload).unwrap();
             prop_assert_eq!(packet.from, from);
             prop_assert_eq!(super::bodies(&payload).map(|(_, len)| len).collect::<Vec<_>>(), bodies.iter().map(Vec::len).collect::<Vec<_>>());
             prop_assert_eq!(packet.messages, bodies.iter().map(|body| Message::Table(body)).collect::<Vec<_>>());
@@ -178,8 +236,10 @@ mod tests {
         fn no_bytes_make_the_parser_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut payload = begin(NodeId::from_bytes([7; 16]));
             payload.extend_from_slice(&bytes);
-            let _ = Packet::parse(&payload);
-            let _ = Packet::parse(&bytes);
+            for class in [Class::Datagram, Class::Stream] {
+                let _ = Packet::parse(class, &payload);
+                let _ = Packet::parse(class, &bytes);
+            }
         }
     }
 }

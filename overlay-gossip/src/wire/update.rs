@@ -7,6 +7,7 @@ use bytes::Bytes;
 use overlay_core::NodeId;
 
 use crate::member::plain;
+use crate::tables::SIGNATURE_LIMIT;
 use crate::wire::{Reader, put_bytes, put_varint, varint_len};
 use crate::{Malformed, Member, Metadata, Role, Standing};
 
@@ -18,7 +19,7 @@ pub(crate) struct Number {
     pub(crate) revision: u32,
 }
 
-/// A member, and how it is believed to be.
+/// A member, and how it is believed to be. Metadata of who left does not travel: there is the signature in its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Update {
     pub(crate) member: Member,
@@ -28,11 +29,20 @@ pub(crate) struct Update {
     pub(crate) age: Duration,
     /// Who accuses a suspected member; at most [`Update::ACCUSERS`].
     pub(crate) accusers: Vec<NodeId>,
+    /// The member's own, of its goodbye; nothing for the others, or without signatures.
+    pub(crate) signature: Box<[u8]>,
 }
 
 impl Update {
     /// The most accusers that are named: the first, and seven confirmations.
     pub(crate) const ACCUSERS: usize = 8;
+
+    /// A member that is there, in its first revision.
+    #[cfg(test)]
+    pub(crate) fn alive(member: Member) -> Self {
+        let (accusers, signature) = (Vec::new(), Box::default());
+        Self { member, revision: 0, standing: Standing::Alive, age: Duration::ZERO, accusers, signature }
+    }
 
     pub(crate) const fn number(&self) -> Number {
         Number { incarnation: self.member.incarnation, revision: self.revision }
@@ -48,6 +58,7 @@ impl Update {
         let revision = narrow(reader.varint("revision")?, "revision", u32::MAX)?;
         let address = parse_address(reader, flags & V6 != 0)?;
         let metadata = reader.bytes("metadata")?;
+        let mut signature = Box::default();
         let standing = match flags & STANDING {
             0 => Standing::Alive,
             1 => Standing::Suspected,
@@ -62,16 +73,19 @@ impl Update {
                 age = Duration::from_secs(narrow(reader.varint("age")?, "age", u32::MAX)?.into());
             }
         }
-        let too_long = |_| Malformed::Range {
-            field: "metadata length",
-            found: metadata.len() as u64,
-            least: 0,
-            most: Metadata::MAX_LEN as u64,
-        };
-        let metadata = Metadata::new(Bytes::copy_from_slice(metadata)).map_err(too_long)?;
+        if standing == Standing::Left {
+            signature = parse_signature(reader)?;
+        }
+        let most = if standing == Standing::Left { 0 } else { Metadata::MAX_LEN };
+        let too_long =
+            Malformed::Range { field: "metadata length", found: metadata.len() as u64, least: 0, most: most as u64 };
+        if metadata.len() > most {
+            return Err(too_long);
+        }
+        let metadata = Metadata::new(Bytes::copy_from_slice(metadata)).map_err(|_| too_long)?;
         let role = if flags & MANAGER == 0 { Role::Worker } else { Role::Manager };
         let member = Member { id, incarnation, address, role, metadata };
-        Ok(Self { member, revision, standing, age, accusers })
+        Ok(Self { member, revision, standing, age, accusers, signature })
     }
 
     /// Reads updates as long as there are bytes.
@@ -84,7 +98,7 @@ impl Update {
     }
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let Member { id, incarnation, address, role, metadata } = &self.member;
+        let Member { id, incarnation, address, role, .. } = &self.member;
         let standing = match self.standing {
             Standing::Alive => 0,
             Standing::Suspected => 1,
@@ -98,28 +112,39 @@ impl Update {
         put_varint(*incarnation, out);
         put_varint(self.revision.into(), out);
         put_address(*address, out);
-        put_bytes(metadata.as_bytes(), out);
+        put_bytes(self.metadata(), out);
         match self.standing {
             Standing::Alive => {}
             Standing::Suspected => {
                 out.push(self.accusers.len().min(Self::ACCUSERS) as u8);
                 self.accusers.iter().take(Self::ACCUSERS).for_each(|id| out.extend_from_slice(&id.to_bytes()));
             }
-            Standing::Suspended | Standing::Left => put_varint(self.age_seconds(), out),
+            Standing::Suspended => put_varint(self.age_seconds(), out),
+            Standing::Left => {
+                put_varint(self.age_seconds(), out);
+                put_bytes(&self.signature, out);
+            }
         }
     }
 
     /// Bytes that [`encode`](Self::encode) appends.
     pub(crate) fn encoded_len(&self) -> usize {
-        let Member { incarnation, address, metadata, .. } = &self.member;
-        let metadata = metadata.as_bytes().len();
+        let Member { incarnation, address, .. } = &self.member;
+        let metadata = self.metadata().len();
         let rest = match self.standing {
             Standing::Alive => 0,
             Standing::Suspected => 1 + 16 * self.accusers.len().min(Self::ACCUSERS),
-            Standing::Suspended | Standing::Left => varint_len(self.age_seconds()),
+            Standing::Suspended => varint_len(self.age_seconds()),
+            Standing::Left => {
+                varint_len(self.age_seconds()) + varint_len(self.signature.len() as u64) + self.signature.len()
+            }
         };
         let numbers = varint_len(*incarnation) + varint_len(self.revision.into());
         17 + numbers + address_len(address.is_ipv6()) + varint_len(metadata as u64) + metadata + rest
+    }
+
+    fn metadata(&self) -> &[u8] {
+        if self.standing == Standing::Left { &[] } else { self.member.metadata.as_bytes() }
     }
 
     fn age_seconds(&self) -> u64 {
@@ -133,6 +158,16 @@ const V6: u8 = 0b1000;
 
 fn narrow(value: u64, field: &'static str, most: u32) -> Result<u32, Malformed> {
     u32::try_from(value).map_err(|_| Malformed::Range { field, found: value, least: 0, most: most.into() })
+}
+
+fn parse_signature(reader: &mut Reader<'_>) -> Result<Box<[u8]>, Malformed> {
+    match reader.bytes("signature")? {
+        bytes if bytes.len() <= SIGNATURE_LIMIT => Ok(bytes.into()),
+        bytes => {
+            let (found, most) = (bytes.len() as u64, SIGNATURE_LIMIT as u64);
+            Err(Malformed::Range { field: "signature length", found, least: 0, most })
+        }
+    }
 }
 
 fn parse_accusers(reader: &mut Reader<'_>) -> Result<Vec<NodeId>, Malformed> {
@@ -183,16 +218,19 @@ pub(crate) mod tests {
                     ..Member::new(id, incarnation, address)
                 });
         let accusers = proptest::collection::vec(node_id(), 0..=8);
-        (member, any::<u32>(), 0..4_u8, any::<u32>(), accusers).prop_map(
-            |(member, revision, standing, age, accusers)| {
-                let update =
-                    Update { member, revision, standing: Standing::Alive, age: Duration::ZERO, accusers: vec![] };
+        let signature = proptest::collection::vec(any::<u8>(), 0..=255);
+        (member, any::<u32>(), 0..4_u8, any::<u32>(), accusers, signature).prop_map(
+            |(member, revision, standing, age, accusers, signature)| {
+                let update = Update { revision, ..Update::alive(member) };
                 let age = Duration::from_secs(age.into());
                 match standing {
                     0 => update,
                     1 => Update { standing: Standing::Suspected, accusers, ..update },
                     2 => Update { standing: Standing::Suspended, age, ..update },
-                    _ => Update { standing: Standing::Left, age, ..update },
+                    _ => {
+                        let member = Member { metadata: Metadata::default(), ..update.member };
+                        Update { member, standing: Standing::Left, age, signature: signature.into(), ..update }
+                    }
                 }
             },
         )

@@ -9,9 +9,13 @@ use proptest::prelude::*;
 
 use super::pump::{Pump, TABLE, key, network, node_id};
 use crate::member_change::MemberChange;
+use crate::tables::chain::Room;
 use crate::tables::wire::tests::message;
-use crate::tables::wire::{Change, Confirm, Confirmed, Fresh, Group, Message};
-use crate::tables::{Refused, Tables, TablesConfig, Verify};
+use crate::tables::wire::{
+    Change, Chunk, Confirm, Confirmed, Digest, End, Fresh, Group, Message, Missing, Part, Root, Summary, Vector,
+    Vectors, Want,
+};
+use crate::tables::{DIRECTORY, Intervals, Refused, Tables, TablesConfig, Verify};
 use crate::{Key, TableId};
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000);
@@ -297,13 +301,164 @@ fn aim(message: &mut Message) {
         }
         Message::Want(want) => {
             want.network = net;
+            want.owners.truncate(1);
             want.owners.iter_mut().for_each(|missing| (missing.owner, missing.incarnation) = (node_id(0), 1));
         }
         Message::Chunk(chunk) => {
             (chunk.network, chunk.id) = (net, 1);
+            chunk.parts.truncate(1);
             chunk.parts.iter_mut().for_each(|part| (part.group.owner, part.group.incarnation) = (owner, 1));
         }
         Message::Confirm(confirm) => confirm.networks.iter_mut().for_each(|confirmed| confirmed.network = net),
         Message::Tip(tip) => (tip.network, tip.incarnation) = (net, 1),
+    }
+}
+
+/// One message to a node that came from another, and what the node says to it.
+fn give(tables: &mut Tables, from: NodeId, message: &Message, now: Instant) -> Vec<Message> {
+    let mut body = Vec::new();
+    message.encode(&mut body);
+    tables.handle(from, &body, now).unwrap();
+    std::iter::from_fn(|| tables.poll_transmit()).map(|transmit| Message::parse(&transmit.body).unwrap()).collect()
+}
+
+#[test]
+fn who_claims_to_have_seen_what_is_yet_to_come_makes_nobody_deaf_to_it() {
+    let mut pump = Pump::with_nodes(36, &TablesConfig::default(), 4);
+    pump.put(1, network(1), &key("k"), "v");
+    pump.run(Duration::from_secs(5));
+    let (owner, liar, now) = (node_id(1), node_id(2), pump.now);
+    let mut all = Intervals::default();
+    all.insert_span(1, Intervals::MOST);
+    let vector = Vector { owner, incarnation: 1, content: 7, seen: all.clone() };
+    let claim = Message::Vectors(Vectors { network: network(1), whole: 0, owners: vec![vector] });
+    let asked = give(&mut pump.nodes[0].tables, liar, &claim, now);
+    let [Message::Want(want)] = &asked[..] else { panic!("{asked:?}") };
+    let group = Group { owner, incarnation: 1, stable: u64::MAX, changes: vec![] };
+    let end = Some(End { seen: all, floor: u64::MAX, alive: Some(Intervals::default()) });
+    let lie = Message::Chunk(Chunk { id: want.id, network: network(1), parts: vec![Part { group, end }] });
+    give(&mut pump.nodes[0].tables, liar, &lie, now);
+
+    pump.run(Duration::from_secs(5));
+    pump.put(1, network(1), &key("later"), "v");
+    pump.run(Duration::from_secs(30));
+    for node in 0..4 {
+        assert_eq!(pump.view(node, network(1)).len(), 2, "node {node}");
+    }
+    assert_eq!(pump.nodes[1].tables.watermark_lag(network(1)), Some(0));
+}
+
+#[test]
+fn a_few_bytes_do_not_make_a_flood_of_vectors() {
+    let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
+    for owner in 1..=1_000 {
+        tables.handle_member(node_id(owner), MemberChange::Alive { incarnation: 1 }, NOW);
+        let body = fresh(DIRECTORY, node_id(owner), 1, Change { table: TableId(0), ..change(1, "sixteen bytes ok") });
+        tables.handle(node_id(owner), &body, NOW).unwrap();
+    }
+    while tables.poll_transmit().is_some() {}
+    let requests = [
+        Message::Vectors(Vectors { network: DIRECTORY, whole: u32::MAX, owners: vec![] }),
+        Message::Summary(Box::new(Summary { network: DIRECTORY, hashes: [7; 32] })),
+        Message::Digest(Digest {
+            incarnation: 1,
+            roots: vec![Root { network: DIRECTORY, subscription: 0, hash: 7 }; 7_000],
+        }),
+    ];
+    for message in requests {
+        let mut body = Vec::new();
+        message.encode(&mut body);
+        (0..2_000).for_each(|_| tables.handle(node_id(1), &body, NOW).unwrap());
+        let bytes = tables.metrics().transmit_bytes;
+        assert!(bytes <= tables.config.answers_limit + crate::STREAM_LIMIT, "{bytes} for {}", body.len());
+        while tables.poll_transmit().is_some() {}
+    }
+    assert!(tables.metrics().refused.overload > 0);
+}
+
+#[test]
+fn owners_that_fill_one_part_of_a_network_still_fit_its_messages() {
+    let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
+    let crowd: Vec<NodeId> =
+        (1..).map(node_id).filter(|owner| crate::tables::hash::bucket(*owner) == 3).take(1_800).collect();
+    for owner in &crowd {
+        tables.handle_member(*owner, MemberChange::Alive { incarnation: 1 }, NOW);
+        for number in 1..=17 {
+            let change = Change { table: TableId(1), ..change(number << 52, &format!("k{number}")) };
+            tables.handle(*owner, &fresh(DIRECTORY, *owner, 1, change), NOW).unwrap();
+        }
+    }
+    while tables.poll_transmit().is_some() {}
+    let digest = Digest { incarnation: 1, roots: vec![Root { network: DIRECTORY, subscription: 0, hash: 7 }] };
+    give(&mut tables, crowd[0], &Message::Digest(digest), NOW);
+    let summary = Message::Summary(Box::new(Summary { network: DIRECTORY, hashes: [7; 32] }));
+    let mut body = Vec::new();
+    summary.encode(&mut body);
+    tables.handle(crowd[0], &body, NOW).unwrap();
+    let mut named = 0;
+    while let Some(transmit) = tables.poll_transmit() {
+        assert!(transmit.body.len() < crate::STREAM_LIMIT, "{} bytes", transmit.body.len());
+        if let Message::Vectors(vectors) = Message::parse(&transmit.body).unwrap() {
+            named += vectors.owners.len();
+        }
+    }
+    assert_eq!(named, 1_800);
+}
+
+#[test]
+fn an_answer_that_no_message_could_hold_is_not_sent() {
+    let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
+    let owner = node_id(1);
+    tables.handle_member(owner, MemberChange::Alive { incarnation: 1 }, NOW);
+    let room = Room { entries: usize::MAX, bytes: usize::MAX, spans: usize::MAX };
+    tables.replicas.get_mut(&DIRECTORY).unwrap().edit(owner, 1, |chain| {
+        for number in 1..=32_768_u64 {
+            let change = Change { key: Key::new(number.to_be_bytes().to_vec()).unwrap(), ..change(number << 47, "k") };
+            chain.apply(change, room, NOW);
+        }
+        let seen = [32_768_u64 << 47].into_iter().collect();
+        chain.finish(&End { seen, floor: u64::MAX, alive: None });
+    });
+    let mut after = 0;
+    for _ in 0..100 {
+        let missing = Missing { owner, incarnation: 1, after, seen: Intervals::default() };
+        let want = Message::Want(Want { id: 1, network: DIRECTORY, owners: vec![missing] });
+        let mut body = Vec::new();
+        want.encode(&mut body);
+        tables.handle(owner, &body, NOW).unwrap();
+        let transmit = tables.poll_transmit().unwrap();
+        assert!(transmit.body.len() < crate::STREAM_LIMIT - 1_000, "{} bytes", transmit.body.len());
+        let Message::Chunk(chunk) = Message::parse(&transmit.body).unwrap() else { panic!("no chunk") };
+        after = chunk.parts[0].group.changes.last().map_or(after, |change| change.sequence);
+        if chunk.parts[0].end.is_some() {
+            assert_eq!(after, 32_768 << 47, "all entries before the end");
+            return;
+        }
+    }
+    panic!("it never ends");
+}
+
+#[test]
+fn a_member_that_comes_and_goes_leaves_one_deadline() {
+    let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
+    for turn in 0..1_000 {
+        let now = NOW + Duration::from_millis(turn);
+        tables.handle_member(node_id(1), MemberChange::Alive { incarnation: 1 }, now);
+        tables.handle_member(node_id(1), MemberChange::Suspended, now);
+    }
+    assert!(tables.hides.len() <= 1, "{} deadlines", tables.hides.len());
+}
+
+#[test]
+fn who_names_an_owner_twice_is_not_understood() {
+    let missing = Missing { owner: node_id(1), incarnation: 1, after: 0, seen: Intervals::default() };
+    let want = Message::Want(Want { id: 1, network: network(1), owners: vec![missing; 2] });
+    let group = Group { owner: node_id(1), incarnation: 1, stable: 0, changes: vec![] };
+    let part = Part { group, end: None };
+    let chunk = Message::Chunk(Chunk { id: 1, network: network(1), parts: vec![part; 2] });
+    for message in [want, chunk] {
+        let mut body = Vec::new();
+        message.encode(&mut body);
+        assert!(Message::parse(&body).is_err(), "{message:?}");
     }
 }

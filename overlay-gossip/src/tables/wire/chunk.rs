@@ -6,9 +6,10 @@ use crate::Malformed;
 use crate::tables::Intervals;
 use crate::tables::wire::Group;
 use crate::tables::wire::change::within;
+use crate::tables::wire::want::ascending;
 use crate::wire::{Reader, put_varint, varint_len};
 
-/// Entries that a [`Want`](super::Want) asked for, in its owners' order; the last owner may be cut off.
+/// Entries that a [`Want`](super::Want) asked for, in its ascending owners' order; the last owner may be cut off.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Chunk {
     /// The request's.
@@ -39,12 +40,16 @@ pub(crate) struct End {
 }
 
 impl Chunk {
+    /// Its number among the messages of the tables.
+    pub(crate) const KIND: u8 = 6;
+
     pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let id = reader.varint("request")?;
         let network = reader.network_id("network")?;
         let mut parts = Vec::new();
         while !reader.is_empty() {
             let group = Group::parse(reader)?;
+            ascending(parts.last().map(|last: &Part| last.group.owner), group.owner)?;
             let end = match within(reader.u8("end")?.into(), "end", 0, 2)? {
                 0 => None,
                 kind => Some(End {

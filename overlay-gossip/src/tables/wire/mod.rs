@@ -52,8 +52,8 @@ impl Message {
             2 => Self::Digest(Digest::parse(&mut reader)?),
             3 => Self::Summary(Box::new(Summary::parse(&mut reader)?)),
             4 => Self::Vectors(Vectors::parse(&mut reader)?),
-            5 => Self::Want(Want::parse(&mut reader)?),
-            6 => Self::Chunk(Chunk::parse(&mut reader)?),
+            Want::KIND => Self::Want(Want::parse(&mut reader)?),
+            Chunk::KIND => Self::Chunk(Chunk::parse(&mut reader)?),
             7 => Self::Confirm(Confirm::parse(&mut reader)?),
             8 => Self::Tip(Tip::parse(&mut reader)?),
             found => {
@@ -98,8 +98,8 @@ impl Message {
             Self::Digest(_) => 2,
             Self::Summary(_) => 3,
             Self::Vectors(_) => 4,
-            Self::Want(_) => 5,
-            Self::Chunk(_) => 6,
+            Self::Want(_) => Want::KIND,
+            Self::Chunk(_) => Chunk::KIND,
             Self::Confirm(_) => 7,
             Self::Tip(_) => 8,
         }
@@ -108,6 +108,9 @@ impl Message {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
+    use overlay_core::NodeId;
     use overlay_core::testing::any::{network_id, node_id};
     use proptest::collection::vec;
     use proptest::prelude::*;
@@ -163,16 +166,14 @@ pub(crate) mod tests {
                 .prop_map(|(network, hashes)| Message::Summary(Box::new(Summary { network, hashes }))),
             (network_id(), any::<u32>(), vec(vector(), 0..4))
                 .prop_map(|(network, whole, owners)| Message::Vectors(Vectors { network, whole, owners })),
-            (any::<u64>(), network_id(), vec(missing(), 0..4)).prop_map(|(id, network, owners)| Message::Want(Want {
-                id,
-                network,
-                owners
-            })),
-            (any::<u64>(), network_id(), vec(part, 0..3)).prop_map(|(id, network, parts)| Message::Chunk(Chunk {
-                id,
-                network,
-                parts
-            })),
+            (any::<u64>(), network_id(), vec(missing(), 0..4)).prop_map(|(id, network, owners)| {
+                let owners: BTreeMap<NodeId, Missing> = owners.into_iter().map(|each| (each.owner, each)).collect();
+                Message::Want(Want { id, network, owners: owners.into_values().collect() })
+            }),
+            (any::<u64>(), network_id(), vec(part, 0..3)).prop_map(|(id, network, parts)| {
+                let parts: BTreeMap<NodeId, Part> = parts.into_iter().map(|each| (each.group.owner, each)).collect();
+                Message::Chunk(Chunk { id, network, parts: parts.into_values().collect() })
+            }),
             (any::<u64>(), vec(confirmed(), 0..4))
                 .prop_map(|(incarnation, networks)| Message::Confirm(Confirm { incarnation, networks })),
             (network_id(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(

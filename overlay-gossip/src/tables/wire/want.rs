@@ -7,7 +7,8 @@ use crate::tables::Intervals;
 use crate::wire::{Reader, put_varint, varint_len};
 
 /// Asks for entries of some owners of a network, of all that the sender has not seen. It is answered by one
-/// [`Chunk`](super::Chunk), and asked again from where that ended; so who answers remembers nothing.
+/// [`Chunk`](super::Chunk), and asked again from where that ended; so who answers remembers nothing. Owners ascend: one that is
+/// named twice would be looked up twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Want {
     /// Told again by the answer.
@@ -28,13 +29,17 @@ pub(crate) struct Missing {
 }
 
 impl Want {
+    /// Its number among the messages of the tables.
+    pub(crate) const KIND: u8 = 5;
+
     pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let id = reader.varint("request")?;
         let network = reader.network_id("network")?;
         let mut owners = Vec::new();
         while !reader.is_empty() {
+            let owner = ascending(owners.last().map(|last: &Missing| last.owner), reader.node_id("owner")?)?;
             owners.push(Missing {
-                owner: reader.node_id("owner")?,
+                owner,
                 incarnation: reader.varint("incarnation")?,
                 after: reader.varint("cursor")?,
                 seen: Intervals::parse(reader)?,
@@ -57,6 +62,14 @@ impl Want {
     /// Bytes that [`encode`](Self::encode) appends.
     pub(crate) fn encoded_len(&self) -> usize {
         varint_len(self.id) + 16 + self.owners.iter().map(Missing::encoded_len).sum::<usize>()
+    }
+}
+
+/// An owner that comes after the one before.
+pub(crate) fn ascending(before: Option<NodeId>, owner: NodeId) -> Result<NodeId, Malformed> {
+    match before {
+        Some(before) if owner <= before => Err(Malformed::Misplaced { message: "owner" }),
+        _ => Ok(owner),
     }
 }
 
