@@ -6,6 +6,7 @@
 
 mod conformance;
 mod parity;
+mod spoof;
 mod town;
 mod trouble;
 mod wire;
