@@ -358,6 +358,35 @@ fn a_chain_of_others_that_drops_what_is_allowed_is_reported_with_what_helps() {
 }
 
 #[test]
+fn what_helps_against_others_chains_runs_nothing_that_a_name_says() {
+    kernel_test(Kernel::Host, "firewall::what_helps_runs_nothing_that_a_name_says", || {
+        let home = Namespace::create().unwrap();
+        let mut firewall = Firewall::of_host(&owner(), home.try_clone().unwrap()).unwrap();
+        let hook = "{ type filter hook forward priority 0; policy drop; }";
+        let (docker, ufw) = ("add chain ip t DOCKER-USER", "add chain ip t ufw-user");
+        // Commands that only say with which words they were called.
+        let said = "nft() { for w; do echo \"<$w>\"; done; }; ufw() { nft \"$@\"; }; firewall() { nft \"$@\"; }; ";
+        for (table, more, quoted) in
+            [("t", docker, true), ("t", ufw, false), ("firewalld", "", false), ("mine", "", true)]
+        {
+            judge(&home, "nft", &[&format!("add table ip {table}; add chain ip {table} c {hook}; {more}")]);
+            for device in ["a;echo$IFS<x>", "a'b$(exit)", "a`exit`|&", "#a", "~", "*b", "a=\\"] {
+                let mut state = State::default();
+                state.gateways.insert(device.parse().unwrap(), overlay_firewall::Gateway::new([]));
+                let found = firewall.obstacles(&state).unwrap();
+                let remedy = found[0].remedy.replace("firewall-cmd", "firewall");
+                let words = judge(&home, "sh", &["-c", &format!("{said}{remedy}")]);
+                let word = if quoted { format!("\"{device}\"") } else { device.to_owned() };
+                let word = if table == "firewalld" { format!("--add-interface={device}") } else { word };
+                assert!(words.lines().any(|line| line == format!("<{word}>")), "{remedy}\n{words}");
+                assert!(!words.lines().any(|line| line == "<x>"), "{remedy}");
+            }
+            judge(&home, "nft", &[&format!("delete table ip {table}")]);
+        }
+    });
+}
+
+#[test]
 fn an_administrators_own_chains_have_their_say_and_are_left_alone() {
     kernel_test(Kernel::Host, "firewall::an_administrators_own_chains_are_left_alone", || {
         let town = Town::new();
