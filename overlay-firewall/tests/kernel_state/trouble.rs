@@ -358,6 +358,27 @@ fn a_chain_of_others_that_drops_what_is_allowed_is_reported_with_what_helps() {
 }
 
 #[test]
+fn what_nft_lists_of_a_firewall_it_reads_again_but_for_what_it_has_no_name_for() {
+    kernel_test(Kernel::Host, "firewall::what_nft_lists_of_a_firewall_it_reads_again", || {
+        let mut host = State { tunnels: tunnel(&["192.0.2.2"]).tunnels, admin: true, ..published(Protocol::Tcp) };
+        let mac = overlay_core::Mac::new([2, 0, 0, 0, 0, 2]);
+        let pin = overlay_firewall::Pin::new(mac, ["172.18.0.5".parse().unwrap(), "fd00:18::5".parse().unwrap()]);
+        host.ports.insert("c0".parse().unwrap(), overlay_firewall::BridgePort::Pinned(pin.isolated()));
+        let mut sandbox = State { ports: host.ports.clone(), ..State::default() };
+        sandbox.policy.otherwise = overlay_firewall::Action::Deny;
+        for (state, open) in [(host, Firewall::of_host as fn(&_, _) -> _), (sandbox, Firewall::of_sandbox)] {
+            let [home, other] = [(); 2].map(|()| Namespace::create().unwrap());
+            reconcile(&mut open(&owner(), home.try_clone().unwrap()).unwrap(), &state).unwrap();
+            let listed = judge(&home, "nft", &["list", "ruleset"]);
+            let named = |line: &&str| !["@th,", "@nh,"].iter().any(|raw| line.contains(raw));
+            let text: Vec<_> = listed.lines().filter(named).collect();
+            assert!(text.len() + 12 > listed.lines().count(), "{listed}");
+            judge(&other, "nft", &[&text.join("\n")]);
+        }
+    });
+}
+
+#[test]
 fn what_helps_against_others_chains_runs_nothing_that_a_name_says() {
     kernel_test(Kernel::Host, "firewall::what_helps_runs_nothing_that_a_name_says", || {
         let home = Namespace::create().unwrap();

@@ -106,9 +106,9 @@ fn ipv6_rules(
         given.chain([pin.link_local()]).map(|address| (*device, address))
     });
     let own = draft.set("own6", Set::of(own))?;
-    let icmpv6 = icmpv6(draft, (macs, &own))?;
+    let messages = messages(draft, (macs, &own))?;
     let ipv6 = |id: &str| -> Result<Rule, Refusal> { Ok(rule(id)?.eq(&ether::TYPE, EtherType::IPV6)) };
-    rules.push(ipv6("icmpv6")?.eq(&meta::L4PROTO, IpProtocol::ICMPV6).jump(&icmpv6));
+    rules.push(ipv6("icmpv6")?.eq(&meta::L4PROTO, IpProtocol::ICMPV6).jump(&messages));
     rules.push(ipv6("port/ipv6")?.not_in(&(meta::IIFNAME, ip6::SADDR), &own).counter().drop());
     dhcp(rules, EtherType::IPV6, (547, 546))?;
     // What nobody could look at would be something else behind all rules. That it can be, its first byte tells; of later
@@ -127,14 +127,12 @@ fn ipv6_rules(
 ///
 /// Neighbour discovery stands right behind the IPv6 header (a fragment's is none: RFC 6980 §5), and names no station but
 /// its sender's: in one option, as whoever looks at two may take the second.
-fn icmpv6(draft: &mut Draft, (macs, own): (&Name, &Name)) -> Result<Name, Refusal> {
+fn messages(draft: &mut Draft, (macs, own): (&Name, &Name)) -> Result<Name, Refusal> {
     use Icmp6Type as Type;
     let routers = draft.set("routers", Set::of([Type::ROUTER_ADVERTISEMENT, Type::REDIRECT]))?;
     let nameless = draft.set("nameless", Set::of(NAMELESS))?;
     let (asks, tells, seeks) = (Type::NEIGHBOUR_SOLICITATION, Type::NEIGHBOUR_ADVERTISEMENT, Type::ROUTER_SOLICITATION);
     let discovery = draft.set("discovery", Set::of([asks, tells, seeks]))?;
-    let lengths = [(asks, 24), (asks, 32), (tells, 24), (tells, 32), (seeks, 8), (seeks, 16)];
-    let lengths = draft.set("nd-lengths", Set::of(lengths))?;
     let options = draft.set("nd-options", Set::of([(asks, SOURCE), (tells, TARGET)]))?;
     let icmp = |id: &str| -> Result<Rule, Refusal> {
         let ipv6 = rule(id)?.eq(&ether::TYPE, EtherType::IPV6);
@@ -143,24 +141,26 @@ fn icmpv6(draft: &mut Draft, (macs, own): (&Name, &Name)) -> Result<Name, Refusa
     let (kind, nobody) = (th::ICMP6_TYPE, Ipv6Addr::UNSPECIFIED);
     let probes = icmp("port/neighbour")?.eq(&ip6::SADDR, nobody).eq(&kind, asks);
     let discovers = || -> Result<Rule, Refusal> { Ok(icmp("port/neighbour")?.is_in(&kind, &discovery)) };
-    let named = || -> Result<Rule, Refusal> { Ok(discovers()?.ne(&kind, seeks).eq(&ip6::LENGTH, 32)) };
-    let seeks_named = || -> Result<Rule, Refusal> { Ok(icmp("port/neighbour")?.eq(&kind, seeks).eq(&ip6::LENGTH, 16)) };
+    let about = || -> Result<Rule, Refusal> { Ok(discovers()?.ne(&kind, seeks)) };
+    let begs = || -> Result<Rule, Refusal> { Ok(icmp("port/neighbour")?.eq(&kind, seeks)) };
+    let (named, begs_named) = (about()?.eq(&ip6::LENGTH, 32), begs()?.eq(&ip6::LENGTH, 16));
     let lies = |rule: Rule, field| rule.not_in(&(meta::IIFNAME, field), macs).counter().drop();
     let rules = vec![
         icmp("port/router")?.is_in(&kind, &routers).counter().drop(),
         probes.not_in(&(meta::IIFNAME, th::ND_TARGET), own).counter().drop(),
         icmp("port/ipv6")?.ne(&ip6::SADDR, nobody).not_in(&(meta::IIFNAME, ip6::SADDR), own).counter().drop(),
         discovers()?.ne(&ip6::NEXT_HEADER, IpProtocol::ICMPV6).counter().drop(),
-        discovers()?.not_in(&(kind.clone(), ip6::LENGTH), &lengths).counter().drop(),
+        about()?.ne(&ip6::LENGTH, 24).ne(&ip6::LENGTH, 32).counter().drop(),
+        begs()?.ne(&ip6::LENGTH, 8).ne(&ip6::LENGTH, 16).counter().drop(),
         icmp("nameless")?.eq(&ip6::SADDR, nobody).is_in(&kind, &nameless).accept(),
         icmp("port/ipv6")?.eq(&ip6::SADDR, nobody).counter().drop(),
         icmp("port/neighbour")?.eq(&kind, tells).not_in(&(meta::IIFNAME, th::ND_TARGET), own).counter().drop(),
-        named()?.not_in(&(kind.clone(), th::ND_OPTION), &options).counter().drop(),
-        lies(named()?, th::ND_STATION),
-        seeks_named()?.ne(&th::RS_OPTION, SOURCE).counter().drop(),
-        lies(seeks_named()?, th::RS_STATION),
+        named.clone().not_in(&(kind.clone(), th::ND_OPTION), &options).counter().drop(),
+        lies(named, th::ND_STATION),
+        begs_named.clone().ne(&th::RS_OPTION, SOURCE).counter().drop(),
+        lies(begs_named, th::RS_STATION),
     ];
-    draft.part("icmpv6", rules)
+    draft.part("messages", rules)
 }
 
 /// The options with the Ethernet address of the sender and of the target, in eight bytes (RFC 4861 §4.6.1).
