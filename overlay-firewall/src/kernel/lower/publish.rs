@@ -180,7 +180,7 @@ impl Kind {
     ) -> Result<(), Refusal> {
         let drop = V::only(rule("published/sources")?).is_in(key, &self.restricted);
         rules.push(drop.not_in(with_source, &self.allowed).counter().drop());
-        for places in &self.places {
+        if let Some(places) = &self.places {
             rules.push(V::only(rule("published")?).is_in(key, places).accept());
         }
         Ok(())
