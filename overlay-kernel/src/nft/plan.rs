@@ -100,7 +100,7 @@ impl<'a> Diff<'a> {
             }
         }
         for (name, set) in &self.now.sets {
-            if self.desired.sets.get(name).is_some_and(|new| new.head != set.head || is_renewed(set, new)) {
+            if self.desired.sets.get(name).is_some_and(|new| new.head != set.head) {
                 cleared.sets.insert(name);
             }
         }
@@ -240,15 +240,6 @@ fn changed((now, set): (&Set, &Set), cleared: &Cleared<'_>) -> (All, All) {
     }
     (taken, put)
 }
-
-/// Whether a large set keeps nothing of what it has: to make it anew costs the kernel half of what it costs to take each element
-/// out of it.
-fn is_renewed(now: &Set, new: &Set) -> bool {
-    let same = |(key, datum): (&Bytes, &Datum)| new.elements.get(key) == Some(datum);
-    now.len() >= RENEWED && new.len() >= RENEWED && !now.elements.iter().any(same)
-}
-
-const RENEWED: usize = 1000;
 
 /// Whether the kernel can make one chain of the other, but for the rules.
 fn becomes(now: &Chain, new: &Chain) -> bool {
