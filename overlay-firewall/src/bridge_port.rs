@@ -20,8 +20,11 @@ pub enum BridgePort {
 /// Who is behind a port, so that whoever is there can pretend to be nobody else.
 ///
 /// What is dropped of what comes in there: frames from another Ethernet address, IPv4 and IPv6 packets from another
-/// address, ARP that speaks for another address, neighbour advertisements for another address, router advertisements and
-/// redirects, a DHCP server's answers, and all frames that are neither IPv4, IPv6 nor ARP.
+/// address, ARP that speaks for another address, neighbour advertisements for another address, probes for another's,
+/// neighbour discovery with another Ethernet address in it or behind an extension header, router advertisements and
+/// redirects, a DHCP server's answers (whatever is from a server's port or to a client's), and all frames that are neither
+/// IPv4, IPv6 nor ARP for IPv4. IPv6 packets whose upper header cannot be found are dropped too, as are first fragments
+/// that end before it: no other part of such a packet is of use. Later fragments pass where their header comes first.
 ///
 /// ```
 /// use overlay_core::Mac;

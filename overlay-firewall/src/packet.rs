@@ -79,8 +79,10 @@ pub enum Content {
         sender: Mac,
         /// The sender's address; 0.0.0.0 in a probe (RFC 5227 §2.1.1).
         address: Ipv4Addr,
+        /// The address that it is about: whoever probes for another's keeps it from having it.
+        target: Ipv4Addr,
     },
-    /// Anything else.
+    /// Anything else, ARP of other than IPv4 over Ethernet included.
     Other,
 }
 
@@ -178,6 +180,11 @@ pub enum Transport {
     },
     /// ICMP for IPv6 (RFC 4443); in IPv4 it is something else.
     Icmpv6(Icmpv6),
+    /// A router advertisement (RFC 1256 §3) or a redirect (RFC 792) of IPv4's ICMP; in IPv6 it is something else.
+    IcmpRouter,
+    /// The first fragment of an IPv6 packet, if it ends before the header of what the packet carries: nobody can tell what that
+    /// will be (RFC 7112 §5). In IPv4 there is none.
+    Headless,
     /// ESP (RFC 4303).
     Esp,
     /// Anything else, and what is cut off before its ports, by protocol number.
@@ -218,6 +225,9 @@ pub enum Icmpv6 {
     Probe(Ipv6Addr),
     /// A router solicitation, or a multicast listener's report: they too come from no address at first.
     Solicitation,
+    /// Neighbour discovery out of form: behind another header, such as a fragment's (RFC 6980 §5), with another Ethernet
+    /// address in it than the frame's, or with more than one option.
+    Improper,
     /// Any other, an echo request say.
     Other,
 }

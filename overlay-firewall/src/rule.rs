@@ -119,12 +119,14 @@ pub enum PinRule {
     Ipv4,
     /// Its IPv6 addresses.
     Ipv6,
-    /// The targets it may advertise.
+    /// The targets it may advertise and probe for, and its Ethernet address in neighbour discovery.
     Neighbour,
     /// It is no router.
     Router,
     /// It is no DHCP server.
     Dhcp,
+    /// It sends no first fragment that hides what it is of.
+    Fragment,
     /// It speaks IP and ARP.
     EtherType,
 }
@@ -171,6 +173,7 @@ impl fmt::Display for PinRule {
             Self::Neighbour => "neighbour",
             Self::Router => "router",
             Self::Dhcp => "dhcp",
+            Self::Fragment => "fragment",
             Self::EtherType => "ethertype",
         })
     }

@@ -46,6 +46,7 @@ const KINDS: &[&str] = &[
     "port/arp",
     "port/dhcp",
     "port/ethertype",
+    "port/fragment",
     "port/ipv4",
     "port/ipv6",
     "port/isolated",

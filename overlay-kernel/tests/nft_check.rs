@@ -43,6 +43,23 @@ fn refusal(state: &State) -> String {
 }
 
 #[test]
+fn a_map_is_asked_for_what_it_gives_and_not_for_its_keys_alone() {
+    let asks = |rule: Rule, set: Set| {
+        let chains = [(name("c"), Chain::base(forward(), vec![rule]))].into();
+        table(Family::Inet, Table { chains, sets: [(name("s"), set)].into(), ..Table::default() })
+    };
+    let marks = || Set::map([(80_u16, Mark(1))]);
+    for map in [marks(), Set::verdicts([(80_u16, Verdict::Drop)])] {
+        for rule in [rule().is_in(&th::DPORT, &name("s")), rule().not_in(&th::DPORT, &name("s"))] {
+            let refused = refusal(&asks(rule, map.clone()));
+            assert!(refused.contains("set s") && refused.contains("for its keys alone"), "{refused}");
+        }
+    }
+    assert_eq!(asks(rule().is_in(&th::DPORT, &name("s")), Set::of([80_u16])).check(), Ok(()));
+    assert_eq!(asks(rule().set_mark_by(&th::DPORT, &name("s")), marks()).check(), Ok(()));
+}
+
+#[test]
 fn what_a_family_or_a_hook_cannot_do_is_refused() {
     let post = Base::nat(Hook::Postrouting, Base::SRCNAT);
     let pre = Base::nat(Hook::Prerouting, Base::DSTNAT);

@@ -7,7 +7,7 @@ mod policy;
 mod standing;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_core::{IfName, IpFamily, Name, Protocol};
 use rustc_hash::FxBuildHasher;
@@ -16,7 +16,8 @@ use crate::judge::index::{GatewayEntry, LimitEntry, PinEntry, Place, Published, 
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
 use crate::{
-    Bind, Content, Egress, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Strangers, Transport, Verdict,
+    Bind, Content, Egress, Ends, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Strangers, Transport,
+    Verdict,
 };
 
 /// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
@@ -237,41 +238,42 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
     }
     match content {
         Content::Ip(ip) => broken_by_ip(pin, ip),
-        Content::Arp { sender, address } => {
-            let own = address.is_unspecified() || pin.has((*address).into());
-            (*sender != pin.mac || !own).then_some(PinRule::Arp)
+        Content::Arp { sender, address, target } => {
+            let about = if address.is_unspecified() { target } else { address };
+            (*sender != pin.mac || !pin.has((*about).into())).then_some(PinRule::Arp)
         }
         Content::Other => Some(PinRule::EtherType),
     }
 }
 
 fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
-    if let Transport::Icmpv6(Icmpv6::Router) = ip.transport
-        && ip.family() == IpFamily::V6
-    {
-        return Some(PinRule::Router);
-    }
-    let source = ip.source();
-    match ip.family() {
-        IpFamily::V4 if !pin.has(source) => return Some(PinRule::Ipv4),
-        IpFamily::V6 if !pin.has(source) => {
-            return match ip.transport {
-                Transport::Icmpv6(Icmpv6::Solicitation) if source.is_unspecified() => None,
-                Transport::Icmpv6(Icmpv6::Probe(target)) if source.is_unspecified() => {
-                    (!pin.has(target.into())).then_some(PinRule::Neighbour)
-                }
-                _ => Some(PinRule::Ipv6),
-            };
-        }
-        _ => {}
-    }
-    match (ip.family(), ip.transport) {
-        (IpFamily::V6, Transport::Icmpv6(Icmpv6::Advertisement(target))) if !pin.has(target.into()) => {
-            Some(PinRule::Neighbour)
-        }
-        (IpFamily::V4, Transport::Udp { source: 67, .. }) | (IpFamily::V6, Transport::Udp { source: 547, .. }) => {
+    match (ip.ends, ip.transport) {
+        (Ends::V4 { .. }, Transport::IcmpRouter) => Some(PinRule::Router),
+        (Ends::V4 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv4),
+        (Ends::V4 { .. }, Transport::Udp { source: 67, .. } | Transport::Udp { destination: 68, .. }) => {
             Some(PinRule::Dhcp)
         }
+        (Ends::V4 { .. }, _) => None,
+        (Ends::V6 { source, .. }, Transport::Icmpv6(message)) => broken_by_icmpv6(pin, source, message),
+        (Ends::V6 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv6),
+        (Ends::V6 { .. }, Transport::Udp { source: 547, .. } | Transport::Udp { destination: 546, .. }) => {
+            Some(PinRule::Dhcp)
+        }
+        (Ends::V6 { .. }, Transport::Headless) => Some(PinRule::Fragment),
+        (Ends::V6 { .. }, _) => None,
+    }
+}
+
+fn broken_by_icmpv6(pin: &PinEntry, source: Ipv6Addr, message: Icmpv6) -> Option<PinRule> {
+    let own = |address: Ipv6Addr| pin.has(address.into());
+    match message {
+        Icmpv6::Router => Some(PinRule::Router),
+        Icmpv6::Probe(target) if source.is_unspecified() => (!own(target)).then_some(PinRule::Neighbour),
+        _ if !own(source) && !source.is_unspecified() => Some(PinRule::Ipv6),
+        Icmpv6::Improper => Some(PinRule::Neighbour),
+        Icmpv6::Solicitation => None,
+        _ if source.is_unspecified() => Some(PinRule::Ipv6),
+        Icmpv6::Advertisement(target) if !own(target) => Some(PinRule::Neighbour),
         _ => None,
     }
 }

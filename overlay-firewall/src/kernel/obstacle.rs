@@ -71,30 +71,32 @@ impl Firewall {
 
 fn forward(barrier: &Barrier, device: &IfName) -> Obstacle {
     let program = Program::of(barrier);
-    let insert = |chain: &str| {
-        let rule =
-            |what: &str| format!("nft insert rule {} {} {chain} {what} {device} accept", barrier.family, barrier.table);
-        format!("{}; {}", rule("iifname"), rule("oifname"))
-    };
+    let name = device.as_str();
     let remedy = match program {
-        Program::Docker => docker(barrier, device),
+        Program::Docker => docker(barrier, name),
         Program::Firewalld => {
-            format!("firewall-cmd --permanent --zone=trusted --add-interface={device}; firewall-cmd --reload")
+            let zone = ["--permanent", "--zone=trusted", &format!("--add-interface={name}")];
+            format!("{}; firewall-cmd --reload", command("firewall-cmd", &zone))
         }
-        Program::Ufw => format!("ufw route allow in on {device}; ufw route allow out on {device}"),
-        Program::Other => insert(&barrier.chain),
+        Program::Ufw => ["in", "out"].map(|way| command("ufw", &["route", "allow", way, "on", name])).join("; "),
+        Program::Other => nft(&["iifname", "oifname"].map(|way| {
+            let rule = insert(barrier, &barrier.chain);
+            rule.into_iter().chain([plain(way), nft_word(name), plain("accept")]).collect()
+        })),
     };
     Obstacle { chain: named(barrier), program, drops: format!("packets from and to {device}"), remedy }
 }
 
 /// What goes to Docker's own bridges stays for Docker to judge.
-fn docker(barrier: &Barrier, device: &IfName) -> String {
-    let rules = ["iifname D accept", "oifname D accept", "iifname D oifname docker0 return"];
-    let rules = rules.into_iter().chain(["iifname D oifname \"br-*\" return"]).map(|rule| {
-        let rule = rule.replace('D', device.as_str());
-        format!("nft 'insert rule {} {} DOCKER-USER {rule}'", barrier.family, barrier.table)
-    });
-    rules.collect::<Vec<_>>().join("; ")
+fn docker(barrier: &Barrier, device: &str) -> String {
+    let (from, to) = (|| [plain("iifname"), nft_word(device)], |bridge| [plain("oifname"), nft_word(bridge)]);
+    let rules = [
+        [&from()[..], &[plain("accept")]].concat(),
+        [&to(device)[..], &[plain("accept")]].concat(),
+        [&from()[..], &to("docker0"), &[plain("return")]].concat(),
+        [&from()[..], &[plain("oifname"), Some("\"br-*\"".to_owned())], &[plain("return")]].concat(),
+    ];
+    nft(&rules.map(|rule| insert(barrier, "DOCKER-USER").into_iter().chain(rule).collect()))
 }
 
 fn input(barrier: &Barrier, port: u16) -> Obstacle {
@@ -103,14 +105,61 @@ fn input(barrier: &Barrier, port: u16) -> Obstacle {
         Program::Firewalld => format!("firewall-cmd --permanent --add-port={port}/udp; firewall-cmd --reload"),
         Program::Ufw => format!("ufw allow {port}/udp"),
         Program::Docker | Program::Other => {
-            format!("nft insert rule {} {} {} udp dport {port} accept", barrier.family, barrier.table, barrier.chain)
+            let number = port.to_string();
+            let rule = ["udp", "dport", &number, "accept"].map(plain);
+            nft(&[insert(barrier, &barrier.chain).into_iter().chain(rule).collect()])
         }
     };
     Obstacle { chain: named(barrier), program, drops: format!("datagrams to port {port}"), remedy }
 }
 
+/// A word of a command for `nft`, if it has one for this.
+type NftWord = Option<String>;
+
+fn plain(word: &str) -> NftWord {
+    Some(word.to_owned())
+}
+
+/// A device's name as `nft` reads it.
+fn nft_word(name: &str) -> NftWord {
+    match name {
+        _ if is_plain(name) => plain(name),
+        _ if name.contains('"') || name.ends_with('*') => None, // it knows no escapes
+        _ => Some(format!("\"{name}\"")),
+    }
+}
+
+/// The beginning of a rule's command; a table's and a chain's name have no quotes there.
+fn insert(barrier: &Barrier, chain: &str) -> Vec<NftWord> {
+    let bare = |name: &str| is_plain(name).then(|| name.to_owned());
+    vec![plain("insert"), plain("rule"), plain(&barrier.family.to_string()), bare(&barrier.table), bare(chain)]
+}
+
+/// Commands of `nft`; none, but a comment, where it has no word for a name.
+fn nft(rules: &[Vec<NftWord>]) -> String {
+    let commands = rules.iter().map(|rule| {
+        let words: Option<Vec<&str>> = rule.iter().map(Option::as_deref).collect();
+        words.map(|words| command("nft", &words))
+    });
+    let commands: Option<Vec<String>> = commands.collect();
+    commands.map_or_else(|| "# nft has no words for these names: rename them".to_owned(), |all| all.join("; "))
+}
+
+/// A command for a shell, to which names of others are words and nothing else.
+fn command(program: &str, words: &[&str]) -> String {
+    let quoted =
+        |word: &&str| if is_plain(word) { (*word).to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) };
+    std::iter::once(program.to_owned()).chain(words.iter().map(quoted)).collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a shell and `nft` take it for what it is.
+fn is_plain(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_alphanumeric() || "_-./=".contains(c))
+}
+
 fn named(barrier: &Barrier) -> String {
-    format!("{} {} {}", barrier.family, barrier.table, barrier.chain)
+    let name = |name: &str| if is_plain(name) { name.to_owned() } else { format!("{name:?}") };
+    format!("{} {} {}", barrier.family, name(&barrier.table), name(&barrier.chain))
 }
 
 impl fmt::Display for Obstacle {

@@ -19,6 +19,10 @@ use crate::State;
 /// comment, the owner's mark. What goes to Docker's own bridges (`docker0`, `br-…`) is left for Docker to judge; what
 /// is forbidden here never comes so far.
 ///
+/// There is none for firewalld: its table is made anew at each reload, and belongs to its process since version 2.3
+/// (`NftablesTableOwner`), which has the kernel refuse everybody else. Its zones are asked for with its own tool, by the
+/// commands of the obstacle.
+///
 /// `iptables` lists the rules as its own kind. If Docker is not there, whatever wants a gateway through fails with
 /// [`ErrorKind::Gone`]. Docker of the older iptables is not seen.
 ///

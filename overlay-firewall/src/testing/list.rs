@@ -79,9 +79,10 @@ impl<'s> List<'s, '_> {
     fn pin(&mut self, frame: &Frame, port: IfName, pin: &Pin) {
         let own = |address: IpAddr| pin.addresses.contains(&address) || address == IpAddr::V6(pin.link_local());
         self.forbid(frame.source != pin.mac, Rule::Pin(port, PinRule::Mac));
-        if let Content::Arp { sender, address } = self.packet.content {
-            let lies = sender != pin.mac || !(own(address.into()) || address.is_unspecified());
-            self.forbid(lies, Rule::Pin(port, PinRule::Arp));
+        if let Content::Arp { sender, address, target } = self.packet.content {
+            self.forbid(sender != pin.mac, Rule::Pin(port, PinRule::Arp));
+            self.forbid(!own(address.into()) && !address.is_unspecified(), Rule::Pin(port, PinRule::Arp));
+            self.forbid(address.is_unspecified() && !own(target.into()), Rule::Pin(port, PinRule::Arp));
         }
         self.forbid(self.packet.content == Content::Other, Rule::Pin(port, PinRule::EtherType));
         let Some(ip) = self.ip() else { return };
@@ -90,20 +91,26 @@ impl<'s> List<'s, '_> {
             Transport::Icmpv6(message) if v6 => Some(message),
             _ => None,
         };
-        self.forbid(icmp == Some(Icmpv6::Router), Rule::Pin(port, PinRule::Router));
+        let router = icmp == Some(Icmpv6::Router) || !v6 && ip.transport == Transport::IcmpRouter;
+        self.forbid(router, Rule::Pin(port, PinRule::Router));
         self.forbid(!v6 && !own(ip.source()), Rule::Pin(port, PinRule::Ipv4));
         let begins = matches!(icmp, Some(Icmpv6::Solicitation | Icmpv6::Probe(_)));
         let nameless = ip.source().is_unspecified() && begins;
         if let Some(Icmpv6::Probe(target)) = icmp {
             self.forbid(ip.source().is_unspecified() && !own(target.into()), Rule::Pin(port, PinRule::Neighbour));
         }
+        let improper = icmp == Some(Icmpv6::Improper);
+        self.forbid(improper && ip.source().is_unspecified(), Rule::Pin(port, PinRule::Neighbour));
         self.forbid(v6 && !own(ip.source()) && !nameless, Rule::Pin(port, PinRule::Ipv6));
+        self.forbid(improper, Rule::Pin(port, PinRule::Neighbour));
         if let Some(Icmpv6::Advertisement(target)) = icmp {
             self.forbid(!own(target.into()), Rule::Pin(port, PinRule::Neighbour));
         }
-        if let Transport::Udp { source, .. } = ip.transport {
-            self.forbid(source == if v6 { 547 } else { 67 }, Rule::Pin(port, PinRule::Dhcp));
+        if let Transport::Udp { source, destination, .. } = ip.transport {
+            let (server, client) = if v6 { (547, 546) } else { (67, 68) };
+            self.forbid(source == server || destination == client, Rule::Pin(port, PinRule::Dhcp));
         }
+        self.forbid(v6 && ip.transport == Transport::Headless, Rule::Pin(port, PinRule::Fragment));
     }
 
     fn raw(&mut self) {

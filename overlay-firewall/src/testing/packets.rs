@@ -79,50 +79,17 @@ impl Made<'_> {
             BridgePort::Trunk => Pin::new(Mac::from_ipv4([10, 0, 0, 99].into()), [[10, 0, 0, 99].into()]),
         };
         let others: Vec<IfName> = state.ports.keys().copied().filter(|other| *other != port).collect();
-        for content in self.contents(&pin) {
-            for liar in [false, false, self.dice.one_in(4)] {
+        let said = Said::of(&pin);
+        for (content, times) in
+            said.honest().into_iter().map(|it| (it, 3)).chain(said.lies().into_iter().map(|it| (it, 2)))
+        {
+            for time in 1..=times {
+                let liar = time == times && self.dice.one_in(4);
                 let source = if liar { Mac::from_ipv4([9, 9, 9, 9].into()) } else { pin.mac };
-                let out = self.pick(&others);
-                let frame = Frame { port, out, source };
+                let frame = Frame { port, out: self.pick(&others), source };
                 self.push(Packet::bridged(device("br0"), frame, content.clone()));
             }
         }
-    }
-
-    /// What an endpoint may and may not say.
-    fn contents(&mut self, pin: &Pin) -> Vec<Content> {
-        let foreign4 = Ipv4Addr::new(10, 0, 0, 200);
-        let foreign6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xbad);
-        let own4 = pin.addresses.iter().find_map(|it| if let IpAddr::V4(it) = it { Some(*it) } else { None });
-        let own4 = own4.unwrap_or(foreign4);
-        let own6 = pin.addresses.iter().find_map(|it| if let IpAddr::V6(it) = it { Some(*it) } else { None });
-        let own6 = own6.unwrap_or_else(|| pin.link_local());
-        let (to4, to6) = (Ipv4Addr::new(10, 0, 0, 3), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3));
-        let asks = Transport::tcp(40_000, 80);
-        let answers = |message| Transport::Icmpv6(message);
-        let ip = |ip| Content::Ip(ip);
-        vec![
-            ip(Ip::v4(own4, to4, asks)),
-            ip(Ip::v4(foreign4, to4, asks)),
-            ip(Ip::v4(own4, to4, Transport::udp(67, 68))),
-            ip(Ip::v6(own6, to6, asks)),
-            ip(Ip::v6(pin.link_local(), to6, answers(Icmpv6::Other))),
-            ip(Ip::v6(foreign6, to6, asks)),
-            ip(Ip::v6(own6, to6, Transport::udp(547, 546))),
-            ip(Ip::v6(own6, to6, answers(Icmpv6::Router))),
-            ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(own6)))),
-            ip(Ip::v6(own6, to6, answers(Icmpv6::Advertisement(foreign6)))),
-            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Solicitation))),
-            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(own6)))),
-            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Probe(foreign6)))),
-            ip(Ip::v6(own6, to6, answers(Icmpv6::Probe(to6)))),
-            ip(Ip::v6(Ipv6Addr::UNSPECIFIED, to6, answers(Icmpv6::Other))),
-            Content::Arp { sender: pin.mac, address: own4 },
-            Content::Arp { sender: pin.mac, address: Ipv4Addr::UNSPECIFIED },
-            Content::Arp { sender: pin.mac, address: foreign4 },
-            Content::Arp { sender: Mac::BROADCAST, address: own4 },
-            Content::Other,
-        ]
     }
 
     fn stranger(&mut self, state: &State) {
@@ -271,6 +238,81 @@ impl Made<'_> {
         let trunk =
             Frame { port: device("vx-1"), out: Some(device("p-2")), source: Mac::from_ipv4([10, 0, 0, 50].into()) };
         ip.into_iter().for_each(|ip| self.push(Packet::bridged(device("br0"), trunk, Content::Ip(ip))));
+    }
+}
+
+/// What an endpoint may and may not say.
+struct Said {
+    mac: Mac,
+    own4: Ipv4Addr,
+    own6: Ipv6Addr,
+    link_local: Ipv6Addr,
+}
+
+const FOREIGN4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 200);
+const FOREIGN6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0xbad);
+const TO4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 3);
+const TO6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
+
+impl Said {
+    fn of(pin: &Pin) -> Self {
+        let own4 = pin.addresses.iter().find_map(|it| if let IpAddr::V4(it) = it { Some(*it) } else { None });
+        let own6 = pin.addresses.iter().find_map(|it| if let IpAddr::V6(it) = it { Some(*it) } else { None });
+        let link_local = pin.link_local();
+        Self { mac: pin.mac, own4: own4.unwrap_or(FOREIGN4), own6: own6.unwrap_or(link_local), link_local }
+    }
+
+    fn honest(&self) -> Vec<Content> {
+        let (asks, datagram) = (Transport::tcp(40_000, 80), Transport::udp(40_000, 53));
+        let v4 = |transport| Content::Ip(Ip::v4(self.own4, TO4, transport));
+        let v6 = |transport| Content::Ip(Ip::v6(self.own6, TO6, transport));
+        let icmp = |source, message| Content::Ip(Ip::v6(source, TO6, Transport::Icmpv6(message)));
+        let nobody = Ipv6Addr::UNSPECIFIED;
+        let arp = |address, target| Content::Arp { sender: self.mac, address, target };
+        vec![
+            v4(asks),
+            v4(datagram),
+            v4(Transport::udp(68, 67)),
+            v6(asks),
+            v6(datagram),
+            icmp(self.own6, Icmpv6::Other),
+            icmp(self.link_local, Icmpv6::Other),
+            icmp(self.own6, Icmpv6::Advertisement(self.own6)),
+            icmp(self.own6, Icmpv6::Probe(TO6)),
+            icmp(nobody, Icmpv6::Solicitation),
+            icmp(nobody, Icmpv6::Probe(self.own6)),
+            arp(self.own4, TO4),
+            arp(self.own4, self.own4),
+            arp(Ipv4Addr::UNSPECIFIED, self.own4),
+        ]
+    }
+
+    fn lies(&self) -> Vec<Content> {
+        let v4 = |source, transport| Content::Ip(Ip::v4(source, TO4, transport));
+        let v6 = |source, transport| Content::Ip(Ip::v6(source, TO6, transport));
+        let icmp = |source, message| Content::Ip(Ip::v6(source, TO6, Transport::Icmpv6(message)));
+        let (nobody, asks) = (Ipv6Addr::UNSPECIFIED, Transport::tcp(40_000, 80));
+        let arp = |sender, address, target| Content::Arp { sender, address, target };
+        vec![
+            v4(FOREIGN4, asks),
+            v4(self.own4, Transport::udp(67, 68)),
+            v4(self.own4, Transport::udp(1067, 68)),
+            v4(self.own4, Transport::IcmpRouter),
+            v6(FOREIGN6, asks),
+            v6(self.own6, Transport::udp(547, 546)),
+            v6(self.own6, Transport::udp(1547, 546)),
+            v6(self.own6, Transport::Headless),
+            icmp(self.own6, Icmpv6::Router),
+            icmp(self.own6, Icmpv6::Advertisement(FOREIGN6)),
+            icmp(self.own6, Icmpv6::Improper),
+            icmp(FOREIGN6, Icmpv6::Improper),
+            icmp(nobody, Icmpv6::Probe(FOREIGN6)),
+            icmp(nobody, Icmpv6::Other),
+            arp(self.mac, Ipv4Addr::UNSPECIFIED, FOREIGN4),
+            arp(self.mac, FOREIGN4, TO4),
+            arp(Mac::BROADCAST, self.own4, TO4),
+            Content::Other,
+        ]
     }
 }
 

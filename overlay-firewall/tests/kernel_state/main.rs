@@ -6,6 +6,7 @@
 
 mod conformance;
 mod parity;
+mod spoof;
 mod taps;
 mod town;
 mod trouble;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_core::testing::{Dice, Kernel, kernel_test};
 use overlay_core::{EndpointId, IfName, Mac, Meter as _, reconcile};
@@ -22,9 +22,9 @@ use crate::conformance::owner;
 use crate::wire::{Wire, arp_id, frame, mac_of};
 
 /// A place with devices, each of which has its other end outside, where frames are sent by.
-struct World {
-    place: Namespace,
-    wires: BTreeMap<IfName, Wire>,
+pub(crate) struct World {
+    pub(crate) place: Namespace,
+    pub(crate) wires: BTreeMap<IfName, Wire>,
     macs: BTreeMap<IfName, Mac>,
     sandboxed: bool,
 }
@@ -32,7 +32,7 @@ struct World {
 /// What nf_tables' own tool sees, first and last: which packets came, and which got through and how.
 const PROBE: &str = include_str!("probe.nft");
 
-fn name(text: &str) -> IfName {
+pub(crate) fn name(text: &str) -> IfName {
     text.parse().unwrap()
 }
 
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// A sandbox with a bridge, ports for all endpoints, a trunk, and one port that is never listed.
-    fn sandbox() -> Self {
+    pub(crate) fn sandbox() -> Self {
         let mut world = Self::new(true);
         world.script("ip link set lo up; ip link add br0 type bridge mcast_snooping 0; ip link set br0 up");
         for number in 2..10 {
@@ -103,6 +103,8 @@ impl World {
 
     fn new(sandboxed: bool) -> Self {
         let place = Namespace::create().unwrap();
+        // What the kernel itself sends, an ICMP error say, has no label that could be one of ours by chance.
+        judge(&place, "sh", &["-c", "echo 0 > /proc/sys/net/ipv6/auto_flowlabels"]);
         Self { place, wires: BTreeMap::new(), macs: BTreeMap::new(), sandboxed }
     }
 
@@ -126,7 +128,7 @@ impl World {
         self.macs.insert(name(device), mac_of(&self.place, &name(device)));
     }
 
-    fn open(&self) -> Firewall {
+    pub(crate) fn open(&self) -> Firewall {
         let open = if self.sandboxed { Firewall::of_sandbox } else { Firewall::of_host };
         open(&owner(), self.place.try_clone().unwrap()).unwrap()
     }
@@ -145,7 +147,9 @@ impl World {
         if let Some(frame) = packet.frame {
             let same = |out: &IfName| !out.as_str().starts_with('g') || out.as_str()[..2] == frame.port.as_str()[..2];
             let out = frame.out.filter(|out| self.wires.contains_key(out) && *out != frame.port && same(out));
-            let known = self.wires.contains_key(&frame.port);
+            // A policy's flows are of whole packets: what is no part of one goes no further.
+            let whole = !matches!(packet.content, Content::Ip(Ip { transport: Transport::Headless, .. }));
+            let known = self.wires.contains_key(&frame.port) && (whole || frame.port != name("vx-1"));
             packet.frame = Some(Frame {
                 out: Some(match (out, frame.port.as_str().strip_prefix('g')) {
                     (_, Some(rest)) if id.is_multiple_of(2) => name(&format!("gx-{}", &rest[..1])), // not isolated
@@ -216,6 +220,7 @@ fn numbered(transport: Transport, id: u16) -> Transport {
     match transport {
         Transport::Tcp { destination, begins, .. } => Transport::Tcp { source: id, destination, begins },
         Transport::Udp { source: source @ (67 | 547), .. } => Transport::Udp { source, destination: id, vni: 0 },
+        Transport::Udp { destination: destination @ (68 | 546), .. } => Transport::udp(id, destination),
         Transport::Udp { destination, vni, .. } => Transport::Udp { source: id, destination, vni },
         Transport::Sctp { destination, .. } => Transport::Sctp { source: id, destination },
         other => other,
@@ -280,7 +285,7 @@ impl Seen {
 
     fn add(&mut self, (bridge, set): (bool, &str), element: &Value) {
         let id = |value: &Value| match value {
-            Value::String(address) => address.parse::<Ipv4Addr>().map(arp_id).unwrap(),
+            Value::String(station) => station.parse::<Mac>().map(arp_id).unwrap(),
             value => u16::try_from(value.as_u64().unwrap()).unwrap_or(0), // the kernel's own labels are longer
         };
         let concatenated = || {
@@ -378,6 +383,7 @@ fn compare(world: &World, state: &State, seed: [u8; 32], total: &mut Total) -> R
 fn fresh(packet: &Packet, flow: Flow) -> Flow {
     match (&packet.content, flow) {
         (Content::Ip(Ip { transport: Transport::Tcp { .. }, .. }), Flow::Invalid) => Flow::Invalid,
+        (Content::Ip(Ip { transport: Transport::IcmpRouter, .. }), _) => Flow::Invalid, // it begins none
         _ => Flow::New,
     }
 }
@@ -451,6 +457,7 @@ const HOST: &[&str] = &[
     "otherwise",
     "port/arp",
     "port/dhcp",
+    "port/fragment",
     "port/ipv4",
     "port/ipv6",
     "port/isolated",
@@ -473,6 +480,7 @@ const SANDBOX: &[&str] = &[
     "policy/unbegun",
     "port/arp",
     "port/dhcp",
+    "port/fragment",
     "port/ipv4",
     "port/ipv6",
     "port/mac",

@@ -363,6 +363,56 @@ fn a_chain_of_others_that_drops_what_is_allowed_is_reported_with_what_helps() {
 }
 
 #[test]
+fn what_nft_lists_of_a_firewall_it_reads_again_but_for_what_it_has_no_name_for() {
+    kernel_test(Kernel::Host, "firewall::what_nft_lists_of_a_firewall_it_reads_again", || {
+        let mut host = State { tunnels: tunnel(&["192.0.2.2"]).tunnels, admin: true, ..published(Protocol::Tcp) };
+        let mac = overlay_core::Mac::new([2, 0, 0, 0, 0, 2]);
+        let pin = overlay_firewall::Pin::new(mac, ["172.18.0.5".parse().unwrap(), "fd00:18::5".parse().unwrap()]);
+        host.ports.insert("c0".parse().unwrap(), overlay_firewall::BridgePort::Pinned(pin.isolated()));
+        let mut sandbox = State { ports: host.ports.clone(), ..State::default() };
+        sandbox.policy.otherwise = overlay_firewall::Action::Deny;
+        for (state, open) in [(host, Firewall::of_host as fn(&_, _) -> _), (sandbox, Firewall::of_sandbox)] {
+            let [home, other] = [(); 2].map(|()| Namespace::create().unwrap());
+            reconcile(&mut open(&owner(), home.try_clone().unwrap()).unwrap(), &state).unwrap();
+            let listed = judge(&home, "nft", &["list", "ruleset"]);
+            let named = |line: &&str| !["@th,", "@nh,"].iter().any(|raw| line.contains(raw));
+            let text: Vec<_> = listed.lines().filter(named).collect();
+            assert!(text.len() + 12 > listed.lines().count(), "{listed}");
+            judge(&other, "nft", &[&text.join("\n")]);
+        }
+    });
+}
+
+#[test]
+fn what_helps_against_others_chains_runs_nothing_that_a_name_says() {
+    kernel_test(Kernel::Host, "firewall::what_helps_runs_nothing_that_a_name_says", || {
+        let home = Namespace::create().unwrap();
+        let mut firewall = Firewall::of_host(&owner(), home.try_clone().unwrap()).unwrap();
+        let hook = "{ type filter hook forward priority 0; policy drop; }";
+        let (docker, ufw) = ("add chain ip t DOCKER-USER", "add chain ip t ufw-user");
+        // Commands that only say with which words they were called.
+        let said = "nft() { for w; do echo \"<$w>\"; done; }; ufw() { nft \"$@\"; }; firewall() { nft \"$@\"; }; ";
+        for (table, more, quoted) in
+            [("t", docker, true), ("t", ufw, false), ("firewalld", "", false), ("mine", "", true)]
+        {
+            judge(&home, "nft", &[&format!("add table ip {table}; add chain ip {table} c {hook}; {more}")]);
+            for device in ["a;echo$IFS<x>", "a'b$(exit)", "a`exit`|&", "#a", "~", "*b", "a=\\"] {
+                let mut state = State::default();
+                state.gateways.insert(device.parse().unwrap(), overlay_firewall::Gateway::new([]));
+                let found = firewall.obstacles(&state).unwrap();
+                let remedy = found[0].remedy.replace("firewall-cmd", "firewall");
+                let words = judge(&home, "sh", &["-c", &format!("{said}{remedy}")]);
+                let word = if quoted { format!("\"{device}\"") } else { device.to_owned() };
+                let word = if table == "firewalld" { format!("--add-interface={device}") } else { word };
+                assert!(words.lines().any(|line| line == format!("<{word}>")), "{remedy}\n{words}");
+                assert!(!words.lines().any(|line| line == "<x>"), "{remedy}");
+            }
+            judge(&home, "nft", &[&format!("delete table ip {table}")]);
+        }
+    });
+}
+
+#[test]
 fn an_administrators_own_chains_have_their_say_and_are_left_alone() {
     kernel_test(Kernel::Host, "firewall::an_administrators_own_chains_are_left_alone", || {
         let town = Town::new();

@@ -1,6 +1,6 @@
 //! Packets as bytes on a wire.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use nix::ifaddrs::getifaddrs;
@@ -48,7 +48,7 @@ pub(crate) fn mac_of(namespace: &Namespace, device: &IfName) -> Mac {
 }
 
 /// A frame whose content can be told from all others by `id`: in IPv4 its identification, in IPv6 its flow label, in ARP the
-/// address that is asked for, in others their first two bytes.
+/// Ethernet address that is asked for, in others their first two bytes.
 pub(crate) fn frame((to, from): (Mac, Mac), content: &Content, flow: Flow, id: u16) -> Vec<u8> {
     let mut bytes = [to.octets(), from.octets()].concat();
     match content {
@@ -56,13 +56,13 @@ pub(crate) fn frame((to, from): (Mac, Mac), content: &Content, flow: Flow, id: u
             bytes.extend(if matches!(ip.ends, Ends::V4 { .. }) { [0x08, 0x00] } else { [0x86, 0xdd] });
             bytes.extend(packet(ip, flow, id));
         }
-        Content::Arp { sender, address } => {
+        Content::Arp { sender, address, target } => {
             bytes.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
             bytes.extend(sender.octets());
             bytes.extend(address.octets());
-            bytes.extend([0; 6]);
-            bytes.extend([10, 77]);
+            bytes.extend([0; 4]);
             bytes.extend(id.to_be_bytes());
+            bytes.extend(target.octets());
         }
         Content::Other => {
             bytes.extend([0x88, 0xb5]);
@@ -125,7 +125,7 @@ fn body(transport: &Transport, flow: Flow, id: u16, ends: (IpAddr, IpAddr)) -> (
             (17, summed(bytes, 6, 17, ends))
         }
         Transport::Sctp { source, destination } => (132, init(ports(source, destination))),
-        Transport::Icmpv6(message) => (58, summed(icmpv6(message, id), 2, 58, ends)),
+        Transport::Icmpv6(message) => (58, summed(icmpv6(message, id, ends.0), 2, 58, ends)),
         Transport::Esp => (50, [&[0, 0, 1, 0, 0, 0, 0, 1][..], &[0; 16]].concat()),
         Transport::Other(1) if ends.0.is_ipv4() => {
             let mut bytes = vec![8, 0, 0, 0];
@@ -135,22 +135,31 @@ fn body(transport: &Transport, flow: Flow, id: u16, ends: (IpAddr, IpAddr)) -> (
             bytes[2..4].copy_from_slice(&sum.to_be_bytes());
             (1, bytes)
         }
+        Transport::IcmpRouter => (1, vec![9, 0, 0xf6, 0xff, 0, 0, 0, 0]),
+        Transport::Headless => {
+            (44, vec![60, 0, 0, 1, 0, 0, id.to_be_bytes()[0], id.to_be_bytes()[1], 58, 0, 1, 4, 0, 0, 0, 0])
+        }
         Transport::Other(protocol) => (protocol, vec![0; 16]),
     }
 }
 
-fn icmpv6(message: Icmpv6, id: u16) -> Vec<u8> {
-    let (kind, target) = match message {
-        Icmpv6::Router => (134, Ipv6Addr::UNSPECIFIED),
-        Icmpv6::Advertisement(target) => (136, target),
-        Icmpv6::Probe(target) => (135, target),
-        Icmpv6::Solicitation => (133, Ipv6Addr::UNSPECIFIED),
-        Icmpv6::Other => (128, Ipv6Addr::UNSPECIFIED),
+fn icmpv6(message: Icmpv6, id: u16, source: IpAddr) -> Vec<u8> {
+    let (kind, target) = match (message, source) {
+        (Icmpv6::Router, _) => (134, Ipv6Addr::UNSPECIFIED),
+        (Icmpv6::Improper, IpAddr::V6(own)) => (136, own),
+        (Icmpv6::Improper, IpAddr::V4(_)) => (136, Ipv6Addr::UNSPECIFIED),
+        (Icmpv6::Advertisement(target), _) => (136, target),
+        (Icmpv6::Probe(target), _) => (135, target),
+        (Icmpv6::Solicitation, _) => return vec![133, 0, 0, 0, 0, 0, 0, 0],
+        (Icmpv6::Other, _) => (128, Ipv6Addr::UNSPECIFIED),
     };
     let mut bytes = vec![kind, 0, 0, 0];
     bytes.extend(if message == Icmpv6::Other { id.to_be_bytes() } else { [0; 2] });
     bytes.extend([0, 0]);
     bytes.extend(target.octets());
+    if message == Icmpv6::Improper {
+        bytes.extend([2, 1, 2, 0, 0, 0, 0, 0xee]); // another station's address (RFC 4861 §4.6.1)
+    }
     bytes
 }
 
@@ -191,8 +200,8 @@ fn checksum(start: u32, bytes: &[u8]) -> u16 {
     !(sum as u16)
 }
 
-/// The address that an IPv4 address is asked for with, in [`frame`].
-pub(crate) const fn arp_id(asked: Ipv4Addr) -> u16 {
-    let [_, _, high, low] = asked.octets();
+/// The number that an Ethernet address is asked for with, in [`frame`].
+pub(crate) const fn arp_id(asked: Mac) -> u16 {
+    let [.., high, low] = asked.octets();
     u16::from_be_bytes([high, low])
 }

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use overlay_core::{Name, Refusal};
 
 use super::expr::{Expr, Found};
+use super::rule::Gives;
 use super::set::{Datum, Form, SetKind};
 use super::value::{Bytes, Type, length};
 use super::{
@@ -249,7 +250,12 @@ fn leads_somewhere(table: &Table, rule: &Rule) -> Result<(), Wrong> {
         match table.sets.get(&used.set) {
             None => return wrong(format!("set {}", used.set), "there is none of this name in the table"),
             Some(set) if !set.head.serves(used) => {
-                return wrong(format!("set {}: {}", used.set, set.head), "the rule takes it for one of other types");
+                let keys_alone = used.gives == Gives::Nothing && set.head.kind != SetKind::Plain;
+                let reason = match keys_alone {
+                    true => "older kernels ask no map for its keys alone: have a set of them beside it",
+                    false => "the rule takes it for one of other types",
+                };
+                return wrong(format!("set {}: {}", used.set, set.head), reason);
             }
             Some(_) => {}
         }

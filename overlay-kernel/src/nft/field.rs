@@ -158,10 +158,16 @@ pub mod ether {
     pub const TYPE: Field<EtherType> = Field::payload(Base::Link, 12, 2);
 }
 
-/// Fields of an ARP packet for IPv4 over Ethernet (RFC 826).
+/// Fields of an ARP packet for IPv4 over Ethernet (RFC 826): check first that it is for these.
 pub mod arp {
-    use super::{ArpOp, Base, Field, Ipv4Addr, Mac};
+    use super::{ArpOp, Base, EtherType, Field, Ipv4Addr, Mac};
 
+    /// The kind of stations; 1 for Ethernet.
+    pub const HARDWARE: Field<u16> = Field::payload(Base::Network, 0, 2);
+    /// What the addresses are of.
+    pub const PROTOCOL: Field<EtherType> = Field::payload(Base::Network, 2, 2);
+    /// How many bytes a station's address has, and behind it how many the other; 0x0604 for IPv4 over Ethernet.
+    pub const LENGTHS: Field<u16> = Field::payload(Base::Network, 4, 2);
     /// What it is.
     pub const OPERATION: Field<ArpOp> = Field::payload(Base::Network, 6, 2);
     /// The sender's Ethernet address.
@@ -190,17 +196,21 @@ pub mod ip {
 pub mod ip6 {
     use super::{Base, Field, IpProtocol, Ipv6Addr};
 
+    /// How many bytes follow the header.
+    pub const LENGTH: Field<u16> = Field::payload(Base::Network, 4, 2);
     /// What follows next: [`meta::L4PROTO`](super::meta::L4PROTO) looks behind extension headers.
     pub const NEXT_HEADER: Field<IpProtocol> = Field::payload(Base::Network, 6, 1);
     /// Source.
     pub const SADDR: Field<Ipv6Addr> = Field::payload(Base::Network, 8, 16);
     /// Destination.
     pub const DADDR: Field<Ipv6Addr> = Field::payload(Base::Network, 24, 16);
+    /// Where a fragment belongs, and behind it three bits of others' (RFC 8200 §4.5): where the fragment header follows next.
+    pub const FRAGMENT: Field<u16> = Field::payload(Base::Network, 42, 2);
 }
 
 /// Fields of transport headers.
 pub mod th {
-    use super::{Base, Field, Icmp6Type, IcmpType, Ipv6Addr, TcpFlags};
+    use super::{Base, Field, Icmp6Type, IcmpType, Ipv6Addr, Mac, TcpFlags};
 
     /// The source port of TCP, UDP and SCTP.
     pub const SPORT: Field<u16> = Field::payload(Base::Transport, 0, 2);
@@ -214,6 +224,14 @@ pub mod th {
     pub const ICMP6_TYPE: Field<Icmp6Type> = Field::payload(Base::Transport, 0, 1);
     /// The target of a neighbour solicitation or advertisement (RFC 4861 §4.3).
     pub const ND_TARGET: Field<Ipv6Addr> = Field::payload(Base::Transport, 8, 16);
+    /// The kind of the first option behind it, and its length in units of eight bytes (RFC 4861 §4.6).
+    pub const ND_OPTION: Field<u16> = Field::payload(Base::Transport, 24, 2);
+    /// The Ethernet address in that option.
+    pub const ND_STATION: Field<Mac> = Field::payload(Base::Transport, 26, 6);
+    /// The kind and length of the first option of a router solicitation (RFC 4861 §4.1).
+    pub const RS_OPTION: Field<u16> = Field::payload(Base::Transport, 8, 2);
+    /// The Ethernet address in that option.
+    pub const RS_STATION: Field<Mac> = Field::payload(Base::Transport, 10, 6);
 }
 
 /// What the kernel knows of a packet besides its bytes.

@@ -160,7 +160,7 @@ impl Rule {
         self.any(&ct::STATE, states)
     }
 
-    /// The fields together are in a set of this table.
+    /// The fields together are in a set of this table, which is no map: Linux 6.1 asks none for its keys alone.
     #[must_use]
     pub fn is_in<O: Operand>(self, operand: &O, set: &Name) -> Self {
         self.lookup::<O>(operand, set, (None, false), Gives::Nothing)

@@ -173,10 +173,10 @@ impl SetHead {
         Self { intervals: true, ..self }
     }
 
-    /// Whether a rule may use the set as it does.
+    /// Whether a rule may use the set as it does: not a map for its keys alone, which Linux 6.1 refuses.
     pub(super) fn serves(&self, used: &Use) -> bool {
         let gives = match (&self.kind, used.gives) {
-            (SetKind::Plain | SetKind::Map(_) | SetKind::Verdicts, Gives::Nothing) => true,
+            (SetKind::Plain, Gives::Nothing) => true,
             (SetKind::Verdicts, Gives::Verdict) => true,
             (SetKind::Map(has), Gives::Value(wanted)) => has == wanted,
             _ => false,

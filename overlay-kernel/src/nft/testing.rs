@@ -55,7 +55,7 @@ type RuleDraw = (u8, u8);
 
 fn table() -> impl Strategy<Value = Draws> {
     let rules = || vec((0_u8..24, any::<u8>()), 0..6);
-    let sets = vec(option::of((0_u8..8, any::<u16>())), 4);
+    let sets = vec(option::of((0_u8..9, any::<u16>())), 4);
     let regular = vec(option::of(rules()), 2);
     let bases = vec(option::of((any::<u8>(), rules())), 4);
     (sets, regular, bases).prop_map(|(sets, regular, bases)| Draws { sets, regular, bases })
@@ -117,7 +117,7 @@ fn base(family: Family, number: usize, variant: u8) -> Option<Base> {
     Some(if base.kind == ChainKind::Nat { base } else { Base { policy, ..base } })
 }
 
-/// A set of one of eight kinds with those of sixteen elements whose bits are set.
+/// A set of one of nine kinds with those of sixteen elements whose bits are set.
 fn set(kind: u8, elements: u16, target: Option<&Name>) -> Set {
     let bits = (0..16_u8).filter(|bit| elements >> bit & 1 == 1);
     let verdict = |bit: u8| match target {
@@ -142,6 +142,7 @@ fn set(kind: u8, elements: u16, target: Option<&Name>) -> Set {
         4 => Set::range_verdicts(bits.map(|bit| (u16::from(bit) * 10..=u16::from(bit) * 10 + 9, verdict(bit)))),
         5 => Set::ranges(bits.map(|bit| (v4(bit * 8), 1000_u16)..=(v4(bit * 8 + 5), 1000 + u16::from(bit)))),
         6 => Set::map(bits.map(|bit| (u16::from(bit), Mark(value(bit).into())))),
+        8 => Set::of(bits.map(|bit| (v4(bit), IpProtocol::TCP, 80_u16, Mark(bit.into())))),
         _ => Set::of(bits.map(|bit| (v6(bit), Mac::new([2, 0, 0, 0, 0, bit])))),
     }
 }
@@ -171,6 +172,7 @@ impl Draw<'_> {
 
     /// A look into the set whose kind was drawn, if there is one.
     fn lookup(&self, rule: Rule, kind: u8, variant: u8, leads: bool) -> Rule {
+        let kind = if kind == 2 { 8 } else { kind }; // maps of targets are for translations
         let of_kind = self.kinds.iter().find(|(_, found)| **found == kind).map(|(name, _)| name);
         let Some(set) = of_kind.filter(|_| leads || !matches!(kind, 3 | 4)) else { return self.plain(rule, variant) };
         let negated = variant.is_multiple_of(3);
@@ -178,7 +180,7 @@ impl Draw<'_> {
             0 | 1 if negated => rule.not_in(&ip::SADDR, set).counter(),
             0 => rule.is_in(&ip::SADDR, set).accept(),
             1 => rule.is_in(&ip::DADDR, set).drop(),
-            2 => rule.is_in(&(ip::DADDR, meta::L4PROTO, th::DPORT, numgen_increment(4)), set),
+            8 => rule.is_in(&(ip::DADDR, meta::L4PROTO, th::DPORT, numgen_increment(4)), set),
             3 | 4 => rule.verdict_by(&th::DPORT, set),
             5 => rule.is_in(&(ip::SADDR, th::DPORT), set).counter().drop(),
             6 => rule.set_mark_by(&th::SPORT, set),

@@ -311,6 +311,8 @@ numbers! {
         ESP = 50;
         /// ICMPv6.
         ICMPV6 = 58;
+        /// A fragment of IPv6 (RFC 8200 §4.5).
+        FRAGMENT = 44;
         /// SCTP.
         SCTP = 132;
     }
@@ -318,6 +320,10 @@ numbers! {
     IcmpType(u8) {
         /// Echo request.
         ECHO_REQUEST = 8;
+        /// Redirect (RFC 792).
+        REDIRECT = 5;
+        /// Router advertisement (RFC 1256 §3).
+        ROUTER_ADVERTISEMENT = 9;
     }
     /// An ICMPv6 message's type (RFC 4861 §4).
     Icmp6Type(u8) {

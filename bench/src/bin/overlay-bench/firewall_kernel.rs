@@ -81,9 +81,10 @@ fn text(state: &State) -> Outcome<String> {
     let home = Namespace::create()?;
     settle(&mut open(&home)?, state);
     let listed = home.run(|| Command::new("nft").args(["list", "ruleset"]).output())??;
-    // nft 1.0.6 knows no name for what a neighbour advertisement is about: that one rule is left out for it.
+    // nft 1.0.6 knows no name for some of what neighbour discovery is about: these few rules are left out for it.
     let listed = String::from_utf8(listed.stdout)?;
-    let tables: String = listed.lines().filter(|line| !line.contains("@th,")).map(|line| format!("{line}\n")).collect();
+    let nameless = |line: &&str| ["@th,", "@nh,"].iter().any(|raw| line.contains(raw));
+    let tables: String = listed.lines().filter(|line| !nameless(line)).map(|line| format!("{line}\n")).collect();
     let heads = tables.lines().filter_map(|line| line.strip_prefix("table ")?.strip_suffix(" {"));
     let removed: Vec<String> = heads.map(|head| format!("add table {head}\ndelete table {head}\n")).collect();
     Ok(format!("{}{tables}", removed.concat()))

@@ -29,6 +29,13 @@ impl Draft {
         Ok(())
     }
 
+    /// Adds a chain that rules jump to, and gives its name.
+    pub(super) fn part(&mut self, name: &str, rules: Vec<Rule>) -> Result<Name, Refusal> {
+        let name = self::name(name)?;
+        self.0.chains.insert(name.clone(), Chain::regular(rules));
+        Ok(name)
+    }
+
     /// Adds a chain whose rules are somebody else's, and gives its name to jump to.
     pub(super) fn open(&mut self, name: &str) -> Result<Name, Refusal> {
         let name = self::name(name)?;

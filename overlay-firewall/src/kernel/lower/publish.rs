@@ -67,6 +67,8 @@ struct Sets {
 /// Ports at one kind of place: where they lead, which are for some sources only, and for which.
 struct Kind {
     to: Name,
+    /// All of them, where another kind is asked after this one.
+    places: Option<Name>,
     restricted: Name,
     allowed: Name,
 }
@@ -104,7 +106,9 @@ fn triples<V: Version, T: Scalar>(
         apart::<V>(it.sources.iter().copied()).map(move |net| range(*net.start(), *net.end()))
     });
     let allowed = Set::ranges(allowed);
-    kind_of::<V, _>(draft, kind, (ports, Set::of(restricted().map(|(_, key)| *key)), allowed))
+    let places = draft.set(&V::named(&format!("at-{kind}")), Set::of(ports.iter().map(|(_, key)| *key)))?;
+    let kind = kind_of::<V, _>(draft, kind, (ports, Set::of(restricted().map(|(_, key)| *key)), allowed))?;
+    Ok(Kind { places: Some(places), ..kind })
 }
 
 fn pairs<V: Version>(draft: &mut Draft, ports: &[(&Published, (IpProtocol, u16))]) -> Result<Kind, Refusal> {
@@ -128,6 +132,7 @@ fn kind_of<V: Version, K: overlay_kernel::nft::Value + Copy>(
     });
     Ok(Kind {
         to: draft.set(&V::named(&format!("to-{kind}")), Set::map(targets))?,
+        places: None,
         restricted: draft.set(&V::named(&format!("restricted-{kind}")), restricted)?,
         allowed: draft.set(&V::named(&format!("allowed-{kind}")), allowed)?,
     })
@@ -175,7 +180,9 @@ impl Kind {
     ) -> Result<(), Refusal> {
         let drop = V::only(rule("published/sources")?).is_in(key, &self.restricted);
         rules.push(drop.not_in(with_source, &self.allowed).counter().drop());
-        rules.push(V::only(rule("published")?).is_in(key, &self.to).accept());
+        if let Some(places) = &self.places {
+            rules.push(V::only(rule("published")?).is_in(key, places).accept());
+        }
         Ok(())
     }
 }
