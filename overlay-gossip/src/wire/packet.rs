@@ -29,7 +29,7 @@ impl<'a> Packet<'a> {
         let mut reader = Reader::new(payload);
         match reader.u8("version")? {
             VERSION => {}
-            found => return Err(Malformed::Version { found, spoken: VERSION }),
+            found => return Err(Malformed::Version { found, read: VERSION }),
         }
         let from = reader.node_id("sender")?;
         let mut messages = Vec::new();
@@ -152,7 +152,7 @@ mod tests {
     fn another_version_is_refused_by_its_number() {
         let mut payload = begin(NodeId::from_bytes([7; 16]));
         payload[0] = 2;
-        assert_eq!(Packet::parse(&payload), Err(Malformed::Version { found: 2, spoken: VERSION }));
+        assert_eq!(Packet::parse(&payload), Err(Malformed::Version { found: 2, read: VERSION }));
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! Why bytes are no fact.
+//! Why bytes are no message, record or fact.
 
 /// Bytes that are not what they claim to be: the fault of who wrote them. Nothing was changed by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -42,7 +42,7 @@ pub enum Malformed {
         /// The most it may hold.
         most: u64,
     },
-    /// What has no order of its own, out of order or twice: so a fact has one encoding.
+    /// What has no order of its own, out of order or twice: so one value has one encoding.
     #[error("{field} are not in ascending order, each once")]
     Order {
         /// The field.
