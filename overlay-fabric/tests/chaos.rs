@@ -175,6 +175,12 @@ impl Storm {
         if (0..self.cluster.len()).filter(|it| self.cluster.agent(*it).is_some()).count() < 2 {
             return;
         }
+        if self.dice.one_in(6) {
+            // The first ones are the managers: there may be none for a while.
+            let last = self.cluster.len() - 1;
+            (0..last).for_each(|node| self.cluster.crash(node));
+            return seen.count(What::Crash, last as u64);
+        }
         match self.dice.one_in(3) {
             true => self.cluster.power_off(node),
             false => self.cluster.crash(node),
