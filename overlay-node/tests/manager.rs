@@ -173,8 +173,7 @@ fn a_network_in_use_grows_by_subnets_and_changes_what_may_change() {
         assert_eq!((&has.spec, has.subnets.len(), has.condition), (&grown, 3, Condition::Allocated));
     }
     refused(into(20, "late"), "network small not manually attachable: name a service, or create it attachable");
-    block_on(cluster.manager.change_network(&"small".into(), NetworkSpec { attachable: true, ..grown.clone() }, NOW))
-        .unwrap();
+    block_on(cluster.manager.change_network(&"small".into(), NetworkSpec { attachable: true, ..grown }, NOW)).unwrap();
     let more = into(20, "late").unwrap();
     let inside = |text: &str| more.addresses.iter().any(|net| text.parse::<ipnet::IpNet>().unwrap().contains(net));
     assert!(inside("10.8.0.0/29") && inside("fd00:7::/64"), "{:?}", more.addresses);
@@ -198,7 +197,11 @@ fn a_network_in_use_grows_by_subnets_and_changes_what_may_change() {
     let overlapping = NetworkSpec { subnets: vec![any, taken], labels, ..front.spec.clone() };
     refused(change(overlapping), &format!("10.8.0.0/24 overlaps 10.8.0.0/29 of network {}", network(3)));
     let still = block_on(cluster.manager.network(&"front".into())).unwrap();
-    assert_eq!((still.subnets, still.spec.labels), (front.subnets, front.spec.labels.clone()), "nothing of it was done");
+    assert_eq!(
+        (still.subnets, still.spec.labels),
+        (front.subnets, front.spec.labels.clone()),
+        "nothing of it was done"
+    );
     let none = block_on(cluster.manager.change_network(&"none-such".into(), front.spec, NOW));
     refused(none, "network none-such not found");
 }
