@@ -107,7 +107,9 @@ impl DnsName {
 
     /// The wire form in small letters. Lengths are below 64, so they are no letters and stay as they are.
     pub(crate) fn fold(&self) -> SmallVec<[u8; 40]> {
-        self.wire.iter().map(u8::to_ascii_lowercase).collect()
+        let mut folded = SmallVec::from_slice(&self.wire);
+        folded.make_ascii_lowercase();
+        folded
     }
 
     fn push(&mut self, label: &[u8]) -> Result<(), DnsNameError> {

@@ -193,6 +193,37 @@ fn a_name_that_ends_as_the_network_does_is_found_as_it_is() {
 }
 
 #[test]
+fn reverse_names_are_found_whatever_the_network_is_called_and_whoever_gives_them() {
+    let mut named_so = zone("arpa");
+    named_so.put_endpoint(task(1, "web", Health::Healthy));
+    let view = View::from(named_so.clone());
+    assert_eq!(said(&view, "1.9.0.10.in-addr.arpa", RecordType::PTR), "5 s: web.1.arpa.");
+    assert_eq!(said(&view, "web.1.arpa", RecordType::A), "5 s: 10.0.9.1");
+    named_so.remove_endpoint(id(1));
+    assert_eq!(named_so, zone("arpa"), "nothing of it is left");
+
+    let mut zone = zone("net");
+    let mut endpoint = Endpoint::new(id(1), [ip("10.0.9.1"), ip("fd00::ab")]);
+    endpoint.names = vec![name("web"), name("9.9.0.10.In-Addr.arpa")];
+    zone.put_endpoint(endpoint);
+    zone.put_records(&name("8.9.0.10.IN-ADDR.arpa"), Given { ptr: [name("db.net")].into(), ..Given::default() });
+    zone.put_records(&name("1.9.0.10.in-addr.arpa"), Given { ptr: [name("db.net")].into(), ..Given::default() });
+    let v6 = DnsName::reverse(ip("fd00::ab")).to_string();
+    let view = View::from(zone);
+    for (asked, record_type, expected) in [
+        ("9.9.0.10.in-addr.arpa", RecordType::A, "5 s: 10.0.9.1"),
+        ("9.9.0.10.in-addr.arpa", RecordType::PTR, "no data"),
+        ("8.9.0.10.in-addr.arpa", RecordType::PTR, "5 s: db.net."),
+        ("1.9.0.10.in-addr.ARPA", RecordType::PTR, "5 s: db.net. web.net."),
+        ("1.9.0.10.in-addr.arpa.net", RecordType::PTR, "5 s: db.net. web.net."),
+        ("01.9.0.10.in-addr.arpa", RecordType::PTR, "not ours"),
+        (&v6.to_uppercase(), RecordType::PTR, "5 s: web.net."),
+    ] {
+        assert_eq!(said(&view, asked, record_type), expected, "{asked} {record_type}");
+    }
+}
+
+#[test]
 fn below_a_suffix_every_name_is_ours() {
     let mut zone = zone("net");
     zone.put_service(Service::new(label("web"), Mode::Vip([ip("10.0.9.1")].into())));

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlay_core::testing::block_on;
-use overlay_core::{EndpointId, Instant, Mac, Name, NetworkId, State as _};
+use overlay_core::{EndpointId, Instant, IpFamily, Mac, Name, NetworkId, State as _};
 use overlay_gossip::TableId;
 use overlay_node::{Condition, Control, Endpoint, Network, Place};
 
@@ -282,7 +282,8 @@ impl Cluster {
     }
 }
 
-/// By address, nobody reaches an endpoint of a network that it is not on.
+/// By address, everybody reaches the endpoints of its networks whose families it has there, and nobody any other. Who was attached
+/// before a network got subnets of a family has none of it.
 fn across(
     truth: &Truth,
     on: &BTreeMap<Name, BTreeSet<NetworkId>>,
@@ -290,10 +291,14 @@ fn across(
     checked: &mut Checked,
 ) -> Vec<String> {
     let mut what = Vec::new();
-    for (from, networks) in on {
-        for endpoint in truth.endpoints.iter().filter(|endpoint| truth.live.contains_key(&endpoint.id)) {
-            let share = networks.contains(&endpoint.spec.network);
+    let live = || truth.endpoints.iter().filter(|endpoint| truth.live.contains_key(&endpoint.id));
+    let speaks = |it: &Endpoint, address| (it.spec.container.clone(), it.spec.network, IpFamily::of(address));
+    let speak: BTreeSet<_> =
+        live().flat_map(|it| addresses(it).into_iter().map(move |address| speaks(it, address))).collect();
+    for from in on.keys() {
+        for endpoint in live() {
             for address in addresses(endpoint) {
+                let share = speak.contains(&(from.clone(), endpoint.spec.network, IpFamily::of(address)));
                 let trace = observed.probe_address(from, address);
                 if endpoint.spec.container != *from && trace.arrives() != share {
                     what.push(format!("{from} to {address} of {}:\n{trace}", endpoint.spec.container));

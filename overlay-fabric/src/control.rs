@@ -64,6 +64,16 @@ impl Cluster {
         self.control(async |manager, now| manager.create_network(id, spec.clone(), now).await)
     }
 
+    /// Changes a network: gives it more subnets, or other options of those that may change.
+    ///
+    /// # Errors
+    /// What cannot be changed, or had.
+    #[expect(clippy::needless_pass_by_value, reason = "as in `Control`")]
+    pub fn change_network(&mut self, network: &str, spec: NetworkSpec) -> Result<Network, FabricError> {
+        let id = self.network(network)?.id;
+        self.control(async |manager, now| manager.change_network(&id.into(), spec.clone(), now).await)
+    }
+
     /// Removes a network, by its name or id.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ enum What {
     Outage,
     Restart,
     Partition,
+    Growth,
     Move,
     MoveOffDeadNode,
     Drift,
@@ -143,6 +144,20 @@ impl Storm {
         Ok(())
     }
 
+    /// A living network gets a subnet more.
+    fn grow(&mut self, seen: &mut Seen) -> Result<(), FabricError> {
+        self.made += 1;
+        let Some(network) = self.pick(|it| &it.networks) else { return Ok(()) };
+        let mut spec = self.cluster.network(&network)?.spec;
+        spec.subnets.push(match self.dice.one_in(2) {
+            true => SubnetRequest::any(IpFamily::V4),
+            false => SubnetRequest::this(format!("fd01:{:x}::/64", self.made).parse().unwrap()),
+        });
+        self.cluster.change_network(&network, spec)?;
+        seen.count(What::Growth, 1);
+        Ok(())
+    }
+
     /// Somebody flushes what a place holds.
     fn drift(&mut self, seen: &mut Seen) {
         let node = self.node();
@@ -159,6 +174,12 @@ impl Storm {
         let node = self.node();
         if (0..self.cluster.len()).filter(|it| self.cluster.agent(*it).is_some()).count() < 2 {
             return;
+        }
+        if self.dice.one_in(6) {
+            // The first ones are the managers: there may be none for a while.
+            let last = self.cluster.len() - 1;
+            (0..last).for_each(|node| self.cluster.crash(node));
+            return seen.count(What::Crash, last as u64);
         }
         match self.dice.one_in(3) {
             true => self.cluster.power_off(node),
@@ -184,7 +205,7 @@ impl Storm {
     }
 
     fn happen(&mut self, seen: &mut Seen) -> Result<(), FabricError> {
-        match self.dice.below(18) {
+        match self.dice.below(19) {
             0..=2 => self.attach_new()?,
             3 => self.attach_more()?,
             4 => self.stop()?,
@@ -208,6 +229,7 @@ impl Storm {
                 self.cluster.fail_store([0, 5, 20][self.dice.below(3)]);
                 self.cluster.break_calls([0, 3][self.dice.below(2)]);
             }
+            17 => self.grow(seen)?,
             _ => self.drift(seen),
         }
         Ok(())

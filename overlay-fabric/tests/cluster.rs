@@ -27,6 +27,22 @@ fn containers_of_one_network_reach_each_other_by_name_and_the_network_is_only_wh
     assert!(cluster.places(2).unwrap().places().is_empty());
 }
 
+#[test]
+fn a_network_that_grows_while_it_is_used_carries_what_comes_and_what_was_there() {
+    let mut cluster = web_and_db(30);
+    let mut spec = cluster.network("front").unwrap().spec;
+    let more = ["10.77.0.0/24", "fd00:77::/64"].map(|net| SubnetRequest::this(net.parse().unwrap()));
+    spec.subnets = [vec![SubnetRequest::any(IpFamily::V4)], more.into()].concat();
+    cluster.change_network("front", spec).unwrap();
+    cluster.attach("new", 2, "front").unwrap();
+    let checked = settle(&mut cluster);
+    assert_eq!(checked.endpoints, 3);
+    assert!(cluster.probe("web", "db").arrives() && cluster.probe("new", "web").arrives());
+    let front = cluster.network("front").unwrap();
+    let new = cluster.endpoints(front.id).unwrap().into_iter().find(|it| it.spec.container.as_str() == "new").unwrap();
+    assert_eq!((front.subnets.len(), new.addresses.len()), (3, 2), "it has an address of the family that came");
+}
+
 /// A cluster of three in which web is on node 0, db on node 1, and all is as it should be.
 fn web_and_db(seed: u64) -> Cluster {
     let mut cluster = Cluster::new(seed, 3);

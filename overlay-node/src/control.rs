@@ -27,6 +27,20 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// What is wrong with it, or in the way: then nothing is kept of it, unless [`ControlError::is_in_doubt`].
     async fn create_network(&self, id: NetworkId, spec: NetworkSpec, now: UnixTime) -> Result<Network, ControlError>;
 
+    /// Changes a network that is in use: gives it more subnets, behind those it has, other labels, another MTU, or lets containers
+    /// be attached that are of no service, or no more. When it returns, the network has its subnets. Endpoints keep the addresses
+    /// that they have; those that come have one of each family. Nothing changes if it is so already.
+    ///
+    /// # Errors
+    /// If there is none such, or something else is otherwise in `spec`, which is named, or a subnet cannot be had: then nothing is
+    /// changed, unless [`ControlError::is_in_doubt`].
+    async fn change_network(
+        &self,
+        network: &Reference,
+        spec: NetworkSpec,
+        now: UnixTime,
+    ) -> Result<Network, ControlError>;
+
     /// Removes a network, and gives back what it has. Gives what was removed.
     ///
     /// # Errors

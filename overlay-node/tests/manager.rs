@@ -148,6 +148,65 @@ fn a_repeated_creation_gives_the_same_and_a_removed_networks_id_is_spent() {
 }
 
 #[test]
+fn a_network_in_use_grows_by_subnets_and_changes_what_may_change() {
+    let cluster = Cluster::new();
+    let change = |spec: NetworkSpec| block_on(cluster.manager.change_network(&"front".into(), spec, NOW));
+    let spec = NetworkSpec { subnets: vec![SubnetRequest::this("10.7.0.0/29".parse().unwrap())], ..overlay("small") };
+    cluster.create(3, spec.clone()).unwrap();
+    let into =
+        |number: u8, container: &str| cluster.attach(number, EndpointSpec::new(network(3), name(container), node(1)));
+    let full = (1..10).take_while(|number| into(*number, &format!("c{number}")).is_ok()).count() as u8;
+    assert!((1..9).contains(&full));
+    let grown = NetworkSpec {
+        subnets: [
+            &spec.subnets[..],
+            &[SubnetRequest::this("10.8.0.0/29".parse().unwrap()), SubnetRequest::this("fd00:7::/64".parse().unwrap())],
+        ]
+        .concat(),
+        labels: [("team".into(), "a".into())].into(),
+        mtu: Some(Mtu::new(1400).unwrap()),
+        attachable: false,
+        ..spec.clone()
+    };
+    for _ in 0..2 {
+        let has = block_on(cluster.manager.change_network(&"small".into(), grown.clone(), NOW)).unwrap();
+        assert_eq!((&has.spec, has.subnets.len(), has.condition), (&grown, 3, Condition::Allocated));
+    }
+    refused(into(20, "late"), "network small not manually attachable: name a service, or create it attachable");
+    block_on(cluster.manager.change_network(&"small".into(), NetworkSpec { attachable: true, ..grown }, NOW)).unwrap();
+    let more = into(20, "late").unwrap();
+    let inside = |text: &str| more.addresses.iter().any(|net| text.parse::<ipnet::IpNet>().unwrap().contains(net));
+    assert!(inside("10.8.0.0/29") && inside("fd00:7::/64"), "{:?}", more.addresses);
+
+    let front = block_on(cluster.manager.network(&"front".into())).unwrap();
+    let fixed =
+        |option: &str| format!("a network's {option} cannot be changed: leave it as it is, or create another network");
+    refused(change(NetworkSpec { name: name("other"), ..front.spec.clone() }), &fixed("name"));
+    refused(change(NetworkSpec { internal: true, ..front.spec.clone() }), &fixed("internal"));
+    refused(change(NetworkSpec { encrypted: true, ..front.spec.clone() }), &fixed("encrypted"));
+    refused(change(NetworkSpec { vni: Some(vni(5000)), ..front.spec.clone() }), &fixed("VNI"));
+    refused(change(NetworkSpec { ingress: true, attachable: false, ..front.spec.clone() }), &fixed("ingress"));
+    let kept =
+        "a network keeps its subnets, in their order: name them as they were asked for, and those to add behind them";
+    let other = vec![SubnetRequest::this("10.9.0.0/24".parse().unwrap())];
+    refused(change(NetworkSpec { subnets: other, ..front.spec.clone() }), kept);
+    refused(block_on(cluster.manager.change_network(&"small".into(), spec, NOW)), kept);
+    let taken = SubnetRequest::this("10.8.0.0/24".parse().unwrap());
+    let any = SubnetRequest::any(overlay_core::IpFamily::V4);
+    let labels = [("not".into(), "kept".into())].into();
+    let overlapping = NetworkSpec { subnets: vec![any, taken], labels, ..front.spec.clone() };
+    refused(change(overlapping), &format!("10.8.0.0/24 overlaps 10.8.0.0/29 of network {}", network(3)));
+    let still = block_on(cluster.manager.network(&"front".into())).unwrap();
+    assert_eq!(
+        (still.subnets, still.spec.labels),
+        (front.subnets, front.spec.labels.clone()),
+        "nothing of it was done"
+    );
+    let none = block_on(cluster.manager.change_network(&"none-such".into(), front.spec, NOW));
+    refused(none, "network none-such not found");
+}
+
+#[test]
 fn a_network_in_use_is_not_removed_and_its_user_is_named() {
     let cluster = Cluster::new();
     cluster.serve(1, web(&[2])).unwrap();
@@ -427,6 +486,20 @@ fn a_record_that_cannot_be_read_is_an_error_by_name_and_keeps_nothing_else_from_
     cluster.store.commit_now(Commit::new().put(key.clone(), elsewhere)).unwrap();
     assert!(block_on(cluster.manager.networks()).unwrap_err().to_string().contains("whose place is elsewhere"));
     cluster.store.commit_now(Commit::new().put(key, good)).unwrap();
+}
+
+#[test]
+fn an_endpoint_whose_record_says_it_moved_as_often_as_can_be_told_still_moves() {
+    let cluster = Cluster::new();
+    cluster.attach(1, at(1, "db")).unwrap();
+    let key = Key::new(format!("cluster/catalogue/endpoint/{}/{}", network(1), endpoint(1))).unwrap();
+    let record = block_on(cluster.store.get(&key)).unwrap().unwrap().value;
+    let record = String::from_utf8(record.to_vec()).unwrap();
+    let often = record.replace(r#""moves":0"#, &format!(r#""moves":{}"#, u64::MAX));
+    assert_ne!(often, record);
+    cluster.store.commit_now(Commit::new().put(key, often)).unwrap();
+    let moved = block_on(cluster.manager.relocate(endpoint(1), node(2), NOW)).unwrap();
+    assert_eq!((moved.spec.node, moved.moves), (node(2), u64::MAX));
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, IpFamily, Name};
+use overlay_core::{IpFamily, Name};
+use smallvec::SmallVec;
 
 use super::entry::{Sets, Several, Source};
 use super::knowledge::port_name;
@@ -12,7 +13,7 @@ use crate::{DnsName, RecordTtl, Srv};
 
 /// What a name stands for, whoever gives it. Most are given by one endpoint.
 pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
-    let endpoint = |id: &EndpointId| zone.endpoints.get(&id.to_bytes());
+    let endpoint = |id: &[u8; 16]| zone.endpoints.get(id);
     let alone = match sources {
         [Source::Endpoint(id)] => endpoint(id).map(|endpoint| named(zone, endpoint)),
         [Source::Address(id)] => endpoint(id).map(|endpoint| called(zone, endpoint)),
@@ -22,21 +23,20 @@ pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
 }
 
 /// What a name stands for that one endpoint gives.
-fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    let mut several = Several { address_ttl: zone.policy.endpoint_ttl, ..Several::default() };
+pub(super) fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
+    let (mut a, mut aaaa) = (SmallVec::<[Ipv4Addr; 4]>::new(), SmallVec::<[Ipv6Addr; 4]>::new());
     for address in endpoint.addresses.iter().filter(|_| endpoint.health != Health::Draining) {
         match address {
-            IpAddr::V4(address) => several.a.push(*address),
-            IpAddr::V6(address) => several.aaaa.push(*address),
+            IpAddr::V4(address) => a.push(*address),
+            IpAddr::V6(address) => aaaa.push(*address),
         }
     }
-    several.into()
+    Sets::of_addresses(zone.policy.endpoint_ttl, &a, &aaaa)
 }
 
 /// What an address is called that one endpoint has.
-fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    let ptr = [full(zone, endpoint.first_name())].into_iter().collect();
-    Several { ttl: zone.policy.endpoint_ttl, ptr, ..Several::default() }.into()
+pub(super) fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
+    Sets::Ptr(zone.policy.endpoint_ttl, full(zone, endpoint.first_name()))
 }
 
 fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
@@ -47,8 +47,8 @@ fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
             Source::Tasks(service) => out.tasks(zone, service),
             Source::Port(service) => out.port(zone, service, key),
             Source::Vip(service) => out.vip(zone, service),
-            Source::Endpoint(id) => out.endpoint(zone, &id.to_bytes()),
-            Source::Address(id) => out.address(zone, &id.to_bytes()),
+            Source::Endpoint(id) => out.endpoint(zone, id),
+            Source::Address(id) => out.address(zone, id),
             Source::Records => out.records(zone, key),
         }
     }
@@ -229,7 +229,7 @@ mod tests {
             let mut zone = Zone::new(network, Policy::default());
             let id = endpoint.id;
             zone.put_endpoint(endpoint);
-            for source in [Source::Endpoint(id), Source::Address(id)] {
+            for source in [Source::Endpoint(id.to_bytes()), Source::Address(id.to_bytes())] {
                 let alone = [source];
                 prop_assert_eq!(sets(&zone, b"", &alone), collected(&zone, b"", &alone));
             }

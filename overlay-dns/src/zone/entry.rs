@@ -6,28 +6,60 @@ use std::slice::from_ref;
 use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
-use overlay_core::EndpointId;
 
-use super::Key;
 use crate::{Data, DnsName, RecordTtl, Records, Srv, Txt};
 
 /// Why a name is there.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     /// A service's name or alias; the key is the service's.
-    Service(Key),
+    Service(Arc<[u8]>),
     /// `tasks.` before one.
-    Tasks(Key),
+    Tasks(Arc<[u8]>),
     /// A named port of a service.
-    Port(Key),
+    Port(Arc<[u8]>),
     /// A service's VIP, looked up backwards.
-    Vip(Key),
-    /// An endpoint's own name.
-    Endpoint(EndpointId),
+    Vip(Arc<[u8]>),
+    /// An endpoint's own name; the bytes are its id's.
+    Endpoint([u8; 16]),
     /// An endpoint's address, looked up backwards.
-    Address(EndpointId),
+    Address([u8; 16]),
     /// Records given as they are.
     Records,
+}
+
+/// What is known of one name.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Named {
+    pub(super) sets: Sets,
+    pub(super) by: By,
+}
+
+/// Who gives a name: hardly ever several.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum By {
+    One(Source),
+    /// In order, each once.
+    Several(Arc<[Source]>),
+}
+
+impl By {
+    /// All of these; `None` if there is none.
+    pub(super) fn all(mut sources: Vec<Source>) -> Option<Self> {
+        sources.sort();
+        sources.dedup();
+        match sources.len() {
+            0 | 1 => sources.pop().map(Self::One),
+            _ => Some(Self::Several(sources.into())),
+        }
+    }
+
+    pub(super) fn as_slice(&self) -> &[Source] {
+        match self {
+            Self::One(source) => from_ref(source),
+            Self::Several(sources) => sources,
+        }
+    }
 }
 
 /// The records of one name. Look-ups cost what memory costs, so what most names have lies in one piece of it, beside the
@@ -82,6 +114,20 @@ impl Sets {
     }
 }
 
+impl Sets {
+    /// Addresses of each family, and nothing else.
+    pub(super) fn of_addresses(ttl: RecordTtl, a: &[Ipv4Addr], aaaa: &[Ipv6Addr]) -> Self {
+        match (a, aaaa) {
+            (few, []) if few.len() <= FEW => Self::V4(ttl, Few::of(few)),
+            ([v4], [v6]) => Self::Both(ttl, *v4, *v6),
+            _ => {
+                let (a, aaaa) = (a.to_vec(), aaaa.to_vec());
+                Self::Several(Arc::new(Several { address_ttl: ttl, a, aaaa, ..Several::default() }))
+            }
+        }
+    }
+}
+
 impl Few {
     fn of(addresses: &[Ipv4Addr]) -> Self {
         let mut few = Self { len: 0, all: [Ipv4Addr::UNSPECIFIED; FEW] };
@@ -102,8 +148,7 @@ impl From<Several> for Sets {
     fn from(several: Several) -> Self {
         let Several { address_ttl, a, aaaa, ttl, ptr, srv, txt } = &several;
         match (&a[..], &aaaa[..], &ptr[..], &srv[..], &txt[..]) {
-            (few, [], [], [], []) if few.len() <= FEW => Self::V4(*address_ttl, Few::of(few)),
-            ([v4], [v6], [], [], []) => Self::Both(*address_ttl, *v4, *v6),
+            (a, aaaa, [], [], []) => Self::of_addresses(*address_ttl, a, aaaa),
             ([], [], [ptr], [], []) => Self::Ptr(*ttl, ptr.clone()),
             ([], [], [], [srv], []) => Self::Srv(*ttl, srv.clone()),
             _ => Self::Several(Arc::new(several)),

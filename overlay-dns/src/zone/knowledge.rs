@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use overlay_core::{EndpointId, Name, Port, Protocol};
 
 use super::entry::Source;
-use super::{Key, service_key};
+use super::{Key, key, service_key};
 use crate::{DnsName, Txt};
 
 /// A service on one network.
@@ -87,33 +88,36 @@ pub enum Health {
 
 /// All names that a service gives.
 pub(super) fn service_names(service: &Service) -> BTreeSet<(Key, Source)> {
-    let key = service_key(&service.name);
+    let of: Arc<[u8]> = Arc::from(&service_key(&service.name)[..]);
     let mut names = BTreeSet::new();
     for name in std::iter::once(&service.name).chain(&service.aliases) {
-        names.insert((service_key(name), Source::Service(key.clone())));
-        names.insert((below(&[b"tasks"], name), Source::Tasks(key.clone())));
+        names.insert((service_key(name), Source::Service(of.clone())));
+        names.insert((below(&[b"tasks"], name), Source::Tasks(of.clone())));
         for (port, protocol) in service.ports.keys() {
-            names.insert((port_name(port, *protocol, name), Source::Port(key.clone())));
+            names.insert((port_name(port, *protocol, name), Source::Port(of.clone())));
         }
     }
     if let Mode::Vip(vips) = &service.mode {
-        names.extend(vips.iter().map(|vip| (DnsName::reverse(*vip).fold(), Source::Vip(key.clone()))));
+        names.extend(vips.iter().map(|vip| (super::address_key(*vip), Source::Vip(of.clone()))));
     }
     names
 }
 
 /// All names that an endpoint gives by itself.
 pub(super) fn endpoint_names(endpoint: &Endpoint) -> BTreeSet<(Key, Source)> {
-    endpoint_mentions(endpoint).collect()
+    let id = endpoint.id.to_bytes();
+    let names = own_names(endpoint).map(|name| (name, Source::Endpoint(id)));
+    names.chain(reverse_names(endpoint).map(|name| (name, Source::Address(id)))).collect()
 }
 
-/// The same, and some twice perhaps.
-pub(super) fn endpoint_mentions(endpoint: &Endpoint) -> impl Iterator<Item = (Key, Source)> {
-    let named = endpoint.names.iter().map(DnsName::fold).chain([short(endpoint.id).fold()]);
-    let named = named.map(|name| (name, Source::Endpoint(endpoint.id)));
-    let reverse = endpoint.addresses.iter();
-    let reverse = reverse.map(|address| (DnsName::reverse(*address).fold(), Source::Address(endpoint.id)));
-    named.chain(reverse)
+/// What it is called itself, the same twice perhaps.
+pub(super) fn own_names(endpoint: &Endpoint) -> impl Iterator<Item = Key> {
+    endpoint.names.iter().map(key).chain([short(endpoint.id).fold()])
+}
+
+/// What its addresses are looked up by backwards.
+pub(super) fn reverse_names(endpoint: &Endpoint) -> impl Iterator<Item = Key> {
+    endpoint.addresses.iter().map(|address| super::address_key(*address))
 }
 
 /// `_http._tcp.web`.

@@ -18,8 +18,9 @@ use smallvec::SmallVec;
 pub use self::knowledge::{Endpoint, Health, Mode, Service};
 pub use self::view::View;
 
-use self::entry::{Sets, Source};
+use self::entry::{By, Named, Sets, Source};
 use self::trie::Trie;
+use crate::name::reversed;
 use crate::{DnsName, Question, RecordTtl, RecordType, Srv, Txt};
 
 /// All names of one network, as a value: built whole, looked up in O(1), and cheap to copy and to change.
@@ -62,8 +63,7 @@ pub struct Zone {
     network: Name,
     label: DnsName,
     policy: Policy,
-    names: Trie<Sets>,
-    given_by: Trie<Arc<[Source]>>, // for each of the names, sorted
+    names: Trie<Named>,
     /// How many names end with the network's own label, which is taken from a name that is asked for.
     ambiguous: usize,
     services: Trie<Arc<Group>>,
@@ -123,7 +123,7 @@ struct Group {
     members: std::collections::BTreeMap<EndpointId, Arc<Endpoint>>,
 }
 
-/// A name on the wire, in small letters.
+/// A name on the wire, in small letters; or an [address](address_key) that is looked up backwards.
 type Key = SmallVec<[u8; 40]>;
 
 impl Zone {
@@ -134,7 +134,6 @@ impl Zone {
             network,
             policy,
             names: Trie::default(),
-            given_by: Trie::default(),
             ambiguous: 0,
             services: Trie::default(),
             endpoints: Trie::default(),
@@ -186,12 +185,11 @@ impl Zone {
 
     /// Gives a name records as they are, in place of those it was given so before; none take them away.
     pub fn put_records(&mut self, name: &DnsName, records: Given) {
-        let key = name.fold();
+        let key = key(name);
         let given = (records != Given::default()).then(|| Arc::new(records));
         let is = given.is_some();
         self.records.alter(&key, |_| given);
-        self.mention(&key, &Source::Records, is);
-        self.refresh(&key);
+        self.give(&key, &Source::Records, is);
     }
 
     /// The endpoint that has this id, as it was put.
@@ -207,7 +205,11 @@ impl Zone {
     /// What is known of a name on the wire, in small letters; O(1).
     #[inline]
     pub(crate) fn entry(&self, key: &[u8]) -> Option<&Sets> {
-        self.names.get(key)
+        let named = match reversed(key) {
+            Some(address) => self.names.get(&address_key(address)),
+            None => self.names.get(key),
+        };
+        named.map(|named| &named.sets)
     }
 
     /// As [`entry`](Self::entry), of a name that ends with the network's own label: hardly ever is there one.
@@ -228,7 +230,7 @@ impl Zone {
         self.endpoints.alter(&key, |_| new.clone());
         let before = old.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
         let after = new.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
-        self.replace_sources(before, after);
+        self.replace_sources(&before, &after);
         let group = |endpoint: &Option<Arc<Endpoint>>| endpoint.as_ref()?.service.as_ref().map(service_key);
         let (from, to) = (group(&old), group(&new));
         if let Some(from) = from.filter(|from| to.as_ref() != Some(from)) {
@@ -245,53 +247,68 @@ impl Zone {
         change(&mut group);
         let after = group.service.as_ref().map(knowledge::service_names).unwrap_or_default();
         self.services.alter(key, |_| (group != Group::default()).then(|| Arc::new(group)));
-        self.replace_sources(before, after);
+        self.replace_sources(&before, &after);
     }
 
-    /// Says at each name who gives it, and compiles all that were or are given.
-    fn replace_sources(&mut self, before: BTreeSet<(Key, Source)>, after: BTreeSet<(Key, Source)>) {
-        for (key, source) in before.difference(&after) {
-            self.mention(key, source, false);
+    /// Says at each name who gives it, and what it stands for now.
+    fn replace_sources(&mut self, before: &BTreeSet<(Key, Source)>, after: &BTreeSet<(Key, Source)>) {
+        for (key, source) in before.difference(after) {
+            self.give(key, source, false);
         }
-        for (key, source) in after.difference(&before) {
-            self.mention(key, source, true);
+        for (key, source) in after {
+            self.give(key, source, true);
         }
-        let mut keys: Vec<Key> = before.into_iter().chain(after).map(|(key, _)| key).collect();
-        keys.sort();
-        keys.dedup();
-        keys.iter().for_each(|key| self.refresh(key));
     }
 
-    fn mention(&mut self, key: &[u8], source: &Source, is: bool) {
-        self.given_by.alter(key, |known| {
-            let known = known.map(|known| &known[..]).unwrap_or_default();
-            let mut sources: Vec<Source> = known.iter().filter(|known| *known != source).cloned().collect();
-            if is {
-                sources.push(source.clone());
-                sources.sort();
-            }
-            (!sources.is_empty()).then(|| sources.into())
-        });
-    }
-
-    /// Compiles what a name stands for from those who give it.
-    fn refresh(&mut self, key: &[u8]) {
-        let sets = self.given_by.get(key).map(|sources| compile::sets(self, key, sources));
+    /// Says that somebody gives a name, or does not, and compiles what it stands for.
+    fn give(&mut self, key: &[u8], source: &Source, is: bool) {
         let old = self.names.get(key);
-        if old == sets.as_ref() {
+        let known = old.map(|named| named.by.as_slice()).unwrap_or_default();
+        let others = known.iter().filter(|known| *known != source).chain(Some(source).filter(|_| is));
+        let by = By::all(others.cloned().collect());
+        let new = by.map(|by| Named { sets: compile::sets(self, key, by.as_slice()), by });
+        if old == new.as_ref() {
             return;
         }
-        if old.is_some() != sets.is_some() && self.is_ambiguous(key) {
-            self.ambiguous = if sets.is_some() { self.ambiguous + 1 } else { self.ambiguous - 1 };
+        if old.is_some() != new.is_some() && self.is_ambiguous(key) {
+            self.ambiguous = if new.is_some() { self.ambiguous + 1 } else { self.ambiguous - 1 };
         }
-        self.names.alter(key, |_| sets);
+        self.names.alter(key, |_| new);
     }
 
     fn is_ambiguous(&self, key: &[u8]) -> bool {
-        let Question { last, .. } = Question::new(key, RecordType::ANY);
-        key.get(last..) == Some(self.label()) && last > 0
+        if is_address_key(key) {
+            return self.label() == ARPA;
+        }
+        let last = || Question::new(key, RecordType::ANY).last;
+        key.ends_with(self.label()) && key.len() - self.label().len() == last() && last() > 0
     }
 }
+
+/// What a name is found by. A name that looks up an address backwards is found by the address, which is shorter.
+fn key(name: &DnsName) -> Key {
+    let folded = name.fold();
+    reversed(&folded).map_or(folded, address_key)
+}
+
+/// What the name is found by that looks up an address backwards: no name begins with such a byte.
+fn address_key(address: IpAddr) -> Key {
+    let mut key = Key::from_slice(&[ADDRESS]);
+    match address {
+        IpAddr::V4(v4) => key.extend_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => key.extend_from_slice(&v6.octets()),
+    }
+    key
+}
+
+fn is_address_key(key: &[u8]) -> bool {
+    key.first() == Some(&ADDRESS)
+}
+
+/// No label is so long (RFC 1035 §2.3.4).
+const ADDRESS: u8 = 0xff;
+/// The last label of all names that look up an address backwards.
+const ARPA: &[u8] = b"\x04arpa";
 
 /// What a service is found by: its name as DNS compares it.
 fn service_key(name: &Name) -> Key {

@@ -24,7 +24,7 @@ enum Node<V> {
     Bucket(Bucket<V>),
 }
 
-/// Entries whose hashes begin alike, in the order of their keys.
+/// Entries whose hashes begin alike, in the order of their hashes, of equal hashes in that of their keys.
 #[derive(Clone)]
 struct Bucket<V> {
     /// The last byte of each one's hash; the rest is zero.
@@ -32,8 +32,9 @@ struct Bucket<V> {
     entries: Arc<[Entry<V>]>,
 }
 
+/// A key and its value.
 #[derive(Clone)]
-struct Entry<V> {
+pub(crate) struct Entry<V> {
     key: Key,
     /// `None` only where it was moved out.
     value: Option<V>,
@@ -72,18 +73,22 @@ impl<V: Clone> Trie<V> {
         loop {
             match node {
                 Node::Branch(nodes) => node = nodes.get(place(road))?,
-                Node::Bucket(bucket) => return bucket.find(tag(hash), key),
+                Node::Bucket(bucket) => return bucket.find(hash, key),
             }
-            road >>= BITS;
+            road <<= BITS;
         }
     }
 
-    /// The trie of these, which are in the order of [`sorted`], each key once: as if they were put one by one, but each node
-    /// is made once.
-    pub(crate) fn of(items: Vec<Item<V>>) -> Self {
-        let len = items.len();
-        let mut items: Vec<_> = items.into_iter().map(Some).collect();
-        Self { root: Node::of(&mut items, 0), len }
+    /// The trie of these: as if they were put one by one, but each node is made once. Of those that have one key, `merge` makes one.
+    pub(crate) fn of(mut entries: Vec<Entry<V>>, merge: impl Fn(&[u8], Vec<V>) -> Option<V>) -> Self {
+        let order = order(&mut entries, merge);
+        let mut take = |at: usize| entries.get_mut(at).map(Entry::take).unwrap_or_default();
+        Self { root: Node::of(&order, &mut take, 0), len: order.len() }
+    }
+
+    /// All keys, in no order that means something.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.root.in_order().into_iter().map(|entry| entry.key.as_bytes())
     }
 
     /// Sets, changes or removes a key's value: `change` is given what is there, if anything, and says what shall be.
@@ -92,7 +97,7 @@ impl<V: Clone> Trie<V> {
         let had = old.is_some();
         match change(old) {
             Some(value) => {
-                self.root.put(hash(key), 0, Entry { key: Key::from(key), value: Some(value) });
+                self.root.put(hash(key), 0, Entry::new(key, value));
                 self.len += usize::from(!had);
             }
             None if had => {
@@ -142,66 +147,61 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
     }
 }
 
-/// A key and its value, and where they belong.
-pub(crate) struct Item<V> {
-    hash: u64,
-    pub(crate) key: super::Key,
-    pub(crate) value: V,
-}
-
-impl<V> Item<V> {
-    pub(crate) fn new(key: super::Key, value: V) -> Self {
-        Self { hash: hash(&key), key, value }
+/// Hashes and places of entries in the order in which a trie has them, each key once.
+fn order<V>(entries: &mut [Entry<V>], merge: impl Fn(&[u8], Vec<V>) -> Option<V>) -> Vec<(u64, usize)> {
+    let hashes = entries.iter().map(|entry| hash(entry.key.as_bytes()));
+    let mut order: Vec<_> = hashes.zip(0..).collect();
+    order.sort_unstable();
+    if order.is_sorted_by(|one, next| one.0 < next.0) {
+        return order;
     }
-}
-
-/// Items in the order in which a trie has them: of equal hashes, in that of their keys, and of equal keys as they were.
-pub(crate) fn sorted<V>(items: impl IntoIterator<Item = Item<V>>) -> Vec<Item<V>> {
-    let mut items: Vec<_> = items.into_iter().map(Some).collect();
-    let order = |(number, item): (usize, &Option<Item<V>>)| item.as_ref().map(|item| (digits(item.hash), number));
-    let mut places: Vec<_> = items.iter().enumerate().filter_map(order).collect();
-    places.sort_unstable();
-    let mut sorted: Vec<_> = places.iter().filter_map(|(_, number)| items.get_mut(*number)?.take()).collect();
-    for alike in sorted.chunk_by_mut(|one, next| one.hash == next.hash) {
-        alike.sort_by(|one, next| one.key.cmp(&next.key));
+    let key = |at: usize| entries.get(at).map(|entry| entry.key.as_bytes());
+    for alike in order.chunk_by_mut(|one, next| one.0 == next.0) {
+        alike.sort_by(|one, next| key(one.1).cmp(&key(next.1)));
     }
-    sorted
+    let runs: Vec<Vec<_>> =
+        order.chunk_by(|one, next| one.0 == next.0 && key(one.1) == key(next.1)).map(<[_]>::to_vec).collect();
+    runs.iter().filter_map(|run| merge_run(entries, run, &merge)).collect()
 }
 
-/// The digits of a hash as a trie reads them, the first first.
-fn digits(hash: u64) -> u64 {
-    (0..u64::BITS).step_by(BITS as usize).fold(0, |digits, shift| {
-        let width = BITS.min(u64::BITS - shift);
-        digits << width | (hash >> shift) & ((1 << width) - 1)
-    })
+/// Makes one of entries that have one key; says where it is.
+fn merge_run<V>(
+    entries: &mut [Entry<V>],
+    run: &[(u64, usize)],
+    merge: impl Fn(&[u8], Vec<V>) -> Option<V>,
+) -> Option<(u64, usize)> {
+    let first = *run.first()?;
+    if run.len() > 1 {
+        let values = run.iter().filter_map(|(_, at)| entries.get_mut(*at)?.value.take()).collect();
+        let entry = entries.get_mut(first.1)?;
+        entry.value = merge(entry.key.as_bytes(), values);
+    }
+    Some(first)
 }
 
 impl<V: Clone> Node<V> {
-    /// The node of these, whose hashes are alike in the first `depth` bits of the road.
-    fn of(items: &mut [Option<Item<V>>], depth: u32) -> Self {
-        if items.len() <= MOST || depth >= ROAD {
-            let items = items.iter_mut().filter_map(Option::take);
-            let entries = items.map(|item| Entry { key: Key::from(&item.key[..]), value: Some(item.value) });
-            return Self::Bucket(Bucket::of(entries.collect()));
+    /// The node of these, whose hashes are alike in the first `depth` bits.
+    fn of(order: &[(u64, usize)], take: &mut impl FnMut(usize) -> Entry<V>, depth: u32) -> Self {
+        if order.len() <= MOST || depth >= ROAD {
+            return Self::Bucket(Bucket::of(order, take));
         }
-        let digit = |item: &Option<Item<V>>| item.as_ref().map_or(0, |item| place(item.hash >> depth));
         let mut nodes = [const { None }; FAN];
-        for alike in items.chunk_by_mut(|one, next| digit(one) == digit(next)) {
-            let number = alike.first().map_or(0, digit);
-            nodes[number] = Some(Self::of(alike, depth + BITS));
+        for alike in order.chunk_by(|one, next| place(one.0 << depth) == place(next.0 << depth)) {
+            let number = alike.first().map_or(0, |(hash, _)| place(hash << depth));
+            nodes[number] = Some(Self::of(alike, take, depth + BITS));
         }
         Self::Branch(Arc::new(nodes.map(|node| node.unwrap_or_else(|| Self::Bucket(Bucket::default())))))
     }
 
     fn put(&mut self, hash: u64, depth: u32, entry: Entry<V>) {
         if let Self::Bucket(bucket) = self {
-            if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(tag(hash), entry.key.as_bytes()).is_some() {
-                return bucket.put(tag(hash), entry);
+            if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(hash, entry.key.as_bytes()).is_some() {
+                return bucket.put(hash, entry);
             }
             *self = Self::Branch(bucket.split(depth));
         }
         if let Self::Branch(nodes) = self
-            && let Some(node) = Arc::make_mut(nodes).get_mut(place(hash >> depth))
+            && let Some(node) = Arc::make_mut(nodes).get_mut(place(hash << depth))
         {
             node.put(hash, depth + BITS, entry);
         }
@@ -210,9 +210,9 @@ impl<V: Clone> Node<V> {
     /// Removes a key that is there.
     fn remove(&mut self, hash: u64, depth: u32, key: &[u8]) {
         match self {
-            Self::Bucket(bucket) => bucket.remove(key),
+            Self::Bucket(bucket) => bucket.remove(hash, key),
             Self::Branch(nodes) => {
-                if let Some(node) = Arc::make_mut(nodes).get_mut(place(hash >> depth)) {
+                if let Some(node) = Arc::make_mut(nodes).get_mut(place(hash << depth)) {
                     node.remove(hash, depth + BITS, key);
                 }
                 if let Some(bucket) = merged(nodes) {
@@ -224,6 +224,7 @@ impl<V: Clone> Node<V> {
 }
 
 impl<V> Node<V> {
+    /// In the order of hashes, of equal hashes in that of keys.
     fn collect<'t>(&'t self, found: &mut Vec<&'t Entry<V>>) {
         match self {
             Self::Branch(nodes) => nodes.iter().for_each(|node| node.collect(found)),
@@ -234,7 +235,6 @@ impl<V> Node<V> {
     fn in_order(&self) -> Vec<&Entry<V>> {
         let mut found = Vec::new();
         self.collect(&mut found);
-        found.sort_by(|one, other| one.key.as_bytes().cmp(other.key.as_bytes()));
         found
     }
 }
@@ -247,7 +247,7 @@ fn merged<V: Clone>(nodes: &[Node<V>; FAN]) -> Option<Bucket<V>> {
     };
     let all: Vec<_> = nodes.iter().map_while(entries).collect();
     let few = all.len() == FAN && all.iter().map(|entries| entries.len()).sum::<usize>() <= FEW;
-    few.then(|| Bucket::of(all.iter().flat_map(|entries| entries.iter().cloned()).collect()))
+    few.then(|| Bucket::from(all.iter().flat_map(|entries| entries.iter().cloned()).collect::<Vec<_>>()))
 }
 
 impl<V> Default for Bucket<V> {
@@ -258,10 +258,11 @@ impl<V> Default for Bucket<V> {
 
 impl<V> Bucket<V> {
     #[inline]
-    fn find(&self, tag: u8, key: &[u8]) -> Option<&V> {
+    fn find(&self, hash: u64, key: &[u8]) -> Option<&V> {
         if self.entries.len() > MOST {
-            return self.entries.get(self.search(key).ok()?)?.value.as_ref();
+            return self.entries.get(self.search(hash, key).ok()?)?.value.as_ref();
         }
+        let tag = tag(hash);
         let (words, _) = self.tags.as_chunks::<8>();
         for (number, word) in words.iter().enumerate() {
             let mut alike = zero_bytes(u64::from_le_bytes(*word) ^ (u64::from(tag) * ONES));
@@ -277,23 +278,36 @@ impl<V> Bucket<V> {
     }
 
     /// Where a key is, or belongs.
-    fn search(&self, key: &[u8]) -> Result<usize, usize> {
-        self.entries.binary_search_by(|entry| entry.key.as_bytes().cmp(key))
+    fn search(&self, hash: u64, key: &[u8]) -> Result<usize, usize> {
+        self.entries.binary_search_by(|entry| {
+            let other = entry.key.as_bytes();
+            (self::hash(other), other).cmp(&(hash, key))
+        })
     }
 }
 
-impl<V: Clone> Bucket<V> {
-    fn of(mut entries: Vec<Entry<V>>) -> Self {
-        entries.sort_by(|a, b| a.key.as_bytes().cmp(b.key.as_bytes()));
+impl<V> From<Vec<Entry<V>>> for Bucket<V> {
+    /// Of entries in order.
+    fn from(entries: Vec<Entry<V>>) -> Self {
         let mut tags = [0; MOST];
         for (place, entry) in tags.iter_mut().zip(&entries) {
             *place = tag(hash(entry.key.as_bytes()));
         }
         Self { tags, entries: entries.into() }
     }
+}
 
-    fn put(&mut self, tag: u8, entry: Entry<V>) {
-        match self.search(entry.key.as_bytes()) {
+impl<V: Clone> Bucket<V> {
+    fn of(order: &[(u64, usize)], take: &mut impl FnMut(usize) -> Entry<V>) -> Self {
+        let mut tags = [0; MOST];
+        for (place, (hash, _)) in tags.iter_mut().zip(order) {
+            *place = tag(*hash);
+        }
+        Self { tags, entries: order.iter().map(|(_, at)| take(*at)).collect() }
+    }
+
+    fn put(&mut self, hash: u64, entry: Entry<V>) {
+        match self.search(hash, entry.key.as_bytes()) {
             Ok(at) => {
                 if let Some(old) = Arc::make_mut(&mut self.entries).get_mut(at) {
                     *old = entry;
@@ -305,17 +319,17 @@ impl<V: Clone> Bucket<V> {
                 self.entries = entries.into();
                 if at < MOST {
                     self.tags.copy_within(at..MOST - 1, at + 1);
-                    self.tags[at] = tag;
+                    self.tags[at] = tag(hash);
                 }
             }
         }
     }
 
-    fn remove(&mut self, key: &[u8]) {
-        let Ok(at) = self.search(key) else { return };
+    fn remove(&mut self, hash: u64, key: &[u8]) {
+        let Ok(at) = self.search(hash, key) else { return };
         let mut entries = self.take();
         entries.remove(at);
-        *self = Self::of(entries);
+        *self = Self::from(entries);
     }
 
     /// The entries, copied only if somebody else has them: a zone that is built at once counts no references.
@@ -330,13 +344,23 @@ impl<V: Clone> Bucket<V> {
     fn split(&mut self, depth: u32) -> Arc<[Node<V>; FAN]> {
         let mut parts = [const { Vec::new() }; FAN];
         for entry in self.take() {
-            parts[place(hash(entry.key.as_bytes()) >> depth)].push(entry);
+            parts[place(hash(entry.key.as_bytes()) << depth)].push(entry);
         }
-        Arc::new(parts.map(|entries| Node::Bucket(Self::of(entries))))
+        Arc::new(parts.map(|entries| Node::Bucket(Self::from(entries))))
+    }
+}
+
+impl<V> Default for Entry<V> {
+    fn default() -> Self {
+        Self { key: Key::default(), value: None }
     }
 }
 
 impl<V> Entry<V> {
+    pub(crate) fn new(key: &[u8], value: V) -> Self {
+        Self { key: Key::from(key), value: Some(value) }
+    }
+
     fn take(&mut self) -> Self {
         Self { key: std::mem::take(&mut self.key), value: self.value.take() }
     }
@@ -369,12 +393,13 @@ impl From<&[u8]> for Key {
     }
 }
 
+/// Which of a branch's nodes the first bits say.
 const fn place(road: u64) -> usize {
-    road as usize & (FAN - 1)
+    (road >> (u64::BITS - BITS)) as usize
 }
 
 const fn tag(hash: u64) -> u8 {
-    (hash >> ROAD) as u8
+    hash as u8
 }
 
 /// A one in each byte.
@@ -429,7 +454,7 @@ mod tests {
 
     /// The trie that is made of a map at once.
     fn whole(map: &BTreeMap<Vec<u8>, u32>) -> Trie<u32> {
-        Trie::of(sorted(map.iter().map(|(key, value)| Item::new(super::super::Key::from_slice(key), *value))))
+        Trie::of(map.iter().map(|(key, value)| Entry::new(key, *value)).collect(), |_, _| unreachable!("keys of a map"))
     }
 
     fn put(trie: &mut Trie<u32>, key: &[u8], value: u32) {

@@ -36,7 +36,7 @@ impl<'a> Packet<'a> {
         let mut reader = Reader::new(payload);
         match reader.u8("version")? {
             VERSION => {}
-            found => return Err(Malformed::Version { found, spoken: VERSION }),
+            found => return Err(Malformed::Version { found, read: VERSION }),
         }
         let from = reader.node_id("sender")?;
         let (mut messages, mut order) = (Vec::new(), Order::default());
@@ -210,7 +210,7 @@ mod tests {
     fn another_version_is_refused_by_its_number() {
         let mut payload = begin(NodeId::from_bytes([7; 16]));
         payload[0] = 2;
-        assert_eq!(Packet::parse(Class::Datagram, &payload), Err(Malformed::Version { found: 2, spoken: VERSION }));
+        assert_eq!(Packet::parse(Class::Datagram, &payload), Err(Malformed::Version { found: 2, read: VERSION }));
     }
 
     proptest! {

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use overlay_core::{EndpointId, Instant, NetworkId, ServiceId};
 
 use super::{Agent, AgentEvent};
-use crate::knowledge::Claims;
+use crate::knowledge::{Assigned, Assignments, Claims};
 use crate::{CatalogueChange, Condition, Endpoint, Network, Section, Service};
 
-/// All networks and services, and the endpoints that are assigned to this node.
+/// All networks and services, the endpoints that are assigned to this node, and where the others are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Catalogue {
     pub(super) networks: BTreeMap<NetworkId, Arc<Network>>,
     pub(super) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(super) endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    pub(super) assigned: Assignments,
 }
 
 impl Agent {
@@ -30,8 +31,27 @@ impl Agent {
             }
             CatalogueChange::Service(service) => self.put_service(service.id, Some(&service)),
             CatalogueChange::ServiceGone(id) => self.put_service(id, None),
-            CatalogueChange::Endpoint(endpoint) => self.put_endpoint(endpoint),
-            CatalogueChange::EndpointGone(id) => self.remove_endpoint(id),
+            CatalogueChange::Endpoint(endpoint) => {
+                self.assign(endpoint.id, Assigned::of(&endpoint));
+                self.put_endpoint(endpoint);
+            }
+            CatalogueChange::EndpointGone(id) => {
+                self.assign(id, None);
+                self.remove_endpoint(id);
+            }
+        }
+    }
+
+    /// What nodes say of an endpoint may count from now on, or no more.
+    fn assign(&mut self, id: EndpointId, new: Option<Assigned>) {
+        let is = new.as_ref().map(|new| new.network);
+        let old = match new {
+            Some(new) => self.catalogue.assigned.insert(id, new),
+            None => self.catalogue.assigned.remove(&id),
+        };
+        let was = old.map(|old| old.network).filter(|was| Some(*was) != is);
+        for network in was.into_iter().chain(is) {
+            self.with_section(network, |section, claims, assigned| claims.choose(section, id, assigned));
         }
     }
 

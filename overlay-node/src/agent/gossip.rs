@@ -6,6 +6,7 @@ use overlay_core::{EndpointId, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
 use super::{Agent, AgentEvent, facts};
+use crate::knowledge::{Assignments, Claims};
 use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
 
 /// The table of a network's endpoints: by id, what their nodes say of them.
@@ -45,10 +46,10 @@ impl Agent {
             }
             TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
             TableEvent::Hidden { network, owner } | TableEvent::Dropped { network, owner } => {
-                self.with_section(network, |section, claims| claims.remove_all(section, owner));
+                self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
             }
             TableEvent::Restored { network, owner } => {
-                self.with_section(network, |section, claims| claims.remove_all(section, owner));
+                self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
                 self.read(network, Some(owner));
             }
             TableEvent::Reread { network } => self.reread(network),
@@ -64,17 +65,18 @@ impl Agent {
         };
         let claim = value.and_then(|value| RemoteEndpoint::parse(owner, value).ok());
         self.counts.malformed += u64::from(value.is_some() && claim.is_none());
-        self.with_section(network, |section, claims| match claim {
-            Some(claim) => claims.put(section, id, Arc::new(claim)),
-            None => claims.remove(section, id, owner),
+        self.with_section(network, |section, claims, assigned| match claim {
+            Some(claim) => claims.put(section, id, Arc::new(claim), assigned),
+            None => claims.remove(section, id, owner, assigned),
         });
     }
 
     /// Reads all that is said of a network anew.
     pub(super) fn reread(&mut self, network: NetworkId) {
-        self.with_section(network, |section, claims| {
-            section.remote.clear();
-            *claims = Default::default();
+        self.with_section(network, |section, claims, _| {
+            Arc::make_mut(section).remote.clear();
+            *claims = Claims::default();
+            true
         });
         self.read(network, None);
     }
@@ -90,10 +92,15 @@ impl Agent {
         }
     }
 
-    fn with_section(&mut self, network: NetworkId, change: impl FnOnce(&mut Section, &mut crate::knowledge::Claims)) {
+    /// Changes what is known of a network's endpoints elsewhere, if the network is followed; `change` says whether it did.
+    pub(super) fn with_section(
+        &mut self,
+        network: NetworkId,
+        change: impl FnOnce(&mut Arc<Section>, &mut Claims, &Assignments) -> bool,
+    ) {
         if let Some(section) = self.knowledge.networks.get_mut(&network) {
-            change(Arc::make_mut(section), self.claims.entry(network).or_default());
-            self.changed = true;
+            let claims = self.claims.entry(network).or_default();
+            self.changed |= change(section, claims, &self.catalogue.assigned);
         }
     }
 

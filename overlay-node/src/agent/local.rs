@@ -105,12 +105,12 @@ impl Agent {
         if section.local.get(&id).map(|held| &**held) == local.as_ref() {
             return;
         }
-        let section = Arc::make_mut(section);
+        let all = &mut Arc::make_mut(section).local;
         match local {
-            Some(local) => drop(section.local.insert(id, Arc::new(local))),
-            None => drop(section.local.remove(&id)),
+            Some(local) => drop(all.insert(id, Arc::new(local))),
+            None => drop(all.remove(&id)),
         }
-        self.claims.entry(network).or_default().choose_again(section, id);
+        self.claims.entry(network).or_default().choose(section, id, &self.catalogue.assigned);
         self.changed = true;
         self.recheck(network);
     }

@@ -16,7 +16,8 @@ pub struct AgentMetrics {
     pub local: usize,
     /// Endpoints known on other nodes.
     pub remote: usize,
-    /// Words of nodes on endpoints that another node's word, or this node's own, is worth more than: 0 but while an endpoint moves.
+    /// Words of nodes on endpoints that do not count, since the catalogue does not say so too, or not yet, or the endpoint is here: 0 but
+    /// while endpoints come and move, unless somebody lies.
     pub contested: usize,
     /// Endpoints that what was derived last leaves out, whole or in part: see [`Unfit`](crate::Unfit).
     pub unfit: usize,

@@ -116,6 +116,17 @@ pub enum Refused {
         /// The id.
         id: String,
     },
+    /// An option that a network has for good.
+    #[error("a network's {option} cannot be changed: leave it as it is, or create another network")]
+    Fixed {
+        /// `name`, `kind`, `ingress`, `internal`, `encrypted`, `VNI`.
+        option: &'static str,
+    },
+    /// A network loses no subnet that it has, nor gets another in its place.
+    #[error(
+        "a network keeps its subnets, in their order: name them as they were asked for, and those to add behind them"
+    )]
+    SubnetsKept,
     /// A network of this id was there and was removed: an id names one network for good.
     #[error("{what} {id} was removed: choose another id")]
     Spent {

@@ -113,7 +113,8 @@ impl Claim {
 /// What somebody has already.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Taken {
-    addresses: BTreeSet<IpAddr>,
+    /// As [numbers](number), which are compared at once: most of what an admission costs is to look whether an address is here.
+    addresses: BTreeSet<u128>,
     macs: BTreeSet<Mac>,
     devices: BTreeSet<IfName>,
     ends: BTreeSet<(NsId, IfName)>,
@@ -122,8 +123,8 @@ pub(super) struct Taken {
 impl Taken {
     /// By the network itself: its gateways, its services' VIPs, the devices of its segment, as which no tap can be called.
     pub(super) fn of(section: &Section, vni: Vni) -> Self {
-        let mut addresses = vips(section);
-        addresses.extend(gateways(section).iter().map(IpNet::addr));
+        let gateways = gateways(section).into_iter().map(|net| net.addr());
+        let addresses = vips(section).into_iter().chain(gateways).map(number).collect();
         let mut devices: BTreeSet<_> = [names::bridge(vni), names::tunnel(vni)].into_iter().flatten().collect();
         devices.extend(IfName::new("lo"));
         Self { addresses, devices, ..Self::default() }
@@ -143,7 +144,7 @@ impl Taken {
     }
 
     pub(super) fn has(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address)
+        self.addresses.contains(&number(address))
     }
 
     pub(super) fn has_mac(&self, mac: Mac) -> bool {
@@ -152,7 +153,7 @@ impl Taken {
 
     pub(super) fn take(&mut self, claim: &Claim) {
         self.macs.insert(claim.mac);
-        self.addresses.extend(&claim.addresses);
+        self.addresses.extend(claim.addresses.iter().copied().map(number));
         if let At::Port { device, end } = &claim.at {
             self.devices.insert(*device);
             self.ends.extend(*end);
@@ -163,7 +164,7 @@ impl Taken {
     pub(super) fn release(&mut self, claim: &Claim) {
         self.macs.remove(&claim.mac);
         for address in &claim.addresses {
-            self.addresses.remove(address);
+            self.addresses.remove(&number(*address));
         }
         if let At::Port { device, end } = &claim.at {
             self.devices.remove(device);
@@ -171,6 +172,14 @@ impl Taken {
                 self.ends.remove(end);
             }
         }
+    }
+}
+
+/// Which of all addresses this is: of IPv4, the number that its form in IPv6 has, which is no host's.
+fn number(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 

@@ -12,7 +12,7 @@ use overlay_core::{
 };
 use overlay_dns::{DnsName, Health};
 
-pub(crate) use claims::Claims;
+pub(crate) use claims::{Assigned, Assignments, Claims};
 
 use crate::{Endpoint, Network, Service};
 
@@ -101,9 +101,8 @@ pub struct Section {
     pub network: Arc<Network>,
     /// Its endpoints that are plugged in on this node.
     pub local: BTreeMap<EndpointId, Arc<LocalEndpoint>>,
-    /// Its endpoints on other nodes, those of nodes that were suspended for long left out; of one that two nodes claim, the one
-    /// that [moved](Endpoint::moves) more often, of equals that of the node with the smaller id. None of them is in
-    /// [`local`](Self::local).
+    /// Its endpoints on other nodes, those of nodes that were suspended for long left out: as their nodes say, where the catalogue
+    /// says so too. None of them is in [`local`](Self::local).
     pub remote: BTreeMap<EndpointId, Arc<RemoteEndpoint>>,
     /// The services that are on it.
     pub services: BTreeMap<ServiceId, Arc<Service>>,

@@ -17,6 +17,16 @@ impl Control for Manager {
         self.make_network(id, spec, now).await
     }
 
+    async fn change_network(
+        &self,
+        network: &Reference,
+        spec: NetworkSpec,
+        now: UnixTime,
+    ) -> Result<Network, ControlError> {
+        let held = self.find::<Network>(network).await?;
+        self.alter_network(held.object.id, spec, now).await
+    }
+
     async fn remove_network(&self, network: &Reference, now: UnixTime) -> Result<Network, ControlError> {
         if let Ok(name) = network.as_str().parse() {
             refuse_predefined(&name)?;

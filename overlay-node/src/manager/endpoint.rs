@@ -300,7 +300,7 @@ impl Manager {
         let here = self.keys.container(former, &container, network);
         let commit = self.delete_own(snapshot, Commit::new(), here, &id.to_string())?.put(there, id.to_string());
         held.object.spec.node = node;
-        held.object.moves += 1;
+        held.object.moves = held.object.moves.saturating_add(1);
         held.object.condition = Condition::Allocated;
         Ok((commit.put(held.object.key(&self.keys), held.encode()), held.object))
     }

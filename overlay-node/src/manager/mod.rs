@@ -1,6 +1,7 @@
 //! The manager: what it is made of.
 
 mod allocate;
+mod change;
 #[cfg(feature = "testing")]
 pub(crate) mod contradictions;
 mod control;

@@ -33,8 +33,13 @@ impl NetworkSpec {
         }
     }
 
+    /// Whether both mean the same.
+    fn asks_the_same(&self, other: &Self) -> bool {
+        self.requests() == other.requests() && *self == Self { subnets: self.subnets.clone(), ..other.clone() }
+    }
+
     /// The subnets it wants: one of IPv4 if it names none.
-    fn requests(&self) -> Vec<SubnetRequest> {
+    pub(super) fn requests(&self) -> Vec<SubnetRequest> {
         match self.subnets.is_empty() {
             true => vec![SubnetRequest::any(IpFamily::V4)],
             false => self.subnets.clone(),
@@ -109,7 +114,9 @@ impl Manager {
         if let Some(held) = self.held::<Network>(snapshot, &key)? {
             return match () {
                 () if held.is_removing() => refuse(Refused::Removing { what: Network::WHAT, id: id.to_string() }),
-                () if held.object.spec != *spec => refuse(Refused::Differs { what: Network::WHAT, id: id.to_string() }),
+                () if !held.object.spec.asks_the_same(spec) => {
+                    refuse(Refused::Differs { what: Network::WHAT, id: id.to_string() })
+                }
                 () => Ok((Commit::new(), Accepted::Known(held))),
             };
         }

@@ -10,7 +10,7 @@ use crate::{Condition, ControlError, Endpoint, Network, Node, Refused, Service};
 /// What [settling](Manager::settle) came to.
 #[derive(Debug, Clone, Default)]
 pub struct Settled {
-    /// Objects that were accepted and are allocated now.
+    /// Objects that were accepted and are allocated now, and networks that have the subnets now that they were to grow by.
     pub allocated: usize,
     /// Objects that were accepted and cannot be had now: their [condition](Condition::Failed) says why. The next settling tries
     /// again.
@@ -43,6 +43,7 @@ impl Manager {
             };
             self.note(&mut settled, &held, done.map(|network| network.map(drop))).await;
         }
+        self.settle_growth(&mut settled, now).await?;
         for held in self.unsettled::<Service>(&mut settled).await? {
             let done = match held.is_removing() {
                 true => self.finish_service(&held, now).await.map(|()| None).map_err(Trouble::from),

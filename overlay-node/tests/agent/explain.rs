@@ -110,11 +110,14 @@ fn what_is_not_known_or_not_fit_is_named_too() {
     town.tell(1, Input::Health(id(3), Health::Draining));
     town.run(2);
     breaks(&mut town, "c3", "and given to nobody: it is about to end");
-    // Another node says it has the address of the endpoint here, which keeps it.
+    // Another node says it has the address of the endpoint here; so does a catalogue that is wrong. The endpoint here keeps it.
     let liar = Endpoint { addresses: endpoint(2, 1, 0).addresses, ..endpoint(4, 1, 0) };
-    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(liar))));
+    let wrong = CatalogueChange::Endpoint(Arc::new(liar));
+    town.tell(1, Input::Catalogue(wrong.clone()));
     town.plug(4, 1);
     town.run(2);
+    breaks(&mut town, "c4", "nobody is called c4.");
+    town.tell(0, Input::Catalogue(wrong));
     breaks(&mut town, "c4", "is another's");
     assert_eq!(town.net.machine(0).map(|node| node.0.metrics().unfit), Some(1));
     town.tell(0, Input::Unplug(id(2)));

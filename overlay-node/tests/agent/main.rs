@@ -14,7 +14,7 @@ use overlay_node::{
     AgentEvent, CatalogueChange, Condition, Endpoint, Input, InputError, Network, NetworkSpec, Place, Service,
     ServiceSpec,
 };
-use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, network};
+use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, mac, network};
 
 #[test]
 fn a_network_is_absent_until_an_endpoint_is_plugged_in_and_gone_after_the_last() {
@@ -81,21 +81,76 @@ fn an_endpoint_that_moves_is_where_it_moved_to_for_all_and_nowhere_twice() {
 }
 
 #[test]
-fn of_two_nodes_that_say_they_have_an_endpoint_the_one_that_was_told_last_is_believed() {
+fn of_two_nodes_that_say_they_have_an_endpoint_the_one_where_the_catalogue_has_it_is_believed() {
     let mut town = Town::new(5, 4);
     town.assign(2, 0, 0);
     town.plug(2, 0);
     // Node 1 has not heard that the endpoint moved to node 2.
     town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 1, 4)))));
     town.plug(3, 1);
-    town.tell(2, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 2, 5)))));
+    for node in [0, 2] {
+        town.tell(node, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 2, 5)))));
+    }
     town.plug(3, 2);
     town.run(3);
     assert_eq!(town.peer(0, 3), Some(2));
     assert_eq!(town.net.machine(0).map(|node| node.0.metrics().contested), Some(1));
     town.net.crash(2);
     town.run(30);
-    assert_eq!(town.peer(0, 3), Some(1), "the better word is out of sight, so the other counts");
+    assert_eq!(town.peer(0, 3), None, "the better word is out of sight, and the other is no better for it");
+}
+
+#[test]
+fn an_endpoint_that_a_node_invents_is_nowhere_and_one_that_the_catalogue_has_later_is_not_lost() {
+    let mut town = Town::new(16, 3);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    // Only the liar's own catalogue has the third: it stands for a node that says what it likes.
+    let invented = CatalogueChange::Endpoint(Arc::new(endpoint(3, 1, u64::MAX)));
+    town.tell(1, Input::Catalogue(invented));
+    town.plug(3, 1);
+    town.run(2);
+    let waits = |town: &Town| town.net.machine(0).map(|node| node.0.metrics().contested);
+    assert_eq!((town.peer(0, 3), waits(&town)), (None, Some(1)));
+    let view = town.desired(0).places[&Place::Container(container(2))].view.clone();
+    assert_eq!(view.addresses(&"c3".parse().unwrap()), None);
+    for wrong in [
+        endpoint(3, 2, 0),
+        Endpoint { mac: mac(4), ..endpoint(3, 1, 0) },
+        Endpoint { addresses: endpoint(4, 1, 0).addresses, ..endpoint(3, 1, 0) },
+        Endpoint { condition: Condition::Removing, ..endpoint(3, 1, 0) },
+    ] {
+        town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(wrong))));
+        assert_eq!((town.peer(0, 3), waits(&town)), (None, Some(1)));
+    }
+    town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(3, 1, 0)))));
+    assert_eq!((town.peer(0, 3), waits(&town)), (Some(1), Some(0)), "at once, no time has passed");
+    town.tell(0, Input::Catalogue(CatalogueChange::EndpointGone(id(3))));
+    assert_eq!((town.peer(0, 3), waits(&town)), (None, Some(1)));
+}
+
+#[test]
+fn an_endpoint_that_moves_while_the_catalogue_is_late_here_is_found_when_it_comes() {
+    let mut town = Town::new(17, 3);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    town.assign(3, 1, 0);
+    town.plug(3, 1);
+    town.run(2);
+    assert_eq!(town.peer(0, 3), Some(1));
+    let moved = CatalogueChange::Endpoint(Arc::new(endpoint(3, 2, 1)));
+    for node in [1, 2] {
+        town.tell(node, Input::Catalogue(moved.clone()));
+    }
+    town.plug(3, 2);
+    town.run(2);
+    assert_eq!(
+        town.peer(0, 3),
+        None,
+        "where it was it is no more, and that it is elsewhere the catalogue has not said"
+    );
+    town.tell(0, Input::Catalogue(moved));
+    assert_eq!(town.peer(0, 3), Some(2));
 }
 
 #[test]
@@ -125,6 +180,7 @@ fn a_node_that_starts_anew_is_found_again_with_what_is_plugged_in_then() {
     town.net.restart(1, |address, seed, now| agent(1, 2, address, seed, now));
     town.tell(1, Input::Join(vec![Net::<Node>::address(0)]));
     town.tell(1, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(2, 0, 0)))));
     town.assign(4, 1, 0);
     town.plug(4, 1);
     town.run(5);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use overlay_core::MemoryStore;
 use overlay_core::testing::block_on;
+use overlay_core::{IpFamily, MemoryStore};
 use overlay_ipam::SubnetRequest;
 use overlay_node::{
     Condition, Control, ControlError, EndpointSpec, Manager, NetworkSpec, PublishMode, Refused, ServiceSpec,
@@ -16,8 +16,14 @@ use crate::{front, ids, prepared, remove_all, settle, settled_and_tight, sound};
 type Call = fn(&Manager) -> Result<(), ControlError>;
 
 /// Each call, what must be there when it succeeded, and what takes it back.
-const CALLS: [(&str, Call); 8] = [
+const CALLS: [(&str, Call); 9] = [
     ("create a network", |manager| block_on(manager.create_network(network(5), front("new"), NOW)).map(drop)),
+    ("change a network", |manager| {
+        let mut spec = block_on(manager.network(&"front".into()))?.spec;
+        spec.subnets = vec![SubnetRequest::any(IpFamily::V4), SubnetRequest::this("fd00:99::/64".parse().unwrap())];
+        spec.labels = [("team".into(), "a".into())].into();
+        block_on(manager.change_network(&"front".into(), spec, NOW)).map(drop)
+    }),
     ("remove a network", |manager| block_on(manager.remove_network(&"unused".into(), NOW)).map(drop)),
     ("create a service", |manager| {
         let mut spec = ServiceSpec::new("new".parse().unwrap(), [network(1)]);
@@ -35,7 +41,7 @@ const CALLS: [(&str, Call); 8] = [
 ];
 
 /// Calls that are refused, if they are not cut short, after something was written down.
-const REFUSED: [(&str, Call); 3] = [
+const REFUSED: [(&str, Call); 4] = [
     ("create a network whose VNI is taken", |manager| {
         let taken = block_on(manager.network(&"front".into()))?.vni;
         refused(block_on(manager.create_network(network(5), NetworkSpec { vni: taken, ..front("new") }, NOW)))
@@ -44,6 +50,12 @@ const REFUSED: [(&str, Call); 3] = [
         let taken = block_on(manager.network(&"front".into()))?.subnets[0].net();
         let spec = NetworkSpec { subnets: vec![SubnetRequest::this(taken)], ..front("new") };
         refused(block_on(manager.create_network(network(5), spec, NOW)))
+    }),
+    ("grow by a subnet that is taken", |manager| {
+        let front = block_on(manager.network(&"front".into()))?;
+        let taken = SubnetRequest::this(front.subnets[0].net());
+        let subnets = vec![SubnetRequest::any(IpFamily::V4), taken];
+        refused(block_on(manager.change_network(&"front".into(), NetworkSpec { subnets, ..front.spec }, NOW)))
     }),
     ("attach at the gateway's address", |manager| {
         let gateway = block_on(manager.network(&"front".into()))?.subnets[0].gateway();

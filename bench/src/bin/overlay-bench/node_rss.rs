@@ -92,8 +92,11 @@ fn agent(now: Instant) -> Outcome<Agent> {
             agent.handle(Input::Catalogue(CatalogueChange::Service(Arc::new(service))), now)?;
         }
         for of in 0..ENDPOINTS {
-            let endpoint = node_town::endpoint(number, of)?;
+            let mut endpoint = node_town::endpoint(number, of)?;
             let (id, here) = (endpoint.id, endpoint.spec.node == node_id(0));
+            if !here {
+                endpoint.spec.node = node_id(1);
+            }
             agent.handle(Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint))), now)?;
             if here {
                 let namespace = Some(node_town::plug(number, of)?);

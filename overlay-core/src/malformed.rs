@@ -1,4 +1,4 @@
-//! Why bytes are no fact.
+//! Why bytes are no message, record or fact.
 
 /// Bytes that are not what they claim to be: the fault of who wrote them. Nothing was changed by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +22,12 @@ pub enum Malformed {
         /// How many bytes too many.
         extra: usize,
     },
+    /// Something that does not travel in such a payload, or not where it stands in it.
+    #[error("{message} is where none may be")]
+    Misplaced {
+        /// What.
+        message: &'static str,
+    },
     /// A format of another release.
     #[error("its version is {found}, this node reads {read}")]
     Version {
@@ -42,7 +48,7 @@ pub enum Malformed {
         /// The most it may hold.
         most: u64,
     },
-    /// What has no order of its own, out of order or twice: so a fact has one encoding.
+    /// What has no order of its own, out of order or twice: so one value has one encoding.
     #[error("{field} are not in ascending order, each once")]
     Order {
         /// The field.
