@@ -15,6 +15,10 @@ pub(super) enum Call {
         id: NetworkId,
         spec: NetworkSpec,
     },
+    ChangeNetwork {
+        network: Reference,
+        spec: NetworkSpec,
+    },
     RemoveNetwork {
         network: Reference,
     },
@@ -90,6 +94,7 @@ impl Call {
     pub(super) async fn perform(self, control: &dyn Control, reply: Reply, now: UnixTime) -> Vec<u8> {
         match self {
             Self::CreateNetwork { id, spec } => reply.with(control.create_network(id, spec, now).await),
+            Self::ChangeNetwork { network, spec } => reply.with(control.change_network(&network, spec, now).await),
             Self::RemoveNetwork { network } => reply.with(control.remove_network(&network, now).await),
             Self::Network { network } => reply.with(control.network(&network).await),
             Self::Networks {} => reply.with(control.networks().await),

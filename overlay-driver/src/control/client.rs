@@ -201,6 +201,15 @@ impl Control for ControlClient {
         self.control(Call::CreateNetwork { id, spec }).await
     }
 
+    async fn change_network(
+        &self,
+        network: &Reference,
+        spec: NetworkSpec,
+        _now: UnixTime,
+    ) -> Result<Network, ControlError> {
+        self.control(Call::ChangeNetwork { network: network.clone(), spec }).await
+    }
+
     async fn remove_network(&self, network: &Reference, _now: UnixTime) -> Result<Network, ControlError> {
         self.control(Call::RemoveNetwork { network: network.clone() }).await
     }

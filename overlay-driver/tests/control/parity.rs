@@ -19,6 +19,7 @@ use crate::kit::{Directory, NOW, endpoint, manager, network, node, node_spec, ov
 #[derive(Debug, Clone)]
 enum Op {
     CreateNetwork(u8, Box<NetworkSpec>),
+    ChangeNetwork(Reference, Box<NetworkSpec>),
     RemoveNetwork(Reference),
     Network(Reference),
     Networks,
@@ -119,6 +120,7 @@ fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => (number(), network_spec()).prop_map(|(id, spec)| Op::CreateNetwork(id, Box::new(spec))),
         2 => number().prop_map(|id| Op::CreateNetwork(id, Box::new(overlay(&format!("n{id}"))))),
+        2 => (reference("n", 0x20), network_spec()).prop_map(|(of, spec)| Op::ChangeNetwork(of, Box::new(spec))),
         2 => reference("n", 0x20).prop_map(Op::RemoveNetwork),
         1 => reference("n", 0x20).prop_map(Op::Network),
         1 => Just(Op::Networks),
@@ -155,6 +157,7 @@ fn seen<T: Debug>(result: Result<T, ControlError>) -> Result<String, (String, St
 async fn done(control: &dyn Control, op: Op) -> Result<String, (String, String)> {
     match op {
         Op::CreateNetwork(id, spec) => seen(control.create_network(network(id), *spec, NOW).await),
+        Op::ChangeNetwork(of, spec) => seen(control.change_network(&of, *spec, NOW).await),
         Op::RemoveNetwork(of) => seen(control.remove_network(&of, NOW).await),
         Op::Network(of) => seen(control.network(&of).await),
         Op::Networks => seen(control.networks().await),

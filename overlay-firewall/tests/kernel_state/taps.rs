@@ -85,7 +85,7 @@ fn a_virtual_machine_passes_for_nobody_else_at_its_tap() {
         let (mut liar, mut other) = (Machine::open(&home, "tap2"), Machine::open(&home, "tap3"));
         let [own, others, nobodys] = [2, 3, 9].map(|host| Mac::from_ipv4(address(host)));
         let says = |host| Content::Ip(Ip::v4(address(host), address(3), Transport::tcp(1, 80)));
-        let tells = |sender, host| Content::Arp { sender, address: address(host) };
+        let tells = |sender, host| Content::Arp { sender, address: address(host), target: address(3) };
         let said = [
             (own, says(2), true),
             (own, tells(own, 2), true),

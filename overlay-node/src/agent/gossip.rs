@@ -1,8 +1,9 @@
 //! What other nodes say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use overlay_core::{EndpointId, NetworkId, NodeId};
+use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
 use super::{Agent, AgentEvent, facts};
@@ -11,6 +12,10 @@ use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
 
 /// The table of a network's endpoints: by id, what their nodes say of them.
 pub(super) const ENDPOINTS: TableId = TableId(1);
+
+/// How long what a node said counts after it started again, which made its earlier words void: it says the same again within that, and its
+/// containers were there all the time.
+const LAPSE: Duration = Duration::from_secs(1);
 
 /// An endpoint's key there. It has 16 bytes, so there always is one.
 pub(super) fn key(id: EndpointId) -> Option<Key> {
@@ -22,7 +27,7 @@ fn id(key: &Key) -> Option<EndpointId> {
 }
 
 impl Agent {
-    pub(super) fn take_gossip(&mut self) {
+    pub(super) fn take_gossip(&mut self, now: Instant) {
         while let Some(event) = self.gossip.poll_event() {
             match event {
                 Event::Joined => self.events.push_back(AgentEvent::Joined),
@@ -33,28 +38,48 @@ impl Agent {
                 Event::Expired(node) | Event::Left(node) => self.put_node(node, None),
                 Event::Superseded { incarnation } => self.events.push_back(AgentEvent::Superseded { incarnation }),
                 Event::Gone => self.events.push_back(AgentEvent::Gone),
-                Event::Table(event) => self.take_table(event),
+                Event::Table(event) => self.take_table(event, now),
                 _ => {}
             }
         }
     }
 
-    fn take_table(&mut self, event: TableEvent) {
+    fn take_table(&mut self, event: TableEvent, now: Instant) {
         match event {
             TableEvent::Put { network, owner, table: ENDPOINTS, key, value } => {
                 self.claim(network, owner, &key, Some(&value));
             }
             TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
+            TableEvent::Dropped { network, owner } if self.is_alive(owner) => {
+                self.lapsing.insert((network, owner), now + LAPSE);
+            }
             TableEvent::Hidden { network, owner } | TableEvent::Dropped { network, owner } => {
+                self.lapsing.remove(&(network, owner));
                 self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
             }
-            TableEvent::Restored { network, owner } => {
-                self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
-                self.read(network, Some(owner));
-            }
+            TableEvent::Restored { network, owner } => self.read_anew(network, owner),
             TableEvent::Reread { network } => self.reread(network),
             _ => {}
         }
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        self.knowledge.nodes.get(&node).is_some_and(|facts| facts.standing == Standing::Alive)
+    }
+
+    /// What nodes that started again said before, and have not said since, counts no more once they had the time to.
+    pub(super) fn lapse(&mut self, now: Instant) {
+        let due = self.lapsing.extract_if(.., |_, until| *until <= now);
+        let due: Vec<(NetworkId, NodeId)> = due.map(|(of, _)| of).collect();
+        for (network, owner) in due {
+            self.read_anew(network, owner);
+        }
+    }
+
+    fn read_anew(&mut self, network: NetworkId, owner: NodeId) {
+        self.lapsing.remove(&(network, owner));
+        self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
+        self.read(network, Some(owner));
     }
 
     /// A node says that it has an endpoint, or says so no more. What cannot be read counts as not said.

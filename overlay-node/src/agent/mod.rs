@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, Instant, NetworkId};
+use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
@@ -43,6 +43,8 @@ pub struct Agent {
     catalogue: Catalogue,
     /// Of the networks that are followed.
     claims: BTreeMap<NetworkId, Claims>,
+    /// What nodes said that have started again since, by network: until when it counts.
+    lapsing: BTreeMap<(NetworkId, NodeId), Instant>,
     plugs: BTreeMap<EndpointId, Plug>,
     /// What this node tells in the tables.
     told: BTreeMap<EndpointId, (NetworkId, Bytes)>,
@@ -79,6 +81,7 @@ impl Agent {
             },
             catalogue: Catalogue::default(),
             claims: BTreeMap::new(),
+            lapsing: BTreeMap::new(),
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
             reports: Reports::default(),
@@ -119,7 +122,9 @@ impl Agent {
 
     /// When to call [`handle_timeout`](Self::handle_timeout), and what for; `None` if only an input can bring work.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
-        self.gossip.poll_timeout()
+        let lapses = self.lapsing.values().min().map(|until| (*until, Reason::Tables));
+        let gossip = self.gossip.poll_timeout();
+        [lapses, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The next message to send, its seal still to be added.
@@ -173,7 +178,8 @@ impl Agent {
 
     /// Brings all that follows from what changed up to date.
     fn settle(&mut self, now: Instant) {
-        self.take_gossip();
+        self.take_gossip(now);
+        self.lapse(now);
         while let Some(network) = self.touched_networks.pop_first() {
             self.settle_network(network, now);
         }

@@ -120,7 +120,8 @@ pub enum Refused {
     #[error("a network's {option} cannot be changed: leave it as it is, or create another network")]
     Fixed {
         /// `name`, `kind`, `ingress`, `internal`, `encrypted`, `VNI`.
-        option: &'static str,
+        #[serde(deserialize_with = "word::read")]
+        option: Word,
     },
     /// A network loses no subnet that it has, nor gets another in its place.
     #[error(

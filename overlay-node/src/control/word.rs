@@ -28,4 +28,9 @@ const WORDS: &[Word] = &[
     "names",
     "label",
     "labels",
+    "kind",
+    "ingress",
+    "internal",
+    "encrypted",
+    "VNI",
 ];
