@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use overlay_gossip::STREAM_LIMIT;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::OwnedReadHalf;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -96,15 +98,29 @@ async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAdd
 }
 
 async fn write(home: Home, to: SocketAddr, mut messages: Receiver<Bytes>) {
-    let Ok(Some(mut stream)) = timeout(PATIENCE, connect(home, to)).await else { return };
-    while let Ok(Some(message)) = timeout(IDLE, messages.recv()).await {
+    let Ok(Some(stream)) = timeout(PATIENCE, connect(home, to)).await else { return };
+    let (mut reader, mut writer) = stream.into_split();
+    let mut ended = pin!(ended(&mut reader));
+    loop {
+        let message = tokio::select! {
+            biased;
+            () = &mut ended => return, // what is written now would go nowhere, and be taken for sent
+            message = timeout(IDLE, messages.recv()) => message,
+        };
+        let Ok(Some(message)) = message else { return };
         let mut framed = Vec::with_capacity(message.len() + 4);
         framed.extend((message.len() as u32).to_be_bytes());
         framed.extend(&message);
-        if !matches!(timeout(PATIENCE, stream.write_all(&framed)).await, Ok(Ok(()))) {
+        if !matches!(timeout(PATIENCE, writer.write_all(&framed)).await, Ok(Ok(()))) {
             return;
         }
     }
+}
+
+/// Until the other end is closed, which otherwise says nothing: its node has ended, or will have no more of this.
+async fn ended(reader: &mut OwnedReadHalf) {
+    let mut buffer = [0; 64];
+    while let Ok(1..) = reader.read(&mut buffer).await {}
 }
 
 async fn connect(home: Home, to: SocketAddr) -> Option<TcpStream> {

@@ -59,7 +59,11 @@ fn a_node_that_stops_leaves_its_containers_reachable_and_adopts_them_when_it_sta
         let begun = Instant::now();
         let (mut lost, mut named) = (0, None);
         while begun.elapsed() < Duration::from_secs(5) {
-            lost += usize::from(!pings(&web, address));
+            let at = begun.elapsed();
+            if !pings(&web, address) {
+                lost += 1;
+                println!("lost at {at:?}");
+            }
             if named.is_none() && world.reaches(&web, "db") {
                 named = Some(begun.elapsed());
             }
