@@ -8,7 +8,7 @@ use crate::{Backend, ReconcileError, State, StepOf};
 
 /// Translates desired values `D` into the native state of a backend. Pure, so tested without privilege.
 ///
-/// A [`Backend`](crate::Backend) that lowers `D` is a [`Table<D>`](crate::Table). One that is to hold `D` as it is lowers
+/// A [`Backend`] that lowers `D` is a [`Table<D>`](crate::Table). One that is to hold `D` as it is lowers
 /// it to itself, borrowed, as [`Memory`](crate::Memory) does.
 ///
 /// ```

@@ -204,7 +204,8 @@ impl<G: Ground> Builder<G> {
     /// Enters again what is written down; what is not there any more is erased.
     async fn enter_again(&mut self, mut book: Book, events: &broadcast::Sender<DriverEvent>) -> (Vec<Plugged>, Book) {
         let mut again = Vec::new();
-        for plugged in book.all().cloned().collect::<Vec<_>>() {
+        let written: Vec<Plugged> = book.all().cloned().collect();
+        for plugged in written {
             let there = plugged.namespace.as_ref().is_none_or(|key| self.ground.is_there(&plugged.source, key));
             let entered = there && self.ground.enter(&plugged.container, &plugged.source).is_ok();
             if entered {
@@ -284,6 +285,7 @@ async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News
 
 async fn settle(manager: Arc<Manager>) {
     let mut now_and_then = tokio::time::interval(SETTLE);
+    #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         now_and_then.tick().await;
         let _ = manager.settle(now()).await; // what is in the way is tried again

@@ -135,7 +135,7 @@ pub enum AttachError {
         /// The endpoint.
         endpoint: EndpointId,
         /// Why it was not attached.
-        source: Box<AttachError>,
+        source: Box<Self>,
     },
 }
 

@@ -309,8 +309,8 @@ impl<G: Ground> Heart<G> {
                 self.tell(Input::Leave);
             }
             Command::TearDown(asked) => {
-                let all: Vec<EndpointId> = self.book.all().map(|plugged| plugged.endpoint).collect();
-                all.into_iter().for_each(|endpoint| self.unplug(endpoint));
+                let all: BTreeSet<EndpointId> = self.book.all().map(|plugged| plugged.endpoint).collect();
+                all.iter().for_each(|endpoint| self.unplug(*endpoint));
                 self.state.tearing_down.push(asked);
             }
             Command::Stop(asked) => {

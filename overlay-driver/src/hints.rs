@@ -35,6 +35,7 @@ impl Hints {
     ///
     /// # Errors
     /// If there can be no thread, or no descriptor is free.
+    #[expect(clippy::disallowed_methods, reason = "the driver is where threads are")]
     pub(crate) fn start(heard: UnboundedSender<Place>) -> io::Result<Self> {
         let (bell, rung) = UnixStream::pair()?;
         bell.set_nonblocking(true)?;

@@ -176,11 +176,12 @@ fn plan(
 ) {
     let named = place.clone();
     let job = move || {
+        let nothing = PlaceState::default();
         let mut tables = match open {
             Some(tables) => tables,
             None => ground.open(&place).map_err(|error| told(&error))?,
         };
-        let plan = tables.plan(desired.as_deref().unwrap_or(&PlaceState::default())).map_err(|error| told(&error))?;
+        let plan = tables.plan(desired.as_deref().unwrap_or(&nothing)).map_err(|error| told(&error))?;
         Ok(Box::new((tables, plan)))
     };
     tokio::spawn(async move {

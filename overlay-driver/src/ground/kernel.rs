@@ -160,8 +160,8 @@ impl Places for KernelPlaces {
     /// The sandboxes that are there, the containers that were entered, and the host if it holds something of ours.
     fn list(&mut self) -> Result<Vec<Place>, BackendError> {
         let networks = self.sandboxes.names()?.into_iter().filter_map(|name| name.as_str().parse().ok());
-        let containers: Vec<Name> = self.containers.lock().keys().cloned().collect();
-        let places = networks.map(Place::Network).chain(containers.into_iter().map(Place::Container));
+        let mut places: Vec<Place> = networks.map(Place::Network).collect();
+        places.extend(self.containers.lock().keys().cloned().map(Place::Container));
         let held = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?)?.observe()?;
         let host = (!held.tables.tables.is_empty()).then_some(Place::Host);
         Ok(host.into_iter().chain(places).collect())

@@ -1,6 +1,7 @@
 //! Whole nodes in this machine's kernel: hosts of namespaces on one wire.
 
-#![expect(clippy::disallowed_methods, reason = "tests measure time and end processes")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+#![expect(clippy::disallowed_methods, reason = "tests measure time and wait")]
 
 mod faults;
 mod refusals;

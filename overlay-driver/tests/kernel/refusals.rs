@@ -40,13 +40,13 @@ fn what_cannot_be_attached_is_refused_by_name_and_taken_back() {
         let (_one, attached) = world.run(0, "one", "tiny");
         let more = (0..8).map(|number| world.lab.container(&format!("more-{number}")).unwrap());
         let attach_more = |container: Container| {
-            let attach = Attach::new(container.name.clone(), container.source.clone(), "tiny");
+            let attach = Attach::new(container.name, container.source, "tiny");
             world.wait(world.driver(0).attach(attach)).err()
         };
         let full = more.filter_map(attach_more).next().expect("8 more than 5 addresses");
         assert!(full.to_string().starts_with("address 10.77.0.0/29 is exhausted: "), "{full}");
         let attached_now = world.wait(world.manager.endpoints(network.id)).unwrap().len();
-        let twice = Attach { id: Some(attached.endpoint.id), ..attach(web.source.clone(), "tiny") };
+        let twice = Attach { id: Some(attached.endpoint.id), ..attach(web.source, "tiny") };
         let twice = world.wait(world.driver(0).attach(twice)).unwrap_err();
         assert!(twice.to_string().contains("is not what is asked for"), "{twice}");
         assert_eq!(world.wait(world.manager.endpoints(network.id)).unwrap().len(), attached_now);

@@ -55,9 +55,8 @@ impl World {
             builder = builder.manager(Arc::clone(&self.manager));
         }
         let driver = self.runtime.block_on(builder.start()).unwrap();
-        let seeds: Vec<_> =
-            self.drivers.iter().flatten().map(Driver::address).chain([(self.lab.address(0), 7946).into()]).collect();
-        self.runtime.block_on(driver.join(seeds.into_iter().filter(|seed| *seed != driver.address()))).unwrap();
+        let others: Vec<_> = self.drivers.iter().flatten().map(Driver::address).collect();
+        self.runtime.block_on(driver.join(others)).unwrap();
         self.drivers[number] = Some(driver);
     }
 
@@ -150,9 +149,8 @@ pub(crate) fn random(bytes: &mut [u8]) {
 impl Drop for World {
     fn drop(&mut self) {
         for driver in self.drivers.iter_mut().filter_map(Option::take) {
-            if self.runtime.block_on(driver.tear_down()).is_err() {
-                eprintln!("not torn down");
-            }
+            let torn = self.runtime.block_on(driver.tear_down());
+            assert!(std::thread::panicking() || torn.is_ok(), "{torn:?}");
         }
     }
 }

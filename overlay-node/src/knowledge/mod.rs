@@ -43,7 +43,7 @@ pub struct Settings {
     pub stranger_rate: NonZeroU32,
     /// As many more may pass at once.
     pub stranger_burst: u32,
-    /// Where a container's resolver listens, at [`RESOLVER`](crate::RESOLVER) in the container; what is asked at port 53 there is led to it.
+    /// Where a container's resolver listens, at [`RESOLVER`] in the container; what is asked at port 53 there is led to it.
     pub resolver_port: Port,
     /// Domains under which containers find all names as well.
     pub suffixes: Vec<DnsName>,

@@ -61,8 +61,8 @@ impl Town {
             builder = builder.manager(Arc::clone(&self.manager));
         }
         let driver = self.runtime.block_on(builder.start())?;
-        let others = (0..HOSTS).filter(|other| *other != host).map(|other| (self.lab.address(other), 7946).into());
-        self.runtime.block_on(driver.join(others.collect::<Vec<_>>()))?;
+        let seeds: Vec<_> = self.drivers.iter().flatten().map(Driver::address).collect();
+        self.runtime.block_on(driver.join(seeds))?;
         if let Some(slot) = self.drivers.get_mut(host) {
             *slot = Some(driver);
         }

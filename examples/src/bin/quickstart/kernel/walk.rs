@@ -132,7 +132,7 @@ fn relocate(town: &mut Town, web: &Container, db: &Container, attached: &Attache
     // A container of the same name on the other host: its runtime's to make.
     town.lab.end(&db.name)?;
     let there = town.lab.container("db")?;
-    town.wait(town.driver(2)?.plug(id, there.name.clone(), there.source.clone(), None))?;
+    town.wait(town.driver(2)?.plug(id, there.name, there.source, None))?;
     town.shown("db");
     let reached = town.ping(0, web, "db")?;
     town.check(
