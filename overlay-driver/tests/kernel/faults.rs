@@ -49,7 +49,7 @@ fn a_node_that_stops_leaves_its_containers_reachable_and_adopts_them_when_it_sta
         let (_db, attached) = world.run(1, "db", "front");
         world.until(SOON, |world| world.reaches(&web, "db"));
         let address = attached.endpoint.addresses.first().unwrap().addr();
-        let driver = world.drivers[0].take().unwrap();
+        let driver = world.hosts_mut().take(0).unwrap();
         world.wait(driver.stop());
         let lost = (0..10).filter(|_| !pings(&web, address)).count();
         assert_eq!(lost, 0, "while it is down");
@@ -80,12 +80,12 @@ fn a_namespace_that_vanishes_is_unplugged_and_forgotten_by_the_others() {
         let (web, _) = world.run(0, "web", "front");
         let (db, attached) = world.run(1, "db", "front");
         world.until(SOON, |world| world.reaches(&web, "db"));
-        world.lab.end(&db.name).unwrap();
+        world.hosts().lab.end(&db.name).unwrap();
         drop(db);
         world.until(SOON, |world| world.status(1).places.is_empty() && !world.reaches(&web, "db"));
         let id = attached.endpoint.id;
         let failed = |world: &World| {
-            let endpoint = world.wait(overlay_node::Control::endpoint(&*world.manager, id)).unwrap().unwrap();
+            let endpoint = world.wait(overlay_node::Control::endpoint(world.manager(), id)).unwrap().unwrap();
             endpoint.condition.to_string().contains("has ended")
         };
         world.until(SOON, failed);
@@ -101,13 +101,13 @@ fn a_cable_that_was_cut_is_no_harm_once_it_is_mended() {
         world.run(1, "db", "front");
         world.run(2, "cache", "front");
         world.until(SOON, |world| world.reaches(&web, "db") && world.reaches(&web, "cache"));
-        world.lab.cut(1).unwrap();
+        world.hosts_mut().lab.cut(1).unwrap();
         assert!(!world.reaches(&web, "db"));
         let gone = |world: &World| world.status(0).members.iter().any(|member| member.standing != "alive");
         let took = world.until(Duration::from_secs(15), gone);
         println!("suspected after {took:?}");
         assert!(world.reaches(&web, "cache"));
-        world.lab.mend(1).unwrap();
+        world.hosts_mut().lab.mend(1).unwrap();
         let took = world.until(Duration::from_secs(15), |world| world.reaches(&web, "db"));
         println!("reached again {took:?} after it was mended");
     });
@@ -118,7 +118,7 @@ fn a_node_that_was_torn_down_has_left_nothing() {
     kernel_test(Kernel::Host, "driver::a_node_that_was_torn_down_has_left_nothing", || {
         let mut world = World::new(2);
         let bare = |world: &World| {
-            let host = world.lab.host(0);
+            let host = world.hosts().lab.host(0);
             (judge(host, "nft", &["list ruleset"]), judge(host, "ip", &["-o", "link"]).lines().count())
         };
         let before = bare(&world);
@@ -126,14 +126,14 @@ fn a_node_that_was_torn_down_has_left_nothing() {
         let (web, _) = world.run(0, "web", "front");
         let (db, _) = world.run(0, "db", "front");
         world.until(SOON, |world| world.reaches(&web, "db"));
-        let driver = world.drivers[0].take().unwrap();
+        let driver = world.hosts_mut().take(0).unwrap();
         world.wait(driver.tear_down()).unwrap();
         assert_eq!(bare(&world), before);
         for container in [&web, &db] {
             assert_eq!(devices(&container.namespace).unwrap().len(), 1);
             assert_eq!(judge(&container.namespace, "nft", &["list ruleset"]), "");
         }
-        let left: Vec<_> = std::fs::read_dir(world.lab.dir(0).join("networks")).into_iter().flatten().collect();
+        let left: Vec<_> = std::fs::read_dir(world.hosts().lab.dir(0).join("networks")).into_iter().flatten().collect();
         assert!(left.is_empty(), "{left:?}");
         world.until(SOON, |world| world.status(1).members.len() == 1);
     });

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
+use overlay_driver::testing::{date, node};
 use overlay_driver::{Attach, Source};
 use overlay_kernel::link::devices;
 use overlay_kernel::testing::judge;
 use overlay_node::{NetworkSpec, Target};
 
-use crate::world::{World, attachable, id, now, pings};
+use crate::world::{World, attachable, pings};
 
 const SOON: Duration = Duration::from_secs(15);
 
@@ -62,8 +63,8 @@ fn an_endpoint_that_moves_keeps_its_address_and_is_reached_at_its_new_host() {
         let (web, _) = world.run(0, "web", "front");
         let (_db, attached) = world.run(1, "db", "front");
         world.until(SOON, |world| world.reaches(&web, "db"));
-        let there = world.lab.container("db-there").unwrap();
-        let moved = world.wait(overlay_node::Control::relocate(&*world.manager, attached.endpoint.id, id(2), now()));
+        let there = world.hosts().lab.container("db-there").unwrap();
+        let moved = world.wait(overlay_node::Control::relocate(world.manager(), attached.endpoint.id, node(2), date()));
         assert_eq!(moved.unwrap().addresses, attached.endpoint.addresses);
         let name = attached.endpoint.spec.container.clone();
         world.wait(world.driver(2).plug(attached.endpoint.id, name, there.source.clone(), None)).unwrap();

@@ -1,70 +1,58 @@
-//! Hosts with a driver each, and one manager's catalogue.
+//! Hosts with a driver each, and a runtime to wait on.
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
-use overlay_driver::testing::{Container, Lab, ping, resolve};
-use overlay_driver::{Attach, Attached, Driver, KernelPlaces};
+use overlay_core::NetworkId;
+use overlay_driver::testing::{Container, Hosts, date, ping, resolve};
+use overlay_driver::{Attached, Driver, Status};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, Feed, Manager, Network, NetworkSpec};
-use tokio::runtime::Runtime;
+use overlay_node::{Control, Network, NetworkSpec};
+use tokio::runtime::{Builder, Runtime};
 
 pub(crate) struct World {
-    pub(crate) lab: Lab,
-    pub(crate) drivers: Vec<Option<Driver>>,
-    pub(crate) manager: Arc<Manager>,
-    store: Arc<dyn Store>,
-    pub(crate) runtime: Runtime,
+    hosts: Option<Hosts>,
+    runtime: Runtime,
+    count: usize,
 }
 
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a name may take.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl World {
     /// So many hosts that have found one another.
-    pub(crate) fn new(hosts: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = PathBuf::from(format!("/run/overlay-driver-test-{}-{number}", std::process::id()));
-        let lab = Lab::new(hosts, &dir).unwrap();
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let manager = Manager::new(Arc::clone(&store), &root(), id(0), [9; 32]).unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let drivers = (0..hosts).map(|_| None).collect();
-        let mut world = Self { lab, drivers, manager: Arc::new(manager), store, runtime };
-        (0..hosts).for_each(|number| world.start(number));
-        world.until(Duration::from_secs(10), |world| {
-            (0..hosts).all(|number| world.status(number).members.len() == hosts)
+        let dir = format!("/run/overlay-driver-test-{}-{number}", std::process::id());
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let hosts = runtime.block_on(Hosts::start(count, dir)).unwrap();
+        let world = Self { hosts: Some(hosts), runtime, count };
+        world.until(Duration::from_secs(15), |world| {
+            (0..count).all(|number| world.status(number).members.len() == count)
         });
         world
     }
 
+    pub(crate) fn hosts(&self) -> &Hosts {
+        self.hosts.as_ref().unwrap()
+    }
+
+    pub(crate) fn hosts_mut(&mut self) -> &mut Hosts {
+        self.hosts.as_mut().unwrap()
+    }
+
     pub(crate) fn start(&mut self, number: usize) {
-        let places = self.places(number);
-        let feed = Feed::new(Arc::clone(&self.store), &root()).unwrap();
-        let control: Arc<dyn Control> = self.manager.clone();
-        let mut builder = Driver::builder(id(number), places, control, feed)
-            .name(format!("host-{}", number + 1).parse().unwrap())
-            .gossip((self.lab.address(number), 7946).into())
-            .dir(self.lab.dir(number));
-        if number == 0 {
-            builder = builder.manager(Arc::clone(&self.manager));
-        }
-        let driver = self.runtime.block_on(builder.start()).unwrap();
-        let others: Vec<_> = self.drivers.iter().flatten().map(Driver::address).collect();
-        self.runtime.block_on(driver.join(others)).unwrap();
-        self.drivers[number] = Some(driver);
+        self.runtime.block_on(self.hosts.as_mut().unwrap().start_host(number)).unwrap();
     }
 
     pub(crate) fn driver(&self, number: usize) -> Driver {
-        self.drivers[number].clone().unwrap()
+        self.hosts().driver(number).unwrap()
     }
 
-    pub(crate) fn status(&self, number: usize) -> overlay_driver::Status {
+    pub(crate) fn status(&self, number: usize) -> Status {
         self.wait(self.driver(number).status()).unwrap()
     }
 
@@ -83,35 +71,31 @@ impl World {
         begun.elapsed()
     }
 
-    pub(crate) fn states(&self) -> Vec<overlay_driver::Status> {
-        let running = (0..self.drivers.len()).filter(|number| self.drivers[*number].is_some());
-        running.map(|number| self.status(number)).collect()
+    fn states(&self) -> Vec<Status> {
+        let running = (0..self.count).filter_map(|number| self.hosts().driver(number).ok());
+        running.map(|driver| self.wait(driver.status()).unwrap()).collect()
+    }
+
+    pub(crate) fn manager(&self) -> &dyn Control {
+        &*self.hosts().manager
     }
 
     pub(crate) fn network(&self, spec: NetworkSpec) -> Network {
-        self.wait(self.manager.create_network(NetworkId::generate(random), spec, now())).unwrap()
+        self.wait(self.manager().create_network(NetworkId::generate(random), spec, date())).unwrap()
     }
 
     /// A container that is attached to a network, on a host.
     pub(crate) fn run(&self, host: usize, name: &str, network: &str) -> (Container, Attached) {
-        let container = self.lab.container(name).unwrap();
-        let attached = self.attach(host, &container, network);
-        (container, attached)
+        self.wait(self.hosts().run(host, name, network)).unwrap()
     }
 
     pub(crate) fn attach(&self, host: usize, container: &Container, network: &str) -> Attached {
-        let attach = Attach::new(container.name.clone(), container.source.clone(), network);
-        self.wait(self.driver(host).attach(attach)).unwrap()
+        self.wait(self.hosts().attach(host, container, network)).unwrap()
     }
 
     /// A network's sandbox on a host.
     pub(crate) fn sandbox(&self, host: usize, network: NetworkId) -> Namespace {
-        Namespace::open(self.places(host).sandbox(network).unwrap()).unwrap()
-    }
-
-    fn places(&self, number: usize) -> KernelPlaces {
-        let host = self.lab.host(number).try_clone().unwrap();
-        KernelPlaces::new("test".parse().unwrap(), id(number), host, &self.lab.dir(number)).unwrap()
+        Namespace::open(self.hosts().places(host).unwrap().sandbox(network).unwrap()).unwrap()
     }
 
     pub(crate) fn reaches(&self, from: &Container, to: &str) -> bool {
@@ -128,29 +112,15 @@ pub(crate) fn attachable(name: &str) -> NetworkSpec {
     NetworkSpec { attachable: true, ..NetworkSpec::overlay(name.parse().unwrap()) }
 }
 
-pub(crate) fn id(number: usize) -> NodeId {
-    NodeId::from_bytes([number as u8 + 1; 16])
-}
-
-fn root() -> Prefix {
-    Prefix::new("test/").unwrap()
-}
-
-pub(crate) fn now() -> UnixTime {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    UnixTime::from_millis(since.as_millis() as u64)
-}
-
-pub(crate) fn random(bytes: &mut [u8]) {
+fn random(bytes: &mut [u8]) {
     use std::io::Read;
     std::fs::File::open("/dev/urandom").unwrap().read_exact(bytes).unwrap();
 }
 
 impl Drop for World {
     fn drop(&mut self) {
-        for driver in self.drivers.iter_mut().filter_map(Option::take) {
-            let torn = self.runtime.block_on(driver.tear_down());
-            assert!(std::thread::panicking() || torn.is_ok(), "{torn:?}");
-        }
+        let Some(hosts) = self.hosts.take() else { return };
+        let torn = self.runtime.block_on(hosts.tear_down());
+        assert!(std::thread::panicking() || torn.is_ok(), "{torn:?}");
     }
 }

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlay_core::{BackendError, ErrorKind, Name};
 
 use super::kernel::{Nft, Readings, RuleKey};
-use super::set::SetKind;
-use super::wire::{chain, element, rule, set, table};
-use super::{Chain, Family, Set, State, Table, TableKey};
-use crate::netlink::NetlinkError;
+use super::set::{Datum, Form, SetKind};
+use super::value::Bytes;
+use super::wire::{At, chain, element, rule, set, table};
+use super::{Chain, Family, Set, SetHead, State, Table, TableKey};
+use crate::netlink::{NetlinkError, Socket};
 
 /// Reads everything of ours, all of it of one generation.
 pub(super) fn state(nft: &mut Nft) -> Result<State, BackendError> {
@@ -133,12 +134,8 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
         };
         let mut set = Set { head: one.head, elements: BTreeMap::new() };
         if !matches!(set.head.kind, SetKind::Strange(_)) {
-            let (mut elements, mut known) = (Vec::new(), true);
-            nft.socket.dump(&element::dump(at, &one.name), |message| {
-                known &= element::parse(message, &mut elements)?;
-                Ok(None::<()>)
-            })?;
-            set.elements = element::assemble(&set.head, elements);
+            let (elements, known) = elements(&mut nft.socket, at, &one.name, &set.head)?;
+            set.elements = elements;
             if !known {
                 set.head.kind = SetKind::Strange("with elements that time out, count or hold objects".into());
             }
@@ -146,6 +143,33 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
         table.sets.insert(name, set);
     }
     Ok(())
+}
+
+/// The elements of a set, and whether all are such as we make.
+///
+/// The kernel tells the elements of a hash in several messages, and goes on in each after as many as it has told. A hash that grows
+/// meanwhile, which is a matter of its own and makes no new generation, has them in another order then: some are told twice, and as many
+/// not at all. So a set that is told one twice is asked again.
+fn elements(
+    socket: &mut Socket,
+    at: At<'_>,
+    name: &str,
+    head: &SetHead,
+) -> Result<(BTreeMap<Bytes, Datum>, bool), NetlinkError> {
+    for _ in 0..TRIES {
+        let (mut told, mut known) = (Vec::new(), true);
+        socket.dump(&element::dump(at, name), |message| {
+            known &= element::parse(message, &mut told)?;
+            Ok(None::<()>)
+        })?;
+        let count = told.len();
+        let elements = element::assemble(head, told);
+        // Ranges are in order, begin and end.
+        if head.form() == Form::Ends || elements.len() == count {
+            return Ok((elements, known));
+        }
+    }
+    Err(NetlinkError::Changing { tries: TRIES })
 }
 
 fn rules_of(nft: &mut Nft, key: &TableKey) -> Result<Vec<rule::Found>, NetlinkError> {

@@ -22,6 +22,7 @@ mod ipam_durable;
 mod kernel;
 mod kernel_nft;
 mod node;
+mod node_hosts;
 mod node_rss;
 mod node_sim;
 mod node_town;

@@ -10,8 +10,8 @@ use overlay_bench::Bench;
 use overlay_node::{Deriver, Desired, Knowledge, PlaceState, derive};
 
 use crate::firewall::must;
-use crate::node_rss;
 use crate::node_town::{self, NETWORKS, endpoint, endpoint_id, knowledge, network_id};
+use crate::{node_hosts, node_rss};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let knowledge = knowledge();
@@ -24,7 +24,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         .report()?;
     one_change(bench, knowledge, &desired)?;
     drop(desired);
-    node_rss::run(bench)
+    node_rss::run(bench)?;
+    node_hosts::run(bench)
 }
 
 /// Endpoints elsewhere end and others begin, in turn: each changes a segment, a zone, and what ten containers see.

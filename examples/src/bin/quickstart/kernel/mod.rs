@@ -38,7 +38,7 @@ pub(crate) fn build() -> Result<Town, String> {
 
 pub(crate) fn walk(mut town: Town, wishes: &Wishes) -> Outcome<ExitCode> {
     let capture = match &wishes.pcap {
-        Some(_) => Some(Capture::start(town.lab.host(0))?),
+        Some(_) => Some(Capture::start(town.hosts.lab.host(0))?),
         None => None,
     };
     walk::all(&mut town)?;

@@ -5,12 +5,12 @@ use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use overlay_core::{EndpointId, MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
-use overlay_driver::testing::{Container, Lab, ping, resolve};
-use overlay_driver::{Attach, Attached, Driver, KernelPlaces};
-use overlay_node::{Control, Feed, Manager};
+use overlay_core::{EndpointId, NetworkId};
+use overlay_driver::testing::{Container, Hosts, ping, resolve};
+use overlay_driver::{Attached, Driver};
+use overlay_node::{Control, Manager};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{Outcome, listing};
@@ -21,56 +21,28 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The hosts, and the checks so far.
 pub(crate) struct Town {
-    pub(crate) lab: Lab,
-    pub(crate) drivers: [Option<Driver>; HOSTS],
+    pub(crate) hosts: Hosts,
     pub(crate) manager: Arc<Manager>,
-    store: Arc<dyn Store>,
-    places: Vec<KernelPlaces>,
     runtime: Runtime,
     checks: Vec<(String, bool)>,
 }
 
 impl Town {
     pub(crate) fn build() -> Outcome<Self> {
-        let lab = Lab::new(HOSTS, format!("/run/overlay-quickstart-{}", std::process::id()))?;
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-        let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node(0), random())?);
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-        runtime.block_on(manager.found_cluster(NetworkId::generate(fill), now()))?;
-        let mut town =
-            Self { lab, drivers: Default::default(), manager, store, places: Vec::new(), runtime, checks: Vec::new() };
-        for host in 0..HOSTS {
-            let namespace = town.lab.host(host).try_clone()?;
-            town.places.push(KernelPlaces::new("quickstart".parse()?, node(host), namespace, &town.lab.dir(host))?);
-            town.start(host)?;
-        }
-        Ok(town)
+        let dir = format!("/run/overlay-quickstart-{}", std::process::id());
+        let hosts = runtime.block_on(Hosts::start(HOSTS, dir))?;
+        let manager = Arc::clone(&hosts.manager);
+        Ok(Self { hosts, manager, runtime, checks: Vec::new() })
     }
 
-    /// Starts a host's agent.
+    /// Starts a host's agent again.
     pub(crate) fn start(&mut self, host: usize) -> Outcome {
-        let control: Arc<dyn Control> = self.manager.clone();
-        let feed = Feed::new(Arc::clone(&self.store), &root()?)?;
-        let namespace = self.lab.host(host).try_clone()?;
-        let places = KernelPlaces::new("quickstart".parse()?, node(host), namespace, &self.lab.dir(host))?;
-        let mut builder = Driver::builder(node(host), places, control, feed)
-            .name(format!("host-{}", host + 1).parse()?)
-            .gossip((self.lab.address(host), 7946).into())
-            .dir(self.lab.dir(host));
-        if host == 0 {
-            builder = builder.manager(Arc::clone(&self.manager));
-        }
-        let driver = self.runtime.block_on(builder.start())?;
-        let seeds: Vec<_> = self.drivers.iter().flatten().map(Driver::address).collect();
-        self.runtime.block_on(driver.join(seeds))?;
-        if let Some(slot) = self.drivers.get_mut(host) {
-            *slot = Some(driver);
-        }
-        Ok(())
+        Ok(self.runtime.block_on(self.hosts.start_host(host))?)
     }
 
     pub(crate) fn driver(&self, host: usize) -> Outcome<Driver> {
-        Ok(self.drivers.get(host).cloned().flatten().ok_or("the host's agent is down")?)
+        Ok(self.hosts.driver(host)?)
     }
 
     pub(crate) fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -105,9 +77,7 @@ impl Town {
 
     pub(crate) fn run(&self, host: usize, name: &str, network: &str) -> Outcome<(Container, Attached)> {
         self.typed(host, &format!("run -d --name {name} --network {network}"));
-        let container = self.lab.container(name)?;
-        let attach = Attach::new(container.name.clone(), container.source.clone(), network);
-        let attached = self.wait(self.driver(host)?.attach(attach))?;
+        let (container, attached) = self.wait(self.hosts.run(host, name, network))?;
         let addresses: Vec<String> = attached.endpoint.addresses.iter().map(ToString::to_string).collect();
         self.shown(&format!("{}   {}   {}", attached.endpoint.id.short(), attached.interface, addresses.join(", ")));
         Ok((container, attached))
@@ -149,8 +119,8 @@ impl Town {
     }
 
     /// The file of a network's sandbox on a host.
-    pub(crate) fn sandbox(&self, host: usize, network: NetworkId) -> Option<PathBuf> {
-        self.places.get(host)?.sandbox(network)
+    pub(crate) fn sandbox(&self, host: usize, network: NetworkId) -> Outcome<Option<PathBuf>> {
+        Ok(self.hosts.places(host)?.sandbox(network))
     }
 
     pub(crate) fn wait_for_enter(&self) -> Outcome {
@@ -158,7 +128,7 @@ impl Town {
         println!(
             "  nsenter --user --mount --net --preserve-credentials --target {} ls {}/containers",
             std::process::id(),
-            self.lab.path().display()
+            self.hosts.lab.path().display()
         );
         std::io::stdin().read_line(&mut String::new())?;
         Ok(())
@@ -166,11 +136,8 @@ impl Town {
 
     /// Takes all down, and shows the table of checks; whether all hold.
     pub(crate) fn end(mut self) -> Outcome<bool> {
-        let mut torn = true;
-        for driver in self.drivers.iter_mut().filter_map(Option::take) {
-            torn &= self.runtime.block_on(driver.tear_down()).map_err(|error| println!("{error}")).is_ok();
-        }
-        self.check("after it was torn down nothing of ours is left", torn);
+        let torn = self.runtime.block_on(self.hosts.tear_down()).map_err(|error| println!("{error}"));
+        self.checks.push(("after it was torn down nothing of ours is left".to_owned(), torn.is_ok()));
         let row = |(what, holds): &(String, bool)| vec![if *holds { "ok" } else { "FAILED" }.to_owned(), what.clone()];
         println!("checks\n{}", listing::table(&self.checks.iter().map(row).collect::<Vec<_>>()));
         Ok(self.checks.iter().all(|(_, holds)| *holds))
@@ -180,26 +147,6 @@ impl Town {
         self.wait(self.driver(host)?.detach(endpoint))?;
         Ok(())
     }
-}
-
-pub(crate) const fn node(host: usize) -> NodeId {
-    NodeId::from_bytes([host as u8 + 1; 16])
-}
-
-fn root() -> Outcome<Prefix> {
-    Ok(Prefix::new("quickstart/")?)
-}
-
-#[expect(clippy::disallowed_methods, reason = "a program reads the clock")]
-pub(crate) fn now() -> UnixTime {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    UnixTime::from_millis(since.as_millis() as u64)
-}
-
-fn random() -> [u8; 32] {
-    let mut bytes = [0; 32];
-    fill(&mut bytes);
-    bytes
 }
 
 pub(crate) fn fill(bytes: &mut [u8]) {

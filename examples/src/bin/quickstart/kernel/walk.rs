@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use overlay_core::{IfName, NetworkId};
 use overlay_driver::Attached;
-use overlay_driver::testing::Container;
+use overlay_driver::testing::{Container, date, node};
 use overlay_ipam::{Gateway, SubnetRequest};
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
-use super::town::{HOSTS, Town, fill, node, now};
+use super::town::{HOSTS, Town, fill};
 use crate::{Outcome, listing};
 
 /// The mission's network.
@@ -44,7 +44,7 @@ fn create(town: &mut Town) -> Outcome<NetworkId> {
     town.list()?;
     town.typed(0, &format!("network create -d overlay --attachable {NAME}"));
     let spec = NetworkSpec { attachable: true, ..NetworkSpec::overlay(NAME.parse()?) };
-    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, now()))?;
+    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
     town.shown(&network.id.to_string());
     town.list()?;
     town.check(
@@ -87,7 +87,7 @@ fn drift(town: &mut Town, network: NetworkId, web: &Container) -> Outcome {
     let tunnel = overlay_vxlan::names::tunnel(vni)?;
     town.typed(0, &format!("ip link del {tunnel}      # somebody's mistake"));
     println!();
-    let sandbox = Namespace::open(town.sandbox(0, network).ok_or("host-1 has no sandbox")?)?;
+    let sandbox = Namespace::open(town.sandbox(0, network)?.ok_or("host-1 has no sandbox")?)?;
     remove_link(&sandbox, tunnel)?;
     let repaired = town.until(|town| Ok(town.echo(web, "db")?.is_some()));
     town.ping(0, web, "db")?;
@@ -118,7 +118,7 @@ fn restart(town: &mut Town, web: &Container, db: &Attached) -> Outcome {
     let address = db.endpoint.addresses.first().ok_or("db has no address")?.addr().to_string();
     town.typed(0, "systemctl stop overlay-node");
     println!();
-    if let Some(driver) = town.drivers.first_mut().and_then(Option::take) {
+    if let Some(driver) = town.hosts.take(0) {
         town.wait(driver.stop());
     }
     let goes_on = town.ping(0, web, &address)?;
@@ -136,10 +136,10 @@ fn restart(town: &mut Town, web: &Container, db: &Attached) -> Outcome {
 fn relocate(town: &mut Town, web: &Container, db: &Container, attached: &Attached) -> Outcome {
     let (id, before) = (attached.endpoint.id, &attached.endpoint.addresses);
     town.typed(0, "move db host-3");
-    let moved = town.wait(town.manager.relocate(id, node(2), now()))?;
+    let moved = town.wait(town.manager.relocate(id, node(2), date()))?;
     // A container of the same name on the other host: its runtime's to make.
-    town.lab.end(&db.name)?;
-    let there = town.lab.container("db")?;
+    town.hosts.lab.end(&db.name)?;
+    let there = town.hosts.lab.container("db")?;
     town.wait(town.driver(2)?.plug(id, there.name, there.source, None))?;
     town.shown("db");
     let reached = town.ping(0, web, "db")?;
@@ -160,12 +160,12 @@ fn replace_ingress(town: &mut Town) -> Outcome {
     println!("WARNING! Ports that services publish in ingress mode are reached through this network. Without it no");
     println!("service can publish any, until an ingress network is created again.");
     println!("Are you sure you want to continue? [y/N] y");
-    let removed = town.wait(town.manager.remove_network(&"ingress".into(), now()))?;
+    let removed = town.wait(town.manager.remove_network(&"ingress".into(), date()))?;
     town.shown(removed.spec.name.as_str());
     town.typed(0, &format!("network create -d overlay --ingress --subnet={SUBNET} --gateway={GATEWAY} {NEW}"));
     let subnet = SubnetRequest { gateway: Gateway::This(GATEWAY.parse()?), ..SubnetRequest::this(SUBNET.parse()?) };
     let spec = NetworkSpec { ingress: true, subnets: vec![subnet], ..NetworkSpec::overlay(NEW.parse()?) };
-    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, now()))?;
+    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
     town.shown(&network.id.to_string());
     town.list()?;
     let right = network.subnets.iter().any(|subnet| subnet.net().to_string() == SUBNET);
@@ -175,7 +175,7 @@ fn replace_ingress(town: &mut Town) -> Outcome {
 
 pub(crate) fn remove(town: &mut Town) -> Outcome {
     town.typed(0, &format!("network rm {NAME}"));
-    let refused = match town.wait(town.manager.remove_network(&NAME.into(), now())) {
+    let refused = match town.wait(town.manager.remove_network(&NAME.into(), date())) {
         Ok(_) => "removed".to_owned(),
         Err(error) => format!("Error: {error}"),
     };
@@ -188,7 +188,7 @@ pub(crate) fn remove(town: &mut Town) -> Outcome {
             town.detach(host, plugged.endpoint)?;
         }
     }
-    town.wait(town.manager.remove_network(&NAME.into(), now()))?;
+    town.wait(town.manager.remove_network(&NAME.into(), date()))?;
     town.shown(NAME);
     let empty = town.until(|town| Ok((0..HOSTS).all(|host| matches!(town.sandboxes(host), Ok(0))))).is_some();
     town.check("after removal nothing is left on any host", empty);

@@ -1,0 +1,205 @@
+//! A lab in which every host runs a node of one cluster.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use overlay_core::{BackendError, MemoryStore, NetworkId, NodeId, Prefix, Store, StoreError, UnixTime};
+use overlay_node::{Control, ControlError, Feed, Manager, Network, NetworkSpec, RootError};
+
+use super::{Container, Lab, LabError};
+use crate::builder::random;
+use crate::driver::now;
+use crate::{Attach, AttachError, Attached, Driver, KernelPlaces, StartError};
+
+/// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use overlay_driver::testing::{Hosts, resolve};
+///
+/// let hosts = Hosts::start(2, "/run/lab").await?;
+/// hosts.network("front").await?;
+/// let (web, _) = hosts.run(0, "web", "front").await?;
+/// hosts.run(1, "db", "front").await?;
+/// // … a moment later:
+/// assert_eq!(resolve(&web.namespace, "db", std::time::Duration::from_secs(1))?.len(), 1);
+/// hosts.tear_down().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Hosts {
+    /// The hosts, and the wire between them.
+    pub lab: Lab,
+    /// The manager.
+    pub manager: Arc<Manager>,
+    store: Arc<dyn Store>,
+    drivers: Vec<Option<Driver>>,
+}
+
+/// What [`Hosts`] could not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HostsError {
+    /// The lab could not.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// A node's places could not be had.
+    #[error(transparent)]
+    Places(#[from] BackendError),
+    /// A driver did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The manager refused.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A container was not attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// A name that is none.
+    #[error(transparent)]
+    Name(#[from] overlay_core::NameError),
+    /// The catalogue's root.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// The catalogue's root.
+    #[error("the catalogue's root")]
+    Key(#[from] overlay_core::KeyError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The host's driver is not running.
+    #[error("host {} has no driver that runs", host + 1)]
+    Down {
+        /// Which.
+        host: usize,
+    },
+    /// Not all could be removed.
+    #[error(transparent)]
+    TearDown(#[from] crate::TearDownError),
+}
+
+impl Hosts {
+    /// So many hosts in a directory that is made if it is not there. They have called one another when this returns, and find one another
+    /// then.
+    ///
+    /// # Errors
+    /// Without the privilege to make namespaces, mostly.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn start(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
+        let lab = Lab::new(hosts, dir)?;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let mut seed = [0; 32];
+        random(&mut seed);
+        let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node(0), seed)?);
+        manager.found_cluster(NetworkId::generate(random), now()).await?;
+        let drivers = (0..lab.hosts()).map(|_| None).collect();
+        let mut started = Self { lab, manager, store, drivers };
+        for host in 0..started.lab.hosts() {
+            started.start_host(host).await?;
+        }
+        Ok(started)
+    }
+
+    /// Starts the driver of a host, for the first time or again.
+    ///
+    /// # Errors
+    /// If it runs, or does not start.
+    pub async fn start_host(&mut self, host: usize) -> Result<(), HostsError> {
+        let control: Arc<dyn Control> = self.manager.clone();
+        let feed = Feed::new(Arc::clone(&self.store), &root()?)?;
+        let mut builder = Driver::builder(node(host), self.places(host)?, control, feed)
+            .name(format!("host-{}", host + 1).parse()?)
+            .gossip((self.lab.address(host), overlay_core::Port::GOSSIP.get()).into())
+            .dir(self.lab.dir(host));
+        if host == 0 {
+            builder = builder.manager(Arc::clone(&self.manager));
+        }
+        let driver = builder.start().await?;
+        let others: Vec<SocketAddr> = self.drivers.iter().flatten().map(Driver::address).collect();
+        let _ = driver.join(others).await; // it has just started
+        if let Some(slot) = self.drivers.get_mut(host) {
+            *slot = Some(driver);
+        }
+        Ok(())
+    }
+
+    /// Takes the driver of a host, to stop it or to tear it down.
+    pub fn take(&mut self, host: usize) -> Option<Driver> {
+        self.drivers.get_mut(host)?.take()
+    }
+
+    /// The driver of a host.
+    ///
+    /// # Errors
+    /// If none runs.
+    pub fn driver(&self, host: usize) -> Result<Driver, HostsError> {
+        self.drivers.get(host).cloned().flatten().ok_or(HostsError::Down { host })
+    }
+
+    /// The places of a host, as its driver has them.
+    ///
+    /// # Errors
+    /// As [`KernelPlaces::new`].
+    pub fn places(&self, host: usize) -> Result<KernelPlaces, HostsError> {
+        let namespace = self.lab.host(host).try_clone()?;
+        Ok(KernelPlaces::new("lab".parse()?, node(host), namespace, &self.lab.dir(host))?)
+    }
+
+    /// Creates a network that containers can be attached to.
+    ///
+    /// # Errors
+    /// As [`Control::create_network`].
+    pub async fn network(&self, name: &str) -> Result<Network, HostsError> {
+        let spec = NetworkSpec { attachable: true, ..NetworkSpec::overlay(name.parse()?) };
+        Ok(self.manager.create_network(NetworkId::generate(random), spec, now()).await?)
+    }
+
+    /// Makes a container on a host, and attaches it to a network.
+    ///
+    /// # Errors
+    /// If there is one of this name, or it cannot be attached.
+    pub async fn run(&self, host: usize, name: &str, network: &str) -> Result<(Container, Attached), HostsError> {
+        let container = self.lab.container(name)?;
+        let attached = self.attach(host, &container, network).await?;
+        Ok((container, attached))
+    }
+
+    /// Attaches a container to a network.
+    ///
+    /// # Errors
+    /// As [`Driver::attach`].
+    pub async fn attach(&self, host: usize, container: &Container, network: &str) -> Result<Attached, HostsError> {
+        let attach = Attach::new(container.name.clone(), container.source.clone(), network);
+        Ok(self.driver(host)?.attach(attach).await?)
+    }
+
+    /// Tears all drivers that run down, and the lab.
+    ///
+    /// # Errors
+    /// What the first says that has something left; the others are torn down all the same.
+    pub async fn tear_down(mut self) -> Result<(), HostsError> {
+        let mut torn = Ok(());
+        for driver in self.drivers.iter_mut().filter_map(Option::take) {
+            torn = torn.and(driver.tear_down().await);
+        }
+        Ok(torn?)
+    }
+}
+
+/// The id of a host's node.
+pub const fn node(host: usize) -> NodeId {
+    NodeId::from_bytes([host as u8 + 1; 16])
+}
+
+/// The date.
+pub fn date() -> UnixTime {
+    now()
+}
+
+fn root() -> Result<Prefix, HostsError> {
+    Ok(Prefix::new("lab/")?)
+}
