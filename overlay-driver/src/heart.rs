@@ -123,6 +123,8 @@ pub(crate) struct State {
     failures: BTreeMap<Place, String>,
     /// Places that an earlier start has left, as long as they stay as it left them.
     adopted: BTreeSet<Place>,
+    /// Whether the catalogue was heard, ever.
+    has_heard: bool,
     /// From when on names are answered there: as soon as the others have been heard.
     names_at: Option<Instant>,
     /// Whether names are answered there, as far as that is known.
@@ -202,9 +204,15 @@ impl<G: Ground> Heart<G> {
 
     fn due(&self) -> Option<tokio::time::Instant> {
         let agent = self.agent.poll_timeout().map(|(at, _)| at);
-        let next = [agent, self.state.look_at, self.state.names_at, self.upkeep.poll_timeout()];
+        let upkeep = self.upkeep.poll_timeout().filter(|_| self.may_work());
+        let next = [agent, self.state.look_at, self.state.names_at, upkeep];
         let next = next.into_iter().flatten().min();
         next.map(|at| self.origin + (at - Instant::ZERO))
+    }
+
+    /// Nothing is taken away that an earlier start has left, on no better ground than that the catalogue was not heard yet.
+    fn may_work(&self) -> bool {
+        self.state.has_heard || self.state.adopted.is_empty() || self.book.all().next().is_none()
     }
 
     /// Does all that is due, sends all there is to send.
@@ -223,7 +231,9 @@ impl<G: Ground> Heart<G> {
             self.state.names_at = None;
             self.serve_adopted();
         }
-        if let Some(round) = self.upkeep.begin(now) {
+        if self.may_work()
+            && let Some(round) = self.upkeep.begin(now)
+        {
             self.works.begin(round);
             self.publish();
         }
@@ -325,6 +335,7 @@ impl<G: Ground> Heart<G> {
             News::Entered(entered) => self.take_entered(*entered),
             News::Catalogue(changes) => {
                 self.state.deaf = None;
+                self.state.has_heard = true;
                 for change in changes {
                     self.mirror.take(&change);
                     self.tell(Input::Catalogue(change));

@@ -30,7 +30,7 @@ pub(crate) struct Streams {
 /// Messages that may wait at one connection; what is more is dropped, as when a connection breaks.
 const WAITING: usize = 256;
 /// Connections that are read at once. Others wait to be accepted.
-const CONNECTIONS: usize = 1024;
+const CONNECTIONS: usize = 256;
 /// How long making a connection, or one message on it, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection stays that nothing comes over.

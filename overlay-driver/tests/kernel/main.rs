@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "tests measure time and wait")]
 
+mod deaf;
 mod faults;
 mod refusals;
 mod walk;

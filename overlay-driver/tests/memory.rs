@@ -1,0 +1,129 @@
+//! A driver whose places are in memory: needs no privilege.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_driver::control::{ControlClient, ControlServer, Follow};
+use overlay_driver::{Attach, AttachError, Driver, MemoryGround, Source, StartError};
+use overlay_node::{Condition, Control, Feed, Manager, NetworkSpec, Place};
+
+const NOW: UnixTime = UnixTime::EPOCH;
+
+/// A directory of its own, gone with this.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("overlay-driver-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn root() -> Prefix {
+    Prefix::new("test/").unwrap()
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::default())
+}
+
+fn manager(store: &Arc<dyn Store>) -> Arc<Manager> {
+    Arc::new(Manager::new(Arc::clone(store), &root(), id(1), [7; 32]).unwrap())
+}
+
+async fn start(
+    number: u8,
+    ground: &MemoryGround,
+    dir: &Dir,
+    control: Arc<dyn Control>,
+    catalogue: impl Follow + 'static,
+) -> Result<Driver, StartError> {
+    let builder = Driver::builder(id(number), ground.clone(), control, catalogue);
+    let name = format!("host-{number}").parse().unwrap();
+    builder.name(name).gossip("127.0.0.1:0".parse().unwrap()).dir(&dir.0).start().await
+}
+
+async fn create(control: &dyn Control) {
+    let front = NetworkSpec { attachable: true, ..NetworkSpec::overlay("front".parse().unwrap()) };
+    control.create_network(NetworkId::from_bytes([9; 16]), front, NOW).await.unwrap();
+}
+
+fn web() -> Attach {
+    Attach::new("web".parse().unwrap(), Source::Path("/run/netns/web".into()), "front")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_attached_is_held_and_reported_and_gone_when_it_is_detached() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("attach"));
+    let manager = manager(&store);
+    let feed = Feed::new(store, &root()).unwrap();
+    let driver = start(1, &ground, &dir, manager.clone(), feed).await.unwrap();
+    create(&*manager).await;
+    let attached = driver.attach(web()).await.unwrap();
+    let held = ground.0.places().into_iter().map(|(place, _)| place.to_string()).collect::<Vec<_>>();
+    assert_eq!(held.len(), 3, "the host, the network, the container: {held:?}");
+    let endpoint = manager.endpoint(attached.endpoint.id).await.unwrap().unwrap();
+    assert!(matches!(endpoint.condition, Condition::Allocated | Condition::Ready), "{:?}", endpoint.condition);
+
+    let again = driver.attach(web()).await.unwrap_err();
+    assert!(matches!(again, AttachError::Control(_)), "{again}");
+    assert!(driver.detach(attached.endpoint.id).await.unwrap().is_some());
+    assert!(driver.detach(attached.endpoint.id).await.unwrap().is_none());
+    driver.tear_down().await.unwrap();
+    assert!(ground.0.places().is_empty());
+    assert!(manager.nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_driver_that_starts_again_has_what_was_plugged_in_and_two_of_a_directory_do_not_run() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("again"));
+    let manager = manager(&store);
+    let feed = || Feed::new(Arc::clone(&store), &root()).unwrap();
+    let driver = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+    create(&*manager).await;
+    let attached = driver.attach(web()).await.unwrap();
+    let second = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap_err();
+    assert!(matches!(second, StartError::Running { .. }), "{second}");
+    driver.stop().await;
+
+    let driver = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+    let plugged = driver.status().await.unwrap().plugged;
+    assert_eq!(plugged.iter().map(|it| it.endpoint).collect::<Vec<_>>(), [attached.endpoint.id]);
+    assert_eq!(driver.in_effect(attached.endpoint.id).await.unwrap(), Ok(()));
+    let container = Place::Container("web".parse().unwrap());
+    assert!(ground.0.place(&container).is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_of_the_machine_is_a_node_by_the_managers_socket() {
+    let (store, dir, other) = (store(), Dir::new("socket"), Dir::new("other"));
+    let manager = manager(&store);
+    let socket = dir.0.join("control.sock");
+    let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()).unwrap();
+    let serving = server.bind(&socket).await.unwrap();
+    create(&*manager).await;
+
+    let (client, ground) = (ControlClient::new(&socket), MemoryGround::default());
+    let follow = client.follow();
+    let driver = start(2, &ground, &other, Arc::new(client), follow).await.unwrap();
+    let attached = driver.attach(web()).await.unwrap();
+    let endpoint = manager.endpoint(attached.endpoint.id).await.unwrap().unwrap();
+    assert_eq!(endpoint.spec.node, id(2));
+    driver.tear_down().await.unwrap();
+    assert_eq!(manager.endpoint(attached.endpoint.id).await.unwrap(), None);
+    serving.stop().await;
+}
