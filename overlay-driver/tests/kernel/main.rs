@@ -6,5 +6,6 @@
 mod deaf;
 mod faults;
 mod refusals;
+mod town;
 mod walk;
 mod world;
