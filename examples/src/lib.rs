@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod listing;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

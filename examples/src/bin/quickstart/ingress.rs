@@ -5,7 +5,9 @@ use overlay_ipam::{Gateway, SubnetRequest};
 use overlay_node::{Network, NetworkSpec, PublishMode, PublishedPort, ServiceSpec};
 
 use crate::session::Session;
-use crate::{Outcome, listing};
+use overlay_examples::listing;
+
+use crate::Outcome;
 
 const NAME: &str = "my-ingress";
 const SUBNET: &str = "172.16.0.0/16";

@@ -11,7 +11,7 @@
 mod arguments;
 mod ingress;
 mod kernel;
-mod listing;
+
 mod overlay;
 mod session;
 mod wire;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use overlay_node::{MemoryPlaces, NetworkSpec, Place, PlaceState, Places};
 
 use crate::session::Session;
-use crate::{Outcome, listing};
+use overlay_examples::listing;
+
+use crate::Outcome;
 
 /// The mission's network.
 const NAME: &str = "customoverlay";

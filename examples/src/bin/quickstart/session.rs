@@ -5,7 +5,9 @@ use std::time::Duration;
 use overlay_fabric::{Cluster, ClusterConfig};
 use overlay_node::{Place, UpkeepConfig};
 
-use crate::{Outcome, listing};
+use overlay_examples::listing;
+
+use crate::Outcome;
 
 /// The same each time: another shows other ids.
 const SEED: u64 = 2026;

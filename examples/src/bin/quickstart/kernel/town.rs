@@ -13,7 +13,9 @@ use overlay_driver::{Attached, Driver};
 use overlay_node::{Control, Manager};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::{Outcome, listing};
+use overlay_examples::listing;
+
+use crate::Outcome;
 
 pub(crate) const HOSTS: usize = 3;
 /// The longest that anything takes.

@@ -11,7 +11,9 @@ use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
 use super::town::{HOSTS, Town, fill};
-use crate::{Outcome, listing};
+use overlay_examples::listing;
+
+use crate::Outcome;
 
 /// The mission's network.
 const NAME: &str = "customoverlay";

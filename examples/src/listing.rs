@@ -4,7 +4,7 @@ use overlay_node::{Endpoint, Network};
 use serde_json::{Value, json};
 
 /// A table with its columns aligned.
-pub(crate) fn table(rows: &[Vec<String>]) -> String {
+pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or_default();
@@ -17,7 +17,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// `network ls`.
-pub(crate) fn networks<'n>(networks: impl IntoIterator<Item = &'n Network>) -> String {
+pub fn networks<'n>(networks: impl IntoIterator<Item = &'n Network>) -> String {
     let head = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"].map(str::to_owned).to_vec();
     let row = |network: &Network| {
         let spec = &network.spec;
@@ -27,7 +27,7 @@ pub(crate) fn networks<'n>(networks: impl IntoIterator<Item = &'n Network>) -> S
 }
 
 /// `network inspect`.
-pub(crate) fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
+pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
     let subnets = network.subnets.iter().map(|subnet| {
         json!({
             "Subnet": subnet.net().to_string(),

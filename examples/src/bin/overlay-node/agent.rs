@@ -1,0 +1,146 @@
+//! A running node.
+
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_dns::ResolvConf;
+use overlay_driver::control::{ControlClient, ControlServer, Follow};
+use overlay_driver::{Driver, KernelPlaces};
+use overlay_kernel::Namespace;
+use overlay_node::{Control, Feed, Manager};
+use overlay_store::RedbStore;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{broadcast, mpsc};
+
+use crate::Outcome;
+use crate::arguments::Run;
+use crate::question::{Node, NodeQuestion};
+
+/// Below which the catalogue is.
+const ROOT: &str = "overlay/";
+
+pub(crate) async fn run(run: Run) -> Outcome {
+    fs::create_dir_all(&run.dir)?;
+    fs::create_dir_all(&run.state)?;
+    let id = own_id(&run.state)?;
+    let catalogue = Catalogue::open(&run, id).await?;
+    let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
+    let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
+        .name(run.name)
+        .gossip(run.address)
+        .dir(&run.dir)
+        .upstreams(resolv_conf.nameservers().collect::<Vec<_>>());
+    if let Some(manager) = catalogue.manager {
+        builder = builder.manager(manager);
+    }
+    let driver = builder.start().await?;
+    println!("node {} at {}", id, driver.address());
+    let log = tokio::spawn(log(driver.events()));
+    driver.join(run.join).await?;
+
+    let (end, mut ended) = mpsc::channel(1);
+    let mut server = ControlServer::new(catalogue.control)
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }));
+    if let Some(store) = catalogue.store {
+        server = server.with_feed(store, &root()?)?;
+    }
+    let serving = server.bind(run.dir.join("control.sock")).await?;
+    println!("commands are heard at {}", serving.path().display());
+
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let tears_down = tokio::select! {
+        _ = interrupted.recv() => false,
+        _ = terminated.recv() => false,
+        _ = ended.recv() => true,
+    };
+    if tears_down {
+        driver.tear_down().await?;
+        println!("all that this node had made is removed");
+    } else {
+        driver.stop().await;
+        println!("stopped; containers go on to reach each other");
+    }
+    serving.stop().await;
+    log.abort();
+    Ok(())
+}
+
+/// Where the cluster's catalogue is.
+struct Catalogue {
+    control: Arc<dyn Control>,
+    feed: Box<dyn Follow>,
+    manager: Option<Arc<Manager>>,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Catalogue {
+    async fn open(run: &Run, id: NodeId) -> Outcome<Self> {
+        if let Some(path) = &run.manager {
+            let client = ControlClient::new(path);
+            let feed = Box::new(client.follow());
+            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None });
+        }
+        let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
+        let mut seed = [0; 32];
+        random(&mut seed);
+        let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
+        manager.found_cluster(NetworkId::generate(random), now()).await?;
+        let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
+        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store) })
+    }
+}
+
+/// Either catalogue's feed.
+#[derive(Debug)]
+struct Heard(Box<dyn Follow>);
+
+#[async_trait::async_trait]
+impl Follow for Heard {
+    async fn next(&mut self) -> Result<Vec<overlay_node::CatalogueChange>, overlay_driver::control::FollowError> {
+        self.0.next().await
+    }
+
+    fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
+        self.0.unreadable()
+    }
+}
+
+/// Who this node is, at every start.
+fn own_id(state: &Path) -> Outcome<NodeId> {
+    let file = state.join("node-id");
+    if let Ok(text) = fs::read_to_string(&file) {
+        return Ok(text.trim().parse()?);
+    }
+    let id = NodeId::generate(random);
+    fs::write(&file, format!("{id}\n"))?;
+    Ok(id)
+}
+
+async fn log(mut events: broadcast::Receiver<overlay_driver::DriverEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => println!("{event}"),
+            Err(broadcast::error::RecvError::Lagged(lost)) => println!("… {lost} lines more"),
+            Err(broadcast::error::RecvError::Closed) => return,
+        }
+    }
+}
+
+fn root() -> Outcome<Prefix> {
+    Ok(Prefix::new(ROOT)?)
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program reads the clock")]
+pub(crate) fn now() -> UnixTime {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixTime::from_millis(since.as_millis() as u64)
+}
+
+pub(crate) fn random(bytes: &mut [u8]) {
+    let _ = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes));
+}

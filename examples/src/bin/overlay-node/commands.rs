@@ -1,0 +1,124 @@
+//! Commands to a running node.
+
+use std::io::{BufRead as _, Write as _};
+use std::path::Path;
+
+use overlay_core::NetworkId;
+use overlay_driver::Status;
+use overlay_driver::control::{AskError, ControlClient};
+use overlay_examples::listing;
+use overlay_node::{Control as _, Reference};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::Outcome;
+use crate::agent::{now, random};
+use crate::arguments::Command;
+use crate::question::{NodeAnswer, NodeQuestion};
+
+pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Outcome {
+    let node = ControlClient::new(socket);
+    node.connect().await?;
+    match command {
+        Command::Create(spec) => {
+            let network = node.create_network(NetworkId::generate(random), *spec, now()).await?;
+            show(json, &network, || network.id.to_string())
+        }
+        Command::Networks => {
+            let networks = node.networks().await?;
+            show(json, &networks, || listing::networks(&networks))
+        }
+        Command::Inspect(network) => {
+            let network = node.network(&network.as_str().into()).await?;
+            let endpoints = node.endpoints(network.id).await?;
+            println!("{}", listing::inspect(&network, &endpoints).trim_end());
+            Ok(())
+        }
+        Command::Remove { network, yes } => remove(&node, json, &network.as_str().into(), yes).await,
+        Command::Attach { network, container, source, interface, ips, mac } => {
+            let question = NodeQuestion::Attach { network, container, source, interface, ips, mac };
+            let NodeAnswer::Attached { endpoint, interface } = ask(&node, &question).await? else { return Err(odd()) };
+            let addresses = endpoint.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let said = json!({ "endpoint": endpoint, "interface": interface });
+            show(json, &said, || format!("{}   {interface}   {addresses}", endpoint.id))
+        }
+        Command::Detach(endpoint) => {
+            let NodeAnswer::Detached(detached) = ask(&node, &NodeQuestion::Detach(endpoint)).await? else {
+                return Err(odd());
+            };
+            match detached {
+                Some(detached) => show(json, &detached, || detached.id.to_string()),
+                None => Err(format!("endpoint {endpoint} not found").into()),
+            }
+        }
+        Command::Nodes => {
+            let nodes = node.nodes().await?;
+            let rows = nodes.iter().map(|node| vec![node.id.short().to_string(), node.spec.name.to_string()]);
+            let head = ["ID", "NAME"].map(str::to_owned).to_vec();
+            show(json, &nodes, || listing::table(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
+        }
+        Command::Status => {
+            let NodeAnswer::Status(status) = ask(&node, &NodeQuestion::Status).await? else { return Err(odd()) };
+            show(json, &status, || self::status(&status))
+        }
+        Command::TearDown => {
+            ask(&node, &NodeQuestion::TearDown).await?;
+            show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
+        }
+    }
+}
+
+/// Warns before an ingress network goes, and asks.
+async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool) -> Outcome {
+    if node.network(network).await?.spec.ingress && !yes {
+        println!(
+            "WARNING! Ports that services publish in ingress mode are reached through this network. Without it no"
+        );
+        println!("service can publish any, until an ingress network is created again.");
+        print!("Are you sure you want to continue? [y/N] ");
+        std::io::stdout().flush()?;
+        let mut answer = String::new();
+        std::io::stdin().lock().read_line(&mut answer)?;
+        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+            return Err("not confirmed: nothing was removed".into());
+        }
+    }
+    let removed = node.remove_network(network, now()).await?;
+    show(json, &removed, || removed.spec.name.to_string())
+}
+
+async fn ask(node: &ControlClient, question: &NodeQuestion) -> Outcome<NodeAnswer> {
+    node.ask(question).await.map_err(|error| match error {
+        AskError::Refused(refusal) => refusal.into(),
+        other => other.to_string().into(),
+    })
+}
+
+fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Outcome {
+    let text = if json { serde_json::to_string_pretty(value)? } else { text() };
+    println!("{}", text.trim_end());
+    Ok(())
+}
+
+fn status(status: &Status) -> String {
+    let line = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+    let mut rows = vec![line(["NODE", "ADDRESS", "STANDING"])];
+    rows.extend(
+        status.members.iter().map(|it| line([&it.node.short().to_string(), &it.address.to_string(), &it.standing])),
+    );
+    rows.push(line(["", "", ""]));
+    rows.push(line(["PLACE", "HOLDS", "WHY NOT"]));
+    let places = status.places.iter();
+    rows.extend(
+        places.map(|it| line([&it.place, if it.holds { "yes" } else { "no" }, it.failure.as_deref().unwrap_or("")])),
+    );
+    rows.push(line(["", "", ""]));
+    rows.push(line(["ENDPOINT", "CONTAINER", "INTERFACE"]));
+    let plugged = status.plugged.iter();
+    rows.extend(plugged.map(|it| line([&it.endpoint.to_string(), it.container.as_str(), it.interface.as_str()])));
+    listing::table(&rows)
+}
+
+fn odd() -> Box<dyn std::error::Error + Send + Sync> {
+    "the node answered another question: it is of another release".into()
+}

@@ -1,0 +1,60 @@
+//! A node of an overlay network, and the commands that speak with it.
+//!
+//! `overlay-node run --manager --address 192.0.2.1` runs a node that keeps the catalogue in a file; on the same machine
+//! `overlay-node run --manager-socket PATH …` runs another, in another namespace say. All other commands speak with a running node by
+//! its socket. `overlay-node --help` says more.
+
+#![expect(clippy::print_stdout, reason = "it talks to a person")]
+#![expect(clippy::print_stderr, reason = "errors and a log are for the terminal")]
+
+mod agent;
+mod arguments;
+mod commands;
+mod question;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use arguments::{Asked, USAGE};
+
+pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    let asked = match arguments::parse(lexopt::Parser::from_env()) {
+        Ok(Asked::Help) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(asked) => asked,
+        Err(wrong) => {
+            eprintln!("overlay-node: {wrong}\nTry overlay-node --help.");
+            return ExitCode::from(2);
+        }
+    };
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => match runtime.block_on(carry_out(asked)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&*error),
+        },
+        Err(error) => fail(&error),
+    }
+}
+
+async fn carry_out(asked: Asked) -> Outcome {
+    match asked {
+        Asked::Help => Ok(()),
+        Asked::Run(run) => agent::run(run).await,
+        Asked::Command { socket, json, command } => commands::carry_out(&socket, json, command).await,
+    }
+}
+
+/// All causes, each on a line.
+fn fail(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("Error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        eprintln!("  because {error}");
+        cause = error.source();
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,96 @@
+//! What is asked of a node itself, beside the cluster's manager.
+
+use std::net::IpAddr;
+
+use async_trait::async_trait;
+use overlay_core::{EndpointId, Mac, Name};
+use overlay_driver::control::{Caller, Local, Question};
+use overlay_driver::{Attach, Driver, Source, Status};
+use overlay_node::Endpoint;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+/// A question.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum NodeQuestion {
+    Attach {
+        network: String,
+        container: Name,
+        source: Source,
+        interface: Option<String>,
+        ips: Vec<IpAddr>,
+        mac: Option<Mac>,
+    },
+    Detach(EndpointId),
+    Status,
+    TearDown,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum NodeAnswer {
+    Attached { endpoint: Box<Endpoint>, interface: String },
+    Detached(Option<Box<Endpoint>>),
+    Status(Status),
+    TearingDown,
+}
+
+/// Why there is none, with all causes.
+#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
+#[error("{0}")]
+pub(crate) struct Refusal(String);
+
+impl Question for NodeQuestion {
+    type Answer = NodeAnswer;
+    type Refusal = Refusal;
+
+    fn changes(&self) -> bool {
+        !matches!(self, Self::Status)
+    }
+}
+
+/// Answers by a driver.
+pub(crate) struct Node {
+    pub(crate) driver: Driver,
+    /// Tells the process to tear down, and end.
+    pub(crate) end: mpsc::Sender<()>,
+}
+
+#[async_trait]
+impl Local<NodeQuestion> for Node {
+    async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
+        match question {
+            NodeQuestion::Attach { network, container, source, interface, ips, mac } => {
+                let interface = interface.map(|name| name.parse()).transpose().map_err(|error| refusal(&error))?;
+                let attach = Attach {
+                    interface,
+                    addresses: ips.into_iter().collect(),
+                    mac,
+                    ..Attach::new(container, source, network.as_str())
+                };
+                let attached = self.driver.attach(attach).await.map_err(|error| refusal(&error))?;
+                let interface = attached.interface.to_string();
+                Ok(NodeAnswer::Attached { endpoint: Box::new(attached.endpoint), interface })
+            }
+            NodeQuestion::Detach(endpoint) => {
+                let detached = self.driver.detach(endpoint).await.map_err(|error| refusal(&error))?;
+                Ok(NodeAnswer::Detached(detached.map(Box::new)))
+            }
+            NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
+            NodeQuestion::TearDown => {
+                let _ = self.end.send(()).await;
+                Ok(NodeAnswer::TearingDown)
+            }
+        }
+    }
+}
+
+fn refusal(error: &dyn std::error::Error) -> Refusal {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    Refusal(text)
+}
