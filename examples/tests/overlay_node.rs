@@ -1,0 +1,161 @@
+//! `overlay-node`: nodes that are processes, the commands that speak with them, and a kill.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+#![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_driver::testing::{Container, Lab, ping, resolve};
+use overlay_kernel::link::devices;
+use serde_json::Value;
+
+const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
+const SOON: Duration = Duration::from_secs(15);
+
+/// Two hosts, on each of which a node may run as a process of its own.
+struct World {
+    lab: Lab,
+    nodes: [Option<Child>; 2],
+}
+
+impl World {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("/run/overlay-node-test-{}-{number}", std::process::id());
+        let mut world = Self { lab: Lab::new(2, dir).unwrap(), nodes: [None, None] };
+        (0..2).for_each(|host| world.start(host));
+        world
+    }
+
+    fn socket(&self, host: usize) -> PathBuf {
+        self.lab.dir(host).join("control.sock")
+    }
+
+    fn start(&mut self, host: usize) {
+        let mut node = Command::new(NODE);
+        node.args(["run", "--name", &format!("host-{}", host + 1), "--address", &self.lab.address(host).to_string()]);
+        node.arg("--dir").arg(self.lab.dir(host)).arg("--state").arg(self.lab.dir(host).join("state"));
+        match host {
+            0 => node.arg("--manager"),
+            _ => node.arg("--manager-socket").arg(self.socket(0)).args(["--join", &self.lab.address(0).to_string()]),
+        };
+        node.stdin(Stdio::null()).stdout(Stdio::null());
+        // A child is in the namespace of the thread that starts it.
+        self.nodes[host] = Some(self.lab.host(host).run(|| node.spawn()).unwrap().unwrap());
+        until(|| self.told(host, &["status"]).status.success());
+    }
+
+    fn told(&self, host: usize, words: &[&str]) -> Output {
+        Command::new(NODE).arg("--socket").arg(self.socket(host)).args(words).stdin(Stdio::null()).output().unwrap()
+    }
+
+    #[track_caller]
+    fn tell(&self, host: usize, words: &[&str]) -> String {
+        let output = self.told(host, words);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{words:?}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    fn attach(&self, host: usize, name: &str) -> Container {
+        let container = self.lab.container(name).unwrap();
+        let path = container.source.path().unwrap();
+        self.tell(host, &["attach", "front", "--name", name, "--netns", path.to_str().unwrap()]);
+        container
+    }
+
+    fn ends(&mut self, host: usize) {
+        let status = self.nodes[host].take().unwrap().wait().unwrap();
+        assert!(status.success(), "{status}");
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for node in self.nodes.iter_mut().flatten() {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+#[track_caller]
+fn until(holds: impl Fn() -> bool) -> Duration {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < SOON, "it never came about");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    begun.elapsed()
+}
+
+fn finds(from: &Container, name: &str) -> bool {
+    resolve(&from.namespace, name, Duration::from_millis(500)).is_ok_and(|found| !found.is_empty())
+}
+
+#[test]
+fn a_node_that_is_killed_and_started_again_adopts_what_it_had_and_its_containers_hardly_notice() {
+    kernel_test(Kernel::Host, "examples::a_node_that_is_killed_adopts_what_it_had", || {
+        let mut world = World::new();
+        world.tell(0, &["network", "create", "-d", "overlay", "--attachable", "front"]);
+        let (web, db) = (world.attach(0, "web"), world.attach(1, "db"));
+        until(|| finds(&web, "db"));
+        let address = resolve(&web.namespace, "db", SOON).unwrap()[0];
+        let pings = |patience| matches!(ping(&web.namespace, address, patience), Ok(Some(_)));
+        until(|| pings(Duration::from_millis(300)));
+
+        let mut killed = world.nodes[1].take().unwrap();
+        killed.kill().unwrap();
+        killed.wait().unwrap();
+        let lost_while_down = (0..10).filter(|_| !pings(Duration::from_secs(1))).count();
+        world.start(1);
+        let begun = Instant::now();
+        let (mut lost, mut named) = (0, None);
+        while begun.elapsed() < Duration::from_secs(5) {
+            lost += usize::from(!pings(Duration::from_secs(1)));
+            if named.is_none() && finds(&db, "web") {
+                named = Some(begun.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        println!("lost {lost_while_down} and {lost} pings; names were answered {named:?} after the commands were");
+        assert!(lost_while_down + lost <= 1 && named.is_some(), "{lost_while_down}, {lost}, {named:?}");
+
+        for host in [1, 0] {
+            world.tell(host, &["teardown"]);
+            world.ends(host);
+        }
+        assert_eq!((devices(&web.namespace).unwrap().len(), devices(&db.namespace).unwrap().len()), (1, 1));
+    });
+}
+
+#[test]
+fn the_missions_commands_do_what_they_say() {
+    kernel_test(Kernel::Host, "examples::the_missions_commands_do_what_they_say", || {
+        let world = World::new();
+        let declined = world.told(0, &["network", "rm", "ingress"]);
+        assert!(String::from_utf8_lossy(&declined.stdout).contains("Are you sure you want to continue? [y/N]"));
+        assert!(!declined.status.success());
+        world.tell(0, &["network", "rm", "--yes", "ingress"]);
+        let create = ["network", "create", "--ingress", "--subnet=172.16.0.0/16", "--gateway=172.16.0.1", "my-ingress"];
+        world.tell(0, &create);
+        world.tell(1, &["network", "create", "-d", "overlay", "--attachable", "customoverlay"]);
+        let listed = world.tell(0, &["network", "ls"]);
+        assert!(listed.starts_with("NETWORK ID     NAME            DRIVER    SCOPE\n"), "{listed}");
+        let networks: Value = serde_json::from_str(&world.tell(1, &["--json", "network", "ls"])).unwrap();
+        let names: Vec<_> = networks.as_array().unwrap().iter().map(|network| &network["spec"]["name"]).collect();
+        assert_eq!(names, ["customoverlay", "my-ingress"]);
+        let inspected: Value = serde_json::from_str(&world.tell(0, &["network", "inspect", "my-ingress"])).unwrap();
+        assert_eq!(inspected[0]["IPAM"]["Config"][0]["Gateway"], "172.16.0.1");
+        let twice = world.told(0, &create);
+        assert!(String::from_utf8_lossy(&twice.stderr).contains("is already present: remove it first"), "{twice:?}");
+        for host in [1, 0] {
+            world.tell(host, &["teardown"]);
+        }
+    });
+}
