@@ -34,7 +34,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         .name(run.name)
         .gossip(run.address)
         .dir(&run.dir)
-        .upstreams(resolv_conf.nameservers().collect::<Vec<_>>());
+        .upstreams(resolv_conf.nameservers());
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
     }
