@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +35,8 @@ pub struct KernelPlaces {
     cluster: Name,
     node: NodeId,
     sandboxes: NamespaceDir,
+    /// Namespaces of containers that were handed over.
+    kept: NamespaceDir,
     containers: Arc<Containers>,
     taps: Tap,
 }
@@ -46,8 +49,9 @@ impl KernelPlaces {
     /// [`ErrorKind::Permission`] if `host` may not be entered.
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
         host.run(|| ())?;
-        let sandboxes = NamespaceDir::new(dir.join("networks"));
-        Ok(Self { host: Arc::new(host), cluster, node, sandboxes, containers: Arc::default(), taps: Tap::new() })
+        let (sandboxes, kept) = (NamespaceDir::new(dir.join("networks")), NamespaceDir::new(dir.join("containers")));
+        let (host, containers, taps) = (Arc::new(host), Arc::default(), Tap::new());
+        Ok(Self { host, cluster, node, sandboxes, kept, containers, taps })
     }
 
     /// The same with virtual machines' taps that are like this: for a monitor that has no privilege, say. Root's, of one queue,
@@ -55,6 +59,21 @@ impl KernelPlaces {
     #[must_use]
     pub fn with_taps(self, taps: Tap) -> Self {
         Self { taps, ..self }
+    }
+
+    /// Takes a container's namespace that somebody hands over as an open file, a runtime say, and gives it a name of ours, so that it is found
+    /// again after a restart: that is the container's source. It is let go when nothing of the container is plugged in any more; until
+    /// then it lives, whether the container does or not.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Gone`] if it is no namespace's file, [`ErrorKind::Conflict`] if another of this name is kept.
+    pub fn keep(&self, container: &Name, file: OwnedFd) -> Result<Source, BackendError> {
+        let namespace = Namespace::from_fd(file)?;
+        match self.kept.open(container) {
+            Ok(kept) if kept.id() == namespace.id() => {}
+            _ => self.kept.keep(container, &namespace)?,
+        }
+        Ok(Source::Path(self.kept.path(container)))
     }
 
     /// The file of a network's sandbox, for `nsenter` and `ip netns`.
@@ -188,6 +207,7 @@ impl Ground for KernelPlaces {
 
     fn leave(&mut self, container: &Name) {
         self.containers.lock().remove(container);
+        let _ = self.kept.remove(container); // most were never kept; the next that is kept takes a name that stays over
     }
 
     fn is_there(&self, source: &Source, key: &NsKey) -> bool {

@@ -1,10 +1,12 @@
 //! What works when nothing fails.
 
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_driver::testing::{date, node};
+use overlay_driver::testing::{Container, date, node};
 use overlay_driver::{Attach, Source};
+use overlay_kernel::Namespace;
 use overlay_kernel::link::devices;
 use overlay_kernel::testing::judge;
 use overlay_node::{NetworkSpec, Target};
@@ -92,6 +94,29 @@ fn a_virtual_machines_port_is_a_tap_in_the_sandbox_and_goes_with_it() {
         drop(listening);
         world.wait(world.driver(0).detach(attached.endpoint.id)).unwrap();
         world.until(SOON, |world| world.status(0).places.is_empty());
+    });
+}
+
+#[test]
+fn a_container_that_is_handed_over_as_an_open_file_is_found_again_after_a_restart() {
+    kernel_test(Kernel::Host, "driver::a_container_that_is_handed_over_as_an_open_file", || {
+        let mut world = World::new(2);
+        world.network(attachable("front"));
+        world.run(1, "db", "front");
+        let namespace = Namespace::create().unwrap();
+        let file = namespace.as_fd().try_clone_to_owned().unwrap();
+        let name: overlay_core::Name = "handed".parse().unwrap();
+        let source = world.hosts().places(0).unwrap().keep(&name, file).unwrap();
+        let attach = Attach::new(name.clone(), source.clone(), "front");
+        let attached = world.wait(world.driver(0).attach(attach)).unwrap();
+        let container = Container { name, namespace, source };
+        world.until(SOON, |world| world.reaches(&container, "db"));
+        let driver = world.hosts_mut().take(0).unwrap();
+        world.wait(driver.stop());
+        world.start(0);
+        world.until(SOON, |world| world.reaches(&container, "db"));
+        world.wait(world.driver(0).detach(attached.endpoint.id)).unwrap();
+        world.until(SOON, |_| !container.source.path().unwrap().exists());
     });
 }
 
