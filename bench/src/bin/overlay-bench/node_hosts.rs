@@ -1,7 +1,8 @@
 //! What users wait for, on hosts of namespaces in this machine's kernel: `node/attach-warm` (until a container that is being attached on
 //! another host has a name that resolves, and answers a ping), `node/attach-cold` (a network is created and two containers are attached,
 //! until one answers the other), `node/detach-gone` (until a name is gone on the other host), `node/converge-40x3` (120 containers on
-//! three hosts, from nothing until all answer all). Needs root; without, no figure. The yardstick is what `ip netns` takes to make the
+//! three hosts, from nothing until all answer all), `node/link-cut-gone` and `node/link-back` (until a name is gone whose host's cable was
+//! cut; until it is back and answers after the cable was mended, a minute later). Needs root; without, no figure. The yardstick is what `ip netns` takes to make the
 //! namespace of one container, which is no part of the figures.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark measures time, and waits")]
@@ -27,7 +28,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const YARDSTICK: &str = "ip netns add, del";
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
-    if !["attach", "detach", "converge"].iter().any(|what| bench.wants(&format!("node/{what}"))) {
+    if !["attach", "detach", "converge", "link"].iter().any(|what| bench.wants(&format!("node/{what}"))) {
         return Ok(());
     }
     match Namespace::create() {
@@ -55,6 +56,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         .yardstick_reading(YARDSTICK, netns)
         .report()?;
     must(town.end());
+    link(bench)?;
     if bench.wants("node/converge-40x3") {
         let each = if bench.pace() == Pace::Full { 40 } else { 4 };
         let name = if each == 40 { "node/converge-40x3" } else { "node/converge-40x3-of-4" };
@@ -62,6 +64,17 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         bench.figure(name, "s").value(took.as_secs_f64()).report()?;
     }
     Ok(())
+}
+
+/// A host's cable is cut, for a minute, and mended.
+fn link(bench: &mut Bench<'_>) -> io::Result<()> {
+    if !bench.wants("node/link") {
+        return Ok(());
+    }
+    let cut = if bench.pace() == Pace::Full { Duration::from_secs(60) } else { Duration::from_secs(6) };
+    let (gone, back) = must(Town::new(3).and_then(|town| town.cut(cut)));
+    bench.figure("node/link-cut-gone", "s").value(gone.as_secs_f64()).report()?;
+    bench.figure("node/link-back", "s").value(back.as_secs_f64()).report()
 }
 
 /// Hosts, and how many containers there were.
@@ -156,6 +169,23 @@ impl Town {
         self.leave(1, &there, &other)?;
         self.runtime.block_on(self.hosts.manager.remove_network(&name.as_str().into(), date()))?;
         Ok(took.as_secs_f64() * 1e3)
+    }
+
+    /// How long it takes until a name is gone whose host's cable was cut, and until it is back and answers once the cable is mended.
+    fn cut(mut self, long: Duration) -> Outcome<(Duration, Duration)> {
+        self.settle_in()?;
+        let asking = self.asking.take().ok_or("nobody asks")?;
+        let begun = Instant::now();
+        self.hosts.lab.cut(1)?;
+        until(|| Ok(resolve(&asking.namespace, "asked", PATIENCE)?.is_empty()))?;
+        let gone = begun.elapsed();
+        std::thread::sleep(long.saturating_sub(gone));
+        let begun = Instant::now();
+        self.hosts.lab.mend(1)?;
+        until(|| reaches(&asking, "asked"))?;
+        let back = begun.elapsed();
+        self.end()?;
+        Ok((gone, back))
     }
 
     fn end(self) -> Outcome<()> {
