@@ -98,8 +98,8 @@ where
     }
 }
 
-/// From so many cases on, every kind of trouble must have been met.
-const ENOUGH: u32 = 8;
+/// From so many cases on, every kind of trouble must have been met: of fewer, one kind is missed now and then by chance.
+const ENOUGH: u32 = 24;
 
 fn laws_hold<T>(open: fn(Nft) -> T, states: impl Strategy<Value = State>, cases: u32)
 where
