@@ -11,6 +11,7 @@ use overlay_core::{Instant, Name, NodeId, Port};
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, Input, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
+use tokio::task::JoinSet;
 
 use crate::book::{Book, Plugged};
 use crate::control::Follow;
@@ -257,11 +258,13 @@ fn run<G: Ground>(
         let _ = heart.agent.handle(Input::Plug { endpoint, namespace, interface }, Instant::ZERO);
     }
     tokio::spawn(async move {
-        let feed = tokio::spawn(follow(catalogue, news));
-        let settling = manager.map(|manager| tokio::spawn(settle(manager)));
+        let mut beside = JoinSet::new();
+        beside.spawn(follow(catalogue, news));
+        if let Some(manager) = manager {
+            beside.spawn(settle(manager));
+        }
         heart.run(&mut ears).await;
-        feed.abort();
-        settling.iter().for_each(tokio::task::JoinHandle::abort);
+        beside.shutdown().await;
         drop(lock);
         drop(ears); // the handles see by it that all has ended
     });

@@ -196,6 +196,7 @@ impl<G: Ground> Heart<G> {
         {
             self.works.put_away(done);
         }
+        tokio::join!(self.streams.end(), self.resolvers.end(), self.reporter.end());
     }
 
     fn now(&self) -> Instant {

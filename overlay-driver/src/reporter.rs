@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use crate::status::DriverEvent;
 use crate::told::told;
 
-/// Reports, the newest of each endpoint, until they are written. Ends when it is dropped.
+/// Reports, the newest of each endpoint, until they are written.
 #[derive(Debug)]
 pub(crate) struct Reporter {
     reports: UnboundedSender<(EndpointId, Result<(), String>)>,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
 }
 
 /// How long it rests after a failure: first, and at most.
@@ -28,11 +28,16 @@ impl Reporter {
         let (reports, new) = unbounded_channel();
         let mut task = JoinSet::new();
         task.spawn(write(control, node, new, events));
-        Self { reports, _task: task }
+        Self { reports, task }
     }
 
     pub(crate) fn report(&self, endpoint: EndpointId, result: Result<(), String>) {
         let _ = self.reports.send((endpoint, result));
+    }
+
+    /// Ends. What is not written by now is not written.
+    pub(crate) async fn end(mut self) {
+        self.task.shutdown().await;
     }
 }
 

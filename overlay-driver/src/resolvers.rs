@@ -8,6 +8,7 @@ use overlay_core::{BackendError, Port};
 use overlay_dns::{Config, Limits, Listen, Resolver, Server, Upstreams, View};
 use overlay_node::{Place, PlaceState, RESOLVER};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::JoinSet;
 
 use crate::ground::Ground;
 use crate::home::Home;
@@ -22,6 +23,7 @@ pub(crate) struct Resolvers<G> {
     seeds: Seeds,
     serving: BTreeMap<Place, Serving>,
     bound: UnboundedSender<Bound>,
+    binding: JoinSet<()>,
 }
 
 /// Sockets that were asked for.
@@ -57,14 +59,15 @@ impl Seeds {
 }
 
 impl<G: Ground> Resolvers<G> {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         ground: G,
         home: Home,
         upstreams: Vec<SocketAddr>,
         seed: [u8; 32],
         bound: UnboundedSender<Bound>,
     ) -> Self {
-        Self { ground, home, upstreams, seeds: Seeds { seed, given: 0 }, serving: BTreeMap::new(), bound }
+        let seeds = Seeds { seed, given: 0 };
+        Self { ground, home, upstreams, seeds, serving: BTreeMap::new(), bound, binding: JoinSet::new() }
     }
 
     /// These names are seen from a place from now on.
@@ -112,11 +115,19 @@ impl<G: Ground> Resolvers<G> {
         }
     }
 
-    fn bind(&self, place: &Place, number: u64) {
+    /// Ends: answers what is being asked, and closes the sockets.
+    pub(crate) async fn end(mut self) {
+        let mut stopping: JoinSet<_> = self.serving.into_values().map(|serving| serving.server.stop()).collect();
+        while stopping.join_next().await.is_some() {}
+        while self.binding.join_next().await.is_some() {}
+    }
+
+    fn bind(&mut self, place: &Place, number: u64) {
+        while self.binding.try_join_next().is_some() {}
         let Some(serving) = self.serving.get(place) else { return };
         let (mut ground, place, state) = (self.ground.clone(), place.clone(), Arc::clone(&serving.state));
         let bound = self.bound.clone();
-        tokio::task::spawn_blocking(move || {
+        self.binding.spawn_blocking(move || {
             let listen = ground.listen(&place, &state);
             let _ = bound.send(Bound { place, number, listen });
         });

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::home::Home;
 
-/// Connections of one node. They end when it does.
+/// Connections of one node.
 #[derive(Debug)]
 pub(crate) struct Streams {
     home: Home,
@@ -59,6 +59,11 @@ impl Streams {
             writer
         });
         let _ = writer.try_send(message); // as good as lost, which gossip is made for
+    }
+
+    /// Ends. The address is free by then.
+    pub(crate) async fn end(mut self) {
+        self.tasks.shutdown().await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -52,9 +53,20 @@ async fn start(
     control: Arc<dyn Control>,
     catalogue: impl Follow + 'static,
 ) -> Result<Driver, StartError> {
+    start_at("127.0.0.1:0".parse().unwrap(), number, ground, dir, control, catalogue).await
+}
+
+async fn start_at(
+    address: SocketAddr,
+    number: u8,
+    ground: &MemoryGround,
+    dir: &Dir,
+    control: Arc<dyn Control>,
+    catalogue: impl Follow + 'static,
+) -> Result<Driver, StartError> {
     let builder = Driver::builder(id(number), ground.clone(), control, catalogue);
     let name = format!("host-{number}").parse().unwrap();
-    builder.name(name).gossip("127.0.0.1:0".parse().unwrap()).dir(&dir.0).start().await
+    builder.name(name).gossip(address).dir(&dir.0).start().await
 }
 
 async fn create(control: &dyn Control) {
@@ -106,6 +118,20 @@ async fn a_driver_that_starts_again_has_what_was_plugged_in_and_two_of_a_directo
     assert_eq!(driver.in_effect(attached.endpoint.id).await.unwrap(), Ok(()));
     let container = Place::Container("web".parse().unwrap());
     assert!(ground.0.place(&container).is_some());
+}
+
+/// Whoever restarts a service waits for the old one's end and no longer.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_address_of_a_driver_that_has_stopped_is_free() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("free"));
+    let manager = manager(&store);
+    let feed = || Feed::new(Arc::clone(&store), &root()).unwrap();
+    let mut address = "127.0.0.1:0".parse().unwrap();
+    for _ in 0..200 {
+        let driver = start_at(address, 1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+        address = driver.address();
+        driver.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
