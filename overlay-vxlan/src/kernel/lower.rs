@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, NsKey, Refusal, Vni};
-use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Tap, Vxlan};
+use overlay_kernel::link::{
+    self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Solicit, Tap, Vxlan,
+};
 
 use crate::{LocalPort, PortEnd, Segment, State, Vtep, names};
 
@@ -34,6 +37,9 @@ pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::S
 /// A Linux bridge has 1,023 ports, and the tunnel is one.
 const MOST_PORTS: usize = 1022;
 const FULL: &str = "a Linux bridge takes 1,022 beside the tunnel; spread the endpoints over more nodes or subnets";
+/// The tunnel answers a container that asks for a neighbour, so it may ask often: one that is known a moment too late is not noticed
+/// a second too late. It gives up after 3 s, as the kernel does.
+const OFTEN: Solicit = Solicit { interval: Duration::from_millis(100), times: 30 };
 /// Above that of the kernel's own routes to where a device is.
 const METRIC: u32 = 1024;
 
@@ -113,7 +119,8 @@ fn port(
         return Err(Refusal::new(format!("segment {}: endpoint {endpoint}", names.vni), near.to_string(), reason));
     }
     native.stations.insert((Dev::home(names.bridge), port.mac), near.name);
-    native.links.insert(far.clone(), Link::new(Kind::Veth { peer: near }, segment.mtu, port.mac));
+    let inside = Link::new(Kind::Veth { peer: near }, segment.mtu, port.mac);
+    native.links.insert(far.clone(), Link { solicit: OFTEN, ..inside });
     put_addresses(native, &far, port.mac, &port.addresses);
     subnets.routes(native, names.vni, port, &far);
     Ok(())
