@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{IpFamily, Name};
 use smallvec::SmallVec;
 
 use super::entry::{Sets, Several, Source};
@@ -66,7 +65,37 @@ struct Collected {
 #[derive(Default)]
 struct Addresses {
     ttl: RecordTtl,
-    all: Vec<(Health, IpAddr)>,
+    v4: Best<Ipv4Addr>,
+    v6: Best<Ipv6Addr>,
+}
+
+/// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
+struct Best<T> {
+    healthy: Vec<T>,
+    suspect: Vec<T>,
+}
+
+impl<T> Default for Best<T> {
+    fn default() -> Self {
+        Self { healthy: Vec::new(), suspect: Vec::new() }
+    }
+}
+
+impl<T: Ord> Best<T> {
+    fn add(&mut self, health: Health, address: T) {
+        match health {
+            Health::Healthy => self.healthy.push(address),
+            Health::Suspect => self.suspect.push(address),
+            Health::Draining => {}
+        }
+    }
+
+    /// Each once.
+    fn chosen(self) -> Vec<T> {
+        let mut chosen = if self.healthy.is_empty() { self.suspect } else { self.healthy };
+        sort(&mut chosen);
+        chosen
+    }
 }
 
 const SERVICES: usize = 0;
@@ -142,9 +171,14 @@ impl Collected {
 
     fn give(&mut self, rank: usize, ttl: RecordTtl, addresses: impl Iterator<Item = (Health, IpAddr)>) {
         let Some(given) = self.ranks.get_mut(rank) else { return };
-        let given = given.get_or_insert_with(|| Addresses { ttl, all: Vec::new() });
+        let given = given.get_or_insert_with(|| Addresses { ttl, ..Addresses::default() });
         given.ttl = given.ttl.min(ttl);
-        given.all.extend(addresses);
+        for (health, address) in addresses {
+            match address {
+                IpAddr::V4(address) => given.v4.add(health, address),
+                IpAddr::V6(address) => given.v6.add(health, address),
+            }
+        }
     }
 
     fn lower(&mut self, ttl: RecordTtl) {
@@ -154,42 +188,28 @@ impl Collected {
     /// The first rank that gives the name at all has its addresses, be they none.
     fn finish(mut self) -> Sets {
         let addresses = self.ranks.into_iter().flatten().next().unwrap_or_default();
-        let v4 = |address| if let IpAddr::V4(v4) = address { v4 } else { Ipv4Addr::UNSPECIFIED };
-        let v6 = |address| if let IpAddr::V6(v6) = address { v6 } else { Ipv6Addr::UNSPECIFIED };
-        self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
         sort(&mut self.others.ptr);
         sort(&mut self.others.srv);
         sort(&mut self.others.txt);
         Sets::from(Several {
             address_ttl: addresses.ttl,
-            a: chosen(&addresses.all, IpFamily::V4).into_iter().map(v4).collect(),
+            a: addresses.v4.chosen(),
+            aaaa: addresses.v6.chosen(),
             ttl: self.other_ttl.unwrap_or_default(),
             ..self.others
         })
     }
 }
 
-/// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
-fn chosen(all: &[(Health, IpAddr)], family: IpFamily) -> Vec<IpAddr> {
-    let of = |health| all.iter().filter(move |(its, ip)| *its == health && IpFamily::of(*ip) == family);
-    let mut chosen: Vec<IpAddr> = of(Health::Healthy).map(|(_, address)| *address).collect();
-    if chosen.is_empty() {
-        chosen = of(Health::Suspect).map(|(_, address)| *address).collect();
-    }
-    chosen.sort();
-    chosen.dedup();
-    chosen
-}
-
-/// As [`chosen`], for whole endpoints.
+/// As [`Best`], of whole endpoints.
 fn alive(group: &Group) -> impl Iterator<Item = &Endpoint> {
-    let of = |health| group.members.values().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
+    let of = |health| group.members.iter().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
     let best = if of(Health::Healthy).next().is_some() { Health::Healthy } else { Health::Suspect };
     of(best)
 }
 
 fn members(group: &Group) -> impl Iterator<Item = (Health, IpAddr)> {
-    group.members.values().flat_map(|endpoint| with_health(endpoint))
+    group.members.iter().flat_map(|endpoint| with_health(endpoint))
 }
 
 fn with_health(endpoint: &Endpoint) -> impl Iterator<Item = (Health, IpAddr)> {
@@ -203,11 +223,7 @@ fn group<'z>(zone: &'z Zone, key: &[u8]) -> Option<(&'z Group, &'z Service)> {
 
 /// A name with the network's after it, as others may ask for it; by itself where that would be too long.
 fn full(zone: &Zone, name: DnsName) -> DnsName {
-    name.join(&network(&zone.network)).unwrap_or(name)
-}
-
-fn network(name: &Name) -> DnsName {
-    DnsName::from(name)
+    name.under(&zone.network).unwrap_or(name)
 }
 
 fn sort<T: Ord>(all: &mut Vec<T>) {

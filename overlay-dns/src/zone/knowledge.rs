@@ -133,5 +133,5 @@ fn below(labels: &[&[u8]], service: &Name) -> Key {
 }
 
 fn short(id: EndpointId) -> DnsName {
-    DnsName::from_labels([id.short().to_string()]).unwrap_or_default()
+    DnsName::displayed(id.short()).unwrap_or_default()
 }
