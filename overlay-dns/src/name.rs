@@ -103,9 +103,13 @@ impl DnsName {
     /// # Errors
     /// For a text that is empty or has more than 63 bytes.
     pub(crate) fn displayed(label: impl fmt::Display) -> Result<Self, DnsNameError> {
-        let mut text = Text::default();
+        let mut text = Text(SmallVec::from_slice(&[0]));
         write!(text, "{label}").map_err(|_| DnsNameError::Label { found: 0 })?;
-        Self::from_labels([&text.0])
+        match (text.0.len() - 1, text.0.first_mut()) {
+            (found @ 1..=63, Some(length)) => *length = found as u8,
+            (found, _) => return Err(DnsNameError::Label { found }),
+        }
+        Ok(Self { wire: text.0 })
     }
 
     /// The labels, the leftmost first.
@@ -251,8 +255,7 @@ impl Hash for DnsName {
     }
 }
 
-/// A short text, without allocation.
-#[derive(Default)]
+/// A text that is written without allocation if it is short.
 struct Text(SmallVec<[u8; 40]>);
 
 impl fmt::Write for Text {

@@ -35,7 +35,7 @@ pub(super) fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
 
 /// What an address is called that one endpoint has.
 pub(super) fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    Sets::Ptr(zone.policy.endpoint_ttl, full(zone, endpoint.first_name()))
+    Sets::Ptr(zone.policy.endpoint_ttl, full(zone, &endpoint.first_name()))
 }
 
 fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
@@ -129,9 +129,9 @@ impl Collected {
         for port in ports {
             let record = |target| Srv { priority: 0, weight: 1, port, target };
             match &service.mode {
-                Mode::Vip(_) => self.others.srv.push(record(full(zone, DnsName::from(&service.name)))),
+                Mode::Vip(_) => self.others.srv.push(record(full(zone, &DnsName::from(&service.name)))),
                 Mode::RoundRobin => {
-                    let targets = alive(group).map(|endpoint| full(zone, endpoint.first_name()));
+                    let targets = alive(group).map(|endpoint| full(zone, &endpoint.first_name()));
                     self.others.srv.extend(targets.map(record));
                 }
             }
@@ -144,7 +144,7 @@ impl Collected {
 
     fn vip(&mut self, zone: &Zone, key: &[u8]) {
         let Some((_, service)) = group(zone, key) else { return };
-        self.others.ptr.push(full(zone, DnsName::from(&service.name)));
+        self.others.ptr.push(full(zone, &DnsName::from(&service.name)));
         self.lower(zone.policy.service_ttl);
     }
 
@@ -155,7 +155,7 @@ impl Collected {
 
     fn address(&mut self, zone: &Zone, id: &[u8]) {
         let Some(endpoint) = zone.endpoints.get(id) else { return };
-        self.others.ptr.push(full(zone, endpoint.first_name()));
+        self.others.ptr.push(full(zone, &endpoint.first_name()));
         self.lower(zone.policy.endpoint_ttl);
     }
 
@@ -222,8 +222,8 @@ fn group<'z>(zone: &'z Zone, key: &[u8]) -> Option<(&'z Group, &'z Service)> {
 }
 
 /// A name with the network's after it, as others may ask for it; by itself where that would be too long.
-fn full(zone: &Zone, name: DnsName) -> DnsName {
-    name.under(&zone.network).unwrap_or(name)
+fn full(zone: &Zone, name: &DnsName) -> DnsName {
+    name.under(&zone.network).unwrap_or_else(|_| name.clone())
 }
 
 fn sort<T: Ord>(all: &mut Vec<T>) {

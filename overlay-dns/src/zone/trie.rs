@@ -93,11 +93,6 @@ impl<V: Clone> Trie<V> {
         Self { root: Node::of(&runs, &|run| draft.entry(run, &make), 0), len: runs.len() }
     }
 
-    /// All keys, in no order that means something.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.root.in_order().into_iter().map(|entry| entry.key.as_bytes())
-    }
-
     /// All values, in no order that means something.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.root.in_order().into_iter().filter_map(|entry| entry.value.as_ref())

@@ -1,5 +1,6 @@
 //! Many names at once.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::entry::{By, Named, Source};
@@ -32,12 +33,12 @@ impl Zone {
         let mut zone = Self::new(network, policy);
         zone.endpoints = by_id(&endpoints);
         zone.services = groups(&services.into_iter().collect::<Vec<_>>(), &endpoints);
-        zone.names = zone.all_names(&endpoints);
-        zone.ambiguous = zone.names.keys().filter(|key| zone.is_ambiguous(key)).count();
+        (zone.names, zone.ambiguous) = zone.all_names(&endpoints);
         zone
     }
 
-    fn all_names(&self, endpoints: &[Arc<Endpoint>]) -> Trie<Named> {
+    /// And how many of them are ambiguous.
+    fn all_names(&self, endpoints: &[Arc<Endpoint>]) -> (Trie<Named>, usize) {
         let services = self.services.values().filter_map(|group| group.service.as_ref());
         let of_services: Vec<_> = services.flat_map(service_names).collect();
         let count = 6 * endpoints.len() + of_services.len();
@@ -47,7 +48,12 @@ impl Zone {
             reverse_names(endpoint).for_each(|key| names.say(&key, Giver::Address(endpoint)));
         }
         of_services.iter().for_each(|(key, source)| names.say(key, Giver::Service(source)));
-        Trie::of(names, |key, first, others| self.named(key, first, others))
+        let ambiguous = Cell::new(0);
+        let names = Trie::of(names, |key, first, others| {
+            ambiguous.set(ambiguous.get() + usize::from(self.is_ambiguous(key)));
+            self.named(key, first, others)
+        });
+        (names, ambiguous.get())
     }
 
     /// What a name stands for that these give. Most are given by one endpoint.

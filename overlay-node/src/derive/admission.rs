@@ -6,7 +6,7 @@ use overlay_core::{EndpointId, Mac};
 
 use super::Footing;
 use super::claim::{Claim, Taken, Unfit};
-use crate::{Knowledge, LocalEndpoint, RemoteEndpoint, Section, Standing};
+use crate::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
 
 /// The endpoints of a network that are in effect here, and what each has.
 ///
@@ -38,15 +38,17 @@ pub(super) struct Peer<'k> {
 impl<'k> Admission<'k> {
     pub(super) fn of(knowledge: &'k Knowledge, section: &'k Section, footing: &Footing) -> Self {
         let mut admission = Self::local(section, footing);
-        let mut peers = Vec::with_capacity(section.remote.len());
-        let mut unfit = Vec::new();
-        for (id, remote) in section.remote.iter().filter(|(id, _)| !section.local.contains_key(id)) {
-            match Peer::of(knowledge, section, footing, (*id, remote)) {
+        let (mut peers, mut unfit) = (Vec::with_capacity(section.remote.len()), Vec::new());
+        let others = section.remote.iter().filter(|(id, _)| !section.local.contains_key(id));
+        // Few instructions for each at first, so that what is far away in memory is fetched for many at once.
+        let others: Vec<_> = others.map(|(id, remote)| (*id, &**remote, node(knowledge, footing, remote))).collect();
+        for (id, remote, node) in others {
+            match node.and_then(|node| Peer::of(section, node, (id, remote))) {
                 Ok((peer, why)) => {
                     peers.push(peer);
-                    unfit.extend(why.map(|why| (*id, why)));
+                    unfit.extend(why.map(|why| (id, why)));
                 }
-                Err(why) => unfit.push((*id, why)),
+                Err(why) => unfit.push((id, why)),
             }
         }
         admission.unfit.extend(unfit);
@@ -116,20 +118,30 @@ impl<'k> Admission<'k> {
 impl<'k> Peer<'k> {
     /// If there were no other. It has those of its addresses that an endpoint of the network can have; of the others, one is told.
     pub(super) fn of(
-        knowledge: &Knowledge,
         section: &Section,
-        footing: &Footing,
+        node: &NodeFacts,
         (id, remote): (EndpointId, &'k RemoteEndpoint),
     ) -> Result<(Self, Option<Unfit>), Unfit> {
-        let facts = knowledge.nodes.get(&remote.node).filter(|_| remote.node != knowledge.me);
-        let facts = facts.filter(|facts| footing.reaches(facts)).ok_or(Unfit::Node)?;
-        let (claim, unfit) = Claim::of_remote(section, facts.vtep, remote)?;
-        Ok((Self { id, remote, alive: facts.standing == Standing::Alive, claim }, unfit))
+        let (claim, unfit) = Claim::of_remote(section, node.vtep, remote)?;
+        Ok((Self { id, remote, alive: node.standing == Standing::Alive, claim }, unfit))
     }
+}
+
+/// The node that an endpoint elsewhere is on, if it is reached from here.
+pub(super) fn node<'k>(
+    knowledge: &'k Knowledge,
+    footing: &Footing,
+    remote: &RemoteEndpoint,
+) -> Result<&'k NodeFacts, Unfit> {
+    let facts = knowledge.nodes.get(&remote.node).filter(|_| remote.node != knowledge.me);
+    facts.filter(|facts| footing.reaches(facts)).ok_or(Unfit::Node)
 }
 
 fn by_mac(peers: &[Peer<'_>]) -> Vec<(Mac, usize)> {
     let mut by_mac: Vec<_> = peers.iter().map(|peer| peer.claim.mac).zip(0..).collect();
-    by_mac.sort_unstable();
+    by_mac.sort_unstable_by_key(|(mac, at)| {
+        let [a, b, c, d, e, f] = mac.octets();
+        (u64::from_be_bytes([0, 0, a, b, c, d, e, f]), *at)
+    });
     by_mac
 }

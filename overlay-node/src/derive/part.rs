@@ -10,7 +10,7 @@ use overlay_vxlan::{PortEnd, Segment};
 use super::admission::{Admission, Peer};
 use super::claim::{At, Claim, Taken, Unfit};
 use super::touched::{Known, Touched};
-use super::{Footing, container, firewall, vxlan, zone};
+use super::{Footing, admission, container, firewall, vxlan, zone};
 use crate::PlaceState;
 
 /// What is derived of one network, and what it takes to change it in part.
@@ -200,7 +200,8 @@ fn alone<'k>(known: Known<'k>, footing: &Footing, id: EndpointId) -> Option<Alon
         return Some(Claim::of_local(section, id, local).map(|claim| (claim, None)));
     }
     let remote = section.remote.get(&id)?;
-    let peer = Peer::of(known.knowledge, section, footing, (id, remote));
+    let node = admission::node(known.knowledge, footing, remote);
+    let peer = node.and_then(|node| Peer::of(section, node, (id, remote)));
     Some(peer.map(|(peer, unfit)| (peer.claim, unfit)))
 }
 

@@ -81,8 +81,10 @@ impl<G: Copy> Draft<G> {
     /// What was sorted, key by key.
     pub(super) fn runs(&self) -> Vec<Run<'_, G>> {
         let alike = |one: &Said<G>, next: &Said<G>| one.hash == next.hash && self.key(one) == self.key(next);
-        let runs = self.said.chunk_by(alike).filter_map(<[_]>::split_first);
-        runs.map(|(first, others)| Run { first, others }).collect()
+        let mut runs = Vec::with_capacity(self.said.len());
+        let all = self.said.chunk_by(alike).filter_map(<[_]>::split_first);
+        runs.extend(all.map(|(first, others)| Run { first, others }));
+        runs
     }
 
     /// What is made of those who said one key.
