@@ -69,6 +69,17 @@ struct Addresses {
     v6: Best<Ipv6Addr>,
 }
 
+impl Addresses {
+    fn add(&mut self, addresses: impl Iterator<Item = (Health, IpAddr)>) {
+        for (health, address) in addresses {
+            match address {
+                IpAddr::V4(address) => self.v4.add(health, address),
+                IpAddr::V6(address) => self.v6.add(health, address),
+            }
+        }
+    }
+}
+
 /// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
 struct Best<T> {
     healthy: Vec<T>,
@@ -110,7 +121,7 @@ impl Collected {
                 let vips = vips.iter().map(|vip| (Health::Healthy, *vip));
                 self.give(SERVICES, zone.policy.service_ttl, vips);
             }
-            Mode::RoundRobin => self.give(SERVICES, zone.policy.members_ttl, members(group)),
+            Mode::RoundRobin => self.members(zone, group),
         }
         self.others.txt.extend(service.texts.iter().cloned());
         self.lower(zone.policy.service_ttl);
@@ -118,7 +129,14 @@ impl Collected {
 
     fn tasks(&mut self, zone: &Zone, key: &[u8]) {
         let Some((group, _)) = group(zone, key) else { return };
-        self.give(SERVICES, zone.policy.members_ttl, members(group));
+        self.members(zone, group);
+    }
+
+    fn members(&mut self, zone: &Zone, group: &Group) {
+        let addresses = self.rank(SERVICES, zone.policy.members_ttl);
+        addresses.v4.healthy.reserve(group.members.len());
+        addresses.v6.healthy.reserve(group.members.len());
+        addresses.add(group.members.iter().flat_map(|endpoint| with_health(endpoint)));
     }
 
     fn port(&mut self, zone: &Zone, key: &[u8], name: &[u8]) {
@@ -170,15 +188,14 @@ impl Collected {
     }
 
     fn give(&mut self, rank: usize, ttl: RecordTtl, addresses: impl Iterator<Item = (Health, IpAddr)>) {
-        let Some(given) = self.ranks.get_mut(rank) else { return };
-        let given = given.get_or_insert_with(|| Addresses { ttl, ..Addresses::default() });
+        self.rank(rank, ttl).add(addresses);
+    }
+
+    /// What a rank has, which is said to be kept no longer than this.
+    fn rank(&mut self, rank: usize, ttl: RecordTtl) -> &mut Addresses {
+        let given = self.ranks[rank].get_or_insert_with(|| Addresses { ttl, ..Addresses::default() });
         given.ttl = given.ttl.min(ttl);
-        for (health, address) in addresses {
-            match address {
-                IpAddr::V4(address) => given.v4.add(health, address),
-                IpAddr::V6(address) => given.v6.add(health, address),
-            }
-        }
+        given
     }
 
     fn lower(&mut self, ttl: RecordTtl) {
@@ -206,10 +223,6 @@ fn alive(group: &Group) -> impl Iterator<Item = &Endpoint> {
     let of = |health| group.members.iter().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
     let best = if of(Health::Healthy).next().is_some() { Health::Healthy } else { Health::Suspect };
     of(best)
-}
-
-fn members(group: &Group) -> impl Iterator<Item = (Health, IpAddr)> {
-    group.members.iter().flat_map(|endpoint| with_health(endpoint))
 }
 
 fn with_health(endpoint: &Endpoint) -> impl Iterator<Item = (Health, IpAddr)> {
