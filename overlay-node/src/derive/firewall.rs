@@ -64,9 +64,9 @@ pub(super) fn container(knowledge: &Knowledge) -> State {
 }
 
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
-pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
+pub(super) fn sandbox(footing: &Footing, admission: &Admission<'_>) -> State {
     let mut state = State { strangers: Strangers::Drop, ..State::default() };
-    for claim in admission.ports.values() {
+    for (_, _, claim) in &admission.ports {
         if let At::Port { device, .. } = claim.at {
             state.ports.insert(device, pinned(claim));
         }
@@ -75,6 +75,6 @@ pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
     state
 }
 
-pub(super) fn pinned(claim: &Claim) -> BridgePort {
+pub(super) fn pinned(claim: &Claim<'_>) -> BridgePort {
     BridgePort::Pinned(Pin::new(claim.mac, claim.addresses.iter().copied()))
 }

@@ -22,6 +22,7 @@ pub use claim::Unfit;
 pub use deriver::Deriver;
 
 use admission::Admission;
+use claim::{At, Claim};
 use footing::Footing;
 use part::Part;
 use touched::Known;
@@ -88,7 +89,8 @@ pub(crate) fn port(local: &LocalEndpoint) -> overlay_vxlan::LocalPort {
 pub(crate) fn reaches(knowledge: &Knowledge, section: &Section, id: EndpointId, address: IpAddr) -> Result<(), String> {
     let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
     let admission = Admission::of(knowledge, section, &footing);
-    if admission.peers.get(&id).is_some_and(|claim| claim.addresses.contains(&address)) {
+    let is_peer = |claim: &&Claim<'_>| matches!(claim.at, At::Vtep(_)) && claim.addresses.contains(&address);
+    if admission.claim(id).filter(is_peer).is_some() {
         return Ok(());
     }
     Err(admission.unfit.get(&id).map_or_else(|| format!("it does not say that it has {address}"), ToString::to_string))
