@@ -3,7 +3,7 @@
 mod kernel;
 mod memory;
 mod nothing;
-mod sandbox;
+mod reaching;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

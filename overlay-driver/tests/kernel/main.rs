@@ -5,6 +5,7 @@
 
 mod deaf;
 mod faults;
+mod outside;
 mod refusals;
 mod town;
 mod walk;

@@ -30,8 +30,14 @@ pub(super) fn way_out(knowledge: &Knowledge, name: &Name, attachments: &[Attachm
     let families: BTreeSet<_> = addresses.map(|own| IpFamily::of(own.addr())).collect();
     let small = mtu(knowledge)? < Mtu::IPV6_MIN;
     let families = families.into_iter().filter(|family| *family == IpFamily::V4 || !small);
+    // Its own networks come first: a network with the bridge's subnet has no way out.
+    let own: Vec<IpNet> =
+        attachments.iter().flat_map(|it| &it.network.subnets).map(|subnet| subnet.net().trunc()).collect();
+    let is_free = |net: &IpNet| !own.iter().any(|own| own.contains(net) || net.contains(own));
     let ends: Vec<_> = families
-        .filter_map(|family| Some((settings.address(family, port)?, settings.gateway(family)?.addr())))
+        .filter_map(|family| Some((settings.address(family, port)?, settings.gateway(family)?)))
+        .filter(|(_, gateway)| is_free(&gateway.trunc()))
+        .map(|(own, gateway)| (own, gateway.addr()))
         .collect();
     let namespace = attachments.iter().find_map(|attachment| attachment.local.namespace.clone())?;
     let interface = IfName::new(GatewayBridge::INTERFACE).ok()?;
