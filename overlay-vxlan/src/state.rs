@@ -150,7 +150,8 @@ fn plan_segment(vni: Vni, old: &Segment, new: &Segment, steps: &mut Vec<Step>) {
     let departs = |mac| new.peers.contains_key(mac) && !old.peers.contains_key(mac);
     for change in keyed_diff(&old.ports, &new.ports) {
         push(match change {
-            Change::Add(endpoint, port) | Change::Replace(endpoint, _, port) => match old.peers.contains_key(&port.mac) {
+            Change::Add(endpoint, port) | Change::Replace(endpoint, _, port) => match old.peers.contains_key(&port.mac)
+            {
                 true => Arrive(*endpoint, port.clone()),
                 false => PutPort(*endpoint, port.clone()),
             },

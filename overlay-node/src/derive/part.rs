@@ -129,12 +129,7 @@ impl Part {
         of.iter().filter_map(|id| Some((*id, alone(known, &self.footing, *id)?))).collect()
     }
 
-    fn edit(
-        &mut self,
-        new: Known<'_>,
-        was: &BTreeMap<EndpointId, Claim<'_>>,
-        is: &BTreeMap<EndpointId, Claim<'_>>,
-    ) {
+    fn edit(&mut self, new: Known<'_>, was: &BTreeMap<EndpointId, Claim<'_>>, is: &BTreeMap<EndpointId, Claim<'_>>) {
         let port = |id: &EndpointId| new.section.local.get(id).map(|local| vxlan::port(local));
         let segment = self.segment();
         let same = |id: &EndpointId| {

@@ -1,7 +1,7 @@
 //! The names of a network.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, Name, ServiceId};
