@@ -326,11 +326,11 @@ fn services_are_named_with_the_networks_they_are_on_whenever_they_come() {
     town.plug(2, 0);
     let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
     let service = Service {
-        id: overlay_core::ServiceId::from_bytes([5; 16]),
+        id: ServiceId::from_bytes([5; 16]),
         spec,
         vips: [(NETWORK, [[10, 9, 0, 77].into()].into())].into(),
         ports: Vec::new(),
-        created: overlay_core::UnixTime::from_millis(0),
+        created: UnixTime::from_millis(0),
         condition: Condition::Allocated,
     };
     let named = |town: &mut Town| {
