@@ -47,11 +47,6 @@ fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
     encrypted.filter_map(|section| section.network.vni).collect()
 }
 
-/// What of the networks the host's guard depends on.
-pub(super) fn guarded(knowledge: &Knowledge) -> (bool, BTreeSet<Vni>) {
-    (knowledge.networks.values().any(|section| !section.local.is_empty()), encrypted(knowledge))
-}
-
 /// Who asks for a name at the resolver's address comes to where it listens.
 pub(super) fn container(knowledge: &Knowledge) -> State {
     let mut state = State::default();
