@@ -29,6 +29,7 @@ mod table;
 pub mod testing;
 mod text;
 mod time;
+mod told;
 mod traced;
 mod vni;
 
@@ -60,5 +61,6 @@ pub use store::{
 };
 pub use table::{Plan, ReconcileError, Table, reconcile};
 pub use time::{Instant, UnixTime};
+pub use told::told;
 pub use traced::{Trace, Traced, Traces};
 pub use vni::{Vni, VniError};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{Instant, Name, NodeId, Port};
+use overlay_core::{Instant, Name, NodeId, Port, told};
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
@@ -25,7 +25,6 @@ use crate::mirror::Mirror;
 use crate::reporter::Reporter;
 use crate::resolvers::Resolvers;
 use crate::streams::Streams;
-use crate::told::told;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
 

@@ -21,7 +21,6 @@ mod status;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod told;
 mod works;
 
 pub use attach::{Attach, Attached};
