@@ -51,9 +51,9 @@ fn a_container_on_three_networks_reaches_those_of_each_and_they_do_not_reach_one
             }
         }
         let interfaces: Vec<String> = devices(&hub.namespace).unwrap().iter().map(ToString::to_string).collect();
-        assert_eq!(interfaces, ["eth0", "eth1", "eth2", "lo"]);
+        assert_eq!(interfaces, ["eth0", "eth1", "eth2", "gw0", "lo"]);
         let routes = judge(&hub.namespace, "ip", &["route", "show", "default"]);
-        assert!(routes.contains("dev eth0"), "the first network by name gives the way out: {routes}");
+        assert!(routes.contains("dev gw0"), "the gateway bridge is the way out: {routes}");
     });
 }
 
@@ -71,7 +71,7 @@ fn an_endpoint_that_moves_keeps_its_address_and_is_reached_at_its_new_host() {
         let name = attached.endpoint.spec.container.clone();
         world.wait(world.driver(2).plug(attached.endpoint.id, name, there.source.clone(), None)).unwrap();
         let address = attached.endpoint.addresses.first().unwrap().addr();
-        let answers = || devices(&there.namespace).unwrap().len() == 2 && pings(&web, address);
+        let answers = || devices(&there.namespace).unwrap().len() == 3 && pings(&web, address);
         let took = world.until(SOON, |_| answers());
         println!("reached at its new host after {took:?}");
         world.until(SOON, |world| world.status(1).places.is_empty() && world.status(1).plugged.is_empty());
