@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, Instant, NodeId, NsKey};
+use overlay_core::{EndpointId, Instant, NodeId, NsKey, told};
 use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Explanation, Input, Me, Place, PlaceState,
-    Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Explanation, Hop, Input, Me, Place,
+    PlaceState, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -309,7 +309,7 @@ impl<G: Ground> Heart<G> {
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
             Command::Status(asked) => drop(asked.send(self.status())),
-            Command::Explain(from, to, asked) => drop(asked.send(self.agent.explain(from, &to, &self.held()))),
+            Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::Look(asked) => {
                 let places: Vec<Place> = self.state.desired.places.keys().cloned().collect();
                 places.iter().for_each(|place| self.doubt(place));
@@ -404,6 +404,26 @@ impl<G: Ground> Heart<G> {
         }
     }
 
+    /// What places show, and, if all is well with those, what of the host is in the way.
+    fn explain(&self, from: EndpointId, to: &Target, asked: oneshot::Sender<Explanation>) {
+        let explanation = self.agent.explain(from, to, &self.held());
+        let host = self.state.desired.places.get(&Place::Host).filter(|_| explanation.broken.is_none());
+        let passed = host.and_then(|host| passed(host, explanation.hops.last()?));
+        let mut ground = self.ground.clone();
+        tokio::task::spawn_blocking(move || {
+            let obstacles = passed.map(|state| ground.obstacles(&state));
+            let obstacle = match obstacles {
+                Some(Ok(obstacles)) => obstacles.into_iter().next(),
+                Some(Err(error)) => Some(Break {
+                    missing: format!("the host cannot be looked at: {}", told(&error)),
+                    repair: "try again".to_owned(),
+                }),
+                None => None,
+            };
+            let _ = asked.send(explanation.hindered_by(obstacle));
+        });
+    }
+
     fn held(&self) -> Desired {
         Desired { places: self.state.held.clone() }
     }
@@ -453,4 +473,18 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// What of the host's state a packet passes that gets as far as this.
+fn passed(host: &PlaceState, last: &Hop) -> Option<PlaceState> {
+    let mut state = PlaceState::default();
+    match last {
+        Hop::Outside { .. } => {
+            state.link.bridges.clone_from(&host.link.bridges);
+            state.firewall.gateways.clone_from(&host.firewall.gateways);
+        }
+        Hop::Entry { .. } => state.firewall.tunnels.clone_from(&host.firewall.tunnels),
+        _ => return None,
+    }
+    Some(state)
 }

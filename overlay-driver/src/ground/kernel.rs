@@ -17,7 +17,7 @@ use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
 use overlay_link::LocalNetworks;
-use overlay_node::{Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
+use overlay_node::{Break, Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
@@ -232,6 +232,18 @@ impl Ground for KernelPlaces {
             listen.tcp.push(namespace.listen(address)?);
         }
         Ok(listen)
+    }
+
+    fn obstacles(&mut self, state: &PlaceState) -> Result<Vec<Break>, BackendError> {
+        let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
+        let of_rules = Firewall::of_host(&owner, host.try_clone()?)?.obstacles(&state.firewall)?;
+        let of_rules = of_rules.into_iter().map(|it| Break {
+            missing: format!("{} of another program drops {}", it.chain, it.drops),
+            repair: it.remedy,
+        });
+        let of_switches = LocalNetworks::open(&owner, host)?.obstacles(&state.link)?;
+        let of_switches = of_switches.into_iter().map(|it| Break { missing: it.what(), repair: it.remedy() });
+        Ok(of_rules.chain(of_switches).collect())
     }
 
     fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {

@@ -8,7 +8,7 @@ use overlay_core::{BackendError, IfName, Name, NsId, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{MemoryPlaces, Place, PlaceState, PlaceTables, Places};
+use overlay_node::{Break, MemoryPlaces, Place, PlaceState, PlaceTables, Places};
 
 use super::Ground;
 use crate::Source;
@@ -59,6 +59,10 @@ impl Ground for MemoryGround {
 
     fn listen(&mut self, _: &Place, _: &PlaceState) -> Result<Listen, BackendError> {
         Ok(Listen::default())
+    }
+
+    fn obstacles(&mut self, _: &PlaceState) -> Result<Vec<Break>, BackendError> {
+        Ok(Vec::new()) // nobody else is here
     }
 
     fn hints(&mut self, _: &Place) -> Result<Vec<Notices>, BackendError> {

@@ -12,7 +12,7 @@ use overlay_core::{BackendError, IfName, Name, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{Place, PlaceState, Places};
+use overlay_node::{Break, Place, PlaceState, Places};
 
 pub use kernel::KernelPlaces;
 pub use memory::MemoryGround;
@@ -50,6 +50,13 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// # Errors
     /// If somebody else has the port there.
     fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError>;
+
+    /// What of the host is in the way of what `state` has it forward or receive, its other programs' rules and its switches, and what would
+    /// mend it.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    fn obstacles(&mut self, state: &PlaceState) -> Result<Vec<Break>, BackendError>;
 
     /// Sockets that become readable when something at the place was changed, whoever did it. None if there is nobody who could.
     ///

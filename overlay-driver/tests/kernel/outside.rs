@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use overlay_core::IpFamily;
 use overlay_core::testing::{Kernel, kernel_test};
+use overlay_driver::Attached;
 use overlay_driver::testing::{Container, Lab};
 use overlay_ipam::SubnetRequest;
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
-use overlay_node::{GatewayBridge, NetworkSpec};
+use overlay_node::{GatewayBridge, NetworkSpec, Target};
 
 use crate::world::{World, attachable, pings};
 
@@ -159,5 +160,46 @@ fn a_way_out_outlives_its_driver_and_is_repaired() {
         }
         judge(&web.namespace, "ip", &["link", "del", GatewayBridge::INTERFACE]);
         world.until(Duration::from_secs(5), |_| pings(&web, to));
+    });
+}
+
+#[test]
+fn what_of_the_host_is_in_the_way_is_explained_with_its_remedy() {
+    kernel_test(Kernel::Host, "driver::what_of_the_host_is_in_the_way_is_explained", || {
+        let world = World::new(1);
+        world.network(dual("front"));
+        world.network(NetworkSpec { internal: true, ..dual("vault") });
+        let ((web, attached), (_, locked)) = (world.run(0, "web", "front"), world.run(0, "locked", "vault"));
+        let host = world.hosts().lab.host(0);
+        let explain = |from: &Attached, to: IpAddr| {
+            world.wait(world.driver(0).explain(from.endpoint.id, Target::Address(to))).unwrap()
+        };
+        let [v4, v6] = Lab::outside_addresses();
+        world.until(PATIENCE, |_| pings(&web, v4) && pings(&web, v6));
+        for to in [v4, v6] {
+            let whole = explain(&attached, to);
+            assert!(whole.broken.is_none() && whole.to_string().contains("outside"), "{whole}");
+        }
+        let inside = explain(&locked, v4).broken.unwrap();
+        assert!(inside.missing.contains("it has no way out by IPv4"), "{inside}");
+
+        let shut = "nft add table inet other; nft add chain inet other forward '{ type filter hook forward priority 0; policy drop; }'";
+        for (damage, to, told) in [
+            (shut, v4, "inet other forward of another program drops packets from and to gw-"),
+            (
+                "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding",
+                v4,
+                "does not forward IPv4 packets that come in by eth0",
+            ),
+            ("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", v6, "does not forward IPv6 packets"),
+        ] {
+            judge(host, "sh", &["-c", damage]);
+            assert!(!pings(&web, to), "{damage}");
+            let broken = explain(&attached, to).broken.unwrap();
+            assert!(broken.missing.contains(told), "{broken}");
+            judge(host, "sh", &["-c", &broken.repair]);
+            assert!(pings(&web, to), "{} mends {damage}", broken.repair);
+            assert_eq!(explain(&attached, to).broken, None, "{damage}");
+        }
     });
 }

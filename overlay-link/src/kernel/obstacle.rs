@@ -28,6 +28,14 @@ pub enum Obstacle {
 }
 
 impl Obstacle {
+    /// What the host does not do.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Ipv4 { interface } => format!("the host does not forward IPv4 packets that come in by {interface}"),
+            Self::Ipv6 { .. } => "the host does not forward IPv6 packets".to_owned(),
+        }
+    }
+
     /// The commands that mend it until the host is started again, for a shell of root.
     pub fn remedy(&self) -> String {
         match self {
@@ -48,13 +56,7 @@ fn set(family: &str, interface: &str, setting: &str, value: u8) -> String {
 
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ipv4 { interface } => {
-                write!(f, "the host does not forward IPv4 packets that come in by {interface}")
-            }
-            Self::Ipv6 { .. } => f.write_str("the host does not forward IPv6 packets"),
-        }?;
-        write!(f, ": {}", self.remedy())
+        write!(f, "{}: {}", self.what(), self.remedy())
     }
 }
 

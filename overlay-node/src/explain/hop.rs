@@ -53,6 +53,15 @@ pub enum Hop {
         /// Of which network.
         network: Name,
     },
+    /// No network has it: the container's default route leads to the node's gateway bridge, and out.
+    Outside {
+        /// To where.
+        to: IpAddr,
+        /// By which interface.
+        interface: IfName,
+        /// Through the bridge's address.
+        gateway: IpAddr,
+    },
     /// The sandbox's firewall lets it pass the bridge.
     Policy {
         /// By which rule.
@@ -99,6 +108,9 @@ impl fmt::Display for Hop {
                 write!(f, "name      {name} is {}", addresses.join(", "))
             }
             Self::Route { to, interface, network } => write!(f, "route     {to} by {interface}, to {network}"),
+            Self::Outside { to, interface, gateway } => {
+                write!(f, "outside   {to} by {interface} via {gateway}, as this node")
+            }
             Self::Policy { rule } => write!(f, "policy    accepted by {rule}"),
             Self::Peer { container, mac } => write!(f, "peer      {container} at {mac}"),
             Self::Vtep { node, vtep, standing } => {

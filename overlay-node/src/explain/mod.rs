@@ -1,6 +1,7 @@
 //! Why a container does not reach another, seen from its node.
 
 mod hop;
+mod outside;
 mod walk;
 
 use std::fmt;
@@ -34,6 +35,14 @@ pub fn explain(knowledge: &Knowledge, from: EndpointId, to: &Target, held: &Desi
     let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
     let broken = walk.go(from, to).err();
     Explanation { hops: walk.hops, broken }
+}
+
+impl Explanation {
+    /// Adds what of the host is in the way, which its places do not show, if nothing else is.
+    #[must_use]
+    pub fn hindered_by(self, obstacle: Option<Break>) -> Self {
+        Self { broken: self.broken.or(obstacle), ..self }
+    }
 }
 
 impl fmt::Display for Explanation {

@@ -35,6 +35,11 @@ impl<'w> Walk<'w> {
             Target::Name(name) => self.name(local, name)?,
             Target::Address(address) => vec![*address],
         };
+        if let (Target::Address(address), Some(_)) = (to, &local.namespace)
+            && self.ways(local, *address).is_empty()
+        {
+            return self.outside(local, *address);
+        }
         let way = self.route(local, &addresses)?;
         let segment = self.port(way)?;
         self.policy(way)?;
@@ -295,7 +300,7 @@ impl<'w> Walk<'w> {
         self.state(of, &Place::Network(network))?.vxlan.segments.values().next()
     }
 
-    fn state(&self, of: &'w Desired, place: &Place) -> Option<&'w PlaceState> {
+    pub(super) fn state(&self, of: &'w Desired, place: &Place) -> Option<&'w PlaceState> {
         of.places.get(place).map(|state| &**state)
     }
 
@@ -308,7 +313,7 @@ impl<'w> Walk<'w> {
     }
 }
 
-fn broken<T>(missing: String, repair: &str) -> Result<T, Break> {
+pub(super) fn broken<T>(missing: String, repair: &str) -> Result<T, Break> {
     Err(Break { missing, repair: repair.to_owned() })
 }
 
