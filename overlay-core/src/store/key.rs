@@ -40,6 +40,11 @@ impl Key {
         self.0.as_bytes()
     }
 
+    /// A byte that tells most keys apart.
+    pub(super) fn mark(&self) -> u8 {
+        self.0.mark()
+    }
+
     /// What follows `prefix`, if the key begins with it.
     pub fn strip(&self, prefix: &Prefix) -> Option<&[u8]> {
         self.as_bytes().strip_prefix(prefix.as_bytes())
