@@ -40,9 +40,9 @@ impl Key {
         self.0.as_bytes()
     }
 
-    /// A byte that tells most keys apart.
-    pub(super) fn mark(&self) -> u8 {
-        self.0.mark()
+    /// Tells most keys apart.
+    pub(super) fn hash64(&self) -> u64 {
+        self.0.hash64()
     }
 
     /// What follows `prefix`, if the key begins with it.

@@ -114,7 +114,7 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
-        let held = self.lock();
+        let mut held = self.lock();
         Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entry(key)).collect() })
     }
 
@@ -212,7 +212,7 @@ struct Held {
 }
 
 impl Held {
-    fn entry(&self, key: &Key) -> Option<Entry> {
+    fn entry(&mut self, key: &Key) -> Option<Entry> {
         self.entries.get(key).map(Slot::entry)
     }
 

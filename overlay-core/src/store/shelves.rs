@@ -17,6 +17,8 @@ pub(super) struct Shelves {
     entries: usize,
     /// How often shelves came or went.
     shape: u64,
+    /// Where keys were found last, by their hashes: who reads a key compares it next, and then writes it.
+    found: Vec<Place>,
 }
 
 /// Some shelves that follow each other.
@@ -38,12 +40,15 @@ const WIDTH: usize = 128;
 /// How many shelves a case has at most.
 const HEIGHT: usize = 256;
 
+/// How many places are remembered.
+const FOUND: usize = 1024;
+
 /// Where a key was found, or where it would be put. What came or went since may have moved it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Place {
     case: usize,
-    shelf: usize,
-    entry: Option<usize>,
+    shelf: u16,
+    entry: Option<u16>,
     shape: u64,
 }
 
@@ -53,52 +58,68 @@ impl Shelves {
     }
 
     /// What is under `key`.
-    pub(super) fn get(&self, key: &Key) -> Option<&Slot> {
-        self.at(self.find(key))
+    pub(super) fn get(&mut self, key: &Key) -> Option<&Slot> {
+        let place = self.find(key);
+        self.at(place)
     }
 
     /// What is at a place that was found just now.
     pub(super) fn at(&self, place: Place) -> Option<&Slot> {
-        let shelf = self.cases.get(place.case)?.shelves.get(place.shelf)?;
-        shelf.entries.get(place.entry?).map(|(_, slot)| slot)
+        self.entry(place).map(|(_, slot)| slot)
     }
 
-    pub(super) fn find(&self, key: &Key) -> Place {
+    pub(super) fn find(&mut self, key: &Key) -> Place {
+        let hash = key.hash64();
+        let remembered = hash as usize % FOUND;
+        let likely = self.found.get(remembered).filter(|place| self.is_at(key, **place));
+        if let Some(place) = likely {
+            return *place;
+        }
         let (case, shelf) = self.shelf(|begin| begin <= key);
-        let entry = self.cases.get(case).and_then(|case| case.shelves.get(shelf)?.find(key));
-        Place { case, shelf, entry, shape: self.shape }
+        let entry = self.cases.get(case).and_then(|case| case.shelves.get(shelf)?.find(key, mark(hash)));
+        let place = Place { case, shelf: shelf as u16, entry: entry.map(|at| at as u16), shape: self.shape };
+        if entry.is_some() {
+            self.found.resize(FOUND, Place::default());
+            self.found[remembered] = place;
+        }
+        place
     }
 
     /// Where `key` is, which was at `likely`, or nowhere, and was not put or removed since.
-    fn find_again(&self, key: &Key, likely: Place) -> Place {
-        let is_there = match likely.entry {
-            _ if likely.shape != self.shape => false,
-            None => true,
-            Some(at) => {
-                let shelf = self.cases.get(likely.case).and_then(|case| case.shelves.get(likely.shelf));
-                shelf.and_then(|shelf| shelf.entries.get(at)).is_some_and(|(other, _)| other == key)
-            }
-        };
-        if is_there { likely } else { self.find(key) }
+    fn find_again(&mut self, key: &Key, likely: Place) -> Place {
+        let is_gone = likely.entry.is_none() && likely.shape == self.shape;
+        if is_gone || self.is_at(key, likely) { likely } else { self.find(key) }
+    }
+
+    fn is_at(&self, key: &Key, place: Place) -> bool {
+        self.entry(place).is_some_and(|(other, _)| other == key)
+    }
+
+    fn entry(&self, place: Place) -> Option<&(Key, Slot)> {
+        let shelf = self.cases.get(place.case)?.shelves.get(usize::from(place.shelf))?;
+        shelf.entries.get(usize::from(place.entry?))
     }
 
     /// Puts `slot` under `key`, which was seen at `likely`.
     pub(super) fn put(&mut self, key: Key, slot: Slot, likely: Option<Place>) {
-        let place = likely.map_or_else(|| self.find(&key), |likely| self.find_again(&key, likely));
+        let place = match likely {
+            Some(likely) => self.find_again(&key, likely),
+            None => self.find(&key),
+        };
         if self.cases.is_empty() {
             self.begins.push(key.clone());
             self.cases.push(Case { begins: vec![key.clone()], shelves: vec![Shelf::new()] });
             self.shape += 1;
         }
-        let case = &mut self.cases[place.case];
-        if key < case.begins[place.shelf] {
+        let (case, at) = (&mut self.cases[place.case], usize::from(place.shelf));
+        if place.entry.is_none() && key < case.begins[at] {
             // Only the first of all can begin above it.
             self.begins[place.case] = key.clone();
-            case.begins[place.shelf] = key.clone();
+            case.begins[at] = key.clone();
         }
-        let shelf = &mut case.shelves[place.shelf];
+        let shelf = &mut case.shelves[at];
         match place.entry {
-            Some(at) => shelf.entries[at].1 = slot,
+            Some(at) => shelf.entries[usize::from(at)].1 = slot,
             None if shelf.entries.len() < WIDTH => {
                 shelf.push(key, slot);
                 self.entries += 1;
@@ -112,10 +133,13 @@ impl Shelves {
 
     /// Whether there was anything under `key`, which was seen at `likely`.
     pub(super) fn remove(&mut self, key: &Key, likely: Option<Place>) -> bool {
-        let place = likely.map_or_else(|| self.find(key), |likely| self.find_again(key, likely));
+        let place = match likely {
+            Some(likely) => self.find_again(key, likely),
+            None => self.find(key),
+        };
         let Some(at) = place.entry else { return false };
-        let shelf = &mut self.cases[place.case].shelves[place.shelf];
-        shelf.remove(at);
+        let shelf = &mut self.cases[place.case].shelves[usize::from(place.shelf)];
+        shelf.remove(at.into());
         self.entries -= 1;
         if shelf.entries.len() < WIDTH / 4 {
             self.join(place);
@@ -151,9 +175,10 @@ impl Shelves {
     /// what comes in order fills its shelves.
     fn split(&mut self, place: Place, key: &Key) {
         let case = &mut self.cases[place.case];
-        let (begin, new) = case.shelves[place.shelf].split(key);
-        case.begins.insert(place.shelf + 1, begin);
-        case.shelves.insert(place.shelf + 1, new);
+        let at = usize::from(place.shelf);
+        let (begin, new) = case.shelves[at].split(key);
+        case.begins.insert(at + 1, begin);
+        case.shelves.insert(at + 1, new);
         if case.shelves.len() > HEIGHT {
             let begins = case.begins.split_off(HEIGHT / 2);
             let shelves = case.shelves.split_off(HEIGHT / 2);
@@ -165,11 +190,11 @@ impl Shelves {
 
     /// Puts a shelf that is nearly empty together with its neighbour, where both fill half a shelf at most.
     fn join(&mut self, place: Place) {
-        let case = &mut self.cases[place.case];
+        let (case, at) = (&mut self.cases[place.case], usize::from(place.shelf));
         let len = |at: usize| case.shelves.get(at).map_or(WIDTH, |shelf| shelf.entries.len());
         let fits = |at: usize| len(at) + len(at + 1) <= WIDTH / 2;
-        let before = place.shelf.checked_sub(1).filter(|at| fits(*at));
-        if let Some(at) = before.or_else(|| Some(place.shelf).filter(|at| fits(*at))) {
+        let before = at.checked_sub(1).filter(|at| fits(*at));
+        if let Some(at) = before.or_else(|| Some(at).filter(|at| fits(*at))) {
             case.begins.remove(at + 1);
             let gone = case.shelves.remove(at + 1);
             gone.entries.into_iter().for_each(|(key, slot)| case.shelves[at].push(key, slot));
@@ -182,6 +207,11 @@ impl Shelves {
     }
 }
 
+/// A byte that tells most keys apart, and is none of those that places are remembered by.
+const fn mark(hash: u64) -> u8 {
+    (hash >> 56) as u8
+}
+
 impl Shelf {
     const fn new() -> Self {
         Self { marks: [0; WIDTH], entries: Vec::new() }
@@ -189,9 +219,9 @@ impl Shelf {
 
     /// Eight marks at a time: of the bytes of a word that are as the key's, the lowest is found by a subtraction. (Some above it may look
     /// so too; the keys tell.)
-    fn find(&self, key: &Key) -> Option<usize> {
+    fn find(&self, key: &Key, mark: u8) -> Option<usize> {
         const LOW: u64 = u64::from_le_bytes([1; 8]);
-        let sought = LOW * u64::from(key.mark());
+        let sought = LOW * u64::from(mark);
         let (words, _) = self.marks.as_chunks::<8>();
         for (at, word) in words[..self.entries.len().div_ceil(8)].iter().enumerate() {
             let apart = u64::from_le_bytes(*word) ^ sought;
@@ -209,7 +239,7 @@ impl Shelf {
 
     /// There must be room.
     fn push(&mut self, key: Key, slot: Slot) {
-        self.marks[self.entries.len()] = key.mark();
+        self.marks[self.entries.len()] = mark(key.hash64());
         self.entries.push((key, slot));
     }
 
@@ -227,8 +257,8 @@ impl Shelf {
         self.entries.select_nth_unstable_by(WIDTH / 2, |(a, _), (b, _)| a.cmp(b));
         let begin = self.entries[WIDTH / 2].0.clone();
         self.entries.drain(WIDTH / 2..).for_each(|(key, slot)| new.push(key, slot));
-        for (mark, (key, _)) in self.marks.iter_mut().zip(&self.entries) {
-            *mark = key.mark();
+        for (of, (key, _)) in self.marks.iter_mut().zip(&self.entries) {
+            *of = mark(key.hash64());
         }
         (begin, new)
     }
@@ -261,19 +291,20 @@ mod tests {
 
     impl Shelves {
         /// No shelf is too full, none is empty but one alone, and every entry is where it is looked for.
-        fn check(&self) {
+        fn check(&mut self) {
             assert!(self.begins.is_sorted() && self.begins.len() == self.cases.len());
-            let mut entries = 0;
+            let (mut entries, mut keys) = (0, Vec::new());
             for (begin, case) in self.begins.iter().zip(&self.cases) {
                 assert!(begin == &case.begins[0] && case.begins.is_sorted());
                 assert!(case.shelves.len() == case.begins.len() && case.shelves.len() <= HEIGHT);
                 for (begin, shelf) in case.begins.iter().zip(&case.shelves) {
                     assert!(shelf.entries.len() <= WIDTH && shelf.entries.iter().all(|(key, _)| key >= begin));
                     entries += shelf.entries.len();
-                    assert!(shelf.entries.iter().all(|(key, _)| self.get(key).is_some()));
+                    keys.extend(shelf.entries.iter().map(|(key, _)| key.clone()));
                 }
             }
             assert_eq!(entries, self.len());
+            assert!(keys.iter().all(|key| self.get(key).is_some()));
         }
     }
 

@@ -38,16 +38,16 @@ impl Text {
         }
     }
 
-    /// A byte that tells most texts apart.
-    pub(super) fn mark(&self) -> u8 {
+    /// Tells most texts apart; the highest bits best.
+    pub(super) fn hash64(&self) -> u64 {
         let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let sum = match self {
+        let sum: u64 = match self {
             Self::Short { len, bytes } => {
                 [0, 8, 16, 24, SHORT - 8].into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at)))
             }
             Self::Long(bytes) => bytes.iter().fold(0, |sum, byte| mix(sum, (*byte).into())),
         };
-        (sum >> 56) as u8
+        sum ^ sum >> 32
     }
 
     pub(super) fn to_bytes(&self) -> Bytes {
