@@ -103,7 +103,8 @@ impl Ledger {
         wants: &[Want<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
-        let keys = Sorted::new(wants.iter().map(|want| self.keys.lease(ground, want.owner)));
+        let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
+        let keys = Sorted::new(keys, self.keys.before_owner());
         let mut assumed = self.likely(ground, wants);
         assumed.extend(keys.in_order().map(|(_, key)| (key.clone(), None)));
         assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
@@ -202,6 +203,17 @@ struct Draft<'d> {
     granted: FxHashMap<&'d Key, Held>, // never gone through
     /// The number of the next draw.
     draws: u64,
+    /// Where the last number was found that any would do for.
+    last: Option<Last>,
+}
+
+/// Where among the blocks a number of a window was found.
+#[derive(Clone, Copy)]
+struct Last {
+    plot: u8,
+    window: (u128, u128),
+    number: u128,
+    drafted: usize,
 }
 
 struct Drafted {
@@ -231,6 +243,7 @@ impl<'d> Draft<'d> {
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),
             draws: 0,
+            last: None,
         }
     }
 
@@ -280,6 +293,9 @@ impl<'d> Draft<'d> {
     }
 
     fn find(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<Found>, Undecided<Stop>> {
+        if let Some(found) = self.find_next(plot, window) {
+            return Ok(Some(found));
+        }
         let now = self.now;
         self.cache.row(self.ground, plot, window).wake(now);
         while let Some((number, from)) = self.candidate(plot, window)? {
@@ -291,11 +307,22 @@ impl<'d> Draft<'d> {
             let row = self.cache.row(self.ground, plot, window);
             if let Some(at) = found {
                 row.current = Some(number);
+                self.last = Some(Last { plot: plot.index, window, number, drafted });
                 return Ok(Some(Found { drafted, number: plot.join(number, at) }));
             }
             row.fill(number, wakes);
         }
         Ok(None)
+    }
+
+    /// The next number where the last one was found: what led there leads there again.
+    fn find_next(&self, plot: &Plot, window: (u128, u128)) -> Option<Found> {
+        let last = self.last.filter(|last| (last.plot, last.window) == (plot.index, window))?;
+        let block = &self.blocks[last.drafted].block;
+        let next_fit = self.ledger.order == PickOrder::NextFit;
+        let part = next_fit.then(|| plot.part(last.number, window))?;
+        let at = first_free(plot, last.number, block, part, block.cursor())?;
+        Some(Found { drafted: last.drafted, number: plot.join(last.number, at) })
     }
 
     /// The block to look in next, and where in it; at its cursor if that is not said.

@@ -138,23 +138,30 @@ impl Ledger {
 /// not sorted again further down.
 pub(crate) struct Sorted {
     pub(crate) keys: Vec<Key>,
-    order: Vec<usize>,
+    order: Vec<(u64, usize)>,
     /// Whether one of them stands there twice.
     pub(crate) repeat: bool,
 }
 
 impl Sorted {
-    pub(crate) fn new(keys: impl Iterator<Item = Key>) -> Self {
+    /// `same` bytes at their beginning are alike: what follows decides, eight bytes mostly.
+    pub(crate) fn new(keys: impl Iterator<Item = Key>, same: usize) -> Self {
         let keys: Vec<Key> = keys.collect();
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
-        let repeat = order.windows(2).any(|pair| keys[pair[0]] == keys[pair[1]]);
+        let head = |key: &Key| {
+            let after = key.as_bytes().get(same..).unwrap_or_default();
+            let mut head = [0; 8];
+            head[..after.len().min(8)].copy_from_slice(&after[..after.len().min(8)]);
+            u64::from_be_bytes(head)
+        };
+        let mut order: Vec<(u64, usize)> = keys.iter().map(head).zip(0..).collect();
+        order.sort_unstable_by(|(a, x), (b, y)| a.cmp(b).then_with(|| keys[*x].cmp(&keys[*y])));
+        let repeat = order.windows(2).any(|pair| pair[0].0 == pair[1].0 && keys[pair[0].1] == keys[pair[1].1]);
         Self { keys, order, repeat }
     }
 
     /// The keys in their order, each with its place among those asked for.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
-        self.order.iter().map(|at| (*at, &self.keys[*at]))
+        self.order.iter().map(|(_, at)| (*at, &self.keys[*at]))
     }
 }
 

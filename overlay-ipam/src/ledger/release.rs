@@ -48,7 +48,8 @@ impl Ledger {
         returns: &[Return<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
-        let keys = Sorted::new(returns.iter().map(|of| self.keys.lease(ground, of.owner)));
+        let keys = returns.iter().map(|of| self.keys.lease(ground, of.owner));
+        let keys = Sorted::new(keys, self.keys.before_owner());
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
@@ -214,7 +215,7 @@ impl<'b> Back<'b> {
             let changed = Arc::make_mut(&mut block);
             places.iter().for_each(|at| changed.release(*at, ledger.rest, now));
             let wakes = block.wakes(ledger.rest);
-            places.iter().for_each(|at| cache.note_release(ground, plot, plot.join(number, *at), wakes));
+            cache.note_release(ground, plot, (number, &places), wakes);
             let value = block.encode();
             puts.push((key.clone(), value.clone()));
             written.push((key, value, block));
