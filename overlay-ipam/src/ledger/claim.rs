@@ -105,10 +105,10 @@ impl Ledger {
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
         let keys = Sorted::new(keys, self.keys.before_owner());
-        let mut assumed = self.likely(ground, wants);
-        assumed.extend(keys.in_order().map(|(_, key)| (key.clone(), None)));
-        assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
-        let transaction = self.transaction().assuming(assumed);
+        let likely = self.likely(ground, wants).into_iter();
+        let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
+        let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
+        let transaction = self.transaction().assuming(likely.chain(leases).chain(guard));
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
@@ -192,8 +192,9 @@ struct Draft<'d> {
     now: UnixTime,
     cache: MutexGuard<'d, Cache>,
     budget: Budget,
-    /// The keys of the leases that are wanted, and what is new under each.
+    /// The keys of the leases that are wanted, the place of the first in the snapshot, and what is new under each.
     keys: &'d Sorted,
+    first: usize,
     fresh: Vec<Option<Held>>,
     blocks: Vec<Drafted>,
     /// Where among the blocks each is, in the order of their keys.
@@ -237,8 +238,9 @@ impl<'d> Draft<'d> {
             cache: ledger.cache(),
             budget: ledger.budget(),
             keys,
+            first: keys.first(snapshot),
             fresh: vec![None; keys.keys.len()],
-            blocks: Vec::new(),
+            blocks: Vec::with_capacity(1),
             places: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),
@@ -249,7 +251,7 @@ impl<'d> Draft<'d> {
 
     fn want(&mut self, want: &Want<'d>, at: usize) -> Result<Outcome, Undecided<Stop>> {
         let key = &self.keys.keys[at];
-        let held = match (self.granted.get(key), self.snapshot.get(key)?) {
+        let held = match (self.granted.get(key), self.keys.get(at, (self.snapshot, self.first))?) {
             (Some(held), _) => Some(*held),
             (None, Some(entry)) => Some(self.ground.held(key, entry)?.1),
             (None, None) => None,
@@ -460,7 +462,8 @@ impl<'d> Draft<'d> {
     /// The commit, in the order of its keys, and what it makes of blocks: these come first, then leases, then holds.
     fn finish(self) -> Result<(Commit, Written), Undecided<Stop>> {
         let mut commit = Commit::new();
-        let mut written = Vec::new();
+        commit.puts.reserve(self.keys.keys.len() + self.places.len() + self.holds.len());
+        let mut written = Vec::with_capacity(self.places.len());
         let changed = self.places.values().map(|place| &self.blocks[*place]).filter(|drafted| drafted.changed);
         for Drafted { key, block, .. } in changed {
             self.snapshot.get(key)?;

@@ -108,9 +108,10 @@ impl Ledger {
             seen: FxHashSet::default(),
             blocks: BTreeMap::new(),
         };
+        let first = keys.first(snapshot);
         let mut fates = Vec::with_capacity(returns.len());
         for (at, (of, key)) in returns.iter().zip(&keys.keys).enumerate() {
-            let held = snapshot.get(key)?.map(|entry| ground.held(key, entry)).transpose()?;
+            let held = keys.get(at, (snapshot, first))?.map(|entry| ground.held(key, entry)).transpose()?;
             let fate = match held {
                 None => Release::Gone,
                 Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => {
@@ -147,6 +148,7 @@ impl Attempts {
             self.lost = lost;
         }
         self.last.clear();
+        self.last.reserve(fates.len());
         for (at, fate) in fates.iter_mut().enumerate() {
             match fate {
                 Release::Done => self.last.push(at),
