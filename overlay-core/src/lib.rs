@@ -6,6 +6,7 @@ mod backend;
 mod diff;
 mod encapsulation;
 mod flaky;
+mod host_address;
 mod id;
 mod ip_family;
 mod lower;
@@ -35,6 +36,7 @@ pub use backend::{Applied, Backend, BackendError, ErrorKind, Meter, StepError, S
 pub use diff::{Change, KeyedDiff, keyed_diff};
 pub use encapsulation::{Encapsulation, Esp, Icv};
 pub use flaky::{Call, Fault, Flaky};
+pub use host_address::{is_host_address, is_of_all_hosts};
 pub use id::{EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
 pub use ip_family::IpFamily;
 pub use lower::{Amended, Lower, Memo, Refusal};

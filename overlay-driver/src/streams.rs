@@ -1,7 +1,7 @@
 //! Messages over TCP: a connection to each node that is written to, four bytes of length before each message.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub(crate) struct Streams {
 const WAITING: usize = 256;
 /// Connections that are read at once. Others wait to be accepted.
 const CONNECTIONS: usize = 256;
+/// Of one address. Further ones are closed: whoever holds many connections open, and says nothing on them, keeps only itself out.
+const OF_ADDRESS: usize = 64;
 /// How long making a connection, or one message on it, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a connection stays that nothing comes over.
@@ -70,15 +72,22 @@ impl Streams {
 async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Bytes)>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut readers = JoinSet::new();
+    let mut of_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
-        while readers.try_join_next().is_some() {}
-        match listener.accept().await {
+        let accepted = listener.accept().await;
+        while let Some(ended) = readers.try_join_next() {
+            let _ = ended.map(|from| leave(&mut of_address, from));
+        }
+        match accepted {
+            Ok((_, from)) if of_address.get(&from.ip()).is_some_and(|count| *count >= OF_ADDRESS) => {}
             Ok((stream, from)) => {
+                *of_address.entry(from.ip()).or_default() += 1;
                 let arrive = arrive.clone();
                 readers.spawn(async move {
                     read(stream, from, arrive).await;
                     drop(place);
+                    from.ip()
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // no descriptor is free, say
@@ -86,9 +95,20 @@ async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Bytes)>) {
     }
 }
 
-/// Reads messages until one is cut, too long or late.
+fn leave(of_address: &mut BTreeMap<IpAddr, usize>, from: IpAddr) {
+    if let Some(count) = of_address.get_mut(&from) {
+        *count -= 1;
+        if *count == 0 {
+            of_address.remove(&from);
+        }
+    }
+}
+
+/// Reads messages until one is cut, too long or late: the first, for which the other end has connected, as any part of one.
 async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAddr, Bytes)>) {
-    while let Ok(Ok(length)) = timeout(IDLE, stream.read_u32()).await {
+    let mut patience = PATIENCE;
+    while let Ok(Ok(length)) = timeout(patience, stream.read_u32()).await {
+        patience = IDLE;
         let length = length as usize;
         if length > STREAM_LIMIT {
             return;
@@ -134,4 +154,51 @@ async fn connect(home: Home, to: SocketAddr) -> Option<TcpStream> {
     let stream = socket.connect(to).await.ok()?;
     stream.set_nodelay(true).ok()?;
     Some(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect(to).await.unwrap()
+    }
+
+    async fn received(streams: &mut Streams) -> (SocketAddr, Bytes) {
+        timeout(Duration::from_secs(30), streams.receive()).await.expect("it is never received").unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_holds_as_many_connections_as_there_may_be_keeps_nobody_else_out() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut streams = Streams::new(listener, Home::default());
+        let mut held = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let mut stream = connect_from([127, 0, 0, 2], to).await;
+            let _ = stream.write_all(&[0, 0, 0, 1, 7]).await; // one that is closed takes it no more
+            held.push(stream);
+        }
+        for _ in 0..OF_ADDRESS {
+            assert_eq!(received(&mut streams).await.1, [7][..]);
+        }
+        let mut other = connect_from([127, 0, 0, 3], to).await;
+        other.write_all(&[0, 0, 0, 1, 8]).await.unwrap();
+        assert_eq!(received(&mut streams).await.1, [8][..]);
+
+        held.clear();
+        let again = async {
+            loop {
+                let mut stream = connect_from([127, 0, 0, 2], to).await;
+                let _ = stream.write_all(&[0, 0, 0, 1, 9]).await;
+                let heard = timeout(Duration::from_millis(100), streams.receive()).await;
+                if heard.is_ok_and(|heard| heard.is_some_and(|(_, message)| message == [9][..])) {
+                    return;
+                }
+            }
+        };
+        timeout(Duration::from_secs(30), again).await.expect("its places are never free again");
+    }
 }

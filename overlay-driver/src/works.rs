@@ -68,10 +68,9 @@ impl<G: Ground> Works<G> {
         self.advance();
     }
 
-    /// Whether what opens at this place has opened, in the round there is.
+    /// Whether a place may be told its names, in the round there is.
     pub(crate) fn is_open(&self, place: &Place) -> bool {
-        let schedule = self.run.as_ref().and_then(|run| run.schedule.as_ref());
-        schedule.is_some_and(|schedule| schedule.is_past(place, Phase::Open))
+        self.run.as_ref().and_then(|run| run.schedule.as_ref()).is_some_and(|schedule| schedule.is_open(place))
     }
 
     pub(crate) fn round(&self) -> Option<&Round> {

@@ -2,13 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Attach, AttachError, Driver, MemoryGround, Source, StartError};
+use overlay_driver::{Attach, AttachError, Builder, Driver, MemoryGround, Source, StartError};
 use overlay_node::{Condition, Control, Feed, Manager, NetworkSpec, Place};
 
 const NOW: UnixTime = UnixTime::EPOCH;
@@ -53,20 +52,19 @@ async fn start(
     control: Arc<dyn Control>,
     catalogue: impl Follow + 'static,
 ) -> Result<Driver, StartError> {
-    start_at("127.0.0.1:0".parse().unwrap(), number, ground, dir, control, catalogue).await
+    builder(number, ground, dir, control, catalogue).start().await
 }
 
-async fn start_at(
-    address: SocketAddr,
+fn builder(
     number: u8,
     ground: &MemoryGround,
     dir: &Dir,
     control: Arc<dyn Control>,
     catalogue: impl Follow + 'static,
-) -> Result<Driver, StartError> {
-    let builder = Driver::builder(id(number), ground.clone(), control, catalogue);
+) -> Builder<MemoryGround> {
     let name = format!("host-{number}").parse().unwrap();
-    builder.name(name).gossip(address).dir(&dir.0).start().await
+    let builder = Driver::builder(id(number), ground.clone(), control, catalogue);
+    builder.name(name).gossip("127.0.0.1:0".parse().unwrap()).dir(&dir.0)
 }
 
 async fn create(control: &dyn Control) {
@@ -128,7 +126,8 @@ async fn the_address_of_a_driver_that_has_stopped_is_free() {
     let feed = || Feed::new(Arc::clone(&store), &root()).unwrap();
     let mut address = "127.0.0.1:0".parse().unwrap();
     for _ in 0..200 {
-        let driver = start_at(address, 1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+        let builder = builder(1, &ground, &dir, manager.clone(), feed()).gossip(address);
+        let driver = builder.start().await.unwrap();
         address = driver.address();
         driver.stop().await;
     }

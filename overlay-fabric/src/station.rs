@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay_core::testing::Dice;
-use overlay_core::{EndpointId, Instant, Name, Phase};
+use overlay_core::{EndpointId, Instant, Name};
 use overlay_dns::View;
 use overlay_gossip::testing::Machine;
 use overlay_gossip::{Class, Transmit};
@@ -212,7 +212,7 @@ impl Station {
             let Place::Container(name) = place else { continue };
             match desired {
                 None => drop(self.views.remove(name)),
-                Some(desired) if run.schedule().is_past(place, Phase::Open) => {
+                Some(desired) if run.schedule().is_open(place) => {
                     if self.views.get(name) != Some(&desired.view) {
                         self.views.insert(name.clone(), desired.view.clone());
                     }

@@ -77,6 +77,16 @@ pub enum RemoteError {
         /// How many.
         limit: usize,
     },
+    /// This user has as many connections as one user may have: end some of its programs, or try again after a while.
+    #[error(
+        "user {uid} has {limit} connections to the server, which is the limit of one: end some, or try again later"
+    )]
+    UserBusy {
+        /// Who we are.
+        uid: u32,
+        /// How many.
+        limit: usize,
+    },
     /// More than the server reads.
     #[error("a request of {bytes} bytes: the server takes {limit}")]
     TooLong {

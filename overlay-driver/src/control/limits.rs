@@ -12,6 +12,8 @@ pub struct Limits {
     pub answer: usize,
     /// Connections at once, those that follow the catalogue among them: 64. One more is told so and closed.
     pub connections: usize,
+    /// Connections at once of one user: 32, so that none keeps the others out, be it by mistake. One more is told so and closed.
+    pub connections_of_user: usize,
     /// Requests at once on one connection, 16, answered or not read yet. Further ones wait in the socket.
     pub in_flight: usize,
     /// How long a new connection may take to say what it wants: 5 s.
@@ -36,6 +38,7 @@ impl Default for Limits {
             request: 1 << 20,
             answer: 1 << 26,
             connections: 64,
+            connections_of_user: 32,
             in_flight: 16,
             hello: Duration::from_secs(5),
             idle: Duration::from_secs(60),

@@ -22,6 +22,7 @@ mod mirror;
 mod question;
 mod remote_feed;
 mod server;
+mod slots;
 mod socket;
 
 pub use access::{Access, Caller};

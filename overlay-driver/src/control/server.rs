@@ -11,12 +11,13 @@ use overlay_core::{Prefix, Store, UnixTime};
 use overlay_node::{Control, Feed, RootError};
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::frame::{Frame, Refusal, line};
 use super::question::{AnyLocal, Spoken};
+use super::slots::{Slot, Slots};
 use super::socket::SocketFile;
 use super::{Access, BindError, Caller, Limits, Local, Question, connection};
 
@@ -196,7 +197,7 @@ impl Stopping {
 }
 
 async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Stopping) {
-    let slots = Arc::new(Semaphore::new(service.limits.connections.min(Semaphore::MAX_PERMITS)));
+    let slots = Slots::new(service.limits.connections, service.limits.connections_of_user);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -223,14 +224,11 @@ async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Sto
 }
 
 /// Who calls, if it may and there is room for it; else it is told why not.
-fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Semaphore>) -> Option<(Caller, OwnedSemaphorePermit)> {
+fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Slots>) -> Option<(Caller, Slot)> {
     let caller = stream.peer_cred().map(caller).ok()?;
     let admitted = match service.access.admits(caller) {
         false => Err(Refusal::Denied { uid: caller.uid, gid: caller.gid }),
-        true => {
-            let slot = Arc::clone(slots).try_acquire_owned();
-            slot.map_err(|_| Refusal::Busy { limit: service.limits.connections })
-        }
+        true => slots.take(caller.uid),
     };
     match admitted {
         Ok(slot) => Some((caller, slot)),

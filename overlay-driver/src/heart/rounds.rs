@@ -91,7 +91,7 @@ impl<G: Ground> Heart<G> {
         }
     }
 
-    /// A place sees the names it should from when what opens there is open, until it begins to be closed.
+    /// A place sees the names it should from when what opens there and around it is open, until it begins to be closed.
     pub(super) fn publish(&mut self) {
         let Some(round) = self.works.round() else { return };
         let places: Vec<_> = round.places().map(|(place, state)| (place.clone(), state.cloned())).collect();

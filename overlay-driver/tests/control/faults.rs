@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use overlay_driver::control::{Access, AskError, ControlClient, Limits, RemoteError};
+use overlay_driver::control::{Access, AskError, ControlClient, ControlServer, Limits, RemoteError};
 use overlay_node::{Control, ControlError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixListener;
@@ -178,10 +178,20 @@ fn the_kernel_says_who_calls() {
         let called = runtime().block_on(ControlClient::new(path).connect());
         return println!("called: {called:?}");
     }
-    let me = nix::unistd::geteuid();
-    let caller = if me.is_root() { 65_534 } else { me.as_raw() };
     let runtime = runtime();
     let served = runtime.block_on(Served::with(|server| server.with_mode(0o666)));
+    let expected = if is_root() { "called: Err(Denied { uid: 65534, gid: " } else { "called: Ok(())" };
+    assert_calls(&served, expected);
+}
+
+fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Has another user call, if this one is root, who may become one; itself otherwise.
+#[allow(clippy::disallowed_methods, reason = "the second process is told by the environment that it is that")]
+fn assert_calls(served: &Served, expected: &str) {
+    let caller = if is_root() { 65_534 } else { nix::unistd::geteuid().as_raw() };
     let directory = Directory::new();
     let program = directory.join("caller"); // where the other user finds it
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
@@ -189,7 +199,6 @@ fn the_kernel_says_who_calls() {
     command.args(["--exact", "faults::the_kernel_says_who_calls", "--nocapture"]).env(CALL, served.path());
     let output = command.current_dir("/").uid(caller).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let expected = if me.is_root() { "called: Err(Denied { uid: 65534, gid: " } else { "called: Ok(())" };
     assert!(text.contains(expected), "{output:?}");
 }
 
@@ -223,4 +232,21 @@ async fn one_connection_too_many_is_told_so_until_another_ends() {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("a place was free");
+}
+
+#[test]
+fn a_user_who_has_its_share_of_connections_leaves_some_for_others() {
+    let runtime = runtime();
+    let limits = Limits { connections: 3, connections_of_user: 2, ..Limits::default() };
+    let open = |server: ControlServer| server.with_access(Access::everyone()).with_mode(0o666).with_limits(limits);
+    let served = runtime.block_on(Served::with(open));
+    let (one, two) = (served.client(), served.client());
+    runtime.block_on(async {
+        one.networks().await.unwrap();
+        two.networks().await.unwrap();
+        let error = served.client().networks().await.unwrap_err();
+        let me = nix::unistd::geteuid().as_raw();
+        assert!(matches!(reason(&error), RemoteError::UserBusy { uid, limit: 2 } if *uid == me), "{error:?}");
+    });
+    assert_calls(&served, if is_root() { "called: Ok(())" } else { "called: Err(UserBusy { uid: " });
 }

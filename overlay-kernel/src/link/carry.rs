@@ -481,6 +481,9 @@ impl<'a> Run<'a> {
             let sysctl = Sysctl::of_interface(overlay_core::IpFamily::V6, &dev.name, "accept_ra")?;
             door.namespace.run(|| sysctl.set(if link.accept_ra { "1" } else { "0" }))??;
         }
+        if dev.site != Site::Home {
+            door.solicit(found.index, link.solicit, found.ipv6).map_err(doing)?;
+        }
         if matches!(link.kind, Kind::Bridge { .. }) {
             door.socket.request(&neighbour::put_own(found.index, link.mac)).map_err(doing)?;
         }

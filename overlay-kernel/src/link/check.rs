@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use overlay_core::{IpFamily, Mtu, Refusal};
 
-use super::{Dev, Kind, Link, Route, RouteKey, Site, State, Tap};
+use super::{Dev, Kind, Link, Route, RouteKey, Site, Solicit, State, Tap};
 
 /// Refuses what no kernel could hold as it stands, by name.
 pub(super) fn state(state: &State) -> Result<(), Refusal> {
@@ -31,6 +31,11 @@ fn link(state: &State, dev: &Dev, link: &Link) -> Result<(), Refusal> {
     }
     if !link.mac.is_station() {
         return Err(refuse(&object, &link.mac, &"a device's Ethernet address is one station's"));
+    }
+    if link.solicit != Solicit::KERNEL && (dev.site == Site::Home || !link.solicit.is_possible()) {
+        let wanted = format!("asks for neighbours every {:?}, {} times", link.solicit.interval, link.solicit.times);
+        let reason = "in other namespaces only, every 20 ms to 1 min in steps of 20 ms, 1 to 1,000 times";
+        return Err(refuse(&object, &wanted, &reason));
     }
     if link.accept_ra || link.link_local {
         fits_ipv6(dev, link, &"IPv6 settings")?;

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 
 use overlay_core::{BackendError, IfName, IpFamily};
 
-use super::Setting;
 use super::links::Mark;
+use super::{Setting, Solicit};
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
-use crate::rtnl::{GROUPS, PROTOCOL, link, netns, route};
+use crate::rtnl::{GROUPS, PROTOCOL, link, neighbour_table, netns, route};
 use crate::{Namespace, Sysctl};
 
 /// One namespace: where to ask, and what was learned of it.
@@ -52,6 +52,22 @@ impl Door {
         self.bound = ours.clone().filter_map(|link| Some((link.name?, bound(link)?))).collect();
         self.without_ipv6 = ours.filter(|link| link.ipv6_off).filter_map(|link| link.name).collect();
         Ok(links)
+    }
+
+    /// How devices ask for neighbours.
+    pub(super) fn solicits(&mut self) -> Result<BTreeMap<(u32, IpFamily), Solicit>, BackendError> {
+        let found = self.socket.dump(&neighbour_table::dump(), neighbour_table::parse);
+        let found = found.map_err(|error| error.during("read how devices ask for neighbours"))?;
+        Ok(found.into_iter().map(|found| ((found.index, found.family), found.solicit)).collect())
+    }
+
+    /// Has a device of ours ask so.
+    pub(super) fn solicit(&mut self, index: u32, solicit: Solicit, ipv6: bool) -> Result<(), NetlinkError> {
+        self.socket.request(&neighbour_table::set(index, IpFamily::V4, solicit))?;
+        if ipv6 {
+            self.socket.request(&neighbour_table::set(index, IpFamily::V6, solicit))?;
+        }
+        Ok(())
     }
 
     /// The link of this name, if there is one.

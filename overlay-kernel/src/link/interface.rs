@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use overlay_core::{DontFragment, Encapsulation, IfName, IpFamily, Mac, Mtu, Port, PortRange, Ttl, Vni};
 use serde::{Deserialize, Serialize};
 
-use super::{Dev, Site};
+use super::{Dev, Site, Solicit};
 
 /// A network device as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct Link {
     /// Whether the kernel gives the device an IPv6 link-local address of its own (`addr_gen_mode`). It would detect
     /// duplicates of that first, which takes 2 s.
     pub link_local: bool,
+    /// How it asks for neighbours. Only of devices in other namespaces: those at home are left alone, and said to be as the kernel has it.
+    pub solicit: Solicit,
 }
 
 impl Link {
@@ -46,6 +48,7 @@ impl Link {
             ipv4_forwarding: false,
             accept_ra: false,
             link_local: false,
+            solicit: Solicit::KERNEL,
         }
     }
 
@@ -88,6 +91,11 @@ impl BridgePort {
     /// A port as the kernel makes it: learning, flooding, neither isolated nor suppressing.
     pub const fn new(bridge: IfName) -> Self {
         Self { bridge, learning: true, flood: true, isolated: false, neigh_suppress: false }
+    }
+
+    /// A port behind which stations are said, not learned, and that gets nothing for unknown ones.
+    pub const fn quiet(bridge: IfName) -> Self {
+        Self { learning: false, flood: false, ..Self::new(bridge) }
     }
 }
 

@@ -7,7 +7,7 @@ use overlay_core::{BackendError, ErrorKind, IfName, IpFamily, Mtu, Port, PortRan
 
 use super::door::Door;
 use super::links::{Links, Mark};
-use super::{BridgePort, Dev, Kind, Link, Route, RouteKey, Setting, Site, State, Vxlan};
+use super::{BridgePort, Dev, Kind, Link, Route, RouteKey, Setting, Site, Solicit, State, Vxlan};
 use crate::Sysctl;
 use crate::netlink::NetlinkError;
 use crate::rtnl::neighbour::Found as Entry;
@@ -55,6 +55,8 @@ struct Scan {
     names: BTreeMap<u32, IfName>,
     /// The numbers that this namespace has for others.
     numbers: BTreeMap<i32, Site>,
+    /// How devices ask for neighbours; not at home.
+    solicits: BTreeMap<(u32, IpFamily), Solicit>,
 }
 
 impl Map {
@@ -66,10 +68,11 @@ impl Map {
             let found = door.links()?;
             let names = found.iter().filter_map(|link| Some((link.index, link.name?))).collect();
             let mut numbers = BTreeMap::new();
+            let solicits = if *site == Site::Home { BTreeMap::new() } else { door.solicits()? };
             if *site != Site::Home && found.iter().any(|link| link.link_netns.is_some()) {
                 numbers.extend(door.number_of(home.as_fd())?.map(|number| (number, Site::Home)));
             }
-            scans.insert(site.clone(), Scan { links: found, names, numbers });
+            scans.insert(site.clone(), Scan { links: found, names, numbers, solicits });
         }
         let far: Vec<_> = links.doors.keys().filter(|site| **site != Site::Home).cloned().collect();
         for site in far {
@@ -110,6 +113,11 @@ impl Map {
         names.into_iter().flatten().filter(|(_, name)| ours(name)).map(|(index, name)| (*index, *name)).collect()
     }
 
+    fn solicit(&self, site: &Site, index: u32) -> Solicit {
+        let found = |family| self.scans.get(site)?.solicits.get(&(index, family)).copied();
+        found(IpFamily::V4).unwrap_or(Solicit::KERNEL).both(found(IpFamily::V6))
+    }
+
     /// The namespace that a device's other end, parent or socket is in.
     fn base_site(&self, site: &Site, found: &link::Found) -> Option<Site> {
         match found.link_netns {
@@ -143,6 +151,7 @@ impl Map {
             ipv4_forwarding: found.ipv4_forwarding,
             accept_ra: found.accept_ra,
             link_local: found.link_local,
+            solicit: self.solicit(site, found.index),
         }
     }
 

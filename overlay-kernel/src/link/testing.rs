@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU8;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use overlay_core::{DontFragment, Encapsulation, IfName, IpFamily, Mac, Mtu, NsKey, Ttl, Vni};
@@ -13,7 +14,8 @@ use proptest::prelude::*;
 
 use super::state::net;
 use super::{
-    BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, State, Tap, Vxlan,
+    BridgePort, Dev, Kind, Link, MAIN_TABLE, MacvlanMode, Route, RouteKey, Rule, Setting, Site, Solicit, State, Tap,
+    Vxlan,
 };
 
 /// Which kinds of devices a kernel has that not every one does.
@@ -105,6 +107,9 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
             let link = state.links.get_mut(&dev).expect("it was drawn from them");
             link.ipv4_forwarding = variant;
             link.accept_ra = number.is_multiple_of(2) && link.mtu >= Mtu::IPV6_MIN;
+            if dev.site != Site::Home && variant {
+                link.solicit = Solicit { interval: Duration::from_millis(20 * u64::from(number)), times: 20 };
+            }
             let [a, b, c, d, _, f] = link.mac.octets();
             link.mac = Mac::new([a, b, c, d, 0x12, f]);
         }

@@ -6,6 +6,7 @@ pub(crate) mod address;
 pub(crate) mod link;
 pub(crate) mod link_request;
 pub(crate) mod neighbour;
+pub(crate) mod neighbour_table;
 pub(crate) mod netns;
 pub(crate) mod route;
 pub(crate) mod rule;

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use overlay_core::{Mtu, NodeId, Port};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
-use crate::{Settings, Underlay};
+use crate::{GatewayBridge, Settings, Underlay};
 
 /// Settings of an [`Agent`](crate::Agent).
 #[derive(Debug, Clone)]
@@ -21,17 +22,18 @@ pub struct AgentConfig {
     pub resolver_port: Port,
     /// Domains under which containers find all names as well, such as `swarm.internal`; none are usual.
     pub suffixes: Vec<DnsName>,
+    /// The subnets of this node's [gateway bridge](GatewayBridge), which nothing else on the node may have; without it containers do not reach
+    /// the outside.
+    pub gateway: Option<GatewayBridge>,
 }
 
 impl AgentConfig {
-    /// For nodes within one data centre.
+    /// For nodes within one data centre. The names of a node's containers are hidden a second after it was taken for failed, not
+    /// gossip's five: nothing is lost by it, since they are back as soon as it is.
     pub fn lan() -> Self {
-        Self {
-            gossip: overlay_gossip::Config::lan(),
-            vxlan_port: Port::VXLAN,
-            resolver_port: Port::RESOLVER,
-            suffixes: Vec::new(),
-        }
+        let mut gossip = overlay_gossip::Config::lan();
+        gossip.tables.hide_after = Duration::from_secs(1);
+        Self { gossip, vxlan_port: Port::VXLAN, resolver_port: Port::RESOLVER, suffixes: Vec::new(), gateway: None }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -46,6 +48,7 @@ impl AgentConfig {
             stranger_burst: self.gossip.stranger_burst,
             resolver_port: self.resolver_port,
             suffixes: self.suffixes.clone(),
+            gateway: self.gateway,
         })
     }
 }

@@ -73,7 +73,7 @@ impl Control for Manager {
     }
 
     async fn detach(&self, endpoint: EndpointId, now: UnixTime) -> Result<Option<Endpoint>, ControlError> {
-        self.unmake_endpoint(endpoint, now).await
+        self.unmake_endpoint(endpoint, None, now).await
     }
 
     async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, ControlError> {

@@ -340,12 +340,15 @@ impl Manager {
         Err(refused.into())
     }
 
+    /// Ends an endpoint, if it is there: on this node, if one is given.
     pub(super) async fn unmake_endpoint(
         &self,
         id: EndpointId,
+        on: Option<NodeId>,
         now: UnixTime,
     ) -> Result<Option<Endpoint>, ControlError> {
         let removing = self.run(|snapshot| match self.endpoint_by_id(snapshot, id)? {
+            Some(held) if on.is_some_and(|node| node != held.object.spec.node) => Ok((Commit::new(), None)),
             Some(held) => self.begin_removal::<Endpoint>(snapshot, &held.object.key(&self.keys)),
             None => Ok((Commit::new(), None)),
         });

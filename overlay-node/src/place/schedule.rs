@@ -212,10 +212,15 @@ impl Schedule {
         self.running == 0 && self.ready.is_empty()
     }
 
-    /// Whether a place is past this phase, or never had it to do.
-    pub fn is_past(&self, place: &Place, phase: Phase) -> bool {
-        let left = self.places.get(place).and_then(|entry| entry.left.front());
-        left.is_none_or(|next| *next > phase)
+    /// Whether what opens at a place and around it has opened, or was open before: from then on it reaches whom it should, and may be told
+    /// their names.
+    pub fn is_open(&self, place: &Place) -> bool {
+        let has_opened = |place: &Place| {
+            let left = self.places.get(place).and_then(|entry| entry.left.front());
+            left.is_none_or(|next| *next > Phase::Open)
+        };
+        let mut around = self.places.get(place).into_iter().flat_map(|entry| &entry.within);
+        has_opened(place) && around.all(|network| has_opened(&Place::Network(*network)))
     }
 
     /// How far each place is, in their order.

@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{EndpointId, Mac, Name, Port};
+use overlay_core::{Mac, Name, Port};
 use overlay_driver::Source;
 use overlay_ipam::{Gateway, SubnetRequest};
 use overlay_node::NetworkSpec;
+
+use crate::question::NodeQuestion;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
@@ -65,18 +67,9 @@ pub(crate) enum Command {
         network: String,
         yes: bool,
     },
-    Attach {
-        network: String,
-        container: Name,
-        source: Source,
-        interface: Option<String>,
-        ips: Vec<IpAddr>,
-        mac: Option<Mac>,
-    },
-    Detach(EndpointId),
+    /// What the node itself is asked.
+    Node(NodeQuestion),
     Nodes,
-    Status,
-    TearDown,
 }
 
 type Read<T> = Result<T, lexopt::Error>;
@@ -147,10 +140,12 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("network", "inspect") => Command::Inspect(words.only("a network")?),
         ("network", "rm") => Command::Remove { yes: words.yes, network: words.only("a network")? },
         ("attach", _) => words.attach()?,
-        ("detach", _) => Command::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?),
+        ("detach", _) => {
+            Command::Node(NodeQuestion::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?))
+        }
         ("node", "ls") => Command::Nodes,
-        ("status", _) => Command::Status,
-        ("teardown", _) => Command::TearDown,
+        ("status", _) => Command::Node(NodeQuestion::Status),
+        ("teardown", _) => Command::Node(NodeQuestion::TearDown),
         _ => return Err(format!("there is no command {word} {second}: see --help").into()),
     };
     Ok((command, json))
@@ -257,14 +252,14 @@ impl Words {
     }
 
     fn attach(&mut self) -> Read<Command> {
-        Ok(Command::Attach {
+        Ok(Command::Node(NodeQuestion::Attach {
             network: self.only("the network")?,
             container: self.name.take().ok_or("attach needs --name")?,
             source: self.source.take().ok_or("attach needs --netns, --pid or --tap")?,
             interface: self.interface.take(),
             ips: std::mem::take(&mut self.ips),
             mac: self.mac,
-        })
+        }))
     }
 }
 

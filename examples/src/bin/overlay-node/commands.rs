@@ -35,34 +35,28 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
             Ok(())
         }
         Command::Remove { network, yes } => remove(&node, json, &network.as_str().into(), yes).await,
-        Command::Attach { network, container, source, interface, ips, mac } => {
-            let question = NodeQuestion::Attach { network, container, source, interface, ips, mac };
-            let NodeAnswer::Attached { endpoint, interface } = ask(&node, &question).await? else { return Err(odd()) };
-            let addresses = endpoint.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let said = json!({ "endpoint": endpoint, "interface": interface });
-            show(json, &said, || format!("{}   {interface}   {addresses}", endpoint.id))
-        }
-        Command::Detach(endpoint) => {
-            let NodeAnswer::Detached(detached) = ask(&node, &NodeQuestion::Detach(endpoint)).await? else {
-                return Err(odd());
-            };
-            match detached {
-                Some(detached) => show(json, &detached, || detached.id.to_string()),
-                None => Err(format!("endpoint {endpoint} not found").into()),
-            }
-        }
+        Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
         Command::Nodes => {
             let nodes = node.nodes().await?;
             let rows = nodes.iter().map(|node| vec![node.id.short().to_string(), node.spec.name.to_string()]);
             let head = ["ID", "NAME"].map(str::to_owned).to_vec();
             show(json, &nodes, || listing::table(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
         }
-        Command::Status => {
-            let NodeAnswer::Status(status) = ask(&node, &NodeQuestion::Status).await? else { return Err(odd()) };
-            show(json, &status, || self::status(&status))
+    }
+}
+
+/// Shows what a node has answered.
+fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
+    match answer {
+        NodeAnswer::Attached { endpoint, interface } => {
+            let addresses = endpoint.addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let said = json!({ "endpoint": endpoint, "interface": interface });
+            show(json, &said, || format!("{}   {interface}   {addresses}", endpoint.id))
         }
-        Command::TearDown => {
-            ask(&node, &NodeQuestion::TearDown).await?;
+        NodeAnswer::Detached(Some(detached)) => show(json, &detached, || detached.id.to_string()),
+        NodeAnswer::Detached(None) => Err(format!("endpoint not found: {question:?}").into()),
+        NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
+        NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
         }
     }
@@ -117,8 +111,4 @@ fn status(status: &Status) -> String {
     let plugged = status.plugged.iter();
     rows.extend(plugged.map(|it| line([&it.endpoint.to_string(), it.container.as_str(), it.interface.as_str()])));
     listing::table(&rows)
-}
-
-fn odd() -> Box<dyn std::error::Error + Send + Sync> {
-    "the node answered another question: it is of another release".into()
 }
