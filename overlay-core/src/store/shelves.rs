@@ -159,7 +159,7 @@ impl Shelves {
             let from = found.len();
             let entries = shelf.entries.iter().filter(|(key, _)| prefix.contains(key));
             found.extend(entries.map(|(key, slot)| (key, slot)));
-            found[from..].sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            found[from..].sort_unstable_by_key(|(key, _)| *key);
         }
         found
     }
