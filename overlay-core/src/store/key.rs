@@ -40,6 +40,11 @@ impl Key {
         self.0.as_bytes()
     }
 
+    /// Tells most keys apart.
+    pub(super) fn hash64(&self) -> u64 {
+        self.0.hash64()
+    }
+
     /// What follows `prefix`, if the key begins with it.
     pub fn strip(&self, prefix: &Prefix) -> Option<&[u8]> {
         self.as_bytes().strip_prefix(prefix.as_bytes())

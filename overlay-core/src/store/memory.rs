@@ -1,16 +1,16 @@
 //! The store in memory.
 
-use std::collections::hash_map::Entry::{Occupied, Vacant};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
+use std::iter::{Peekable, Zip};
 use std::mem;
-use std::ops::Bound;
+use std::slice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use rustc_hash::FxHashMap;
 
+use super::shelves::{Place, Shelves};
 use super::text::Text;
 use crate::{
     Commit, CommitError, Compare, Entry, Key, KeyChange, Limits, Listing, Prefix, Reading, Revision, Store, StoreError,
@@ -20,8 +20,7 @@ use crate::{
 /// A [`Store`] in memory: for tests, and for one process whose catalogue need not outlive it.
 ///
 /// A clone is another handle on the same entries, as a second manager has. Reads and commits never wait. To read,
-/// compare and overwrite a key takes the same time however many there are, on average; a key that comes or goes takes O(log n); a listing and
-/// a comparison of a [prefix](Compare::Prefix), O(log n + entries).
+/// compare or write a key takes O(log n); a listing and a comparison of a [prefix](Compare::Prefix), O(log n + entries).
 ///
 /// ```
 /// use overlay_core::testing::block_on;
@@ -59,9 +58,8 @@ impl MemoryStore {
     #[must_use]
     pub fn restored(listing: Listing) -> Self {
         let Listing { at, entries } = listing;
-        let order = entries.iter().map(|(key, _)| key.clone()).collect();
-        let entries = entries.into_iter().map(|(key, entry)| (key, entry.into())).collect();
-        let held = Held { at, entries, order, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        let mut held = Held { at, compacted: at, keep: Self::HISTORY, ..Held::default() };
+        entries.into_iter().for_each(|(key, entry)| held.entries.put(key, entry.into(), None));
         Self { held: Arc::new(Mutex::new(held)), limits: Self::LIMITS }
     }
 
@@ -72,9 +70,7 @@ impl MemoryStore {
     pub fn commit_now(&self, commit: Commit) -> Result<Revision, CommitError> {
         commit.check(self.limits)?;
         let mut held = self.lock();
-        for compare in &commit.compares {
-            held.compare(compare)?;
-        }
+        held.compare_all(&commit.compares)?;
         if commit.is_empty() {
             return Ok(held.at);
         }
@@ -118,13 +114,14 @@ impl MemoryStore {
 #[async_trait]
 impl Store for MemoryStore {
     async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
-        let held = self.lock();
+        let mut held = self.lock();
         Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entry(key)).collect() })
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
         let held = self.lock();
-        let entries = held.under(prefix).map(|(key, slot)| (key.clone(), slot.entry())).collect();
+        let under = held.entries.under(prefix).into_iter();
+        let entries = under.map(|(key, slot)| (key.clone(), slot.entry())).collect();
         Ok(Listing { at: held.at, entries })
     }
 
@@ -166,12 +163,17 @@ impl fmt::Debug for MemoryStore {
 
 /// What is under a key. Small values lie in it: a store of a million leases has no million small pieces of memory.
 #[derive(Debug)]
-struct Slot {
+pub(super) struct Slot {
     value: Text,
     revision: Revision,
 }
 
 impl Slot {
+    #[cfg(test)]
+    pub(super) const fn revision(&self) -> Revision {
+        self.revision
+    }
+
     fn entry(&self) -> Entry {
         Entry { value: self.value.to_bytes(), revision: self.revision }
     }
@@ -199,35 +201,43 @@ impl Past {
 #[derive(Default)]
 struct Held {
     at: Revision,
-    entries: FxHashMap<Key, Slot>, // its order is never seen: what has one goes by `order`
-    order: BTreeSet<Key>,
+    entries: Shelves,
     history: VecDeque<Past>, // by revision, then by key
     keep: usize,
     compacted: Revision, // up to here history is forgotten
     changes: Vec<Past>,  // empty between commits: kept for its room
+    seen: Vec<Place>,    // where the commit's compared keys are
     waiting: BTreeMap<u64, Waker>,
     watches: u64,
 }
 
 impl Held {
-    fn entry(&self, key: &Key) -> Option<Entry> {
+    fn entry(&mut self, key: &Key) -> Option<Entry> {
         self.entries.get(key).map(Slot::entry)
     }
 
-    fn under<'h>(&'h self, prefix: &'h Prefix) -> impl Iterator<Item = (&'h Key, &'h Slot)> {
-        let from = (Bound::Included(prefix.as_bytes()), Bound::Unbounded);
-        let keys = self.order.range::<[u8], _>(from).take_while(|key| prefix.contains(key));
-        keys.filter_map(|key| self.entries.get_key_value(key))
+    /// Remembers where it found the keys: a commit mostly writes those.
+    fn compare_all(&mut self, compares: &[Compare]) -> Result<(), CommitError> {
+        self.seen.clear();
+        for compare in compares {
+            let place = match compare {
+                Compare::Key { key, .. } => self.entries.find(key),
+                Compare::Prefix { .. } => Place::default(),
+            };
+            self.compare(compare, place)?;
+            self.seen.push(place);
+        }
+        Ok(())
     }
 
-    fn compare(&self, compare: &Compare) -> Result<(), CommitError> {
+    fn compare(&self, compare: &Compare, place: Place) -> Result<(), CommitError> {
         let (holds, found) = match compare {
-            Compare::Key { key, revision } => {
-                let found = self.entries.get(key).map(|slot| slot.revision);
+            Compare::Key { revision, .. } => {
+                let found = self.entries.at(place).map(|slot| slot.revision);
                 (found == *revision, found)
             }
             Compare::Prefix { prefix, revision } => {
-                let found = self.under(prefix).map(|(_, slot)| slot.revision).max();
+                let found = self.entries.under(prefix).into_iter().map(|(_, slot)| slot.revision).max();
                 (found <= Some(*revision), found)
             }
         };
@@ -241,24 +251,21 @@ impl Held {
     fn apply(&mut self, commit: Commit) -> (Revision, BTreeMap<u64, Waker>) {
         let revision = Revision(self.at.0 + 1);
         let mut changes = mem::take(&mut self.changes);
+        let seen = mem::take(&mut self.seen);
+        let mut compared = Compared { seen: commit.compares.iter().zip(&seen).peekable() };
         for (key, value) in commit.puts {
             let value = Text::from(value);
             let slot = Slot { value: value.clone(), revision };
-            match self.entries.entry(key.clone()) {
-                Occupied(mut occupied) => drop(occupied.insert(slot)),
-                Vacant(vacant) => {
-                    self.order.insert(key.clone());
-                    vacant.insert(slot);
-                }
-            }
+            self.entries.put(key.clone(), slot, compared.place(&key));
             changes.push(Past { revision, key, value: Some(value) });
         }
+        let mut compared = Compared { seen: commit.compares.iter().zip(&seen).peekable() };
         for key in commit.deletes {
-            if self.entries.remove(&key).is_some() {
-                self.order.remove(&key);
+            if self.entries.remove(&key, compared.place(&key)) {
                 changes.push(Past { revision, key, value: None });
             }
         }
+        self.seen = seen;
         if changes.is_empty() {
             return (self.at, BTreeMap::new());
         }
@@ -295,6 +302,24 @@ impl Held {
         let revision = under.peek()?.revision;
         let changes = under.take_while(|past| past.revision == revision).map(Past::change).collect();
         Some(WatchEvent::Changes { revision, changes })
+    }
+}
+
+/// Compared keys, and where they were found, for those who ask in their order.
+struct Compared<'c> {
+    seen: Peekable<Zip<slice::Iter<'c, Compare>, slice::Iter<'c, Place>>>,
+}
+
+impl Compared<'_> {
+    /// Where `key` was found, if it was compared; what is asked for out of order is not known.
+    fn place(&mut self, key: &Key) -> Option<Place> {
+        let is_before = |compare: &Compare| match compare {
+            Compare::Key { key: other, .. } => other < key,
+            Compare::Prefix { .. } => true,
+        };
+        while self.seen.next_if(|(compare, _)| is_before(compare)).is_some() {}
+        let is_it = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
+        self.seen.next_if(|(compare, _)| is_it(compare)).map(|(_, place)| *place)
     }
 }
 

@@ -5,6 +5,7 @@ mod error;
 mod key;
 mod memory;
 mod seam;
+mod shelves;
 mod snapshot;
 mod term;
 mod text;

@@ -38,6 +38,18 @@ impl Text {
         }
     }
 
+    /// Tells most texts apart; the highest bits best.
+    pub(super) fn hash64(&self) -> u64 {
+        let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let sum: u64 = match self {
+            Self::Short { len, bytes } => {
+                [0, 8, 16, 24, SHORT - 8].into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at)))
+            }
+            Self::Long(bytes) => bytes.iter().fold(0, |sum, byte| mix(sum, (*byte).into())),
+        };
+        sum ^ sum >> 32
+    }
+
     pub(super) fn to_bytes(&self) -> Bytes {
         match self {
             Self::Short { .. } => Bytes::copy_from_slice(self.as_bytes()),
@@ -58,13 +70,15 @@ impl From<Bytes> for Text {
 /// Where two short texts differ first, word by word: what is the same at the beginning, as under one prefix, costs a comparison each 8
 /// bytes. The last word overlaps the one before.
 fn differ(a: &[u8; SHORT], b: &[u8; SHORT]) -> Option<Ordering> {
-    let word = |bytes: &[u8; SHORT], at: usize| {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[at..at + 8]);
-        u64::from_ne_bytes(word)
-    };
     let mut words = [0, 8, 16, 24, SHORT - 8].into_iter().map(|at| (word(a, at), word(b, at)));
     words.find(|(a, b)| a != b).map(|(a, b)| a.to_be().cmp(&b.to_be()))
+}
+
+#[inline]
+fn word(bytes: &[u8; SHORT], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(word)
 }
 
 /// What follows a short text is zeros, so two of them compare as whole arrays; where these are alike, the shorter is first.

@@ -106,7 +106,8 @@ impl Allocator {
             let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
             let mut stale = false;
             for family in FAMILIES {
-                let (mut wants, mut places) = (Vec::new(), Vec::new());
+                let count = requests.iter().filter(|request| request.family == family).count();
+                let (mut wants, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
                 for (place, request) in requests.iter().enumerate().filter(|(_, request)| request.family == family) {
                     match want(&loaded, request) {
                         Ok(want) => {
@@ -142,10 +143,14 @@ impl Allocator {
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
+        let of = |lease: &Lease| IpFamily::of(lease.ip());
+        if let Some(family) = leases.first().map(of).filter(|family| leases.iter().all(|lease| of(lease) == *family)) {
+            return self.release_group(network, family, &leases.iter().collect::<Vec<_>>(), now).await;
+        }
         let mut answers = vec![Release::Gone; leases.len()];
         for family in FAMILIES {
             let (some, places): (Vec<&Lease>, Vec<usize>) =
-                leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family).unzip();
+                leases.iter().zip(0..).filter(|(lease, _)| of(lease) == family).unzip();
             if some.is_empty() {
                 continue;
             }

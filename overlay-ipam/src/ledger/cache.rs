@@ -82,15 +82,23 @@ impl Cache {
         })
     }
 
-    /// A number was given back: its block is not full, at once or from a date on.
-    pub(crate) fn note_release(&mut self, ground: &Ground, plot: &Plot, number: u128, wakes: Option<UnixTime>) {
-        let (at, _) = plot.split(number);
+    /// Numbers of a block were given back: it is not full, at once or from a date on.
+    pub(crate) fn note_release(
+        &mut self,
+        ground: &Ground,
+        plot: &Plot,
+        (block, places): (u128, &[u16]),
+        wakes: Option<UnixTime>,
+    ) {
+        let numbers = || places.iter().map(|at| plot.join(block, *at));
         for windows in &plot.windows {
-            for window in windows.iter().filter(|(first, last)| (first..=last).contains(&&number)) {
+            for window in
+                windows.iter().filter(|(first, last)| numbers().any(|number| (first..=last).contains(&&number)))
+            {
                 let row = self.row(ground, plot, *window);
                 match wakes {
-                    Some(wakes) => row.wake_at(wakes, at),
-                    None => row.open(at),
+                    Some(wakes) => row.wake_at(wakes, block),
+                    None => row.open(block),
                 }
             }
         }

@@ -103,11 +103,12 @@ impl Ledger {
         wants: &[Want<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
-        let keys = Sorted::new(wants.iter().map(|want| self.keys.lease(ground, want.owner)));
-        let mut assumed = self.likely(ground, wants);
-        assumed.extend(keys.in_order().map(|(_, key)| (key.clone(), None)));
-        assumed.extend(ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone()))));
-        let transaction = self.transaction().assuming(assumed);
+        let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
+        let keys = Sorted::new(keys, self.keys.before_owner());
+        let likely = self.likely(ground, wants).into_iter();
+        let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
+        let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
+        let transaction = self.transaction().assuming(likely.chain(leases).chain(guard));
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
@@ -191,8 +192,9 @@ struct Draft<'d> {
     now: UnixTime,
     cache: MutexGuard<'d, Cache>,
     budget: Budget,
-    /// The keys of the leases that are wanted, and what is new under each.
+    /// The keys of the leases that are wanted, the place of the first in the snapshot, and what is new under each.
     keys: &'d Sorted,
+    first: usize,
     fresh: Vec<Option<Held>>,
     blocks: Vec<Drafted>,
     /// Where among the blocks each is, in the order of their keys.
@@ -202,6 +204,17 @@ struct Draft<'d> {
     granted: FxHashMap<&'d Key, Held>, // never gone through
     /// The number of the next draw.
     draws: u64,
+    /// Where the last number was found that any would do for.
+    last: Option<Last>,
+}
+
+/// Where among the blocks a number of a window was found.
+#[derive(Clone, Copy)]
+struct Last {
+    plot: u8,
+    window: (u128, u128),
+    number: u128,
+    drafted: usize,
 }
 
 struct Drafted {
@@ -225,18 +238,20 @@ impl<'d> Draft<'d> {
             cache: ledger.cache(),
             budget: ledger.budget(),
             keys,
+            first: keys.first(snapshot),
             fresh: vec![None; keys.keys.len()],
-            blocks: Vec::new(),
+            blocks: Vec::with_capacity(1),
             places: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),
             draws: 0,
+            last: None,
         }
     }
 
     fn want(&mut self, want: &Want<'d>, at: usize) -> Result<Outcome, Undecided<Stop>> {
         let key = &self.keys.keys[at];
-        let held = match (self.granted.get(key), self.snapshot.get(key)?) {
+        let held = match (self.granted.get(key), self.keys.get(at, (self.snapshot, self.first))?) {
             (Some(held), _) => Some(*held),
             (None, Some(entry)) => Some(self.ground.held(key, entry)?.1),
             (None, None) => None,
@@ -280,6 +295,9 @@ impl<'d> Draft<'d> {
     }
 
     fn find(&mut self, plot: &Plot, window: (u128, u128)) -> Result<Option<Found>, Undecided<Stop>> {
+        if let Some(found) = self.find_next(plot, window) {
+            return Ok(Some(found));
+        }
         let now = self.now;
         self.cache.row(self.ground, plot, window).wake(now);
         while let Some((number, from)) = self.candidate(plot, window)? {
@@ -291,11 +309,22 @@ impl<'d> Draft<'d> {
             let row = self.cache.row(self.ground, plot, window);
             if let Some(at) = found {
                 row.current = Some(number);
+                self.last = Some(Last { plot: plot.index, window, number, drafted });
                 return Ok(Some(Found { drafted, number: plot.join(number, at) }));
             }
             row.fill(number, wakes);
         }
         Ok(None)
+    }
+
+    /// The next number where the last one was found: what led there leads there again.
+    fn find_next(&self, plot: &Plot, window: (u128, u128)) -> Option<Found> {
+        let last = self.last.filter(|last| (last.plot, last.window) == (plot.index, window))?;
+        let block = &self.blocks[last.drafted].block;
+        let next_fit = self.ledger.order == PickOrder::NextFit;
+        let part = next_fit.then(|| plot.part(last.number, window))?;
+        let at = first_free(plot, last.number, block, part, block.cursor())?;
+        Some(Found { drafted: last.drafted, number: plot.join(last.number, at) })
     }
 
     /// The block to look in next, and where in it; at its cursor if that is not said.
@@ -433,7 +462,8 @@ impl<'d> Draft<'d> {
     /// The commit, in the order of its keys, and what it makes of blocks: these come first, then leases, then holds.
     fn finish(self) -> Result<(Commit, Written), Undecided<Stop>> {
         let mut commit = Commit::new();
-        let mut written = Vec::new();
+        commit.puts.reserve(self.keys.keys.len() + self.places.len() + self.holds.len());
+        let mut written = Vec::with_capacity(self.places.len());
         let changed = self.places.values().map(|place| &self.blocks[*place]).filter(|drafted| drafted.changed);
         for Drafted { key, block, .. } in changed {
             self.snapshot.get(key)?;

@@ -11,6 +11,9 @@ use std::task::{Context, Poll, Waker};
 /// Who comes alone works at once, without a place in the queue. Who comes while somebody works waits; when that work ends, the
 /// first who waits takes all jobs, does them, and hands the answers out. If that caller's future is dropped meanwhile, the
 /// jobs go back to the queue and another takes them: jobs are idempotent. Woken are only those who have an answer or the turn.
+///
+/// The next turn comes when all answers have been fetched: who has one mostly comes again at once, and is in the next turn
+/// then. Else callers fall into two groups that wait for each other, and each commit has half of them.
 #[derive(Debug)]
 pub(crate) struct Combiner<J, A>(Mutex<State<J, A>>);
 
@@ -95,9 +98,9 @@ impl<'c, J, A> Ticket<'c, J, A> {
     fn poll(&self, context: &Context<'_>) -> Poll<Turn<'c, J, A>> {
         let mut state = self.combiner.lock();
         if let Some(answer) = state.answers.remove(&self.id) {
-            return Poll::Ready(Turn::Answer(answer));
+            return Poll::Ready(Turn::Answer(answer)); // the next turn comes when this is gone
         }
-        if state.busy {
+        if state.busy || !state.answers.is_empty() {
             state.waiting.insert(self.id, Some(context.waker().clone()));
             return Poll::Pending;
         }
@@ -123,7 +126,7 @@ impl<J, A> Drop for Ticket<'_, J, A> {
 impl<J, A> State<J, A> {
     /// Who has the turn and does not know it yet.
     fn next(&mut self) -> Option<Waker> {
-        let (id, _) = self.queue.front().filter(|_| !self.busy)?;
+        let (id, _) = self.queue.front().filter(|_| !self.busy && self.answers.is_empty())?;
         self.waiting.get_mut(id)?.take()
     }
 }
@@ -239,8 +242,13 @@ mod tests {
         assert_eq!(work.jobs().copied().collect::<Vec<_>>(), [1, 2]);
         let [third, fourth] = [3, 4].map(|job| Caller::waits(&line, job));
         work.done(vec![10, 20]);
-        assert_eq!((first.answer(), second.answer()), (Some(10), Some(20)));
-        assert_eq!((second.wakes(), third.wakes(), fourth.wakes()), (1, 1, 0));
+        assert_eq!(first.answer(), Some(10));
+        drop(first);
+        assert!(third.poll().is_pending(), "an answer was not fetched");
+        assert_eq!((second.wakes(), third.wakes(), fourth.wakes()), (1, 0, 0));
+        assert_eq!(second.answer(), Some(20));
+        drop(second);
+        assert_eq!((third.wakes(), fourth.wakes()), (1, 0));
         assert_eq!(third.work().jobs().copied().collect::<Vec<_>>(), [3, 4]);
     }
 
@@ -258,9 +266,11 @@ mod tests {
         let work = third.work();
         assert_eq!(work.jobs().copied().collect::<Vec<_>>(), [3, 4], "nobody works for who is gone");
         drop(fourth);
+        let fifth = Caller::waits(&line, 5);
         work.done(vec![30, 40]);
-        assert_eq!(third.answer(), Some(30));
-        drop(third);
+        drop(third); // gone with its answer
+        assert_eq!(fifth.wakes(), 1);
+        drop(fifth);
         let state = line.lock();
         assert!(state.queue.is_empty() && state.answers.is_empty() && state.waiting.is_empty() && !state.busy);
     }

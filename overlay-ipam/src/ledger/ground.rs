@@ -129,6 +129,11 @@ impl Keys {
         self.key(&[b"l", &ground.number.to_be_bytes(), &[ground.kind], owner.as_bytes()])
     }
 
+    /// How many bytes the keys of all leases of a ground begin with alike.
+    pub(crate) fn before_owner(&self) -> usize {
+        self.root.as_bytes().len() + 10
+    }
+
     pub(crate) fn leases(&self, ground: &Ground) -> Prefix {
         self.prefix(&[b"l", &ground.number.to_be_bytes(), &[ground.kind]])
     }

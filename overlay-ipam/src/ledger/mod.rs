@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay_core::{
     CommitError, Entry, Key, NodeId, Revision, Snapshot, Store, StoreError, Transaction, TransactionError, Undecided,
-    UnixTime,
+    UnixTime, Unread,
 };
 
 use crate::{IpamError, PickOrder};
@@ -138,23 +138,59 @@ impl Ledger {
 /// not sorted again further down.
 pub(crate) struct Sorted {
     pub(crate) keys: Vec<Key>,
-    order: Vec<usize>,
+    order: Vec<Ordered>,
     /// Whether one of them stands there twice.
     pub(crate) repeat: bool,
 }
 
+/// The key that comes next in their order: what tells it from most others, and its place among those asked for. And of the key that was asked for at this place,
+/// which it is in their order.
+struct Ordered {
+    head: u64,
+    at: usize,
+    rank: usize,
+}
+
 impl Sorted {
-    pub(crate) fn new(keys: impl Iterator<Item = Key>) -> Self {
+    /// `same` bytes at their beginning are alike: what follows decides, eight bytes mostly.
+    pub(crate) fn new(keys: impl Iterator<Item = Key>, same: usize) -> Self {
         let keys: Vec<Key> = keys.collect();
-        let mut order: Vec<usize> = (0..keys.len()).collect();
-        order.sort_unstable_by(|a, b| keys[*a].cmp(&keys[*b]));
-        let repeat = order.windows(2).any(|pair| keys[pair[0]] == keys[pair[1]]);
+        let head = |key: &Key| {
+            let after = key.as_bytes().get(same..).unwrap_or_default();
+            let mut head = [0; 8];
+            head[..after.len().min(8)].copy_from_slice(&after[..after.len().min(8)]);
+            u64::from_be_bytes(head)
+        };
+        let mut order: Vec<Ordered> =
+            keys.iter().zip(0..).map(|(key, at)| Ordered { head: head(key), at, rank: at }).collect();
+        if let [_, _, ..] = &order[..] {
+            order.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| keys[a.at].cmp(&keys[b.at])));
+            for rank in 0..order.len() {
+                let at = order[rank].at;
+                order[at].rank = rank;
+            }
+        }
+        let repeat = order.windows(2).any(|pair| pair[0].head == pair[1].head && keys[pair[0].at] == keys[pair[1].at]);
         Self { keys, order, repeat }
+    }
+
+    /// What is under a key of them; `first` is the place of the first of all in the snapshot.
+    pub(crate) fn get<'s>(
+        &self,
+        at: usize,
+        (snapshot, first): (&'s Snapshot, usize),
+    ) -> Result<Option<&'s Entry>, Unread> {
+        snapshot.get_near(&self.keys[at], first + self.order[at].rank)
+    }
+
+    /// The place of the first of all in a snapshot.
+    pub(crate) fn first(&self, snapshot: &Snapshot) -> usize {
+        self.in_order().next().map_or(0, |(_, key)| snapshot.place(key))
     }
 
     /// The keys in their order, each with its place among those asked for.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
-        self.order.iter().map(|at| (*at, &self.keys[*at]))
+        self.order.iter().map(|of| (of.at, &self.keys[of.at]))
     }
 }
 

@@ -48,7 +48,8 @@ impl Ledger {
         returns: &[Return<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
-        let keys = Sorted::new(returns.iter().map(|of| self.keys.lease(ground, of.owner)));
+        let keys = returns.iter().map(|of| self.keys.lease(ground, of.owner));
+        let keys = Sorted::new(keys, self.keys.before_owner());
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
@@ -107,9 +108,10 @@ impl Ledger {
             seen: FxHashSet::default(),
             blocks: BTreeMap::new(),
         };
+        let first = keys.first(snapshot);
         let mut fates = Vec::with_capacity(returns.len());
         for (at, (of, key)) in returns.iter().zip(&keys.keys).enumerate() {
-            let held = snapshot.get(key)?.map(|entry| ground.held(key, entry)).transpose()?;
+            let held = keys.get(at, (snapshot, first))?.map(|entry| ground.held(key, entry)).transpose()?;
             let fate = match held {
                 None => Release::Gone,
                 Some((_, held)) if (Some((held.plot, held.number)), held.generation) != (of.of, of.generation) => {
@@ -146,6 +148,7 @@ impl Attempts {
             self.lost = lost;
         }
         self.last.clear();
+        self.last.reserve(fates.len());
         for (at, fate) in fates.iter_mut().enumerate() {
             match fate {
                 Release::Done => self.last.push(at),
@@ -214,7 +217,7 @@ impl<'b> Back<'b> {
             let changed = Arc::make_mut(&mut block);
             places.iter().for_each(|at| changed.release(*at, ledger.rest, now));
             let wakes = block.wakes(ledger.rest);
-            places.iter().for_each(|at| cache.note_release(ground, plot, plot.join(number, *at), wakes));
+            cache.note_release(ground, plot, (number, &places), wakes);
             let value = block.encode();
             puts.push((key.clone(), value.clone()));
             written.push((key, value, block));
