@@ -15,7 +15,8 @@ use crate::{
 /// Hands out subnets and addresses: [`Allocator`](crate::Allocator) is ours, another can ask a company's own system.
 ///
 /// Every call is idempotent, so that a caller who does not know what became of one makes it again: subnets are claimed for
-/// a network, addresses for an owner, releases are fenced by generation. A future that is dropped may have had its effect or not.
+/// a network, addresses for an owner, releases are fenced by generation. A future that is dropped may have had its effect or not. One
+/// that is kept and not polled may hold up others of its network, which are decided together with it, as a mutex's guard would: await it or drop it.
 #[async_trait]
 pub trait Ipam: Send + Sync + fmt::Debug {
     /// Sees to it that `network` has these subnets, and gives all it has, in their order. Those it has already must be

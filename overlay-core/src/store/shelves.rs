@@ -324,7 +324,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(16))]
+        #![proptest_config(ProptestConfig::with_cases(32))] // a case is some thousand keys
 
         #[test]
         fn shelves_hold_what_a_map_holds(steps in steps()) {
