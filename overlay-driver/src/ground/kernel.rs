@@ -2,25 +2,25 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::{
-    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Port, Refusal, Shadow,
-    StepError, StepOf, Witness, reconcile,
+    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Refusal, Shadow, StepError,
+    StepOf, Table, Witness, reconcile,
 };
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
 use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
-use overlay_node::{Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
+use overlay_node::{Place, PlaceTables, Places, Routes};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
-use super::nothing::Nothing;
+use super::nothing::{Lacking, Nothing};
 use super::sandbox::Reaching;
 use crate::Source;
 
@@ -128,9 +128,14 @@ impl KernelPlaces {
             return Ok(PlaceTables { vxlan, firewall, routes });
         };
         raise_loopback(&namespace)?;
-        let firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
+        let firewall: Box<dyn Table<overlay_firewall::State>> =
+            match Firewall::of_host(&self.owner(None)?, namespace.try_clone()?) {
+                Ok(firewall) => Box::new(Shadow::new(firewall)),
+                Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
+                Err(error) => return Err(error),
+            };
         let ways = ContainerWays(KernelWays::open(namespace.try_clone()?)?);
-        Ok(PlaceTables { vxlan, firewall: Box::new(Shadow::new(firewall)), routes: Box::new(Shadow::new(ways)) })
+        Ok(PlaceTables { vxlan, firewall, routes: Box::new(Shadow::new(ways)) })
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -218,12 +223,12 @@ impl Ground for KernelPlaces {
         self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
     }
 
-    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError> {
+    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
         let mut listen = Listen::default();
-        for address in resolver_addresses(place, state) {
-            listen.udp.push(namespace.udp(address)?);
-            listen.tcp.push(namespace.listen(address)?);
+        for address in at {
+            listen.udp.push(namespace.udp(*address)?);
+            listen.tcp.push(namespace.listen(*address)?);
         }
         Ok(listen)
     }
@@ -231,22 +236,6 @@ impl Ground for KernelPlaces {
     fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
         let entries = matches!(place, Place::Network(_));
         self.namespace_of(place)?.map_or_else(|| Ok(Vec::new()), |namespace| namespace.hints(entries))
-    }
-}
-
-/// Where a container's resolver listens, as its firewall leads there; where virtual machines ask: their gateway.
-fn resolver_addresses(place: &Place, state: &PlaceState) -> Vec<SocketAddr> {
-    let address = |ip: IpAddr| SocketAddr::new(ip, Port::DNS.get());
-    match place {
-        Place::Host => Vec::new(),
-        Place::Network(_) => {
-            let segments = state.vxlan.segments.values();
-            segments.flat_map(|segment| &segment.gateways).map(|gateway| address(gateway.addr())).collect()
-        }
-        Place::Container(_) => {
-            let led = state.firewall.published.values().find_map(|published| published.v4);
-            vec![led.map_or_else(|| address(RESOLVER.into()), SocketAddr::V4)]
-        }
     }
 }
 

@@ -1,20 +1,23 @@
 //! What a driver stands on.
 
 mod kernel;
+mod led;
 mod memory;
 mod nothing;
 mod sandbox;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Name, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{Place, PlaceState, Places};
+use overlay_node::{Place, Places};
 
 pub use kernel::KernelPlaces;
+pub(crate) use led::{Direct, Led};
 pub use memory::MemoryGround;
 
 use crate::Source;
@@ -45,11 +48,11 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// If it cannot be looked at.
     fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError>;
 
-    /// Sockets for the resolver of a place that holds this.
+    /// Sockets for the resolver of a place, at these addresses there.
     ///
     /// # Errors
-    /// If somebody else has the port there.
-    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError>;
+    /// If somebody else has one of them there.
+    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError>;
 
     /// Sockets that become readable when something at the place was changed, whoever did it. None if there is nobody who could.
     ///

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests measure time and wait")]
 
 mod deaf;
+mod direct;
 mod faults;
 mod refusals;
 mod town;
