@@ -48,7 +48,7 @@ impl KernelPlaces {
     /// # Errors
     /// [`ErrorKind::Permission`] if `host` may not be entered.
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
-        host.run(|| ())?;
+        host.run(|| ()).map_err(privileged)?;
         let (sandboxes, kept) = (NamespaceDir::new(dir.join("networks")), NamespaceDir::new(dir.join("containers")));
         let (host, containers, taps) = (Arc::new(host), Arc::default(), Tap::new());
         Ok(Self { host, cluster, node, sandboxes, kept, containers, taps })
@@ -186,7 +186,8 @@ impl Places for KernelPlaces {
         let networks = self.sandboxes.names()?.into_iter().filter_map(|name| name.as_str().parse().ok());
         let mut places: Vec<Place> = networks.map(Place::Network).collect();
         places.extend(self.containers.lock().keys().cloned().map(Place::Container));
-        let held = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?)?.observe()?;
+        let firewall = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?);
+        let held = firewall.and_then(|mut firewall| firewall.observe()).map_err(privileged)?;
         let host = (!held.tables.tables.is_empty()).then_some(Place::Host);
         Ok(host.into_iter().chain(places).collect())
     }
@@ -316,6 +317,16 @@ impl Lower<Routes> for ContainerWays {
     fn lower<'d>(&self, desired: &'d Routes) -> Result<Cow<'d, Ways>, Refusal> {
         let way = |route: &overlay_node::Route| Way { device: route.interface, gateway: route.via };
         Ok(Cow::Owned(Ways(desired.0.iter().map(|(to, route)| (*to, way(route))).collect())))
+    }
+}
+
+/// Says what is missing where a privilege is, and what to do.
+fn privileged(error: BackendError) -> BackendError {
+    const ADVICE: &str =
+        "the host's namespace is changed with CAP_SYS_ADMIN and CAP_NET_ADMIN: be root, or enter a private world first";
+    match error.kind() {
+        ErrorKind::Permission => error.caused_by(ADVICE),
+        _ => error,
     }
 }
 
