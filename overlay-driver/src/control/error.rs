@@ -78,7 +78,9 @@ pub enum RemoteError {
         limit: usize,
     },
     /// This user has as many connections as one user may have: end some of its programs, or try again after a while.
-    #[error("user {uid} has {limit} connections to the server, which is the limit of one: end some, or try again later")]
+    #[error(
+        "user {uid} has {limit} connections to the server, which is the limit of one: end some, or try again later"
+    )]
     UserBusy {
         /// Who we are.
         uid: u32,

@@ -6,6 +6,7 @@
 mod deaf;
 mod direct;
 mod faults;
+mod killed;
 mod ordinary;
 mod refusals;
 mod town;
