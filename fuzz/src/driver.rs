@@ -21,7 +21,9 @@ pub(crate) const TARGETS: &[(&str, Body)] = &[("driver_control", control)];
 fn control(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let Ok(runtime) = runtime else { return };
-    let Some((store, root)) = Prefix::new("fuzz/").ok().map(|root| (Arc::new(MemoryStore::default()), root)) else { return };
+    let Some((store, root)) = Prefix::new("fuzz/").ok().map(|root| (Arc::new(MemoryStore::default()), root)) else {
+        return;
+    };
     let Ok(manager) = Manager::new(store.clone(), &root, NodeId::from_bytes([1; 16]), [7; 32]) else { return };
     let manager: Arc<dyn Control> = Arc::new(manager);
     let told = runtime.block_on(async {

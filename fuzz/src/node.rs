@@ -84,11 +84,13 @@ fn knowledge() -> Option<Knowledge> {
         stranger_burst: 1,
         resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
+        gateway: None,
     };
     Some(Knowledge {
         me: node(1),
         nodes: Arc::new([1, 2, 3].map(facts).into()),
         networks: [(NETWORK, Arc::new(section()?))].into(),
+        gateway_ports: Arc::default(),
         settings: Arc::new(settings),
     })
 }

@@ -217,16 +217,19 @@ fn digits(text: &str) -> Result<u128, IdError> {
 
 fn write_digits(f: &mut fmt::Formatter<'_>, mut value: u128, len: usize) -> fmt::Result {
     let mut text = [b'0'; LEN];
+    let Some(text) = text.get_mut(..len) else { return Err(fmt::Error) };
     // A division of 128 bits costs as much as ten of 64, and whoever builds a zone writes many ids.
+    value /= 36_u128.pow((LEN - len) as u32);
     for characters in text.rchunks_mut(SHORT_LEN) {
-        let mut part = (value % PART) as u64;
-        value /= PART;
+        let rest = if value < PART { 0 } else { value / PART };
+        let mut part = (value - rest * PART) as u64;
+        value = rest;
         for character in characters.iter_mut().rev() {
             *character = b"0123456789abcdefghijklmnopqrstuvwxyz"[(part % 36) as usize];
             part /= 36;
         }
     }
-    f.pad(std::str::from_utf8(&text[..len]).map_err(|_| fmt::Error)?)
+    f.pad(std::str::from_utf8(text).map_err(|_| fmt::Error)?)
 }
 
 /// As many as twelve digits can say, below 2⁶⁴.

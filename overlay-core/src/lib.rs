@@ -6,6 +6,7 @@ mod backend;
 mod diff;
 mod encapsulation;
 mod flaky;
+mod host_address;
 mod id;
 mod ip_family;
 mod lower;
@@ -28,6 +29,7 @@ mod table;
 pub mod testing;
 mod text;
 mod time;
+mod told;
 mod traced;
 mod vni;
 
@@ -35,6 +37,7 @@ pub use backend::{Applied, Backend, BackendError, ErrorKind, Meter, StepError, S
 pub use diff::{Change, KeyedDiff, keyed_diff};
 pub use encapsulation::{Encapsulation, Esp, Icv};
 pub use flaky::{Call, Fault, Flaky};
+pub use host_address::{is_host_address, is_of_all_hosts};
 pub use id::{EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
 pub use ip_family::IpFamily;
 pub use lower::{Amended, Lower, Memo, Refusal};
@@ -58,5 +61,6 @@ pub use store::{
 };
 pub use table::{Plan, ReconcileError, Table, reconcile};
 pub use time::{Instant, UnixTime};
+pub use told::told;
 pub use traced::{Trace, Traced, Traces};
 pub use vni::{Vni, VniError};

@@ -1,7 +1,7 @@
 //! Ethernet addresses.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use crate::text::serde_as_text;
@@ -15,6 +15,7 @@ use crate::text::serde_as_text;
 /// assert_eq!(mac.to_string(), "02:42:0a:00:00:02");
 /// assert_eq!("02-42-0A-00-00-02".parse(), Ok(mac));
 /// assert!(mac.is_local() && !mac.is_multicast());
+/// assert_eq!(mac.link_local().to_string(), "fe80::42:aff:fe00:2");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac([u8; 6]);
@@ -59,6 +60,12 @@ impl Mac {
     pub const fn is_station(self) -> bool {
         let [a, b, c, d, e, f] = self.0;
         !self.is_multicast() && (a | b | c | d | e | f) != 0
+    }
+
+    /// The IPv6 link-local address made of it (RFC 4291, appendix A).
+    pub const fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
     }
 
     /// Whether the address was given by an administrator, not by the maker of the hardware.

@@ -1,7 +1,7 @@
 //! Domain names.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -83,6 +83,33 @@ impl DnsName {
         let mut wire = self.wire.clone();
         wire.extend_from_slice(&suffix.wire);
         Self::checked(wire)
+    }
+
+    /// This name with another label after it.
+    ///
+    /// # Errors
+    /// When both are too long together.
+    pub(crate) fn under(&self, label: &Name) -> Result<Self, DnsNameError> {
+        let label = label.as_str();
+        let mut wire = SmallVec::with_capacity(self.wire.len() + 1 + label.len());
+        wire.extend_from_slice(&self.wire);
+        wire.push(label.len() as u8); // 63 at most
+        wire.extend_from_slice(label.as_bytes());
+        Self::checked(wire)
+    }
+
+    /// The name of one label, as something is displayed.
+    ///
+    /// # Errors
+    /// For a text that is empty or has more than 63 bytes.
+    pub(crate) fn displayed(label: impl fmt::Display) -> Result<Self, DnsNameError> {
+        let mut text = Text(SmallVec::from_slice(&[0]));
+        write!(text, "{label}").map_err(|_| DnsNameError::Label { found: 0 })?;
+        match (text.0.len() - 1, text.0.first_mut()) {
+            (found @ 1..=63, Some(length)) => *length = found as u8,
+            (found, _) => return Err(DnsNameError::Label { found }),
+        }
+        Ok(Self { wire: text.0 })
     }
 
     /// The labels, the leftmost first.
@@ -225,6 +252,16 @@ impl PartialOrd for DnsName {
 impl Hash for DnsName {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.fold().hash(state);
+    }
+}
+
+/// A text that is written without allocation if it is short.
+struct Text(SmallVec<[u8; 40]>);
+
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 

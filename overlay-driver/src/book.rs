@@ -1,11 +1,12 @@
 //! What is plugged in, written down: so that a driver that starts again plugs it in again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use overlay_core::{EndpointId, IfName, Name, NsKey};
+use overlay_node::GatewayPort;
 use serde::{Deserialize, Serialize};
 
 use crate::Source;
@@ -23,6 +24,9 @@ pub struct Plugged {
     pub namespace: Option<NsKey>,
     /// What its interface is called there; or the tap.
     pub interface: IfName,
+    /// Its container's port of the node's gateway bridge; none for a tap, and where containers have no way out.
+    #[serde(default)]
+    pub gateway: Option<GatewayPort>,
 }
 
 /// Plugs in a directory, a file for each, which is there whole or not at all.
@@ -30,6 +34,8 @@ pub struct Plugged {
 pub(crate) struct Book {
     dir: PathBuf,
     plugs: BTreeMap<EndpointId, Plugged>,
+    /// The port of the gateway bridge that was given last.
+    last_port: u32,
 }
 
 /// What a file begins with.
@@ -52,7 +58,8 @@ impl Book {
                 plugs.insert(plugged.endpoint, plugged);
             }
         }
-        Ok(Self { dir: dir.to_owned(), plugs })
+        let last_port = plugs.values().filter_map(|plugged| plugged.gateway).map(GatewayPort::get).max().unwrap_or(0);
+        Ok(Self { dir: dir.to_owned(), plugs, last_port })
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Plugged> {
@@ -61,6 +68,21 @@ impl Book {
 
     pub(crate) fn get(&self, endpoint: EndpointId) -> Option<&Plugged> {
         self.plugs.get(&endpoint)
+    }
+
+    /// The port of the gateway bridge that a container has, or else the next that is free of `room`: one that was given back rests the longest.
+    /// `None` if none is free.
+    pub(crate) fn gateway_port(&mut self, container: &Name, room: u32) -> Option<GatewayPort> {
+        let has = self.plugs.values().find(|plugged| plugged.container == *container && plugged.gateway.is_some());
+        if let Some(has) = has {
+            return has.gateway;
+        }
+        let taken: BTreeSet<u32> =
+            self.plugs.values().filter_map(|plugged| plugged.gateway).map(GatewayPort::get).collect();
+        let after = self.last_port;
+        let number = (after + 1..=room).chain(1..=after.min(room)).find(|number| !taken.contains(number))?;
+        self.last_port = number;
+        GatewayPort::new(number)
     }
 
     pub(crate) fn write(&mut self, plugged: Plugged) -> io::Result<()> {
@@ -98,7 +120,26 @@ mod tests {
             source: Source::Path("/run/netns/web".into()),
             namespace: None,
             interface: "eth0".parse().unwrap(),
+            gateway: GatewayPort::new(number.into()),
         }
+    }
+
+    #[test]
+    fn a_container_keeps_its_port_and_others_get_those_that_rested_longest() {
+        let dir = std::env::temp_dir().join(format!("overlay-ports-{}", std::process::id()));
+        let mut book = Book::open(&dir).unwrap();
+        let name = |number: u8| Name::new(&format!("c{number}")).unwrap();
+        let plug = |book: &mut Book, number: u8| {
+            let gateway = book.gateway_port(&name(number), 3);
+            book.write(Plugged { container: name(number), gateway, ..plugged(number) }).unwrap();
+            gateway.map(GatewayPort::get)
+        };
+        assert_eq!([1, 2].map(|number| plug(&mut book, number)), [Some(1), Some(2)]);
+        book.erase(plugged(1).endpoint).unwrap();
+        assert_eq!([3, 4, 5].map(|number| plug(&mut book, number)), [Some(3), Some(1), None]);
+        let mut again = Book::open(&dir).unwrap();
+        assert_eq!(again.gateway_port(&name(3), 3).map(GatewayPort::get), Some(3));
+        fs::remove_dir_all(dir).unwrap();
     }
 
     #[test]

@@ -7,15 +7,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{Instant, Name, NodeId, Port};
+use overlay_core::{Instant, Name, NodeId, Port, told};
 use overlay_gossip::Role;
-use overlay_node::{Agent, AgentConfig, Control, Input, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
+use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
 
 use crate::book::{Book, Plugged};
 use crate::control::Follow;
 use crate::driver::{Driver, now};
+use crate::gateway;
 use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
 use crate::hints::Hints;
@@ -24,7 +25,6 @@ use crate::mirror::Mirror;
 use crate::reporter::Reporter;
 use crate::resolvers::Resolvers;
 use crate::streams::Streams;
-use crate::told::told;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
 
@@ -45,6 +45,7 @@ pub struct Builder<G> {
     upkeep: UpkeepConfig,
     workers: usize,
     manager: Option<Arc<Manager>>,
+    gateway: Option<Option<GatewayBridge>>,
 }
 
 /// How often a manager settles what was left half-done.
@@ -71,6 +72,7 @@ impl<G: Ground> Builder<G> {
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
             manager: None,
+            gateway: None,
         }
     }
 
@@ -105,6 +107,14 @@ impl<G: Ground> Builder<G> {
     #[must_use]
     pub fn upstreams(self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         Self { upstreams: servers.into_iter().collect(), ..self }
+    }
+
+    /// The subnets of the node's gateway bridge, by which containers reach the outside; `None` if they should not. Whatever the agent's
+    /// [settings](Self::agent) say of it. If this is not called: the first private subnet that the host has no route to, which is written down in the
+    /// directory.
+    #[must_use]
+    pub fn gateway(self, bridge: Option<GatewayBridge>) -> Self {
+        Self { gateway: Some(bridge), ..self }
     }
 
     /// How its agent is set: all nodes of a cluster agree on it.
@@ -153,6 +163,10 @@ impl<G: Ground> Builder<G> {
         let me = Me { id: self.node, incarnation: now().as_millis(), address, role: self.role, vtep, mtu };
         let (mut seed, mut names_seed) = ([0; 32], [0; 32]);
         fill(&mut seed).and_then(|()| fill(&mut names_seed)).map_err(StartError::Seed)?;
+        self.agent.gateway = match self.gateway {
+            Some(bridge) => bridge,
+            None => Some(gateway::choose(&self.dir, self.node, self.ground.host().as_deref())?),
+        };
         let agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
@@ -255,8 +269,8 @@ fn run<G: Ground>(
     (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
     lock: File,
 ) {
-    for Plugged { endpoint, namespace, interface, .. } in plugged {
-        let _ = heart.agent.handle(Input::Plug { endpoint, namespace, interface }, Instant::ZERO);
+    for plugged in plugged {
+        let _ = heart.tell_plugged(&plugged); // it was taken by an earlier start
     }
     tokio::spawn(async move {
         let mut beside = JoinSet::new();

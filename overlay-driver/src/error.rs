@@ -48,6 +48,14 @@ pub enum StartError {
         /// Which.
         dir: PathBuf,
     },
+    /// No subnet is free for the gateway bridge.
+    #[error(
+        "the host has routes to all subnets that a gateway bridge could have: say which it is to have, or that containers have no way out"
+    )]
+    NoSubnet,
+    /// The host's routes cannot be read.
+    #[error("the host's routes cannot be read")]
+    Routes(#[source] BackendError),
     /// The places that are there cannot be found out.
     #[error("the node's places cannot be listed")]
     Places(#[source] BackendError),
@@ -84,6 +92,12 @@ pub enum PlugError {
     NoInterface {
         /// The container.
         container: Name,
+    },
+    /// All ports of the gateway bridge are taken.
+    #[error("the gateway bridge has room for {room} containers, and has as many: give it larger subnets")]
+    GatewayFull {
+        /// How many there is room for.
+        room: u32,
     },
     /// It could not be written down, so a restart would forget it.
     #[error("it could not be written down")]

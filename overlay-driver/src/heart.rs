@@ -426,8 +426,8 @@ impl<G: Ground> Heart<G> {
             self.tell(Input::Catalogue(change));
         }
         let plugged: Vec<Plugged> = self.book.all().cloned().collect();
-        for Plugged { endpoint, namespace, interface, .. } in plugged {
-            self.tell(Input::Plug { endpoint, namespace, interface });
+        for plugged in plugged {
+            let _ = self.tell_plugged(&plugged); // it was taken before
         }
         self.tell(Input::Join(seeds));
         self.state.look_at = Some(now + LINGER);

@@ -8,6 +8,7 @@ mod builder;
 pub mod control;
 mod driver;
 mod error;
+mod gateway;
 mod ground;
 mod heart;
 mod hints;
@@ -20,7 +21,6 @@ mod status;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod told;
 mod works;
 
 pub use attach::{Attach, Attached};

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{EndpointId, NodeId};
+use overlay_core::{EndpointId, NodeId, told};
 use overlay_node::Control;
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::status::DriverEvent;
-use crate::told::told;
 
 /// Reports, the newest of each endpoint, until they are written.
 #[derive(Debug)]

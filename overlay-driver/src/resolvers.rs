@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, Port};
+use overlay_core::{BackendError, Port, told};
 use overlay_dns::{Config, Limits, Listen, Resolver, Server, Upstreams, View};
 use overlay_node::{Place, PlaceState, RESOLVER};
 use tokio::sync::mpsc::UnboundedSender;
@@ -12,7 +12,6 @@ use tokio::task::JoinSet;
 
 use crate::ground::Ground;
 use crate::home::Home;
-use crate::told::told;
 
 /// A resolver for each container that is plugged in, and each sandbox with virtual machines.
 #[derive(Debug)]

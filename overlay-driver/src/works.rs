@@ -3,12 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, Phase};
+use overlay_core::{BackendError, Phase, told};
 use overlay_node::{Job, Place, PlacePlan, PlaceState, PlaceTables, Round, Schedule};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::ground::{Direct, Ground, Led};
-use crate::told::told;
 
 /// Plans and runs rounds: as many places at once as there are workers, one job of a place at a time. What is open stays open between
 /// rounds, so that its shadow is of use.

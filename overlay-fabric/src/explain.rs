@@ -30,6 +30,7 @@ impl Cluster {
         let held = self.nodes.get(number).map(|node| node.places.held.places()).unwrap_or_default();
         let places = held.into_iter().map(|(place, held)| {
             let state = PlaceState {
+                link: held.link.state(),
                 vxlan: held.vxlan.state(),
                 firewall: held.firewall.state(),
                 routes: held.routes.state(),

@@ -69,8 +69,9 @@ impl FaultyPlaces {
 impl Places for FaultyPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.may("open place")?;
-        let MemoryPlace { vxlan, firewall, routes } = self.held.make(place);
+        let MemoryPlace { link, vxlan, firewall, routes } = self.held.make(place);
         Ok(PlaceTables {
+            link: Box::new(Flaky::new(link, self.choose())),
             vxlan: Box::new(Flaky::new(vxlan, self.choose())),
             firewall: Box::new(Flaky::new(firewall, self.choose())),
             routes: Box::new(Flaky::new(routes, self.choose())),

@@ -56,10 +56,9 @@ impl Pin {
         Self { isolated: true, ..self }
     }
 
-    /// The link-local address made of the Ethernet address (RFC 4291, appendix A).
+    /// The link-local address made of the Ethernet address.
     pub const fn link_local(&self) -> Ipv6Addr {
-        let [a, b, c, d, e, f] = self.mac.octets();
-        Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
+        self.mac.link_local()
     }
 }
 

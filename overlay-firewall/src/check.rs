@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-use overlay_core::{IpFamily, Protocol, Refusal};
+use overlay_core::{IpFamily, Protocol, Refusal, is_host_address};
 
 use crate::{Bind, BridgePort, Published, State};
 
@@ -62,7 +62,7 @@ fn published(state: &State) -> Result<(), Refusal> {
         let mut nowhere = true;
         for (place, target) in places(port) {
             nowhere = false;
-            if target.port() == 0 || !is_host(target.ip()) {
+            if target.port() == 0 || !is_host_address(target.ip()) {
                 return refused(format!("target {target}"), "it is no host's port");
             }
             if let Some(other) = taken.insert(place, name.as_str()) {
@@ -95,10 +95,11 @@ fn bound(port: &Published) -> String {
 
 /// Members are hosts, and a port has one guard.
 fn guards(state: &State) -> Result<(), Refusal> {
-    let members = |object: String, members: &BTreeSet<IpAddr>| match members.iter().find(|member| !is_host(**member)) {
-        Some(member) => Err(Refusal::new(object, format!("member {member}"), "it is no host's address")),
-        None => Ok(()),
-    };
+    let members =
+        |object: String, members: &BTreeSet<IpAddr>| match members.iter().find(|member| !is_host_address(**member)) {
+            Some(member) => Err(Refusal::new(object, format!("member {member}"), "it is no host's address")),
+            None => Ok(()),
+        };
     let mut taken = BTreeSet::new();
     for (port, tunnel) in &state.tunnels {
         members(format!("tunnel {port}"), &tunnel.members)?;
@@ -126,7 +127,7 @@ fn ports(state: &State) -> Result<(), Refusal> {
             return refused(format!("Ethernet address {}", pin.mac), "an endpoint's is a station's");
         }
         for address in &pin.addresses {
-            if !is_host(*address) {
+            if !is_host_address(*address) {
                 return refused(format!("address {address}"), "an endpoint's is one host's");
             }
             if !addresses.insert(*address) {
@@ -147,7 +148,7 @@ fn policy(state: &State) -> Result<(), Refusal> {
     for (endpoint, member) in &state.policy.members {
         for address in &member.addresses {
             let reason = match () {
-                () if !is_host(*address) => "an endpoint's is one host's",
+                () if !is_host_address(*address) => "an endpoint's is one host's",
                 () if !addresses.insert(*address) => "another member has it",
                 () => continue,
             };
@@ -155,11 +156,6 @@ fn policy(state: &State) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// Whether an address can be one host's.
-fn is_host(address: IpAddr) -> bool {
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !is_mapped(address)
 }
 
 /// IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire, and would be a second text for an address.

@@ -101,15 +101,15 @@ impl Subnet {
         if self.auxiliary.values().any(|auxiliary| *auxiliary == address) {
             return Some(Reserved::Auxiliary);
         }
-        let hosts = self.hosts();
-        match hosts.contains(address) {
-            true if self.kind == SubnetKind::External && !self.is_in_a_range(address) => Some(Reserved::OutOfRange),
-            true => None,
-            false if address < hosts.first() => match self.family() {
-                IpFamily::V4 => Some(Reserved::Network),
-                IpFamily::V6 => Some(Reserved::Anycast),
-            },
-            false => Some(Reserved::Broadcast),
+        let spare = self.net.max_prefix_len() - self.net.prefix_len();
+        match self.family() {
+            family if spare > 1 && address == self.net.network() => Some(match family {
+                IpFamily::V4 => Reserved::Network,
+                IpFamily::V6 => Reserved::Anycast,
+            }),
+            IpFamily::V4 if spare > 1 && address == self.net.broadcast() => Some(Reserved::Broadcast),
+            _ if self.kind == SubnetKind::External && !self.is_in_a_range(address) => Some(Reserved::OutOfRange),
+            _ => None,
         }
     }
 

@@ -368,6 +368,24 @@ fn what_must_not_be_claimed_is_reserved_and_small_prefixes_are_used_whole() {
     assert_eq!(last.hosts().last(), net("fdff:ffff::/32").broadcast());
 }
 
+proptest! {
+    #[test]
+    fn an_address_of_a_subnet_is_reserved_exactly_if_no_host_may_have_it_or_it_is_the_gateways(
+        v6 in any::<bool>(),
+        (spare, offset) in (0_u8..12).prop_flat_map(|spare| (Just(spare), 0_u128..1 << spare)),
+    ) {
+        let length = if v6 { 128 } else { 32 } - spare;
+        let whole = net(&format!("{}/{length}", if v6 { "fd00:7::" } else { "10.7.0.0" }));
+        let subnet = Subnets::new([]).claim(network(1), &SubnetRequest::this(whole)).unwrap();
+        let address = match whole.network() {
+            IpAddr::V4(first) => IpAddr::from((first.to_bits() + offset as u32).to_be_bytes()),
+            IpAddr::V6(first) => IpAddr::from((first.to_bits() + offset).to_be_bytes()),
+        };
+        let free = subnet.hosts().contains(address) && subnet.gateway() != Some(address);
+        prop_assert_eq!(subnet.reserved(address).is_none(), free, "{} in {}", address, whole);
+    }
+}
+
 #[test]
 fn vips_have_a_range_of_their_own_where_wanted() {
     let request = SubnetRequest { vips: Some(net("10.0.0.64/26").into()), ..SubnetRequest::this(net("10.0.0.0/24")) };

@@ -21,6 +21,8 @@ pub struct Desired {
 /// What one place should hold: a value for each of its [tables](crate::PlaceTables), and what names are seen from there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlaceState {
+    /// Local networks: of the host.
+    pub link: overlay_link::State,
     /// Segments: of a network's sandbox.
     pub vxlan: overlay_vxlan::State,
     /// What is allowed and forbidden.

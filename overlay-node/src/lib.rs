@@ -22,7 +22,10 @@ pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
 pub use explain::{Break, Explanation, Hop, Target, explain};
-pub use knowledge::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings, Standing};
+pub use knowledge::{
+    GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
+    Standing,
+};
 pub use manager::{Manager, Settled};
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,

@@ -63,6 +63,8 @@ pub trait Places {
 
 /// What holds a place's state: a table for each value of [`PlaceState`](crate::PlaceState).
 pub struct PlaceTables {
+    /// Local networks.
+    pub link: Box<dyn Table<overlay_link::State>>,
     /// Segments.
     pub vxlan: Box<dyn Table<overlay_vxlan::State>>,
     /// What is allowed and forbidden.

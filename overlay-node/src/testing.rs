@@ -22,8 +22,9 @@ use proptest::prelude::*;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts,
-    PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings, Standing,
+    Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, Network,
+    NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings,
+    Standing,
 };
 
 /// The node whose knowledge it is.
@@ -32,13 +33,15 @@ pub const ME: NodeId = NodeId::from_bytes([0x10; 16]);
 /// What a node of few others knows of few networks, all of them wrong in every way now and then.
 pub fn knowledge() -> impl Strategy<Value = Knowledge> {
     let nodes = btree_map(few_nodes(), node_facts(), 0..5);
-    (nodes, vec(section(), 0..4), underlay_of_mine(), any::<bool>()).prop_map(|(mut nodes, sections, mine, known)| {
+    let rest = (underlay_of_mine(), any::<bool>(), gateway_ports());
+    (nodes, vec(section(), 0..4), rest).prop_map(|(mut nodes, sections, (mine, known, ports))| {
         nodes.remove(&ME);
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
             me: ME,
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),
+            gateway_ports: Arc::new(ports),
             settings: Arc::new(settings()),
         }
     })
@@ -57,6 +60,8 @@ pub enum Change {
     Local(NetworkId, EndpointId, Option<Box<LocalEndpoint>>),
     /// One that is elsewhere.
     Remote(NetworkId, EndpointId, Option<Box<RemoteEndpoint>>),
+    /// Where a container is at the gateway bridge.
+    GatewayPort(Name, Option<GatewayPort>),
     /// A service.
     Service(NetworkId, ServiceId, Option<Box<Service>>),
 }
@@ -82,6 +87,7 @@ impl Change {
                     put(&mut Arc::make_mut(section).remote, id, remote.map(|remote| Arc::new(*remote)));
                 }
             }
+            Self::GatewayPort(name, port) => put(Arc::make_mut(&mut knowledge.gateway_ports), name, port),
             Self::Service(network, id, service) => {
                 if let Some(section) = knowledge.networks.get_mut(&network) {
                     put(&mut Arc::make_mut(section).services, id, service.map(|service| Arc::new(*service)));
@@ -106,6 +112,7 @@ pub fn change() -> impl Strategy<Value = Change> {
         2 => (few_nodes(), facts).prop_map(|(id, facts)| Change::Node(id, facts)),
         1 => (boxed(section().boxed()), any::<bool>()).prop_map(|((id, section), there)| Change::Section(id, there.then_some(section))),
         1 => network().prop_map(|network| Change::Network(Box::new(network))),
+        2 => (few_containers(), option::weighted(0.8, gateway_port())).prop_map(|(name, port)| Change::GatewayPort(name, port)),
         4 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.7, local(number)))
                 .prop_map(move |(id, local)| Change::Local(network_id(number), id, local.map(|local| Box::new(with_id(number, id, local)))))
@@ -260,6 +267,10 @@ fn settings() -> Settings {
         stranger_burst: 5,
         resolver_port: Port::RESOLVER,
         suffixes: vec!["swarm.internal".parse().expect("a domain")],
+        gateway: Some(GatewayBridge {
+            v4: Some("172.18.0.0/29".parse().expect("a net")),
+            v6: Some("fd00:18::/64".parse().expect("a net")),
+        }),
     }
 }
 
@@ -292,6 +303,15 @@ fn few_macs(number: u8) -> BoxedStrategy<Mac> {
         Just(Mac::new([0x01, 0, 0x5e, 0, 0, 1])),
     ];
     prop_oneof![8 => (1_u8..12).prop_map(move |host| Mac::from_ipv4([10, number, 0, host].into())), 1 => odd].boxed()
+}
+
+/// More than there is room for.
+fn gateway_port() -> impl Strategy<Value = GatewayPort> {
+    (1_u32..8).prop_filter_map("not 0", GatewayPort::new)
+}
+
+fn gateway_ports() -> impl Strategy<Value = BTreeMap<Name, GatewayPort>> {
+    btree_map(few_containers(), gateway_port(), 0..4)
 }
 
 fn few_containers() -> impl Strategy<Value = Name> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{Encapsulation, IfName, IpFamily, Mac, Mtu, NsId, Refusal, Vni};
+use overlay_core::{Encapsulation, IfName, IpFamily, Mac, Mtu, NsId, Refusal, Vni, is_host_address, is_of_all_hosts};
 
 use crate::{PortEnd, Segment};
 
@@ -25,7 +25,7 @@ type Unfit = (String, &'static str);
 fn vteps(segment: &Segment) -> Result<(), Unfit> {
     let local = segment.vtep.local;
     let adrift = |vtep| is_link_local(vtep) && segment.vtep.device.is_none();
-    if !is_unicast(local) {
+    if !is_host_address(local) {
         return Err((format!("local address {local}"), "a VTEP is one host's address"));
     }
     if adrift(local) {
@@ -37,7 +37,7 @@ fn vteps(segment: &Segment) -> Result<(), Unfit> {
             "this is the node's own address, so the endpoint belongs in ports"
         } else if IpFamily::of(*vtep) != segment.vtep.underlay() {
             "all VTEPs of a segment have the family of the local address"
-        } else if !is_unicast(*vtep) {
+        } else if !is_host_address(*vtep) {
             "a VTEP is one host's address"
         } else if local.is_loopback() && !vtep.is_loopback() {
             "no datagram goes there from a loopback address"
@@ -69,7 +69,7 @@ fn stations(segment: &Segment) -> Result<(), Unfit> {
 fn addresses(segment: &Segment) -> Result<(), Unfit> {
     let ports = segment.ports.values().flat_map(|port| &port.addresses);
     let with_subnet = segment.gateways.iter().chain(ports);
-    if let Some(net) = with_subnet.clone().find(|net| is_of_all(net)) {
+    if let Some(net) = with_subnet.clone().find(|net| is_of_all_hosts(**net)) {
         return Err((format!("address {net}"), "it is the subnet's own or its broadcast address"));
     }
     if let Some(net) = with_subnet.clone().find(|net| net.prefix_len() == 0) {
@@ -81,7 +81,7 @@ fn addresses(segment: &Segment) -> Result<(), Unfit> {
     if let Some(twice) = all.iter().zip(all.iter().skip(1)).find_map(|(a, b)| (a == b).then_some(a)) {
         return Err((format!("address {twice}"), "two endpoints have it; give each its own"));
     }
-    match all.iter().find(|address| !is_unicast(**address) || address.is_loopback()) {
+    match all.iter().find(|address| !is_host_address(**address) || address.is_loopback()) {
         Some(address) => Err((format!("address {address}"), "an endpoint's is one host's")),
         None => Ok(()),
     }
@@ -114,18 +114,6 @@ fn ends(segment: &Segment, plugged: &mut BTreeSet<(Option<NsId>, IfName)>) -> Re
         }
     }
     Ok(())
-}
-
-/// Whether an address can be one host's. IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire, and would be a second
-/// text for an address that is checked elsewhere.
-fn is_unicast(address: IpAddr) -> bool {
-    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !mapped
-}
-
-/// Whether an address is no host's of its subnet but all of theirs. IPv6 has no such; a subnet of two has none (RFC 3021).
-fn is_of_all(net: &IpNet) -> bool {
-    matches!(net, IpNet::V4(net) if net.prefix_len() < 31 && [net.network(), net.broadcast()].contains(&net.addr()))
 }
 
 fn is_link_local(address: IpAddr) -> bool {

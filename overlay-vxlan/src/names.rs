@@ -2,8 +2,6 @@
 //!
 //! A kernel backend makes them; others name them to say what is allowed at which.
 
-use std::net::Ipv6Addr;
-
 use overlay_core::{EndpointId, IfName, Mac, Refusal, Vni};
 
 /// The segment's bridge: `br-VNI`.
@@ -51,12 +49,6 @@ const fn mac(first: u8, vni: Vni) -> Mac {
     Mac::new([first, 0x6f, 0x76, a, b, c])
 }
 
-/// The link-local address of a station (RFC 4291, appendix A).
-pub const fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.octets();
-    Ipv6Addr::from_octets([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 0x02, b, c, 0xff, 0xfe, d, e, f])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,10 +61,5 @@ mod tests {
         assert_eq!(gateway_mac(last).to_string(), "02:6f:76:ff:ff:ff");
         assert_eq!(port_mac(one).to_string(), "06:6f:76:00:00:01");
         assert!(gateway_mac(one).is_station() && port_mac(one).is_local());
-    }
-
-    #[test]
-    fn a_link_local_address_is_that_of_the_rfc() {
-        assert_eq!(link_local(Mac::new([0x02, 0x42, 10, 0, 0, 2])).to_string(), "fe80::42:aff:fe00:2");
     }
 }

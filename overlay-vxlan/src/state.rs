@@ -63,6 +63,10 @@ pub enum SegmentStep {
     PutPort(EndpointId, LocalPort),
     /// An endpoint of this node is unplugged.
     RemovePort(EndpointId),
+    /// An endpoint moves here: it is plugged in, and its peer is forgotten at once.
+    Arrive(EndpointId, LocalPort),
+    /// An endpoint moves to another node: it is unplugged, and its peer becomes known at once.
+    Depart(Mac, Peer),
     /// An endpoint on another node becomes known, or changes.
     PutPeer(Mac, Peer),
     /// An endpoint on another node is forgotten.
@@ -109,8 +113,8 @@ impl overlay_core::State for State {
         match step {
             Step::Create(..) => Phase::Build,
             Step::Change(_, SetVtep(_) | SetMtu(_) | AddGateway(_) | PutPeer(..) | AddFlood(_)) => Phase::Build,
-            Step::Change(_, PutPort(..)) => Phase::Open,
-            Step::Change(_, RemovePort(_)) => Phase::Close,
+            Step::Change(_, PutPort(..) | Arrive(..)) => Phase::Open,
+            Step::Change(_, RemovePort(_) | Depart(..)) => Phase::Close,
             Step::Change(_, RemoveGateway(_) | RemovePeer(_) | RemoveFlood(_)) | Step::Remove(_) => Phase::Dismantle,
         }
     }
@@ -131,17 +135,27 @@ fn plan_segment(vni: Vni, old: &Segment, new: &Segment, steps: &mut Vec<Step>) {
     }
     old.gateways.difference(&new.gateways).for_each(|gateway| push(RemoveGateway(*gateway)));
     new.gateways.difference(&old.gateways).for_each(|gateway| push(AddGateway(*gateway)));
+    let here = |segment: &Segment| segment.ports.values().map(|port| port.mac).collect::<BTreeSet<Mac>>();
+    let (was_here, is_here) = (here(old), here(new));
     for change in keyed_diff(&old.peers, &new.peers) {
         push(match change {
+            Change::Add(mac, peer) if was_here.contains(mac) => Depart(*mac, peer.clone()),
             Change::Add(mac, peer) | Change::Replace(mac, _, peer) => PutPeer(*mac, peer.clone()),
+            Change::Remove(mac, _) if is_here.contains(mac) && !was_here.contains(mac) => continue, // to its port
             Change::Remove(mac, _) => RemovePeer(*mac),
         });
     }
     old.flood.difference(&new.flood).for_each(|vtep| push(RemoveFlood(*vtep)));
     new.flood.difference(&old.flood).for_each(|vtep| push(AddFlood(*vtep)));
+    let departs = |mac| new.peers.contains_key(mac) && !old.peers.contains_key(mac);
     for change in keyed_diff(&old.ports, &new.ports) {
         push(match change {
-            Change::Add(endpoint, port) | Change::Replace(endpoint, _, port) => PutPort(*endpoint, port.clone()),
+            Change::Add(endpoint, port) | Change::Replace(endpoint, _, port) => match old.peers.contains_key(&port.mac)
+            {
+                true => Arrive(*endpoint, port.clone()),
+                false => PutPort(*endpoint, port.clone()),
+            },
+            Change::Remove(_, LocalPort { mac, .. }) if departs(mac) => continue, // to its peer
             Change::Remove(endpoint, _) => RemovePort(*endpoint),
         });
     }
@@ -155,6 +169,14 @@ fn apply_to_segment(segment: &mut Segment, step: &SegmentStep) {
         SegmentStep::RemoveGateway(gateway) => drop(segment.gateways.remove(gateway)),
         SegmentStep::PutPort(endpoint, port) => drop(segment.ports.insert(*endpoint, port.clone())),
         SegmentStep::RemovePort(endpoint) => drop(segment.ports.remove(endpoint)),
+        SegmentStep::Arrive(endpoint, port) => {
+            segment.peers.remove(&port.mac);
+            segment.ports.insert(*endpoint, port.clone());
+        }
+        SegmentStep::Depart(mac, peer) => {
+            segment.ports.retain(|_, port| port.mac != *mac);
+            segment.peers.insert(*mac, peer.clone());
+        }
         SegmentStep::PutPeer(mac, peer) => drop(segment.peers.insert(*mac, peer.clone())),
         SegmentStep::RemovePeer(mac) => drop(segment.peers.remove(mac)),
         SegmentStep::AddFlood(vtep) => drop(segment.flood.insert(*vtep)),
@@ -184,6 +206,14 @@ impl fmt::Display for SegmentStep {
                 list(f, &port.addresses)
             }
             Self::RemovePort(endpoint) => write!(f, "unplug {}", endpoint.short()),
+            Self::Arrive(endpoint, port) => {
+                write!(f, "plug in {}, {}, as {}, a peer no longer, with ", endpoint.short(), port.end, port.mac)?;
+                list(f, &port.addresses)
+            }
+            Self::Depart(mac, peer) => {
+                write!(f, "unplug {mac}, a peer at {} from now on with ", peer.vtep)?;
+                list(f, &peer.addresses)
+            }
             Self::PutPeer(mac, peer) => {
                 write!(f, "peer {mac} at {} with ", peer.vtep)?;
                 list(f, &peer.addresses)

@@ -242,19 +242,56 @@ fn two_endpoints_cannot_be_plugged_in_as_one_interface() {
     }
 }
 
-#[test]
-fn an_endpoint_that_moves_is_built_before_it_is_unplugged() {
-    let endpoint = EndpointId::from_bytes([1; 16]);
+/// One endpoint, here and elsewhere.
+fn moving() -> [Segment; 2] {
     let (mut here, mut gone) = (plain(), plain());
-    here.ports.insert(
-        endpoint,
-        LocalPort { mac: A, addresses: [].into(), end: PortEnd::Tap { interface: IfName::new("t").unwrap() } },
-    );
+    let end = PortEnd::Tap { interface: IfName::new("t").unwrap() };
+    here.ports.insert(EndpointId::from_bytes([1; 16]), LocalPort { mac: A, addresses: [].into(), end });
     gone.peers.insert(A, peer([192, 0, 2, 2], &[]));
-    let state = |segment| State { segments: [(Vni::MIN, segment)].into() };
-    let steps: Vec<_> = state(here).plan(&state(gone)).iter().map(ToString::to_string).collect();
+    [here, gone]
+}
+
+fn one(segment: &Segment) -> State {
+    State { segments: [(Vni::MIN, segment.clone())].into() }
+}
+
+#[test]
+fn an_endpoint_moves_in_one_step() {
+    let [here, gone] = moving();
+    let steps = |from, to| one(from).plan(&one(to)).iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
-        steps,
-        ["segment 1: peer 02:42:0a:00:00:02 at 192.0.2.2 with no address", "segment 1: unplug 0250za67mbtg"]
+        steps(&here, &gone),
+        ["segment 1: unplug 02:42:0a:00:00:02, a peer at 192.0.2.2 from now on with no address"]
     );
+    assert_eq!(
+        steps(&gone, &here),
+        ["segment 1: plug in 0250za67mbtg, tap t, as 02:42:0a:00:00:02, a peer no longer, with no address"]
+    );
+}
+
+#[test]
+fn a_station_that_somebody_put_both_here_and_elsewhere_is_where_it_should_be_after_the_next_plan() {
+    let [here, gone] = moving();
+    let both = Segment { peers: gone.peers.clone(), ..here.clone() };
+    for wanted in [&here, &gone, &plain()] {
+        let mut state = one(&both);
+        for step in state.plan(&one(wanted)) {
+            state.apply(&step);
+        }
+        assert_eq!(state, one(wanted));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_moves_no_station_is_both_here_and_elsewhere_between_two_steps(mut from in state(), to in state()) {
+        for step in from.plan(&to) {
+            from.apply(&step);
+            for (vni, segment) in &from.segments {
+                let twice = segment.ports.values().find(|port| segment.peers.contains_key(&port.mac));
+                prop_assert!(twice.is_none(), "segment {}, after {}: {:?}", vni, step, twice);
+            }
+        }
+        prop_assert_eq!(from, to);
+    }
 }

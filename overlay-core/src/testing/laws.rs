@@ -315,9 +315,7 @@ fn calm(result: Result<Plan, ReconcileError>) -> Result<Plan, Broken> {
 }
 
 fn failed(error: &dyn std::error::Error) -> Broken {
-    let causes = std::iter::successors(error.source(), |error| error.source());
-    let detail = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-    Broken { law: "without faults nothing fails", detail }
+    Broken { law: "without faults nothing fails", detail: crate::told(error) }
 }
 
 fn hold(law: &'static str, holds: bool, detail: impl FnOnce() -> String) -> Result<(), Broken> {

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{IpFamily, Name};
 use smallvec::SmallVec;
 
 use super::entry::{Sets, Several, Source};
@@ -36,7 +35,7 @@ pub(super) fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
 
 /// What an address is called that one endpoint has.
 pub(super) fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
-    Sets::Ptr(zone.policy.endpoint_ttl, full(zone, endpoint.first_name()))
+    Sets::Ptr(zone.policy.endpoint_ttl, full(zone, &endpoint.first_name()))
 }
 
 fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
@@ -66,7 +65,48 @@ struct Collected {
 #[derive(Default)]
 struct Addresses {
     ttl: RecordTtl,
-    all: Vec<(Health, IpAddr)>,
+    v4: Best<Ipv4Addr>,
+    v6: Best<Ipv6Addr>,
+}
+
+impl Addresses {
+    fn add(&mut self, addresses: impl Iterator<Item = (Health, IpAddr)>) {
+        for (health, address) in addresses {
+            match address {
+                IpAddr::V4(address) => self.v4.add(health, address),
+                IpAddr::V6(address) => self.v6.add(health, address),
+            }
+        }
+    }
+}
+
+/// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
+struct Best<T> {
+    healthy: Vec<T>,
+    suspect: Vec<T>,
+}
+
+impl<T> Default for Best<T> {
+    fn default() -> Self {
+        Self { healthy: Vec::new(), suspect: Vec::new() }
+    }
+}
+
+impl<T: Ord> Best<T> {
+    fn add(&mut self, health: Health, address: T) {
+        match health {
+            Health::Healthy => self.healthy.push(address),
+            Health::Suspect => self.suspect.push(address),
+            Health::Draining => {}
+        }
+    }
+
+    /// Each once.
+    fn chosen(self) -> Vec<T> {
+        let mut chosen = if self.healthy.is_empty() { self.suspect } else { self.healthy };
+        sort(&mut chosen);
+        chosen
+    }
 }
 
 const SERVICES: usize = 0;
@@ -81,7 +121,7 @@ impl Collected {
                 let vips = vips.iter().map(|vip| (Health::Healthy, *vip));
                 self.give(SERVICES, zone.policy.service_ttl, vips);
             }
-            Mode::RoundRobin => self.give(SERVICES, zone.policy.members_ttl, members(group)),
+            Mode::RoundRobin => self.members(zone, group),
         }
         self.others.txt.extend(service.texts.iter().cloned());
         self.lower(zone.policy.service_ttl);
@@ -89,7 +129,14 @@ impl Collected {
 
     fn tasks(&mut self, zone: &Zone, key: &[u8]) {
         let Some((group, _)) = group(zone, key) else { return };
-        self.give(SERVICES, zone.policy.members_ttl, members(group));
+        self.members(zone, group);
+    }
+
+    fn members(&mut self, zone: &Zone, group: &Group) {
+        let addresses = self.rank(SERVICES, zone.policy.members_ttl);
+        addresses.v4.healthy.reserve(group.members.len());
+        addresses.v6.healthy.reserve(group.members.len());
+        addresses.add(group.members.iter().flat_map(|endpoint| with_health(endpoint)));
     }
 
     fn port(&mut self, zone: &Zone, key: &[u8], name: &[u8]) {
@@ -100,9 +147,9 @@ impl Collected {
         for port in ports {
             let record = |target| Srv { priority: 0, weight: 1, port, target };
             match &service.mode {
-                Mode::Vip(_) => self.others.srv.push(record(full(zone, DnsName::from(&service.name)))),
+                Mode::Vip(_) => self.others.srv.push(record(full(zone, &DnsName::from(&service.name)))),
                 Mode::RoundRobin => {
-                    let targets = alive(group).map(|endpoint| full(zone, endpoint.first_name()));
+                    let targets = alive(group).map(|endpoint| full(zone, &endpoint.first_name()));
                     self.others.srv.extend(targets.map(record));
                 }
             }
@@ -115,7 +162,7 @@ impl Collected {
 
     fn vip(&mut self, zone: &Zone, key: &[u8]) {
         let Some((_, service)) = group(zone, key) else { return };
-        self.others.ptr.push(full(zone, DnsName::from(&service.name)));
+        self.others.ptr.push(full(zone, &DnsName::from(&service.name)));
         self.lower(zone.policy.service_ttl);
     }
 
@@ -126,7 +173,7 @@ impl Collected {
 
     fn address(&mut self, zone: &Zone, id: &[u8]) {
         let Some(endpoint) = zone.endpoints.get(id) else { return };
-        self.others.ptr.push(full(zone, endpoint.first_name()));
+        self.others.ptr.push(full(zone, &endpoint.first_name()));
         self.lower(zone.policy.endpoint_ttl);
     }
 
@@ -141,10 +188,14 @@ impl Collected {
     }
 
     fn give(&mut self, rank: usize, ttl: RecordTtl, addresses: impl Iterator<Item = (Health, IpAddr)>) {
-        let Some(given) = self.ranks.get_mut(rank) else { return };
-        let given = given.get_or_insert_with(|| Addresses { ttl, all: Vec::new() });
+        self.rank(rank, ttl).add(addresses);
+    }
+
+    /// What a rank has, which is said to be kept no longer than this.
+    fn rank(&mut self, rank: usize, ttl: RecordTtl) -> &mut Addresses {
+        let given = self.ranks[rank].get_or_insert_with(|| Addresses { ttl, ..Addresses::default() });
         given.ttl = given.ttl.min(ttl);
-        given.all.extend(addresses);
+        given
     }
 
     fn lower(&mut self, ttl: RecordTtl) {
@@ -154,42 +205,24 @@ impl Collected {
     /// The first rank that gives the name at all has its addresses, be they none.
     fn finish(mut self) -> Sets {
         let addresses = self.ranks.into_iter().flatten().next().unwrap_or_default();
-        let v4 = |address| if let IpAddr::V4(v4) = address { v4 } else { Ipv4Addr::UNSPECIFIED };
-        let v6 = |address| if let IpAddr::V6(v6) = address { v6 } else { Ipv6Addr::UNSPECIFIED };
-        self.others.aaaa = chosen(&addresses.all, IpFamily::V6).into_iter().map(v6).collect();
         sort(&mut self.others.ptr);
         sort(&mut self.others.srv);
         sort(&mut self.others.txt);
         Sets::from(Several {
             address_ttl: addresses.ttl,
-            a: chosen(&addresses.all, IpFamily::V4).into_iter().map(v4).collect(),
+            a: addresses.v4.chosen(),
+            aaaa: addresses.v6.chosen(),
             ttl: self.other_ttl.unwrap_or_default(),
             ..self.others
         })
     }
 }
 
-/// The addresses of one family that may be given: of healthy endpoints, or of suspect ones where no healthy one is left.
-fn chosen(all: &[(Health, IpAddr)], family: IpFamily) -> Vec<IpAddr> {
-    let of = |health| all.iter().filter(move |(its, ip)| *its == health && IpFamily::of(*ip) == family);
-    let mut chosen: Vec<IpAddr> = of(Health::Healthy).map(|(_, address)| *address).collect();
-    if chosen.is_empty() {
-        chosen = of(Health::Suspect).map(|(_, address)| *address).collect();
-    }
-    chosen.sort();
-    chosen.dedup();
-    chosen
-}
-
-/// As [`chosen`], for whole endpoints.
+/// As [`Best`], of whole endpoints.
 fn alive(group: &Group) -> impl Iterator<Item = &Endpoint> {
-    let of = |health| group.members.values().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
+    let of = |health| group.members.iter().map(Arc::as_ref).filter(move |endpoint| endpoint.health == health);
     let best = if of(Health::Healthy).next().is_some() { Health::Healthy } else { Health::Suspect };
     of(best)
-}
-
-fn members(group: &Group) -> impl Iterator<Item = (Health, IpAddr)> {
-    group.members.values().flat_map(|endpoint| with_health(endpoint))
 }
 
 fn with_health(endpoint: &Endpoint) -> impl Iterator<Item = (Health, IpAddr)> {
@@ -202,12 +235,8 @@ fn group<'z>(zone: &'z Zone, key: &[u8]) -> Option<(&'z Group, &'z Service)> {
 }
 
 /// A name with the network's after it, as others may ask for it; by itself where that would be too long.
-fn full(zone: &Zone, name: DnsName) -> DnsName {
-    name.join(&network(&zone.network)).unwrap_or(name)
-}
-
-fn network(name: &Name) -> DnsName {
-    DnsName::from(name)
+fn full(zone: &Zone, name: &DnsName) -> DnsName {
+    name.under(&zone.network).unwrap_or_else(|_| name.clone())
 }
 
 fn sort<T: Ord>(all: &mut Vec<T>) {

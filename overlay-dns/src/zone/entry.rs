@@ -44,13 +44,18 @@ pub(super) enum By {
 }
 
 impl By {
-    /// All of these; `None` if there is none.
-    pub(super) fn all(mut sources: Vec<Source>) -> Option<Self> {
-        sources.sort();
-        sources.dedup();
-        match sources.len() {
-            0 | 1 => sources.pop().map(Self::One),
-            _ => Some(Self::Several(sources.into())),
+    /// All of these, each once.
+    pub(super) fn all(first: Source, others: impl Iterator<Item = Source>) -> Self {
+        let mut all: Vec<_> = others.collect();
+        if all.is_empty() {
+            return Self::One(first);
+        }
+        all.push(first);
+        all.sort();
+        all.dedup();
+        match &all[..] {
+            [one] => Self::One(one.clone()),
+            _ => Self::Several(all.into()),
         }
     }
 
@@ -117,13 +122,18 @@ impl Sets {
 impl Sets {
     /// Addresses of each family, and nothing else.
     pub(super) fn of_addresses(ttl: RecordTtl, a: &[Ipv4Addr], aaaa: &[Ipv6Addr]) -> Self {
+        Self::few(ttl, a, aaaa).unwrap_or_else(|| {
+            let (a, aaaa) = (a.to_vec(), aaaa.to_vec());
+            Self::Several(Arc::new(Several { address_ttl: ttl, a, aaaa, ..Several::default() }))
+        })
+    }
+
+    /// Addresses that have room in place.
+    fn few(ttl: RecordTtl, a: &[Ipv4Addr], aaaa: &[Ipv6Addr]) -> Option<Self> {
         match (a, aaaa) {
-            (few, []) if few.len() <= FEW => Self::V4(ttl, Few::of(few)),
-            ([v4], [v6]) => Self::Both(ttl, *v4, *v6),
-            _ => {
-                let (a, aaaa) = (a.to_vec(), aaaa.to_vec());
-                Self::Several(Arc::new(Several { address_ttl: ttl, a, aaaa, ..Several::default() }))
-            }
+            (few, []) if few.len() <= FEW => Some(Self::V4(ttl, Few::of(few))),
+            ([v4], [v6]) => Some(Self::Both(ttl, *v4, *v6)),
+            _ => None,
         }
     }
 }
@@ -148,7 +158,8 @@ impl From<Several> for Sets {
     fn from(several: Several) -> Self {
         let Several { address_ttl, a, aaaa, ttl, ptr, srv, txt } = &several;
         match (&a[..], &aaaa[..], &ptr[..], &srv[..], &txt[..]) {
-            (a, aaaa, [], [], []) => Self::of_addresses(*address_ttl, a, aaaa),
+            (a, aaaa, [], [], []) => Self::few(*address_ttl, a, aaaa)
+                .unwrap_or_else(|| Self::Several(Arc::new(Several { ttl: RecordTtl::default(), ..several }))),
             ([], [], [ptr], [], []) => Self::Ptr(*ttl, ptr.clone()),
             ([], [], [], [srv], []) => Self::Srv(*ttl, srv.clone()),
             _ => Self::Several(Arc::new(several)),

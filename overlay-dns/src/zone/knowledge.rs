@@ -1,5 +1,6 @@
 //! What zones are built from: services and endpoints.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -70,8 +71,8 @@ impl Endpoint {
     }
 
     /// The name its addresses are called by.
-    pub(super) fn first_name(&self) -> DnsName {
-        self.names.first().cloned().unwrap_or_else(|| short(self.id))
+    pub(super) fn first_name(&self) -> Cow<'_, DnsName> {
+        self.names.first().map_or_else(|| Cow::Owned(short(self.id)), Cow::Borrowed)
     }
 }
 
@@ -133,5 +134,5 @@ fn below(labels: &[&[u8]], service: &Name) -> Key {
 }
 
 fn short(id: EndpointId) -> DnsName {
-    DnsName::from_labels([id.short().to_string()]).unwrap_or_default()
+    DnsName::displayed(id.short()).unwrap_or_default()
 }

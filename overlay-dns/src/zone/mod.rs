@@ -120,7 +120,17 @@ pub struct Given {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Group {
     service: Option<Service>,
-    members: std::collections::BTreeMap<EndpointId, Arc<Endpoint>>,
+    /// In the order of their ids.
+    members: Vec<Arc<Endpoint>>,
+}
+
+impl Group {
+    /// Sets or removes a member.
+    fn set(&mut self, id: EndpointId, member: Option<Arc<Endpoint>>) {
+        let at = self.members.partition_point(|held| held.id < id);
+        let held = self.members.get(at).is_some_and(|held| held.id == id);
+        self.members.splice(at..at + usize::from(held), member);
+    }
 }
 
 /// A name on the wire, in small letters; or an [address](address_key) that is looked up backwards.
@@ -234,10 +244,10 @@ impl Zone {
         let group = |endpoint: &Option<Arc<Endpoint>>| endpoint.as_ref()?.service.as_ref().map(service_key);
         let (from, to) = (group(&old), group(&new));
         if let Some(from) = from.filter(|from| to.as_ref() != Some(from)) {
-            self.change_group(&from, |group| drop(group.members.remove(&id)));
+            self.change_group(&from, |group| group.set(id, None));
         }
         if let (Some(to), Some(endpoint)) = (to, new) {
-            self.change_group(&to, |group| drop(group.members.insert(id, endpoint)));
+            self.change_group(&to, |group| group.set(id, Some(endpoint)));
         }
     }
 
@@ -264,8 +274,8 @@ impl Zone {
     fn give(&mut self, key: &[u8], source: &Source, is: bool) {
         let old = self.names.get(key);
         let known = old.map(|named| named.by.as_slice()).unwrap_or_default();
-        let others = known.iter().filter(|known| *known != source).chain(Some(source).filter(|_| is));
-        let by = By::all(others.cloned().collect());
+        let mut all = known.iter().filter(|known| *known != source).chain(Some(source).filter(|_| is)).cloned();
+        let by = all.next().map(|first| By::all(first, all));
         let new = by.map(|by| Named { sets: compile::sets(self, key, by.as_slice()), by });
         if old == new.as_ref() {
             return;

@@ -1,7 +1,13 @@
 //! A persistent hash trie: a map whose copies share what is alike.
 
+mod draft;
+
 use std::fmt;
 use std::sync::Arc;
+
+pub(super) use draft::Draft;
+
+use draft::Run;
 
 /// A map from byte strings to values. A clone costs one reference count; a change after it copies one bucket and the
 /// branches that lead to it, and shares the rest.
@@ -34,7 +40,7 @@ struct Bucket<V> {
 
 /// A key and its value.
 #[derive(Clone)]
-pub(crate) struct Entry<V> {
+struct Entry<V> {
     key: Key,
     /// `None` only where it was moved out.
     value: Option<V>,
@@ -79,16 +85,17 @@ impl<V: Clone> Trie<V> {
         }
     }
 
-    /// The trie of these: as if they were put one by one, but each node is made once. Of those that have one key, `merge` makes one.
-    pub(crate) fn of(mut entries: Vec<Entry<V>>, merge: impl Fn(&[u8], Vec<V>) -> Option<V>) -> Self {
-        let order = order(&mut entries, merge);
-        let mut take = |at: usize| entries.get_mut(at).map(Entry::take).unwrap_or_default();
-        Self { root: Node::of(&order, &mut take, 0), len: order.len() }
+    /// The trie of what was said: as if it were put one by one, but each entry and node is made once, in its place. `make` is given
+    /// a key, who said it first, and who said it after that.
+    pub(crate) fn of<G: Copy>(mut draft: Draft<G>, make: impl Fn(&[u8], G, &[G]) -> V) -> Self {
+        draft.sort();
+        let runs = draft.runs();
+        Self { root: Node::of(&runs, &|run| draft.entry(run, &make), 0), len: runs.len() }
     }
 
-    /// All keys, in no order that means something.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
-        self.root.in_order().into_iter().map(|entry| entry.key.as_bytes())
+    /// All values, in no order that means something.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.root.in_order().into_iter().filter_map(|entry| entry.value.as_ref())
     }
 
     /// Sets, changes or removes a key's value: `change` is given what is there, if anything, and says what shall be.
@@ -147,48 +154,17 @@ impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
     }
 }
 
-/// Hashes and places of entries in the order in which a trie has them, each key once.
-fn order<V>(entries: &mut [Entry<V>], merge: impl Fn(&[u8], Vec<V>) -> Option<V>) -> Vec<(u64, usize)> {
-    let hashes = entries.iter().map(|entry| hash(entry.key.as_bytes()));
-    let mut order: Vec<_> = hashes.zip(0..).collect();
-    order.sort_unstable();
-    if order.is_sorted_by(|one, next| one.0 < next.0) {
-        return order;
-    }
-    let key = |at: usize| entries.get(at).map(|entry| entry.key.as_bytes());
-    for alike in order.chunk_by_mut(|one, next| one.0 == next.0) {
-        alike.sort_by(|one, next| key(one.1).cmp(&key(next.1)));
-    }
-    let runs: Vec<Vec<_>> =
-        order.chunk_by(|one, next| one.0 == next.0 && key(one.1) == key(next.1)).map(<[_]>::to_vec).collect();
-    runs.iter().filter_map(|run| merge_run(entries, run, &merge)).collect()
-}
-
-/// Makes one of entries that have one key; says where it is.
-fn merge_run<V>(
-    entries: &mut [Entry<V>],
-    run: &[(u64, usize)],
-    merge: impl Fn(&[u8], Vec<V>) -> Option<V>,
-) -> Option<(u64, usize)> {
-    let first = *run.first()?;
-    if run.len() > 1 {
-        let values = run.iter().filter_map(|(_, at)| entries.get_mut(*at)?.value.take()).collect();
-        let entry = entries.get_mut(first.1)?;
-        entry.value = merge(entry.key.as_bytes(), values);
-    }
-    Some(first)
-}
-
 impl<V: Clone> Node<V> {
     /// The node of these, whose hashes are alike in the first `depth` bits.
-    fn of(order: &[(u64, usize)], take: &mut impl FnMut(usize) -> Entry<V>, depth: u32) -> Self {
-        if order.len() <= MOST || depth >= ROAD {
-            return Self::Bucket(Bucket::of(order, take));
+    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V>, depth: u32) -> Self {
+        if runs.len() <= MOST || depth >= ROAD {
+            return Self::Bucket(Bucket::of(runs, make));
         }
+        let number = |run: &Run<'_, G>| place(run.hash() << depth);
         let mut nodes = [const { None }; FAN];
-        for alike in order.chunk_by(|one, next| place(one.0 << depth) == place(next.0 << depth)) {
-            let number = alike.first().map_or(0, |(hash, _)| place(hash << depth));
-            nodes[number] = Some(Self::of(alike, take, depth + BITS));
+        for alike in runs.chunk_by(|one, next| number(one) == number(next)) {
+            let number = alike.first().map_or(0, number);
+            nodes[number] = Some(Self::of(alike, make, depth + BITS));
         }
         Self::Branch(Arc::new(nodes.map(|node| node.unwrap_or_else(|| Self::Bucket(Bucket::default())))))
     }
@@ -298,12 +274,12 @@ impl<V> From<Vec<Entry<V>>> for Bucket<V> {
 }
 
 impl<V: Clone> Bucket<V> {
-    fn of(order: &[(u64, usize)], take: &mut impl FnMut(usize) -> Entry<V>) -> Self {
+    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V>) -> Self {
         let mut tags = [0; MOST];
-        for (place, (hash, _)) in tags.iter_mut().zip(order) {
-            *place = tag(*hash);
+        for (place, run) in tags.iter_mut().zip(runs) {
+            *place = tag(run.hash());
         }
-        Self { tags, entries: order.iter().map(|(_, at)| take(*at)).collect() }
+        Self { tags, entries: runs.iter().map(make).collect() }
     }
 
     fn put(&mut self, hash: u64, entry: Entry<V>) {
@@ -357,7 +333,7 @@ impl<V> Default for Entry<V> {
 }
 
 impl<V> Entry<V> {
-    pub(crate) fn new(key: &[u8], value: V) -> Self {
+    fn new(key: &[u8], value: V) -> Self {
         Self { key: Key::from(key), value: Some(value) }
     }
 
@@ -454,7 +430,12 @@ mod tests {
 
     /// The trie that is made of a map at once.
     fn whole(map: &BTreeMap<Vec<u8>, u32>) -> Trie<u32> {
-        Trie::of(map.iter().map(|(key, value)| Entry::new(key, *value)).collect(), |_, _| unreachable!("keys of a map"))
+        let mut draft = Draft::default();
+        map.iter().for_each(|(key, value)| draft.say(key, *value));
+        Trie::of(draft, |key, value, others| {
+            assert_eq!((value, others.len()), (map[key], 0));
+            value
+        })
     }
 
     fn put(trie: &mut Trie<u32>, key: &[u8], value: u32) {

@@ -1,13 +1,12 @@
 //! Many names at once.
 
-use std::collections::BTreeMap;
-use std::slice::from_ref;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::entry::{By, Named, Source};
 use super::knowledge::{own_names, reverse_names, service_names};
-use super::trie::{Entry, Trie};
-use super::{Group, Key, compile, service_key};
+use super::trie::{Draft, Trie};
+use super::{Group, compile, service_key};
 use crate::{Endpoint, Policy, Service, Zone};
 use overlay_core::Name;
 
@@ -32,38 +31,59 @@ impl Zone {
     ) -> Self {
         let endpoints = last_of_each(endpoints);
         let mut zone = Self::new(network, policy);
-        let entry = |endpoint: &Arc<Endpoint>| Entry::new(&endpoint.id.to_bytes(), Arc::clone(endpoint));
-        zone.endpoints = distinct(endpoints.iter().map(entry).collect());
-        let groups = groups(services, &endpoints).into_iter();
-        let groups: Vec<_> = groups.map(|(key, group)| (key, Arc::new(group))).collect();
-        zone.services = distinct(groups.iter().map(|(key, group)| Entry::new(key, Arc::clone(group))).collect());
-        let mut names = Vec::with_capacity(6 * endpoints.len() + 6 * groups.len());
-        endpoints.iter().for_each(|endpoint| zone.name_endpoint(endpoint, &mut names));
-        let services = groups.iter().filter_map(|(_, group)| group.service.as_ref());
-        names.extend(services.flat_map(service_names).map(|(key, source)| {
-            let sets = compile::sets(&zone, &key, from_ref(&source));
-            Entry::new(&key, Named { sets, by: By::One(source) })
-        }));
-        zone.names = Trie::of(names, |key, given| zone.merge(key, given));
-        zone.ambiguous = zone.names.keys().filter(|key| zone.is_ambiguous(key)).count();
+        zone.endpoints = by_id(&endpoints);
+        zone.services = groups(&services.into_iter().collect::<Vec<_>>(), &endpoints);
+        (zone.names, zone.ambiguous) = zone.all_names(&endpoints);
         zone
     }
 
-    /// The names of an endpoint, as if nobody else gave any of them.
-    fn name_endpoint(&self, endpoint: &Endpoint, names: &mut Vec<Entry<Named>>) {
-        let id = endpoint.id.to_bytes();
-        let named = Named { sets: compile::named(self, endpoint), by: By::One(Source::Endpoint(id)) };
-        names.extend(own_names(endpoint).map(|key| Entry::new(&key, named.clone())));
-        let called = Named { sets: compile::called(self, endpoint), by: By::One(Source::Address(id)) };
-        names.extend(reverse_names(endpoint).map(|key| Entry::new(&key, called.clone())));
+    /// And how many of them are ambiguous.
+    fn all_names(&self, endpoints: &[Arc<Endpoint>]) -> (Trie<Named>, usize) {
+        let services = self.services.values().filter_map(|group| group.service.as_ref());
+        let of_services: Vec<_> = services.flat_map(service_names).collect();
+        let count = 6 * endpoints.len() + of_services.len();
+        let mut names = Draft::with_capacity(count, 16 * count);
+        for endpoint in endpoints {
+            own_names(endpoint).for_each(|key| names.say(&key, Giver::Endpoint(endpoint)));
+            reverse_names(endpoint).for_each(|key| names.say(&key, Giver::Address(endpoint)));
+        }
+        of_services.iter().for_each(|(key, source)| names.say(key, Giver::Service(source)));
+        let ambiguous = Cell::new(0);
+        let names = Trie::of(names, |key, first, others| {
+            ambiguous.set(ambiguous.get() + usize::from(self.is_ambiguous(key)));
+            self.named(key, first, others)
+        });
+        (names, ambiguous.get())
     }
 
-    /// What a name stands for that several give.
-    fn merge(&self, key: &[u8], mut given: Vec<Named>) -> Option<Named> {
-        let sources = given.iter().flat_map(|named| named.by.as_slice()).cloned().collect();
-        match By::all(sources)? {
-            By::One(_) => given.pop(),
-            by @ By::Several(_) => Some(Named { sets: compile::sets(self, key, by.as_slice()), by }),
+    /// What a name stands for that these give. Most are given by one endpoint.
+    fn named(&self, key: &[u8], first: Giver<'_>, others: &[Giver<'_>]) -> Named {
+        let by = By::all(first.source(), others.iter().map(Giver::source));
+        let sets = match first {
+            Giver::Endpoint(endpoint) if others.is_empty() => compile::named(self, endpoint),
+            Giver::Address(endpoint) if others.is_empty() => compile::called(self, endpoint),
+            _ => compile::sets(self, key, by.as_slice()),
+        };
+        Named { sets, by }
+    }
+}
+
+/// Who gives a name.
+#[derive(Debug, Clone, Copy)]
+enum Giver<'z> {
+    /// As one of its own.
+    Endpoint(&'z Endpoint),
+    /// For one of its addresses.
+    Address(&'z Endpoint),
+    Service(&'z Source),
+}
+
+impl Giver<'_> {
+    fn source(&self) -> Source {
+        match self {
+            Self::Endpoint(endpoint) => Source::Endpoint(endpoint.id.to_bytes()),
+            Self::Address(endpoint) => Source::Address(endpoint.id.to_bytes()),
+            Self::Service(source) => Source::clone(source),
         }
     }
 }
@@ -82,23 +102,40 @@ fn last_of_each(endpoints: impl IntoIterator<Item = Endpoint>) -> Vec<Arc<Endpoi
     endpoints
 }
 
-/// Of entries whose keys differ.
-fn distinct<V: Clone>(entries: Vec<Entry<V>>) -> Trie<V> {
-    Trie::of(entries, |_, mut values| values.pop())
+fn by_id(endpoints: &[Arc<Endpoint>]) -> Trie<Arc<Endpoint>> {
+    let mut draft = Draft::with_capacity(endpoints.len(), 16 * endpoints.len());
+    endpoints.iter().for_each(|endpoint| draft.say(&endpoint.id.to_bytes(), endpoint));
+    Trie::of(draft, |_, endpoint, _| Arc::clone(endpoint))
 }
 
-/// Services with their endpoints, by what they are found by.
-fn groups(services: impl IntoIterator<Item = Service>, endpoints: &[Arc<Endpoint>]) -> BTreeMap<Key, Group> {
-    let mut groups = BTreeMap::<Key, Group>::new();
-    for service in services {
-        let key = service_key(&service.name);
-        groups.entry(key).or_default().service = Some(service);
-    }
+/// Services with their endpoints, which are given in the order of ids, by what they are found by; of several services that are
+/// called the same, the last.
+fn groups(services: &[Service], endpoints: &[Arc<Endpoint>]) -> Trie<Arc<Group>> {
+    let count = services.len() + endpoints.len();
+    let mut draft = Draft::with_capacity(count, 16 * count);
+    services.iter().for_each(|service| draft.say(&service_key(&service.name), Of::Service(service)));
     for endpoint in endpoints {
         if let Some(service) = &endpoint.service {
-            let group = groups.entry(service_key(service)).or_default();
-            group.members.insert(endpoint.id, Arc::clone(endpoint));
+            draft.say(&service_key(service), Of::Member(endpoint));
         }
     }
-    groups
+    Trie::of(draft, |_, first, others| Arc::new(group(first, others)))
+}
+
+/// Who is of a group.
+#[derive(Debug, Clone, Copy)]
+enum Of<'z> {
+    Service(&'z Service),
+    Member(&'z Arc<Endpoint>),
+}
+
+fn group<'z>(first: Of<'z>, others: &[Of<'z>]) -> Group {
+    let mut group = Group::default();
+    for of in std::iter::once(&first).chain(others) {
+        match of {
+            Of::Service(service) => group.service = Some(Service::clone(service)),
+            Of::Member(member) => group.members.push(Arc::clone(member)),
+        }
+    }
+    group
 }

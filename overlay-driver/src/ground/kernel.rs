@@ -16,12 +16,13 @@ use overlay_firewall::Firewall;
 use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
+use overlay_link::LocalNetworks;
 use overlay_node::{Place, PlaceTables, Places, Routes};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
 use super::nothing::{Lacking, Nothing};
-use super::sandbox::Reaching;
+use super::reaching::Reaching;
 use crate::Source;
 
 /// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
@@ -92,9 +93,12 @@ impl KernelPlaces {
     }
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
-        let firewall = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?)?;
+        let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
+        let firewall = Firewall::of_host(&owner, host.try_clone()?)?;
+        let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
-            vxlan: Box::new(Nothing::because("segments are in a network's sandbox")),
+            link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
+            vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
             routes: Box::new(Nothing::because("a host's routes are its own")),
         })
@@ -106,6 +110,7 @@ impl KernelPlaces {
         let key = self.host.key(name("host")?);
         let sandbox = Sandbox::open(&owner, home, (key, self.host.try_clone()?))?.with_taps(self.taps);
         Ok(PlaceTables {
+            link: Box::new(Nothing::because(LINKS)),
             vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
             firewall: Box::new(Shadow::new(firewall)),
             routes: Box::new(Nothing::because("a sandbox leads nowhere else")),
@@ -122,10 +127,10 @@ impl KernelPlaces {
 
     fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
         const GONE: &str = "the container has ended";
-        let vxlan = Box::new(Nothing::because("segments are in a network's sandbox"));
+        let (link, vxlan) = (Box::new(Nothing::because(LINKS)), Box::new(Nothing::because(SEGMENTS)));
         let Some(namespace) = self.containers.take_in(container, |old| self.clear(old))? else {
             let (firewall, routes) = (Box::new(Nothing::because(GONE)), Box::new(Nothing::because(GONE)));
-            return Ok(PlaceTables { vxlan, firewall, routes });
+            return Ok(PlaceTables { link, vxlan, firewall, routes });
         };
         raise_loopback(&namespace)?;
         let firewall: Box<dyn Table<overlay_firewall::State>> =
@@ -135,7 +140,7 @@ impl KernelPlaces {
                 Err(error) => return Err(error),
             };
         let ways = ContainerWays(KernelWays::open(namespace.try_clone()?)?);
-        Ok(PlaceTables { vxlan, firewall, routes: Box::new(Shadow::new(ways)) })
+        Ok(PlaceTables { link, vxlan, firewall, routes: Box::new(Shadow::new(ways)) })
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -239,6 +244,9 @@ impl Ground for KernelPlaces {
         self.namespace_of(place)?.map_or_else(|| Ok(Vec::new()), |namespace| namespace.hints(entries))
     }
 }
+
+const LINKS: &str = "local networks are the host's";
+const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ mod kernel;
 mod led;
 mod memory;
 mod nothing;
-mod sandbox;
+mod reaching;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

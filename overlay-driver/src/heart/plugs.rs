@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use overlay_core::{BackendError, EndpointId, IfName, NsKey};
-use overlay_node::{Input, Place};
+use overlay_core::{BackendError, EndpointId, IfName, Name, NsKey};
+use overlay_node::{GatewayPort, Input, InputError, Place};
 use tokio::sync::oneshot;
 
 use super::{Heart, News, Plug};
@@ -75,22 +75,50 @@ impl<G: Ground> Heart<G> {
             self.state.named.remove(&place);
             self.doubt(&place);
         }
-        let plugged = Plugged { endpoint, container, source, namespace, interface };
+        let gateway = self.gateway_port(&container, namespace.is_some())?;
+        let plugged = Plugged { endpoint, container, source, namespace, interface, gateway };
         self.book.write(plugged.clone()).map_err(PlugError::Book)?;
-        let now = self.now();
-        let input = Input::Plug { endpoint, namespace: plugged.namespace.clone(), interface: plugged.interface };
-        if let Err(error) = self.agent.handle(input, now) {
-            let _ = self.book.erase(endpoint);
+        if let Err(error) = self.tell_plugged(&plugged) {
+            self.erase(endpoint);
             return Err(PlugError::Refused(error));
         }
         Ok(plugged)
+    }
+
+    /// The port of the gateway bridge that a container is to have, if it can have one.
+    fn gateway_port(&mut self, container: &Name, in_namespace: bool) -> Result<Option<GatewayPort>, PlugError> {
+        match self.config.gateway.filter(|_| in_namespace) {
+            None => Ok(None),
+            Some(bridge) => match self.book.gateway_port(container, bridge.room()) {
+                None => Err(PlugError::GatewayFull { room: bridge.room() }),
+                port => Ok(port),
+            },
+        }
+    }
+
+    /// Tells the agent that an endpoint is plugged in, and where its container is at the gateway bridge.
+    pub(crate) fn tell_plugged(&mut self, plugged: &Plugged) -> Result<(), InputError> {
+        let now = self.now();
+        let Plugged { endpoint, container, namespace, interface, gateway, .. } = plugged.clone();
+        if gateway.is_some() {
+            self.agent.handle(Input::GatewayPort { container, port: gateway }, now)?;
+        }
+        self.agent.handle(Input::Plug { endpoint, namespace, interface }, now)
+    }
+
+    /// Erases what is written of an endpoint. The last of its container gives the port of the gateway bridge back.
+    fn erase(&mut self, endpoint: EndpointId) {
+        let Ok(Some(erased)) = self.book.erase(endpoint) else { return }; // it would be unplugged again at the next start
+        if !self.book.all().any(|other| other.container == erased.container && other.gateway.is_some()) {
+            self.tell(Input::GatewayPort { container: erased.container, port: None });
+        }
     }
 
     /// What is plugged in no more is forgotten at once; places are told by what is desired.
     pub(super) fn unplug(&mut self, endpoint: EndpointId) {
         self.state.entering.remove(&endpoint);
         self.state.reported.remove(&endpoint);
-        let _ = self.book.erase(endpoint); // it would be unplugged again at the next start
+        self.erase(endpoint);
         self.tell(Input::Unplug(endpoint));
     }
 
@@ -127,9 +155,7 @@ impl<G: Ground> Heart<G> {
 
     pub(super) fn take_withdrawn(&mut self, endpoint: EndpointId, here: bool) {
         match self.book.get(endpoint).cloned() {
-            Some(Plugged { namespace, interface, .. }) if here => {
-                self.tell(Input::Plug { endpoint, namespace, interface });
-            }
+            Some(plugged) if here => drop(self.tell_plugged(&plugged)),
             Some(_) => {
                 self.unplug(endpoint);
                 self.say(DriverEvent::Withdrawn(endpoint));

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
-use overlay_core::{BackendError, Mac, Mtu, Name, NsKey, Owner, ReconcileError, reconcile};
-use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, Links};
-use overlay_kernel::{Namespace, NamespaceDir};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use overlay_core::{BackendError, ErrorKind, IfName, Mac, Mtu, Name, NsKey, Owner, ReconcileError, reconcile};
+use overlay_kernel::link::{self, BridgePort, Dev, Kind, Link, Links, Route, RouteKey};
+use overlay_kernel::{Namespace, NamespaceDir, Sysctl};
 
 use crate::Source;
 
-/// Hosts on one wire: a namespace for each, with `eth0` to a bridge in a namespace of its own. They go with this value; named containers
-/// and what drivers make are in [`dir`](Self::dir).
+/// Hosts on one wire: a namespace for each, with `eth0` to a bridge in a namespace of its own. One more machine on the wire plays the
+/// [outside](Self::outside): the hosts' default routes lead there, and they forward packets. All goes with this value; named containers and what
+/// drivers make are in [`dir`](Self::dir).
 ///
 /// Needs root, or the process to be in a [private world](overlay_kernel::enter_private).
 #[derive(Debug)]
 pub struct Lab {
     hosts: Vec<(NsKey, Namespace)>,
+    outside: (NsKey, Namespace),
     wire: Links,
     cut: BTreeSet<usize>,
     mtu: Mtu,
@@ -67,16 +70,19 @@ impl Lab {
         std::fs::create_dir_all(&dir)?;
         let owner = Owner::new("lab".parse()?, "wire".parse()?);
         let mut wire = Links::open(&owner, Namespace::create()?)?;
-        let mut all = Vec::new();
-        for number in 0..hosts.min(200) {
+        let mut machine = |name: String| -> Result<(NsKey, Namespace), LabError> {
             let namespace = Namespace::create()?;
             link::raise_loopback(&namespace)?;
-            let key = namespace.key(format!("host-{}", number + 1).parse()?);
+            let key = namespace.key(name.parse()?);
             wire.reach(key.clone(), namespace.try_clone()?)?;
-            all.push((key, namespace));
-        }
+            Ok((key, namespace))
+        };
+        let outside = machine("outside".to_owned())?;
+        let all =
+            (1..=hosts.min(200)).map(|number| machine(format!("host-{number}"))).collect::<Result<Vec<_>, _>>()?;
+        all.iter().try_for_each(|(_, host)| forward(host))?;
         let containers = NamespaceDir::new(dir.join("containers"));
-        let mut lab = Self { hosts: all, wire, cut: BTreeSet::new(), mtu: Mtu::ETHERNET, dir, containers };
+        let mut lab = Self { hosts: all, outside, wire, cut: BTreeSet::new(), mtu: Mtu::ETHERNET, dir, containers };
         lab.lay()?;
         Ok(lab)
     }
@@ -97,6 +103,16 @@ impl Lab {
     /// A host's address on the wire: 192.0.2.1 the first's (RFC 5737).
     pub fn address(&self, number: usize) -> IpAddr {
         Ipv4Addr::new(192, 0, 2, 1 + number as u8).into()
+    }
+
+    /// The machine outside: nobody's host, and no container's.
+    pub const fn outside(&self) -> &Namespace {
+        &self.outside.1
+    }
+
+    /// Its addresses.
+    pub const fn outside_addresses() -> [IpAddr; 2] {
+        [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 254)), IpAddr::V6(v6(254))]
     }
 
     /// A directory of a host's own.
@@ -148,23 +164,63 @@ impl Lab {
 
     fn lay(&mut self) -> Result<(), LabError> {
         let mut wanted = link::State::default();
-        let bridge: overlay_core::IfName = "wire".parse()?;
-        let mac = |kind: u8, number: usize| Mac::new([2, 0, 0, kind, 0, number as u8 + 1]);
+        let bridge: IfName = "wire".parse()?;
         let switch = Link::new(Kind::Bridge { multicast_snooping: false }, self.mtu, mac(1, 0));
         wanted.links.insert(Dev::home(bridge), switch);
         for (number, (key, _)) in self.hosts.iter().enumerate() {
-            let (near, far) =
-                (Dev::home(format!("port-{}", number + 1).parse()?), Dev::far(key.clone(), "eth0".parse()?));
-            let pair = |peer: &Dev, kind| Link::new(Kind::Veth { peer: peer.clone() }, self.mtu, mac(kind, number));
-            let port = pair(&far, 2);
-            let port = if self.cut.contains(&number) { port } else { port.on_bridge(BridgePort::new(bridge)) };
-            wanted.addresses.insert((far.clone(), self.address(number)), 24);
-            wanted.links.insert(far.clone(), pair(&near, 3));
-            wanted.links.insert(near, port);
+            let number = number as u8 + 1;
+            self.connect(&mut wanted, key, number)?;
+            for via in Self::outside_addresses() {
+                let everywhere = match via {
+                    IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+                    IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+                };
+                let site = link::Site::Far(key.clone());
+                let key = RouteKey { site, table: link::MAIN_TABLE, destination: everywhere, metric: 1024 };
+                let route = Route::Via { device: "eth0".parse()?, gateway: Some(via), source: None, onlink: false };
+                wanted.routes.insert(key, route);
+            }
         }
+        self.connect(&mut wanted, &self.outside.0, 254)?;
         reconcile(&mut self.wire, &wanted)?;
         Ok(())
     }
+
+    /// A machine's cable, and its addresses.
+    fn connect(&self, wanted: &mut link::State, key: &NsKey, number: u8) -> Result<(), LabError> {
+        let (near, far) = (Dev::home(format!("port-{number}").parse()?), Dev::far(key.clone(), "eth0".parse()?));
+        let pair = |peer: &Dev, kind| Link::new(Kind::Veth { peer: peer.clone() }, self.mtu, mac(kind, number));
+        let port = pair(&far, 2);
+        let is_cut = self.cut.contains(&(usize::from(number) - 1));
+        let port = if is_cut { port } else { port.on_bridge(BridgePort::new("wire".parse()?)) };
+        let v4 = Ipv4Net::new(Ipv4Addr::new(192, 0, 2, number), 24).map(IpNet::V4);
+        let v6 = Ipv6Net::new(v6(number), 64).map(IpNet::V6);
+        wanted.put_addresses(&far, mac(3, number), &[v4, v6].into_iter().flatten().collect());
+        wanted.links.insert(far.clone(), Link { ipv4_forwarding: true, ..pair(&near, 3) });
+        wanted.links.insert(near, port);
+        Ok(())
+    }
+}
+
+const fn mac(kind: u8, number: u8) -> Mac {
+    Mac::new([2, 0, 0, kind, 0, number])
+}
+
+/// Of the documentation's prefix (RFC 3849).
+const fn v6(number: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number as u16)
+}
+
+/// Makes a router of a host, as those of containers are.
+fn forward(host: &Namespace) -> Result<(), BackendError> {
+    for family in ["ipv4", "ipv6"] {
+        let switch = Sysctl::new(["net", family, "conf", "all", "forwarding"])?;
+        match host.run(|| switch.set("1"))? {
+            Err(error) if error.kind() == ErrorKind::Gone => {} // a kernel without IPv6
+            set => set?,
+        }
+    }
+    Ok(())
 }
 
 impl Drop for Lab {

@@ -8,6 +8,7 @@ mod direct;
 mod faults;
 mod killed;
 mod ordinary;
+mod outside;
 mod refusals;
 mod town;
 mod walk;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay_core::{BackendError, IfName, Mtu};
+use overlay_core::{BackendError, ErrorKind, IfName, IpFamily, Mtu};
 
 use crate::Namespace;
 use crate::netlink::{Family, Requests};
-use crate::rtnl::{address, link, link_request};
+use crate::rtnl::{address, link, link_request, route};
 
 /// The names of a namespace's devices, ours and others'.
 ///
@@ -34,6 +34,22 @@ pub fn device_with(namespace: &Namespace, address: IpAddr) -> Result<Option<(IfN
     let links = socket.dump(&link::dump(), link::parse).map_err(|error| error.during(doing()))?;
     let link = links.into_iter().find(|link| link.index == index);
     Ok(link.and_then(|link| Some((link.name?, Mtu::new(link.mtu.min(Mtu::MAX.get())).ok()?))))
+}
+
+/// The devices by which a namespace's default routes of a family leave: those it reaches the outside by.
+///
+/// # Errors
+/// As [`devices`].
+pub fn uplinks(namespace: &Namespace, family: IpFamily) -> Result<BTreeSet<IfName>, BackendError> {
+    let mut socket = namespace.netlink(Family::Route)?;
+    let doing = || format!("read the default routes of {}", namespace.id());
+    let indices: BTreeSet<u32> = match socket.dump(&route::dump_all(family), route::parse_way_out) {
+        Ok(found) => found.into_iter().flatten().collect(),
+        Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(BTreeSet::new()),
+        Err(error) => return Err(error.during(doing())),
+    };
+    let links = socket.dump(&link::dump(), link::parse).map_err(|error| error.during(doing()))?;
+    Ok(links.into_iter().filter(|link| indices.contains(&link.index)).filter_map(|link| link.name).collect())
 }
 
 /// Raises the loopback device, without which nobody in the namespace reaches an address of its own. It stays up.

@@ -92,6 +92,11 @@ impl BridgePort {
     pub const fn new(bridge: IfName) -> Self {
         Self { bridge, learning: true, flood: true, isolated: false, neigh_suppress: false }
     }
+
+    /// A port behind which stations are said, not learned, and that gets nothing for unknown ones.
+    pub const fn quiet(bridge: IfName) -> Self {
+        Self { learning: false, flood: false, ..Self::new(bridge) }
+    }
 }
 
 /// Kinds of devices, and what is theirs alone.

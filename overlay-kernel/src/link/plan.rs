@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use overlay_core::{Change, Mtu, Vni, in_phases, keyed_diff};
 
 use super::state::net;
-use super::{Dev, Kind, Link, Site, State, Step};
+use super::{Dev, Kind, Link, MacvlanMode, Site, State, Step};
 
 /// Settings first, then devices, then what is on them; what goes, the other way round.
 pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
@@ -116,10 +116,12 @@ fn bared<'a>(now: &'a State, to: &'a State) -> impl Iterator<Item = &'a Dev> {
     now.links.keys().filter(bared)
 }
 
-/// A device that goes makes room first if another takes its name, its peer's, its VNI, or may take its altname.
+/// A device that goes makes room first if another takes its name, its peer's, its VNI, its parent, or may take its altname.
 fn removals(from: &State, to: &State, gone: &BTreeSet<Dev>, steps: &mut Vec<Step>) {
-    let fresh = to.links.iter().filter(|(dev, _)| gone.contains(dev) || !from.links.contains_key(dev));
-    let tunnels: BTreeSet<_> = fresh.filter_map(|(_, link)| tunnel(&link.kind)).collect();
+    let fresh = || to.links.iter().filter(|(dev, _)| gone.contains(dev) || !from.links.contains_key(dev));
+    let tunnels: BTreeSet<_> = fresh().filter_map(|(_, link)| tunnel(&link.kind)).collect();
+    let macvlans: Vec<_> =
+        fresh().map(|(_, link)| link).filter(|link| matches!(link.kind, Kind::Macvlan { .. })).collect();
     let mut leaving: Vec<_> = gone.iter().filter_map(|dev| Some((dev, from.links.get(dev)?))).collect();
     leaving.sort_by_key(|(_, link)| Reverse(build_order(&link.kind)));
     for (dev, link) in leaving {
@@ -131,7 +133,8 @@ fn removals(from: &State, to: &State, gone: &BTreeSet<Dev>, steps: &mut Vec<Step
         let in_the_way = to.links.contains_key(dev)
             || !link.marked // a renamed one keeps the altname that is due to the next of its old name
             || peer.is_some_and(|peer| to.links.contains_key(peer))
-            || tunnel(&link.kind).is_some_and(|tunnel| tunnels.contains(&tunnel));
+            || tunnel(&link.kind).is_some_and(|tunnel| tunnels.contains(&tunnel))
+            || macvlans.iter().any(|other| exclude(link, other));
         steps.push(if in_the_way { Step::ClearLink(dev.clone()) } else { Step::RemoveLink(dev.clone()) });
     }
 }
@@ -141,6 +144,16 @@ const fn tunnel(kind: &Kind) -> Option<(&Site, Vni)> {
     match kind {
         Kind::Vxlan(vxlan) => Some((&vxlan.underlay, vxlan.vni)),
         _ => None,
+    }
+}
+
+/// Whether two macvlan devices cannot be at once: one takes the parent over, or they are one station.
+fn exclude(one: &Link, other: &Link) -> bool {
+    match (&one.kind, &other.kind) {
+        (Kind::Macvlan { parent, mode }, Kind::Macvlan { parent: same, mode: and }) => {
+            parent == same && ([*mode, *and].contains(&MacvlanMode::Passthru) || one.mac == other.mac)
+        }
+        _ => false,
     }
 }
 

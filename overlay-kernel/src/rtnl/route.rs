@@ -108,6 +108,38 @@ pub(crate) fn parse_any(message: &Message<'_>) -> Result<Option<IpNet>, Malforme
     net.map(Some).map_err(|_| Malformed::new("a route's prefix longer than its address"))
 }
 
+/// Reads by which devices a default route of the main table leaves; nothing for other routes.
+pub(crate) fn parse_way_out(message: &Message<'_>) -> Result<Option<Vec<u32>>, Malformed> {
+    if message.kind != RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let [_, prefix_len, _, _, table, _, _, kind, ..] = message.head::<HEAD>()?;
+    if (prefix_len, table, kind) != (0, RT_TABLE_MAIN, RTN_UNICAST) {
+        return Ok(None);
+    }
+    let mut devices = Vec::new();
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_OIF => devices.push(attribute.u32()?),
+            RTA_MULTIPATH => devices.extend(next_hops(attribute.value)),
+            _ => {}
+        }
+    }
+    Ok(Some(devices))
+}
+
+/// The devices of several next hops (`struct rtnexthop`), each of which says its own length.
+fn next_hops(mut bytes: &[u8]) -> Vec<u32> {
+    let mut devices = Vec::new();
+    while let [a, b, _, _, c, d, e, f, ..] = *bytes {
+        devices.push(u32::from_ne_bytes([c, d, e, f]));
+        let length = usize::from(u16::from_ne_bytes([a, b])).next_multiple_of(4).max(8);
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    devices
+}
+
 /// Whether a notice is of a route that the kernel made or removed itself, along with an address.
 pub(crate) fn is_kernels(message: &Message<'_>) -> bool {
     let kernels = |head: [u8; HEAD]| head[5] == RTPROT_KERNEL;
@@ -172,12 +204,14 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTA_DST: u16 = 1;
+const RTA_MULTIPATH: u16 = 9;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_PREFSRC: u16 = 7;
 const RTA_TABLE: u16 = 15;
 const RTPROT_KERNEL: u8 = 2;
+const RT_TABLE_MAIN: u8 = 254;
 const RT_TABLE_LOCAL: u32 = 255;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;

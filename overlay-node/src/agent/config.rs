@@ -8,7 +8,7 @@ use overlay_core::{Mtu, NodeId, Port};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
-use crate::{Settings, Underlay};
+use crate::{GatewayBridge, Settings, Underlay};
 
 /// Settings of an [`Agent`](crate::Agent).
 #[derive(Debug, Clone)]
@@ -22,6 +22,9 @@ pub struct AgentConfig {
     pub resolver_port: Port,
     /// Domains under which containers find all names as well, such as `swarm.internal`; none are usual.
     pub suffixes: Vec<DnsName>,
+    /// The subnets of this node's [gateway bridge](GatewayBridge), which nothing else on the node may have; without it containers do not reach
+    /// the outside.
+    pub gateway: Option<GatewayBridge>,
 }
 
 impl AgentConfig {
@@ -30,7 +33,7 @@ impl AgentConfig {
     pub fn lan() -> Self {
         let mut gossip = overlay_gossip::Config::lan();
         gossip.tables.hide_after = Duration::from_secs(1);
-        Self { gossip, vxlan_port: Port::VXLAN, resolver_port: Port::RESOLVER, suffixes: Vec::new() }
+        Self { gossip, vxlan_port: Port::VXLAN, resolver_port: Port::RESOLVER, suffixes: Vec::new(), gateway: None }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -45,6 +48,7 @@ impl AgentConfig {
             stranger_burst: self.gossip.stranger_burst,
             resolver_port: self.resolver_port,
             suffixes: self.suffixes.clone(),
+            gateway: self.gateway,
         })
     }
 }

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, IfName, Mtu, NsKey};
+use overlay_core::{EndpointId, IfName, Mtu, Name, NsKey};
 use overlay_dns::Health;
 use overlay_gossip::Class;
 
 use super::UnderlayError;
-use crate::{CatalogueChange, Place, PlaceState};
+use crate::{CatalogueChange, GatewayPort, Place, PlaceState};
 
 /// Something that happened, outside of the machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,6 +36,13 @@ pub enum Input {
         namespace: Option<NsKey>,
         /// What the endpoint's interface is to be called there; or the tap.
         interface: IfName,
+    },
+    /// A container has a port of the node's [gateway bridge](crate::GatewayBridge) from now on, which no other has; or none any more.
+    GatewayPort {
+        /// The container.
+        container: Name,
+        /// Its port.
+        port: Option<GatewayPort>,
     },
     /// The container of an endpoint is gone. Nothing happens if it is not plugged in.
     Unplug(EndpointId),
@@ -101,6 +108,18 @@ pub enum InputError {
         by: EndpointId,
         /// Where.
         interface: IfName,
+    },
+    /// The name of the interface by which containers reach the outside.
+    #[error("{interface} is what a container's interface to the outside is called; take another name")]
+    Reserved {
+        /// The name.
+        interface: IfName,
+    },
+    /// Another container has that port of the gateway bridge.
+    #[error("container {by} has that port of the gateway bridge; give each its own")]
+    GatewayPortTaken {
+        /// The other.
+        by: Name,
     },
     /// An end of the underlay that cannot be used.
     #[error(transparent)]

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, Instant, NetworkId, NsKey};
+use overlay_core::{EndpointId, IfName, Instant, Name, NetworkId, NsKey};
 use overlay_dns::Health;
 use overlay_gossip::EntryKey;
 
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, InputError};
 use crate::derive::Fitness;
-use crate::{Condition, Endpoint, LocalEndpoint, RemoteEndpoint};
+use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,12 @@ impl Agent {
         namespace: Option<NsKey>,
         interface: IfName,
     ) -> Result<(), InputError> {
+        if namespace.is_some()
+            && self.knowledge.settings.gateway.is_some()
+            && interface.as_str() == GatewayBridge::INTERFACE
+        {
+            return Err(InputError::Reserved { interface });
+        }
         let there = |(other, plug): &(&EndpointId, &Plug)| **other != id && plug.is_at(namespace.as_ref(), interface);
         // Taps are in their network's sandbox; of which network this is may not be known yet.
         let occupied = namespace.as_ref().and_then(|_| self.plugs.iter().find(there));
@@ -44,6 +50,23 @@ impl Agent {
         let health = self.plugs.get(&id).map_or(Health::Healthy, |plug| plug.health);
         self.plugs.insert(id, Plug { namespace, interface, health });
         self.touched.insert(id);
+        Ok(())
+    }
+
+    pub(super) fn set_gateway_port(&mut self, container: Name, port: Option<GatewayPort>) -> Result<(), InputError> {
+        let ports = &self.knowledge.gateway_ports;
+        if ports.get(&container).copied() == port {
+            return Ok(());
+        }
+        if let Some((by, _)) = ports.iter().find(|(other, taken)| Some(**taken) == port && **other != container) {
+            return Err(InputError::GatewayPortTaken { by: by.clone() });
+        }
+        let ports = Arc::make_mut(&mut self.knowledge.gateway_ports);
+        match port {
+            Some(port) => drop(ports.insert(container, port)),
+            None => drop(ports.remove(&container)),
+        }
+        self.changed = true;
         Ok(())
     }
 

@@ -2,52 +2,71 @@
 
 use std::collections::BTreeMap;
 
-use overlay_core::EndpointId;
+use overlay_core::{EndpointId, Mac};
 
 use super::Footing;
 use super::claim::{Claim, Taken, Unfit};
-use crate::{Knowledge, Section};
+use crate::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
 
 /// The endpoints of a network that are in effect here, and what each has.
 ///
 /// What is plugged in here comes first, then what other nodes say, each in the order of ids: of two that say they have one
 /// address, the first has it.
 #[derive(Debug, Clone)]
-pub(super) struct Admission {
-    pub(super) ports: BTreeMap<EndpointId, Claim>,
-    pub(super) peers: BTreeMap<EndpointId, Claim>,
+pub(super) struct Admission<'k> {
+    /// In the order of their ids.
+    pub(super) ports: Vec<(EndpointId, &'k LocalEndpoint, Claim<'k>)>,
+    /// In the order of their ids.
+    pub(super) peers: Vec<Peer<'k>>,
+    /// The peers' Ethernet addresses in order, and where among the peers each is.
+    by_mac: Vec<(Mac, usize)>,
     /// Who is left out, or an address of whom.
     pub(super) unfit: BTreeMap<EndpointId, Unfit>,
     pub(super) taken: Taken,
 }
 
-impl Admission {
-    pub(super) fn of(knowledge: &Knowledge, section: &Section, footing: &Footing) -> Self {
+/// An endpoint elsewhere.
+#[derive(Debug, Clone)]
+pub(super) struct Peer<'k> {
+    pub(super) id: EndpointId,
+    pub(super) remote: &'k RemoteEndpoint,
+    /// Whether its node is, for sure.
+    pub(super) alive: bool,
+    pub(super) claim: Claim<'k>,
+}
+
+impl<'k> Admission<'k> {
+    pub(super) fn of(knowledge: &'k Knowledge, section: &'k Section, footing: &Footing) -> Self {
         let mut admission = Self::local(section, footing);
-        for (id, remote) in section.remote.iter().filter(|(id, _)| !section.local.contains_key(id)) {
-            let claim = Claim::of_remote(knowledge, section, footing, remote);
-            match claim.and_then(|(claim, unfit)| admission.settle(claim, unfit)) {
-                Ok((claim, unfit)) => {
-                    admission.taken.take(&claim);
-                    admission.peers.insert(*id, claim);
-                    admission.unfit.extend(unfit.map(|unfit| (*id, unfit)));
+        let (mut peers, mut unfit) = (Vec::with_capacity(section.remote.len()), Vec::new());
+        let others = section.remote.iter().filter(|(id, _)| !section.local.contains_key(id));
+        // Few instructions for each at first, so that what is far away in memory is fetched for many at once.
+        let others: Vec<_> = others.map(|(id, remote)| (*id, &**remote, node(knowledge, footing, remote))).collect();
+        for (id, remote, node) in others {
+            match node.and_then(|node| Peer::of(section, node, (id, remote))) {
+                Ok((peer, why)) => {
+                    peers.push(peer);
+                    unfit.extend(why.map(|why| (id, why)));
                 }
-                Err(unfit) => drop(admission.unfit.insert(*id, unfit)),
+                Err(why) => unfit.push((id, why)),
             }
         }
+        admission.unfit.extend(unfit);
+        admission.admit(peers);
         admission
     }
 
     /// As if there were no other nodes. O(what is here).
-    pub(super) fn local(section: &Section, footing: &Footing) -> Self {
+    pub(super) fn local(section: &'k Section, footing: &Footing) -> Self {
         let taken = Taken::of(section, footing.vni);
-        let mut admission = Self { ports: BTreeMap::new(), peers: BTreeMap::new(), unfit: BTreeMap::new(), taken };
+        let mut admission =
+            Self { ports: Vec::new(), peers: Vec::new(), by_mac: Vec::new(), unfit: BTreeMap::new(), taken };
         for (id, local) in &section.local {
             let claim = Claim::of_local(section, *id, local);
             match claim.and_then(|claim| admission.taken.conflict(&claim).map_or(Ok(claim), Err)) {
                 Ok(claim) => {
                     admission.taken.take(&claim);
-                    admission.ports.insert(*id, claim);
+                    admission.ports.push((*id, local, claim));
                 }
                 Err(unfit) => drop(admission.unfit.insert(*id, unfit)),
             }
@@ -55,19 +74,74 @@ impl Admission {
         admission
     }
 
-    /// An endpoint elsewhere has those of its addresses that nobody has; of the others, one is told.
-    fn settle(&self, mut claim: Claim, mut unfit: Option<Unfit>) -> Result<(Claim, Option<Unfit>), Unfit> {
-        if self.taken.has_mac(claim.mac) {
-            return Err(Unfit::MacTaken(claim.mac));
+    /// Peers in the order of their Ethernet addresses.
+    pub(super) fn peers_by_mac(&self) -> impl Iterator<Item = &Peer<'k>> {
+        self.by_mac.iter().filter_map(|(_, at)| self.peers.get(*at))
+    }
+
+    pub(super) fn claim(&self, id: EndpointId) -> Option<&Claim<'k>> {
+        let port = || Some(&self.ports.get(self.ports.binary_search_by_key(&id, |port| port.0).ok()?)?.2);
+        let peer = || Some(&self.peers.get(self.peers.binary_search_by_key(&id, |peer| peer.id).ok()?)?.claim);
+        port().or_else(peer)
+    }
+
+    /// Admits endpoints elsewhere: all at once if no two have the same, which is the rule; else one by one.
+    fn admit(&mut self, peers: Vec<Peer<'k>>) {
+        let by_mac = by_mac(&peers);
+        if self.taken.take_all(&by_mac, peers.iter().map(|peer| &peer.claim)) {
+            (self.peers, self.by_mac) = (peers, by_mac);
+            return;
         }
-        claim.addresses.retain(|address| {
-            let taken = self.taken.has(*address);
-            unfit = if taken { Some(Unfit::AddressTaken(*address)) } else { unfit };
-            !taken
-        });
-        match unfit.filter(|_| claim.addresses.is_empty()) {
-            Some(unfit) => Err(unfit),
-            None => Ok((claim, unfit)),
+        for peer in peers {
+            self.settle(peer);
+        }
+        self.by_mac = self::by_mac(&self.peers);
+    }
+
+    /// An endpoint elsewhere has those of its addresses that nobody has; of the others, one is told.
+    fn settle(&mut self, mut peer: Peer<'k>) {
+        let claim = &mut peer.claim;
+        if self.taken.has_mac(claim.mac) {
+            self.unfit.insert(peer.id, Unfit::MacTaken(claim.mac));
+            return;
+        }
+        for address in claim.retain(|address| !self.taken.has(address)) {
+            self.unfit.insert(peer.id, Unfit::AddressTaken(address));
+        }
+        if !claim.addresses.is_empty() {
+            self.taken.take(claim);
+            self.peers.push(peer);
         }
     }
+}
+
+impl<'k> Peer<'k> {
+    /// If there were no other. It has those of its addresses that an endpoint of the network can have; of the others, one is told.
+    pub(super) fn of(
+        section: &Section,
+        node: &NodeFacts,
+        (id, remote): (EndpointId, &'k RemoteEndpoint),
+    ) -> Result<(Self, Option<Unfit>), Unfit> {
+        let (claim, unfit) = Claim::of_remote(section, node.vtep, remote)?;
+        Ok((Self { id, remote, alive: node.standing == Standing::Alive, claim }, unfit))
+    }
+}
+
+/// The node that an endpoint elsewhere is on, if it is reached from here.
+pub(super) fn node<'k>(
+    knowledge: &'k Knowledge,
+    footing: &Footing,
+    remote: &RemoteEndpoint,
+) -> Result<&'k NodeFacts, Unfit> {
+    let facts = knowledge.nodes.get(&remote.node).filter(|_| remote.node != knowledge.me);
+    facts.filter(|facts| footing.reaches(facts)).ok_or(Unfit::Node)
+}
+
+fn by_mac(peers: &[Peer<'_>]) -> Vec<(Mac, usize)> {
+    let mut by_mac: Vec<_> = peers.iter().map(|peer| peer.claim.mac).zip(0..).collect();
+    by_mac.sort_unstable_by_key(|(mac, at)| {
+        let [a, b, c, d, e, f] = mac.octets();
+        (u64::from_be_bytes([0, 0, a, b, c, d, e, f]), *at)
+    });
+    by_mac
 }

@@ -1,5 +1,6 @@
 //! What an endpoint has for itself, and what is taken.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -7,8 +8,7 @@ use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, NsId, Vni};
 use overlay_vxlan::names;
 
-use super::Footing;
-use crate::{Knowledge, LocalEndpoint, RemoteEndpoint, Section};
+use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
 /// Why an endpoint is left out, or an address of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
@@ -46,9 +46,10 @@ impl Unfit {
 
 /// What nobody else may have while an endpoint has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(super) struct Claim<'k> {
     pub(super) mac: Mac,
-    pub(super) addresses: BTreeSet<IpAddr>,
+    /// Those that are known of it, where it has them all.
+    pub(super) addresses: Cow<'k, BTreeSet<IpAddr>>,
     pub(super) at: At,
 }
 
@@ -61,7 +62,7 @@ pub(super) enum At {
     Vtep(IpAddr),
 }
 
-impl Claim {
+impl<'k> Claim<'k> {
     /// Of an endpoint here, if there were no other. It has all that it says, or nothing.
     pub(super) fn of_local(section: &Section, id: EndpointId, local: &LocalEndpoint) -> Result<Self, Unfit> {
         let endpoint = &local.endpoint;
@@ -84,29 +85,33 @@ impl Claim {
             None => local.interface,
         };
         let end = local.namespace.as_ref().map(|namespace| (namespace.id, local.interface));
-        Ok(Self { mac: endpoint.mac, addresses, at: At::Port { device, end } })
+        Ok(Self { mac: endpoint.mac, addresses: Cow::Owned(addresses), at: At::Port { device, end } })
     }
 
-    /// Of an endpoint elsewhere, if there were no other. It has those of its addresses that an endpoint of the network can have;
-    /// of the others, one is told.
+    /// Of an endpoint behind a VTEP, if there were no other. It has those of its addresses that an endpoint of the network can
+    /// have; of the others, one is told.
     pub(super) fn of_remote(
-        knowledge: &Knowledge,
         section: &Section,
-        footing: &Footing,
-        remote: &RemoteEndpoint,
+        vtep: IpAddr,
+        remote: &'k RemoteEndpoint,
     ) -> Result<(Self, Option<Unfit>), Unfit> {
-        let facts = knowledge.nodes.get(&remote.node).filter(|_| remote.node != knowledge.me);
-        let vtep = facts.filter(|facts| footing.reaches(facts)).ok_or(Unfit::Node)?.vtep;
         check_mac(remote.mac)?;
-        let (mut addresses, mut unfit) = (remote.addresses.clone(), None);
-        for wrong in remote.addresses.iter().filter(|address| !is_free(section, **address)) {
-            addresses.remove(wrong);
-            unfit = Some(Unfit::Address(*wrong));
-        }
-        if addresses.is_empty() {
+        let mut claim = Self { mac: remote.mac, addresses: Cow::Borrowed(&remote.addresses), at: At::Vtep(vtep) };
+        let wrong = claim.retain(|address| is_free(section, address));
+        let unfit = wrong.last().map(|address| Unfit::Address(*address));
+        if claim.addresses.is_empty() {
             return Err(unfit.unwrap_or(Unfit::NotAllocated));
         }
-        Ok((Self { mac: remote.mac, addresses, at: At::Vtep(vtep) }, unfit))
+        Ok((claim, unfit))
+    }
+
+    /// Keeps some addresses, and gives back the others.
+    pub(super) fn retain(&mut self, keep: impl Fn(IpAddr) -> bool) -> Vec<IpAddr> {
+        let others: Vec<_> = self.addresses.iter().copied().filter(|address| !keep(*address)).collect();
+        for address in &others {
+            self.addresses.to_mut().remove(address);
+        }
+        others
     }
 }
 
@@ -131,7 +136,7 @@ impl Taken {
     }
 
     /// What of a claim another has, if anything.
-    pub(super) fn conflict(&self, claim: &Claim) -> Option<Unfit> {
+    pub(super) fn conflict(&self, claim: &Claim<'_>) -> Option<Unfit> {
         if self.macs.contains(&claim.mac) {
             return Some(Unfit::MacTaken(claim.mac));
         }
@@ -151,7 +156,7 @@ impl Taken {
         self.macs.contains(&mac)
     }
 
-    pub(super) fn take(&mut self, claim: &Claim) {
+    pub(super) fn take(&mut self, claim: &Claim<'_>) {
         self.macs.insert(claim.mac);
         self.addresses.extend(claim.addresses.iter().copied().map(number));
         if let At::Port { device, end } = &claim.at {
@@ -160,10 +165,30 @@ impl Taken {
         }
     }
 
+    /// What many have, if no two of them have the same, and none what somebody has; else nothing, and says so. `by_mac` begins with
+    /// their Ethernet addresses in order. O(n log n), at a fraction of what it costs to look and take one by one.
+    pub(super) fn take_all<'c, 'k: 'c>(
+        &mut self,
+        by_mac: &[(Mac, usize)],
+        claims: impl Iterator<Item = &'c Claim<'k>>,
+    ) -> bool {
+        let theirs = claims.flat_map(|claim| claim.addresses.iter().copied().map(number));
+        let mut all: Vec<u128> = self.addresses.iter().copied().chain(theirs).collect();
+        all.sort_unstable();
+        let has = |mac: &Mac| by_mac.binary_search_by_key(mac, |(mac, _)| *mac).is_ok();
+        let each_once = all.is_sorted_by(|one, next| one < next) && by_mac.is_sorted_by(|one, next| one.0 < next.0);
+        if !each_once || self.macs.iter().any(has) {
+            return false;
+        }
+        self.addresses = all.into_iter().collect();
+        self.macs.append(&mut by_mac.iter().map(|(mac, _)| *mac).collect());
+        true
+    }
+
     /// Undoes [`take`](Self::take).
-    pub(super) fn release(&mut self, claim: &Claim) {
+    pub(super) fn release(&mut self, claim: &Claim<'_>) {
         self.macs.remove(&claim.mac);
-        for address in &claim.addresses {
+        for address in claim.addresses.iter() {
             self.addresses.remove(&number(*address));
         }
         if let At::Port { device, end } = &claim.at {

@@ -7,7 +7,7 @@ use overlay_core::{Name, NetworkId};
 use overlay_dns::{View, Zone};
 
 use super::part::Part;
-use super::{firewall, routes};
+use super::{firewall, gateway, routes};
 use crate::{Knowledge, LocalEndpoint, Network, PlaceState};
 
 /// A container's part of one network.
@@ -25,31 +25,32 @@ impl<'p> Attachment<'p> {
     }
 }
 
-/// What the namespaces of these containers are plugged into, of what is in effect. O(endpoints here).
+/// What the namespaces of these containers are plugged into, of what is in effect, the first network first; of all containers if `None`.
+/// O(n log n) for n endpoints here.
 pub(super) fn attachments<'p>(
     knowledge: &'p Knowledge,
     parts: &'p BTreeMap<NetworkId, Part>,
-    of: &BTreeSet<Name>,
+    of: Option<&BTreeSet<Name>>,
 ) -> BTreeMap<Name, Vec<Attachment<'p>>> {
     let mut all = BTreeMap::<Name, Vec<Attachment<'p>>>::new();
     for (id, part) in parts {
         let Some(section) = knowledge.networks.get(id) else { continue };
         let ports = part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys());
         let plugged = ports.filter_map(|id| section.local.get(id)).filter(|local| local.namespace.is_some());
-        for local in plugged.filter(|local| of.contains(&local.endpoint.spec.container)) {
+        for local in plugged.filter(|local| of.is_none_or(|of| of.contains(&local.endpoint.spec.container))) {
             let attachment = Attachment { network: &section.network, local, zone: &part.zone };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }
     }
+    all.values_mut().for_each(|attachments| attachments.sort_by(|a, b| a.rank().cmp(&b.rank())));
     all
 }
 
 /// Its way to the resolver, its routes, and the names that it sees.
-pub(super) fn state(knowledge: &Knowledge, mut attachments: Vec<Attachment<'_>>) -> PlaceState {
-    attachments.sort_by(|a, b| a.rank().cmp(&b.rank()));
+pub(super) fn state(knowledge: &Knowledge, name: &Name, attachments: &[Attachment<'_>]) -> PlaceState {
     PlaceState {
         firewall: firewall::container(knowledge),
-        routes: routes::routes(&attachments),
+        routes: routes::routes(attachments, gateway::way_out(knowledge, name, attachments).as_ref()),
         view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
         within: attachments.iter().map(|attachment| attachment.network.id).collect(),
         ..PlaceState::default()

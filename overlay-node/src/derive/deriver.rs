@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use overlay_core::{Name, NetworkId};
+use overlay_core::{Change, Name, NetworkId, keyed_diff};
 
 use super::part::Part;
 use super::touched::Known;
-use super::{container, firewall, host, parts, places};
+use super::{container, host, parts, places};
 use crate::{Desired, Knowledge, Place, PlaceState, Section};
 
 /// Derives what a changing knowledge means: at each time the same as [`derive`](crate::derive()), and the same `Arc` of each place
@@ -63,20 +63,19 @@ impl Last {
         let all = self.knowledge.networks.keys().chain(new.networks.keys());
         let same = |id: &&NetworkId| same(self.knowledge.networks.get(*id), new.networks.get(*id));
         let touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
-        if touched.is_empty() {
+        let moved = gateway_moves(&self.knowledge, new);
+        if touched.is_empty() && moved.is_empty() {
             return self;
         }
         let mut places = self.desired.places.clone();
-        if !nodes || firewall::guarded(&self.knowledge) != firewall::guarded(new) {
-            put(&mut places, Place::Host, host(new));
-        }
-        let mut containers = BTreeSet::new();
+        let mut containers = moved;
         for id in touched {
             self.derive_network(id, new, &mut places, &mut containers);
         }
-        let mut attachments = container::attachments(new, &self.parts, &containers);
+        put(&mut places, Place::Host, host(new, &self.parts));
+        let mut attachments = container::attachments(new, &self.parts, Some(&containers));
         for name in containers {
-            let state = attachments.remove(&name).map(|attachments| container::state(new, attachments));
+            let state = attachments.remove(&name).map(|attachments| container::state(new, &name, &attachments));
             put(&mut places, Place::Container(name), state);
         }
         let same = |(one, other): (&Arc<PlaceState>, &Arc<PlaceState>)| Arc::ptr_eq(one, other);
@@ -113,6 +112,14 @@ impl Last {
         containers.extend(local.map(|local| local.endpoint.spec.container.clone()));
         self.parts.extend(is.map(|part| (id, part)));
     }
+}
+
+/// The containers that have another port of the gateway bridge than before.
+fn gateway_moves(old: &Knowledge, new: &Knowledge) -> BTreeSet<Name> {
+    let changes = keyed_diff(&old.gateway_ports, &new.gateway_ports).map(|change| match change {
+        Change::Add(name, _) | Change::Replace(name, ..) | Change::Remove(name, _) => name.clone(),
+    });
+    changes.collect()
 }
 
 fn same(old: Option<&Arc<Section>>, new: Option<&Arc<Section>>) -> bool {

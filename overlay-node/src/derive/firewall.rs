@@ -47,11 +47,6 @@ fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
     encrypted.filter_map(|section| section.network.vni).collect()
 }
 
-/// What of the networks the host's guard depends on.
-pub(super) fn guarded(knowledge: &Knowledge) -> (bool, BTreeSet<Vni>) {
-    (knowledge.networks.values().any(|section| !section.local.is_empty()), encrypted(knowledge))
-}
-
 /// Who asks for a name at the resolver's address comes to where it listens.
 pub(super) fn container(knowledge: &Knowledge) -> State {
     let mut state = State::default();
@@ -64,9 +59,9 @@ pub(super) fn container(knowledge: &Knowledge) -> State {
 }
 
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
-pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
+pub(super) fn sandbox(footing: &Footing, admission: &Admission<'_>) -> State {
     let mut state = State { strangers: Strangers::Drop, ..State::default() };
-    for claim in admission.ports.values() {
+    for (_, _, claim) in &admission.ports {
         if let At::Port { device, .. } = claim.at {
             state.ports.insert(device, pinned(claim));
         }
@@ -75,6 +70,6 @@ pub(super) fn sandbox(footing: &Footing, admission: &Admission) -> State {
     state
 }
 
-pub(super) fn pinned(claim: &Claim) -> BridgePort {
+pub(super) fn pinned(claim: &Claim<'_>) -> BridgePort {
     BridgePort::Pinned(Pin::new(claim.mac, claim.addresses.iter().copied()))
 }

@@ -6,6 +6,7 @@ mod container;
 mod deriver;
 mod firewall;
 mod footing;
+mod gateway;
 mod part;
 mod routes;
 mod touched;
@@ -22,6 +23,7 @@ pub use claim::Unfit;
 pub use deriver::Deriver;
 
 use admission::Admission;
+use claim::{At, Claim};
 use footing::Footing;
 use part::Part;
 use touched::Known;
@@ -45,20 +47,21 @@ fn parts(knowledge: &Knowledge) -> BTreeMap<NetworkId, Part> {
 
 fn places(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Desired {
     let mut places = BTreeMap::new();
-    places.extend(host(knowledge).map(|state| (Place::Host, Arc::new(state))));
+    places.extend(host(knowledge, parts).map(|state| (Place::Host, Arc::new(state))));
     places.extend(parts.iter().map(|(id, part)| (Place::Network(*id), part.state.clone())));
-    let local = knowledge.networks.values().flat_map(|section| section.local.values());
-    let containers = local.map(|local| local.endpoint.spec.container.clone()).collect();
-    for (name, attachments) in container::attachments(knowledge, parts, &containers) {
-        places.insert(Place::Container(name), Arc::new(container::state(knowledge, attachments)));
+    for (name, attachments) in container::attachments(knowledge, parts, None) {
+        let state = container::state(knowledge, &name, &attachments);
+        places.insert(Place::Container(name), Arc::new(state));
     }
     Desired { places }
 }
 
-/// The host is guarded while an endpoint is plugged in, be its network here or not.
-fn host(knowledge: &Knowledge) -> Option<PlaceState> {
+/// The host is guarded while an endpoint is plugged in, be its network here or not. It has what containers leave by.
+fn host(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Option<PlaceState> {
     let plugged = knowledge.networks.values().any(|section| !section.local.is_empty());
-    plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })
+    let mut state = plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })?;
+    gateway::put(&mut state, knowledge, &container::attachments(knowledge, parts, None));
+    Some(state)
 }
 
 /// Which endpoints that are plugged in here are in effect.
@@ -88,7 +91,8 @@ pub(crate) fn port(local: &LocalEndpoint) -> overlay_vxlan::LocalPort {
 pub(crate) fn reaches(knowledge: &Knowledge, section: &Section, id: EndpointId, address: IpAddr) -> Result<(), String> {
     let footing = Footing::of(knowledge, section).map_err(|unready| unready.to_string())?;
     let admission = Admission::of(knowledge, section, &footing);
-    if admission.peers.get(&id).is_some_and(|claim| claim.addresses.contains(&address)) {
+    let is_peer = |claim: &&Claim<'_>| matches!(claim.at, At::Vtep(_)) && claim.addresses.contains(&address);
+    if admission.claim(id).filter(is_peer).is_some() {
         return Ok(());
     }
     Err(admission.unfit.get(&id).map_or_else(|| format!("it does not say that it has {address}"), ToString::to_string))

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::EndpointId;
-use overlay_dns::Zone;
+use overlay_dns::{Endpoint, Zone};
 use overlay_vxlan::{PortEnd, Segment};
 
-use super::admission::Admission;
+use super::admission::{Admission, Peer};
 use super::claim::{At, Claim, Taken, Unfit};
 use super::touched::{Known, Touched};
-use super::{Footing, container, firewall, vxlan, zone};
+use super::{Footing, admission, container, firewall, vxlan, zone};
 use crate::PlaceState;
 
 /// What is derived of one network, and what it takes to change it in part.
@@ -35,13 +35,13 @@ impl Part {
         if admission.ports.is_empty() {
             return None;
         }
-        let zone = zone::zone(known, &admission);
+        let zone = zone::zone(known.section, &admission);
         let mut state = sandbox(known, &footing, &admission);
         state.view = seen(known, &state, &zone);
         Some(Self::new(footing, admission, zone, Arc::new(state)))
     }
 
-    fn new(footing: Footing, admission: Admission, zone: Zone, state: Arc<PlaceState>) -> Self {
+    fn new(footing: Footing, admission: Admission<'_>, zone: Zone, state: Arc<PlaceState>) -> Self {
         let contended = admission.unfit.values().any(|unfit| unfit.is_contended());
         Self { footing, zone, state, unfit: admission.unfit.len(), taken: admission.taken, contended }
     }
@@ -57,7 +57,7 @@ impl Part {
             self.name_services(old, new);
         }
         for id in &touched.endpoints {
-            self.name_endpoint(new, *id, claims.get(id));
+            self.name_endpoint(*id, claims.get(id).and_then(|claim| zone::endpoint(new, *id, claim)));
         }
         self.finish(new)
     }
@@ -71,11 +71,12 @@ impl Part {
         let alike = (nameless.network(), nameless.policy()) == (self.zone.network(), self.zone.policy());
         let state = PlaceState { view: self.state.view.clone(), ..sandbox(new, &footing, &admission) };
         let state = if state == *self.state { self.state } else { Arc::new(state) };
-        let (ports, peers) = (admission.ports.clone(), admission.peers.clone());
+        let endpoint = |id| zone::endpoint(new, id, admission.claim(id)?);
+        let endpoints: Vec<_> = all.into_iter().map(|id| (id, endpoint(id))).collect();
         let mut part = Self::new(footing, admission, if alike { self.zone } else { nameless }, state);
         part.name_services(old, new);
-        for id in all {
-            part.name_endpoint(new, id, ports.get(&id).or_else(|| peers.get(&id)));
+        for (id, endpoint) in endpoints {
+            part.name_endpoint(id, endpoint);
         }
         part.finish(new)
     }
@@ -96,12 +97,12 @@ impl Part {
     /// Changes the tables by what these endpoints had and have, which is given back. Where nobody has what another says it has, what
     /// each has does not depend on the others, so their order does not matter. `None` if that does not hold afterwards: then the part
     /// is half changed.
-    fn patch(
+    fn patch<'k>(
         &mut self,
         old: Known<'_>,
-        new: Known<'_>,
+        new: Known<'k>,
         of: &BTreeSet<EndpointId>,
-    ) -> Option<BTreeMap<EndpointId, Claim>> {
+    ) -> Option<BTreeMap<EndpointId, Claim<'k>>> {
         let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
         for (id, claim) in self.claims(old, of) {
             self.unfit -= usize::from(!matches!(claim, Ok((_, None))));
@@ -124,11 +125,11 @@ impl Part {
     }
 
     /// What each of these endpoints has, if there were no other.
-    fn claims(&self, known: Known<'_>, of: &BTreeSet<EndpointId>) -> Vec<(EndpointId, Alone)> {
+    fn claims<'k>(&self, known: Known<'k>, of: &BTreeSet<EndpointId>) -> Vec<(EndpointId, Alone<'k>)> {
         of.iter().filter_map(|id| Some((*id, alone(known, &self.footing, *id)?))).collect()
     }
 
-    fn edit(&mut self, new: Known<'_>, was: &BTreeMap<EndpointId, Claim>, is: &BTreeMap<EndpointId, Claim>) {
+    fn edit(&mut self, new: Known<'_>, was: &BTreeMap<EndpointId, Claim<'_>>, is: &BTreeMap<EndpointId, Claim<'_>>) {
         let port = |id: &EndpointId| new.section.local.get(id).map(|local| vxlan::port(local));
         let segment = self.segment();
         let same = |id: &EndpointId| {
@@ -163,12 +164,11 @@ impl Part {
     }
 
     /// Names an endpoint as it is now, if it is in effect.
-    fn name_endpoint(&mut self, known: Known<'_>, id: EndpointId, claim: Option<&Claim>) {
-        let named = claim.and_then(|claim| zone::endpoint(known, id, claim));
-        if self.zone.endpoint(id) == named.as_ref() {
+    fn name_endpoint(&mut self, id: EndpointId, now: Option<Endpoint>) {
+        if self.zone.endpoint(id) == now.as_ref() {
             return;
         }
-        match named {
+        match now {
             Some(endpoint) => self.zone.put_endpoint(endpoint),
             None => self.zone.remove_endpoint(id),
         }
@@ -187,18 +187,21 @@ impl Part {
     }
 }
 
-type Alone = Result<(Claim, Option<Unfit>), Unfit>;
+type Alone<'k> = Result<(Claim<'k>, Option<Unfit>), Unfit>;
 
-fn alone(known: Known<'_>, footing: &Footing, id: EndpointId) -> Option<Alone> {
+fn alone<'k>(known: Known<'k>, footing: &Footing, id: EndpointId) -> Option<Alone<'k>> {
     let section = known.section;
     if let Some(local) = section.local.get(&id) {
         return Some(Claim::of_local(section, id, local).map(|claim| (claim, None)));
     }
-    section.remote.get(&id).map(|remote| Claim::of_remote(known.knowledge, section, footing, remote))
+    let remote = section.remote.get(&id)?;
+    let node = admission::node(known.knowledge, footing, remote);
+    let peer = node.and_then(|node| Peer::of(section, node, (id, remote)));
+    Some(peer.map(|(peer, unfit)| (peer.claim, unfit)))
 }
 
 /// The sandbox, but for the names that are seen there.
-fn sandbox(known: Known<'_>, footing: &Footing, admission: &Admission) -> PlaceState {
+fn sandbox(known: Known<'_>, footing: &Footing, admission: &Admission<'_>) -> PlaceState {
     PlaceState {
         vxlan: vxlan::state(known, footing, admission),
         firewall: firewall::sandbox(footing, admission),

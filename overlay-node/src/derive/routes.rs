@@ -6,11 +6,12 @@ use ipnet::IpNet;
 use overlay_core::IpFamily;
 
 use super::container::Attachment;
+use super::gateway::WayOut;
 use crate::{Route, Routes};
 
-/// All subnets of its networks are on the link, and the rest of the world is behind the gateway of the first network that is not
-/// internal. The subnets of its own addresses come with those.
-pub(super) fn routes(attachments: &[Attachment<'_>]) -> Routes {
+/// All subnets of its networks are on the link, and the rest of the world is behind the node's gateway bridge; where a container has no port there,
+/// behind the gateway of the first network that is not internal. The subnets of its own addresses come with those.
+pub(super) fn routes(attachments: &[Attachment<'_>], way_out: Option<&WayOut>) -> Routes {
     let mut routes = Routes::default();
     let covered = |net: &IpNet| attachments.iter().flat_map(own).any(|own| own.trunc() == *net);
     for attachment in attachments {
@@ -23,7 +24,10 @@ pub(super) fn routes(attachments: &[Attachment<'_>]) -> Routes {
     }
     for (family, everywhere) in [(IpFamily::V4, EVERYWHERE_V4), (IpFamily::V6, EVERYWHERE_V6)] {
         let Ok(to) = IpNet::new(everywhere, 0) else { continue };
-        let route = attachments.iter().find_map(|attachment| default(attachment, family));
+        let of_family = |(own, _): &&(IpNet, IpAddr)| IpFamily::of(own.addr()) == family;
+        let out = way_out.and_then(|way| Some((way, way.ends.iter().find(of_family)?)));
+        let out = out.map(|(way, (_, gateway))| Route { interface: way.interface, via: Some(*gateway) });
+        let route = out.or_else(|| attachments.iter().find_map(|attachment| default(attachment, family)));
         routes.0.extend(route.map(|route| (to, route)));
     }
     routes

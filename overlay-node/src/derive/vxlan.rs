@@ -1,5 +1,6 @@
 //! The segment of a network.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
@@ -11,13 +12,12 @@ use super::touched::Known;
 use crate::LocalEndpoint;
 
 /// One segment for all subnets, so that who is where does not depend on them.
-pub(super) fn state(known: Known<'_>, footing: &Footing, admission: &Admission) -> State {
+pub(super) fn state(known: Known<'_>, footing: &Footing, admission: &Admission<'_>) -> State {
     let vtep = Vtep { port: known.knowledge.settings.vxlan_port, ..Vtep::new(footing.me.vtep) };
     let mut segment = Segment::new(vtep, footing.mtu);
     segment.gateways = gateways(known.section);
-    let ports = admission.ports.keys().filter_map(|id| known.section.local.get_key_value(id));
-    segment.ports = ports.map(|(id, local)| (*id, port(local))).collect();
-    let peers = admission.peers.values();
+    segment.ports = admission.ports.iter().map(|(id, local, _)| (*id, port(local))).collect();
+    let peers = admission.peers_by_mac().map(|peer| &peer.claim);
     segment.peers = peers.filter_map(|claim| Some((claim.mac, peer(elsewhere(claim)?, claim)))).collect();
     State { segments: [(footing.vni, segment)].into() }
 }
@@ -31,11 +31,11 @@ pub(super) fn port(local: &LocalEndpoint) -> LocalPort {
     LocalPort { mac: local.endpoint.mac, addresses: local.endpoint.addresses.clone(), end }
 }
 
-pub(super) fn peer(vtep: IpAddr, claim: &Claim) -> Peer {
-    Peer { vtep, addresses: claim.addresses.clone() }
+pub(super) fn peer(vtep: IpAddr, claim: &Claim<'_>) -> Peer {
+    Peer { vtep, addresses: BTreeSet::clone(&claim.addresses) }
 }
 
-const fn elsewhere(claim: &Claim) -> Option<IpAddr> {
+const fn elsewhere(claim: &Claim<'_>) -> Option<IpAddr> {
     match claim.at {
         At::Vtep(vtep) => Some(vtep),
         At::Port { .. } => None,

@@ -1,24 +1,23 @@
 //! The names of a network.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, Name, ServiceId};
 use overlay_dns::{DnsName, Endpoint, Health, Mode, Policy, Zone};
 
-use super::admission::Admission;
+use super::admission::{Admission, Peer};
 use super::claim::{At, Claim};
 use super::touched::Known;
-use crate::{Condition, EndpointMode, LocalEndpoint, RemoteEndpoint, Section, Service, Standing};
+use crate::{Condition, EndpointMode, LocalEndpoint, Section, Service, Standing};
 
 /// All of them.
-pub(super) fn zone(known: Known<'_>, admission: &Admission) -> Zone {
-    let section = known.section;
+pub(super) fn zone(section: &Section, admission: &Admission<'_>) -> Zone {
     let services = services(section).into_values().map(|held| service(section, held));
-    let admitted = admission.ports.iter().chain(&admission.peers);
-    let endpoints = admitted.filter_map(|(id, claim)| endpoint(known, *id, claim));
-    Zone::of(section.network.spec.name.clone(), policy(section), services, endpoints)
+    let ports = admission.ports.iter().map(|(id, local, claim)| here(section, *id, local, claim));
+    let peers = admission.peers.iter().map(|peer| there(section, peer));
+    Zone::of(section.network.spec.name.clone(), policy(section), services, ports.chain(peers))
 }
 
 /// No name, and what would hold for all.
@@ -59,40 +58,47 @@ pub(super) fn service(section: &Section, service: &Service) -> overlay_dns::Serv
     }
 }
 
-/// The names of an endpoint that is in effect.
-pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim) -> Option<Endpoint> {
-    match claim.at {
-        At::Port { .. } => Some(here(known.section, id, known.section.local.get(&id)?, claim)),
-        At::Vtep(_) => Some(there(known, id, known.section.remote.get(&id)?, claim)),
+/// An endpoint that is in effect.
+pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim<'_>) -> Option<Endpoint> {
+    let section = known.section;
+    if let At::Port { .. } = claim.at {
+        return Some(here(section, id, section.local.get(&id)?, claim));
     }
+    let remote = section.remote.get(&id)?;
+    let alive = known.knowledge.nodes.get(&remote.node).is_some_and(|facts| facts.standing == Standing::Alive);
+    Some(there(section, &Peer { id, remote, alive, claim: claim.clone() }))
 }
 
-fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim) -> Endpoint {
+/// One that is plugged in.
+fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim<'_>) -> Endpoint {
     let spec = &local.endpoint.spec;
     Endpoint {
         id,
         names: names(&spec.container, &spec.names),
-        addresses: claim.addresses.clone(),
+        addresses: BTreeSet::clone(&claim.addresses),
         service: service_name(section, spec.service),
         health: local.health,
     }
 }
 
-/// An endpoint of a node that is not alive for sure is given where no other is left.
-fn there(known: Known<'_>, id: EndpointId, remote: &RemoteEndpoint, claim: &Claim) -> Endpoint {
-    let alive = known.knowledge.nodes.get(&remote.node).is_some_and(|facts| facts.standing == Standing::Alive);
+/// One elsewhere. That of a node that is not alive for sure is given where no other is left.
+fn there(section: &Section, peer: &Peer<'_>) -> Endpoint {
+    let remote = peer.remote;
     Endpoint {
-        id,
+        id: peer.id,
         names: names(&remote.container, &remote.names),
-        addresses: claim.addresses.clone(),
-        service: service_name(known.section, remote.service),
-        health: if alive { remote.health } else { remote.health.max(Health::Suspect) },
+        addresses: BTreeSet::clone(&peer.claim.addresses),
+        service: service_name(section, remote.service),
+        health: if peer.alive { remote.health } else { remote.health.max(Health::Suspect) },
     }
 }
 
 /// The root is no endpoint's name, whoever says so.
 fn names(container: &Name, others: &[DnsName]) -> Vec<DnsName> {
-    std::iter::once(DnsName::from(container)).chain(others.iter().filter(|name| !name.is_root()).cloned()).collect()
+    let mut names = Vec::with_capacity(1 + others.len());
+    names.push(DnsName::from(container));
+    names.extend(others.iter().filter(|name| !name.is_root()).cloned());
+    names
 }
 
 fn service_name(section: &Section, service: Option<ServiceId>) -> Option<Name> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Mac, NetworkId, NodeId};
+use overlay_core::{EndpointId, Mac, NetworkId, NodeId, ServiceId};
 
 use crate::{Condition, Endpoint, RemoteEndpoint, Section};
 
@@ -15,6 +15,7 @@ pub(crate) struct Assigned {
     node: NodeId,
     mac: Mac,
     addresses: Box<[IpAddr]>,
+    service: Option<ServiceId>,
 }
 
 /// What the catalogue has of all endpoints.
@@ -29,13 +30,15 @@ impl Assigned {
             node: endpoint.spec.node,
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|net| net.addr()).collect(),
+            service: endpoint.spec.service,
         })
     }
 
     /// Whether a word agrees with it.
     fn vouches_for(&self, network: NetworkId, claim: &RemoteEndpoint) -> bool {
         let has = |address| self.addresses.contains(address);
-        (self.network, self.node, self.mac) == (network, claim.node, claim.mac) && claim.addresses.iter().all(has)
+        (self.network, self.node, self.mac, self.service) == (network, claim.node, claim.mac, claim.service)
+            && claim.addresses.iter().all(has)
     }
 }
 

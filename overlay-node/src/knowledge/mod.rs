@@ -1,6 +1,7 @@
 //! What a node knows: the one input of what it should hold.
 
 mod claims;
+pub(crate) mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -11,6 +12,8 @@ use overlay_core::{
     Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port, ServiceId,
 };
 use overlay_dns::{DnsName, Health};
+
+pub use gateway::{GatewayBridge, GatewayPort};
 
 pub(crate) use claims::{Assigned, Assignments, Claims};
 
@@ -25,6 +28,8 @@ pub struct Knowledge {
     pub nodes: Arc<BTreeMap<NodeId, NodeFacts>>,
     /// What is known of each network that this node follows.
     pub networks: BTreeMap<NetworkId, Arc<Section>>,
+    /// Which of this node's containers are where at its gateway bridge, by their names.
+    pub gateway_ports: Arc<BTreeMap<Name, GatewayPort>>,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,
 }
@@ -47,6 +52,8 @@ pub struct Settings {
     pub resolver_port: Port,
     /// Domains under which containers find all names as well.
     pub suffixes: Vec<DnsName>,
+    /// The bridge by which containers reach the outside; they do not if `None`.
+    pub gateway: Option<GatewayBridge>,
 }
 
 impl Knowledge {

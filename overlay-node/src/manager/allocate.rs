@@ -4,11 +4,12 @@
 //! finds it accepted still. *Removing*: said by one commit before anything is given back, so nobody allocates it with a lease
 //! that is gone. What is claimed for it after that is nobody's, and found by the audit.
 
-use overlay_core::{Commit, Key, Snapshot, Transaction, Undecided, UnixTime, Unread};
+use overlay_core::{Commit, Compare, Key, Snapshot, Transaction, TransactionError, Undecided, UnixTime, Unread};
 use serde::{Deserialize, Serialize};
 
 use super::Manager;
-use super::transaction::{Decided, failed, json, refuse};
+use super::transaction::{Decided, Trouble, failed, in_doubt, json, not_found, refuse, undone};
+use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object, encode};
 use crate::{Condition, ControlError, Refused};
 
@@ -38,7 +39,93 @@ pub(super) struct Grave {
     pub(super) spent: bool,
 }
 
+/// An object for which something is claimed when it comes, and given back when it goes.
+pub(super) trait Claiming: Object {
+    /// Claims what an accepted one needs, and says that it has it.
+    fn allocate(
+        manager: &Manager,
+        held: &Held<Self>,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<Self, Trouble>> + Send;
+
+    /// Gives back what one has that is being removed, and deletes it.
+    fn finish(
+        manager: &Manager,
+        held: &Held<Self>,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<(), ControlError>> + Send;
+
+    /// The same, of one that was never allocated, since it was refused.
+    fn withdraw(
+        manager: &Manager,
+        held: &Held<Self>,
+        _refused: &Refused,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<(), ControlError>> + Send {
+        Self::finish(manager, held, now)
+    }
+}
+
+/// An object that others use, which is not removed meanwhile.
+pub(super) trait Usable: Claiming {
+    fn key_of(keys: &Keys, id: Self::Id) -> Key;
+
+    /// What says that nobody uses it; refused if somebody does.
+    fn unused(
+        manager: &Manager,
+        id: Self::Id,
+        now: UnixTime,
+    ) -> impl Future<Output = Result<Vec<Compare>, ControlError>> + Send;
+}
+
 impl Manager {
+    /// Takes an accepted object to where it is allocated; what cannot be had is not kept.
+    pub(super) async fn complete<T: Claiming>(&self, held: Held<T>, now: UnixTime) -> Result<T, ControlError> {
+        if !held.is_pending() {
+            return Ok(held.object);
+        }
+        match T::allocate(self, &held, now).await {
+            Ok(object) => Ok(object),
+            Err(Trouble::Stuck(error)) => Err(error),
+            Err(Trouble::Refused(refused)) => self.undo(&held, refused, now).await.map_err(undone),
+        }
+    }
+
+    /// Takes an accepted object back whose allocation was refused: unless another manager has allocated it meanwhile.
+    async fn undo<T: Claiming>(&self, held: &Held<T>, refused: Refused, now: UnixTime) -> Result<T, ControlError> {
+        match self.end_allocation(held, Condition::Removing).await? {
+            Fate::Allocated(allocated) => return Ok(allocated.object),
+            Fate::Gone => {}
+            Fate::Taken(removing) => T::withdraw(self, &removing, &refused, now).await?,
+        }
+        Err(refused.into())
+    }
+
+    /// Removes what nobody uses. That nobody does is compared by the commit that says it is being removed; who comes after that finds
+    /// it said.
+    pub(super) async fn unmake<T: Usable>(&self, id: T::Id, now: UnixTime) -> Result<T, ControlError> {
+        let held = self.begin_unused_removal::<T>(id, now).await?;
+        T::finish(self, &held, now).await.map_err(in_doubt)?;
+        Ok(held.object)
+    }
+
+    async fn begin_unused_removal<T: Usable>(&self, id: T::Id, now: UnixTime) -> Result<Held<T>, ControlError> {
+        let key = T::key_of(&self.keys, id);
+        for _ in 0..Transaction::ATTEMPTS {
+            let unused = T::unused(self, id, now).await?;
+            let begun = Transaction::on(&*self.store).attempts(2).run(|snapshot| {
+                let (commit, held) = self.begin_removal::<T>(snapshot, &key)?;
+                let Some(held) = held else { return refuse(not_found::<T>(id)) };
+                Ok((unused.iter().cloned().fold(commit, Commit::compare), held))
+            });
+            match begun.await {
+                Err(TransactionError::Contended { .. }) => {}
+                begun => return begun.map(|done| done.output).map_err(failed),
+            }
+        }
+        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
+    }
+
     /// Writes an object down.
     pub(super) async fn accept<T: Object>(
         &self,

@@ -32,7 +32,7 @@ impl Control for Manager {
             refuse_predefined(&name)?;
         }
         let held = self.find::<Network>(network).await?;
-        self.unmake_network(held.object.id, now).await
+        self.unmake::<Network>(held.object.id, now).await
     }
 
     async fn network(&self, network: &Reference) -> Result<Network, ControlError> {
@@ -51,7 +51,7 @@ impl Control for Manager {
 
     async fn remove_service(&self, service: &Reference, now: UnixTime) -> Result<Service, ControlError> {
         let held = self.find::<Service>(service).await?;
-        self.unmake_service(held.object.id, now).await
+        self.unmake::<Service>(held.object.id, now).await
     }
 
     async fn service(&self, service: &Reference) -> Result<Service, ControlError> {
@@ -73,7 +73,7 @@ impl Control for Manager {
     }
 
     async fn detach(&self, endpoint: EndpointId, now: UnixTime) -> Result<Option<Endpoint>, ControlError> {
-        self.unmake_endpoint(endpoint, now).await
+        self.unmake_endpoint(endpoint, None, now).await
     }
 
     async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, ControlError> {

@@ -8,8 +8,8 @@ use overlay_dns::Health;
 use overlay_ipam::{AddressRequest, Lease};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate, Grave};
-use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
+use super::allocate::{Accepted, Claiming, Fate, Grave};
+use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
 use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, RemoteEndpoint, Service, User};
 
@@ -55,6 +55,16 @@ pub(super) fn user(endpoint: &Endpoint) -> User {
     User::Container { container: spec.container.clone(), node: spec.node, endpoint: *id }
 }
 
+impl Claiming for Endpoint {
+    async fn allocate(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<Self, Trouble> {
+        manager.allocate_endpoint(held, now).await
+    }
+
+    async fn finish(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<(), ControlError> {
+        manager.finish_endpoint(held, now).await
+    }
+}
+
 impl Manager {
     pub(super) async fn make_endpoint(
         &self,
@@ -64,7 +74,7 @@ impl Manager {
     ) -> Result<Endpoint, ControlError> {
         spec.check()?;
         let held = self.accept_on_networks(|snapshot| self.accept_endpoint(snapshot, id, &spec, now), now).await?;
-        self.complete_endpoint(held, now).await
+        self.complete(held, now).await
     }
 
     fn accept_endpoint(
@@ -172,22 +182,6 @@ impl Manager {
                 let endpoint = id_in(&key, &entry.value).map_err(Undecided::Refused)?;
                 refuse(Refused::MacTaken { mac, endpoint })
             }
-        }
-    }
-
-    /// Takes an accepted endpoint to where it is allocated; what cannot be had is not kept.
-    pub(super) async fn complete_endpoint(
-        &self,
-        held: Held<Endpoint>,
-        now: UnixTime,
-    ) -> Result<Endpoint, ControlError> {
-        if !held.is_pending() {
-            return Ok(held.object);
-        }
-        match self.allocate_endpoint(&held, now).await {
-            Ok(endpoint) => Ok(endpoint),
-            Err(Trouble::Stuck(error)) => Err(error),
-            Err(Trouble::Refused(refused)) => self.undo_endpoint(&held, refused, now).await.map_err(undone),
         }
     }
 
@@ -326,26 +320,15 @@ impl Manager {
         Ok((Commit::new().put(key, held.with(condition).encode()), ()))
     }
 
-    async fn undo_endpoint(
-        &self,
-        held: &Held<Endpoint>,
-        refused: Refused,
-        now: UnixTime,
-    ) -> Result<Endpoint, ControlError> {
-        match self.end_allocation(held, Condition::Removing).await? {
-            Fate::Allocated(allocated) => return Ok(allocated.object),
-            Fate::Gone => {}
-            Fate::Taken(removing) => self.finish_endpoint(&removing, now).await?,
-        }
-        Err(refused.into())
-    }
-
+    /// Ends an endpoint, if it is there: on this node, if one is given.
     pub(super) async fn unmake_endpoint(
         &self,
         id: EndpointId,
+        on: Option<NodeId>,
         now: UnixTime,
     ) -> Result<Option<Endpoint>, ControlError> {
         let removing = self.run(|snapshot| match self.endpoint_by_id(snapshot, id)? {
+            Some(held) if on.is_some_and(|node| node != held.object.spec.node) => Ok((Commit::new(), None)),
             Some(held) => self.begin_removal::<Endpoint>(snapshot, &held.object.key(&self.keys)),
             None => Ok((Commit::new(), None)),
         });

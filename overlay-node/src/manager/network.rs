@@ -1,15 +1,15 @@
 //! Networks: created and removed.
 
 use overlay_core::{
-    Commit, Compare, IpFamily, Key, Listing, Mtu, Name, NetworkId, Prefix, Snapshot, Transaction, TransactionError,
-    Undecided, UnixTime,
+    Commit, Compare, IpFamily, Key, Listing, Mtu, Name, NetworkId, Prefix, Snapshot, Transaction, Undecided, UnixTime,
 };
 use overlay_ipam::{ClaimError, IpamError, SubnetRequest};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate, Grave};
+use super::allocate::{Accepted, Claiming, Fate, Grave, Usable};
 use super::endpoint::user;
-use super::transaction::{Decided, Trouble, failed, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
+use super::transaction::{Decided, Trouble, id_in, not_found, refuse, unreleased, withdrawn};
+use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object, encode_new};
 use crate::{Condition, ControlError, Endpoint, Network, NetworkSpec, Reference, Refused, User};
 
@@ -55,6 +55,40 @@ pub(super) fn refuse_predefined(name: &Name) -> Result<(), Refused> {
     }
 }
 
+impl Claiming for Network {
+    async fn allocate(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<Self, Trouble> {
+        manager.allocate_network(held, now).await
+    }
+
+    async fn finish(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<(), ControlError> {
+        manager.finish_network(held, now).await
+    }
+
+    /// Where its subnets were refused nothing was claimed of them, so its id is not spent.
+    async fn withdraw(
+        manager: &Manager,
+        held: &Held<Self>,
+        refused: &Refused,
+        now: UnixTime,
+    ) -> Result<(), ControlError> {
+        if matches!(refused, Refused::Spent { .. }) {
+            return manager.finish_network(held, now).await;
+        }
+        manager.release_vni(held, now).await?;
+        manager.run(|snapshot| manager.delete_network(snapshot, held, Grave { at: now, spent: false })).await
+    }
+}
+
+impl Usable for Network {
+    fn key_of(keys: &Keys, id: NetworkId) -> Key {
+        keys.network(id)
+    }
+
+    async fn unused(manager: &Manager, id: NetworkId, now: UnixTime) -> Result<Vec<Compare>, ControlError> {
+        manager.network_unused(id, now).await
+    }
+}
+
 impl Manager {
     pub(super) async fn make_network(
         &self,
@@ -64,19 +98,7 @@ impl Manager {
     ) -> Result<Network, ControlError> {
         spec.check()?;
         let held = self.accept(|snapshot| self.accept_network(snapshot, id, &spec, now)).await?;
-        self.complete_network(held, now).await
-    }
-
-    /// Takes an accepted network to where it is allocated; what cannot be had is not kept.
-    async fn complete_network(&self, held: Held<Network>, now: UnixTime) -> Result<Network, ControlError> {
-        if !held.is_pending() {
-            return Ok(held.object);
-        }
-        match self.allocate_network(&held, now).await {
-            Ok(network) => Ok(network),
-            Err(Trouble::Stuck(error)) => Err(error),
-            Err(Trouble::Refused(refused)) => self.undo_network(&held, refused, now).await.map_err(undone),
-        }
+        self.complete(held, now).await
     }
 
     /// Writes down what uses networks. One that is not allocated yet is helped to be: a manager may have died at it.
@@ -178,55 +200,8 @@ impl Manager {
         }
     }
 
-    /// Takes an accepted network back whose allocation was refused: unless another manager has allocated it meanwhile.
-    async fn undo_network(
-        &self,
-        held: &Held<Network>,
-        refused: Refused,
-        now: UnixTime,
-    ) -> Result<Network, ControlError> {
-        match self.end_allocation(held, Condition::Removing).await? {
-            Fate::Allocated(allocated) => Ok(allocated.object),
-            Fate::Gone => Err(refused.into()),
-            Fate::Taken(removing) if matches!(refused, Refused::Spent { .. }) => {
-                self.finish_network(&removing, now).await?;
-                Err(refused.into())
-            }
-            Fate::Taken(removing) => {
-                self.release_vni(&removing, now).await?;
-                self.run(|snapshot| self.delete_network(snapshot, &removing, Grave { at: now, spent: false })).await?;
-                Err(refused.into())
-            }
-        }
-    }
-
-    /// Removes a network that nobody uses.
-    pub(super) async fn unmake_network(&self, id: NetworkId, now: UnixTime) -> Result<Network, ControlError> {
-        let held = self.begin_network_removal(id, now).await?;
-        self.finish_network(&held, now).await.map_err(in_doubt)?;
-        Ok(held.object)
-    }
-
-    /// That nobody uses it is compared by the commit that says it is being removed; who comes after that finds it said.
-    async fn begin_network_removal(&self, id: NetworkId, now: UnixTime) -> Result<Held<Network>, ControlError> {
-        let key = self.keys.network(id);
-        for _ in 0..Transaction::ATTEMPTS {
-            let unused = self.network_unused(id, now).await?;
-            let begun = Transaction::on(&*self.store).attempts(2).run(|snapshot| {
-                let (commit, held) = self.begin_removal::<Network>(snapshot, &key)?;
-                let Some(held) = held else { return refuse(not_found::<Network>(id)) };
-                Ok((unused.iter().cloned().fold(commit, Commit::compare), held))
-            });
-            match begun.await {
-                Err(TransactionError::Contended { .. }) => {}
-                begun => return begun.map(|done| done.output).map_err(failed),
-            }
-        }
-        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
-    }
-
     /// What says that nobody uses a network; refused if somebody does. Those that are being removed are helped to go.
-    async fn network_unused(&self, id: NetworkId, now: UnixTime) -> Result<[Compare; 2], ControlError> {
+    async fn network_unused(&self, id: NetworkId, now: UnixTime) -> Result<Vec<Compare>, ControlError> {
         let [services, endpoints] = [self.keys.users(id), self.keys.endpoints(id)];
         for _ in 0..Transaction::ATTEMPTS {
             let (of_services, of_endpoints) = (self.store.list(&services).await?, self.store.list(&endpoints).await?);
@@ -236,7 +211,7 @@ impl Manager {
                 (None, Some(key)) => self.endpoint_using(&key, now).await?,
                 (None, None) => {
                     let none = |prefix: &Prefix, revision| Compare::Prefix { prefix: prefix.clone(), revision };
-                    return Ok([none(&services, of_services.at), none(&endpoints, of_endpoints.at)]);
+                    return Ok(vec![none(&services, of_services.at), none(&endpoints, of_endpoints.at)]);
                 }
             };
             if let Some(user) = user {

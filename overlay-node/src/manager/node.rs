@@ -52,11 +52,12 @@ impl Manager {
     }
 
     /// Detaches what is on a node that is being removed, and deletes it. Nothing comes there any more: what is attached or moved
-    /// compares the node's record.
+    /// compares the node's record. What has moved away by now stays.
     pub(super) async fn finish_node(&self, held: &Held<Node>, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
         let mut ended = Vec::new();
-        for (key, entry) in self.store.list(&self.keys.containers(held.object.id)).await?.entries {
-            ended.extend(self.unmake_endpoint(id_in(&key, &entry.value)?, now).await?);
+        let node = held.object.id;
+        for (key, entry) in self.store.list(&self.keys.containers(node)).await?.entries {
+            ended.extend(self.unmake_endpoint(id_in(&key, &entry.value)?, Some(node), now).await?);
         }
         self.run(|snapshot| self.delete_node(snapshot, held, now)).await?;
         Ok(ended)

@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use overlay_core::{
-    Commit, Compare, IpFamily, Key, NetworkId, Protocol, ServiceId, Snapshot, Transaction, TransactionError, Undecided,
-    UnixTime,
+    Commit, Compare, IpFamily, Key, NetworkId, Protocol, ServiceId, Snapshot, Transaction, Undecided, UnixTime,
 };
 use overlay_ipam::{AddressRequest, ClaimError, Lease, LeaseOwner, Use};
 
 use super::Manager;
-use super::allocate::{Accepted, Fate, Grave};
+use super::allocate::{Accepted, Claiming, Fate, Grave, Usable};
 use super::endpoint::{removing, user};
 use super::ports::Pages;
-use super::transaction::{Decided, Trouble, failed, id_in, in_doubt, not_found, refuse, undone, unreleased, withdrawn};
+use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, unreleased, withdrawn};
+use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Kept, Object, encode_new, owner};
 use crate::{
     Condition, ControlError, Endpoint, EndpointMode, Network, PublishMode, PublishedPort, Refused, Service,
@@ -63,6 +63,26 @@ impl ServiceSpec {
     }
 }
 
+impl Claiming for Service {
+    async fn allocate(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<Self, Trouble> {
+        manager.allocate_service(held, now).await
+    }
+
+    async fn finish(manager: &Manager, held: &Held<Self>, now: UnixTime) -> Result<(), ControlError> {
+        manager.finish_service(held, now).await
+    }
+}
+
+impl Usable for Service {
+    fn key_of(keys: &Keys, id: ServiceId) -> Key {
+        keys.service(id)
+    }
+
+    async fn unused(manager: &Manager, id: ServiceId, now: UnixTime) -> Result<Vec<Compare>, ControlError> {
+        manager.service_unserved(id, now).await
+    }
+}
+
 impl Manager {
     pub(super) async fn make_service(
         &self,
@@ -72,7 +92,7 @@ impl Manager {
     ) -> Result<Service, ControlError> {
         spec.check()?;
         let held = self.accept_on_networks(|snapshot| self.accept_service(snapshot, id, &spec, now), now).await?;
-        self.complete_service(held, now).await
+        self.complete(held, now).await
     }
 
     fn accept_service(
@@ -164,18 +184,6 @@ impl Manager {
                 refuse(Refused::NetworkFailed { network: held.object.spec.name, reason: reason.clone() })
             }
             Condition::Allocated | Condition::Ready => Ok(held.object),
-        }
-    }
-
-    /// Takes an accepted service to where it is allocated; what cannot be had is not kept.
-    async fn complete_service(&self, held: Held<Service>, now: UnixTime) -> Result<Service, ControlError> {
-        if !held.is_pending() {
-            return Ok(held.object);
-        }
-        match self.allocate_service(&held, now).await {
-            Ok(service) => Ok(service),
-            Err(Trouble::Stuck(error)) => Err(error),
-            Err(Trouble::Refused(refused)) => self.undo_service(&held, refused, now).await.map_err(undone),
         }
     }
 
@@ -286,51 +294,13 @@ impl Manager {
         Ok((commit, Allocated::Service(Box::new(allocated.object))))
     }
 
-    async fn undo_service(
-        &self,
-        held: &Held<Service>,
-        refused: Refused,
-        now: UnixTime,
-    ) -> Result<Service, ControlError> {
-        match self.end_allocation(held, Condition::Removing).await? {
-            Fate::Allocated(allocated) => return Ok(allocated.object),
-            Fate::Gone => {}
-            Fate::Taken(removing) => self.finish_service(&removing, now).await?,
-        }
-        Err(refused.into())
-    }
-
-    /// Removes a service that no endpoint serves.
-    pub(super) async fn unmake_service(&self, id: ServiceId, now: UnixTime) -> Result<Service, ControlError> {
-        let held = self.begin_service_removal(id, now).await?;
-        self.finish_service(&held, now).await.map_err(in_doubt)?;
-        Ok(held.object)
-    }
-
-    async fn begin_service_removal(&self, id: ServiceId, now: UnixTime) -> Result<Held<Service>, ControlError> {
-        let key = self.keys.service(id);
-        for _ in 0..Transaction::ATTEMPTS {
-            let unserved = self.service_unserved(id, now).await?;
-            let begun = Transaction::on(&*self.store).attempts(2).run(|snapshot| {
-                let (commit, held) = self.begin_removal::<Service>(snapshot, &key)?;
-                let Some(held) = held else { return refuse(not_found::<Service>(id)) };
-                Ok((commit.compare(unserved.clone()), held))
-            });
-            match begun.await {
-                Err(TransactionError::Contended { .. }) => {}
-                begun => return begun.map(|done| done.output).map_err(failed),
-            }
-        }
-        Err(ControlError::Contended { attempts: Transaction::ATTEMPTS })
-    }
-
     /// What says that no endpoint serves a service; refused if one does.
-    async fn service_unserved(&self, id: ServiceId, now: UnixTime) -> Result<Compare, ControlError> {
+    async fn service_unserved(&self, id: ServiceId, now: UnixTime) -> Result<Vec<Compare>, ControlError> {
         let prefix = self.keys.servers(id);
         for _ in 0..Transaction::ATTEMPTS {
             let listing = self.store.list(&prefix).await?;
             let Some((key, entry)) = listing.entries.first() else {
-                return Ok(Compare::Prefix { prefix, revision: listing.at });
+                return Ok(vec![Compare::Prefix { prefix, revision: listing.at }]);
             };
             let endpoint = self.keys.endpoint(id_in(key, &entry.value)?, self.id_after(&prefix, key)?);
             let Some(held) = self.load::<Endpoint>(&endpoint).await? else { continue };

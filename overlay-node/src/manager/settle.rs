@@ -3,6 +3,7 @@
 use overlay_core::UnixTime;
 
 use super::Manager;
+use super::allocate::Claiming;
 use super::transaction::Trouble;
 use crate::catalogue::record::{Held, Object};
 use crate::{Condition, ControlError, Endpoint, Network, Node, Refused, Service};
@@ -36,32 +37,14 @@ impl Manager {
     /// If the catalogue could not be read. What was in the way of single objects is in what it gives.
     pub async fn settle(&self, now: UnixTime) -> Result<Settled, ControlError> {
         let mut settled = Settled::default();
-        for held in self.unsettled::<Network>(&mut settled).await? {
-            let done = match held.is_removing() {
-                true => self.finish_network(&held, now).await.map(|()| None).map_err(Trouble::from),
-                false => self.allocate_network(&held, now).await.map(Some),
-            };
-            self.note(&mut settled, &held, done.map(|network| network.map(drop))).await;
-        }
+        self.settle_all::<Network>(&mut settled, now).await?;
         self.settle_growth(&mut settled, now).await?;
-        for held in self.unsettled::<Service>(&mut settled).await? {
-            let done = match held.is_removing() {
-                true => self.finish_service(&held, now).await.map(|()| None).map_err(Trouble::from),
-                false => self.allocate_service(&held, now).await.map(Some),
-            };
-            self.note(&mut settled, &held, done.map(|service| service.map(drop))).await;
-        }
+        self.settle_all::<Service>(&mut settled, now).await?;
         for held in self.unsettled::<Node>(&mut settled).await? {
             let done = self.finish_node(&held, now).await;
             self.note(&mut settled, &held, done.map(|_| None).map_err(Trouble::from)).await;
         }
-        for held in self.unsettled::<Endpoint>(&mut settled).await? {
-            let done = match held.is_removing() {
-                true => self.finish_endpoint(&held, now).await.map(|()| None).map_err(Trouble::from),
-                false => self.allocate_endpoint(&held, now).await.map(Some),
-            };
-            self.note(&mut settled, &held, done.map(|endpoint| endpoint.map(drop))).await;
-        }
+        self.settle_all::<Endpoint>(&mut settled, now).await?;
         match self.reclaim(now).await {
             Ok(reclaimed) => settled.reclaimed = reclaimed,
             Err(error) => settled.troubles.push(error),
@@ -71,6 +54,17 @@ impl Manager {
             Err(error) => settled.troubles.push(error),
         }
         Ok(settled)
+    }
+
+    async fn settle_all<T: Claiming>(&self, settled: &mut Settled, now: UnixTime) -> Result<(), ControlError> {
+        for held in self.unsettled::<T>(settled).await? {
+            let done = match held.is_removing() {
+                true => T::finish(self, &held, now).await.map(|()| None).map_err(Trouble::from),
+                false => T::allocate(self, &held, now).await.map(|_| Some(())),
+            };
+            self.note(settled, &held, done).await;
+        }
+        Ok(())
     }
 
     /// The objects of a kind that are neither allocated nor gone.

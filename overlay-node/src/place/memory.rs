@@ -30,6 +30,8 @@ pub struct MemoryPlaces {
 /// The tables of one place, to look at and to meddle with.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryPlace {
+    /// Local networks.
+    pub link: Memory<overlay_link::State>,
     /// Segments.
     pub vxlan: Memory<overlay_vxlan::State>,
     /// What is allowed and forbidden.
@@ -66,8 +68,13 @@ impl MemoryPlaces {
 
 impl Places for MemoryPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        let MemoryPlace { vxlan, firewall, routes } = self.make(place);
-        Ok(PlaceTables { vxlan: Box::new(vxlan), firewall: Box::new(firewall), routes: Box::new(routes) })
+        let MemoryPlace { link, vxlan, firewall, routes } = self.make(place);
+        Ok(PlaceTables {
+            link: Box::new(link),
+            vxlan: Box::new(vxlan),
+            firewall: Box::new(firewall),
+            routes: Box::new(routes),
+        })
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {

@@ -10,6 +10,8 @@ use crate::{PlaceState, PlaceTables};
 /// What has to be done at one place: a plan for each of its [tables](PlaceTables). Shown one step a line.
 #[derive(Debug)]
 pub struct PlacePlan {
+    /// Of local networks.
+    pub link: Plan,
     /// Of segments.
     pub vxlan: Plan,
     /// Of what is allowed and forbidden.
@@ -25,6 +27,7 @@ impl PlaceTables {
     /// If a table refuses its value, or what is there cannot be read.
     pub fn plan(&mut self, desired: &PlaceState) -> Result<PlacePlan, ReconcileError> {
         Ok(PlacePlan {
+            link: self.link.plan(&desired.link)?,
             vxlan: self.vxlan.plan(&desired.vxlan)?,
             firewall: self.firewall.plan(&desired.firewall)?,
             routes: self.routes.plan(&desired.routes)?,
@@ -37,13 +40,15 @@ impl PlaceTables {
     /// The first table's that fails; the later ones are not asked.
     pub fn run(&mut self, plan: &PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
         if phase <= Phase::Open {
+            self.link.run(&plan.link, phase)?;
             self.vxlan.run(&plan.vxlan, phase)?;
             self.firewall.run(&plan.firewall, phase)?;
             return self.routes.run(&plan.routes, phase);
         }
         self.routes.run(&plan.routes, phase)?;
         self.firewall.run(&plan.firewall, phase)?;
-        self.vxlan.run(&plan.vxlan, phase)
+        self.vxlan.run(&plan.vxlan, phase)?;
+        self.link.run(&plan.link, phase)
     }
 }
 
@@ -64,7 +69,7 @@ impl PlacePlan {
     }
 
     fn plans(&self) -> impl Iterator<Item = &Plan> {
-        [&self.vxlan, &self.firewall, &self.routes].into_iter()
+        [&self.link, &self.vxlan, &self.firewall, &self.routes].into_iter()
     }
 }
 
@@ -72,7 +77,8 @@ impl fmt::Display for PlacePlan {
     /// Phase by phase, as it would run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for phase in Phase::ALL {
-            let tables = [("vxlan", &self.vxlan), ("firewall", &self.firewall), ("routes", &self.routes)];
+            let tables =
+                [("link", &self.link), ("vxlan", &self.vxlan), ("firewall", &self.firewall), ("routes", &self.routes)];
             let in_order: Vec<_> =
                 if phase <= Phase::Open { tables.into_iter().collect() } else { tables.into_iter().rev().collect() };
             for (table, plan) in in_order {

@@ -1,11 +1,10 @@
 //! A round, carried out.
 
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
-use overlay_core::Phase;
+use overlay_core::{Phase, told};
 
 use crate::{Place, PlacePlan, PlaceState, PlaceTables, Places, Round, Schedule};
 
@@ -102,17 +101,6 @@ fn plan(
     let nothing = Arc::default();
     let plan = tables.plan(desired.unwrap_or(&nothing)).map_err(|error| told(&error))?;
     Ok((tables, plan))
-}
-
-/// An error with all its causes.
-fn told(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 impl fmt::Debug for RoundRun {

@@ -26,12 +26,13 @@ impl Moody {
 impl Places for Moody {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.fails("open")?;
-        let MemoryPlace { vxlan, firewall, routes } = self.inner.make(place);
+        let MemoryPlace { link, vxlan, firewall, routes } = self.inner.make(place);
         if self.rate == 0 {
             return self.inner.open(place);
         }
         let mut faults = || seeded_faults(Dice::new(self.dice.seed()), self.rate);
         Ok(PlaceTables {
+            link: Box::new(Flaky::new(link, faults())),
             vxlan: Box::new(Flaky::new(vxlan, faults())),
             firewall: Box::new(Flaky::new(firewall, faults())),
             routes: Box::new(Flaky::new(routes, faults())),

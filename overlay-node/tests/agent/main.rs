@@ -7,12 +7,12 @@ mod town;
 
 use std::sync::Arc;
 
-use overlay_core::Mtu;
+use overlay_core::{Mtu, ServiceId, UnixTime};
 use overlay_dns::Health;
 use overlay_gossip::testing::Net;
 use overlay_node::{
-    AgentEvent, CatalogueChange, Condition, Endpoint, Input, InputError, Network, NetworkSpec, Place, Service,
-    ServiceSpec,
+    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Network,
+    NetworkSpec, Place, Service, ServiceSpec,
 };
 use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, mac, network};
 
@@ -127,6 +127,37 @@ fn an_endpoint_that_a_node_invents_is_nowhere_and_one_that_the_catalogue_has_lat
     assert_eq!((town.peer(0, 3), waits(&town)), (Some(1), Some(0)), "at once, no time has passed");
     town.tell(0, Input::Catalogue(CatalogueChange::EndpointGone(id(3))));
     assert_eq!((town.peer(0, 3), waits(&town)), (None, Some(1)));
+}
+
+#[test]
+fn a_node_cannot_have_an_endpoint_of_its_own_serve_a_service_that_the_catalogue_does_not_say_it_serves() {
+    let mut town = Town::new(18, 2);
+    town.assign(2, 0, 0);
+    town.plug(2, 0);
+    let spec = ServiceSpec { mode: EndpointMode::RoundRobin, ..ServiceSpec::new("web".parse().unwrap(), [NETWORK]) };
+    let of = ServiceId::from_bytes([7; 16]);
+    let service = Service {
+        id: of,
+        spec,
+        vips: Default::default(),
+        ports: Vec::new(),
+        created: UnixTime::EPOCH,
+        condition: Condition::Allocated,
+    };
+    town.publish(&CatalogueChange::Service(Arc::new(service)));
+    let plain = endpoint(3, 1, 0);
+    let serving = Endpoint { spec: EndpointSpec { service: Some(of), ..plain.spec.clone() }, ..plain.clone() };
+    town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(plain))));
+    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(serving.clone()))));
+    town.plug(3, 1);
+    town.run(2);
+    let served = |town: &mut Town| {
+        let view = town.desired(0).places[&Place::Container(container(2))].view.clone();
+        view.addresses(&"tasks.web".parse().unwrap()).map(|all| all.len())
+    };
+    assert_eq!(served(&mut town), Some(0), "its node alone says so");
+    town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(serving))));
+    assert_eq!(served(&mut town), Some(2), "at once, no time has passed");
 }
 
 #[test]
@@ -295,11 +326,11 @@ fn services_are_named_with_the_networks_they_are_on_whenever_they_come() {
     town.plug(2, 0);
     let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
     let service = Service {
-        id: overlay_core::ServiceId::from_bytes([5; 16]),
+        id: ServiceId::from_bytes([5; 16]),
         spec,
         vips: [(NETWORK, [[10, 9, 0, 77].into()].into())].into(),
         ports: Vec::new(),
-        created: overlay_core::UnixTime::from_millis(0),
+        created: UnixTime::from_millis(0),
         condition: Condition::Allocated,
     };
     let named = |town: &mut Town| {

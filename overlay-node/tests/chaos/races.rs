@@ -159,3 +159,37 @@ fn an_attachment_and_a_removal_that_race_never_leave_an_endpoint_without_its_net
     }
     assert!(attached > 0 && removed > 0, "{attached} {removed}");
 }
+
+#[test]
+fn an_endpoint_that_has_moved_away_does_not_end_with_the_node_that_it_left() {
+    let (mut moved, mut ended) = (0, 0);
+    for seed in 0..100 {
+        let memory = MemoryStore::default();
+        prepared(&memory);
+        let other = manager(Arc::new(memory.clone()), 3);
+        let spec = EndpointSpec::new(network(1), "web".parse().unwrap(), node(1));
+        block_on(other.attach(endpoint(5), spec, NOW)).unwrap();
+        let mut dice = seeded(seed);
+        let store = FlakyStore::new(memory, Dice::new(dice.seed()), 0);
+        store.storm(1000); // stalls, and hardly a failure
+        let mut executor = Executor::new(dice.seed());
+        let (first, second) = (manager(Arc::new(store.clone()), 1), manager(Arc::new(store.clone()), 2));
+        let moving = executor.spawn(async move { first.relocate(endpoint(5), node(2), NOW).await });
+        executor.spawn(async move { drop(second.remove_node(&node(1).into(), NOW).await) });
+        executor.run().unwrap();
+        store.calm();
+        block_on(async {
+            settle(&other, NOW).await;
+            let there = other.endpoint(endpoint(5)).await.unwrap();
+            match moving.take().unwrap() {
+                Ok(told) => {
+                    moved += 1;
+                    assert_eq!(there, Some(told), "seed {seed}: whoever moved it was told that it is there");
+                }
+                Err(_) => ended += 1,
+            }
+            settled_and_tight(&other, &format!("seed {seed}")).await;
+        });
+    }
+    assert!(moved > 0 && ended > 0, "{moved} {ended}");
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, NsKey, Refusal, Vni};
 use overlay_kernel::link::{
-    self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Route, RouteKey, Setting, Site, Solicit, Tap, Vxlan,
+    self, BridgePort, Dev, Kind, Link, MAIN_TABLE, Plug, Route, RouteKey, Setting, Site, Solicit, Tap, Vxlan,
 };
 
 use crate::{LocalPort, PortEnd, Segment, State, Vtep, names};
@@ -20,7 +20,7 @@ pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::S
         native.settings.insert((Site::Home, Setting::Ipv6Forwarding), true);
     }
     for (vni, segment) in &state.segments {
-        let names = Names { vni: *vni, bridge: names::bridge(*vni)?, tunnel: names::tunnel(*vni)? };
+        let names = Names::of(*vni)?;
         if segment.ports.len() > MOST_PORTS {
             return Err(Refusal::new(format!("segment {vni}"), format!("{} ports", segment.ports.len()), FULL));
         }
@@ -49,15 +49,21 @@ struct Names {
     tunnel: IfName,
 }
 
+impl Names {
+    fn of(vni: Vni) -> Result<Self, Refusal> {
+        Ok(Self { vni, bridge: names::bridge(vni)?, tunnel: names::tunnel(vni)? })
+    }
+}
+
 /// The bridge with the gateway, and the tunnel as its port.
 fn backbone(native: &mut link::State, names: &Names, segment: &Segment, underlay: &NsKey, routed: bool) {
     let mac = names::gateway_mac(names.vni);
     let bridge = Link::new(Kind::Bridge { multicast_snooping: false }, segment.mtu, mac);
     native.links.insert(Dev::home(names.bridge), Link { ipv4_forwarding: routed, ..bridge });
-    put_addresses(native, &Dev::home(names.bridge), mac, &segment.gateways);
+    native.put_addresses(&Dev::home(names.bridge), mac, &segment.gateways);
 
     let kind = Kind::Vxlan(tunnel(names.vni, &segment.vtep, underlay));
-    let tunnel = Link::new(kind, segment.mtu, names::port_mac(names.vni)).on_bridge(quiet(names.bridge));
+    let tunnel = Link::new(kind, segment.mtu, names::port_mac(names.vni)).on_bridge(BridgePort::quiet(names.bridge));
     native.links.insert(Dev::home(names.tunnel), tunnel);
 }
 
@@ -80,18 +86,13 @@ fn tunnel(vni: Vni, vtep: &Vtep, underlay: &NsKey) -> Vxlan {
     }
 }
 
-/// A port behind which stations are said, not learned, and that gets nothing for others.
-const fn quiet(bridge: IfName) -> BridgePort {
-    BridgePort { learning: false, flood: false, ..BridgePort::new(bridge) }
-}
-
 /// Who is elsewhere: the tunnel answers for their addresses, the bridge hands it their frames, it knows their VTEPs.
 fn peers(native: &mut link::State, names: &Names, segment: &Segment) {
     let (bridge, tunnel) = (Dev::home(names.bridge), Dev::home(names.tunnel));
     for (mac, peer) in &segment.peers {
         // A container elsewhere with IPv6 has a link-local address, as those here have, whatever else it is said to have.
         if peer.addresses.iter().any(IpAddr::is_ipv6) {
-            let link_local = names::link_local(*mac).into();
+            let link_local = mac.link_local().into();
             native.neighbours.entry((tunnel.clone(), link_local)).or_insert(*mac);
         }
         let neighbours = peer.addresses.iter().map(|address| ((tunnel.clone(), *address), *mac));
@@ -111,18 +112,14 @@ fn port(
     subnets: &Subnets<'_>,
 ) -> Result<(), Refusal> {
     let PortEnd::Namespace { namespace, interface } = &port.end else { return Ok(()) };
-    let near = Dev::home(names::port(endpoint)?);
-    let far = Dev::far(namespace.clone(), *interface);
-    let pair = Link::new(Kind::Veth { peer: far.clone() }, segment.mtu, names::port_mac(names.vni));
-    if native.links.insert(near.clone(), pair.on_bridge(quiet(names.bridge))).is_some() {
+    let plug = plug(names, segment, names::port(endpoint)?, port);
+    let inside = Dev::far(namespace.clone(), *interface);
+    if !native.plug_container(plug, &inside, OFTEN, &port.addresses) {
         let reason = "another endpoint's id begins like this one, so its link would have the same name";
-        return Err(Refusal::new(format!("segment {}: endpoint {endpoint}", names.vni), near.to_string(), reason));
+        let object = format!("segment {}: endpoint {endpoint}", names.vni);
+        return Err(Refusal::new(object, plug.name.to_string(), reason));
     }
-    native.stations.insert((Dev::home(names.bridge), port.mac), near.name);
-    let inside = Link::new(Kind::Veth { peer: near }, segment.mtu, port.mac);
-    native.links.insert(far.clone(), Link { solicit: OFTEN, ..inside });
-    put_addresses(native, &far, port.mac, &port.addresses);
-    subnets.routes(native, names.vni, port, &far);
+    subnets.routes(native, names.vni, port, &inside);
     Ok(())
 }
 
@@ -130,32 +127,25 @@ fn port(
 /// Ethernet address is not the machine's. They come last, so that none has the name of another device.
 fn taps(native: &mut link::State, state: &State, tap: Tap) -> Result<(), Refusal> {
     for (vni, segment) in &state.segments {
-        let bridge = names::bridge(*vni)?;
+        let names = Names::of(*vni)?;
         for port in segment.ports.values() {
             let PortEnd::Tap { interface } = port.end else { continue };
-            let dev = Dev::home(interface);
-            if interface.as_str() == LOOPBACK || native.links.contains_key(&dev) {
+            let plug = plug(&names, segment, interface, port);
+            if interface.as_str() == LOOPBACK || !native.plug_tap(plug, tap) {
                 let reason = "another device of the sandbox has this name; give the tap another";
                 return Err(Refusal::new(format!("segment {vni}"), port.end.to_string(), reason));
             }
-            let link = Link::new(Kind::Tap(tap), segment.mtu, names::port_mac(*vni)).on_bridge(quiet(bridge));
-            native.links.insert(dev, link);
-            native.stations.insert((Dev::home(bridge), port.mac), interface);
         }
     }
     Ok(())
 }
 
-const LOOPBACK: &str = "lo";
-
-/// Addresses, and a link-local one beside IPv6 ones: neighbour discovery needs it, and the kernel's own would first be
-/// checked for duplicates.
-fn put_addresses(native: &mut link::State, dev: &Dev, mac: overlay_core::Mac, addresses: &BTreeSet<IpNet>) {
-    if addresses.iter().any(|net| net.addr().is_ipv6()) {
-        native.addresses.insert((dev.clone(), names::link_local(mac).into()), 64);
-    }
-    native.addresses.extend(addresses.iter().map(|net| ((dev.clone(), net.addr()), net.prefix_len())));
+fn plug(names: &Names, segment: &Segment, name: IfName, port: &LocalPort) -> Plug {
+    let (mac, mtu) = (names::port_mac(names.vni), segment.mtu);
+    Plug { name, mac, port: BridgePort::quiet(names.bridge), mtu, station: port.mac }
 }
+
+const LOOPBACK: &str = "lo";
 
 /// The subnets that the segments' gateways join, and which containers are in which.
 struct Subnets<'s> {

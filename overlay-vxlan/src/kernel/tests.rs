@@ -103,7 +103,7 @@ fn a_tap_is_a_port_behind_which_is_the_machine_and_has_nothing_of_its_own() {
     let link = &native.links[&dev];
     assert_eq!((&link.kind, link.mtu.get(), link.mac), (&Kind::Tap(like), 1450, names::port_mac(vni(7))));
     assert_ne!(link.mac, mac);
-    assert_eq!(link.port, Some(quiet(bridge.name)));
+    assert_eq!(link.port, Some(BridgePort::quiet(bridge.name)));
     assert_eq!(native.stations.get(&(bridge, mac)), Some(&dev.name));
     assert!(native.addresses.keys().all(|(on, _)| *on != dev) && native.routes.is_empty());
     assert_eq!(native.links.len(), 3);

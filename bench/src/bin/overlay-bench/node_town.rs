@@ -35,11 +35,13 @@ pub(crate) fn knowledge() -> Knowledge {
         stranger_burst: 1,
         resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
+        gateway: None,
     };
     Knowledge {
         me: node_id(0),
         nodes: Arc::new((0..NODES).map(facts).collect()),
         networks: (0..NETWORKS).map(|number| (network_id(number), Arc::new(must(section(number))))).collect(),
+        gateway_ports: Arc::default(),
         settings: Arc::new(settings),
     }
 }

@@ -1,0 +1,79 @@
+//! The node's gateway bridge, and the containers that reach the outside by it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use overlay_core::{IfName, IpFamily, Mtu, Name, NsId, NsKey};
+use overlay_firewall::{BridgePort, Gateway, Pin};
+use overlay_link::{Bridge, Inside, Port};
+
+use super::container::Attachment;
+use crate::knowledge::gateway::{bridge, bridge_mac, port, port_mac};
+use crate::{GatewayBridge, GatewayPort, Knowledge, PlaceState};
+
+/// A container's way to the outside.
+#[derive(Debug, Clone)]
+pub(super) struct WayOut {
+    port: GatewayPort,
+    namespace: NsKey,
+    pub(super) interface: IfName,
+    /// Its address of each family that it leaves by, and the gateway.
+    pub(super) ends: Vec<(IpNet, IpAddr)>,
+}
+
+/// The families that a container may leave by are those of its networks that are not internal. `None` if it has no port, or the bridge no such subnet.
+pub(super) fn way_out(knowledge: &Knowledge, name: &Name, attachments: &[Attachment<'_>]) -> Option<WayOut> {
+    let (settings, port) = (knowledge.settings.gateway?, *knowledge.gateway_ports.get(name)?);
+    let open = attachments.iter().filter(|attachment| !attachment.network.spec.internal);
+    let addresses = open.flat_map(|attachment| &attachment.local.endpoint.addresses);
+    let families: BTreeSet<_> = addresses.map(|own| IpFamily::of(own.addr())).collect();
+    let small = mtu(knowledge)? < Mtu::IPV6_MIN;
+    let families = families.into_iter().filter(|family| *family == IpFamily::V4 || !small);
+    // Its own networks come first: a network with the bridge's subnet has no way out.
+    let own: Vec<IpNet> =
+        attachments.iter().flat_map(|it| &it.network.subnets).map(|subnet| subnet.net().trunc()).collect();
+    let is_free = |net: &IpNet| !own.iter().any(|own| own.contains(net) || net.contains(own));
+    let ends: Vec<_> = families
+        .filter_map(|family| Some((settings.address(family, port)?, settings.gateway(family)?)))
+        .filter(|(_, gateway)| is_free(&gateway.trunc()))
+        .map(|(own, gateway)| (own, gateway.addr()))
+        .collect();
+    let namespace = attachments.iter().find_map(|attachment| attachment.local.namespace.clone())?;
+    let interface = IfName::new(GatewayBridge::INTERFACE).ok()?;
+    (!ends.is_empty()).then_some(WayOut { port, namespace, interface, ends })
+}
+
+/// Puts the bridge, and what is allowed at it, into the host's state; nothing while nobody leaves by it.
+pub(super) fn put(state: &mut PlaceState, knowledge: &Knowledge, attachments: &BTreeMap<Name, Vec<Attachment<'_>>>) {
+    let ways = attachments.iter().filter_map(|(name, attachments)| way_out(knowledge, name, attachments));
+    let ways: Vec<WayOut> = ways.collect();
+    let (Some(settings), Some(device), Some(mtu)) = (knowledge.settings.gateway, bridge(knowledge.me), mtu(knowledge))
+    else {
+        return;
+    };
+    if ways.is_empty() {
+        return;
+    }
+    let mut local = Bridge::new(bridge_mac(knowledge.me), mtu).routed().isolated();
+    let families =
+        [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| *family == IpFamily::V4 || mtu >= Mtu::IPV6_MIN);
+    local.addresses = families.filter_map(|family| settings.gateway(family)).collect();
+    let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
+    for way in ways.into_iter().filter(|way| taken.insert(way.namespace.id)) {
+        let Some(name) = port(knowledge.me, way.port) else { continue };
+        let addresses: BTreeSet<IpNet> = way.ends.iter().map(|(own, _)| *own).collect();
+        let pin = Pin::new(port_mac(way.port), addresses.iter().map(IpNet::addr)).isolated();
+        state.firewall.ports.insert(name, BridgePort::Pinned(pin));
+        let inside = Inside { namespace: way.namespace, interface: way.interface };
+        local.ports.insert(name, Port { mac: port_mac(way.port), addresses, inside: Some(inside) });
+    }
+    let subnets = local.addresses.iter().map(IpNet::trunc);
+    state.firewall.gateways.insert(device, Gateway::new(subnets));
+    state.link.bridges.insert(device, local);
+}
+
+/// Packets that leave are as large as the node's underlay takes them.
+fn mtu(knowledge: &Knowledge) -> Option<Mtu> {
+    knowledge.nodes.get(&knowledge.me).map(|facts| facts.mtu)
+}
