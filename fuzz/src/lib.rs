@@ -11,6 +11,7 @@
 mod catalogue;
 mod core;
 mod dns;
+mod driver;
 mod gossip;
 mod ipam;
 mod mutation;
@@ -23,8 +24,16 @@ pub use mutation::mutate;
 pub type Body = fn(&[u8]);
 
 /// Every body by its name, `AREA_WHAT`.
-pub const TARGETS: &[&[(&str, Body)]] =
-    &[catalogue::TARGETS, core::TARGETS, dns::TARGETS, gossip::TARGETS, ipam::TARGETS, node::TARGETS, vxlan::TARGETS];
+pub const TARGETS: &[&[(&str, Body)]] = &[
+    catalogue::TARGETS,
+    core::TARGETS,
+    dns::TARGETS,
+    driver::TARGETS,
+    gossip::TARGETS,
+    ipam::TARGETS,
+    node::TARGETS,
+    vxlan::TARGETS,
+];
 
 /// Every body by its name.
 pub fn targets() -> impl Iterator<Item = (&'static str, Body)> {

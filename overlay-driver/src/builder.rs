@@ -150,6 +150,7 @@ impl<G: Ground> Builder<G> {
     /// # Panics
     /// As [`tokio::spawn`], outside a runtime.
     pub async fn start(mut self) -> Result<Driver, StartError> {
+        self.ground.list().map_err(StartError::Places)?; // who may not is told so before anything is changed
         let home = Home::of(self.ground.host());
         let lock = self.lock()?;
         let book = Book::open(&self.dir.join("plugs"));

@@ -400,6 +400,7 @@ impl<G: Ground> Heart<G> {
             members: status::members(self.agent.knowledge()),
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
+            known: self.agent.metrics().remote,
             catalogue: self.state.deaf.clone(),
         }
     }

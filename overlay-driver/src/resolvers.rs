@@ -37,6 +37,7 @@ pub(crate) struct Bound {
 #[derive(Debug)]
 struct Serving {
     state: Arc<PlaceState>,
+    at: Vec<SocketAddr>,
     number: u64,
     server: Server,
 }
@@ -69,20 +70,25 @@ impl<G: Ground> Resolvers<G> {
         Self { ground, home, upstreams, seeds, serving: BTreeMap::new(), bound, binding: JoinSet::new() }
     }
 
-    /// These names are seen from a place from now on.
-    pub(crate) fn publish(&mut self, place: &Place, state: &Arc<PlaceState>) {
-        if let Some(serving) = self.serving.get_mut(place) {
+    /// These names are seen from a place from now on. Where it is `direct`, nothing leads from port 53 to elsewhere. Gives
+    /// whether it asks for sockets now.
+    pub(crate) fn publish(&mut self, place: &Place, state: &Arc<PlaceState>, direct: bool) -> bool {
+        let at = addresses(place, state, direct);
+        if let Some(serving) = self.serving.get_mut(place)
+            && serving.at == at
+        {
             if serving.state.view != state.view {
                 serving.server.set_source(state.view.clone());
             }
             serving.state = Arc::clone(state);
-            return;
+            return false;
         }
         let (seed, number) = self.seeds.next();
         // What is asked before there is a socket is asked again.
-        let Some(server) = self.start(place, Listen::default(), state.view.clone(), seed) else { return };
-        self.serving.insert(place.clone(), Serving { state: Arc::clone(state), number, server });
+        let Some(server) = self.start(place, Listen::default(), state.view.clone(), seed) else { return false };
+        self.serving.insert(place.clone(), Serving { state: Arc::clone(state), at, number, server });
         self.bind(place, number);
+        true
     }
 
     /// No names are seen from there any more.
@@ -124,10 +130,10 @@ impl<G: Ground> Resolvers<G> {
     fn bind(&mut self, place: &Place, number: u64) {
         while self.binding.try_join_next().is_some() {}
         let Some(serving) = self.serving.get(place) else { return };
-        let (mut ground, place, state) = (self.ground.clone(), place.clone(), Arc::clone(&serving.state));
+        let (mut ground, place, at) = (self.ground.clone(), place.clone(), serving.at.clone());
         let bound = self.bound.clone();
         self.binding.spawn_blocking(move || {
-            let listen = ground.listen(&place, &state);
+            let listen = ground.listen(&place, &at);
             let _ = bound.send(Bound { place, number, listen });
         });
     }
@@ -140,5 +146,21 @@ impl<G: Ground> Resolvers<G> {
         let mut resolver = Resolver::new(view, Config::default(), seed).ok()?; // the default is in range
         resolver.set_upstreams(&Upstreams { servers: self.upstreams.clone(), ourselves });
         Server::start(listen, resolver, self.home.clone(), Limits::default()).ok()
+    }
+}
+
+/// Where a container's resolver listens, as its firewall leads there, if it does; where virtual machines ask: their gateway.
+fn addresses(place: &Place, state: &PlaceState, direct: bool) -> Vec<SocketAddr> {
+    let address = |ip: IpAddr| SocketAddr::new(ip, Port::DNS.get());
+    match place {
+        Place::Host => Vec::new(),
+        Place::Network(_) => {
+            let segments = state.vxlan.segments.values();
+            segments.flat_map(|segment| &segment.gateways).map(|gateway| address(gateway.addr())).collect()
+        }
+        Place::Container(_) => {
+            let led = state.firewall.published.values().find_map(|published| published.v4).filter(|_| !direct);
+            vec![led.map_or_else(|| address(RESOLVER.into()), SocketAddr::V4)]
+        }
     }
 }

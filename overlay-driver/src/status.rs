@@ -22,6 +22,8 @@ pub struct Status {
     pub places: Vec<PlaceStatus>,
     /// What is plugged in.
     pub plugged: Vec<Plugged>,
+    /// How many endpoints it knows of on other nodes: those of the networks that something is plugged into here.
+    pub known: usize,
     /// Why the catalogue cannot be heard, while it cannot.
     pub catalogue: Option<String>,
 }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use overlay_core::{Phase, told};
+use overlay_core::{BackendError, Phase, told};
 use overlay_node::{Job, Place, PlacePlan, PlaceState, PlaceTables, Round, Schedule};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::ground::Ground;
+use crate::ground::{Direct, Ground, Led};
 
 /// Plans and runs rounds: as many places at once as there are workers, one job of a place at a time. What is open stays open between
 /// rounds, so that its shadow is of use.
@@ -15,6 +15,7 @@ use crate::ground::Ground;
 pub(crate) struct Works<G> {
     ground: G,
     open: BTreeMap<Place, PlaceTables>,
+    direct: Direct,
     run: Option<Run>,
     workers: usize,
     busy: usize,
@@ -51,8 +52,13 @@ pub(crate) struct Over {
 }
 
 impl<G: Ground> Works<G> {
-    pub(crate) const fn new(ground: G, workers: usize, done: UnboundedSender<Done>) -> Self {
-        Self { ground, open: BTreeMap::new(), run: None, workers, busy: 0, done }
+    pub(crate) fn new(ground: G, workers: usize, done: UnboundedSender<Done>) -> Self {
+        Self { ground, open: BTreeMap::new(), direct: Direct::default(), run: None, workers, busy: 0, done }
+    }
+
+    /// Whether a place's resolver is to listen at port 53 itself.
+    pub(crate) fn is_direct(&self, place: &Place) -> bool {
+        self.direct.is(place)
     }
 
     /// A place is to be opened anew: its namespace is another.
@@ -123,7 +129,8 @@ impl<G: Ground> Works<G> {
         {
             self.busy += 1;
             let desired = run.round.desired(&place).cloned();
-            plan(self.ground.clone(), place.clone(), self.open.remove(&place), desired, self.done.clone());
+            let open = self.open.remove(&place).map_or_else(|| Err((self.ground.clone(), self.direct.clone())), Ok);
+            plan(place, open, desired, self.done.clone());
         }
         if run.schedule.is_none() && run.to_plan.is_empty() && self.busy == 0 {
             let phases = |(place, (_, plan)): (&Place, &(PlaceTables, PlacePlan))| {
@@ -166,9 +173,8 @@ fn first_ready(schedule: &Schedule) -> Option<Place> {
 }
 
 fn plan(
-    mut ground: impl Ground,
     place: Place,
-    open: Option<PlaceTables>,
+    open: Result<PlaceTables, (impl Ground, Direct)>,
     desired: Option<Arc<PlaceState>>,
     done: UnboundedSender<Done>,
 ) {
@@ -176,8 +182,8 @@ fn plan(
     let job = move || {
         let nothing = PlaceState::default();
         let mut tables = match open {
-            Some(tables) => tables,
-            None => ground.open(&place).map_err(|error| told(&error))?,
+            Ok(tables) => tables,
+            Err((ground, direct)) => open_in(ground, &place, direct).map_err(|error| told(&error))?,
         };
         let plan = tables.plan(desired.as_deref().unwrap_or(&nothing)).map_err(|error| told(&error))?;
         Ok(Box::new((tables, plan)))
@@ -186,6 +192,17 @@ fn plan(
         let planned = tokio::task::spawn_blocking(job).await.unwrap_or_else(|panic| Err(panic.to_string()));
         let _ = done.send(Done::Planned(named, planned));
     });
+}
+
+fn open_in(mut ground: impl Ground, place: &Place, direct: Direct) -> Result<PlaceTables, BackendError> {
+    let tables = ground.open(place)?;
+    Ok(match place {
+        Place::Container(_) => {
+            let firewall = Box::new(Led::new(tables.firewall, place.clone(), direct));
+            PlaceTables { firewall, ..tables }
+        }
+        Place::Host | Place::Network(_) => tables,
+    })
 }
 
 /// Runs a phase; of a place that goes, which then is closed, with the ground.

@@ -133,6 +133,19 @@ impl ControlServer {
         let task = tokio::spawn(accept(listener, Arc::new(self.service), Stopping(stopping)));
         Ok(Serving { file: Some(file), stop, task })
     }
+
+    /// Serves one connection, until it ends: an end of a pair whose other end a child process has, say. Its caller is who made the
+    /// pair.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that does I/O and time.
+    pub async fn serve(self, stream: UnixStream) {
+        let service = Arc::new(self.service);
+        let (_stop, stopping) = watch::channel(false);
+        if let Some((caller, _slot)) = admit(&stream, &service, &Slots::new(1, 1)) {
+            connection::serve(stream, caller, service, Stopping(stopping)).await;
+        }
+    }
 }
 
 impl fmt::Debug for ControlServer {

@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::{
-    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Port, Refusal, Shadow,
-    StepError, StepOf, Witness, reconcile,
+    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Refusal, Shadow, StepError,
+    StepOf, Table, Witness, reconcile,
 };
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
@@ -17,11 +17,11 @@ use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
 use overlay_link::LocalNetworks;
-use overlay_node::{Break, Place, PlaceState, PlaceTables, Places, RESOLVER, Routes};
+use overlay_node::{Break, Place, PlaceState, PlaceTables, Places, Routes};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
-use super::nothing::Nothing;
+use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
 use crate::Source;
 
@@ -49,7 +49,7 @@ impl KernelPlaces {
     /// # Errors
     /// [`ErrorKind::Permission`] if `host` may not be entered.
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
-        host.run(|| ())?;
+        host.run(|| ()).map_err(privileged)?;
         let (sandboxes, kept) = (NamespaceDir::new(dir.join("networks")), NamespaceDir::new(dir.join("containers")));
         let (host, containers, taps) = (Arc::new(host), Arc::default(), Tap::new());
         Ok(Self { host, cluster, node, sandboxes, kept, containers, taps })
@@ -133,10 +133,14 @@ impl KernelPlaces {
             return Ok(PlaceTables { link, vxlan, firewall, routes });
         };
         raise_loopback(&namespace)?;
-        let firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
+        let firewall: Box<dyn Table<overlay_firewall::State>> =
+            match Firewall::of_host(&self.owner(None)?, namespace.try_clone()?) {
+                Ok(firewall) => Box::new(Shadow::new(firewall)),
+                Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
+                Err(error) => return Err(error),
+            };
         let ways = ContainerWays(KernelWays::open(namespace.try_clone()?)?);
-        let (firewall, routes) = (Box::new(Shadow::new(firewall)), Box::new(Shadow::new(ways)));
-        Ok(PlaceTables { link, vxlan, firewall, routes })
+        Ok(PlaceTables { link, vxlan, firewall, routes: Box::new(Shadow::new(ways)) })
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -187,7 +191,8 @@ impl Places for KernelPlaces {
         let networks = self.sandboxes.names()?.into_iter().filter_map(|name| name.as_str().parse().ok());
         let mut places: Vec<Place> = networks.map(Place::Network).collect();
         places.extend(self.containers.lock().keys().cloned().map(Place::Container));
-        let held = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?)?.observe()?;
+        let firewall = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?);
+        let held = firewall.and_then(|mut firewall| firewall.observe()).map_err(privileged)?;
         let host = (!held.tables.tables.is_empty()).then_some(Place::Host);
         Ok(host.into_iter().chain(places).collect())
     }
@@ -224,12 +229,12 @@ impl Ground for KernelPlaces {
         self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
     }
 
-    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError> {
+    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
         let mut listen = Listen::default();
-        for address in resolver_addresses(place, state) {
-            listen.udp.push(namespace.udp(address)?);
-            listen.tcp.push(namespace.listen(address)?);
+        for address in at {
+            listen.udp.push(namespace.udp(*address)?);
+            listen.tcp.push(namespace.listen(*address)?);
         }
         Ok(listen)
     }
@@ -254,22 +259,6 @@ impl Ground for KernelPlaces {
 
 const LINKS: &str = "local networks are the host's";
 const SEGMENTS: &str = "segments are in a network's sandbox";
-
-/// Where a container's resolver listens, as its firewall leads there; where virtual machines ask: their gateway.
-fn resolver_addresses(place: &Place, state: &PlaceState) -> Vec<SocketAddr> {
-    let address = |ip: IpAddr| SocketAddr::new(ip, Port::DNS.get());
-    match place {
-        Place::Host => Vec::new(),
-        Place::Network(_) => {
-            let segments = state.vxlan.segments.values();
-            segments.flat_map(|segment| &segment.gateways).map(|gateway| address(gateway.addr())).collect()
-        }
-        Place::Container(_) => {
-            let led = state.firewall.published.values().find_map(|published| published.v4);
-            vec![led.map_or_else(|| address(RESOLVER.into()), SocketAddr::V4)]
-        }
-    }
-}
 
 /// The namespaces of containers, by the containers' names.
 #[derive(Debug, Default)]
@@ -348,6 +337,16 @@ impl Lower<Routes> for ContainerWays {
     fn lower<'d>(&self, desired: &'d Routes) -> Result<Cow<'d, Ways>, Refusal> {
         let way = |route: &overlay_node::Route| Way { device: route.interface, gateway: route.via };
         Ok(Cow::Owned(Ways(desired.0.iter().map(|(to, route)| (*to, way(route))).collect())))
+    }
+}
+
+/// Says what is missing where a privilege is, and what to do.
+fn privileged(error: BackendError) -> BackendError {
+    const ADVICE: &str =
+        "the host's namespace is changed with CAP_SYS_ADMIN and CAP_NET_ADMIN: be root, or enter a private world first";
+    match error.kind() {
+        ErrorKind::Permission => error.caused_by(ADVICE),
+        _ => error,
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Name, NsId, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{Break, MemoryPlaces, Place, PlaceState, PlaceTables, Places};
+use overlay_node::{MemoryPlaces, Place, PlaceTables, Places};
 
 use super::Ground;
 use crate::Source;
@@ -57,12 +58,8 @@ impl Ground for MemoryGround {
         Ok(BTreeSet::new())
     }
 
-    fn listen(&mut self, _: &Place, _: &PlaceState) -> Result<Listen, BackendError> {
+    fn listen(&mut self, _: &Place, _: &[SocketAddr]) -> Result<Listen, BackendError> {
         Ok(Listen::default())
-    }
-
-    fn obstacles(&mut self, _: &PlaceState) -> Result<Vec<Break>, BackendError> {
-        Ok(Vec::new()) // nobody else is here
     }
 
     fn hints(&mut self, _: &Place) -> Result<Vec<Notices>, BackendError> {

@@ -1,11 +1,13 @@
 //! What a driver stands on.
 
 mod kernel;
+mod led;
 mod memory;
 mod nothing;
 mod reaching;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Name, NsKey};
@@ -15,6 +17,7 @@ use overlay_kernel::netlink::Notices;
 use overlay_node::{Break, Place, PlaceState, Places};
 
 pub use kernel::KernelPlaces;
+pub(crate) use led::{Direct, Led};
 pub use memory::MemoryGround;
 
 use crate::Source;
@@ -45,18 +48,20 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// If it cannot be looked at.
     fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError>;
 
-    /// Sockets for the resolver of a place that holds this.
+    /// Sockets for the resolver of a place, at these addresses there.
     ///
     /// # Errors
-    /// If somebody else has the port there.
-    fn listen(&mut self, place: &Place, state: &PlaceState) -> Result<Listen, BackendError>;
+    /// If somebody else has one of them there.
+    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError>;
 
     /// What of the host is in the way of what `state` has it forward or receive, its other programs' rules and its switches, and what would
-    /// mend it.
+    /// mend it. Nothing, where nobody else is.
     ///
     /// # Errors
     /// If it cannot be looked at.
-    fn obstacles(&mut self, state: &PlaceState) -> Result<Vec<Break>, BackendError>;
+    fn obstacles(&mut self, _state: &PlaceState) -> Result<Vec<Break>, BackendError> {
+        Ok(Vec::new())
+    }
 
     /// Sockets that become readable when something at the place was changed, whoever did it. None if there is nobody who could.
     ///

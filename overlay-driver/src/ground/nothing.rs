@@ -1,6 +1,6 @@
 //! A table of what a place cannot have.
 
-use overlay_core::{Memory, Phase, Plan, ReconcileError, Refusal, State, Table};
+use overlay_core::{BackendError, ErrorKind, Memory, Phase, Plan, ReconcileError, Refusal, State, Table};
 
 /// Holds nothing, and refuses what is something.
 pub(super) struct Nothing {
@@ -24,5 +24,19 @@ impl<S: State + Send + 'static> Table<S> for Nothing {
 
     fn run(&mut self, _: &Plan, _: Phase) -> Result<(), ReconcileError> {
         Ok(())
+    }
+}
+
+/// A table that this kernel cannot have, and why.
+pub(super) struct Lacking(pub(super) String);
+
+impl<S: State> Table<S> for Lacking {
+    fn plan(&mut self, _: &S) -> Result<Plan, ReconcileError> {
+        let error = BackendError::new(ErrorKind::Unsupported, "read tables").caused_by(self.0.clone());
+        Err(ReconcileError::Observe(error))
+    }
+
+    fn run(&mut self, _: &Plan, _: Phase) -> Result<(), ReconcileError> {
+        Err(ReconcileError::ForeignPlan)
     }
 }

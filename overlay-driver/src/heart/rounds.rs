@@ -111,7 +111,9 @@ impl<G: Ground> Heart<G> {
             Place::Container(_) => true,
         };
         if asks {
-            self.resolvers.publish(place, state);
+            if self.resolvers.publish(place, state, self.works.is_direct(place)) {
+                self.state.named.remove(place);
+            }
         } else if *place != Place::Host {
             self.resolvers.withdraw(place);
         }

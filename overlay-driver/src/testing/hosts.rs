@@ -149,6 +149,14 @@ impl Hosts {
         Ok(KernelPlaces::new("lab".parse()?, node(host), namespace, &self.lab.dir(host))?)
     }
 
+    /// Where the catalogue is: in this store, below this prefix.
+    ///
+    /// # Errors
+    /// As [`Prefix::new`], for which there is no reason.
+    pub fn catalogue(&self) -> Result<(Arc<dyn Store>, Prefix), HostsError> {
+        Ok((Arc::clone(&self.store), root()?))
+    }
+
     /// Creates a network that containers can be attached to.
     ///
     /// # Errors

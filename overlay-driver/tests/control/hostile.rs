@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use overlay_driver::control::Limits;
+use overlay_driver::control::{Access, ControlServer, Limits};
 use overlay_node::Control;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -187,4 +187,24 @@ async fn who_reads_nothing_keeps_nobody_waiting_and_gets_no_more_done() {
     assert!(is_closed);
     let asked = served.lever.asked.load(Ordering::SeqCst);
     assert!(asked <= 8, "{asked} of 400 were done for nobody");
+}
+
+#[tokio::test]
+async fn one_end_of_a_pair_is_served_as_a_connection_at_a_path_is_and_by_the_same_access() {
+    let request = format!("{HELLO}{{\"id\":7,\"call\":{{\"networks\":{{}}}}}}\n");
+    let serve = async |server: ControlServer| {
+        let (theirs, mut ours) = UnixStream::pair().unwrap();
+        let serving = tokio::spawn(server.serve(theirs));
+        let _ = ours.write_all(request.as_bytes()).await; // it may be closed already
+        let _ = ours.shutdown().await;
+        let mut told = Vec::new();
+        while let Ok(1..) = ours.read_buf(&mut told).await {}
+        serving.await.unwrap();
+        String::from_utf8(told).unwrap()
+    };
+    let served = Served::new().await;
+    let told = serve(served.server()).await;
+    assert!(told.ends_with("{\"answer\":{\"id\":7,\"outcome\":{\"ok\":[]}}}\n"), "{told}");
+    let told = serve(served.server().with_access(Access::only([u32::MAX - 1]))).await;
+    assert!(told.starts_with("{\"refused\":{\"denied\":"), "{told}");
 }

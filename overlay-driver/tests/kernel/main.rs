@@ -4,7 +4,10 @@
 #![expect(clippy::disallowed_methods, reason = "tests measure time and wait")]
 
 mod deaf;
+mod direct;
 mod faults;
+mod killed;
+mod ordinary;
 mod outside;
 mod refusals;
 mod town;

@@ -22,6 +22,7 @@ mod ipam_durable;
 mod kernel;
 mod kernel_nft;
 mod node;
+mod node_agent;
 mod node_hosts;
 mod node_rss;
 mod node_sim;
@@ -69,7 +70,7 @@ struct Group {
 }
 
 fn main() -> ExitCode {
-    if let Some(done) = dns_servers::serve_if_asked().or_else(node_rss::be_if_asked) {
+    if let Some(done) = dns_servers::serve_if_asked().or_else(node_rss::be_if_asked).or_else(node_agent::be_if_asked) {
         return done;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -11,7 +11,7 @@ use overlay_node::{Deriver, Desired, Knowledge, PlaceState, derive};
 
 use crate::firewall::must;
 use crate::node_town::{self, NETWORKS, endpoint, endpoint_id, knowledge, network_id};
-use crate::{node_hosts, node_rss};
+use crate::{node_agent, node_hosts, node_rss};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let knowledge = knowledge();
@@ -25,6 +25,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     one_change(bench, knowledge, &desired)?;
     drop(desired);
     node_rss::run(bench)?;
+    node_agent::run(bench)?;
     node_hosts::run(bench)
 }
 
