@@ -194,7 +194,8 @@ impl Cluster {
             let desired = station.desired();
             for (place, held) in held {
                 let wanted = desired.places.get(&place).map(|state| (**state).clone()).unwrap_or_default();
-                let same = held.vxlan.state() == wanted.vxlan
+                let same = held.link.state() == wanted.link
+                    && held.vxlan.state() == wanted.vxlan
                     && held.firewall.state() == wanted.firewall
                     && held.routes.state() == wanted.routes;
                 if !same {

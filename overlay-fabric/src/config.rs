@@ -1,8 +1,9 @@
 //! How a cluster is set up.
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use overlay_core::Mtu;
 use overlay_gossip::testing::Conditions;
-use overlay_node::{AgentConfig, UpkeepConfig};
+use overlay_node::{AgentConfig, GatewayBridge, UpkeepConfig};
 
 /// What a [`Cluster`](crate::Cluster) is made of.
 #[derive(Debug, Clone)]
@@ -24,16 +25,23 @@ pub struct ClusterConfig {
 }
 
 impl Default for ClusterConfig {
-    /// Up to three managers, a switched network without loss, usual settings.
+    /// Up to three managers, a switched network without loss, usual settings, a gateway bridge on each node.
     fn default() -> Self {
         Self {
             managers: 3,
             conditions: Conditions::lan(),
-            agent: AgentConfig::lan(),
+            agent: AgentConfig { gateway: Some(gateway()), ..AgentConfig::lan() },
             upkeep: UpkeepConfig::default(),
             mtu: Mtu::ETHERNET,
             history: 4096,
             watched: true,
         }
     }
+}
+
+/// The same on every node, as it may be: 172.18.0.0/16 and fd00:18::/64.
+fn gateway() -> GatewayBridge {
+    let v4 = Ipv4Net::new([172, 18, 0, 0].into(), 16).ok();
+    let v6 = Ipv6Net::new([0xfd00, 0x18, 0, 0, 0, 0, 0, 0].into(), 64).ok();
+    GatewayBridge { v4, v6 }
 }

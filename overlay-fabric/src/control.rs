@@ -228,9 +228,7 @@ impl Cluster {
         let container = node.containers.entry(name.clone()).or_insert_with(|| Container::new(&name, started));
         let Some(interface) = container.free_interface() else { return };
         container.plugs.entry(endpoint.id).or_insert((endpoint.spec.network, interface));
-        if let Some(input) = container.plug(endpoint.id) {
-            self.post(number, input);
-        }
+        container.plug(endpoint.id).into_iter().for_each(|input| self.post(number, input));
     }
 
     fn unplug(&mut self, number: usize, endpoint: EndpointId) {
@@ -238,8 +236,10 @@ impl Cluster {
         for container in node.containers.values_mut() {
             container.plugs.remove(&endpoint);
         }
-        node.containers.retain(|_, container| !container.plugs.is_empty());
+        let ended = node.containers.extract_if(.., |_, container| container.plugs.is_empty());
+        let ended: Vec<Name> = ended.map(|(name, _)| name).collect();
         self.post(number, Input::Unplug(endpoint));
+        ended.into_iter().for_each(|container| self.post(number, Input::GatewayPort { container, port: None }));
     }
 
     pub(crate) fn draw(&mut self) -> [u8; 16] {

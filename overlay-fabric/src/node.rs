@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use overlay_core::{EndpointId, IfName, Name, NetworkId, NodeId, NsId, NsKey, Revision};
 use overlay_gossip::Role;
-use overlay_node::{Feed, Input, Manager};
+use overlay_node::{Feed, GatewayPort, Input, Manager};
 
 use crate::places::FaultyPlaces;
 
@@ -37,6 +37,8 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone)]
 pub(crate) struct Container {
     pub(crate) namespace: NsKey,
+    /// Its port of the node's gateway bridge, which no other container was ever given.
+    gateway: Option<GatewayPort>,
     /// By endpoint: its network, and the interface.
     pub(crate) plugs: BTreeMap<EndpointId, (NetworkId, IfName)>,
 }
@@ -45,7 +47,8 @@ impl Container {
     /// A container with a namespace of its own.
     pub(crate) fn new(name: &Name, number: u64) -> Self {
         let id = NsId { device: 4, inode: 4_026_532_000 + number };
-        Self { namespace: NsKey { name: name.clone(), id }, plugs: BTreeMap::new() }
+        let gateway = u32::try_from(number).ok().and_then(GatewayPort::new);
+        Self { namespace: NsKey { name: name.clone(), id }, gateway, plugs: BTreeMap::new() }
     }
 
     /// The first name an interface can have.
@@ -54,9 +57,11 @@ impl Container {
         (0..=taken.len()).filter_map(|number| IfName::new(&format!("eth{number}")).ok()).find(|it| !taken.contains(it))
     }
 
-    pub(crate) fn plug(&self, endpoint: EndpointId) -> Option<Input> {
-        let (_, interface) = *self.plugs.get(&endpoint)?;
-        Some(Input::Plug { endpoint, namespace: Some(self.namespace.clone()), interface })
+    /// What an agent is told of one of its endpoints, and of the container.
+    pub(crate) fn plug(&self, endpoint: EndpointId) -> Vec<Input> {
+        let Some((_, interface)) = self.plugs.get(&endpoint).copied() else { return Vec::new() };
+        let gateway = Input::GatewayPort { container: self.namespace.name.clone(), port: self.gateway };
+        vec![gateway, Input::Plug { endpoint, namespace: Some(self.namespace.clone()), interface }]
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay_core::{IfName, Mac, State};
 use overlay_firewall::{BridgePort, Pin};
 use overlay_node::testing::{Change, change, knowledge};
-use overlay_node::{Deriver, Knowledge, Place, derive};
+use overlay_node::{Deriver, GatewayBridge, Knowledge, Place, derive};
 use overlay_vxlan::{PortEnd, names};
 use proptest::prelude::*;
 
@@ -24,6 +24,7 @@ proptest! {
     #[test]
     fn whatever_is_known_every_state_passes_its_check(knowledge in knowledge()) {
         for (place, state) in &derive(&knowledge).places {
+            prop_assert_eq!(state.link.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.vxlan.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.firewall.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.routes.check(), Ok(()));
@@ -45,6 +46,31 @@ proptest! {
                 prop_assert_eq!(state.firewall.ports.get(&device), Some(&pin));
                 prop_assert!(pinned.insert(device), "{} twice", device);
             }
+        }
+    }
+
+    #[test]
+    fn who_leaves_by_the_gateway_bridge_has_an_isolated_and_pinned_port_there_and_a_network_that_is_not_internal(knowledge in knowledge()) {
+        let desired = derive(&knowledge);
+        let host = desired.places.get(&Place::Host).map(|host| &**host);
+        let bridges: Vec<_> = host.into_iter().flat_map(|host| &host.link.bridges).collect();
+        let ports = || bridges.iter().flat_map(|(_, bridge)| &bridge.ports);
+        let is_guarded = |name: &IfName| host.is_some_and(|host| host.firewall.gateways.contains_key(name));
+        prop_assert!(bridges.iter().all(|(name, bridge)| bridge.isolated && is_guarded(name)));
+        for (device, port) in ports() {
+            let pin = Pin::new(port.mac, port.addresses.iter().map(|net| net.addr())).isolated();
+            prop_assert_eq!(host.and_then(|host| host.firewall.ports.get(device)), Some(&BridgePort::Pinned(pin)));
+        }
+        let shared: BTreeSet<_> = ports().filter_map(|(_, port)| Some(port.inside.as_ref()?.namespace.id)).collect();
+        for (place, state) in &desired.places {
+            let Place::Container(name) = place else { continue };
+            let leaves = state.routes.0.values().any(|route| route.interface.as_str() == GatewayBridge::INTERFACE);
+            let open = state.within.iter().any(|network| !knowledge.networks[network].network.spec.internal);
+            let at_it = ports().any(|(_, port)| port.inside.as_ref().is_some_and(|inside| inside.namespace.name == *name));
+            prop_assert!(!leaves || open, "{} is on internal networks only", place);
+            // Of containers that share a namespace one has the port for all.
+            prop_assert!(!leaves || at_it || !shared.is_empty(), "{} has a route and no port", place);
+            prop_assert!(!at_it || leaves, "{} has a port and no route", place);
         }
     }
 
