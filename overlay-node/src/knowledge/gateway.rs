@@ -1,10 +1,10 @@
 //! A node's bridge to the outside, and who is at it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::num::NonZeroU32;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use overlay_core::{IfName, IpFamily, Mac, NodeId};
+use overlay_core::{IfName, IpFamily, Mac, NodeId, is_of_all_hosts};
 use serde::{Deserialize, Serialize};
 
 /// The subnets of a node's gateway bridge, by which its containers reach the outside. They are the node's own: those of other nodes may be the same.
@@ -82,14 +82,11 @@ impl GatewayBridge {
     fn host(&self, family: IpFamily, number: u32) -> Option<IpNet> {
         let net = self.net(family)?;
         let address: IpAddr = match net.addr() {
-            IpAddr::V4(first) => {
-                first.to_bits().checked_add(number).map(|bits| std::net::Ipv4Addr::from_bits(bits).into())?
-            }
-            IpAddr::V6(first) => std::net::Ipv6Addr::from_bits(first.to_bits().checked_add(number.into())?).into(),
+            IpAddr::V4(first) => Ipv4Addr::from_bits(first.to_bits().checked_add(number)?).into(),
+            IpAddr::V6(first) => Ipv6Addr::from_bits(first.to_bits().checked_add(number.into())?).into(),
         };
-        let fits =
-            net.contains(&address) && !overlay_core::is_of_all_hosts(IpNet::new(address, net.prefix_len()).ok()?);
-        fits.then(|| IpNet::new(address, net.prefix_len()).ok()).flatten()
+        let host = IpNet::new(address, net.prefix_len()).ok()?;
+        (net.contains(&address) && !is_of_all_hosts(host)).then_some(host)
     }
 }
 
