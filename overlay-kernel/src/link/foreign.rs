@@ -12,7 +12,7 @@ use crate::rtnl::{address, link, link_request, route};
 /// The names of a namespace's devices, ours and others'.
 ///
 /// # Errors
-/// [`ErrorKind::Permission`](overlay_core::ErrorKind::Permission) if it may not be entered.
+/// [`ErrorKind::Permission`] if it may not be entered.
 pub fn devices(namespace: &Namespace) -> Result<BTreeSet<IfName>, BackendError> {
     let mut socket = namespace.netlink(Family::Route)?;
     let found = socket.dump(&link::dump(), link::parse);
