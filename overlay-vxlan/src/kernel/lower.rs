@@ -39,7 +39,7 @@ const MOST_PORTS: usize = 1022;
 const FULL: &str = "a Linux bridge takes 1,022 beside the tunnel; spread the endpoints over more nodes or subnets";
 /// The tunnel answers a container that asks for a neighbour, so it may ask often: one that is known a moment too late is not noticed
 /// a second too late. It gives up after 3 s, as the kernel does.
-const OFTEN: Solicit = Solicit { interval: Duration::from_millis(100), times: 30 };
+const OFTEN: Solicit = Solicit { interval: Duration::from_millis(60), times: 50 };
 /// Above that of the kernel's own routes to where a device is.
 const METRIC: u32 = 1024;
 
