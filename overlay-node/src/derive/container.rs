@@ -1,7 +1,7 @@
 //! A container, with all its endpoints.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use overlay_core::{Name, NetworkId};
 use overlay_dns::{View, Zone};
@@ -25,19 +25,17 @@ impl<'p> Attachment<'p> {
     }
 }
 
-/// What the namespaces of these containers are plugged into, of what is in effect, the first network first; of all containers if `None`.
-/// O(n log n) for n endpoints here.
+/// What the namespaces of containers are plugged into, of what is in effect, the first network first. O(n log n) for n endpoints here.
 pub(super) fn attachments<'p>(
     knowledge: &'p Knowledge,
     parts: &'p BTreeMap<NetworkId, Part>,
-    of: Option<&BTreeSet<Name>>,
 ) -> BTreeMap<Name, Vec<Attachment<'p>>> {
     let mut all = BTreeMap::<Name, Vec<Attachment<'p>>>::new();
     for (id, part) in parts {
         let Some(section) = knowledge.networks.get(id) else { continue };
         let ports = part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys());
         let plugged = ports.filter_map(|id| section.local.get(id)).filter(|local| local.namespace.is_some());
-        for local in plugged.filter(|local| of.is_none_or(|of| of.contains(&local.endpoint.spec.container))) {
+        for local in plugged {
             let attachment = Attachment { network: &section.network, local, zone: &part.zone };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }

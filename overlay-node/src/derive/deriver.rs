@@ -72,8 +72,8 @@ impl Last {
         for id in touched {
             self.derive_network(id, new, &mut places, &mut containers);
         }
-        put(&mut places, Place::Host, host(new, &self.parts));
-        let mut attachments = container::attachments(new, &self.parts, Some(&containers));
+        let mut attachments = container::attachments(new, &self.parts);
+        put(&mut places, Place::Host, host(new, &attachments));
         for name in containers {
             let state = attachments.remove(&name).map(|attachments| container::state(new, &name, &attachments));
             put(&mut places, Place::Container(name), state);

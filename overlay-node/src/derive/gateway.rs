@@ -28,8 +28,8 @@ pub(super) fn way_out(knowledge: &Knowledge, name: &Name, attachments: &[Attachm
     let open = attachments.iter().filter(|attachment| !attachment.network.spec.internal);
     let addresses = open.flat_map(|attachment| &attachment.local.endpoint.addresses);
     let families: BTreeSet<_> = addresses.map(|own| IpFamily::of(own.addr())).collect();
-    let small = mtu(knowledge)? < Mtu::IPV6_MIN;
-    let families = families.into_iter().filter(|family| *family == IpFamily::V4 || !small);
+    let mtu = mtu(knowledge)?;
+    let families = families.into_iter().filter(|family| carries(mtu, *family));
     // Its own networks come first: a network with the bridge's subnet has no way out.
     let own: Vec<IpNet> =
         attachments.iter().flat_map(|it| &it.network.subnets).map(|subnet| subnet.net().trunc()).collect();
@@ -56,8 +56,7 @@ pub(super) fn put(state: &mut PlaceState, knowledge: &Knowledge, attachments: &B
         return;
     }
     let mut local = Bridge::new(bridge_mac(knowledge.me), mtu).routed().isolated();
-    let families =
-        [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| *family == IpFamily::V4 || mtu >= Mtu::IPV6_MIN);
+    let families = [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| carries(mtu, *family));
     local.addresses = families.filter_map(|family| settings.gateway(family)).collect();
     let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
     for way in ways.into_iter().filter(|way| taken.insert(way.namespace.id)) {
@@ -71,6 +70,11 @@ pub(super) fn put(state: &mut PlaceState, knowledge: &Knowledge, attachments: &B
     let subnets = local.addresses.iter().map(IpNet::trunc);
     state.firewall.gateways.insert(device, Gateway::new(subnets));
     state.link.bridges.insert(device, local);
+}
+
+/// IPv6 needs packets of 1,280 bytes (RFC 8200 §5).
+fn carries(mtu: Mtu, family: IpFamily) -> bool {
+    family == IpFamily::V4 || mtu >= Mtu::IPV6_MIN
 }
 
 /// Packets that leave are as large as the node's underlay takes them.

@@ -17,13 +17,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NetworkId};
+use overlay_core::{EndpointId, Name, NetworkId};
 
 pub use claim::Unfit;
 pub use deriver::Deriver;
 
 use admission::Admission;
 use claim::{At, Claim};
+use container::Attachment;
 use footing::Footing;
 use part::Part;
 use touched::Known;
@@ -47,9 +48,10 @@ fn parts(knowledge: &Knowledge) -> BTreeMap<NetworkId, Part> {
 
 fn places(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Desired {
     let mut places = BTreeMap::new();
-    places.extend(host(knowledge, parts).map(|state| (Place::Host, Arc::new(state))));
+    let attachments = container::attachments(knowledge, parts);
+    places.extend(host(knowledge, &attachments).map(|state| (Place::Host, Arc::new(state))));
     places.extend(parts.iter().map(|(id, part)| (Place::Network(*id), part.state.clone())));
-    for (name, attachments) in container::attachments(knowledge, parts, None) {
+    for (name, attachments) in attachments {
         let state = container::state(knowledge, &name, &attachments);
         places.insert(Place::Container(name), Arc::new(state));
     }
@@ -57,10 +59,10 @@ fn places(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Desired {
 }
 
 /// The host is guarded while an endpoint is plugged in, be its network here or not. It has what containers leave by.
-fn host(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Option<PlaceState> {
+fn host(knowledge: &Knowledge, attachments: &BTreeMap<Name, Vec<Attachment<'_>>>) -> Option<PlaceState> {
     let plugged = knowledge.networks.values().any(|section| !section.local.is_empty());
     let mut state = plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })?;
-    gateway::put(&mut state, knowledge, &container::attachments(knowledge, parts, None));
+    gateway::put(&mut state, knowledge, attachments);
     Some(state)
 }
 

@@ -104,7 +104,7 @@ pub(crate) fn port(node: NodeId, port: GatewayPort) -> Option<IfName> {
     IfName::new(&format!("g{}-{:06x}", node.get(..7)?, port.get().min(MOST))).ok()
 }
 
-/// The bridge's Ethernet address: `6f:77` is beside "ov", which endpoints cannot have either.
+/// The bridge's Ethernet address. No endpoint of a network is on the bridge, so only that of its ports must be another.
 pub(crate) fn bridge_mac(node: NodeId) -> Mac {
     let [a, b, ..] = node.to_bytes();
     Mac::new([0x02, 0x6f, 0x77, 0xff, a, b])
