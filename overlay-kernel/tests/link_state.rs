@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use overlay_core::testing::{Dice, laws};
-use overlay_core::{Memory, NsId, NsKey, Shadow, State as _};
+use overlay_core::{NsId, NsKey, State as _};
 use overlay_kernel::link::testing::{Kinds, state};
 use overlay_kernel::link::{Dev, Kind, State, Step};
 use proptest::prelude::*;
@@ -13,31 +13,15 @@ fn containers() -> Vec<NsKey> {
     ["c0", "c1"].map(|name| NsKey { name: name.parse().unwrap(), id: NsId { device: 4, inode: 1 } }).into()
 }
 
-struct World(Memory<State>);
-
-impl laws::World<State> for World {
-    type Native = State;
-    type Table = Shadow<Memory<State>>;
-    type Foreign = ();
-
-    fn open(&mut self) -> Shadow<Memory<State>> {
-        Shadow::new(self.0.clone())
-    }
-
-    fn foreign(&mut self) {}
-
-    fn meddle(&mut self, dice: &mut Dice) -> bool {
-        let state = self.0.state();
-        let Some(dev) = state.links.keys().nth(dice.below(state.links.len())).cloned() else { return false };
-        self.0.update(|state| match dice.below(3) {
-            0 => state.apply(&Step::RemoveLink(dev)),
-            1 => state.links.get_mut(&dev).into_iter().for_each(|link| (link.up, link.marked) = (false, false)),
-            _ => {
-                state.neighbours.clear();
-                state.forwarding.clear();
-            }
-        });
-        self.0.state() != state
+fn meddle(state: &mut State, dice: &mut Dice) {
+    let Some(dev) = state.links.keys().nth(dice.below(state.links.len())).cloned() else { return };
+    match dice.below(3) {
+        0 => state.apply(&Step::RemoveLink(dev)),
+        1 => state.links.get_mut(&dev).into_iter().for_each(|link| (link.up, link.marked) = (false, false)),
+        _ => {
+            state.neighbours.clear();
+            state.forwarding.clear();
+        }
     }
 }
 
@@ -78,7 +62,7 @@ proptest! {
         desired in proptest::collection::vec(state(containers(), Kinds::ALL), 1..4),
         seed in any::<[u8; 32]>(),
     ) {
-        laws::backend(&mut World(Memory::default()), &desired, seed)?;
+        laws::backend(&mut laws::InMemory::new(meddle), &desired, seed)?;
     }
 }
 

@@ -4,35 +4,19 @@
 
 use std::net::Ipv4Addr;
 
+use overlay_core::State as _;
 use overlay_core::testing::{Dice, laws};
-use overlay_core::{Memory, Shadow, State as _};
 use overlay_kernel::nft::testing::state;
 use overlay_kernel::nft::{Set, State};
 use proptest::prelude::*;
 
-struct World(Memory<State>);
-
-impl laws::World<State> for World {
-    type Native = State;
-    type Table = Shadow<Memory<State>>;
-    type Foreign = ();
-
-    fn open(&mut self) -> Shadow<Memory<State>> {
-        Shadow::new(self.0.clone())
-    }
-
-    fn foreign(&mut self) {}
-
-    fn meddle(&mut self, dice: &mut Dice) -> bool {
-        let state = self.0.state();
-        let Some(key) = state.tables.keys().nth(dice.below(state.tables.len())).cloned() else { return false };
-        self.0.update(|state| match dice.below(4) {
-            0 => drop(state.tables.remove(&key)),
-            1 => drop(state.tables.get_mut(&key).unwrap().strange.insert("flags 1".into())),
-            2 => state.tables.get_mut(&key).unwrap().chains.values_mut().for_each(|chain| drop(chain.rules.pop())),
-            _ => state.tables.get_mut(&key).unwrap().sets.clear(),
-        });
-        self.0.state() != state
+fn meddle(state: &mut State, dice: &mut Dice) {
+    let Some(key) = state.tables.keys().nth(dice.below(state.tables.len())).cloned() else { return };
+    match dice.below(4) {
+        0 => drop(state.tables.remove(&key)),
+        1 => drop(state.tables.get_mut(&key).unwrap().strange.insert("flags 1".into())),
+        2 => state.tables.get_mut(&key).unwrap().chains.values_mut().for_each(|chain| drop(chain.rules.pop())),
+        _ => state.tables.get_mut(&key).unwrap().sets.clear(),
     }
 }
 
@@ -62,7 +46,7 @@ proptest! {
         desired in proptest::collection::vec(state(), 1..4),
         seed in any::<[u8; 32]>(),
     ) {
-        laws::backend(&mut World(Memory::default()), &desired, seed)?;
+        laws::backend(&mut laws::InMemory::new(meddle), &desired, seed)?;
     }
 }
 

@@ -3,32 +3,16 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use overlay_core::testing::{Dice, laws};
-use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, Shadow, State as _, reconcile};
+use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, State as _, reconcile};
 use overlay_link::testing::state;
 use overlay_link::{Bridge, Inside, IpNet, Macvlan, MacvlanMode, Port, State};
 use proptest::prelude::*;
 
-struct World(Memory<State>);
-
-impl laws::World<State> for World {
-    type Native = State;
-    type Table = Shadow<Memory<State>>;
-    type Foreign = ();
-
-    fn open(&mut self) -> Shadow<Memory<State>> {
-        Shadow::new(self.0.clone())
-    }
-
-    fn foreign(&mut self) {}
-
-    fn meddle(&mut self, dice: &mut Dice) -> bool {
-        let before = self.0.state();
-        self.0.update(|state| match state.bridges.values_mut().next() {
-            Some(bridge) if dice.one_in(2) => bridge.ports.clear(),
-            Some(bridge) => bridge.addresses.clear(),
-            None => state.macvlans.clear(),
-        });
-        self.0.state() != before
+fn meddle(state: &mut State, dice: &mut Dice) {
+    match state.bridges.values_mut().next() {
+        Some(bridge) if dice.one_in(2) => bridge.ports.clear(),
+        Some(bridge) => bridge.addresses.clear(),
+        None => state.macvlans.clear(),
     }
 }
 
@@ -40,7 +24,7 @@ proptest! {
 
     #[test]
     fn the_memory_backend_keeps_the_laws(desired in proptest::collection::vec(state(), 1..4), seed in any::<[u8; 32]>()) {
-        laws::backend(&mut World(Memory::default()), &desired, seed)?;
+        laws::backend(&mut laws::InMemory::new(meddle), &desired, seed)?;
     }
 
     #[test]

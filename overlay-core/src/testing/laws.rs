@@ -27,7 +27,10 @@ use std::fmt::Debug;
 use std::slice;
 
 use crate::testing::{Dice, seeded_faults};
-use crate::{Applied, Backend, Flaky, Lower, Phase, Plan, ReconcileError, State, StepError, StepOf, Table, reconcile};
+use crate::{
+    Applied, Backend, Flaky, Lower, Memory, Phase, Plan, ReconcileError, Shadow, State, StepError, StepOf, Table,
+    reconcile,
+};
 
 /// A law that does not hold, and for what.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +98,38 @@ pub trait World<D> {
 
     /// Takes away what [`obstruct`](Self::obstruct) put in the way.
     fn clear(&mut self) {}
+}
+
+/// A world in which a shadow of memory holds the state itself, and somebody meddles with that.
+#[derive(Debug)]
+pub struct InMemory<S: State> {
+    memory: Memory<S>,
+    meddle: fn(&mut S, &mut Dice),
+}
+
+impl<S: State> InMemory<S> {
+    /// One that is empty. What `meddle` may do is change something, or nothing.
+    pub fn new(meddle: fn(&mut S, &mut Dice)) -> Self {
+        Self { memory: Memory::default(), meddle }
+    }
+}
+
+impl<S: State> World<S> for InMemory<S> {
+    type Native = S;
+    type Table = Shadow<Memory<S>>;
+    type Foreign = ();
+
+    fn open(&mut self) -> Shadow<Memory<S>> {
+        Shadow::new(self.memory.clone())
+    }
+
+    fn foreign(&mut self) {}
+
+    fn meddle(&mut self, dice: &mut Dice) -> bool {
+        let before = self.memory.state();
+        self.memory.update(|state| (self.meddle)(state, dice));
+        self.memory.state() != before
+    }
 }
 
 /// How often each thing happened in a run of [`backend`]: a law that was never put to the test proves nothing.
