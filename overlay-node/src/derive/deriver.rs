@@ -67,13 +67,16 @@ impl Last {
         if touched.is_empty() && moved.is_empty() {
             return self;
         }
+        let here = nodes && moved.is_empty() && touched.iter().all(|id| same_here(&self.knowledge, new, id));
         let mut places = self.desired.places.clone();
         let mut containers = moved;
         for id in touched {
             self.derive_network(id, new, &mut places, &mut containers);
         }
         let mut attachments = container::attachments(new, &self.parts);
-        put(&mut places, Place::Host, host(new, &attachments));
+        if !here {
+            put(&mut places, Place::Host, host(new, &attachments));
+        }
         for name in containers {
             let state = attachments.remove(&name).map(|attachments| container::state(new, &name, &attachments));
             put(&mut places, Place::Container(name), state);
@@ -112,6 +115,12 @@ impl Last {
         containers.extend(local.map(|local| local.endpoint.spec.container.clone()));
         self.parts.extend(is.map(|part| (id, part)));
     }
+}
+
+/// Whether of a network all is the same that what is here depends on: the host has nothing of what other nodes say.
+fn same_here(old: &Knowledge, new: &Knowledge, id: &NetworkId) -> bool {
+    let (Some(old), Some(new)) = (old.networks.get(id), new.networks.get(id)) else { return false };
+    old.network == new.network && old.local == new.local && old.services == new.services
 }
 
 /// The containers that have another port of the gateway bridge than before.
