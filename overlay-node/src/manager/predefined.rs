@@ -12,9 +12,20 @@ const NAMES: [&str; 3] = ["bridge", "host", "none"];
 /// Where the bridge network's subnet is, unless that is taken.
 const BRIDGE: &str = "172.17.0.0/16";
 
+impl NetworkSpec {
+    /// Whether it has the name of a network that every cluster has from its beginning, and keeps: `bridge`, `host` or `none`.
+    pub fn is_predefined(&self) -> bool {
+        is_predefined(&self.name)
+    }
+}
+
+fn is_predefined(name: &Name) -> bool {
+    NAMES.contains(&name.folded().as_str())
+}
+
 /// Refuses to create or remove a predefined network.
 pub(super) fn refuse_predefined(name: &Name) -> Result<(), Refused> {
-    match NAMES.contains(&name.folded().as_str()) {
+    match is_predefined(name) {
         true => Err(Refused::Predefined { name: name.clone() }),
         false => Ok(()),
     }
