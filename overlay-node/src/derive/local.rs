@@ -104,7 +104,7 @@ fn bridge(known: Known<'_>, footing: &Footing, admission: &Admission<'_>) -> Opt
     (bridge.addresses, bridge.routed) = (gateways(known.section), !network.spec.internal);
     bridge.ports = admission.ports.iter().filter_map(port).collect();
     let subnets = network.subnets.iter().map(|subnet| subnet.net().trunc());
-    let gateway = Gateway::new(subnets);
+    let gateway = Gateway::new(subnets).together();
     let gateway = if network.spec.internal { gateway.internal() } else { gateway };
     let pinned = |(_, _, claim): &(_, _, Claim<'_>)| match claim.at {
         At::Port { device, .. } => Some((device, firewall::pinned(claim))),
