@@ -83,13 +83,13 @@ impl KernelPlaces {
 
     /// Each network needs an owner of its own: two sandboxes may reach into one container.
     fn owner(&self, of: Option<NetworkId>) -> Result<Owner, BackendError> {
-        self.instance(match of {
+        self.instance(&match of {
             Some(network) => format!("{}-{}", self.node.short(), network.short()),
             None => self.node.short().to_string(),
         })
     }
 
-    fn instance(&self, name: String) -> Result<Owner, BackendError> {
+    fn instance(&self, name: &str) -> Result<Owner, BackendError> {
         let instance = name.parse().map_err(|error| failed_name("name an owner", error))?;
         Ok(Owner::new(self.cluster.clone(), instance))
     }
@@ -148,7 +148,7 @@ impl KernelPlaces {
 
     fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
         let tag = Owner::new(self.cluster.clone(), container.clone()).tag();
-        let owner = self.instance(format!("{}-{tag:016x}", self.node.short()))?;
+        let owner = self.instance(&format!("{}-{tag:016x}", self.node.short()))?;
         Ok(Macvlans::new(owner, Arc::clone(&self.host), (container.clone(), namespace)))
     }
 

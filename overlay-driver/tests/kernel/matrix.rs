@@ -1,5 +1,7 @@
 //! Who reaches whom: containers on every kind of network, on three hosts, by TCP, UDP and ICMP of both families.
 
+#![expect(clippy::needless_collect, reason = "all are asked before the first answer is waited for")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -166,7 +168,7 @@ fn asked_by_udp(to: &[IpAddr]) -> BTreeSet<IpAddr> {
     let mut answered = BTreeSet::new();
     let mut buffer = [0; 16];
     for _ in 0..PATIENCE.as_millis() / 20 {
-        for ip in to.iter().filter(|ip| !answered.contains(*ip)).collect::<Vec<_>>() {
+        for ip in to.iter().filter(|ip| !answered.contains(*ip)) {
             let socket = if ip.is_ipv4() { &v4 } else { &v6 };
             let _ = socket.send_to(b"question", (*ip, SERVICE)); // there may be no way
         }
@@ -232,19 +234,12 @@ fn who_reaches_whom_is_as_the_rules_say_by_every_protocol_and_family() {
             })
             .collect();
         let spots = settle(&world);
-        let end = AtomicBool::new(false);
-        let outside = world.hosts().lab.outside();
-        std::thread::scope(|scope| {
-            spots.iter().for_each(|spot| drop(scope.spawn(|| serve(&spot.container.namespace, &end))));
-            scope.spawn(|| serve(outside, &end));
-            let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                settled(&world, &spots);
-                between(&spots);
-                out(&world, &spots);
-                coming_in(&world, &spots);
-            }));
-            end.store(true, Ordering::Relaxed);
-            judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let all = spots.iter().map(|spot| &spot.container.namespace).chain([world.hosts().lab.outside()]);
+        while_served(&all.collect::<Vec<_>>(), || {
+            settled(&world, &spots);
+            between(&spots);
+            out(&world, &spots);
+            coming_in(&world, &spots);
         });
         for (host, (ours, others)) in before.iter().enumerate() {
             let (ours_now, others_now) = tables(world.hosts().lab.host(host));
@@ -267,7 +262,7 @@ fn settled(world: &World, spots: &[Spot]) {
     let last = spots.iter().rfind(|spot| spot.network == "lan").unwrap();
     let of = |network| spots.iter().filter(move |spot| spot.network == network);
     for network in ["front", "back", "vault"] {
-        let to = of(network).last().unwrap();
+        let to = of(network).next_back().unwrap();
         world.until(Duration::from_secs(10), |_| {
             of(network).all(|from| to.host == from.host || reached(&from.container.namespace, &to.addresses).len() == 6)
         });
@@ -356,6 +351,25 @@ fn coming_in(world: &World, spots: &[Spot]) {
     }
 }
 
+/// Runs `judges` while each of these answers.
+fn while_served(at: &[&Namespace], judges: impl FnOnce()) {
+    let end = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        at.iter().for_each(|namespace| drop(scope.spawn(|| serve(namespace, &end))));
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(judges));
+        end.store(true, Ordering::Relaxed);
+        judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// Whether somebody at this address of his reaches another by TCP, whose answers are from the address that was asked.
+fn connects(from: IpAddr, to: IpAddr) -> bool {
+    let domain = socket2::Domain::for_address((to, 0).into());
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+    socket.connect_timeout(&SocketAddr::new(to, SERVICE).into(), PATIENCE).is_ok()
+}
+
 #[test]
 fn a_container_on_a_bridge_an_overlay_and_a_physical_network_answers_by_the_way_it_was_asked() {
     kernel_test(Kernel::Host, "driver::a_container_on_a_bridge_an_overlay_and_a_physical_network", || {
@@ -367,64 +381,35 @@ fn a_container_on_a_bridge_an_overlay_and_a_physical_network_answers_by_the_way_
         let lan = world.attach(0, &web, "lan");
         let preferred = Attach { priority: 10, ..Attach::new(web.name.clone(), web.source.clone(), "local") };
         let local = world.wait(world.driver(0).attach(preferred)).unwrap();
-        let by = |interface: &str| {
-            judge(&web.namespace, "ip", &["route", "show", "default"]).contains(&format!("dev {interface} "))
-        };
-        world.until(Duration::from_secs(5), |_| by(local.interface.as_str()));
-        let end = AtomicBool::new(false);
-        let own: Vec<IpAddr> = lan.endpoint.addresses.iter().map(|own| own.addr()).collect();
+        let by = format!("dev {} ", local.interface);
+        let default = || judge(&web.namespace, "ip", &["route", "show", "default"]);
+        world.until(Duration::from_secs(5), |_| default().contains(&by));
         // A machine behind the router, to which web has a default route only: by the bridge, which is masqueraded.
         let outside = world.hosts().lab.outside();
         judge(outside, "sh", &["-c", "ip addr add 198.51.100.1/32 dev lo; ip -6 addr add 2001:db8:1::1/128 dev lo"]);
         let far: [IpAddr; 2] = ["198.51.100.1".parse().unwrap(), "2001:db8:1::1".parse().unwrap()];
-        std::thread::scope(|scope| {
-            scope.spawn(|| serve(&web.namespace, &end));
-            scope.spawn(|| serve(outside, &end));
-            let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                // What answers a datagram there does it from the machine's first address.
-                let out = || reached(&web.namespace, &far).into_iter().filter(|(_, by)| *by != By::Udp).count();
-                world.until(Duration::from_secs(5), |_| out() == 4);
-                // Asked by the machine's far address at the one on the physical network, it must not answer by the bridge.
-                let asks = |from: IpAddr, to: IpAddr| {
-                    let socket =
-                        socket2::Socket::new(socket2::Domain::for_address((to, 0).into()), socket2::Type::STREAM, None)
-                            .unwrap();
-                    socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
-                    socket.connect_timeout(&SocketAddr::new(to, SERVICE).into(), PATIENCE).is_ok()
-                };
-                let asked = |world: &World| {
-                    let outside = world.hosts().lab.outside();
-                    own.iter().zip(far).all(|(to, from)| outside.run(|| asks(from, *to)).unwrap())
-                };
-                world.until(Duration::from_secs(5), asked);
-                // Somebody's tool takes the rules away.
-                judge(
-                    &web.namespace,
-                    "sh",
-                    &[
-                        "-c",
-                        "ip rule flush && ip rule add priority 32766 table main && ip -6 rule flush && ip -6 rule add priority 32766 table main",
-                    ],
-                );
-                world.until(Duration::from_secs(5), asked);
-            }));
-            end.store(true, Ordering::Relaxed);
-            judged.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        while_served(&[&web.namespace, outside], || {
+            // What answers a datagram there does it from the machine's first address.
+            let out = || reached(&web.namespace, &far).into_iter().filter(|(_, by)| *by != By::Udp).count();
+            world.until(Duration::from_secs(5), |_| out() == 4);
+            // Asked from there at its address on the physical network, it must not answer by the bridge.
+            let asked = |world: &World| {
+                let outside = world.hosts().lab.outside();
+                let own = lan.endpoint.addresses.iter().map(|own| own.addr());
+                own.zip(far).all(|(to, from)| outside.run(|| connects(from, to)).unwrap())
+            };
+            world.until(Duration::from_secs(5), asked);
+            // Somebody's tool takes the rules away.
+            let flush = "ip rule flush && ip rule add priority 32766 table main && ip -6 rule flush && ip -6 rule add priority 32766 table main";
+            judge(&web.namespace, "sh", &["-c", flush]);
+            world.until(Duration::from_secs(5), asked);
         });
         // All goes, but what was the container's.
         let driver = world.hosts_mut().take(0).unwrap();
         world.wait(driver.tear_down()).unwrap();
-        let left = judge(
-            &web.namespace,
-            "sh",
-            &[
-                "-c",
-                "ip -o link | grep -v ' lo:'; ip rule; ip -6 rule; ip route show table all | grep -v 'table local'; true",
-            ],
-        );
-        assert!(
-            !left.contains("eth") && !left.contains("gw0") && !left.contains("32000") && !left.contains("default"),
-            "{left}"
-        );
+        let all =
+            "ip -o link | grep -v ' lo:'; ip rule; ip -6 rule; ip route show table all | grep -v 'table local'; true";
+        let left = judge(&web.namespace, "sh", &["-c", all]);
+        assert!(["eth", "gw0", "32000", "default"].iter().all(|ours| !left.contains(ours)), "{left}");
     });
 }
