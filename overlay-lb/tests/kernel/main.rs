@@ -1,0 +1,1 @@
+//! Virtual services on a real kernel.
