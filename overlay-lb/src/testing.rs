@@ -83,7 +83,7 @@ impl Draw {
     /// The service of this number; 1 and 2 share a VIP, on ports of their own.
     fn service(self, number: u8) -> Service {
         let vip = if number == 2 { 1 } else { number };
-        let mut service = Service::new(self.of_families(9, vip.into()));
+        let mut service = Service::new(self.of_families(9, vip));
         for (at, (protocol, target)) in (80_u16..).zip(&self.ports).filter_map(|(at, port)| Some((at, (*port)?))) {
             if self.named || number <= 2 {
                 service = service.port(protocol, port(at + 10 * u16::from(number)), port(target));
@@ -101,7 +101,7 @@ impl Draw {
             self.timeouts.map(|it| Timeouts { datagram: Duration::from_secs(u64::from(it)), ..Timeouts::default() });
         for (at, (weight, condition)) in (2_u8..).zip(&self.replicas).filter_map(|(at, it)| Some((at, (*it)?))) {
             let weight = Weight::new(weight).unwrap_or(Weight::ONE);
-            let replica = Replica::new(self.of_families(10, at.into())).weighing(weight).being(condition);
+            let replica = Replica::new(self.of_families(10, at)).weighing(weight).being(condition);
             service.replicas.insert(EndpointId::from_bytes([at; 16]), replica);
         }
         service

@@ -80,7 +80,7 @@ fn refused(state: &State) -> String {
 fn what_makes_no_sense_is_refused_by_name() {
     assert_eq!(refusal(|it| it.vips.clear()), "service web: no VIP: it needs one, or one of each family");
     assert_eq!(
-        refusal(|it| it.vips.extend(["10.0.9.101".parse().unwrap()])),
+        refusal(|it| it.vips.extend([std::net::IpAddr::from([10, 0, 9, 101])])),
         "service web: 2 VIPs: there is one of each family at most"
     );
     for none in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "::ffff:10.0.9.1"] {
@@ -138,7 +138,7 @@ fn two_services_share_an_address_but_no_port() {
         state.services.insert(if first == "web" { second } else { first }.parse().unwrap(), other.clone());
         assert!(refused(&state).ends_with(&format!("service {first} is there already")));
     }
-    let elsewhere = Service::new(other.vips.clone()).port(Protocol::Udp, port(80), port(53));
+    let elsewhere = Service::new(other.vips).port(Protocol::Udp, port(80), port(53));
     state.services.insert("two".parse().unwrap(), elsewhere);
     assert_eq!(state.check(), Ok(()));
 }

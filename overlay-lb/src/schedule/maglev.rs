@@ -14,8 +14,8 @@ use crate::Weight;
 /// One of a greater weight has more turns. The table is a function of its size and of the replicas' ids and weights in their
 /// order, so balancers that know the same replicas choose the same ones without a word.
 ///
-/// With more than 100 slots for each of N replicas of one weight, shares differ by less than 1 %, and removing one moves at most 1/N + 1 %
-/// of all slots.
+/// With more than 100 slots for each of N replicas of one weight, shares differ by less than 1 %. Removing one moves at most 1/N + 1 % of
+/// all slots where each has more than 260, and up to half a percent more where they have fewer.
 ///
 /// ```
 /// use overlay_core::EndpointId;

@@ -122,6 +122,17 @@ impl Schedule {
         }))
     }
 
+    /// Goes on where another left off, so that who comes first in the order has no advantage by changes of others.
+    pub(crate) fn follow(&mut self, last: &Self) {
+        match (&mut self.0, &last.0) {
+            (Kind::Round { count, next }, Kind::Round { next: last, .. }) if *count > 0 => *next = last % *count,
+            (Kind::Least { weights, after }, Kind::Least { after: last, .. }) if !weights.is_empty() => {
+                *after = last % weights.len();
+            }
+            _ => {}
+        }
+    }
+
     /// Who gets the next flow, of which a packet says `clue`; nobody where there is none. `flows` tells how many each has now:
     /// asked by the schedulers that count. O(1), O(n) for those that weigh or count.
     pub fn pick(&mut self, clue: Clue, flows: impl Fn(usize) -> u32) -> Option<usize> {
