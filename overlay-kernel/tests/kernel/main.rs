@@ -14,6 +14,7 @@ mod links;
 mod links_faults;
 mod links_foreign;
 mod links_mtu;
+mod locals;
 mod namespace;
 mod netlink;
 mod nft;
