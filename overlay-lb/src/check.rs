@@ -103,6 +103,7 @@ fn replicas(name: &Name, service: &Service) -> Result<(), Refusal> {
 /// The places at which services are.
 #[derive(Default)]
 struct Taken {
+    sources: BTreeMap<IpAddr, (IpAddr, Name)>,
     all: BTreeMap<IpAddr, Name>,
     named: BTreeMap<(IpAddr, Protocol, Port), Name>,
 }
@@ -113,6 +114,14 @@ impl Taken {
             Err(Refusal::new(format!("service {name}"), at, format!("service {other} is there already")))
         };
         for vip in &service.vips {
+            let source = service.source(IpFamily::of(*vip)).map(|source| (source, name.clone()));
+            if let Some((source, _)) = &source
+                && let Some((known, other)) = self.sources.get(vip).filter(|(known, _)| known != source)
+            {
+                let reason = format!("service {other} has it reached from {known}");
+                return Err(Refusal::new(format!("service {name}"), format!("{vip} reached from {source}"), reason));
+            }
+            self.sources.extend(source.map(|source| (*vip, source)));
             if let Some(other) = self.all.get(vip) {
                 return conflict(vip.to_string(), other);
             }

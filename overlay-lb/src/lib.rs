@@ -6,6 +6,8 @@ mod balancer;
 mod capabilities;
 mod check;
 mod flow;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 mod packet;
 mod replica;
 mod schedule;

@@ -1,0 +1,10 @@
+//! Virtual services in a Linux kernel.
+
+mod amend;
+mod lower;
+mod native;
+mod nftables;
+mod standing;
+
+pub use self::native::{Meaning, Native, NativeStep, Withdrawn};
+pub use self::nftables::Nftables;
