@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{EndpointId, Instant, IpFamily, Name, Protocol, State as _};
+use overlay_core::{EndpointId, Instant, IpFamily, Name, Protocol, Refusal, State as _};
 
 use self::live::{Live, Taker};
 use crate::flow::{HashKey, narrow};
@@ -21,7 +21,7 @@ use crate::{
 /// How large a [`Balancer`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config {
-    /// The most flows at once: 96 to 128 bytes each, taken at the beginning.
+    /// The most flows at once: 80 to 96 bytes each, taken at the beginning.
     pub flows: usize,
     /// The most sources that come back to their replica: what is beyond is not remembered.
     pub sources: usize,
@@ -165,9 +165,14 @@ impl Balancer {
     ///
     /// # Errors
     /// If the state makes no sense; nothing has changed then.
-    pub fn handle_state(&mut self, state: Arc<State>, _now: Instant) -> Result<(), overlay_core::Refusal> {
+    pub fn handle_state(&mut self, state: Arc<State>, _now: Instant) -> Result<(), Refusal> {
         state.check()?;
         Self::capabilities().permit(&state)?;
+        let replicas: usize = state.services.values().map(|service| service.replicas.len()).sum();
+        if replicas > MOST_REPLICAS {
+            let reason = "user space has 8,388,608 of all services at most";
+            return Err(Refusal::new("services", format!("{replicas} replicas"), reason));
+        }
         if self.live.become_state(state, self.config.table)? {
             let gone: Vec<FlowId> =
                 self.flows.flows().filter(|(_, flow)| !self.live.stands(flow)).map(|(id, _)| id).collect();
@@ -457,6 +462,8 @@ impl Bucket {
 }
 
 const ETHERNET: usize = 14;
+/// A flow's owner has 24 bits, and those that go keep theirs for a moment.
+const MOST_REPLICAS: usize = 1 << 23;
 const SWEEP: Duration = Duration::from_millis(125);
 const ALIASES: u128 = 24;
 const LEAST_ALIAS: u16 = 0xc000; // RFC 6335 §6: nobody's

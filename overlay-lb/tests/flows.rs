@@ -211,5 +211,5 @@ fn a_full_table_says_so_and_has_room_again_when_one_goes() {
     assert_eq!(table.remove(ids[500]), Some(flow(501)));
     assert!(table.insert(&flow(1001), &TIMEOUTS, |_, _| {}, Instant::ZERO).is_ok());
     assert_eq!((table.bytes(), table.len(), table.most()), (bytes, 1000, 1000));
-    assert!(bytes <= 1000 * 64 + 4096 * 8, "{bytes}");
+    assert!(bytes <= 1000 * 64 + 4096 * 4, "{bytes}");
 }

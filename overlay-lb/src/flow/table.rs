@@ -13,7 +13,7 @@ use crate::Timeouts;
 
 /// Flows, found by any packet of theirs, either way.
 ///
-/// All memory is taken at the beginning: 64 bytes for each flow there can be, and an index of 32 to 64 bytes more. Finding,
+/// All memory is taken at the beginning: 64 bytes for each flow there can be, and an index of 16 to 32 bytes more. Finding,
 /// inserting and removing are O(1) and allocate nothing. When a flow has been idle for as long as its [`Timeouts`] say, it is
 /// no more: [`find`](Self::find) does not find it any more, and [`sweep`](Self::sweep) takes it out.
 ///
@@ -125,10 +125,14 @@ impl FlowTable {
             for (place, hash) in places.iter_mut().zip(&hashes).take(packets.len()) {
                 *place = self.index.peek(*hash);
             }
+            let mut used = [false; TOGETHER];
+            for (used, place) in used.iter_mut().zip(&places).take(packets.len()) {
+                *used = self.entries.get((place >> 1) as usize).is_some_and(|entry| !entry.is_free());
+            }
             for (at, (found, packet)) in found.iter_mut().zip(packets).enumerate() {
                 let place = places[at];
-                let likely = self.entries.get((place >> 1) as usize);
-                let is = likely.is_some_and(|entry| !entry.is_free() && entry.tuple(way(place)) == *packet);
+                let likely = self.entries.get((place >> 1) as usize).filter(|_| used[at]);
+                let is = likely.is_some_and(|entry| entry.tuple(way(place)) == *packet);
                 let hit = if is { Some(id(place)) } else { self.find_hashed(hashes[at], packet) };
                 *found = hit.filter(|(id, _)| !self.is_over(*id, now));
             }
