@@ -8,6 +8,7 @@
 )]
 
 mod conntrack;
+mod ipvs;
 mod killed;
 mod lab;
 mod links;
