@@ -155,6 +155,7 @@ impl Balancer {
             replicas: crate::Service::MAX_REPLICAS,
             affinity: true,
             timeouts: TimeoutScope::Each,
+            all_ports: true,
             rejects: true,
             protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
         }

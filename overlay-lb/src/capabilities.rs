@@ -19,6 +19,8 @@ pub struct Capabilities {
     pub affinity: bool,
     /// Whose idle timeouts it can set.
     pub timeouts: TimeoutScope,
+    /// Whether a service can be at all ports.
+    pub all_ports: bool,
     /// Whether ports that nothing serves are rejected, rather than left to whoever listens there.
     pub rejects: bool,
     /// Protocols of named ports.
@@ -56,6 +58,9 @@ impl Capabilities {
             if service.affinity.is_some() && !self.affinity {
                 let reason = "cannot remember sources: the schedulers source hash and maglev go by what a packet says";
                 return refuse("affinity".to_owned(), format!("{backend} {reason}"));
+            }
+            if service.ports == Ports::All && !self.all_ports {
+                return refuse("all ports".to_owned(), format!("{backend} serves ports by name"));
             }
             if let Ports::Named(named) = &service.ports
                 && let Some(served) = named.iter().find(|served| !self.protocols.contains(&served.protocol))

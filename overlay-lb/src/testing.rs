@@ -19,13 +19,15 @@ pub struct Wants {
     pub schedulers: Vec<Scheduler>,
     /// Affinity.
     pub affinity: bool,
-    /// Timeouts.
+    /// Timeouts, of each service its own.
     pub timeouts: bool,
+    /// Services at all ports.
+    pub all_ports: bool,
 }
 
 impl Default for Wants {
     fn default() -> Self {
-        Self { schedulers: Scheduler::ALL.to_vec(), affinity: true, timeouts: true }
+        Self { schedulers: Scheduler::ALL.to_vec(), affinity: true, timeouts: true, all_ports: true }
     }
 }
 
@@ -68,7 +70,7 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
     (0_u8..3, any::<bool>(), ports, scheduler, rest, replicas).prop_map(
         move |(families, named, ports, scheduler, (affinity, timeouts, local), replicas)| Draw {
             families,
-            named,
+            named: named || !wants.all_ports,
             ports,
             scheduler,
             affinity: affinity.filter(|_| wants.affinity),
@@ -89,7 +91,7 @@ impl Draw {
                 service = service.port(protocol, port(at + 10 * u16::from(number)), port(target));
             }
         }
-        if number <= 2 {
+        if number <= 2 || self.named {
             service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
         }
         if self.local {

@@ -151,6 +151,7 @@ fn what_a_backend_lacks_is_refused_by_name() {
         replicas: 1,
         affinity: false,
         timeouts: TimeoutScope::Nobody,
+        all_ports: false,
         rejects: true,
         protocols: [Protocol::Tcp].into(),
     };
@@ -178,8 +179,9 @@ fn what_a_backend_lacks_is_refused_by_name() {
         said(|it| *it = it.clone().port(Protocol::Sctp, port(80), port(80))),
         no("sctp 80: the abacus knows no sctp")
     );
+    assert_eq!(said(|it| it.ports = Ports::All), no("all ports: the abacus serves ports by name"));
     let mut two = with(web());
-    let mut other = Service::new(["10.0.9.101".parse().unwrap()]);
+    let mut other = Service::new(["10.0.9.101".parse().unwrap()]).port(Protocol::Tcp, port(80), port(80));
     other.timeouts = Some(Timeouts { datagram: Duration::from_secs(9), ..Timeouts::default() });
     two.services.get_mut("web").unwrap().timeouts = Some(Timeouts::default());
     two.services.insert("two".parse().unwrap(), other);

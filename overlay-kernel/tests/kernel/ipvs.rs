@@ -61,7 +61,9 @@ impl laws::World<State> for World {
 fn ipvs_keeps_the_laws_of_a_backend() {
     kernel_test(Kernel::Lab, "kernel::ipvs_keeps_the_laws_of_a_backend", || {
         let total = RefCell::new([0; 4]);
-        let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 32, ..ProptestConfig::default() };
+        let cases = (ProptestConfig::default().cases / 2).max(1);
+        let config =
+            ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 32, ..ProptestConfig::default() };
         let outcome = TestRunner::new(config).run(&(vec(state(), 1..3), any::<[u8; 32]>()), |(desired, seed)| {
             let seen = laws::backend(&mut World::new(), &desired, seed)?;
             let seen = [seen.steps, seen.faults, seen.kills, seen.repairs];

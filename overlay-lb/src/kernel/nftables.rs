@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::sync::Arc;
 
 use overlay_core::{
-    Amended, Applied, Backend, BackendError, Lower, Memo, Owner, Protocol, Refusal, StepError, Witness,
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Protocol, Refusal, StepError, Witness,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
@@ -64,12 +64,18 @@ impl Nftables {
     /// The most replicas of one service.
     pub const MAX_REPLICAS: usize = 4096 / lower::SLOTS_EACH;
 
-    /// Works in this namespace.
+    /// Works in this namespace. Its tables are those of an owner of its own, whose instance is that of `owner` with `-lb` behind it: so
+    /// a firewall of the same owner in the same namespace does not take them for its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Permission`](overlay_core::ErrorKind::Permission) if it may not be entered.
+    /// [`ErrorKind::Permission`](ErrorKind::Permission) if it may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's
+    /// name is longer than 60 bytes.
     pub fn open(owner: &Owner, namespace: Namespace) -> Result<Self, BackendError> {
-        let (nft, flows) = (Nft::open(owner, &namespace)?, Conntrack::open(&namespace)?);
+        let instance = Name::new(&format!("{}-lb", owner.instance));
+        let instance =
+            instance.map_err(|error| BackendError::new(ErrorKind::Invalid, "name an owner").caused_by(error))?;
+        let owner = Owner::new(owner.cluster.clone(), instance);
+        let (nft, flows) = (Nft::open(&owner, &namespace)?, Conntrack::open(&namespace)?);
         Ok(Self { nft, flows, locals: KernelLocals::open(namespace)? })
     }
 
@@ -87,6 +93,7 @@ impl Nftables {
             replicas: Self::MAX_REPLICAS,
             affinity: false,
             timeouts: TimeoutScope::Nobody,
+            all_ports: true,
             rejects: true,
             protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
         }

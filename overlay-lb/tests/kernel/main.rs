@@ -6,6 +6,7 @@
     reason = "servers are threads, and tests are told by the environment how much to do"
 )]
 
+mod ipvs;
 mod laws;
 mod memory;
 mod nftables;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
+use overlay_kernel::nft;
 use overlay_lb::kernel::Nftables;
 use overlay_lb::{Affinity, Condition, Scheduler, Service, State, Weight};
 
@@ -127,5 +128,22 @@ fn a_change_of_one_service_among_many_is_a_few_steps() {
         others.services.get_mut("s79").unwrap().replicas.remove(&suite::id(3));
         let plan = reconcile(&mut shadow, &others).unwrap();
         assert!(plan.len() < 12 && plan.to_string().contains("cut flows"), "{plan}");
+    });
+}
+
+#[test]
+fn other_tables_of_the_same_owner_live_beside_it() {
+    kernel_test(Kernel::Host, "lb::other_tables_of_the_same_owner_live_beside_it", || {
+        let town = Town::new(1);
+        let mut others = nft::Nft::open(&owner(), &town.client).unwrap();
+        let key = nft::TableKey::new(nft::Family::Inet, "services".parse().unwrap());
+        let theirs = nft::State { tables: [(key, nft::Table::default())].into() };
+        let mut ours = opened(&town);
+        for _ in 0..2 {
+            reconcile(&mut others, &theirs).unwrap();
+            reconcile(&mut ours, &state(&service(&[2]))).unwrap();
+        }
+        assert!(reconcile(&mut others, &theirs).unwrap().is_empty());
+        assert!(reconcile(&mut ours, &state(&service(&[2]))).unwrap().is_empty());
     });
 }

@@ -110,7 +110,9 @@ pub(crate) fn run(ground: &mut dyn Ground) {
     a_replica_that_drains_keeps_what_it_has(ground);
     what_is_cut_goes_to_another(ground);
     a_client_that_is_picked_itself_answers_itself(ground);
-    all_ports_lead_to_the_same_ports(ground);
+    if can.all_ports {
+        all_ports_lead_to_the_same_ports(ground);
+    }
     nobody_else_answers(ground, &can);
     if can.affinity {
         sources_come_back(ground);

@@ -116,7 +116,8 @@ fn answer(said: &[u8], v6: bool) -> Answer {
 fn failed(error: &std::io::Error) -> Answer {
     match error.kind() {
         ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Answer::Refused,
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => Answer::Silence,
+        // What IPVS drops on its way out is told so.
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::PermissionDenied => Answer::Silence,
         _ => panic!("{error}"),
     }
 }
@@ -179,8 +180,13 @@ impl<T: Table<State>> Ground for Place<'_, T> {
         (self.held.len() - 1, answer)
     }
 
+    /// Of IPVS, the datagram that finds its replica gone is lost, and the next goes to another.
     fn ask(&mut self, held: Held) -> Answer {
-        self.held[held].ask()
+        let lost = matches!(self.held[held], Socket::Udp(_)) && self.can.backend == "IPVS";
+        match self.held[held].ask() {
+            Answer::Silence if lost => self.held[held].ask(),
+            answer => answer,
+        }
     }
 
     fn close(&mut self, held: Held) {
