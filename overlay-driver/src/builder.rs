@@ -21,7 +21,6 @@ use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
 use crate::hints::Hints;
 use crate::home::Home;
-use crate::mirror::Mirror;
 use crate::reporter::Reporter;
 use crate::resolvers::Resolvers;
 use crate::streams::Streams;
@@ -195,7 +194,6 @@ impl<G: Ground> Builder<G> {
             home,
             hints,
             book,
-            mirror: Mirror::default(),
             control: self.control.clone(),
             events: events.clone(),
             news: mouths.news.clone(),

@@ -95,6 +95,21 @@ impl Agent {
         })
     }
 
+    /// Goes on as a later start of this node, after [`AgentEvent::Superseded`]: with all that the catalogue, the container runtime and places
+    /// have told, but knowing no other node; so have it [`Join`](Input::Join) them. `incarnation` is greater than that of any start
+    /// before, and `seed` is new.
+    pub fn begin_anew(&mut self, incarnation: u64, seed: [u8; 32], now: Instant) {
+        self.gossip.begin_anew(incarnation, seed, now);
+        let me = self.knowledge.me;
+        Arc::make_mut(&mut self.knowledge.nodes).retain(|id, _| *id == me);
+        self.knowledge.networks.clear();
+        (self.claims, self.lapsing, self.told) = Default::default();
+        self.touched_networks.extend(self.catalogue.networks.keys());
+        self.touched.extend(self.catalogue.endpoints.keys());
+        self.changed = true;
+        self.settle(now);
+    }
+
     /// Takes what happened.
     ///
     /// # Errors

@@ -376,6 +376,34 @@ fn what_was_plugged_in_before_the_catalogue_knew_of_it_is_in_effect_when_it_does
 }
 
 #[test]
+fn an_agent_that_was_superseded_goes_on_with_all_that_it_was_told() {
+    let mut town = Town::new(17, 3);
+    let again = |town: &mut Town, incarnation| {
+        town.net.crash(0);
+        town.net.restart(0, |address, seed, now| agent(0, incarnation, address, seed, now));
+        town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    };
+    again(&mut town, 7);
+    town.run(3);
+    again(&mut town, 2); // it was told a wrong number: a clock went back
+    town.tell(0, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+    for number in 2..=4 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(3);
+    assert!(town.events().contains(&(0, AgentEvent::Superseded { incarnation: 7 })));
+    assert_eq!(town.peer(1, 2), None, "it is not believed");
+    town.net.with(0, |node, now| node.0.begin_anew(8, [8; 32], now));
+    let segment = town.segment(0).unwrap();
+    assert!(segment.ports.contains_key(&id(2)) && segment.peers.is_empty());
+    town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    town.run(3);
+    assert_eq!((town.peer(0, 3), town.peer(0, 4)), (Some(1), Some(2)));
+    assert_eq!((town.peer(1, 2), town.peer(2, 2)), (Some(0), Some(0)), "the others hear of it");
+}
+
+#[test]
 fn a_goodbye_takes_a_nodes_endpoints_out_of_all_tables() {
     let mut town = Town::new(14, 3);
     town.assign(2, 0, 0);
