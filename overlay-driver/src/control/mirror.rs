@@ -1,17 +1,32 @@
 //! What was told of a catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, NetworkId, ServiceId};
-use overlay_node::{CatalogueChange, Endpoint, Network, Service};
+use overlay_node::{CatalogueChange, Network, Service};
 
 /// What was told, and so what is news.
-#[derive(Debug, Default)]
+///
+/// Of endpoints, of which there are many, it keeps hashes by a key of its own: one that changed is taken for the same once in 2⁶⁴ times.
+#[derive(Debug)]
 pub(super) struct Mirror {
     networks: BTreeMap<NetworkId, Arc<Network>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointId, u64>,
+    key: RandomState,
+}
+
+impl Default for Mirror {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody sees the hashes, and who writes records must not know what makes two alike"
+    )]
+    fn default() -> Self {
+        let (networks, services, endpoints) = Default::default();
+        Self { networks, services, endpoints, key: RandomState::new() }
+    }
 }
 
 impl Mirror {
@@ -62,18 +77,21 @@ impl Mirror {
 
     fn is_news(&mut self, change: &CatalogueChange) -> bool {
         match change {
-            CatalogueChange::Network(of) => put(&mut self.networks, of.id, of),
+            CatalogueChange::Network(of) => put(&mut self.networks, of.id, Arc::clone(of)),
             CatalogueChange::NetworkGone(id) => self.networks.remove(id).is_some(),
-            CatalogueChange::Service(of) => put(&mut self.services, of.id, of),
+            CatalogueChange::Service(of) => put(&mut self.services, of.id, Arc::clone(of)),
             CatalogueChange::ServiceGone(id) => self.services.remove(id).is_some(),
-            CatalogueChange::Endpoint(of) => put(&mut self.endpoints, of.id, of),
+            CatalogueChange::Endpoint(of) => put(&mut self.endpoints, of.id, self.key.hash_one(of)),
             CatalogueChange::EndpointGone(id) => self.endpoints.remove(id).is_some(),
         }
     }
 }
 
-fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, Arc<T>>, id: I, object: &Arc<T>) -> bool {
-    map.insert(id, Arc::clone(object)).as_ref() != Some(object)
+/// Puts an object there, and says whether it is another than before.
+fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, T>, id: I, object: T) -> bool {
+    let is_news = map.get(&id) != Some(&object);
+    map.insert(id, object);
+    is_news
 }
 
 fn id(change: &CatalogueChange) -> [u8; 16] {

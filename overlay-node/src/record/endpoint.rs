@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Condition;
 
 /// The attachment of a container to a network that somebody wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndpointSpec {
     /// To which network.
     pub network: NetworkId,
@@ -53,7 +53,7 @@ impl EndpointSpec {
 }
 
 /// An endpoint of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Names it for good.
     pub id: EndpointId,
