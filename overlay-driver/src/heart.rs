@@ -255,9 +255,9 @@ impl<G: Ground> Heart<G> {
                     let at = self.now() + LINGER;
                     self.state.look_at.get_or_insert(at);
                 }
-                AgentEvent::Report { endpoint, result } => {
+                AgentEvent::Report { endpoint, moves, result } => {
                     self.state.reported.insert(endpoint, result.clone());
-                    self.reporter.report(endpoint, result);
+                    self.reporter.report(endpoint, Some(moves), result);
                 }
                 AgentEvent::Withdrawn(endpoint) => self.look_whether_withdrawn(endpoint),
                 AgentEvent::Joined => {

@@ -33,6 +33,6 @@ pub use place::{
 };
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
-    PublishMode, PublishedPort, Service, ServiceSpec,
+    PublishMode, PublishedPort, Service, ServiceSpec, Stay,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

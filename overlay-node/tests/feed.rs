@@ -11,7 +11,7 @@ use cluster::{NOW, endpoint, manager, network, node, node_spec, root, service};
 use overlay_core::testing::{Dice, FlakyStore, block_on};
 use overlay_core::{Commit, EndpointId, Key, MemoryStore, NetworkId, ServiceId};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec,
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec, Stay,
 };
 
 /// What somebody knows who heeds what is told.
@@ -71,7 +71,7 @@ fn one_call(manager: &Manager, dice: &mut Dice) {
                 if let Some(of) = manager.networks().await.unwrap().last() {
                     let spec = EndpointSpec::new(of.id, name("c"), node(0));
                     drop(manager.attach(endpoint(number), spec, NOW).await);
-                    drop(manager.report(endpoint(number), node(0), Ok(())).await);
+                    drop(manager.report(endpoint(number), Stay { node: node(0), moves: 0 }, Ok(())).await);
                 }
             }
             _ => drop(manager.detach(endpoint(number), NOW).await),

@@ -78,6 +78,8 @@ pub enum AgentEvent {
     Report {
         /// The endpoint.
         endpoint: EndpointId,
+        /// Of which of its stays here that is true: [`Stay::moves`](crate::Stay).
+        moves: u64,
         /// In effect, or why not.
         result: Result<(), String>,
     },

@@ -25,7 +25,7 @@ use report::Reports;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
+use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -167,6 +167,11 @@ impl Agent {
     /// What this node knows.
     pub const fn knowledge(&self) -> &Knowledge {
         &self.knowledge
+    }
+
+    /// An endpoint that is on this node, by what the catalogue said last.
+    pub fn assigned(&self, endpoint: EndpointId) -> Option<&Endpoint> {
+        self.catalogue.endpoints.get(&endpoint).map(AsRef::as_ref)
     }
 
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.

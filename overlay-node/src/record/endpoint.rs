@@ -71,3 +71,19 @@ pub struct Endpoint {
     /// How far it is.
     pub condition: Condition,
 }
+
+impl Endpoint {
+    /// Its stay at the node where it is.
+    pub const fn stay(&self) -> Stay {
+        Stay { node: self.spec.node, moves: self.moves }
+    }
+}
+
+/// One stay of an endpoint at a node, to which it may come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stay {
+    /// The node.
+    pub node: NodeId,
+    /// How often it had moved before: [`Endpoint::moves`].
+    pub moves: u64,
+}

@@ -242,7 +242,7 @@ fn packets_are_as_small_as_the_smallest_underlay_demands_on_every_node() {
     let events = town.events();
     let reported = |(node, event): &(usize, AgentEvent)| {
         *node == 2
-            && matches!(event, AgentEvent::Report { endpoint, result: Err(why) } if *endpoint == id(4) && why.contains("1250 bytes"))
+            && matches!(event, AgentEvent::Report { endpoint, result: Err(why), .. } if *endpoint == id(4) && why.contains("1250 bytes"))
     };
     assert!(events.iter().any(reported), "{events:?}");
 }
@@ -260,11 +260,11 @@ fn an_endpoint_is_reported_when_its_places_hold_it_and_not_before() {
         let state = Some(Arc::clone(state));
         town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
     }
-    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), result: Ok(()) });
+    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), moves: 0, result: Ok(()) });
     assert_eq!(town.events(), [ready(2)], "the third endpoint is not in what was applied");
     let container = Place::Container(container(3));
     town.tell(0, Input::Applied { place: container, state: None, result: Err("no such namespace".into()) });
-    let failed = AgentEvent::Report { endpoint: id(3), result: Err("no such namespace".into()) };
+    let failed = AgentEvent::Report { endpoint: id(3), moves: 0, result: Err("no such namespace".into()) };
     assert_eq!(town.events(), [(0, failed)]);
     town.apply(0);
     assert_eq!(town.events(), [ready(3)]);
@@ -295,7 +295,7 @@ fn a_container_that_was_started_anew_is_reported_when_its_new_namespace_is_plugg
     }
     assert_eq!(town.events(), [], "that was its old namespace");
     town.apply(0);
-    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]);
+    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), moves: 0, result: Ok(()) })]);
 }
 
 #[test]
