@@ -1,6 +1,6 @@
 //! Listings, as operators know them.
 
-use overlay_node::{Endpoint, Network};
+use overlay_node::{Endpoint, Kind, Network, Scope};
 use serde_json::{Value, json};
 
 /// A table with its columns aligned.
@@ -21,9 +21,17 @@ pub fn networks<'n>(networks: impl IntoIterator<Item = &'n Network>) -> String {
     let head = ["NETWORK ID", "NAME", "DRIVER", "SCOPE"].map(str::to_owned).to_vec();
     let row = |network: &Network| {
         let spec = &network.spec;
-        vec![network.id.short().to_string(), spec.name.to_string(), spec.kind.to_string(), "swarm".to_owned()]
+        vec![network.id.short().to_string(), spec.name.to_string(), spec.kind.to_string(), scope(spec.kind).to_owned()]
     };
     table(&[head].into_iter().chain(networks.into_iter().map(row)).collect::<Vec<_>>())
+}
+
+/// Where a network is the same, in the words of `docker network ls`.
+const fn scope(kind: Kind) -> &'static str {
+    match kind.scope() {
+        Scope::Cluster => "swarm",
+        Scope::Local => "local",
+    }
 }
 
 /// `network inspect`.
@@ -49,7 +57,7 @@ pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
         "Name": network.spec.name.as_str(),
         "Id": network.id.to_string(),
         "Created": network.created.to_string(),
-        "Scope": "swarm",
+        "Scope": scope(network.spec.kind),
         "Driver": network.spec.kind.to_string(),
         "EnableIPv4": families.v4,
         "EnableIPv6": families.v6,

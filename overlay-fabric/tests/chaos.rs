@@ -162,7 +162,7 @@ impl Storm {
     fn drift(&mut self, seen: &mut Seen) {
         let node = self.node();
         let Some((_, held)) = self.cluster.places(node).and_then(|places| places.places().pop()) else { return };
-        held.routes.update(|routes| routes.0.clear());
+        held.routes.update(|routes| routes.to.clear());
         let first = self.cluster.places(node).and_then(|places| places.places().into_iter().nth(1));
         if let Some((_, held)) = first {
             held.vxlan.update(|state| state.segments.values_mut().for_each(|segment| segment.peers.clear()));

@@ -3,8 +3,7 @@
 use std::fmt;
 
 use overlay_core::{BackendError, Name, NetworkId, Table};
-
-use crate::Routes;
+use overlay_link::Routes;
 
 mod memory;
 mod plan;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::{BackendError, Memory};
+use overlay_link::Routes;
 
-use crate::{Place, PlaceTables, Places, Routes};
+use crate::{Place, PlaceTables, Places};
 
 /// Places whose tables are values in memory.
 ///

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::IpNet;
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{Mac, Name, Port};
+use overlay_core::{IfName, Mac, Name, Port};
 use overlay_driver::Source;
-use overlay_ipam::{Gateway, SubnetRequest};
-use overlay_node::NetworkSpec;
+use overlay_ipam::SubnetOptions;
+use overlay_link::MacvlanMode;
+use overlay_node::{Kind, NetworkSpec};
 
 use crate::question::NodeQuestion;
 
@@ -19,8 +19,9 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                         [--join IP:PORT]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
 
-  network create [-d overlay] [--attachable] [--internal] [--ingress] [--subnet NET]... [--gateway IP]...
-                 [--opt encrypted] NAME
+  network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
+                 [--subnet NET]... [--ip-range NET]... [--gateway IP]... [--aux-address NAME=IP]...
+                 [--opt encrypted] [--opt parent=INTERFACE] [--opt macvlan_mode=MODE] NAME
   network ls
   network inspect NETWORK
   network rm [--yes] NETWORK
@@ -160,14 +161,38 @@ struct Words {
     internal: bool,
     ingress: bool,
     encrypted: bool,
-    subnets: Vec<IpNet>,
-    gateways: Vec<IpAddr>,
+    driver: Driver,
+    parent: Option<IfName>,
+    mode: Option<MacvlanMode>,
+    subnets: SubnetOptions,
     name: Option<Name>,
     source: Option<Source>,
     interface: Option<String>,
     ips: Vec<IpAddr>,
     mac: Option<Mac>,
     words: Vec<String>,
+}
+
+/// What makes networks, as Docker calls it.
+#[derive(Debug, Clone, Copy, Default)]
+enum Driver {
+    #[default]
+    Overlay,
+    Bridge,
+    Macvlan,
+}
+
+impl FromStr for Driver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "overlay" => Ok(Self::Overlay),
+            "bridge" => Ok(Self::Bridge),
+            "macvlan" => Ok(Self::Macvlan),
+            _ => Err(format!("there is no driver {text}: overlay, bridge, macvlan")),
+        }
+    }
 }
 
 trait FromAny {
@@ -198,16 +223,12 @@ impl Words {
                 Arg::Long("attachable") => self.attachable = true,
                 Arg::Long("internal") => self.internal = true,
                 Arg::Long("ingress") => self.ingress = true,
-                Arg::Long("driver") | Arg::Short('d') => match parser.value()?.string()?.as_str() {
-                    "overlay" => {}
-                    other => return Err(format!("there is no driver {other}: only overlay").into()),
-                },
-                Arg::Long("opt") => match parser.value()?.string()?.as_str() {
-                    "encrypted" => self.encrypted = true,
-                    other => return Err(format!("there is no option {other}: only encrypted").into()),
-                },
-                Arg::Long("subnet") => self.subnets.push(value(parser)?),
-                Arg::Long("gateway") => self.gateways.push(value(parser)?),
+                Arg::Long("driver") | Arg::Short('d') => self.driver = parser.value()?.parse()?,
+                Arg::Long("opt") | Arg::Short('o') => self.option(&parser.value()?.string()?)?,
+                Arg::Long("subnet") => self.subnets.subnets.push(value(parser)?),
+                Arg::Long("ip-range") => self.subnets.ranges.push(value(parser)?),
+                Arg::Long("gateway") => self.subnets.gateways.push(value(parser)?),
+                Arg::Long("aux-address") => self.auxiliary(&parser.value()?.string()?)?,
                 Arg::Long("name") => self.name = Some(value(parser)?),
                 Arg::Long("netns") => self.source = Some(Source::Path(parser.value()?.into())),
                 Arg::Long("pid") => self.source = Some(Source::Process(value(parser)?)),
@@ -222,6 +243,38 @@ impl Words {
         Ok(())
     }
 
+    /// An option of a driver: a word, or `NAME=VALUE`.
+    fn option(&mut self, text: &str) -> Read<()> {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("encrypted", "" | "true") => self.encrypted = true,
+            ("parent", parent) => self.parent = Some(parent.parse().map_err(lexopt::Error::from_any)?),
+            ("macvlan_mode", mode) => self.mode = Some(mode.parse().map_err(lexopt::Error::from_any)?),
+            _ => return Err(format!("there is no option {text}: encrypted, parent=, macvlan_mode=").into()),
+        }
+        Ok(())
+    }
+
+    fn auxiliary(&mut self, text: &str) -> Read<()> {
+        let (name, address) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=IP"))?;
+        let name: Name = name.parse().map_err(lexopt::Error::from_any)?;
+        let address = address.parse().map_err(lexopt::Error::from_any)?;
+        match self.subnets.auxiliary.insert(name, address) {
+            Some(first) => Err(format!("{text}: that is the name of {first}").into()),
+            None => Ok(()),
+        }
+    }
+
+    fn kind(&self) -> Read<Kind> {
+        match (self.driver, self.parent) {
+            (Driver::Macvlan, Some(parent)) => Ok(Kind::Macvlan { parent, mode: self.mode.unwrap_or_default() }),
+            (Driver::Macvlan, None) => Err("a macvlan network needs --opt parent=INTERFACE".into()),
+            (_, Some(_)) => Err("--opt parent= is for -d macvlan".into()),
+            _ if self.mode.is_some() => Err("--opt macvlan_mode= is for -d macvlan".into()),
+            (Driver::Overlay, None) => Ok(Kind::Overlay),
+            (Driver::Bridge, None) => Ok(Kind::Bridge),
+        }
+    }
+
     fn only(&mut self, what: &str) -> Read<String> {
         match std::mem::take(&mut self.words).as_mut_slice() {
             [word] => Ok(std::mem::take(word)),
@@ -231,23 +284,13 @@ impl Words {
 
     fn network(&mut self) -> Read<NetworkSpec> {
         let name = self.only("the network")?.parse().map_err(lexopt::Error::from_any)?;
-        let mut gateways = std::mem::take(&mut self.gateways);
-        let subnets = std::mem::take(&mut self.subnets).into_iter().map(|net| {
-            let own = gateways.iter().position(|gateway| net.contains(gateway)).map(|at| gateways.swap_remove(at));
-            let gateway = own.map_or(Gateway::First, Gateway::This);
-            SubnetRequest { gateway, ..SubnetRequest::this(net) }
-        });
-        let subnets = subnets.collect();
-        if let Some(stray) = gateways.first() {
-            return Err(format!("gateway {stray} is in no subnet that is named").into());
-        }
         Ok(NetworkSpec {
-            subnets,
+            subnets: self.subnets.requests().map_err(lexopt::Error::from_any)?,
             attachable: self.attachable,
             internal: self.internal,
             ingress: self.ingress,
             encrypted: self.encrypted,
-            ..NetworkSpec::overlay(name)
+            ..NetworkSpec::of(self.kind()?, name)
         })
     }
 
@@ -265,6 +308,8 @@ impl Words {
 
 #[cfg(test)]
 mod tests {
+    use overlay_ipam::Gateway;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Asked, String> {
@@ -285,6 +330,14 @@ mod tests {
             panic!("{:?}", parsed(text))
         };
         assert!(spec.encrypted && spec.attachable);
+        let text = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/28 --aux-address nas=192.0.2.65 \
+                    --opt parent=eth0 --opt macvlan_mode=private lan";
+        let Ok(Asked::Command { command: Command::Create(spec), .. }) = parsed(text) else {
+            panic!("{:?}", parsed(text))
+        };
+        let parent = "eth0".parse().unwrap();
+        assert_eq!(spec.kind, Kind::Macvlan { parent, mode: MacvlanMode::Private });
+        assert_eq!((spec.subnets[0].auxiliary.len(), spec.subnets[0].endpoints.is_some()), (1, true));
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -301,8 +354,13 @@ mod tests {
             ("", "a command is missing"),
             ("network", "network needs a word behind it"),
             ("network fly", "there is no command network fly"),
-            ("network create -d bridge x", "there is no driver bridge"),
-            ("network create --gateway 10.0.0.1 x", "gateway 10.0.0.1 is in no subnet"),
+            ("network create -d ipvlan x", "there is no driver ipvlan: overlay, bridge, macvlan"),
+            ("network create -d macvlan x", "--opt parent=INTERFACE"),
+            ("network create -o parent=eth0 x", "--opt parent= is for -d macvlan"),
+            ("network create -d bridge -o macvlan_mode=vepa x", "is for -d macvlan"),
+            ("network create -d macvlan -o parent=eth0 -o macvlan_mode=both x", "macvlan mode"),
+            ("network create -o fast x", "there is no option fast"),
+            ("network create --gateway 10.0.0.1 x", "10.0.0.1"),
             ("network create", "name the network, and nothing else"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
