@@ -9,9 +9,11 @@ use overlay_core::{EndpointId, IfName, NetworkId, reconcile};
 use overlay_driver::Attached;
 use overlay_driver::testing::{Container, Lab, date, ping};
 use overlay_firewall::{Flow, Ip, Judge, Packet, Transport};
+use overlay_ipam::SubnetOptions;
 use overlay_kernel::Namespace;
 use overlay_kernel::link::{KernelWays, Way, Ways};
-use overlay_node::{Control, Desired, NetworkSpec, Place, Target};
+use overlay_link::MacvlanMode;
+use overlay_node::{Control, Desired, Kind, NetworkSpec, Place, Target};
 
 use super::town::{Town, fill};
 use overlay_examples::listing;
@@ -24,6 +26,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 const CLOSED: u16 = 9;
 /// Another network, which the first has nothing to do with.
 const OTHER: &str = "backend";
+
+/// A network whose containers are stations of the physical one.
+const LAN: &str = "lan";
 
 /// A row of the table.
 struct Attempt {
@@ -42,19 +47,29 @@ pub(crate) fn show(town: &mut Town, web: (&Container, &Attached), db: &Attached)
     let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
     town.shown(&network.id.to_string());
     let (api, its) = town.run(1, "api", OTHER)?;
-    let attempts = [
+    let mut attempts = vec![
         within(town, web, db)?,
         between(town, "web", (0, web), &its)?,
         between(town, "api", (1, (&api, &its)), web.1)?,
         out(town, web)?,
         coming_in(town, web.0)?,
     ];
+    let lamp = physical(town)?;
+    if let Some((_, lamp)) = &lamp {
+        attempts.push(at_a_station(town, lamp)?);
+    }
     println!("host-1 $ # who may reach whom, tried by ICMP, TCP and UDP");
     let head = ["RULE", "ATTEMPT", "VERDICT", "WHICH GAVE IT"].map(str::to_owned).to_vec();
     let row = |it: &Attempt| vec![it.rule.to_owned(), it.what.clone(), verdict(it), it.why.clone()];
     town.shown(&listing::table(&[head].into_iter().chain(attempts.iter().map(row)).collect::<Vec<_>>()));
     for Attempt { rule, what, answered, may, .. } in &attempts {
         town.check(format!("{rule}: {what}"), *answered == [*may; 3]);
+    }
+    if let Some((_, lamp)) = lamp {
+        town.typed(0, &format!("rm -f lamp && network rm {LAN}"));
+        town.detach(0, lamp.endpoint.id)?;
+        town.wait(town.manager.remove_network(&LAN.into(), date()))?;
+        town.shown(LAN);
     }
     town.typed(1, &format!("rm -f api && network rm {OTHER}"));
     town.detach(1, its.endpoint.id)?;
@@ -114,6 +129,46 @@ fn coming_in(town: &Town, web: &Container) -> Outcome<Attempt> {
     reconcile(&mut kernel, &Ways::default())?;
     let what = format!("somebody outside asks web, {to}");
     Ok(Attempt { rule: "in", what, answered, may: false, why })
+}
+
+/// A container on the physical network that the hosts' cables are; nothing where this kernel has no macvlan.
+fn physical(town: &mut Town) -> Outcome<Option<(Container, Attached)>> {
+    let [gateway, _] = Lab::outside_addresses();
+    let (subnet, range) = ("192.0.2.0/24", "192.0.2.128/26");
+    town.typed(
+        0,
+        &format!(
+            "network create -d macvlan -o parent={} --subnet {subnet} --ip-range {range} --gateway {gateway} {LAN}",
+            uplink()?
+        ),
+    );
+    let (subnets, ranges) = (vec![subnet.parse()?], vec![range.parse()?]);
+    let subnets = SubnetOptions { subnets, ranges, gateways: vec![gateway], ..SubnetOptions::default() }.requests()?;
+    let kind = Kind::Macvlan { parent: uplink()?, mode: MacvlanMode::Bridge };
+    let spec = NetworkSpec { subnets, ..NetworkSpec::of(kind, LAN.parse()?) };
+    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
+    town.shown(&network.id.to_string());
+    match town.run(0, "lamp", LAN) {
+        Ok(lamp) => {
+            town.list()?;
+            Ok(Some(lamp))
+        }
+        Err(error) => {
+            town.shown(&format!("Error: {error}\n(a kernel without macvlan: the walk goes on without)"));
+            town.wait(town.manager.remove_network(&LAN.into(), date()))?;
+            Ok(None)
+        }
+    }
+}
+
+/// A station of the physical network is asked like any other.
+fn at_a_station(town: &Town, lamp: &Attached) -> Outcome<Attempt> {
+    let to = address(lamp)?;
+    let [outside, _] = Lab::outside_addresses();
+    let why = explained(town, 0, lamp.endpoint.id, outside, "physical")?;
+    let answered = asked(town.hosts.lab.outside(), to)?;
+    let what = format!("somebody outside asks lamp, {to}, on macvlan");
+    Ok(Attempt { rule: "in", what, answered, may: true, why })
 }
 
 fn uplink() -> Outcome<IfName> {
