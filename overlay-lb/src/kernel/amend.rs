@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay_core::{Change, Name, Port, Protocol, SharedMap, State as _};
 use overlay_kernel::link::LocalStep;
 
-use super::lower::{self, Class, Wanted};
+use super::lower::{self, Class, Places, Wanted};
 use super::native::around;
 use super::{Meaning, Native, NativeStep, Nftables};
 use crate::{Ports, Service, State};
@@ -55,14 +55,16 @@ impl Last {
         let mut taken = self.taken.clone();
         was.iter().for_each(|(_, service)| taken.take(service));
         is.iter().try_for_each(|(_, service)| taken.put(service))?;
-        if !taken.classes.keys().eq(self.taken.classes.keys()) || !taken.is_sound(&is) {
+        let alike = taken.classes.keys().eq(self.taken.classes.keys()) && taken.places() == self.taken.places();
+        if !alike || !taken.is_sound(&is) {
             return None;
         }
         let slice = |services: Vec<(&Name, &'_ Service)>, of: &Taken| {
             let services: Vec<&Service> = services.into_iter().map(|(_, service)| service).collect();
             let vips = was.iter().chain(&is).flat_map(|(_, service)| service.vips.iter().copied());
             let vips = vips.filter(|vip| of.vips.contains_key(vip)).collect();
-            lower::tables(&Wanted { services, vips, classes: taken.classes.keys().copied().collect() }).ok()
+            let classes = taken.classes.keys().copied().collect();
+            lower::tables(&Wanted { services, vips, classes, places: taken.places() }).ok()
         };
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());
@@ -84,6 +86,8 @@ struct Taken {
     /// VIPs that are the namespace's own, and from where they are reached.
     locals: SharedMap<IpAddr, (IpAddr, u32)>,
     classes: BTreeMap<Class, u32>,
+    /// How many VIPs of services are not the namespace's own.
+    elsewhere: usize,
 }
 
 impl Taken {
@@ -95,6 +99,7 @@ impl Taken {
                 self.places.remove(&(*vip, served.protocol, served.port));
             }
         }
+        self.elsewhere -= lower::elsewhere(service);
         addresses(service).for_each(|address| less(&mut self.addresses, address));
         for (vip, source) in lower::local(service) {
             match self.locals.get(&vip) {
@@ -123,6 +128,7 @@ impl Taken {
                 self.all.insert(*vip, ());
             }
         }
+        self.elsewhere += lower::elsewhere(service);
         addresses(service).for_each(|address| more(&mut self.addresses, address));
         for (vip, source) in lower::local(service) {
             let (known, count) = self.locals.get(&vip).copied().unwrap_or((source, 0));
@@ -131,6 +137,10 @@ impl Taken {
         }
         lower::classes(service).for_each(|class| *self.classes.entry(class).or_default() += 1);
         Some(())
+    }
+
+    fn places(&self) -> Places {
+        Places { here: !self.locals.is_empty(), elsewhere: self.elsewhere > 0 }
     }
 
     /// Whether no address is a VIP's and somebody's behind one, as far as these services have a part in it.

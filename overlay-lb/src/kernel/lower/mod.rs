@@ -41,6 +41,16 @@ pub(super) struct Wanted<'s> {
     pub(super) vips: BTreeSet<IpAddr>,
     /// The classes there are to be, whether a service is of them or not.
     pub(super) classes: BTreeSet<Class>,
+    pub(super) places: Places,
+}
+
+/// Where VIPs are, which says where packets for them are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Places {
+    /// Whether one is the namespace's own.
+    pub(super) here: bool,
+    /// Whether one is not.
+    pub(super) elsewhere: bool,
 }
 
 impl<'s> Wanted<'s> {
@@ -49,6 +59,10 @@ impl<'s> Wanted<'s> {
         Self {
             vips: services.iter().flat_map(|it| it.vips.iter().copied()).collect(),
             classes: services.iter().flat_map(|it| classes(it)).collect(),
+            places: Places {
+                here: services.iter().any(|it| local(it).next().is_some()),
+                elsewhere: services.iter().any(|it| elsewhere(it) > 0),
+            },
             services,
         }
     }
@@ -69,6 +83,11 @@ pub(super) fn local(service: &Service) -> impl Iterator<Item = (IpAddr, IpAddr)>
     service.vips.iter().filter_map(move |vip| Some((*vip, source(*vip)?)))
 }
 
+/// How many of a service's VIPs are not the namespace's own.
+pub(super) fn elsewhere(service: &Service) -> usize {
+    service.vips.len() - local(service).count()
+}
+
 /// The tables that mean these services.
 pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     let mut native = nft::State::default();
@@ -83,12 +102,16 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), first.clone())?;
     draft.chain("own", Base::nat(Hook::Output, TRANSLATE), first)?;
     let refuse = draft.part("refuse", refuse)?;
-    let refused = || rule("refused").map(|rule| rule.jump(&refuse));
-    draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![refused()?])?;
-    draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![refused()?])?;
-    // What is on its way to this namespace itself is refused where it arrives, so that who sent it is told, not only hindered.
-    let elsewhere = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
-    draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![elsewhere])?;
+    if wanted.places.here {
+        // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
+        let own = rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![own])?;
+    }
+    if wanted.places.elsewhere {
+        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![rule("refused")?.jump(&refuse)])?;
+        let leaving = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![leaving])?;
+    }
     native.tables.insert(key()?, draft.finished());
     Ok(native)
 }
@@ -201,7 +224,8 @@ impl<V: Version> Elements<V> {
             };
             let map = draft.set(&class.map(), slots)?;
             let number = draw::<V>(*class);
-            let rule = rule(class.draws.text())?;
+            // Who leads here has asked for the family already; `nft` must be told to read the rule.
+            let rule = V::only(rule(class.draws.text())?);
             let rule = match class.reach {
                 Reach::Named => {
                     let key = (V::destination(), meta::L4PROTO, th::DPORT, number);
