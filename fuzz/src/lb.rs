@@ -19,7 +19,8 @@ fn packets(bytes: &[u8]) {
         let (packet, after) = more.split_at(usize::from(*length).min(more.len()));
         (rest, now) = (after, now + Duration::from_millis(u64::from(*length) * 10));
         let (mut seen, frame) = (packet.to_vec(), packet.len().is_multiple_of(2));
-        let verdict = if frame { balancer.handle_frame(&mut seen, now) } else { balancer.handle_packet(&mut seen, now) };
+        let verdict =
+            if frame { balancer.handle_frame(&mut seen, now) } else { balancer.handle_packet(&mut seen, now) };
         let passed = verdict == Verdict::Pass;
         assert!(!passed || seen == packet, "what passes is unchanged");
         assert_eq!(seen.len(), packet.len());
@@ -37,11 +38,13 @@ fn balancer() -> Option<Balancer> {
     }
     for number in 2..4_u8 {
         let v6 = std::net::Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, number.into());
-        service.replicas.insert(EndpointId::from_bytes([number; 16]), Replica::new([[10, 0, 9, number].into(), v6.into()]));
+        service
+            .replicas
+            .insert(EndpointId::from_bytes([number; 16]), Replica::new([[10, 0, 9, number].into(), v6.into()]));
     }
     let config = Config { flows: 16, sources: 4, table: TableSize::SMALL, ..Config::default() };
     let mut balancer = Balancer::new(config, [1; 32], Instant::ZERO);
-    let state = State { services: [("web".parse().ok()?, service)].into_iter().collect() };
+    let state = State { services: [("web".parse().ok()?, service)].into_iter().collect(), ..State::default() };
     balancer.handle_state(Arc::new(state), Instant::ZERO).ok()?;
     Some(balancer)
 }

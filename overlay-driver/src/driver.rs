@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
-use overlay_node::{Control, Endpoint, Explanation, Target};
+use overlay_node::{Control, Desired, Endpoint, Explanation, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -198,6 +198,15 @@ impl Driver {
         self.ask(|asked| Command::Explain(from, to, asked)).await
     }
 
+    /// What the node's places hold, which are looked at before.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn holds(&self) -> Result<Desired, Stopped> {
+        self.look().await?;
+        self.ask(Command::Holds).await
+    }
+
     /// Stops, and leaves what is in the kernel as it is: containers go on to reach each other, but find no new names, until a driver is
     /// started again. The other nodes take this one for failed after a while.
     pub async fn stop(self) {
@@ -211,15 +220,9 @@ impl Driver {
     /// # Errors
     /// What is left, and why. The node goes on then; call it again.
     pub async fn tear_down(self) -> Result<(), TearDownError> {
-        let torn = timeout(GONE, self.ask(Command::TearDown)).await;
-        match torn {
+        match timeout(GONE, self.ask(Command::TearDown)).await {
             Ok(done) => done?,
-            Err(_) => {
-                let places = self.status().await?.places.into_iter().filter(|place| !place.holds);
-                let left =
-                    places.map(|it| format!("{}: {}", it.place, it.failure.unwrap_or_else(|| "late".to_owned())));
-                return Err(TearDownError::Left { left: left.collect() });
-            }
+            Err(_) => self.must_be_empty().await?,
         }
         match self.control.remove_node(&self.node.into(), now()).await {
             Err(error) if error.refusal().is_none() => return Err(error.into()),
@@ -228,6 +231,14 @@ impl Driver {
         let _ = timeout(GOODBYE, self.ask(Command::Leave)).await;
         self.stop().await;
         Ok(())
+    }
+
+    /// All places may be gone by the time they can be asked for.
+    async fn must_be_empty(&self) -> Result<(), TearDownError> {
+        let places = self.status().await?.places.into_iter();
+        let left = places.map(|it| format!("{}: {}", it.place, it.failure.unwrap_or_else(|| "late".to_owned())));
+        let left: Vec<String> = left.collect();
+        if left.is_empty() { Ok(()) } else { Err(TearDownError::Left { left }) }
     }
 
     async fn send(&self, command: Command) -> Result<(), Stopped> {

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
-use crate::{Condition, Endpoint, Network, Node, Service};
+use crate::{Condition, Endpoint, Kind, Network, Node, Service};
 
 /// An object of the catalogue with what only its keepers need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,11 @@ macro_rules! object {
     };
 }
 
-object!(Network, NetworkId, "network", |network, keys| keys.network(network.id), |network| network.vni.is_some());
+object!(Network, NetworkId, "network", |network, keys| keys.network(network.id), |network| match network.spec.kind {
+    Kind::Overlay => network.vni.is_some(),
+    Kind::Bridge | Kind::Macvlan { .. } => !network.subnets.is_empty(),
+    Kind::Host | Kind::None => matches!(network.condition, Condition::Allocated | Condition::Ready),
+});
 object!(Service, ServiceId, "service", |service, keys| keys.service(service.id), |service| {
     !matches!(service.condition, Condition::Accepted | Condition::Failed { .. })
 });
@@ -149,13 +153,12 @@ impl<T: Object> Held<T> {
     }
 
     fn parse(entry: &Entry) -> Result<Self, String> {
-        let wrong = |error: serde_json::Error| error.to_string();
-        let Format { format } = serde_json::from_slice(&entry.value).map_err(wrong)?;
-        if format != FORMAT {
-            return Err(format!("it is of format {format}; this release knows {FORMAT}"));
+        match serde_json::from_slice::<Envelope<T>>(&entry.value) {
+            Ok(Envelope { format: FORMAT, claim, leases, object }) => {
+                Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases })
+            }
+            other => Err(flaw(&entry.value, other.err())),
         }
-        let Envelope::<T> { claim, leases, object, .. } = serde_json::from_slice(&entry.value).map_err(wrong)?;
-        Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases })
     }
 
     /// Who leases are for: the object, this time.
@@ -176,6 +179,14 @@ impl<T: Object> Held<T> {
     pub(crate) fn with(mut self, condition: Condition) -> Self {
         self.object.set_condition(condition);
         self
+    }
+}
+
+/// Why bytes are no record that is known: of what another format has, nothing is said but that.
+fn flaw(value: &[u8], error: Option<serde_json::Error>) -> String {
+    match (serde_json::from_slice(value), error) {
+        (Ok(Format { format: FORMAT }), Some(error)) | (Err(error), _) => error.to_string(),
+        (Ok(Format { format }), _) => format!("it is of format {format}; this release knows {FORMAT}"),
     }
 }
 

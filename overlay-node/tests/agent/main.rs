@@ -7,11 +7,14 @@ mod town;
 
 use std::sync::Arc;
 
+use std::net::IpAddr;
+
 use overlay_core::{Mtu, ServiceId, UnixTime};
 use overlay_dns::Health;
 use overlay_gossip::testing::Net;
+use overlay_link::MacvlanMode;
 use overlay_node::{
-    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Network,
+    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Kind, Network,
     NetworkSpec, Place, Service, ServiceSpec,
 };
 use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, mac, network};
@@ -242,7 +245,7 @@ fn packets_are_as_small_as_the_smallest_underlay_demands_on_every_node() {
     let events = town.events();
     let reported = |(node, event): &(usize, AgentEvent)| {
         *node == 2
-            && matches!(event, AgentEvent::Report { endpoint, result: Err(why) } if *endpoint == id(4) && why.contains("1250 bytes"))
+            && matches!(event, AgentEvent::Report { endpoint, result: Err(why), .. } if *endpoint == id(4) && why.contains("1250 bytes"))
     };
     assert!(events.iter().any(reported), "{events:?}");
 }
@@ -260,11 +263,11 @@ fn an_endpoint_is_reported_when_its_places_hold_it_and_not_before() {
         let state = Some(Arc::clone(state));
         town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
     }
-    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), result: Ok(()) });
+    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), moves: 0, result: Ok(()) });
     assert_eq!(town.events(), [ready(2)], "the third endpoint is not in what was applied");
     let container = Place::Container(container(3));
     town.tell(0, Input::Applied { place: container, state: None, result: Err("no such namespace".into()) });
-    let failed = AgentEvent::Report { endpoint: id(3), result: Err("no such namespace".into()) };
+    let failed = AgentEvent::Report { endpoint: id(3), moves: 0, result: Err("no such namespace".into()) };
     assert_eq!(town.events(), [(0, failed)]);
     town.apply(0);
     assert_eq!(town.events(), [ready(3)]);
@@ -295,7 +298,73 @@ fn a_container_that_was_started_anew_is_reported_when_its_new_namespace_is_plugg
     }
     assert_eq!(town.events(), [], "that was its old namespace");
     town.apply(0);
-    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]);
+    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), moves: 0, result: Ok(()) })]);
+}
+
+/// Two containers on two nodes, and the network is of that kind.
+fn of_kind(kind: Kind) -> Town {
+    let mut town = Town::new(31, 2);
+    let spec = NetworkSpec { kind, ..network().spec };
+    town.publish(&CatalogueChange::Network(Arc::new(Network { spec, vni: None, ..network() })));
+    for number in 2..=3 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(2);
+    town.events();
+    town
+}
+
+/// Reports the second endpoint of this place alone.
+fn reported(town: &mut Town, place: &Place) -> bool {
+    let state = town.desired(0).places[place].clone();
+    town.tell(0, Input::Applied { place: place.clone(), state: Some(state), result: Ok(()) });
+    town.events() == [(0, AgentEvent::Report { endpoint: id(2), moves: 0, result: Ok(()) })]
+}
+
+#[test]
+fn a_bridge_is_each_nodes_own_and_names_only_who_is_on_it() {
+    let mut town = of_kind(Kind::Bridge);
+    let (desired, c2) = (town.desired(0), Place::Container(container(2)));
+    assert_eq!(desired.places.keys().collect::<Vec<_>>(), [&Place::Host, &c2]);
+    let bridges: Vec<_> = desired.places[&Place::Host].link.bridges.values().collect();
+    assert!(matches!(&bridges[..], [bridge] if bridge.ports.len() == 1 && bridge.routed && !bridge.isolated));
+    let (view, routes) = (&desired.places[&c2].view, &desired.places[&c2].routes);
+    assert!(view.addresses(&"c2".parse().unwrap()).is_some());
+    assert_eq!(view.addresses(&"c3".parse().unwrap()), None, "it is on another bridge");
+    assert_eq!(
+        routes.to.values().filter_map(|route| route.via).collect::<Vec<_>>(),
+        ["10.9.0.1", "fd00:9::1"].map(|via| via.parse::<IpAddr>().unwrap())
+    );
+    assert!(!reported(&mut town, &c2), "the host does not hold its port yet");
+    assert!(reported(&mut town, &Place::Host));
+}
+
+#[test]
+fn a_container_on_a_physical_network_holds_its_interface_itself_and_finds_those_of_other_nodes() {
+    let kind = Kind::Macvlan { parent: eth0(), mode: MacvlanMode::Private };
+    let mut town = of_kind(kind);
+    let (desired, c2) = (town.desired(0), Place::Container(container(2)));
+    assert_eq!(desired.places.keys().collect::<Vec<_>>(), [&Place::Host, &c2]);
+    let macvlan = &desired.places[&c2].link.macvlans[&id(2)];
+    assert_eq!((macvlan.parent, macvlan.mode, macvlan.mac), (eth0(), MacvlanMode::Private, mac(2)));
+    let c3 = desired.places[&c2].view.addresses(&"c3".parse().unwrap());
+    assert_eq!(c3, Some(vec!["10.9.0.3".parse().unwrap(), "fd00:9::3".parse().unwrap()]));
+    assert!(!reported(&mut town, &Place::Host));
+    assert!(reported(&mut town, &c2));
+}
+
+#[test]
+fn a_virtual_machine_is_told_that_it_can_be_on_overlays_only() {
+    let mut town = of_kind(Kind::Bridge);
+    town.assign(4, 0, 0);
+    town.tell(0, Input::Plug { endpoint: id(4), namespace: None, interface: "tap0".parse().unwrap() });
+    town.run(1);
+    let events = town.events();
+    assert!(
+        matches!(&events[..], [(0, AgentEvent::Report { result: Err(why), .. })] if why.contains("virtual machine")),
+        "{events:?}"
+    );
 }
 
 #[test]
@@ -373,6 +442,34 @@ fn what_was_plugged_in_before_the_catalogue_knew_of_it_is_in_effect_when_it_does
     town.publish(&CatalogueChange::EndpointGone(id(2)));
     assert_eq!(town.events(), [(0, AgentEvent::Withdrawn(id(2)))]);
     assert!(town.desired(0).places.is_empty());
+}
+
+#[test]
+fn an_agent_that_was_superseded_goes_on_with_all_that_it_was_told() {
+    let mut town = Town::new(17, 3);
+    let again = |town: &mut Town, incarnation| {
+        town.net.crash(0);
+        town.net.restart(0, |address, seed, now| agent(0, incarnation, address, seed, now));
+        town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    };
+    again(&mut town, 7);
+    town.run(3);
+    again(&mut town, 2); // it was told a wrong number: a clock went back
+    town.tell(0, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+    for number in 2..=4 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(3);
+    assert!(town.events().contains(&(0, AgentEvent::Superseded { incarnation: 7 })));
+    assert_eq!(town.peer(1, 2), None, "it is not believed");
+    town.net.with(0, |node, now| node.0.begin_anew(8, [8; 32], now));
+    let segment = town.segment(0).unwrap();
+    assert!(segment.ports.contains_key(&id(2)) && segment.peers.is_empty());
+    town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    town.run(3);
+    assert_eq!((town.peer(0, 3), town.peer(0, 4)), (Some(1), Some(2)));
+    assert_eq!((town.peer(1, 2), town.peer(2, 2)), (Some(0), Some(0)), "the others hear of it");
 }
 
 #[test]

@@ -56,15 +56,20 @@ pub(super) struct Places {
 impl<'s> Wanted<'s> {
     pub(super) fn all(state: &'s State) -> Self {
         let services: Vec<_> = state.services.values().collect();
+        let vips: BTreeSet<IpAddr> = services.iter().flat_map(|it| it.vips.iter().copied()).collect();
         Self {
-            vips: services.iter().flat_map(|it| it.vips.iter().copied()).collect(),
             classes: services.iter().flat_map(|it| classes(it)).collect(),
-            places: Places {
-                here: services.iter().any(|it| local(it).next().is_some()),
-                elsewhere: services.iter().any(|it| elsewhere(it) > 0),
-            },
+            places: Places::of(vips.len(), state.sources.len()),
+            vips,
             services,
         }
+    }
+}
+
+impl Places {
+    /// Of so many VIPs, of which so many have a source.
+    pub(super) const fn of(vips: usize, sources: usize) -> Self {
+        Self { here: sources > 0, elsewhere: vips > sources }
     }
 }
 
@@ -75,17 +80,7 @@ pub(super) fn classes(service: &Service) -> impl Iterator<Item = Class> {
 
 /// The VIPs that are a namespace's own.
 pub(super) fn locals(state: &State) -> Locals {
-    Locals(state.services.values().flat_map(local).collect())
-}
-
-pub(super) fn local(service: &Service) -> impl Iterator<Item = (IpAddr, IpAddr)> {
-    let source = |vip: IpAddr| service.source(overlay_core::IpFamily::of(vip));
-    service.vips.iter().filter_map(move |vip| Some((*vip, source(*vip)?)))
-}
-
-/// How many of a service's VIPs are not the namespace's own.
-pub(super) fn elsewhere(service: &Service) -> usize {
-    service.vips.len() - local(service).count()
+    Locals(state.sources.iter().map(|(vip, source)| (*vip, *source)).collect())
 }
 
 /// The tables that mean these services.
