@@ -125,25 +125,6 @@ impl Snapshot {
         self.mixed |= !self.keys.0.is_empty();
     }
 
-    /// Reads until the decision has all it wants; `None` if it never has.
-    pub(super) async fn decide<T, R>(
-        &mut self,
-        store: &dyn Store,
-        mut wanted: Unread,
-        decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Option<Decision<T, R>>, StoreError> {
-        for _ in 0..ROUNDS {
-            self.fetch(store, &mut wanted).await?;
-            match decide(self) {
-                Ok(decision) => return Ok(Some(Ok(decision))),
-                Err(Undecided::Refused(refusal)) => return Ok(Some(Err(refusal))),
-                Err(Undecided::Unread(more)) => wanted = more,
-            }
-            self.forget_looks();
-        }
-        Ok(None)
-    }
-
     /// Whether all of it was so at one revision, `at`.
     pub(super) const fn is_of_one_revision(&self) -> bool {
         !self.mixed
@@ -193,7 +174,8 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
+    /// Reads what is wanted and not there yet.
+    pub(super) async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
         wanted.keys.retain(|key| self.keys.get(key).is_none());
         if !wanted.keys.is_empty() {
             let reading = store.read(&wanted.keys).await?;
@@ -217,7 +199,7 @@ impl Snapshot {
         }
     }
 
-    fn forget_looks(&self) {
+    pub(super) fn forget_looks(&self) {
         self.keys.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
         self.prefixes.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
     }
@@ -249,7 +231,7 @@ impl<R> From<Unread> for Undecided<R> {
 pub(super) type Decision<T, R> = Result<(Commit, T), R>;
 
 /// How often a decision may ask for more: one that asks oftener walks the store a round trip at a time, or in circles.
-const ROUNDS: usize = 1000;
+pub(super) const ROUNDS: usize = 1000;
 
 /// A map in a vector: what a decision reads is a few keys, or many at once.
 #[derive(Debug, Clone)]

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::snapshot::{Decision, ROUNDS};
 use crate::{Commit, CommitError, Compare, Entry, Key, Revision, Snapshot, Store, StoreError, Term, Undecided, Unread};
 
 /// Reads what a decision asks for, commits what it says, and decides anew when somebody was faster: a bounded number of times.
@@ -91,45 +92,69 @@ impl<'s> Transaction<'s> {
     /// # Errors
     /// The decision's refusal, what the store was short of, or that somebody was faster too often. Nothing was
     /// changed unless it says [`InDoubt`](TransactionError::InDoubt).
-    pub async fn run<T, R>(
+    pub fn run<T, R>(
         mut self,
         mut decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Done<T>, TransactionError<R>> {
+    ) -> impl Future<Output = Result<Done<T>, TransactionError<R>>> {
+        // No `async fn`: that would hold twice what it is given, and futures of callers grow by it.
         let mut doubt = Doubt::default();
-        let (mut contended, mut lost) = (None, 0);
-        for _ in 0..self.attempts {
-            let (mut snapshot, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
-            snapshot.lost = lost;
-            let decided = snapshot.decide(self.store, wanted, &mut decide).await;
-            let decided = decided.map_err(|error| doubt.or(TransactionError::Store(error)))?;
-            let decision = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
-            let (commit, outcome) = match decision {
-                Ok((commit, output)) => (commit, Ok(output)),
-                Err(refusal) => (Commit::new(), Err(refusal)),
-            };
-            let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&snapshot, &commit));
-            match self.submit(&snapshot, commit).await {
-                Ok(at) if cleared => {
-                    return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
+        async move {
+            let (mut contended, mut lost) = (None, 0);
+            for _ in 0..self.attempts {
+                let mut snapshot = mem::take(&mut self.known);
+                snapshot.lost = lost;
+                let decision = self.decide(&mut snapshot, &mut decide).await;
+                let (commit, outcome) = match decision.map_err(|error| doubt.or(error))? {
+                    Ok((commit, output)) => (commit, Ok(output)),
+                    Err(refusal) => (Commit::new(), Err(refusal)),
+                };
+                let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&snapshot, &commit));
+                let submitted = match self.prepare(&snapshot, commit) {
+                    Ok(Some(commit)) => self.store.commit(commit).await.map_err(|error| self.failed(error, changes)),
+                    Ok(None) => Ok(snapshot.at()),
+                    Err(error) => Err(error),
+                };
+                match submitted {
+                    Ok(at) if cleared => {
+                        return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
+                    }
+                    Ok(_) => break,
+                    Err(TransactionError::Contended { compare, .. }) => {
+                        contended = compare;
+                        self.wanted = doubt.wanted(&snapshot);
+                    }
+                    Err(TransactionError::InDoubt(error)) if changes => {
+                        self.wanted = doubt.wanted(&snapshot);
+                        doubt.add(snapshot, error);
+                        lost += 1;
+                    }
+                    Err(error) => return Err(doubt.or(error)),
                 }
-                Ok(_) => break,
-                Err(TransactionError::Contended { compare, .. }) => {
-                    contended = compare;
-                    self.wanted = doubt.wanted(&snapshot);
-                }
-                Err(TransactionError::InDoubt(error)) if changes => {
-                    self.wanted = doubt.wanted(&snapshot);
-                    doubt.add(snapshot, error);
-                    lost += 1;
-                }
-                Err(error) => return Err(doubt.or(error)),
             }
+            Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: contended }))
         }
-        Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: contended }))
     }
 
-    /// Commits on the ground of what was looked at, if anything is to be done or checked.
-    async fn submit<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Revision, TransactionError<R>> {
+    /// Reads until the decision has all it wants.
+    async fn decide<T, R>(
+        &mut self,
+        snapshot: &mut Snapshot,
+        decide: &mut impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
+    ) -> Result<Decision<T, R>, TransactionError<R>> {
+        for _ in 0..ROUNDS {
+            snapshot.fetch(self.store, &mut self.wanted).await.map_err(TransactionError::Store)?;
+            match decide(snapshot) {
+                Ok(decision) => return Ok(Ok(decision)),
+                Err(Undecided::Refused(refusal)) => return Ok(Err(refusal)),
+                Err(Undecided::Unread(more)) => self.wanted = more,
+            }
+            snapshot.forget_looks();
+        }
+        Err(TransactionError::Endless)
+    }
+
+    /// The commit on the ground of what was looked at; `None` if nothing is to be done or checked.
+    fn prepare<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Option<Commit>, TransactionError<R>> {
         let is_compared = |key: &Key| {
             let compares = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
             commit.compares.iter().any(compares)
@@ -138,14 +163,18 @@ impl<'s> Transaction<'s> {
             return Err(TransactionError::Blind { key: key.clone() });
         }
         if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {
-            return Ok(snapshot.at());
+            return Ok(None);
         }
         let mut own = mem::take(&mut commit.compares);
         commit.compares.extend(self.term.map(Term::fence));
         snapshot.compare(&mut commit.compares);
         commit.compares.append(&mut own);
-        let changes = !commit.is_empty();
-        self.store.commit(commit).await.map_err(|error| match error {
+        Ok(Some(commit))
+    }
+
+    /// What it means that a commit failed, which `changes` something or only compares.
+    fn failed<R>(&self, error: CommitError, changes: bool) -> TransactionError<R> {
+        match error {
             CommitError::Conflict { compare, .. } if self.is_fence(&compare) => TransactionError::Deposed,
             CommitError::Conflict { compare, .. } => {
                 TransactionError::Contended { attempts: self.attempts, compare: Some(compare) }
@@ -153,7 +182,7 @@ impl<'s> Transaction<'s> {
             CommitError::Ambiguous(error) if changes => TransactionError::InDoubt(error),
             CommitError::Ambiguous(error) | CommitError::Failed(error) => TransactionError::Store(error),
             refused @ (CommitError::TooLarge { .. } | CommitError::Twice { .. }) => TransactionError::Commit(refused),
-        })
+        }
     }
 
     fn is_fence(&self, compare: &Compare) -> bool {
