@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
+use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Reading, Revision};
 
 /// What was read for a decision. It remembers what the decision looked at: that is what the commit compares.
 ///
@@ -174,21 +174,20 @@ impl Snapshot {
             })
     }
 
-    /// Reads what is wanted and not there yet.
-    pub(super) async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
+    /// Leaves of the wanted keys those that are not there yet.
+    pub(super) fn forget_known(&self, wanted: &mut Unread) {
         wanted.keys.retain(|key| self.keys.get(key).is_none());
-        if !wanted.keys.is_empty() {
-            let reading = store.read(&wanted.keys).await?;
-            self.note(reading.at);
-            let read = reading.entries.into_iter().map(Looked::new);
-            self.keys.extend(wanted.keys.drain(..).zip(read));
-        }
-        for prefix in wanted.prefixes.drain(..) {
-            let listing = store.list(&prefix).await?;
-            self.note(listing.at);
-            self.prefixes.extend([(prefix, Looked::new(listing))]);
-        }
-        Ok(())
+    }
+
+    /// What was read under these keys.
+    pub(super) fn note_reading(&mut self, keys: impl Iterator<Item = Key>, reading: Reading) {
+        self.note(reading.at);
+        self.keys.extend(keys.zip(reading.entries.into_iter().map(Looked::new)));
+    }
+
+    pub(super) fn note_listing(&mut self, prefix: Prefix, listing: Listing) {
+        self.note(listing.at);
+        self.prefixes.extend([(prefix, Looked::new(listing))]);
     }
 
     fn note(&mut self, at: Revision) {

@@ -101,19 +101,19 @@ impl<'s> Transaction<'s> {
         async move {
             let (mut contended, mut lost) = (None, 0);
             for _ in 0..self.attempts {
-                let mut snapshot = mem::take(&mut self.known);
-                snapshot.lost = lost;
-                let decision = self.decide(&mut snapshot, &mut decide).await;
+                self.known.lost = lost;
+                let decision = self.decide(&mut decide).await;
                 let (commit, outcome) = match decision.map_err(|error| doubt.or(error))? {
                     Ok((commit, output)) => (commit, Ok(output)),
                     Err(refusal) => (Commit::new(), Err(refusal)),
                 };
-                let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&snapshot, &commit));
-                let submitted = match self.prepare(&snapshot, commit) {
+                let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&self.known, &commit));
+                let submitted = match self.prepare(commit) {
                     Ok(Some(commit)) => self.store.commit(commit).await.map_err(|error| self.failed(error, changes)),
-                    Ok(None) => Ok(snapshot.at()),
+                    Ok(None) => Ok(self.known.at()),
                     Err(error) => Err(error),
                 };
+                let snapshot = mem::take(&mut self.known);
                 match submitted {
                     Ok(at) if cleared => {
                         return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
@@ -138,36 +138,43 @@ impl<'s> Transaction<'s> {
     /// Reads until the decision has all it wants.
     async fn decide<T, R>(
         &mut self,
-        snapshot: &mut Snapshot,
         decide: &mut impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
     ) -> Result<Decision<T, R>, TransactionError<R>> {
         for _ in 0..ROUNDS {
-            snapshot.fetch(self.store, &mut self.wanted).await.map_err(TransactionError::Store)?;
-            match decide(snapshot) {
+            self.known.forget_known(&mut self.wanted);
+            if !self.wanted.keys.is_empty() {
+                let reading = self.store.read(&self.wanted.keys).await.map_err(TransactionError::Store)?;
+                self.known.note_reading(self.wanted.keys.drain(..), reading);
+            }
+            while let Some(prefix) = self.wanted.prefixes.pop() {
+                let listing = self.store.list(&prefix).await.map_err(TransactionError::Store)?;
+                self.known.note_listing(prefix, listing);
+            }
+            match decide(&self.known) {
                 Ok(decision) => return Ok(Ok(decision)),
                 Err(Undecided::Refused(refusal)) => return Ok(Err(refusal)),
                 Err(Undecided::Unread(more)) => self.wanted = more,
             }
-            snapshot.forget_looks();
+            self.known.forget_looks();
         }
         Err(TransactionError::Endless)
     }
 
     /// The commit on the ground of what was looked at; `None` if nothing is to be done or checked.
-    fn prepare<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Option<Commit>, TransactionError<R>> {
+    fn prepare<R>(&self, mut commit: Commit) -> Result<Option<Commit>, TransactionError<R>> {
         let is_compared = |key: &Key| {
             let compares = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
             commit.compares.iter().any(compares)
         };
-        if let Some(key) = snapshot.first_unseen(commit.written().filter(|key| !is_compared(key))) {
+        if let Some(key) = self.known.first_unseen(commit.written().filter(|key| !is_compared(key))) {
             return Err(TransactionError::Blind { key: key.clone() });
         }
-        if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {
+        if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && self.known.is_of_one_revision() {
             return Ok(None);
         }
         let mut own = mem::take(&mut commit.compares);
         commit.compares.extend(self.term.map(Term::fence));
-        snapshot.compare(&mut commit.compares);
+        self.known.compare(&mut commit.compares);
         commit.compares.append(&mut own);
         Ok(Some(commit))
     }

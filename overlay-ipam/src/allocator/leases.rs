@@ -56,6 +56,15 @@ impl Loaded {
         Some(Lease { network, owner, address, purpose: held.purpose, generation: held.generation })
     }
 
+    /// What the ledger is to give back for a lease.
+    fn give_back<'l>(&self, lease: &'l Lease) -> Return<'l> {
+        let number = self.subnet_of(lease.ip()).and_then(|(index, subnet)| {
+            let offset = AddressRange::from(subnet.net).offset(lease.ip())?;
+            Some((index, offset))
+        });
+        Return { owner: &lease.owner, generation: lease.generation, of: number }
+    }
+
     fn nets(&self, family: IpFamily) -> Vec<IpNet> {
         self.record.subnets.iter().filter(|subnet| subnet.family() == family).map(Subnet::net).collect()
     }
@@ -106,15 +115,11 @@ impl Allocator {
             let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
             let mut stale = false;
             for family in FAMILIES {
-                let count = requests.iter().filter(|request| request.family == family).count();
-                let (mut wants, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
-                for (place, request) in requests.iter().enumerate().filter(|(_, request)| request.family == family) {
+                let mut wants = Vec::with_capacity(requests.len());
+                for (answer, request) in open(&mut answers, requests, family) {
                     match want(&loaded, request) {
-                        Ok(want) => {
-                            wants.push(want);
-                            places.push(place);
-                        }
-                        Err(refusal) => answers[place] = Some(Err(refusal)),
+                        Ok(want) => wants.push(want),
+                        Err(refusal) => *answer = Some(Err(refusal)),
                     }
                 }
                 if wants.is_empty() {
@@ -124,8 +129,8 @@ impl Allocator {
                     stale = true;
                     break;
                 };
-                for (place, outcome) in places.into_iter().zip(outcomes) {
-                    answers[place] = answer(&loaded, network, &requests[place], outcome);
+                for ((place, request), outcome) in open(&mut answers, requests, family).zip(outcomes) {
+                    *place = answer(&loaded, network, request, outcome);
                 }
             }
             match answers.into_iter().collect::<Option<Vec<_>>>() {
@@ -144,47 +149,49 @@ impl Allocator {
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
         let of = |lease: &Lease| IpFamily::of(lease.ip());
-        if let Some(family) = leases.first().map(of).filter(|family| leases.iter().all(|lease| of(lease) == *family)) {
-            return self.release_group(network, family, &leases.iter().collect::<Vec<_>>(), now).await;
+        match leases.first().map(of) {
+            Some(family) if leases.iter().all(|lease| of(lease) == family) => {
+                self.release_group((network, family), leases.iter(), now).await
+            }
+            _ => Box::pin(self.release_mixed(network, leases, now)).await,
         }
+    }
+
+    /// Leases of both families.
+    async fn release_mixed(
+        &self,
+        network: NetworkId,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
         let mut answers = vec![Release::Gone; leases.len()];
         for family in FAMILIES {
-            let (some, places): (Vec<&Lease>, Vec<usize>) =
-                leases.iter().zip(0..).filter(|(lease, _)| of(lease) == family).unzip();
-            if some.is_empty() {
+            let some = || leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family);
+            if some().next().is_none() {
                 continue;
             }
-            for (place, answer) in places.into_iter().zip(self.release_group(network, family, &some, now).await?) {
+            let released = self.release_group((network, family), some().map(|(lease, _)| lease), now).await?;
+            for ((_, place), answer) in some().zip(released) {
                 answers[place] = answer;
             }
         }
         Ok(answers)
     }
 
-    async fn release_group(
+    async fn release_group<'l>(
         &self,
-        network: NetworkId,
-        family: IpFamily,
-        leases: &[&Lease],
+        (network, family): (NetworkId, IpFamily),
+        leases: impl Iterator<Item = &'l Lease> + Clone,
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
         for _ in 0..TRIES {
             let loaded = match self.load(network).await {
                 Ok(loaded) => loaded,
                 // A network that is gone has no leases.
-                Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
+                Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.count()]),
                 Err(error) => return Err(error),
             };
-            let number = |lease: &Lease| {
-                let (index, subnet) = loaded.subnet_of(lease.ip())?;
-                Some((index, AddressRange::from(subnet.net).offset(lease.ip())?))
-            };
-            let returns = leases.iter().map(|lease| Return {
-                owner: &lease.owner,
-                generation: lease.generation,
-                of: number(lease),
-            });
-            let returns: Vec<Return<'_>> = returns.collect();
+            let returns: Vec<Return<'_>> = leases.clone().map(|lease| loaded.give_back(lease)).collect();
             match self.ledger.release(loaded.ground(family), &returns, now).await? {
                 Some(answers) => return Ok(answers),
                 None => self.forget(network),
@@ -192,6 +199,16 @@ impl Allocator {
         }
         Err(IpamError::Contended { attempts: TRIES })
     }
+}
+
+/// Of the requests of a family those that have no answer yet, each with its place for one.
+fn open<'r, T>(
+    answers: &'r mut [Option<T>],
+    requests: &'r [AddressRequest],
+    family: IpFamily,
+) -> impl Iterator<Item = (&'r mut Option<T>, &'r AddressRequest)> {
+    let both = answers.iter_mut().zip(requests);
+    both.filter(move |(answer, request)| answer.is_none() && request.family == family)
 }
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];

@@ -121,6 +121,22 @@ impl Allocator {
         &self.config
     }
 
+    /// Leases of several networks.
+    async fn release_several(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+        let mut answers = vec![Release::Gone; leases.len()];
+        let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
+        for (place, lease) in leases.iter().enumerate() {
+            networks.entry(lease.network).or_default().push(place);
+        }
+        for (network, places) in networks {
+            let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
+            for (place, answer) in places.iter().zip(self.release_together(network, &some, now).await?) {
+                answers[*place] = answer;
+            }
+        }
+        Ok(answers)
+    }
+
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,21 +185,12 @@ impl Ipam for Allocator {
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        if let Some(of) = leases.first().filter(|of| leases.iter().all(|lease| lease.network == of.network)) {
-            return self.release_together(of.network, leases, now).await;
-        }
-        let mut answers = vec![Release::Gone; leases.len()];
-        let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
-        for (place, lease) in leases.iter().enumerate() {
-            networks.entry(lease.network).or_default().push(place);
-        }
-        for (network, places) in networks {
-            let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
-            for (place, answer) in places.iter().zip(self.release_together(network, &some, now).await?) {
-                answers[*place] = answer;
+        match leases.first().map(|of| of.network) {
+            Some(network) if leases.iter().all(|lease| lease.network == network) => {
+                self.release_together(network, leases, now).await
             }
+            _ => Box::pin(self.release_several(leases, now)).await,
         }
-        Ok(answers)
     }
 
     async fn leases(&self, network: NetworkId) -> Result<Vec<Lease>, IpamError> {

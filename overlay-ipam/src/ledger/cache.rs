@@ -1,6 +1,6 @@
 //! What a manager remembers of the store. All of it may be wrong: commits compare it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use overlay_core::{Entry, Key, Revision, UnixTime};
@@ -14,7 +14,7 @@ use crate::set::numbers::Numbers;
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     blocks: FxHashMap<Key, (Entry, Arc<Block>)>, // never gone through
-    rows: BTreeMap<RowKey, Row>,
+    rows: FxHashMap<RowKey, Row>,                // never gone through in an order that is seen
     /// How many draws there were.
     draws: u64,
 }
@@ -64,10 +64,7 @@ impl Cache {
 
     /// The grounds of this number are gone.
     pub(crate) fn drop_ground(&mut self, number: u64) {
-        let mut rows = self.rows.split_off(&(number, 0, 0, 0));
-        if let Some(next) = number.checked_add(1) {
-            self.rows.append(&mut rows.split_off(&(next, 0, 0, 0)));
-        }
+        self.rows.retain(|(of, ..), _| *of != number);
     }
 
     pub(crate) fn row(&mut self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> &mut Row {

@@ -41,6 +41,13 @@ pub(crate) enum Outcome {
     Later,
 }
 
+impl Outcome {
+    /// Whether it is worth another try, or a look at all there is.
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Later | Self::Full { .. })
+    }
+}
+
 /// How often a claim that found nothing free looks again, after it was seen that there is something.
 const LOOKS: usize = 8;
 
@@ -53,13 +60,26 @@ impl Ledger {
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let first = wants.len().min(self.budget().operations);
-        let Some(mut outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        let Some(outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        match first == wants.len() && !outcomes.iter().any(Outcome::is_open) {
+            true => Ok(Some(outcomes)),
+            false => Box::pin(self.claim_rest(ground, wants, outcomes, now)).await,
+        }
+    }
+
+    /// Claims for those who have nothing yet after a first round came to these outcomes.
+    async fn claim_rest(
+        &self,
+        ground: &Ground,
+        wants: &[Want<'_>],
+        mut outcomes: Vec<Outcome>,
+        now: UnixTime,
+    ) -> Result<Option<Vec<Outcome>>, IpamError> {
         outcomes.resize(wants.len(), Outcome::Later);
-        let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Later | Outcome::Full { .. });
-        let mut open: Vec<usize> = (0..wants.len()).filter(|at| is_open(&outcomes[*at])).collect();
+        let mut open: Vec<usize> = (0..wants.len()).filter(|at| outcomes[*at].is_open()).collect();
         let mut late = 0;
         while !open.is_empty() {
-            late += Box::pin(self.look(ground, (wants, &open), &mut outcomes, now)).await?;
+            late += self.look(ground, (wants, &open), &mut outcomes, now).await?;
             if late > LOOKS {
                 return Err(IpamError::Contended { attempts: LOOKS as u32 });
             }
@@ -70,7 +90,7 @@ impl Ledger {
             for (at, decided) in batch.into_iter().zip(decided) {
                 outcomes[at] = decided;
             }
-            open.retain(|at| is_open(&outcomes[*at]));
+            open.retain(|at| outcomes[*at].is_open());
         }
         Ok(Some(outcomes))
     }

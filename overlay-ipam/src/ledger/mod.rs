@@ -138,7 +138,7 @@ impl Ledger {
 /// not sorted again further down.
 pub(crate) struct Sorted {
     pub(crate) keys: Vec<Key>,
-    order: Vec<Ordered>,
+    order: Vec<Ordered>, // empty where they were asked for in their order: one mostly is
     /// Whether one of them stands there twice.
     pub(crate) repeat: bool,
 }
@@ -155,6 +155,9 @@ impl Sorted {
     /// `same` bytes at their beginning are alike: what follows decides, eight bytes mostly.
     pub(crate) fn new(keys: impl Iterator<Item = Key>, same: usize) -> Self {
         let keys: Vec<Key> = keys.collect();
+        if keys.is_sorted_by(|a, b| a < b) {
+            return Self { keys, order: Vec::new(), repeat: false };
+        }
         let head = |key: &Key| {
             let after = key.as_bytes().get(same..).unwrap_or_default();
             let mut head = [0; 8];
@@ -163,12 +166,10 @@ impl Sorted {
         };
         let mut order: Vec<Ordered> =
             keys.iter().zip(0..).map(|(key, at)| Ordered { head: head(key), at, rank: at }).collect();
-        if let [_, _, ..] = &order[..] {
-            order.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| keys[a.at].cmp(&keys[b.at])));
-            for rank in 0..order.len() {
-                let at = order[rank].at;
-                order[at].rank = rank;
-            }
+        order.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| keys[a.at].cmp(&keys[b.at])));
+        for rank in 0..order.len() {
+            let at = order[rank].at;
+            order[at].rank = rank;
         }
         let repeat = order.windows(2).any(|pair| pair[0].head == pair[1].head && keys[pair[0].at] == keys[pair[1].at]);
         Self { keys, order, repeat }
@@ -180,7 +181,8 @@ impl Sorted {
         at: usize,
         (snapshot, first): (&'s Snapshot, usize),
     ) -> Result<Option<&'s Entry>, Unread> {
-        snapshot.get_near(&self.keys[at], first + self.order[at].rank)
+        let rank = self.order.get(at).map_or(at, |of| of.rank);
+        snapshot.get_near(&self.keys[at], first + rank)
     }
 
     /// The place of the first of all in a snapshot.
@@ -190,7 +192,10 @@ impl Sorted {
 
     /// The keys in their order, each with its place among those asked for.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
-        self.order.iter().map(|of| (of.at, &self.keys[of.at]))
+        (0..self.keys.len()).map(|rank| {
+            let at = self.order.get(rank).map_or(rank, |of| of.at);
+            (at, &self.keys[at])
+        })
     }
 }
 

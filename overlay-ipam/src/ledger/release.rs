@@ -118,7 +118,7 @@ impl Ledger {
                     Release::Fenced { generation: held.generation }
                 }
                 Some(_) if back.seen.contains(key) => Release::Gone, // it stands twice among them
-                Some((plot, held)) => match back.give((self, ground), at, (plot, held.number)) {
+                Some((plot, held)) => match back.give(at, (plot, held.number)) {
                     true => Release::Done,
                     false => break,
                 },
@@ -167,20 +167,19 @@ struct Back<'b> {
     given: Vec<bool>,
     /// What is given back of owners that stand twice among them.
     seen: FxHashSet<&'b Key>, // never gone through
-    /// The numbers given back in each block, in the order of the blocks' keys.
+    /// What is given back of each block, in the order of the blocks' keys.
     blocks: BTreeMap<(u8, u128), Part<'b>>,
 }
 
-/// What is given back in a block.
+/// What is given back of a block.
 struct Part<'b> {
-    key: Key,
     plot: &'b Plot,
     places: Vec<u16>,
 }
 
 impl<'b> Back<'b> {
     /// Whether there was room for one more.
-    fn give(&mut self, (ledger, ground): (&Ledger, &Ground), at: usize, (plot, number): (&'b Plot, u128)) -> bool {
+    fn give(&mut self, at: usize, (plot, number): (&'b Plot, u128)) -> bool {
         let key = &self.keys.keys[at];
         let (block, place) = plot.split(number);
         let part = self.blocks.entry((plot.index, block));
@@ -188,11 +187,7 @@ impl<'b> Back<'b> {
         if !self.budget.spend(1 + new, 2 * key.as_bytes().len() + 2048 * new) {
             return false;
         }
-        let part = part.or_insert_with(|| {
-            let key = ledger.keys.block(ground, plot.index, block);
-            Part { key, plot, places: Vec::new() }
-        });
-        part.places.push(place);
+        part.or_insert(Part { plot, places: Vec::new() }).places.push(place);
         self.given[at] = true;
         if self.keys.repeat {
             self.seen.insert(key);
@@ -207,11 +202,13 @@ impl<'b> Back<'b> {
         snapshot: &Snapshot,
         now: UnixTime,
     ) -> Result<(Commit, Written), Undecided<Stop>> {
-        snapshot.need(self.blocks.values().map(|part| &part.key))?;
+        let keys: Vec<Key> =
+            self.blocks.keys().map(|(plot, block)| ledger.keys.block(ground, *plot, *block)).collect();
+        snapshot.need(&keys)?;
         let mut cache = ledger.cache();
         let mut puts = Vec::with_capacity(self.blocks.len());
         let mut written = Vec::with_capacity(self.blocks.len());
-        for ((_, number), Part { key, plot, places }) in self.blocks {
+        for (key, ((_, number), Part { plot, places })) in keys.into_iter().zip(self.blocks) {
             let known = (&key, snapshot.get(&key)?);
             let mut block = ledger.parsed(&cache, known, plot.block_size(number), now)?;
             let changed = Arc::make_mut(&mut block);
