@@ -119,9 +119,12 @@ impl Snapshot {
         self.lost
     }
 
-    /// Takes these for true until a commit compares them: nothing says that they were so at one revision.
-    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) {
-        self.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
+    /// Takes these for true until a commit compares them: nothing says that they were so at one revision. Makes room for so many
+    /// more that will be read.
+    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>, more: usize) {
+        let entries = entries.into_iter();
+        self.keys.0.reserve_exact(entries.size_hint().0 + more);
+        self.keys.extend(entries.map(|(key, entry)| (key, Looked::new(entry))));
         self.mixed |= !self.keys.0.is_empty();
     }
 
@@ -256,11 +259,14 @@ impl<K: Ord, V> Sorted<K, V> {
 
     /// Of a key that comes again, the last value counts.
     fn extend(&mut self, more: impl IntoIterator<Item = (K, V)>) {
-        let more = more.into_iter();
+        let (more, before) = (more.into_iter(), self.0.len());
         self.0.reserve_exact(more.size_hint().0);
         self.0.extend(more);
         if self.0.is_sorted_by(|(a, _), (b, _)| a < b) {
             return;
+        }
+        if self.0.len() == before + 1 {
+            return self.settle();
         }
         self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
         self.0.dedup_by(|later, kept| {
@@ -270,6 +276,17 @@ impl<K: Ord, V> Sorted<K, V> {
             }
             again
         });
+    }
+}
+
+impl<K: Ord, V> Sorted<K, V> {
+    /// Takes the last to its place among the others, which are in order.
+    fn settle(&mut self) {
+        let Some((last, others)) = self.0.split_last() else { return };
+        match others.binary_search_by(|(other, _)| other.cmp(&last.0)) {
+            Ok(same) => drop(self.0.swap_remove(same)),
+            Err(at) => self.0[at..].rotate_right(1),
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl<'s> Transaction<'s> {
     /// is likely to be there still. What is decided on them is compared like everything that is looked at, refusals too;
     /// where they prove wrong, the next attempt reads.
     pub fn assuming(mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) -> Self {
-        self.known.assume(entries);
+        self.known.assume(entries, self.wanted.keys.len());
         self
     }
 
@@ -99,8 +99,8 @@ impl<'s> Transaction<'s> {
         // No `async fn`: that would hold twice what it is given, and futures of callers grow by it.
         let mut doubt = Doubt::default();
         async move {
-            let (mut contended, mut lost) = (None, 0);
-            for _ in 0..self.attempts {
+            let mut lost = 0;
+            for attempt in 1..=self.attempts {
                 self.known.lost = lost;
                 let decision = self.decide(&mut decide).await;
                 let (commit, outcome) = match decision.map_err(|error| doubt.or(error))? {
@@ -119,8 +119,7 @@ impl<'s> Transaction<'s> {
                         return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
                     }
                     Ok(_) => break,
-                    Err(TransactionError::Contended { compare, .. }) => {
-                        contended = compare;
+                    Err(TransactionError::Contended { .. }) if attempt < self.attempts => {
                         self.wanted = doubt.wanted(&snapshot);
                     }
                     Err(TransactionError::InDoubt(error)) if changes => {
@@ -131,7 +130,7 @@ impl<'s> Transaction<'s> {
                     Err(error) => return Err(doubt.or(error)),
                 }
             }
-            Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: contended }))
+            Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: None }))
         }
     }
 
@@ -259,26 +258,24 @@ impl<R> TransactionError<R> {
 /// Commits whose answers were lost and that may still be done.
 #[derive(Default)]
 struct Doubt {
-    lost: Vec<Snapshot>,
-    error: Option<StoreError>,
+    lost: Vec<(Snapshot, StoreError)>,
 }
 
 impl Doubt {
     fn add(&mut self, snapshot: Snapshot, error: StoreError) {
-        self.lost.push(snapshot);
-        self.error = Some(error);
+        self.lost.push((snapshot, error));
     }
 
     /// Whether nothing is in doubt any more once `commit`, decided on `snapshot`, has succeeded.
     fn is_cleared_by(&mut self, snapshot: &Snapshot, commit: &Commit) -> bool {
-        self.lost.retain(|lost| !snapshot.has_overtaken(lost));
-        self.lost.iter().all(|lost| commit.written().any(|key| lost.has_looked_at(key)))
+        self.lost.retain(|(lost, _)| !snapshot.has_overtaken(lost));
+        self.lost.iter().all(|(lost, _)| commit.written().any(|key| lost.has_looked_at(key)))
     }
 
     /// What has to be read for the next attempt: what this one looked at, and what tells whether a lost one was done.
     fn wanted(&self, snapshot: &Snapshot) -> Unread {
         let mut wanted = snapshot.wanted();
-        for lost in &self.lost {
+        for (lost, _) in &self.lost {
             let Unread { keys, prefixes } = lost.wanted();
             wanted.keys.extend(keys);
             wanted.prefixes.extend(prefixes);
@@ -294,9 +291,6 @@ impl Doubt {
 
     /// `error` says that nothing was changed: true only if nothing is in doubt.
     fn or<R>(&mut self, error: TransactionError<R>) -> TransactionError<R> {
-        match self.error.take() {
-            Some(lost) if !self.lost.is_empty() => TransactionError::InDoubt(lost),
-            _ => error,
-        }
+        self.lost.pop().map_or(error, |(_, lost)| TransactionError::InDoubt(lost))
     }
 }

@@ -7,6 +7,7 @@ use overlay_core::{IpFamily, NetworkId, UnixTime};
 
 use super::record::Network;
 use super::space::corrupt;
+use super::together::Line;
 use super::{Allocator, TRIES};
 use crate::ipam::windows;
 use crate::ledger::claim::{Outcome, Want};
@@ -24,6 +25,8 @@ use crate::{
 pub(crate) struct Loaded {
     pub(crate) record: Network,
     grounds: [Ground; 2],
+    /// Where callers of the network meet.
+    pub(super) line: Arc<Line>,
 }
 
 /// A network as it was last read.
@@ -99,8 +102,10 @@ impl Allocator {
             guard: guard.clone(),
         };
         let grounds = [ground(IpFamily::V4, 4), ground(IpFamily::V6, 6)];
-        let loaded = Arc::new(Loaded { record, grounds });
-        self.loaded().insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
+        let mut all = self.loaded();
+        let line = all.get(&network).map(|former| Arc::clone(&former.loaded.line)).unwrap_or_default();
+        let loaded = Arc::new(Loaded { record, grounds, line });
+        all.insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
         Ok(loaded)
     }
 

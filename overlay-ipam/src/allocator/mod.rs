@@ -25,7 +25,6 @@ use crate::{AddressRequest, ClaimRefusal, Ipam, IpamError, Lease, Pool, Release,
 pub use audit::Audit;
 use leases::Known;
 use space::Catalog;
-use together::Line;
 
 /// Subnets and addresses of one address space, in a [`Store`]: any number of managers may work on it at once.
 ///
@@ -38,7 +37,6 @@ pub struct Allocator {
     config: Config,
     catalog: Mutex<Catalog>,
     loaded: Mutex<BTreeMap<NetworkId, Known>>,
-    lines: Mutex<BTreeMap<NetworkId, Arc<Line>>>,
     /// Where callers meet that change the space: all write to one record.
     space: Combiner<(), ()>,
 }
@@ -111,7 +109,6 @@ impl Allocator {
             config,
             catalog,
             loaded: Mutex::default(),
-            lines: Mutex::default(),
             space: Combiner::default(),
         })
     }
@@ -139,11 +136,6 @@ impl Allocator {
 
     fn catalog(&self) -> MutexGuard<'_, Catalog> {
         self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Where callers meet, of networks that have subnets.
-    fn lines(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Line>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn loaded(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Known>> {
@@ -252,7 +244,7 @@ mod tests {
             }
         }
         let _ = [1, 2].map(|number| block_on(ours.subnets(NetworkId::from_bytes([number; 16]))));
-        assert!(ours.loaded().is_empty() && ours.lines().is_empty());
+        assert!(ours.loaded().is_empty());
         assert_eq!(ours.ledger.cache().rows(), 0);
     }
 }

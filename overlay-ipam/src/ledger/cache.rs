@@ -88,7 +88,9 @@ impl Cache {
         wakes: Option<UnixTime>,
     ) {
         let numbers = || places.iter().map(|at| plot.join(block, *at));
-        for windows in &plot.windows {
+        let [endpoints, vips] = &plot.windows;
+        let others = if vips == endpoints { &[][..] } else { vips };
+        for windows in [endpoints, others] {
             for window in
                 windows.iter().filter(|(first, last)| numbers().any(|number| (first..=last).contains(&&number)))
             {

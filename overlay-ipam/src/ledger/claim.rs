@@ -10,7 +10,7 @@ use super::block::{Block, Condition};
 use super::cache::Cache;
 use super::ground::{Ground, Plot};
 use super::record::{Held, Hold, Holds};
-use super::{Budget, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
+use super::{Budget, Few, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
 
 /// One owner's wish for a number.
@@ -151,9 +151,9 @@ impl Ledger {
     }
 
     /// The blocks that claims will most likely be made in, as they were last seen.
-    fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Vec<(Key, Option<Entry>)> {
+    fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Few<(Key, Option<Entry>)> {
         let mut cache = self.cache();
-        let mut blocks = Vec::new();
+        let mut blocks = Few::new();
         for purpose in [Use::Endpoint, Use::Vip] {
             if !wants.iter().any(|want| want.purpose == purpose && want.exact.is_none()) {
                 continue;
@@ -215,8 +215,8 @@ struct Draft<'d> {
     /// The keys of the leases that are wanted, the place of the first in the snapshot, and what is new under each.
     keys: &'d Sorted,
     first: usize,
-    fresh: Vec<Option<Held>>,
-    blocks: Vec<Drafted>,
+    fresh: Few<Option<Held>>,
+    blocks: Few<Drafted>,
     /// Where among the blocks each is, in the order of their keys.
     places: BTreeMap<(u8, u128), usize>,
     holds: BTreeMap<Key, Holds>,
@@ -259,8 +259,8 @@ impl<'d> Draft<'d> {
             budget: ledger.budget(),
             keys,
             first: keys.first(snapshot),
-            fresh: vec![None; keys.keys.len()],
-            blocks: Vec::with_capacity(1),
+            fresh: Few::from_elem(None, keys.keys.len()),
+            blocks: Few::new(),
             places: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),

@@ -21,6 +21,7 @@ use overlay_core::{
     CommitError, Entry, Key, NodeId, Revision, Snapshot, Store, StoreError, Transaction, TransactionError, Undecided,
     UnixTime, Unread,
 };
+use smallvec::SmallVec;
 
 use crate::{IpamError, PickOrder};
 use block::{Block, Rest};
@@ -205,6 +206,9 @@ pub(crate) struct Seen {
     pub(crate) revision: Revision,
     pub(crate) block: Arc<Block>,
 }
+
+/// Some of what there mostly is one of.
+pub(crate) type Few<T> = SmallVec<[T; 1]>;
 
 /// Blocks that a commit writes: their keys, their records, and what these say.
 pub(crate) type Written = Vec<(Key, Bytes, Arc<Block>)>;
