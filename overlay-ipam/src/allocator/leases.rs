@@ -149,57 +149,43 @@ impl Allocator {
     /// Leases of one network.
     pub(super) async fn release_addresses(
         &self,
-        network: NetworkId,
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
-        let of = |lease: &Lease| IpFamily::of(lease.ip());
-        match leases.first().map(of) {
-            Some(family) if leases.iter().all(|lease| of(lease) == family) => {
-                self.release_group((network, family), leases.iter(), now).await
-            }
-            _ => Box::pin(self.release_mixed(network, leases, now)).await,
+        let v4 = leases.iter().filter(|lease| lease.ip().is_ipv4()).count();
+        match v4 == 0 || v4 == leases.len() {
+            true => self.release_alike(leases, now).await,
+            false => Box::pin(self.release_mixed(leases, now)).await,
         }
     }
 
-    /// Leases of both families.
-    async fn release_mixed(
-        &self,
-        network: NetworkId,
-        leases: &[Lease],
-        now: UnixTime,
-    ) -> Result<Vec<Release>, IpamError> {
+    /// Leases of one network and of both families.
+    async fn release_mixed(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
         let mut answers = vec![Release::Gone; leases.len()];
         for family in FAMILIES {
-            let some = || leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family);
-            if some().next().is_none() {
-                continue;
-            }
-            let released = self.release_group((network, family), some().map(|(lease, _)| lease), now).await?;
-            for ((_, place), answer) in some().zip(released) {
+            let of_it = leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family);
+            let (some, places): (Vec<Lease>, Vec<usize>) = of_it.map(|(lease, place)| (lease.clone(), place)).unzip();
+            for (place, answer) in places.into_iter().zip(self.release_alike(&some, now).await?) {
                 answers[place] = answer;
             }
         }
         Ok(answers)
     }
 
-    async fn release_group<'l>(
-        &self,
-        (network, family): (NetworkId, IpFamily),
-        leases: impl Iterator<Item = &'l Lease> + Clone,
-        now: UnixTime,
-    ) -> Result<Vec<Release>, IpamError> {
+    /// Leases of one network and one family.
+    async fn release_alike(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+        let Some(first) = leases.first() else { return Ok(Vec::new()) };
         for _ in 0..TRIES {
-            let loaded = match self.load(network).await {
+            let loaded = match self.load(first.network).await {
                 Ok(loaded) => loaded,
                 // A network that is gone has no leases.
-                Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.count()]),
+                Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
                 Err(error) => return Err(error),
             };
-            let returns: Vec<Return<'_>> = leases.clone().map(|lease| loaded.give_back(lease)).collect();
-            match self.ledger.release(loaded.ground(family), &returns, now).await? {
+            let returns: Vec<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
+            match self.ledger.release(loaded.ground(IpFamily::of(first.ip())), &returns, now).await? {
                 Some(answers) => return Ok(answers),
-                None => self.forget(network),
+                None => self.forget(first.network),
             }
         }
         Err(IpamError::Contended { attempts: TRIES })

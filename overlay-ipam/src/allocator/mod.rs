@@ -125,9 +125,9 @@ impl Allocator {
         for (place, lease) in leases.iter().enumerate() {
             networks.entry(lease.network).or_default().push(place);
         }
-        for (network, places) in networks {
+        for places in networks.into_values() {
             let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
-            for (place, answer) in places.iter().zip(self.release_together(network, &some, now).await?) {
+            for (place, answer) in places.iter().zip(self.release(&some, now).await?) {
                 answers[*place] = answer;
             }
         }
@@ -173,15 +173,26 @@ impl Ipam for Allocator {
         requests: &[AddressRequest],
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
-        self.claim_together(network, requests, now).await
+        let loaded = self.load(network).await?;
+        match loaded.line.alone() {
+            Some(_alone) => self.claim_addresses(network, requests, now).await,
+            None => Box::pin(self.claim_together((network, &loaded.line), requests, now)).await,
+        }
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        match leases.first().map(|of| of.network) {
-            Some(network) if leases.iter().all(|lease| lease.network == network) => {
-                self.release_together(network, leases, now).await
-            }
-            _ => Box::pin(self.release_several(leases, now)).await,
+        let Some(network) = leases.first().map(|of| of.network) else { return Ok(Vec::new()) };
+        if leases.iter().any(|lease| lease.network != network) {
+            return Box::pin(self.release_several(leases, now)).await;
+        }
+        let loaded = match self.load(network).await {
+            // A network that is gone has no leases.
+            Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
+            loaded => loaded?,
+        };
+        match loaded.line.alone() {
+            Some(_alone) => self.release_addresses(leases, now).await,
+            None => Box::pin(self.release_together((network, &loaded.line), leases, now)).await,
         }
     }
 

@@ -23,38 +23,27 @@ pub(super) enum Answer {
 }
 
 impl Allocator {
+    /// For who comes while somebody works.
     pub(super) async fn claim_together(
         &self,
-        network: NetworkId,
+        (network, line): (NetworkId, &Line),
         requests: &[AddressRequest],
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
-        let loaded = self.load(network).await?;
-        if let Some(_alone) = loaded.line.alone() {
-            return self.claim_addresses(network, requests, now).await;
-        }
-        match Box::pin(self.together(network, &loaded.line, Job::Claim(requests.to_vec(), now))).await {
+        match self.together(network, line, Job::Claim(requests.to_vec(), now)).await {
             Answer::Claimed(answer) => answer,
             Answer::Released(_) => Err(IpamError::Contended { attempts: 0 }),
         }
     }
 
-    /// Leases of one network.
+    /// Leases of one network, for who comes while somebody works.
     pub(super) async fn release_together(
         &self,
-        network: NetworkId,
+        (network, line): (NetworkId, &Line),
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
-        let loaded = match self.load(network).await {
-            // A network that is gone has no leases.
-            Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
-            loaded => loaded?,
-        };
-        if let Some(_alone) = loaded.line.alone() {
-            return self.release_addresses(network, leases, now).await;
-        }
-        match Box::pin(self.together(network, &loaded.line, Job::Release(leases.to_vec(), now))).await {
+        match self.together(network, line, Job::Release(leases.to_vec(), now)).await {
             Answer::Released(answer) => answer,
             Answer::Claimed(_) => Err(IpamError::Contended { attempts: 0 }),
         }
@@ -92,7 +81,7 @@ impl Allocator {
         }
         let released = match leases.is_empty() {
             true => Ok(Vec::new()),
-            false => self.release_addresses(network, &leases, latest).await,
+            false => self.release_addresses(&leases, latest).await,
         };
         let claimed = match requests.is_empty() {
             true => Ok(Vec::new()),
