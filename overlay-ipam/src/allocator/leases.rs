@@ -23,6 +23,7 @@ use crate::{
 /// A network as it was last read, and the grounds of its two families.
 #[derive(Debug)]
 pub(crate) struct Loaded {
+    network: NetworkId,
     pub(crate) record: Network,
     grounds: [Ground; 2],
     /// Where callers of the network meet.
@@ -54,9 +55,9 @@ impl Loaded {
         IpNet::new(address, subnet.net.prefix_len()).ok()
     }
 
-    pub(crate) fn lease(&self, network: NetworkId, owner: LeaseOwner, held: Held) -> Option<Lease> {
+    pub(crate) fn lease(&self, owner: LeaseOwner, held: Held) -> Option<Lease> {
         let address = self.address(&held)?;
-        Some(Lease { network, owner, address, purpose: held.purpose, generation: held.generation })
+        Some(Lease { network: self.network, owner, address, purpose: held.purpose, generation: held.generation })
     }
 
     /// What the ledger is to give back for a lease.
@@ -104,11 +105,12 @@ impl Allocator {
         let grounds = [ground(IpFamily::V4, 4), ground(IpFamily::V6, 6)];
         let mut all = self.loaded();
         let line = all.get(&network).map(|former| Arc::clone(&former.loaded.line)).unwrap_or_default();
-        let loaded = Arc::new(Loaded { record, grounds, line });
+        let loaded = Arc::new(Loaded { network, record, grounds, line });
         all.insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
         Ok(loaded)
     }
 
+    /// Reads the network and claims, until it was still the same.
     pub(super) async fn claim_addresses(
         &self,
         network: NetworkId,
@@ -117,78 +119,117 @@ impl Allocator {
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
         for _ in 0..TRIES {
             let loaded = self.load(network).await?;
-            let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
-            let mut stale = false;
-            for family in FAMILIES {
-                let mut wants = Vec::with_capacity(requests.len());
-                for (answer, request) in open(&mut answers, requests, family) {
-                    match want(&loaded, request) {
-                        Ok(want) => wants.push(want),
-                        Err(refusal) => *answer = Some(Err(refusal)),
-                    }
-                }
-                if wants.is_empty() {
-                    continue;
-                }
-                let Some(outcomes) = self.ledger.claim(loaded.ground(family), &wants, now).await? else {
-                    stale = true;
-                    break;
-                };
-                for ((place, request), outcome) in open(&mut answers, requests, family).zip(outcomes) {
-                    *place = answer(&loaded, network, request, outcome);
-                }
-            }
-            match answers.into_iter().collect::<Option<Vec<_>>>() {
-                Some(answers) if !stale => return Ok(answers),
-                _ => self.forget(network),
+            match self.claim_once(&loaded, requests, now).await? {
+                Some(answers) => return Ok(answers),
+                None => self.forget(network),
             }
         }
         Err(IpamError::Contended { attempts: TRIES })
     }
 
-    /// Leases of one network.
+    /// After the network has turned out to be another than was known.
+    pub(super) async fn claim_again(
+        &self,
+        network: NetworkId,
+        requests: &[AddressRequest],
+        now: UnixTime,
+    ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
+        self.forget(network);
+        self.claim_addresses(network, requests, now).await
+    }
+
+    /// `None` if the network is another by now.
+    pub(super) async fn claim_once(
+        &self,
+        loaded: &Loaded,
+        requests: &[AddressRequest],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Result<Lease, ClaimRefusal>>>, IpamError> {
+        let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
+        for family in FAMILIES {
+            let mut wants = Vec::with_capacity(requests.len());
+            for (answer, request) in open(&mut answers, requests, family) {
+                match want(loaded, request) {
+                    Ok(want) => wants.push(want),
+                    Err(refusal) => *answer = Some(Err(refusal)),
+                }
+            }
+            if wants.is_empty() {
+                continue;
+            }
+            let outcomes = self.ledger.claim(loaded.ground(family), &wants, now).await?;
+            let Some(outcomes) = outcomes else { return Ok(None) };
+            for ((place, request), outcome) in open(&mut answers, requests, family).zip(outcomes) {
+                *place = answer(loaded, request, outcome);
+            }
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    /// Leases of one network, of both families.
     pub(super) async fn release_addresses(
         &self,
+        network: NetworkId,
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
-        let v4 = leases.iter().filter(|lease| lease.ip().is_ipv4()).count();
-        match v4 == 0 || v4 == leases.len() {
-            true => self.release_alike(leases, now).await,
-            false => Box::pin(self.release_mixed(leases, now)).await,
-        }
-    }
-
-    /// Leases of one network and of both families.
-    async fn release_mixed(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
         let mut answers = vec![Release::Gone; leases.len()];
         for family in FAMILIES {
-            let of_it = leases.iter().zip(0..).filter(|(lease, _)| IpFamily::of(lease.ip()) == family);
+            let of_it = leases.iter().zip(0..).filter(|(lease, _)| lease.family() == family);
             let (some, places): (Vec<Lease>, Vec<usize>) = of_it.map(|(lease, place)| (lease.clone(), place)).unzip();
-            for (place, answer) in places.into_iter().zip(self.release_alike(&some, now).await?) {
+            for (place, answer) in places.into_iter().zip(self.release_alike(network, &some, now).await?) {
                 answers[place] = answer;
             }
         }
         Ok(answers)
     }
 
-    /// Leases of one network and one family.
-    async fn release_alike(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        let Some(first) = leases.first() else { return Ok(Vec::new()) };
+    /// Reads the network and gives back what is leased of a family of it, until it was still the same.
+    async fn release_alike(
+        &self,
+        network: NetworkId,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
         for _ in 0..TRIES {
-            let loaded = match self.load(first.network).await {
+            let loaded = match self.load(network).await {
                 Ok(loaded) => loaded,
                 // A network that is gone has no leases.
                 Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
                 Err(error) => return Err(error),
             };
-            let returns: Vec<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
-            match self.ledger.release(loaded.ground(IpFamily::of(first.ip())), &returns, now).await? {
+            match self.release_once(&loaded, leases, now).await? {
                 Some(answers) => return Ok(answers),
-                None => self.forget(first.network),
+                None => self.forget(network),
             }
         }
         Err(IpamError::Contended { attempts: TRIES })
+    }
+
+    /// After the network has turned out to be another than was known.
+    pub(super) async fn release_again(
+        &self,
+        network: NetworkId,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
+        self.forget(network);
+        self.release_alike(network, leases, now).await
+    }
+
+    /// Leases of one family. `None` if the network is another by now.
+    pub(super) async fn release_once(
+        &self,
+        loaded: &Loaded,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Release>>, IpamError> {
+        let family = leases.first().map_or(IpFamily::V4, Lease::family);
+        let returns: Vec<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
+        self.ledger.release(loaded.ground(family), &returns, now).await
     }
 }
 
@@ -224,12 +265,11 @@ fn want<'r>(loaded: &Loaded, request: &'r AddressRequest) -> Result<Want<'r>, Cl
 /// `None` if the outcome is of another state of the network.
 fn answer(
     loaded: &Loaded,
-    network: NetworkId,
     request: &AddressRequest,
     outcome: Outcome,
 ) -> Option<Result<Lease, ClaimRefusal>> {
     let refusal = match (outcome, request.address) {
-        (Outcome::Granted(held), _) => return loaded.lease(network, request.owner.clone(), held).map(Ok),
+        (Outcome::Granted(held), _) => return loaded.lease(request.owner.clone(), held).map(Ok),
         (Outcome::Full { used, resting }, _) => {
             let pool = PoolName::Subnets(loaded.nets(request.family));
             ClaimRefusal::Exhausted { pool, in_use: used, resting }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_core::{IpFamily, NetworkId, NodeId, Prefix, Store, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
@@ -118,14 +118,14 @@ impl Allocator {
         &self.config
     }
 
-    /// Leases of several networks.
+    /// Leases of several networks or families.
     async fn release_several(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
         let mut answers = vec![Release::Gone; leases.len()];
-        let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
+        let mut alike: BTreeMap<(NetworkId, IpFamily), Vec<usize>> = BTreeMap::new();
         for (place, lease) in leases.iter().enumerate() {
-            networks.entry(lease.network).or_default().push(place);
+            alike.entry((lease.network, lease.family())).or_default().push(place);
         }
-        for places in networks.into_values() {
+        for places in alike.into_values() {
             let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
             for (place, answer) in places.iter().zip(self.release(&some, now).await?) {
                 answers[*place] = answer;
@@ -174,25 +174,31 @@ impl Ipam for Allocator {
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
         let loaded = self.load(network).await?;
-        match loaded.line.alone() {
-            Some(_alone) => self.claim_addresses(network, requests, now).await,
-            None => Box::pin(self.claim_together((network, &loaded.line), requests, now)).await,
+        let Some(_alone) = loaded.line.alone() else {
+            return Box::pin(self.claim_together((network, &loaded.line), requests, now)).await;
+        };
+        match self.claim_once(&loaded, requests, now).await? {
+            Some(answers) => Ok(answers),
+            None => Box::pin(self.claim_again(network, requests, now)).await,
         }
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        let Some(network) = leases.first().map(|of| of.network) else { return Ok(Vec::new()) };
-        if leases.iter().any(|lease| lease.network != network) {
+        let Some(first) = leases.first() else { return Ok(Vec::new()) };
+        if leases.iter().any(|lease| lease.network != first.network || lease.family() != first.family()) {
             return Box::pin(self.release_several(leases, now)).await;
         }
-        let loaded = match self.load(network).await {
+        let loaded = match self.load(first.network).await {
             // A network that is gone has no leases.
             Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
             loaded => loaded?,
         };
-        match loaded.line.alone() {
-            Some(_alone) => self.release_addresses(leases, now).await,
-            None => Box::pin(self.release_together((network, &loaded.line), leases, now)).await,
+        let Some(_alone) = loaded.line.alone() else {
+            return Box::pin(self.release_together((first.network, &loaded.line), leases, now)).await;
+        };
+        match self.release_once(&loaded, leases, now).await? {
+            Some(answers) => Ok(answers),
+            None => Box::pin(self.release_again(first.network, leases, now)).await,
         }
     }
 
@@ -229,7 +235,7 @@ impl fmt::Display for PickOrder {
 #[cfg(test)]
 mod tests {
     use overlay_core::testing::block_on;
-    use overlay_core::{IpFamily, MemoryStore};
+    use overlay_core::MemoryStore;
 
     use super::*;
 

@@ -81,7 +81,7 @@ impl Allocator {
         }
         let released = match leases.is_empty() {
             true => Ok(Vec::new()),
-            false => self.release_addresses(&leases, latest).await,
+            false => self.release_addresses(network, &leases, latest).await,
         };
         let claimed = match requests.is_empty() {
             true => Ok(Vec::new()),
