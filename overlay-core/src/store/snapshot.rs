@@ -123,7 +123,9 @@ impl Snapshot {
     /// more that will be read.
     pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>, more: usize) {
         let entries = entries.into_iter();
-        self.keys.0.reserve_exact(entries.size_hint().0 + more);
+        if self.keys.0.is_empty() {
+            self.keys.0 = Vec::with_capacity(entries.size_hint().0 + more);
+        }
         self.keys.extend(entries.map(|(key, entry)| (key, Looked::new(entry))));
         self.mixed |= !self.keys.0.is_empty();
     }

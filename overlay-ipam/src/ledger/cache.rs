@@ -36,6 +36,14 @@ impl Cache {
         self.blocks.get(key).map(|(entry, _)| entry.clone())
     }
 
+    /// Whether a block that was seen has `count` free numbers in this part.
+    pub(crate) fn has_room(&self, key: &Key, (first, last): (u16, u16), count: usize) -> bool {
+        self.blocks.get(key).is_some_and(|(_, block)| {
+            let (used, resting) = block.count((first, last));
+            count as u32 + used + resting <= u32::from(last - first) + 1
+        })
+    }
+
     /// The first of so many numbers of draws.
     pub(crate) fn draw(&mut self, count: usize) -> u64 {
         let first = self.draws;
@@ -126,6 +134,12 @@ impl Row {
             self.waking.remove(block);
             self.full.remove(block);
         }
+    }
+
+    /// `from`, and then the blocks up to `last` that are not full.
+    pub(crate) fn next_open(&self, from: u128, last: u128) -> impl Iterator<Item = u128> {
+        let after = move |block: &u128| self.full.next_free(block + 1).filter(|next| *next <= last);
+        std::iter::successors(Some(from), move |block| (*block < last).then(|| after(block)).flatten())
     }
 
     /// Nothing is free in a block, until the next of its rests ends.

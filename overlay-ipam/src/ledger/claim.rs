@@ -125,10 +125,11 @@ impl Ledger {
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
         let keys = Sorted::new(keys, self.keys.before_owner());
-        let likely = self.likely(ground, wants).into_iter();
+        let (seen, unseen) = self.likely(ground, wants, now);
         let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
-        let transaction = self.transaction().assuming(likely.chain(leases).chain(guard));
+        let known = seen.into_iter().chain(leases).chain(guard);
+        let transaction = self.transaction().reading(unseen).assuming(known);
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
@@ -150,17 +151,29 @@ impl Ledger {
         Ok(Some(outcomes))
     }
 
-    /// The blocks that claims will most likely be made in, as they were last seen.
-    fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Few<(Key, Option<Entry>)> {
+    /// The blocks that claims will most likely be made in: those that were seen, as they were then, and what else to read.
+    fn likely(&self, ground: &Ground, wants: &[Want<'_>], now: UnixTime) -> (Few<(Key, Option<Entry>)>, Few<Key>) {
         let mut cache = self.cache();
-        let mut blocks = Few::new();
+        let (mut blocks, mut unseen) = (Few::new(), Few::new());
         for purpose in [Use::Endpoint, Use::Vip] {
-            if !wants.iter().any(|want| want.purpose == purpose && want.exact.is_none()) {
+            let count = wants.iter().filter(|want| want.purpose == purpose && want.exact.is_none()).count();
+            if count == 0 {
                 continue;
             }
             for plot in &ground.plots {
-                let rows = plot.windows(purpose).iter().map(|window| cache.row(ground, plot, *window).current);
-                blocks.extend(rows.flatten().map(|block| (plot.index, block)));
+                for window in plot.windows(purpose) {
+                    let Some(current) = cache.row(ground, plot, *window).current else { continue };
+                    blocks.push((plot.index, current));
+                    let key = self.keys.block(ground, plot.index, current);
+                    if count > 1 && !cache.has_room(&key, plot.part(current, *window), count) {
+                        // They go on in the blocks after it.
+                        unseen.push(self.keys.holds(ground, plot, *window));
+                        let row = cache.row(ground, plot, *window);
+                        row.wake(now);
+                        let next = row.next_open(current, *plot.blocks(*window).end()).skip(1).take(AHEAD);
+                        blocks.extend(next.map(|block| (plot.index, block)));
+                    }
+                }
             }
         }
         for (index, number) in wants.iter().filter_map(|want| want.exact) {
@@ -168,8 +181,14 @@ impl Ledger {
         }
         blocks.sort_unstable();
         blocks.dedup();
-        let keys = blocks.into_iter().map(|(index, block)| self.keys.block(ground, index, block));
-        keys.filter_map(|key| cache.entry(&key).map(|entry| (key, Some(entry)))).collect()
+        let mut seen = Few::new();
+        for key in blocks.into_iter().map(|(index, block)| self.keys.block(ground, index, block)) {
+            match cache.entry(&key) {
+                Some(entry) => seen.push((key, Some(entry))),
+                None => unseen.push(key),
+            }
+        }
+        (seen, unseen)
     }
 
     /// Counts what is used and what rests of all there is for `purpose`, and remembers what is full. `Later` if there is something.
@@ -451,9 +470,7 @@ impl<'d> Draft<'d> {
     fn upcoming(&mut self, plot: &Plot, number: u128, window: (u128, u128)) -> Vec<Key> {
         let last = *plot.blocks(window).end();
         let (ground, keys) = (self.ground, &self.ledger.keys);
-        let full = &self.cache.row(ground, plot, window).full;
-        let after = |block: &u128| full.next_free(block + 1).filter(|next| *next <= last);
-        let blocks = std::iter::successors(Some(number), |block| (*block < last).then(|| after(block)).flatten());
+        let blocks = self.cache.row(ground, plot, window).next_open(number, last);
         blocks.take(AHEAD).map(|block| keys.block(ground, plot.index, block)).collect()
     }
 
