@@ -263,11 +263,7 @@ fn want<'r>(loaded: &Loaded, request: &'r AddressRequest) -> Result<Want<'r>, Cl
 }
 
 /// `None` if the outcome is of another state of the network.
-fn answer(
-    loaded: &Loaded,
-    request: &AddressRequest,
-    outcome: Outcome,
-) -> Option<Result<Lease, ClaimRefusal>> {
+fn answer(loaded: &Loaded, request: &AddressRequest, outcome: Outcome) -> Option<Result<Lease, ClaimRefusal>> {
     let refusal = match (outcome, request.address) {
         (Outcome::Granted(held), _) => return loaded.lease(request.owner.clone(), held).map(Ok),
         (Outcome::Full { used, resting }, _) => {

@@ -104,13 +104,7 @@ impl Allocator {
         let rest = Rest { time: config.rest, skew: config.skew };
         let ledger = Ledger::new(store, keys, manager, rest, config.order).seeded(seed);
         let catalog = Mutex::new(Catalog::new(&config));
-        Ok(Self {
-            ledger,
-            config,
-            catalog,
-            loaded: Mutex::default(),
-            space: Combiner::default(),
-        })
+        Ok(Self { ledger, config, catalog, loaded: Mutex::default(), space: Combiner::default() })
     }
 
     /// How addresses are handed out.
@@ -234,8 +228,8 @@ impl fmt::Display for PickOrder {
 
 #[cfg(test)]
 mod tests {
-    use overlay_core::testing::block_on;
     use overlay_core::MemoryStore;
+    use overlay_core::testing::block_on;
 
     use super::*;
 

@@ -205,8 +205,7 @@ impl<'b> Back<'b> {
         snapshot: &Snapshot,
         now: UnixTime,
     ) -> Result<(Commit, Written), Undecided<Stop>> {
-        let keys: Few<Key> =
-            self.blocks.keys().map(|(plot, block)| ledger.keys.block(ground, *plot, *block)).collect();
+        let keys: Few<Key> = self.blocks.keys().map(|(plot, block)| ledger.keys.block(ground, *plot, *block)).collect();
         snapshot.need(&keys)?;
         let mut cache = ledger.cache();
         let mut puts = Vec::with_capacity(self.blocks.len());
