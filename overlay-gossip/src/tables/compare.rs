@@ -192,7 +192,7 @@ impl Tables {
             return;
         };
         let theirs: BTreeMap<NodeId, &Vector> = owners.iter().map(|vector| (vector.owner, vector)).collect();
-        let surplus = |(owner, chain): &(&NodeId, &Chain)| {
+        let surplus = |(owner, chain): &(&NodeId, &Box<Chain>)| {
             whole & 1 << hash::bucket(**owner) != 0
                 && !chain.seen().is_empty()
                 && theirs.get(owner).is_none_or(|vector| has_more(chain, vector))
