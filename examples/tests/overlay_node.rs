@@ -149,7 +149,7 @@ fn the_missions_commands_do_what_they_say() {
         assert!(listed.starts_with("NETWORK ID     NAME            DRIVER    SCOPE\n"), "{listed}");
         let networks: Value = serde_json::from_str(&world.tell(1, &["--json", "network", "ls"])).unwrap();
         let names: Vec<_> = networks.as_array().unwrap().iter().map(|network| &network["spec"]["name"]).collect();
-        assert_eq!(names, ["customoverlay", "my-ingress"]);
+        assert_eq!(names, ["bridge", "customoverlay", "host", "my-ingress", "none"]);
         let inspected: Value = serde_json::from_str(&world.tell(0, &["network", "inspect", "my-ingress"])).unwrap();
         assert_eq!(inspected[0]["IPAM"]["Config"][0]["Gateway"], "172.16.0.1");
         let twice = world.told(0, &create);

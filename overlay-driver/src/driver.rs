@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
-use overlay_node::{Control, Endpoint, Explanation, Target};
+use overlay_node::{Control, Desired, Endpoint, Explanation, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -196,6 +196,15 @@ impl Driver {
     pub async fn explain(&self, from: EndpointId, to: Target) -> Result<Explanation, Stopped> {
         self.look().await?;
         self.ask(|asked| Command::Explain(from, to, asked)).await
+    }
+
+    /// What the node's places hold, which are looked at before.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn holds(&self) -> Result<Desired, Stopped> {
+        self.look().await?;
+        self.ask(Command::Holds).await
     }
 
     /// Stops, and leaves what is in the kernel as it is: containers go on to reach each other, but find no new names, until a driver is

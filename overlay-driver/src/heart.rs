@@ -47,6 +47,7 @@ pub(crate) enum Command {
     Health(EndpointId, Health),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
+    Holds(oneshot::Sender<Desired>),
     /// Looks at every place, and answers when all are as they should be or have failed.
     Look(oneshot::Sender<()>),
     Leave(oneshot::Sender<()>),
@@ -310,6 +311,7 @@ impl<G: Ground> Heart<G> {
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
+            Command::Holds(asked) => drop(asked.send(self.held())),
             Command::Look(asked) => {
                 let places: Vec<Place> = self.state.desired.places.keys().cloned().collect();
                 places.iter().for_each(|place| self.doubt(place));

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use overlay_core::{EndpointId, IfName, Name, NetworkId, NsKey, Vni};
 use overlay_dns::View;
 use overlay_firewall::Judge;
-use overlay_node::{MemoryPlaces, Place, Routes};
+use overlay_link::Routes;
+use overlay_node::{MemoryPlaces, Place};
 use overlay_vxlan::{LocalPort, PortEnd, Segment};
 
 /// A copy of everything that the places of all nodes hold, and what their resolvers were told.

@@ -226,7 +226,7 @@ fn route<'o>(node: &'o ObservedNode, from: &Name, to: IpAddr) -> Result<(Attachm
     let namespace = node.containers.get(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
     let attachments: Vec<Attachment<'o>> = node.attachments(namespace).collect();
     let on_link = attachments.iter().flat_map(|it| it.port.addresses.iter().map(move |net| (net.trunc(), *it, None)));
-    let routes = node.places.get(&Place::Container(from.clone())).map(|held| &held.routes.0);
+    let routes = node.places.get(&Place::Container(from.clone())).map(|held| &held.routes.to);
     let given = routes.into_iter().flatten().filter_map(|(net, route)| {
         let by = attachments.iter().find(|it| it.interface == route.interface)?;
         Some((*net, *by, route.via))

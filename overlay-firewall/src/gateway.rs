@@ -17,12 +17,22 @@ pub struct Gateway {
     pub subnets: BTreeSet<IpNet>,
     /// Whether endpoints reach the outside.
     pub egress: Egress,
+    /// Whether endpoints behind it reach each other: of a network's bridge, not of a way out that networks share. Where the kernel sends bridged
+    /// frames through the IP hooks (`br_netfilter`), they would not without.
+    #[serde(default)]
+    pub together: bool,
 }
 
 impl Gateway {
     /// A way out, masqueraded, for these subnets.
     pub fn new(subnets: impl IntoIterator<Item = IpNet>) -> Self {
-        Self { subnets: subnets.into_iter().collect(), egress: Egress::Masquerade }
+        Self { subnets: subnets.into_iter().collect(), egress: Egress::Masquerade, together: false }
+    }
+
+    /// The same, whose endpoints reach each other.
+    #[must_use]
+    pub fn together(self) -> Self {
+        Self { together: true, ..self }
     }
 
     /// The same, but nothing new goes out: of an internal network.
@@ -48,6 +58,7 @@ impl fmt::Display for Gateway {
             Egress::Masquerade => "masquerade",
             Egress::Internal => "internal",
         })?;
+        f.write_str(if self.together { " together" } else { "" })?;
         self.subnets.iter().try_for_each(|subnet| write!(f, " {subnet}"))
     }
 }

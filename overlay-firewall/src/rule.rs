@@ -74,6 +74,8 @@ pub enum Rule<'s> {
     Source(IfName),
     /// It was routed straight to an address behind this gateway.
     Route(IfName),
+    /// It goes between endpoints behind this gateway, which reach each other.
+    Within(IfName),
     /// It would go from a gateway to this one.
     Between(IfName),
     /// It would come in by this gateway, unpublished.
@@ -143,6 +145,7 @@ impl fmt::Display for Rule<'_> {
             Self::Loopback(gateway) => write!(f, "gateway/{gateway}/loopback"),
             Self::Source(gateway) => write!(f, "gateway/{gateway}/source"),
             Self::Route(gateway) => write!(f, "gateway/{gateway}/route"),
+            Self::Within(gateway) => write!(f, "gateway/{gateway}/within"),
             Self::Between(gateway) => write!(f, "gateway/{gateway}/between"),
             Self::Ingress(gateway) => write!(f, "gateway/{gateway}/ingress"),
             Self::Internal(gateway) => write!(f, "gateway/{gateway}/internal"),

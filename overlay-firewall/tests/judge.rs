@@ -37,6 +37,7 @@ const KINDS: &[&str] = &[
     "gateway/loopback",
     "gateway/route",
     "gateway/source",
+    "gateway/within",
     "limit",
     "otherwise",
     "policy/neighbours",

@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 mod errno;
+pub mod ipvs;
 pub mod link;
 mod namespace;
 pub mod netlink;

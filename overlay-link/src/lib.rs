@@ -7,6 +7,7 @@ mod check;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 mod macvlan;
+mod routes;
 mod state;
 mod step;
 #[cfg(feature = "testing")]
@@ -15,7 +16,8 @@ pub mod testing;
 pub use bridge::{Bridge, Inside, Port};
 pub use ipnet::IpNet;
 #[cfg(feature = "kernel")]
-pub use kernel::{LocalNetworks, Obstacle};
+pub use kernel::{ContainerRoutes, LocalNetworks, Obstacle};
 pub use macvlan::{Macvlan, MacvlanMode};
+pub use routes::{Route, Routes, RoutesStep};
 pub use state::State;
 pub use step::{BridgeStep, Step};

@@ -11,7 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{Bridge, Inside, Macvlan, MacvlanMode, Port, State};
+use crate::{Bridge, Inside, Macvlan, MacvlanMode, Port, Route, Routes, State};
 
 /// States that pass their check, small and alike enough that two of them differ in every way a plan can meet.
 pub fn state() -> impl Strategy<Value = State> {
@@ -45,6 +45,25 @@ pub fn state_among(containers: Vec<NsKey>, taps: bool, parent: IfName) -> impl S
         }
         state
     })
+}
+
+/// Routes of a container that has `lan1`, with 172.30.1.10/24 and fd00:0:0:1::a/64, and `lan2`, with the same of 2: few of each, so that they
+/// differ in every way a plan can meet.
+pub fn routes() -> impl Strategy<Value = Routes> {
+    const TO: [&str; 5] = ["0.0.0.0/0", "10.7.0.0/24", "10.7.0.0/16", "::/0", "fd07::/64"];
+    let route = || option::weighted(0.6, (1_u8..3, any::<bool>()));
+    (vec(route(), TO.len()), vec(route(), 4)).prop_map(|(to, from)| {
+        let all = TO.map(|to| to.parse::<IpNet>().expect("a subnet"));
+        let to = all.into_iter().zip(to).filter_map(|(to, drawn)| Some((to, way(to.addr(), drawn?))));
+        let own = (1..=2).flat_map(|lan| addresses(lan, 10, [true; 2])).map(|own| own.addr());
+        let from = own.zip(from).filter_map(|(from, drawn)| Some((from, way(from, drawn?))));
+        Routes { to: to.collect(), from: from.collect() }
+    })
+}
+
+fn way(of: IpAddr, (lan, routed): (u8, bool)) -> Route {
+    let router = addresses(lan, 1, [of.is_ipv4(), of.is_ipv6()]).first().map(IpNet::addr);
+    Route { interface: name("lan", lan), via: router.filter(|_| routed) }
 }
 
 #[derive(Debug, Clone)]

@@ -4,8 +4,8 @@
 
 use overlay_core::testing::{Dice, laws};
 use overlay_core::{EndpointId, IfName, Mac, Memory, Mtu, NsId, NsKey, ReconcileError, State as _, reconcile};
-use overlay_link::testing::state;
-use overlay_link::{Bridge, Inside, IpNet, Macvlan, MacvlanMode, Port, State};
+use overlay_link::testing::{routes, state};
+use overlay_link::{Bridge, Inside, IpNet, Macvlan, MacvlanMode, Port, Route, Routes, State};
 use proptest::prelude::*;
 
 fn meddle(state: &mut State, dice: &mut Dice) {
@@ -25,6 +25,16 @@ proptest! {
     #[test]
     fn the_memory_backend_keeps_the_laws(desired in proptest::collection::vec(state(), 1..4), seed in any::<[u8; 32]>()) {
         laws::backend(&mut laws::InMemory::new(meddle), &desired, seed)?;
+    }
+
+    #[test]
+    fn routes_keep_the_laws(from in routes(), to in routes(), seed in any::<[u8; 32]>()) {
+        laws::state(&from, &to)?;
+        let meddle = |routes: &mut Routes, dice: &mut Dice| if dice.one_in(2) { routes.from.clear() } else { routes.to.clear() };
+        laws::backend(&mut laws::InMemory::new(meddle), &[from.clone(), to], seed)?;
+        prop_assert_eq!(from.check(), Ok(()));
+        let json = serde_json::to_string(&from).unwrap();
+        prop_assert_eq!(serde_json::from_str::<Routes>(&json).unwrap(), from);
     }
 
     #[test]
@@ -171,4 +181,19 @@ fn a_mode_is_read_as_it_is_written() {
     }
     let refused = "l2".parse::<MacvlanMode>().unwrap_err().to_string();
     assert_eq!(refused, "macvlan mode: l2: there are bridge, vepa, private and passthru");
+}
+
+#[test]
+fn routes_that_make_no_sense_are_refused_by_name() {
+    let by = |via: &str| Route { interface: name("lan0"), via: Some(via.parse().unwrap()) };
+    let to = |net: &str, via| Routes { to: [(net.parse().unwrap(), by(via))].into(), ..Routes::default() };
+    let from = |own: &str, via| Routes { from: [(own.parse().unwrap(), by(via))].into(), ..Routes::default() };
+    for (routes, text) in [
+        (to("10.7.0.1/24", "10.0.0.1"), "route 10.7.0.1/24: host bits"),
+        (to("10.7.0.0/24", "fd00::1"), "route of 10.7.0.0"),
+        (from("fd00::2", "10.0.0.1"), "route of fd00::2"),
+    ] {
+        let refusal = routes.check().unwrap_err().to_string();
+        assert!(refusal.contains(text), "{refusal}");
+    }
 }

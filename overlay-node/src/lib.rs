@@ -20,7 +20,7 @@ pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input,
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
-pub use desired::{Desired, PlaceState, Route, Routes, RoutesStep};
+pub use desired::{Desired, PlaceState};
 pub use explain::{Break, Explanation, Hop, Target, explain};
 pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
@@ -32,7 +32,7 @@ pub use place::{
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, KindError, Network, NetworkSpec, Node, NodeSpec,
-    PublishMode, PublishedPort, Service, ServiceSpec,
+    Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec, PublishMode,
+    PublishedPort, Scope, Service, ServiceSpec,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

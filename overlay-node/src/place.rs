@@ -3,8 +3,7 @@
 use std::fmt;
 
 use overlay_core::{BackendError, Name, NetworkId, Table};
-
-use crate::Routes;
+use overlay_link::Routes;
 
 mod memory;
 mod plan;
@@ -69,6 +68,8 @@ pub struct PlaceTables {
     pub vxlan: Box<dyn Table<overlay_vxlan::State>>,
     /// What is allowed and forbidden.
     pub firewall: Box<dyn Table<overlay_firewall::State>>,
+    /// Virtual services.
+    pub lb: Box<dyn Table<overlay_lb::State>>,
     /// Ways to other networks.
     pub routes: Box<dyn Table<Routes>>,
 }

@@ -15,6 +15,7 @@ use overlay_core::{
 use overlay_dns::testing::{dns_name, few_names};
 use overlay_dns::{DnsName, Health};
 use overlay_ipam::{Subnet, SubnetRequest};
+use overlay_link::MacvlanMode;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -22,9 +23,9 @@ use proptest::prelude::*;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, Network,
-    NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings,
-    Standing,
+    Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint,
+    Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec,
+    Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -171,19 +172,29 @@ pub fn network() -> impl Strategy<Value = Network> {
     let condition =
         prop_oneof![6 => Just(Condition::Allocated), 1 => Just(Condition::Accepted), 1 => Just(Condition::Removing)];
     let flags = (any::<bool>(), prop_oneof![7 => Just(false), 1 => Just(true)], any::<[bool; 3]>());
-    (few_networks(), flags, mtu, condition).prop_map(|(number, (internal, encrypted, has), mtu, condition)| Network {
+    let what = (few_networks(), kind());
+    (what, flags, mtu, condition).prop_map(|((number, kind), (internal, encrypted, has), mtu, condition)| Network {
         id: network_id(number),
         spec: NetworkSpec {
             internal,
             encrypted,
             mtu,
-            ..NetworkSpec::overlay(Name::new(&format!("net{number}")).expect("a name"))
+            ..NetworkSpec::of(kind, Name::new(&format!("net{number}")).expect("a name"))
         },
         subnets: subnets(number).into_iter().zip(has).filter(|(_, has)| *has).map(|(subnet, _)| subnet).collect(),
         vni: Vni::new(4096 + u32::from(number)).ok().filter(|_| condition != Condition::Accepted),
         created: UnixTime::from_millis(7_000),
         condition,
     })
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let parent = prop_oneof![4 => Just("eth0"), 1 => Just("eth1")];
+    let mode =
+        prop_oneof![2 => Just(MacvlanMode::Bridge), 1 => Just(MacvlanMode::Private), 1 => Just(MacvlanMode::Passthru)];
+    let macvlan = (parent, mode);
+    let macvlan = macvlan.prop_map(|(parent, mode)| Kind::Macvlan { parent: parent.parse().expect("a name"), mode });
+    prop_oneof![8 => Just(Kind::Overlay), 3 => Just(Kind::Bridge), 3 => macvlan, 1 => Just(Kind::Host)]
 }
 
 fn subnets(number: u8) -> Vec<Subnet> {
@@ -206,7 +217,7 @@ fn few_networks() -> impl Strategy<Value = u8> {
 
 fn network_id(number: u8) -> NetworkId {
     let mut bytes = [0x77; 16];
-    bytes[15] = number;
+    (bytes[0], bytes[15]) = (number, number); // they differ where names are made of them
     NetworkId::from_bytes(bytes)
 }
 

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{IfName, Mac, State};
-use overlay_firewall::{BridgePort, Pin};
+use overlay_firewall::{BridgePort, Egress, Pin};
+use overlay_link::MacvlanMode;
 use overlay_node::testing::{Change, change, knowledge};
 use overlay_node::{Deriver, GatewayBridge, Knowledge, Place, derive};
 use overlay_vxlan::{PortEnd, names};
@@ -53,7 +54,8 @@ proptest! {
     fn who_leaves_by_the_gateway_bridge_has_an_isolated_and_pinned_port_there_and_a_network_that_is_not_internal(knowledge in knowledge()) {
         let desired = derive(&knowledge);
         let host = desired.places.get(&Place::Host).map(|host| &**host);
-        let bridges: Vec<_> = host.into_iter().flat_map(|host| &host.link.bridges).collect();
+        let all = host.into_iter().flat_map(|host| &host.link.bridges);
+        let bridges: Vec<_> = all.filter(|(name, _)| name.as_str().starts_with("gw-")).collect();
         let ports = || bridges.iter().flat_map(|(_, bridge)| &bridge.ports);
         let is_guarded = |name: &IfName| host.is_some_and(|host| host.firewall.gateways.contains_key(name));
         prop_assert!(bridges.iter().all(|(name, bridge)| bridge.isolated && is_guarded(name)));
@@ -64,13 +66,42 @@ proptest! {
         let shared: BTreeSet<_> = ports().filter_map(|(_, port)| Some(port.inside.as_ref()?.namespace.id)).collect();
         for (place, state) in &desired.places {
             let Place::Container(name) = place else { continue };
-            let leaves = state.routes.0.values().any(|route| route.interface.as_str() == GatewayBridge::INTERFACE);
+            let leaves = state.routes.to.values().any(|route| route.interface.as_str() == GatewayBridge::INTERFACE);
             let open = state.within.iter().any(|network| !knowledge.networks[network].network.spec.internal);
             let at_it = ports().any(|(_, port)| port.inside.as_ref().is_some_and(|inside| inside.namespace.name == *name));
             prop_assert!(!leaves || open, "{} is on internal networks only", place);
             // Of containers that share a namespace one has the port for all.
             prop_assert!(!leaves || at_it || !shared.is_empty(), "{} has a route and no port", place);
             prop_assert!(!at_it || leaves, "{} has a port and no route", place);
+        }
+    }
+
+    #[test]
+    fn who_is_on_a_bridge_of_the_host_is_pinned_and_guarded_there_and_has_a_way_out_only_if_it_may(knowledge in knowledge()) {
+        let desired = derive(&knowledge);
+        let Some(host) = desired.places.get(&Place::Host) else { return Ok(()) };
+        for (name, bridge) in host.link.bridges.iter().filter(|(name, _)| name.as_str().starts_with('b')) {
+            prop_assert!(!bridge.isolated && host.firewall.gateways.contains_key(name), "{} is open", name);
+            let egress = host.firewall.gateways[name].egress;
+            prop_assert_eq!(bridge.routed, egress == Egress::Masquerade);
+            for (device, port) in &bridge.ports {
+                let pin = Pin::new(port.mac, port.addresses.iter().map(|net| net.addr()));
+                prop_assert_eq!(host.firewall.ports.get(device), Some(&BridgePort::Pinned(pin)));
+            }
+        }
+        for (place, state) in &desired.places {
+            let macvlans = state.link.macvlans.values().filter(|macvlan| *place != Place::Container(macvlan.inside.namespace.name.clone()));
+            prop_assert_eq!(macvlans.count(), 0, "{} has another's interface", place);
+        }
+    }
+
+    #[test]
+    fn an_interface_of_the_node_is_taken_over_by_one_container_or_shared(knowledge in knowledge()) {
+        let desired = derive(&knowledge);
+        for parent in ["eth0", "eth1"] {
+            let all = desired.places.values().flat_map(|state| state.link.macvlans.values());
+            let modes: Vec<_> = all.filter(|macvlan| macvlan.parent.as_str() == parent).map(|macvlan| macvlan.mode).collect();
+            prop_assert!(modes.len() < 2 || !modes.contains(&MacvlanMode::Passthru), "{}: {:?}", parent, modes);
         }
     }
 

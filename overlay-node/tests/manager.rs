@@ -8,13 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::{NOW, endpoint, mac, manager, network, node, node_spec, port, service, tcp, vni};
+use ipnet::IpNet;
 use overlay_core::testing::block_on;
 use overlay_core::{Commit, Key, MemoryStore, Mtu, Name, Store};
-use overlay_ipam::{Gateway, SubnetRequest};
+use overlay_ipam::{AddressRange, Gateway, SubnetKind, SubnetRequest};
+use overlay_link::MacvlanMode;
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
-    Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Manager, Network, NetworkSpec, PublishMode,
-    Service, ServiceSpec,
+    Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Kind, Manager, Network, NetworkSpec,
+    PublishMode, Service, ServiceSpec,
 };
 
 fn name(text: &str) -> Name {
@@ -98,7 +100,8 @@ fn networks_that_make_no_sense_are_refused_and_told_what_would() {
         let text_of =
             format!("{text} is a pre-defined network: it can be neither created nor removed; choose another name");
         refused(cluster.create(3, overlay(text)), &text_of);
-        refused(cluster.remove(text), &text_of);
+        let network = text.to_lowercase();
+        refused(cluster.remove(text), &text_of.replacen(text, &network, 1));
     }
     let ingress = NetworkSpec { ingress: true, ..NetworkSpec::overlay(name("mesh")) };
     refused(
@@ -129,6 +132,69 @@ fn networks_that_make_no_sense_are_refused_and_told_what_would() {
     let outside = NetworkSpec { subnets: vec![gateway], ..overlay("other") };
     refused(cluster.create(3, outside), "gateway 10.9.0.1 is not of subnet 10.0.1.0/25");
     assert!(cluster.create(3, overlay("other")).is_ok(), "nothing was kept of any of them");
+}
+
+#[test]
+fn networks_that_are_no_overlays_have_no_vni_and_are_refused_what_only_overlays_have() {
+    let cluster = Cluster::new();
+    let of = |kind, text| NetworkSpec::of(kind, name(text));
+    let macvlan = Kind::Macvlan { parent: "eth0".parse().unwrap(), mode: MacvlanMode::Bridge };
+    let lacks =
+        |kind, option| format!("a network of kind {kind} has no {option}: leave it out, or choose another kind");
+    for kind in [Kind::Bridge, macvlan] {
+        let spec = of(kind, "local");
+        refused(cluster.create(3, NetworkSpec { ingress: true, ..spec.clone() }), &lacks(kind, "ingress"));
+        refused(cluster.create(3, NetworkSpec { encrypted: true, ..spec.clone() }), &lacks(kind, "encrypted"));
+        refused(cluster.create(3, NetworkSpec { vni: Some(vni(5000)), ..spec }), &lacks(kind, "VNI"));
+    }
+    refused(cluster.create(3, NetworkSpec { internal: true, ..of(macvlan, "lan") }), &lacks(macvlan, "internal"));
+    let text =
+        "a macvlan network has the physical network's subnets: name them, and the range of them that is for containers";
+    refused(cluster.create(3, of(macvlan, "lan")), text);
+    let lan = SubnetRequest::this("192.0.2.0/24".parse().unwrap());
+    let external = SubnetRequest { kind: SubnetKind::External, ..lan.clone() };
+    refused(
+        cluster.create(3, NetworkSpec { subnets: vec![external], ..of(Kind::Bridge, "local") }),
+        &lacks(Kind::Bridge, "external subnets"),
+    );
+    for kind in [Kind::Host, Kind::None] {
+        let text = format!("there is one network of kind {kind} on every node: create one of another kind");
+        refused(cluster.create(3, of(kind, "other")), &text);
+    }
+
+    let local = cluster.create(3, of(Kind::Bridge, "local")).unwrap();
+    assert_eq!((local.vni, local.subnets.len(), local.condition), (None, 1, Condition::Allocated));
+    let range = AddressRange::from("192.0.2.64/28".parse::<IpNet>().unwrap());
+    let made = NetworkSpec { subnets: vec![SubnetRequest { endpoints: Some(range), ..lan }], ..of(macvlan, "lan") };
+    let made = cluster.create(4, made).unwrap();
+    assert_eq!((made.vni, made.subnets[0].kind()), (None, SubnetKind::External));
+    // Containers are on them without being of a service, and with addresses that no other node's container has.
+    let one = cluster.attach(1, at(4, "one")).unwrap();
+    assert!(one.addresses.iter().all(|own| range.contains(own.addr())), "{one:?}");
+    let [two, three] = [(2, 1), (3, 2)].map(|(number, on)| {
+        let spec = EndpointSpec { node: node(on), ..at(3, "two") };
+        cluster.attach(number, spec).unwrap().addresses
+    });
+    assert!(two.is_disjoint(&three), "{two:?} {three:?}");
+}
+
+#[test]
+fn services_are_on_overlays_only_and_nothing_is_attached_to_the_hosts_own_network_or_to_none() {
+    let cluster = Cluster::new();
+    let id = |text: &str| block_on(cluster.manager.network(&text.into())).unwrap().id;
+    let served = ServiceSpec::new(name("web"), [id("bridge")]);
+    let text =
+        "a service cannot be on network bridge, of kind bridge, which each node has for itself: name overlay networks";
+    refused(cluster.serve(1, served), text);
+    for (text, instead) in [
+        ("host", "start the container in its node's namespace"),
+        ("none", "start the container with a namespace of its own, and leave it as it is"),
+    ] {
+        let spec = EndpointSpec::new(id(text), name("c"), node(1));
+        refused(cluster.attach(1, spec), &format!("nothing is attached to network {text}: {instead}"));
+    }
+    let lone = cluster.attach(1, EndpointSpec::new(id("bridge"), name("c"), node(1))).unwrap();
+    assert_eq!(lone.addresses, ["172.17.0.2/16".parse().unwrap()].into());
 }
 
 #[test]
@@ -175,7 +241,7 @@ fn a_network_in_use_grows_by_subnets_and_changes_what_may_change() {
     refused(into(20, "late"), "network small not manually attachable: name a service, or create it attachable");
     block_on(cluster.manager.change_network(&"small".into(), NetworkSpec { attachable: true, ..grown }, NOW)).unwrap();
     let more = into(20, "late").unwrap();
-    let inside = |text: &str| more.addresses.iter().any(|net| text.parse::<ipnet::IpNet>().unwrap().contains(net));
+    let inside = |text: &str| more.addresses.iter().any(|net| text.parse::<IpNet>().unwrap().contains(net));
     assert!(inside("10.8.0.0/29") && inside("fd00:7::/64"), "{:?}", more.addresses);
 
     let front = block_on(cluster.manager.network(&"front".into())).unwrap();
@@ -230,7 +296,8 @@ fn the_ingress_network_is_removed_when_nobody_publishes_on_it_and_made_anew_with
     let text = "service needs ingress network, but no ingress network is present: create one, or publish in host mode";
     refused(cluster.serve(1, publishing(&[(Some(8080), PublishMode::Ingress)])), text);
     block_on(cluster.manager.found_cluster(network(4), NOW)).unwrap();
-    assert_eq!(block_on(cluster.manager.networks()).unwrap().len(), 2, "a cluster is founded once");
+    let networks = block_on(cluster.manager.networks()).unwrap();
+    assert!(networks.iter().all(|network| !network.spec.ingress), "a cluster is founded once: {networks:?}");
     let subnet = SubnetRequest {
         gateway: Gateway::This([172, 16, 0, 1].into()),
         ..SubnetRequest::this("172.16.0.0/16".parse().unwrap())

@@ -1,6 +1,5 @@
 //! Places in the Linux kernel.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
@@ -8,19 +7,20 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::{
-    Backend, BackendError, ErrorKind, IfName, Lower, Name, NetworkId, NodeId, NsKey, Owner, Refusal, Shadow, StepError,
-    StepOf, Table, Witness, reconcile,
+    Backend, BackendError, ErrorKind, IfName, Name, NetworkId, NodeId, NsKey, Owner, Shadow, Table, reconcile,
 };
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
-use overlay_kernel::link::{KernelWays, Tap, Way, Ways, devices, raise_loopback};
+use overlay_kernel::link::{Tap, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
-use overlay_link::LocalNetworks;
-use overlay_node::{Break, Place, PlaceState, PlaceTables, Places, Routes};
+use overlay_lb::kernel::Nftables;
+use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
+use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
+use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
 use crate::Source;
@@ -84,11 +84,14 @@ impl KernelPlaces {
 
     /// Each network needs an owner of its own: two sandboxes may reach into one container.
     fn owner(&self, of: Option<NetworkId>) -> Result<Owner, BackendError> {
-        let instance = match of {
+        self.instance(&match of {
             Some(network) => format!("{}-{}", self.node.short(), network.short()),
             None => self.node.short().to_string(),
-        };
-        let instance = instance.parse().map_err(|error| failed_name("name an owner", error))?;
+        })
+    }
+
+    fn instance(&self, name: &str) -> Result<Owner, BackendError> {
+        let instance = name.parse().map_err(|error| failed_name("name an owner", error))?;
         Ok(Owner::new(self.cluster.clone(), instance))
     }
 
@@ -100,6 +103,7 @@ impl KernelPlaces {
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
+            lb: Box::new(Nothing::because(SERVICES)),
             routes: Box::new(Nothing::because("a host's routes are its own")),
         })
     }
@@ -113,6 +117,7 @@ impl KernelPlaces {
             link: Box::new(Nothing::because(LINKS)),
             vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
             firewall: Box::new(Shadow::new(firewall)),
+            lb: Box::new(Nothing::because(SERVICES)),
             routes: Box::new(Nothing::because("a sandbox leads nowhere else")),
         })
     }
@@ -127,11 +132,12 @@ impl KernelPlaces {
 
     fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
         const GONE: &str = "the container has ended";
-        let (link, vxlan) = (Box::new(Nothing::because(LINKS)), Box::new(Nothing::because(SEGMENTS)));
-        let Some(namespace) = self.containers.take_in(container, |old| self.clear(old))? else {
-            let (firewall, routes) = (Box::new(Nothing::because(GONE)), Box::new(Nothing::because(GONE)));
-            return Ok(PlaceTables { link, vxlan, firewall, routes });
+        let vxlan = Box::new(Nothing::because(SEGMENTS));
+        let Some(namespace) = self.containers.take_in(container, |old| self.clear(container, old))? else {
+            let [link, firewall, routes] = [(); 3].map(|()| Box::new(Nothing::because(GONE)));
+            return Ok(PlaceTables { link, vxlan, firewall, lb: Box::new(Nothing::because(GONE)), routes });
         };
+        let link = Box::new(self.macvlans(container, Arc::clone(&namespace))?);
         raise_loopback(&namespace)?;
         let firewall: Box<dyn Table<overlay_firewall::State>> =
             match Firewall::of_host(&self.owner(None)?, namespace.try_clone()?) {
@@ -139,16 +145,30 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let ways = ContainerWays(KernelWays::open(namespace.try_clone()?)?);
-        Ok(PlaceTables { link, vxlan, firewall, routes: Box::new(Shadow::new(ways)) })
+        let lb: Box<dyn Table<overlay_lb::State>> = match Nftables::open(&self.owner(None)?, namespace.try_clone()?) {
+            Ok(services) => Box::new(Shadow::new(services)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
+            Err(error) => return Err(error),
+        };
+        let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
+        Ok(PlaceTables { link, vxlan, firewall, lb, routes })
+    }
+
+    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
+        let tag = Owner::new(self.cluster.clone(), container.clone()).tag();
+        let owner = self.instance(&format!("{}-{tag:016x}", self.node.short()))?;
+        Ok(Macvlans::new(owner, Arc::clone(&self.host), (container.clone(), namespace)))
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
-    fn clear(&self, namespace: &Namespace) {
+    fn clear(&self, container: &Name, namespace: &Arc<Namespace>) {
         let cleared = || -> Result<(), Box<dyn std::error::Error>> {
+            self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
-            reconcile(&mut KernelWays::open(namespace.try_clone()?)?, &Ways::default())?;
+            let mut services = Nftables::open(&self.owner(None)?, namespace.try_clone()?)?;
+            reconcile(&mut services, &overlay_lb::State::default())?;
+            reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };
         drop(cleared());
@@ -258,6 +278,8 @@ impl Ground for KernelPlaces {
 }
 
 const LINKS: &str = "local networks are the host's";
+const SERVICES: &str = "services are balanced in containers";
+const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names.
@@ -299,44 +321,14 @@ impl Containers {
     }
 
     /// The namespace the container is in, once those it has left are cleared.
-    fn take_in(&self, container: &Name, clear: impl Fn(&Namespace)) -> Result<Option<Arc<Namespace>>, BackendError> {
+    fn take_in(
+        &self,
+        container: &Name,
+        clear: impl Fn(&Arc<Namespace>),
+    ) -> Result<Option<Arc<Namespace>>, BackendError> {
         let left: Vec<_> = self.lock().get_mut(container).map(|it| std::mem::take(&mut it.left)).unwrap_or_default();
-        left.iter().for_each(|namespace| clear(namespace));
+        left.iter().for_each(clear);
         Ok(self.current(container))
-    }
-}
-
-/// A container's routes, in the node's words.
-struct ContainerWays(KernelWays);
-
-impl Backend for ContainerWays {
-    type State = Ways;
-
-    fn observe(&mut self) -> Result<Ways, BackendError> {
-        self.0.observe()
-    }
-
-    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        self.0.apply(steps)
-    }
-}
-
-impl Witness for ContainerWays {
-    fn watch(&mut self) -> Result<(), BackendError> {
-        self.0.watch()
-    }
-
-    fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        self.0.undisturbed()
-    }
-}
-
-impl Lower<Routes> for ContainerWays {
-    type Native = Ways;
-
-    fn lower<'d>(&self, desired: &'d Routes) -> Result<Cow<'d, Ways>, Refusal> {
-        let way = |route: &overlay_node::Route| Way { device: route.interface, gateway: route.via };
-        Ok(Cow::Owned(Ways(desired.0.iter().map(|(to, route)| (*to, way(route))).collect())))
     }
 }
 

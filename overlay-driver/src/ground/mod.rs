@@ -2,6 +2,7 @@
 
 mod kernel;
 mod led;
+mod macvlans;
 mod memory;
 mod nothing;
 mod reaching;

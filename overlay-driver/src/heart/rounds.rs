@@ -138,7 +138,8 @@ impl<G: Ground> Heart<G> {
     pub(super) fn take_hint(&mut self, place: &Place) {
         self.doubt(place);
         if matches!(place, Place::Container(_)) {
-            // The far ends of their pairs are there too.
+            // The far ends of their pairs are there too, and of the host's.
+            self.doubt(&Place::Host);
             let within = self.state.desired.places.get(place).map(|state| state.within.clone()).unwrap_or_default();
             within.into_iter().for_each(|network| self.doubt(&Place::Network(network)));
         }

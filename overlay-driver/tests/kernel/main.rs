@@ -7,6 +7,7 @@ mod deaf;
 mod direct;
 mod faults;
 mod killed;
+mod matrix;
 mod ordinary;
 mod outside;
 mod refusals;

@@ -100,7 +100,8 @@ fn after_twenty_faults_all_is_as_it_was_and_nothing_is_left_after_removal() {
         let all = populate(&world, 3, 2, 12);
         world.until(LONG, |_| all_reach_their_own(&all));
         let networks = world.wait(world.manager().networks()).unwrap();
-        let networks: Vec<_> = networks.into_iter().filter(|network| !network.spec.ingress).collect();
+        let networks: Vec<_> =
+            networks.into_iter().filter(|network| network.vni.is_some() && !network.spec.ingress).collect();
         for _ in 0..20 {
             let (host, fault) = (dice.below(3), FAULTS[dice.below(FAULTS.len())]);
             let network = &networks[dice.below(networks.len())];

@@ -32,6 +32,7 @@ impl PinEntry {
 #[derive(Debug, Clone)]
 pub(super) struct GatewayEntry {
     pub(super) egress: Egress,
+    pub(super) together: bool,
 }
 
 /// Where a port is published, as a key that is quickly hashed.
@@ -87,7 +88,7 @@ impl Judge {
         let mut judge = Self { strangers: state.strangers, ..Self::default() };
         judge.ports = state.ports.iter().map(|(device, port)| (*device, pin(port))).collect();
         for (device, gateway) in &state.gateways {
-            judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress });
+            judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress, together: gateway.together });
             gateway.subnets.iter().for_each(|subnet| judge.subnets.insert(*subnet, *device));
         }
         for (name, published) in &state.published {

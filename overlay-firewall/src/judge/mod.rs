@@ -219,6 +219,7 @@ impl Judge {
         }
         let (enters, leaves) = (self.gateways.get(&to), self.gateways.get(&from));
         match (enters, leaves) {
+            (Some(gateway), Some(_)) if from == to && gateway.together => Verdict::accept(Rule::Within(to)),
             (Some(_), Some(_)) => Verdict::drop(Rule::Between(to)),
             (Some(_), None) => Verdict::drop(Rule::Ingress(to)),
             (None, Some(_)) if flow == Flow::Invalid => Verdict::drop(Rule::Invalid),

@@ -239,7 +239,8 @@ impl<'s> List<'s, '_> {
         }
         self.entry(matches!(self.flow, Flow::Established | Flow::Related), Ruling::Accept, Rule::Known);
         let state = self.state;
-        for device in state.gateways.keys().filter(|device| **device == to) {
+        for (device, gateway) in state.gateways.iter().filter(|(device, _)| **device == to) {
+            self.entry(from == to && gateway.together, Ruling::Accept, Rule::Within(*device));
             self.forbid(inside, Rule::Between(*device));
             self.forbid(true, Rule::Ingress(*device));
         }

@@ -25,15 +25,15 @@ pub fn state() -> impl Strategy<Value = State> {
 
 /// States of hosts: up to three gateways with pinned ports, published ports of all kinds, guards.
 pub fn host() -> impl Strategy<Value = State> {
-    let gateways = btree_map(0_u8..3, any::<bool>(), 0..4);
+    let gateways = btree_map(0_u8..3, any::<[bool; 2]>(), 0..4);
     let published = vec((published(), any::<Index>()), 0..8);
     let tunnels = btree_map(select(&[4789_u16, 4790]), tunnel(), 0..3);
     let guards = (proptest::option::of(members()), btree_map(select(&["gossip", "control"]), limit(), 0..3));
     let flags = any::<[bool; 2]>();
     (gateways, published, tunnels, guards, flags).prop_map(|(gateways, published, tunnels, guards, [pinned, admin])| {
         let mut state = State { admin, ..State::default() };
-        for (number, internal) in gateways {
-            gateway(&mut state, number, internal, pinned);
+        for (number, [internal, together]) in gateways {
+            gateway(&mut state, number, internal, (pinned, together));
         }
         for (published, at) in published {
             publish(&mut state, published, at);
@@ -64,11 +64,11 @@ pub fn sandbox() -> impl Strategy<Value = State> {
     })
 }
 
-fn gateway(state: &mut State, number: u8, internal: bool, pinned: bool) {
+fn gateway(state: &mut State, number: u8, internal: bool, (pinned, together): (bool, bool)) {
     let subnets = [format!("172.18.{number}.0/24"), format!("fd00:18:{number}::/64")];
     let gateway = Gateway::new(subnets.iter().map(|net| net.parse().expect("a subnet")));
     let egress = if internal { Egress::Internal } else { Egress::Masquerade };
-    state.gateways.insert(device(&format!("ovgw{number}")), Gateway { egress, ..gateway });
+    state.gateways.insert(device(&format!("ovgw{number}")), Gateway { egress, together, ..gateway });
     for host in 2..if pinned { 4 } else { 2 } {
         let pin = Pin::new(Mac::from_ipv4([172, 18, number, host].into()), behind(number, host)).isolated();
         state.ports.insert(device(&format!("g{number}-{host}")), BridgePort::Pinned(pin));

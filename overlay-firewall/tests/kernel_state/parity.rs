@@ -453,6 +453,7 @@ const HOST: &[&str] = &[
     "gateway/loopback",
     "gateway/route",
     "gateway/source",
+    "gateway/within",
     "limit",
     "otherwise",
     "port/arp",

@@ -20,6 +20,17 @@ pub fn devices(namespace: &Namespace) -> Result<BTreeSet<IfName>, BackendError> 
     Ok(found.into_iter().filter_map(|link| link.name).collect())
 }
 
+/// Whether a namespace has a macvlan device, ours or another's.
+///
+/// # Errors
+/// As [`devices`].
+pub fn has_macvlans(namespace: &Namespace) -> Result<bool, BackendError> {
+    let mut socket = namespace.netlink(Family::Route)?;
+    let found = socket.dump(&link::dump(), link::parse);
+    let found = found.map_err(|error| error.during(format!("read the devices of {}", namespace.id())))?;
+    Ok(found.iter().any(|link| matches!(link.data, link::Data::Macvlan { .. })))
+}
+
 /// The device that has an address, and its MTU: an underlay, say. `None` if no device has it.
 ///
 /// # Errors

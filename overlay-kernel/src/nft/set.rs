@@ -5,7 +5,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::rule::{Gives, Use};
-use super::value::{Bytes, Type, Value, bytes_of};
+use super::value::{Bytes, Type, Value, bytes_of, length};
 use super::{Elements, Verdict};
 
 /// A set, a map or a verdict map, with its elements: what rules look many things up in at the cost of one.
@@ -100,6 +100,28 @@ impl Set {
     pub fn only(&self, elements: &Elements) -> Self {
         let kept = elements.all.iter().filter_map(|(key, _)| self.elements.get_key_value(key));
         Self { head: self.head.clone(), elements: kept.map(|(key, datum)| (key.clone(), datum.clone())).collect() }
+    }
+
+    /// A set of the first parts of this one's keys, each once: of all addresses that a map has for something, say.
+    #[must_use]
+    pub fn first_parts(&self) -> Self {
+        let key: Vec<Type> = self.head.key.iter().take(1).copied().collect();
+        let size = length(&key);
+        let parts = self.elements.keys().filter_map(|key| key.get(..size));
+        let elements = parts.map(|part| (Bytes::new(part), Datum::Nothing)).collect();
+        Self { head: SetHead { key, intervals: false, kind: SetKind::Plain }, elements }
+    }
+
+    /// Whether its keys are of this type.
+    pub fn has_keys<K: Value>(&self) -> bool {
+        self.head.key == K::TYPES
+    }
+
+    /// Takes the elements of another set in. Nothing, if that is of another kind.
+    pub fn absorb(&mut self, other: Self) {
+        if self.head == other.head {
+            self.elements.extend(other.elements);
+        }
     }
 
     /// How many elements it has.

@@ -20,6 +20,9 @@ pub(crate) const PROTOCOL: u8 = 0x6f;
 /// The same for routes that lead out of a namespace of somebody else's, by whichever of its devices.
 pub(crate) const WAYS_PROTOCOL: u8 = 0x70;
 
+/// The same for addresses that are a namespace's own without being on a device.
+pub(crate) const LOCALS_PROTOCOL: u8 = 0x71;
+
 /// The groups that tell of everything a native state holds (`RTNLGRP_…`): link, neighbour, then address, route and rule
 /// of IPv4, of IPv6, and their settings per device.
 pub(crate) const GROUPS: [u32; 10] = [1, 3, 5, 7, 8, 9, 11, 19, 24, 25];

@@ -73,6 +73,73 @@ pub(crate) fn parse(message: &Message<'_>, ours: u8) -> Result<Option<Found>, Ma
     Ok(Some(Found { table, destination, metric, target }))
 }
 
+/// A route to the machine itself (`RTN_LOCAL`) for one address, by the loopback device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Local {
+    pub(crate) address: IpAddr,
+    /// Where packets to it come from, if they have no source yet.
+    pub(crate) source: Option<IpAddr>,
+}
+
+/// Reads a route to one address of the machine itself with the mark `ours`; nothing for others.
+pub(crate) fn parse_local(message: &Message<'_>, ours: u8) -> Result<Option<Local>, Malformed> {
+    if message.kind != RTM_NEWROUTE {
+        return Ok(None);
+    }
+    let [_, prefix_len, _, _, table, protocol, _, kind, ..] = message.head::<HEAD>()?;
+    let (mut address, mut source, mut table) = (None, None, u32::from(table));
+    for attribute in message.attributes(HEAD)? {
+        let attribute = attribute?;
+        match attribute.kind {
+            RTA_DST => address = Some(attribute.ip()?),
+            RTA_PREFSRC => source = Some(attribute.ip()?),
+            RTA_TABLE => table = attribute.u32()?,
+            _ => {}
+        }
+    }
+    let is_ours = (protocol, kind, table) == (ours, RTN_LOCAL, RT_TABLE_LOCAL);
+    let whole = |address: &IpAddr| prefix_len == if address.is_ipv4() { 32 } else { 128 };
+    Ok(address.filter(|address| is_ours && whole(address)).map(|address| Local { address, source }))
+}
+
+/// Adds a route to one address of the machine itself; refused if there is one to it in that table, whoever's it is.
+pub(crate) fn add_local(local: &Local, protocol: u8) -> Requests {
+    put_local(local, protocol, Flags::EXCLUSIVE)
+}
+
+/// Sets such a route in place of the one with this key.
+pub(crate) fn replace_local(local: &Local, protocol: u8) -> Requests {
+    put_local(local, protocol, Flags::REPLACE)
+}
+
+fn put_local(local: &Local, protocol: u8, how: Flags) -> Requests {
+    Requests::one(RTM_NEWROUTE, Flags::CREATE | how, |body| {
+        let body = local_head(body, local.address, (RTN_LOCAL, RT_SCOPE_HOST, protocol)).u32(RTA_OIF, LOOPBACK);
+        if let Some(source) = local.source {
+            body.ip(RTA_PREFSRC, source);
+        }
+    })
+}
+
+/// Removes such a route with the mark `protocol`.
+pub(crate) fn remove_local(address: IpAddr, protocol: u8) -> Requests {
+    Requests::one(RTM_DELROUTE, Flags::NONE, |body| {
+        local_head(body, address, (RTN_LOCAL, RT_SCOPE_NOWHERE, protocol));
+    })
+}
+
+fn local_head<'a, 'b>(
+    body: &'a mut Body<'b>,
+    address: IpAddr,
+    (kind, scope, protocol): (u8, u8, u8),
+) -> &'a mut Body<'b> {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    body.raw(&[af(IpFamily::of(address)), length, 0, 0, 0, protocol, scope, kind, 0, 0, 0, 0])
+        .ip(RTA_DST, address)
+        .u32(RTA_TABLE, RT_TABLE_LOCAL)
+        .u32(RTA_PRIORITY, LOCAL_METRIC)
+}
+
 /// Asks for all routes of a family, whoever made them. The kernel that knows no strict requests tells them all anyway.
 pub(crate) fn dump_all(family: IpFamily) -> Requests {
     Requests::one(RTM_GETROUTE, Flags::NONE, |body| {
@@ -215,9 +282,13 @@ const RT_TABLE_MAIN: u8 = 254;
 const RT_TABLE_LOCAL: u32 = 255;
 const RTN_UNSPEC: u8 = 0;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RT_SCOPE_UNIVERSE: u8 = 0;
 const RT_SCOPE_LINK: u8 = 253;
+const RT_SCOPE_HOST: u8 = 254;
 const RT_SCOPE_NOWHERE: u8 = 255;
 const RTNH_F_ONLINK: u32 = 4;
+const LOOPBACK: u32 = 1; // of every namespace
+const LOCAL_METRIC: u32 = 1024;

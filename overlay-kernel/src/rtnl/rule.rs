@@ -15,8 +15,21 @@ pub(crate) fn dump(family: IpFamily) -> Requests {
     })
 }
 
-/// Reads a rule that we made; nothing for others.
+/// Reads a rule of the links' owner; nothing for others.
 pub(crate) fn parse(message: &Message<'_>, site: &Site) -> Result<Option<Rule>, Malformed> {
+    Ok(parse_marked(message, site, PROTOCOL)?.filter(|found| !found.but_default).map(|found| found.rule))
+}
+
+/// A rule, and what links' owners have no use for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Found {
+    pub(crate) rule: Rule,
+    /// Whether default routes of the table are passed over.
+    pub(crate) but_default: bool,
+}
+
+/// Reads a rule with the mark `ours`; nothing for others.
+pub(crate) fn parse_marked(message: &Message<'_>, site: &Site, ours: u8) -> Result<Option<Found>, Malformed> {
     if message.kind != RTM_NEWRULE {
         return Ok(None);
     }
@@ -28,7 +41,7 @@ pub(crate) fn parse(message: &Message<'_>, site: &Site) -> Result<Option<Rule>, 
     };
     let (from, to, mark, incoming, table) = (None, None, None, None, table.into());
     let mut rule = Rule { site: site.clone(), family, priority: 0, from, to, mark, incoming, table };
-    let (mut ours, mut mask) = (false, u32::MAX);
+    let (mut is_ours, mut but_default, mut mask) = (false, false, u32::MAX);
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
@@ -39,30 +52,45 @@ pub(crate) fn parse(message: &Message<'_>, site: &Site) -> Result<Option<Rule>, 
             FRA_FWMARK => rule.mark = Some((attribute.u32()?, mask)),
             FRA_FWMASK => mask = attribute.u32()?,
             FRA_TABLE => rule.table = attribute.u32()?,
-            FRA_PROTOCOL => ours = attribute.u8()? == PROTOCOL,
+            FRA_SUPPRESS_PREFIXLEN => but_default = attribute.u32()? == 0,
+            FRA_PROTOCOL => is_ours = attribute.u8()? == ours,
             _ => {}
         }
     }
     rule.mark = rule.mark.map(|(mark, _)| (mark, mask));
-    Ok((ours && action == FR_ACT_TO_TBL).then_some(rule))
+    Ok((is_ours && action == FR_ACT_TO_TBL).then_some(Found { rule, but_default }))
 }
 
 /// Adds a rule.
 pub(crate) fn add(requests: &mut Requests, rule: &Rule) {
-    requests.add(RTM_NEWRULE, Flags::CREATE | Flags::EXCLUSIVE, |body| write(body, rule));
+    add_marked(requests, rule, false, PROTOCOL);
+}
+
+/// Adds a rule with the mark `protocol`, which may pass over default routes of its table.
+pub(crate) fn add_marked(requests: &mut Requests, rule: &Rule, but_default: bool, protocol: u8) {
+    let flags = Flags::CREATE | Flags::EXCLUSIVE;
+    requests.add(RTM_NEWRULE, flags, |body| write(body, rule, but_default, protocol));
 }
 
 /// Removes a rule.
 pub(crate) fn remove(requests: &mut Requests, rule: &Rule) {
-    requests.add(RTM_DELRULE, Flags::NONE, |body| write(body, rule));
+    remove_marked(requests, rule, false, PROTOCOL);
 }
 
-fn write(body: &mut Body<'_>, rule: &Rule) {
+/// Removes a rule with the mark `protocol`.
+pub(crate) fn remove_marked(requests: &mut Requests, rule: &Rule, but_default: bool, protocol: u8) {
+    requests.add(RTM_DELRULE, Flags::NONE, |body| write(body, rule, but_default, protocol));
+}
+
+fn write(body: &mut Body<'_>, rule: &Rule, but_default: bool, protocol: u8) {
     let len = |net: Option<IpNet>| net.map_or(0, |net| net.prefix_len());
     body.raw(&[af(rule.family), len(rule.to), len(rule.from), 0, 0, 0, 0, FR_ACT_TO_TBL, 0, 0, 0, 0])
         .u32(FRA_PRIORITY, rule.priority)
         .u32(FRA_TABLE, rule.table)
-        .u8(FRA_PROTOCOL, PROTOCOL);
+        .u8(FRA_PROTOCOL, protocol);
+    if but_default {
+        body.u32(FRA_SUPPRESS_PREFIXLEN, 0);
+    }
     if let Some(to) = rule.to {
         body.ip(FRA_DST, to.addr());
     }
@@ -86,6 +114,7 @@ const FRA_SRC: u16 = 2;
 const FRA_IIFNAME: u16 = 3;
 const FRA_PRIORITY: u16 = 6;
 const FRA_FWMARK: u16 = 10;
+const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
 const FRA_TABLE: u16 = 15;
 const FRA_FWMASK: u16 = 16;
 const FRA_PROTOCOL: u16 = 21;

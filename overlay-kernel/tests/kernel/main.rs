@@ -8,12 +8,14 @@
 )]
 
 mod conntrack;
+mod ipvs;
 mod killed;
 mod lab;
 mod links;
 mod links_faults;
 mod links_foreign;
 mod links_mtu;
+mod locals;
 mod namespace;
 mod netlink;
 mod nft;

@@ -49,6 +49,7 @@ impl Lab {
                 "ip link set l0 addrgenmode none up; ip addr add 192.0.2.254/24 dev l0; ip addr add 2001:db8::254/64 dev l0 nodad; ip addr add fe80::254/64 dev l0 nodad",
             ],
         );
+        carries(&lab.host, "u0");
         lab
     }
 
@@ -115,6 +116,14 @@ impl Lab {
     pub(crate) fn whole(&self) -> Vec<String> {
         [&self.host].into_iter().chain(self.containers.iter().map(|it| &it.namespace)).map(whole).collect()
     }
+}
+
+/// Waits for a device's carrier, which the kernel notices when it gets to it: before that, nothing is as it stays.
+pub(crate) fn carries(namespace: &Namespace, device: &str) {
+    let up = format!(
+        "for i in $(seq 500); do ip -o link show {device} | grep -q 'state UP' && exit; sleep 0.01; done; exit 1"
+    );
+    judge(namespace, "sh", &["-c", &up]);
 }
 
 pub(crate) fn whole(namespace: &Namespace) -> String {

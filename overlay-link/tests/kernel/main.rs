@@ -4,6 +4,7 @@
 
 mod conformance;
 mod lab;
+mod routes;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{EndpointId, ErrorKind, Mtu, ReconcileError, Shadow, Table as _, reconcile};

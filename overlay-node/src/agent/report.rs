@@ -6,8 +6,8 @@ use std::sync::Arc;
 use overlay_core::{EndpointId, NetworkId};
 
 use super::{Agent, AgentEvent};
-use crate::derive::{Fitness, port};
-use crate::{Condition, Endpoint, Knowledge, LocalEndpoint, Place, PlaceState};
+use crate::derive::{Fitness, holds, port};
+use crate::{Condition, Endpoint, Kind, Knowledge, LocalEndpoint, Place, PlaceState, Section};
 
 /// What places were given, and what was reported of endpoints.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +61,7 @@ impl Reports {
         let local = section.local.get(&id)?;
         let virtual_machine = local.namespace.is_none();
         let container = Place::Container(endpoint.spec.container.clone());
-        if self.holds(network, id, local)
+        if self.holds(knowledge, section, id, local)
             && (virtual_machine || self.sees(&container, section.network.spec.name.as_str()))
         {
             return Some(Ok(()));
@@ -70,8 +70,12 @@ impl Reports {
         places.iter().find_map(|place| self.failed.get(place)).map(|reason| Err(reason.clone()))
     }
 
-    /// Whether the network's place holds the endpoint's port, where it is plugged in now.
-    fn holds(&self, network: NetworkId, id: EndpointId, local: &LocalEndpoint) -> bool {
+    /// Whether the endpoint is plugged in where it should be now.
+    fn holds(&self, knowledge: &Knowledge, section: &Section, id: EndpointId, local: &LocalEndpoint) -> bool {
+        if section.network.spec.kind != Kind::Overlay {
+            return holds(section, knowledge.me, (id, local), |place| self.held.get(place).cloned()).1;
+        }
+        let network = section.network.id;
         let held = self.held.get(&Place::Network(network));
         let mut segments = held.into_iter().flat_map(|state| state.vxlan.segments.values());
         segments.any(|segment| segment.ports.get(&id) == Some(&port(local)))

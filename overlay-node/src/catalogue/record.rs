@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
-use crate::{Condition, Endpoint, Network, Node, Service};
+use crate::{Condition, Endpoint, Kind, Network, Node, Service};
 
 /// An object of the catalogue with what only its keepers need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +90,11 @@ macro_rules! object {
     };
 }
 
-object!(Network, NetworkId, "network", |network, keys| keys.network(network.id), |network| network.vni.is_some());
+object!(Network, NetworkId, "network", |network, keys| keys.network(network.id), |network| match network.spec.kind {
+    Kind::Overlay => network.vni.is_some(),
+    Kind::Bridge | Kind::Macvlan { .. } => !network.subnets.is_empty(),
+    Kind::Host | Kind::None => matches!(network.condition, Condition::Allocated | Condition::Ready),
+});
 object!(Service, ServiceId, "service", |service, keys| keys.service(service.id), |service| {
     !matches!(service.condition, Condition::Accepted | Condition::Failed { .. })
 });

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::remote::Told;
 use super::word::{self, Word};
-use crate::{PublishMode, TooLong};
+use crate::{Kind, PublishMode, TooLong};
 
 /// Why a call of [`Control`](crate::Control) failed. Nothing was changed unless it [is in doubt](Self::is_in_doubt).
 ///
@@ -187,6 +187,26 @@ pub enum Refused {
         /// Which is.
         id: NetworkId,
     },
+    /// Networks of this kind have no such thing.
+    #[error("a network of kind {kind} has no {option}: leave it out, or choose another kind")]
+    KindLacks {
+        /// Its kind.
+        kind: Kind,
+        /// `ingress`, `encrypted`, `VNI`, `internal`, `external subnets`.
+        #[serde(deserialize_with = "word::read")]
+        option: Word,
+    },
+    /// Every node has one network of this kind from its beginning.
+    #[error("there is one network of kind {kind} on every node: create one of another kind")]
+    OnePerNode {
+        /// The kind.
+        kind: Kind,
+    },
+    /// The subnets of a macvlan network are not ours to choose.
+    #[error(
+        "a macvlan network has the physical network's subnets: name them, and the range of them that is for containers"
+    )]
+    PhysicalSubnet,
     /// IPv6 needs larger packets (RFC 8200 §5).
     #[error("a network with IPv6 subnets needs an MTU of {} or more, not {mtu}", Mtu::IPV6_MIN)]
     MtuBelowIpv6 {
@@ -258,6 +278,16 @@ pub enum Refused {
         /// How it publishes it.
         mode: PublishMode,
     },
+    /// What is the same on all nodes cannot be on a network that is each node's own.
+    #[error(
+        "a service cannot be on network {network}, of kind {kind}, which each node has for itself: name overlay networks"
+    )]
+    ServiceOnLocal {
+        /// Its name.
+        network: Name,
+        /// Its kind.
+        kind: Kind,
+    },
     /// No port is left to be chosen, or that one cannot be had.
     #[error("port {0}")]
     Port(ClaimRefusal<Port>),
@@ -286,6 +316,14 @@ pub enum Refused {
     NotAttachable {
         /// Its name.
         network: Name,
+    },
+    /// Nothing is made for a container on this network.
+    #[error("nothing is attached to network {network}: {}", unattached(*kind))]
+    NothingToAttach {
+        /// Its name.
+        network: Name,
+        /// Its kind: [`Host`](Kind::Host) or [`None`](Kind::None).
+        kind: Kind,
     },
     /// The routing mesh has its network for itself.
     #[error("containers cannot be attached to the ingress network {network}: choose another")]
@@ -373,6 +411,14 @@ impl fmt::Display for User {
             Self::Service { name, .. } => write!(f, "service {name}"),
             Self::Container { container, node, .. } => write!(f, "container {container} on node {}", node.short()),
         }
+    }
+}
+
+/// What to do instead of attaching to it.
+const fn unattached(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Host => "start the container in its node's namespace",
+        _ => "start the container with a namespace of its own, and leave it as it is",
     }
 }
 

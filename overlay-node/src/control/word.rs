@@ -33,4 +33,5 @@ const WORDS: &[Word] = &[
     "internal",
     "encrypted",
     "VNI",
+    "external subnets",
 ];

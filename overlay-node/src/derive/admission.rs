@@ -58,11 +58,11 @@ impl<'k> Admission<'k> {
 
     /// As if there were no other nodes. O(what is here).
     pub(super) fn local(section: &'k Section, footing: &Footing) -> Self {
-        let taken = Taken::of(section, footing.vni);
+        let taken = Taken::of(section, footing.ground);
         let mut admission =
             Self { ports: Vec::new(), peers: Vec::new(), by_mac: Vec::new(), unfit: BTreeMap::new(), taken };
         for (id, local) in &section.local {
-            let claim = Claim::of_local(section, *id, local);
+            let claim = Claim::of_local(section, footing.ground, *id, local);
             match claim.and_then(|claim| admission.taken.conflict(&claim).map_or(Ok(claim), Err)) {
                 Ok(claim) => {
                     admission.taken.take(&claim);

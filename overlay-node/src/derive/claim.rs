@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, Mac, NsId, Vni};
+use overlay_core::{EndpointId, IfName, Mac, NsId};
+use overlay_link::MacvlanMode;
 use overlay_vxlan::names;
 
+use super::footing::Ground;
 use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
 /// Why an endpoint is left out, or an address of it.
@@ -32,6 +34,12 @@ pub enum Unfit {
     /// Another endpoint is plugged in where it is, or would have a device of the same name.
     #[error("another endpoint is plugged in at {0}")]
     Interface(IfName),
+    /// A virtual machine is plugged in where only containers can be.
+    #[error("a virtual machine is plugged in to overlay networks only")]
+    Machine,
+    /// Its network takes an interface of the node over, and another endpoint is there.
+    #[error("another endpoint has the interface {0}, which its network takes over")]
+    Parent(IfName),
     /// Its node is not known, or not to be reached from here.
     #[error("its node has no VTEP that is reached from here")]
     Node,
@@ -40,7 +48,7 @@ pub enum Unfit {
 impl Unfit {
     /// Whether it would be fit if another were not there.
     pub(super) const fn is_contended(self) -> bool {
-        matches!(self, Self::MacTaken(_) | Self::AddressTaken(_) | Self::Interface(_))
+        matches!(self, Self::MacTaken(_) | Self::AddressTaken(_) | Self::Interface(_) | Self::Parent(_))
     }
 }
 
@@ -58,14 +66,20 @@ pub(super) struct Claim<'k> {
 pub(super) enum At {
     /// Here: behind this port of the bridge, and at that interface of a container.
     Port { device: IfName, end: Option<(NsId, IfName)> },
-    /// Elsewhere: behind this VTEP.
+    /// Elsewhere: on the node that has this VTEP.
     Vtep(IpAddr),
 }
 
 impl<'k> Claim<'k> {
     /// Of an endpoint here, if there were no other. It has all that it says, or nothing.
-    pub(super) fn of_local(section: &Section, id: EndpointId, local: &LocalEndpoint) -> Result<Self, Unfit> {
+    pub(super) fn of_local(
+        section: &Section,
+        ground: Ground,
+        id: EndpointId,
+        local: &LocalEndpoint,
+    ) -> Result<Self, Unfit> {
         let endpoint = &local.endpoint;
+        check_ground(ground, id, local)?;
         check_mac(endpoint.mac)?;
         let mut addresses = BTreeSet::new();
         for net in &endpoint.addresses {
@@ -127,11 +141,13 @@ pub(super) struct Taken {
 
 impl Taken {
     /// By the network itself: its gateways, its services' VIPs, the devices of its segment, as which no tap can be called.
-    pub(super) fn of(section: &Section, vni: Vni) -> Self {
+    pub(super) fn of(section: &Section, ground: Ground) -> Self {
         let gateways = gateways(section).into_iter().map(|net| net.addr());
         let addresses = vips(section).into_iter().chain(gateways).map(number).collect();
-        let mut devices: BTreeSet<_> = [names::bridge(vni), names::tunnel(vni)].into_iter().flatten().collect();
-        devices.extend(IfName::new("lo"));
+        let mut devices: BTreeSet<_> = IfName::new("lo").into_iter().collect();
+        if let Ground::Segment(vni) = ground {
+            devices.extend([names::bridge(vni), names::tunnel(vni)].into_iter().flatten());
+        }
         Self { addresses, devices, ..Self::default() }
     }
 
@@ -225,6 +241,16 @@ pub(super) fn gateways(section: &Section) -> BTreeSet<IpNet> {
 pub(super) fn vips(section: &Section) -> BTreeSet<IpAddr> {
     let vips = section.services.values().filter_map(|service| service.vips.get(&section.network.id));
     vips.flatten().copied().collect()
+}
+
+/// Whether what carries the network takes it in.
+fn check_ground(ground: Ground, id: EndpointId, local: &LocalEndpoint) -> Result<(), Unfit> {
+    match ground {
+        Ground::Segment(_) => Ok(()),
+        Ground::Bridge | Ground::Macvlan { .. } if local.namespace.is_none() => Err(Unfit::Machine),
+        Ground::Macvlan { parent, mode: MacvlanMode::Passthru, sole } if sole != Some(id) => Err(Unfit::Parent(parent)),
+        Ground::Bridge | Ground::Macvlan { .. } => Ok(()),
+    }
 }
 
 fn check_mac(mac: Mac) -> Result<(), Unfit> {

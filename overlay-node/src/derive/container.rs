@@ -1,14 +1,16 @@
 //! A container, with all its endpoints.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use overlay_core::{Name, NetworkId};
+use ipnet::IpNet;
+use overlay_core::{EndpointId, Name, NetworkId};
 use overlay_dns::{View, Zone};
+use overlay_link::Macvlan;
 
 use super::part::Part;
 use super::{firewall, gateway, routes};
-use crate::{Knowledge, LocalEndpoint, Network, PlaceState};
+use crate::{Kind, Knowledge, LocalEndpoint, Network, PlaceState};
 
 /// A container's part of one network.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +18,8 @@ pub(super) struct Attachment<'p> {
     pub(super) network: &'p Network,
     pub(super) local: &'p LocalEndpoint,
     pub(super) zone: &'p Zone,
+    /// Its interface on the physical network, if that is what the network is.
+    pub(super) macvlan: Option<(EndpointId, &'p Macvlan)>,
 }
 
 impl<'p> Attachment<'p> {
@@ -33,10 +37,10 @@ pub(super) fn attachments<'p>(
     let mut all = BTreeMap::<Name, Vec<Attachment<'p>>>::new();
     for (id, part) in parts {
         let Some(section) = knowledge.networks.get(id) else { continue };
-        let ports = part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys());
-        let plugged = ports.filter_map(|id| section.local.get(id)).filter(|local| local.namespace.is_some());
-        for local in plugged {
-            let attachment = Attachment { network: &section.network, local, zone: &part.zone };
+        let plugged = part.ports().filter_map(|id| Some((id, section.local.get(&id)?)));
+        for (id, local) in plugged.filter(|(_, local)| local.namespace.is_some()) {
+            let macvlan = part.local().and_then(|part| Some((id, part.macvlan(id)?)));
+            let attachment = Attachment { network: &section.network, local, zone: part.zone(), macvlan };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }
     }
@@ -44,15 +48,31 @@ pub(super) fn attachments<'p>(
     all
 }
 
-/// Its way to the resolver, its routes, and the names that it sees.
-pub(super) fn state(knowledge: &Knowledge, name: &Name, attachments: &[Attachment<'_>]) -> PlaceState {
+/// Its way to the resolver, its interfaces on physical networks, its routes, and the names that it sees.
+/// `bridged` are the subnets of the node's bridges that networks have.
+pub(super) fn state(
+    knowledge: &Knowledge,
+    bridged: &[IpNet],
+    name: &Name,
+    attachments: &[Attachment<'_>],
+) -> PlaceState {
+    let overlays = attachments.iter().filter(|attachment| attachment.network.spec.kind == Kind::Overlay);
     PlaceState {
+        link: overlay_link::State { macvlans: macvlans(attachments), ..Default::default() },
         firewall: firewall::container(knowledge),
-        routes: routes::routes(attachments, gateway::way_out(knowledge, name, attachments).as_ref()),
+        routes: routes::routes(attachments, gateway::way_out(knowledge, bridged, name, attachments).as_ref()),
         view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
-        within: attachments.iter().map(|attachment| attachment.network.id).collect(),
+        within: overlays.map(|attachment| attachment.network.id).collect(),
         ..PlaceState::default()
     }
+}
+
+/// Each at an interface of its own.
+fn macvlans(attachments: &[Attachment<'_>]) -> BTreeMap<EndpointId, Macvlan> {
+    let mut taken = BTreeSet::new();
+    let all = attachments.iter().filter_map(|attachment| attachment.macvlan);
+    let own = all.filter(|(_, macvlan)| taken.insert((macvlan.inside.namespace.id, macvlan.inside.interface)));
+    own.map(|(id, macvlan)| (id, macvlan.clone())).collect()
 }
 
 /// The names of these networks.

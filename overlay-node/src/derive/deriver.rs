@@ -7,8 +7,8 @@ use overlay_core::{Change, Name, NetworkId, keyed_diff};
 
 use super::part::Part;
 use super::touched::Known;
-use super::{container, host, parts, places};
-use crate::{Desired, Knowledge, Place, PlaceState, Section};
+use super::{bridged, container, host, parts, places};
+use crate::{Desired, Kind, Knowledge, Place, PlaceState, Section};
 
 /// Derives what a changing knowledge means: at each time the same as [`derive`](crate::derive()), and the same `Arc` of each place
 /// that did not change.
@@ -44,7 +44,7 @@ impl Deriver {
 
     /// How many endpoints were left out, whole or in part: see [`Unfit`](crate::Unfit).
     pub fn unfit(&self) -> usize {
-        self.last.iter().flat_map(|last| last.parts.values()).map(|part| part.unfit).sum()
+        self.last.iter().flat_map(|last| last.parts.values()).map(Part::unfit).sum()
     }
 }
 
@@ -62,7 +62,8 @@ impl Last {
         let nodes = Arc::ptr_eq(&self.knowledge.nodes, &new.nodes) || self.knowledge.nodes == new.nodes;
         let all = self.knowledge.networks.keys().chain(new.networks.keys());
         let same = |id: &&NetworkId| same(self.knowledge.networks.get(*id), new.networks.get(*id));
-        let touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
+        let mut touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
+        touched.extend(on_one_parent(&self.knowledge, new, &touched));
         let moved = gateway_moves(&self.knowledge, new);
         if touched.is_empty() && moved.is_empty() {
             return self;
@@ -70,15 +71,20 @@ impl Last {
         let here = nodes && moved.is_empty() && touched.iter().all(|id| same_here(&self.knowledge, new, id));
         let mut places = self.desired.places.clone();
         let mut containers = moved;
+        let before = bridged(&self.parts);
         for id in touched {
             self.derive_network(id, new, &mut places, &mut containers);
         }
-        let mut attachments = container::attachments(new, &self.parts);
+        let (mut attachments, bridged) = (container::attachments(new, &self.parts), bridged(&self.parts));
+        if bridged != before {
+            containers.extend(attachments.keys().cloned()); // any of them may leave otherwise
+        }
         if !here {
-            put(&mut places, Place::Host, host(new, &attachments));
+            put(&mut places, Place::Host, host(new, &self.parts, &attachments));
         }
         for name in containers {
-            let state = attachments.remove(&name).map(|attachments| container::state(new, &name, &attachments));
+            let state =
+                attachments.remove(&name).map(|attachments| container::state(new, &bridged, &name, &attachments));
             put(&mut places, Place::Container(name), state);
         }
         let same = |(one, other): (&Arc<PlaceState>, &Arc<PlaceState>)| Arc::ptr_eq(one, other);
@@ -107,14 +113,25 @@ impl Last {
             (_, _, Some(section)) => Part::derive(Known { knowledge: new, section }),
             (_, _, None) => None,
         };
-        match &is {
-            Some(part) => drop(places.insert(Place::Network(id), part.state.clone())),
+        match is.as_ref().and_then(Part::sandbox) {
+            Some(sandbox) => drop(places.insert(Place::Network(id), sandbox.clone())),
             None => drop(places.remove(&Place::Network(id))),
         }
         let local = old.into_iter().chain(section).flat_map(|section| section.local.values());
         containers.extend(local.map(|local| local.endpoint.spec.container.clone()));
         self.parts.extend(is.map(|part| (id, part)));
     }
+}
+
+/// If one of these networks is on physical networks, all that are: those of one parent depend on each other.
+fn on_one_parent(old: &Knowledge, new: &Knowledge, of: &BTreeSet<NetworkId>) -> Vec<NetworkId> {
+    let macvlan = |section: &&Arc<Section>| matches!(section.network.spec.kind, Kind::Macvlan { .. });
+    let is =
+        |id: &NetworkId| [old, new].iter().filter_map(|known| known.networks.get(id)).any(|section| macvlan(&section));
+    if !of.iter().any(is) {
+        return Vec::new();
+    }
+    new.networks.iter().filter(|(_, section)| macvlan(section)).map(|(id, _)| *id).collect()
 }
 
 /// Whether of a network all is the same that what is here depends on: the host has nothing of what other nodes say.

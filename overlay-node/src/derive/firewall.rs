@@ -7,7 +7,6 @@ use overlay_core::{Name, Port, Protocol, Vni};
 use overlay_firewall::{Bind, BridgePort, Limit, Pin, Published, State, Strangers, Tunnel};
 use overlay_vxlan::names;
 
-use super::Footing;
 use super::admission::Admission;
 use super::claim::{At, Claim, is_host};
 use crate::{Knowledge, NodeFacts, RESOLVER};
@@ -59,14 +58,14 @@ pub(super) fn container(knowledge: &Knowledge) -> State {
 }
 
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
-pub(super) fn sandbox(footing: &Footing, admission: &Admission<'_>) -> State {
+pub(super) fn sandbox(vni: Vni, admission: &Admission<'_>) -> State {
     let mut state = State { strangers: Strangers::Drop, ..State::default() };
     for (_, _, claim) in &admission.ports {
         if let At::Port { device, .. } = claim.at {
             state.ports.insert(device, pinned(claim));
         }
     }
-    state.ports.extend(names::tunnel(footing.vni).map(|tunnel| (tunnel, BridgePort::Trunk)));
+    state.ports.extend(names::tunnel(vni).map(|tunnel| (tunnel, BridgePort::Trunk)));
     state
 }
 

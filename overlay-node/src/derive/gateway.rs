@@ -10,7 +10,7 @@ use overlay_link::{Bridge, Inside, Port};
 
 use super::container::Attachment;
 use crate::knowledge::gateway::{bridge, bridge_mac, port, port_mac};
-use crate::{GatewayBridge, GatewayPort, Knowledge, PlaceState};
+use crate::{GatewayBridge, GatewayPort, Kind, Knowledge, NetworkSpec, PlaceState};
 
 /// A container's way to the outside.
 #[derive(Debug, Clone)]
@@ -22,17 +22,24 @@ pub(super) struct WayOut {
     pub(super) ends: Vec<(IpNet, IpAddr)>,
 }
 
-/// The families that a container may leave by are those of its networks that are not internal. `None` if it has no port, or the bridge no such subnet.
-pub(super) fn way_out(knowledge: &Knowledge, name: &Name, attachments: &[Attachment<'_>]) -> Option<WayOut> {
+/// The families that a container may leave by are those of its overlays that are not internal. `None` if it has no port, or the bridge no such
+/// subnet. `bridged` are the subnets of the node's other bridges.
+pub(super) fn way_out(
+    knowledge: &Knowledge,
+    bridged: &[IpNet],
+    name: &Name,
+    attachments: &[Attachment<'_>],
+) -> Option<WayOut> {
     let (settings, port) = (knowledge.settings.gateway?, *knowledge.gateway_ports.get(name)?);
-    let open = attachments.iter().filter(|attachment| !attachment.network.spec.internal);
+    let is_open = |spec: &NetworkSpec| spec.kind == Kind::Overlay && !spec.internal;
+    let open = attachments.iter().filter(|attachment| is_open(&attachment.network.spec));
     let addresses = open.flat_map(|attachment| &attachment.local.endpoint.addresses);
     let families: BTreeSet<_> = addresses.map(|own| IpFamily::of(own.addr())).collect();
     let mtu = mtu(knowledge)?;
     let families = families.into_iter().filter(|family| carries(mtu, *family));
-    // Its own networks come first: a network with the bridge's subnet has no way out.
-    let own: Vec<IpNet> =
-        attachments.iter().flat_map(|it| &it.network.subnets).map(|subnet| subnet.net().trunc()).collect();
+    // Networks come first: one with the bridge's subnet has no way out, nor has any container of the node where another bridge has it.
+    let own = attachments.iter().flat_map(|it| &it.network.subnets).map(|subnet| subnet.net().trunc());
+    let own: Vec<IpNet> = own.chain(bridged.iter().copied()).collect();
     let is_free = |net: &IpNet| !own.iter().any(|own| own.contains(net) || net.contains(own));
     let ends: Vec<_> = families
         .filter_map(|family| Some((settings.address(family, port)?, settings.gateway(family)?)))
@@ -45,8 +52,13 @@ pub(super) fn way_out(knowledge: &Knowledge, name: &Name, attachments: &[Attachm
 }
 
 /// Puts the bridge, and what is allowed at it, into the host's state; nothing while nobody leaves by it.
-pub(super) fn put(state: &mut PlaceState, knowledge: &Knowledge, attachments: &BTreeMap<Name, Vec<Attachment<'_>>>) {
-    let ways = attachments.iter().filter_map(|(name, attachments)| way_out(knowledge, name, attachments));
+pub(super) fn put(
+    state: &mut PlaceState,
+    knowledge: &Knowledge,
+    bridged: &[IpNet],
+    attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
+) {
+    let ways = attachments.iter().filter_map(|(name, attachments)| way_out(knowledge, bridged, name, attachments));
     let ways: Vec<WayOut> = ways.collect();
     let (Some(settings), Some(device), Some(mtu)) = (knowledge.settings.gateway, bridge(knowledge.me), mtu(knowledge))
     else {
@@ -57,7 +69,8 @@ pub(super) fn put(state: &mut PlaceState, knowledge: &Knowledge, attachments: &B
     }
     let mut local = Bridge::new(bridge_mac(knowledge.me), mtu).routed().isolated();
     let families = [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| carries(mtu, *family));
-    local.addresses = families.filter_map(|family| settings.gateway(family)).collect();
+    let is_free = |net: &IpNet| !bridged.iter().any(|other| other.contains(&net.trunc()) || net.contains(other));
+    local.addresses = families.filter_map(|family| settings.gateway(family)).filter(is_free).collect();
     let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
     for way in ways.into_iter().filter(|way| taken.insert(way.namespace.id)) {
         let Some(name) = port(knowledge.me, way.port) else { continue };

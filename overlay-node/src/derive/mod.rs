@@ -7,8 +7,10 @@ mod deriver;
 mod firewall;
 mod footing;
 mod gateway;
+mod local;
 mod part;
 mod routes;
+mod segment;
 mod touched;
 mod vxlan;
 mod zone;
@@ -17,6 +19,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use overlay_core::{EndpointId, Name, NetworkId};
 
 pub use claim::Unfit;
@@ -26,6 +29,8 @@ use admission::Admission;
 use claim::{At, Claim};
 use container::Attachment;
 use footing::Footing;
+use local::LocalPart;
+pub(crate) use local::{device, holds};
 use part::Part;
 use touched::Known;
 
@@ -48,22 +53,38 @@ fn parts(knowledge: &Knowledge) -> BTreeMap<NetworkId, Part> {
 
 fn places(knowledge: &Knowledge, parts: &BTreeMap<NetworkId, Part>) -> Desired {
     let mut places = BTreeMap::new();
-    let attachments = container::attachments(knowledge, parts);
-    places.extend(host(knowledge, &attachments).map(|state| (Place::Host, Arc::new(state))));
-    places.extend(parts.iter().map(|(id, part)| (Place::Network(*id), part.state.clone())));
+    let (attachments, bridged) = (container::attachments(knowledge, parts), bridged(parts));
+    places.extend(host(knowledge, parts, &attachments).map(|state| (Place::Host, Arc::new(state))));
+    let sandboxes = parts.iter().filter_map(|(id, part)| Some((Place::Network(*id), part.sandbox()?.clone())));
+    places.extend(sandboxes);
     for (name, attachments) in attachments {
-        let state = container::state(knowledge, &name, &attachments);
+        let state = container::state(knowledge, &bridged, &name, &attachments);
         places.insert(Place::Container(name), Arc::new(state));
     }
     Desired { places }
 }
 
-/// The host is guarded while an endpoint is plugged in, be its network here or not. It has what containers leave by.
-fn host(knowledge: &Knowledge, attachments: &BTreeMap<Name, Vec<Attachment<'_>>>) -> Option<PlaceState> {
+/// The host is guarded while an endpoint is plugged in, be its network here or not. It has the bridges of networks, and what containers of
+/// others leave by.
+fn host(
+    knowledge: &Knowledge,
+    parts: &BTreeMap<NetworkId, Part>,
+    attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
+) -> Option<PlaceState> {
     let plugged = knowledge.networks.values().any(|section| !section.local.is_empty());
     let mut state = plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })?;
-    gateway::put(&mut state, knowledge, attachments);
+    gateway::put(&mut state, knowledge, &bridged(parts), attachments);
+    locals(parts).for_each(|part| part.put(&mut state));
     Some(state)
+}
+
+/// The subnets of the bridges that networks have here.
+fn bridged(parts: &BTreeMap<NetworkId, Part>) -> Vec<IpNet> {
+    locals(parts).flat_map(LocalPart::bridged).copied().collect()
+}
+
+fn locals(parts: &BTreeMap<NetworkId, Part>) -> impl Iterator<Item = &LocalPart> {
+    parts.values().filter_map(Part::local)
 }
 
 /// Which endpoints that are plugged in here are in effect.

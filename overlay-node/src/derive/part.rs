@@ -1,217 +1,84 @@
 //! What is derived of one network.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use overlay_core::EndpointId;
-use overlay_dns::{Endpoint, Zone};
-use overlay_vxlan::{PortEnd, Segment};
+use overlay_dns::Zone;
 
-use super::admission::{Admission, Peer};
-use super::claim::{At, Claim, Taken, Unfit};
-use super::touched::{Known, Touched};
-use super::{Footing, admission, container, firewall, vxlan, zone};
+use super::Footing;
+use super::footing::Ground;
+use super::local::LocalPart;
+use super::segment::SegmentPart;
+use super::touched::Known;
 use crate::PlaceState;
 
-/// What is derived of one network, and what it takes to change it in part.
+/// What is derived of one network.
 #[derive(Debug, Clone)]
-pub(super) struct Part {
-    footing: Footing,
-    pub(super) zone: Zone,
-    /// What the sandbox should hold.
-    pub(super) state: Arc<PlaceState>,
-    /// How many endpoints are left out, whole or in part.
-    pub(super) unfit: usize,
-    taken: Taken,
-    /// Whether any of them is left out only because another has what it says it has.
-    contended: bool,
+pub(super) enum Part {
+    /// Of an overlay.
+    Segment(SegmentPart),
+    /// Of a network that each node has for itself.
+    Local(LocalPart),
 }
 
 impl Part {
     /// `None` for a network that should not be here.
     pub(super) fn derive(known: Known<'_>) -> Option<Self> {
         let footing = Footing::of(known.knowledge, known.section).ok()?;
-        let admission = Admission::of(known.knowledge, known.section, &footing);
-        if admission.ports.is_empty() {
-            return None;
+        match footing.ground {
+            Ground::Segment(vni) => SegmentPart::derive(known, vni, footing).map(Self::Segment),
+            Ground::Bridge | Ground::Macvlan { .. } => LocalPart::derive(known, footing).map(Self::Local),
         }
-        let zone = zone::zone(known.section, &admission);
-        let mut state = sandbox(known, &footing, &admission);
-        state.view = seen(known, &state, &zone);
-        Some(Self::new(footing, admission, zone, Arc::new(state)))
     }
 
-    fn new(footing: Footing, admission: Admission<'_>, zone: Zone, state: Arc<PlaceState>) -> Self {
-        let contended = admission.unfit.values().any(|unfit| unfit.is_contended());
-        Self { footing, zone, state, unfit: admission.unfit.len(), taken: admission.taken, contended }
-    }
-
-    /// As [`derive`](Self::derive), of a network that was derived when `old` was known. What did not change is kept.
-    pub(super) fn derive_again(mut self, old: Known<'_>, new: Known<'_>) -> Option<Self> {
-        let touched = Touched::between(old, new);
+    /// As [`derive`](Self::derive), of a network that was derived when `old` was known.
+    pub(super) fn derive_again(self, old: Known<'_>, new: Known<'_>) -> Option<Self> {
         let footing = Footing::of(new.knowledge, new.section).ok()?;
-        let ground = footing == self.footing && old.section.network == new.section.network && !touched.vips;
-        let claims = if ground && !self.contended { self.patch(old, new, &touched.endpoints) } else { None };
-        let Some(claims) = claims else { return self.derive_tables(old, new, footing) };
-        if touched.services {
-            self.name_services(old, new);
+        match (self, footing.ground) {
+            (Self::Segment(part), Ground::Segment(_)) => part.derive_again(old, new, footing).map(Self::Segment),
+            _ => Self::derive(new),
         }
-        for id in &touched.endpoints {
-            self.name_endpoint(*id, claims.get(id).and_then(|claim| zone::endpoint(new, *id, claim)));
-        }
-        self.finish(new)
     }
 
-    /// The tables anew; of the names, those that changed.
-    fn derive_tables(self, old: Known<'_>, new: Known<'_>, footing: Footing) -> Option<Self> {
-        let admission = Admission::of(new.knowledge, new.section, &footing);
-        let all = [old, new].map(|known| known.section.local.keys().chain(known.section.remote.keys()));
-        let all: BTreeSet<EndpointId> = all.into_iter().flatten().copied().collect();
-        let nameless = zone::nameless(new.section);
-        let alike = (nameless.network(), nameless.policy()) == (self.zone.network(), self.zone.policy());
-        let state = PlaceState { view: self.state.view.clone(), ..sandbox(new, &footing, &admission) };
-        let state = if state == *self.state { self.state } else { Arc::new(state) };
-        let endpoint = |id| zone::endpoint(new, id, admission.claim(id)?);
-        let endpoints: Vec<_> = all.into_iter().map(|id| (id, endpoint(id))).collect();
-        let mut part = Self::new(footing, admission, if alike { self.zone } else { nameless }, state);
-        part.name_services(old, new);
-        for (id, endpoint) in endpoints {
-            part.name_endpoint(id, endpoint);
+    /// Its names.
+    pub(super) const fn zone(&self) -> &Zone {
+        match self {
+            Self::Segment(part) => &part.zone,
+            Self::Local(part) => &part.zone,
         }
-        part.finish(new)
     }
 
-    fn finish(mut self, known: Known<'_>) -> Option<Self> {
-        let view = seen(known, &self.state, &self.zone);
-        if self.state.view != view {
-            Arc::make_mut(&mut self.state).view = view;
-        }
-        let ports = self.segment().is_some_and(|segment| !segment.ports.is_empty());
-        ports.then_some(self)
-    }
-
-    fn segment(&self) -> Option<&Segment> {
-        self.state.vxlan.segments.get(&self.footing.vni)
-    }
-
-    /// Changes the tables by what these endpoints had and have, which is given back. Where nobody has what another says it has, what
-    /// each has does not depend on the others, so their order does not matter. `None` if that does not hold afterwards: then the part
-    /// is half changed.
-    fn patch<'k>(
-        &mut self,
-        old: Known<'_>,
-        new: Known<'k>,
-        of: &BTreeSet<EndpointId>,
-    ) -> Option<BTreeMap<EndpointId, Claim<'k>>> {
-        let (mut was, mut is) = (BTreeMap::new(), BTreeMap::new());
-        for (id, claim) in self.claims(old, of) {
-            self.unfit -= usize::from(!matches!(claim, Ok((_, None))));
-            was.extend(claim.ok().map(|(claim, _)| (id, claim)));
-        }
-        was.values().for_each(|claim| self.taken.release(claim));
-        for (id, claim) in self.claims(new, of) {
-            self.unfit += usize::from(!matches!(claim, Ok((_, None))));
-            match claim {
-                Ok((claim, _)) if self.taken.conflict(&claim).is_none() => {
-                    self.taken.take(&claim);
-                    is.insert(id, claim);
-                }
-                Err(unfit) if !unfit.is_contended() => {}
-                _ => return None,
+    /// The endpoints here that are in effect.
+    pub(super) fn ports(&self) -> Box<dyn Iterator<Item = EndpointId> + '_> {
+        match self {
+            Self::Segment(part) => {
+                Box::new(part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys()).copied())
             }
-        }
-        self.edit(new, &was, &is);
-        Some(is)
-    }
-
-    /// What each of these endpoints has, if there were no other.
-    fn claims<'k>(&self, known: Known<'k>, of: &BTreeSet<EndpointId>) -> Vec<(EndpointId, Alone<'k>)> {
-        of.iter().filter_map(|id| Some((*id, alone(known, &self.footing, *id)?))).collect()
-    }
-
-    fn edit(&mut self, new: Known<'_>, was: &BTreeMap<EndpointId, Claim<'_>>, is: &BTreeMap<EndpointId, Claim<'_>>) {
-        let port = |id: &EndpointId| new.section.local.get(id).map(|local| vxlan::port(local));
-        let segment = self.segment();
-        let same = |id: &EndpointId| {
-            let held = segment.and_then(|segment| segment.ports.get(id));
-            was.get(id) == is.get(id) && held == port(id).filter(|_| is.contains_key(id)).as_ref()
-        };
-        let differ: BTreeSet<_> = was.keys().chain(is.keys()).filter(|id| !same(id)).copied().collect();
-        if differ.is_empty() {
-            return;
-        }
-        let vni = self.footing.vni;
-        let PlaceState { vxlan, firewall, .. } = Arc::make_mut(&mut self.state);
-        let Some(segment) = vxlan.segments.get_mut(&vni) else { return };
-        for (id, claim) in differ.iter().filter_map(|id| was.get_key_value(id)) {
-            match &claim.at {
-                At::Port { device, .. } => {
-                    segment.ports.remove(id);
-                    firewall.ports.remove(device);
-                }
-                At::Vtep(_) => drop(segment.peers.remove(&claim.mac)),
-            }
-        }
-        for (id, claim) in differ.iter().filter_map(|id| is.get_key_value(id)) {
-            match &claim.at {
-                At::Port { device, .. } => {
-                    segment.ports.extend(port(id).map(|port| (*id, port)));
-                    firewall.ports.insert(*device, firewall::pinned(claim));
-                }
-                At::Vtep(vtep) => drop(segment.peers.insert(claim.mac, vxlan::peer(*vtep, claim))),
-            }
+            Self::Local(part) => Box::new(part.ports.iter().copied()),
         }
     }
 
-    /// Names an endpoint as it is now, if it is in effect.
-    fn name_endpoint(&mut self, id: EndpointId, now: Option<Endpoint>) {
-        if self.zone.endpoint(id) == now.as_ref() {
-            return;
-        }
-        match now {
-            Some(endpoint) => self.zone.put_endpoint(endpoint),
-            None => self.zone.remove_endpoint(id),
+    /// How many endpoints are left out, whole or in part.
+    pub(super) const fn unfit(&self) -> usize {
+        match self {
+            Self::Segment(part) => part.unfit,
+            Self::Local(part) => part.unfit,
         }
     }
 
-    fn name_services(&mut self, old: Known<'_>, new: Known<'_>) {
-        let (was, is) = (zone::services(old.section), zone::services(new.section));
-        for name in was.keys().chain(is.keys()) {
-            let service = is.get(name).map(|service| zone::service(new.section, service));
-            match service {
-                Some(service) if self.zone.service(name) != Some(&service) => self.zone.put_service(service),
-                None => self.zone.remove_service(name),
-                Some(_) => {}
-            }
+    /// What its sandbox should hold, of an overlay.
+    pub(super) const fn sandbox(&self) -> Option<&Arc<PlaceState>> {
+        match self {
+            Self::Segment(part) => Some(&part.state),
+            Self::Local(_) => None,
         }
     }
-}
 
-type Alone<'k> = Result<(Claim<'k>, Option<Unfit>), Unfit>;
-
-fn alone<'k>(known: Known<'k>, footing: &Footing, id: EndpointId) -> Option<Alone<'k>> {
-    let section = known.section;
-    if let Some(local) = section.local.get(&id) {
-        return Some(Claim::of_local(section, id, local).map(|claim| (claim, None)));
+    /// What it has of the host or of containers, if each node has it for itself.
+    pub(super) const fn local(&self) -> Option<&LocalPart> {
+        match self {
+            Self::Segment(_) => None,
+            Self::Local(part) => Some(part),
+        }
     }
-    let remote = section.remote.get(&id)?;
-    let node = admission::node(known.knowledge, footing, remote);
-    let peer = node.and_then(|node| Peer::of(section, node, (id, remote)));
-    Some(peer.map(|(peer, unfit)| (peer.claim, unfit)))
-}
-
-/// The sandbox, but for the names that are seen there.
-fn sandbox(known: Known<'_>, footing: &Footing, admission: &Admission<'_>) -> PlaceState {
-    PlaceState {
-        vxlan: vxlan::state(known, footing, admission),
-        firewall: firewall::sandbox(footing, admission),
-        ..PlaceState::default()
-    }
-}
-
-/// What virtual machines see, whose place is the sandbox.
-fn seen(known: Known<'_>, state: &PlaceState, zone: &Zone) -> overlay_dns::View {
-    let ports = state.vxlan.segments.values().flat_map(|segment| segment.ports.values());
-    let machines = ports.map(|port| &port.end).any(|end| matches!(end, PortEnd::Tap { .. }));
-    if machines { container::view(known.knowledge, [zone]) } else { Default::default() }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use overlay_core::Vni;
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 
 use super::Footing;
@@ -12,14 +13,14 @@ use super::touched::Known;
 use crate::LocalEndpoint;
 
 /// One segment for all subnets, so that who is where does not depend on them.
-pub(super) fn state(known: Known<'_>, footing: &Footing, admission: &Admission<'_>) -> State {
+pub(super) fn state(known: Known<'_>, vni: Vni, footing: &Footing, admission: &Admission<'_>) -> State {
     let vtep = Vtep { port: known.knowledge.settings.vxlan_port, ..Vtep::new(footing.me.vtep) };
     let mut segment = Segment::new(vtep, footing.mtu);
     segment.gateways = gateways(known.section);
     segment.ports = admission.ports.iter().map(|(id, local, _)| (*id, port(local))).collect();
     let peers = admission.peers_by_mac().map(|peer| &peer.claim);
     segment.peers = peers.filter_map(|claim| Some((claim.mac, peer(elsewhere(claim)?, claim)))).collect();
-    State { segments: [(footing.vni, segment)].into() }
+    State { segments: [(vni, segment)].into() }
 }
 
 pub(super) fn port(local: &LocalEndpoint) -> LocalPort {

@@ -53,7 +53,7 @@ pub enum Hop {
         /// Of which network.
         network: Name,
     },
-    /// No network has it: the container's default route leads to the node's gateway bridge, and out.
+    /// No network has it: the container's default route leads to a bridge of the node, its gateway bridge mostly, and out.
     Outside {
         /// To where.
         to: IpAddr,
@@ -61,6 +61,14 @@ pub enum Hop {
         interface: IfName,
         /// Through the bridge's address.
         gateway: IpAddr,
+    },
+    /// The container is a station of the physical network, where it leaves by this interface of the node. What becomes of it there is not seen from
+    /// here.
+    Physical {
+        /// To where.
+        to: IpAddr,
+        /// By which of the node's interfaces.
+        parent: IfName,
     },
     /// The sandbox's firewall lets it pass the bridge.
     Policy {
@@ -111,6 +119,7 @@ impl fmt::Display for Hop {
             Self::Outside { to, interface, gateway } => {
                 write!(f, "outside   {to} by {interface} via {gateway}, as this node")
             }
+            Self::Physical { to, parent } => write!(f, "physical  {to} by {parent}, as itself"),
             Self::Policy { rule } => write!(f, "policy    accepted by {rule}"),
             Self::Peer { container, mac } => write!(f, "peer      {container} at {mac}"),
             Self::Vtep { node, vtep, standing } => {

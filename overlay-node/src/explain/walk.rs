@@ -8,8 +8,8 @@ use overlay_firewall::{Content, Flow, Frame, Ip, Judge, Packet, Transport};
 use overlay_vxlan::{Segment, names};
 
 use super::{Break, Hop, Target};
-use crate::derive::{Fitness, reaches};
-use crate::{Desired, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section};
+use crate::derive::{Fitness, holds, reaches};
+use crate::{Desired, Kind, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section};
 
 /// What is known, what follows, and what is there.
 pub(super) struct Walk<'w> {
@@ -41,6 +41,10 @@ impl<'w> Walk<'w> {
             return self.outside(local, *address);
         }
         let way = self.route(local, &addresses)?;
+        match way.section.network.spec.kind {
+            Kind::Overlay => {}
+            kind => return self.local(way, kind),
+        }
         let segment = self.port(way)?;
         self.policy(way)?;
         let Some(remote) = self.peer(way)? else { return self.here(way, segment) };
@@ -120,7 +124,7 @@ impl<'w> Walk<'w> {
             let interface = way.local.interface;
             state
                 .routes
-                .0
+                .to
                 .iter()
                 .any(|(net, route)| net.prefix_len() > 0 && net.contains(&to) && route.interface == interface)
         };
@@ -149,6 +153,40 @@ impl<'w> Walk<'w> {
             }
         }
         ways
+    }
+
+    /// The way on a network that each node has for itself.
+    fn local(&mut self, way: Way<'w>, kind: Kind) -> Result<(), Break> {
+        self.plugged(way.section, way.id, way.local)?;
+        if let Kind::Macvlan { parent, .. } = kind {
+            self.hops.push(Hop::Physical { to: way.to, parent });
+            return Ok(());
+        }
+        let here = |local: &LocalEndpoint| local.endpoint.addresses.iter().any(|own| own.addr() == way.to);
+        let Some((id, other)) = way.section.local.iter().find(|(_, local)| here(local)) else {
+            let missing = format!("nobody on this node's bridge of {} has {}", way.section.network.spec.name, way.to);
+            return broken(
+                missing,
+                "each node has a bridge of its own: put both on one node, or on an overlay network",
+            );
+        };
+        self.plugged(way.section, *id, other)?;
+        self.hops.push(Hop::Here { container: other.endpoint.spec.container.clone() });
+        Ok(())
+    }
+
+    /// What an endpoint of such a network is plugged in by is there.
+    pub(super) fn plugged(&self, section: &Section, id: EndpointId, local: &LocalEndpoint) -> Result<(), Break> {
+        let held = |place: &Place| self.held.places.get(place).cloned();
+        match holds(section, self.knowledge.me, (id, local), held) {
+            (_, true) => Ok(()),
+            (place, false) => {
+                let container = &local.endpoint.spec.container;
+                let missing =
+                    format!("{place}: the interface of {container} is missing, or otherwise than it should be");
+                broken(missing, &format!("have {place} hold what is desired: it is known here, and not applied"))
+            }
+        }
     }
 
     /// The sandbox has the endpoint's port.

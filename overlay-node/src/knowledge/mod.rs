@@ -17,7 +17,7 @@ pub use gateway::{GatewayBridge, GatewayPort};
 
 pub(crate) use claims::{Assigned, Assignments, Claims};
 
-use crate::{Endpoint, Network, Service};
+use crate::{Endpoint, Kind, Network, Service};
 
 /// Everything a node knows of the cluster, in sections that change one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +63,8 @@ impl Knowledge {
     ///
     /// Nodes whose underlay leaves too little for the network, 1,280 bytes with IPv6, do not count: they take no part in it.
     ///
+    /// A bridge has what this node's underlay carries, a macvlan network what it was created with, or Ethernet's 1,500 bytes.
+    ///
     /// # Errors
     /// If this node is one of those, or the network was created with less than its families need; `found` says what is left.
     pub fn mtu(&self, network: &Network) -> Result<Mtu, MtuError> {
@@ -70,10 +72,16 @@ impl Knowledge {
         let Some(me) = self.nodes.get(&self.me) else { return Err(MtuError { found: 0 }) };
         let inner = |underlay| Encapsulation::vxlan(IpFamily::of(me.vtep)).inner_mtu(underlay);
         let enough = |mtu: Mtu| if mtu < least { Err(MtuError { found: mtu.get() }) } else { Ok(mtu) };
-        let here = enough(inner(me.mtu)?)?;
-        let others = self.nodes.values().filter_map(|facts| inner(facts.mtu).and_then(enough).ok());
-        let agreed = others.fold(here, Mtu::min);
-        network.spec.mtu.map_or(Ok(agreed), |most| enough(most.min(agreed)))
+        let most = match network.spec.kind {
+            Kind::Overlay => {
+                let here = enough(inner(me.mtu)?)?;
+                let others = self.nodes.values().filter_map(|facts| inner(facts.mtu).and_then(enough).ok());
+                others.fold(here, Mtu::min)
+            }
+            Kind::Macvlan { .. } => return enough(network.spec.mtu.unwrap_or(Mtu::ETHERNET)),
+            Kind::Bridge | Kind::Host | Kind::None => me.mtu,
+        };
+        enough(network.spec.mtu.map_or(most, |wanted| wanted.min(most)))
     }
 }
 

@@ -1,13 +1,13 @@
 //! The manager's interface, in process.
 
 use async_trait::async_trait;
-use overlay_core::{Commit, EndpointId, Name, NetworkId, NodeId, ServiceId, UnixTime};
+use overlay_core::{Commit, EndpointId, NetworkId, NodeId, ServiceId, UnixTime};
 
 use super::Manager;
 use super::find::overall;
-use super::network::refuse_predefined;
+use super::predefined::refuse_predefined;
 use crate::{
-    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Refused, Service,
+    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
     ServiceSpec,
 };
 
@@ -28,10 +28,8 @@ impl Control for Manager {
     }
 
     async fn remove_network(&self, network: &Reference, now: UnixTime) -> Result<Network, ControlError> {
-        if let Ok(name) = network.as_str().parse() {
-            refuse_predefined(&name)?;
-        }
         let held = self.find::<Network>(network).await?;
+        refuse_predefined(&held.object.spec.name)?;
         self.unmake::<Network>(held.object.id, now).await
     }
 
@@ -104,32 +102,5 @@ impl Control for Manager {
 
     async fn nodes(&self) -> Result<Vec<Node>, ControlError> {
         self.by_name().await
-    }
-}
-
-impl Manager {
-    /// Makes the default ingress network, once in a cluster's life: it may be removed, and another be created. Without effect
-    /// from then on, so that every manager may call it whenever it starts.
-    ///
-    /// # Errors
-    /// What is in the way of the network. Nothing is kept of it then, and the next call tries again.
-    pub async fn found_cluster(&self, ingress: NetworkId, now: UnixTime) -> Result<(), ControlError> {
-        let founded = self.keys.founded();
-        if self.store.get(&founded).await?.is_some() {
-            return Ok(());
-        }
-        let name = Name::new("ingress").unwrap_or_else(|_| unreachable!("seven letters make a name"));
-        let spec = NetworkSpec { ingress: true, ..NetworkSpec::overlay(name) };
-        match self.create_network(ingress, spec, now).await {
-            Ok(_) | Err(ControlError::Refused(Refused::IngressPresent { .. })) => {}
-            Err(error) => return Err(error),
-        }
-        let put = self.run(|snapshot| {
-            Ok(match snapshot.get(&founded)? {
-                Some(_) => (Commit::new(), ()),
-                None => (Commit::new().put(founded.clone(), ingress.to_string()), ()),
-            })
-        });
-        put.await
     }
 }

@@ -11,7 +11,9 @@ use super::Manager;
 use super::allocate::{Accepted, Claiming, Fate, Grave};
 use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, EndpointSpec, Network, Node, Refused, RemoteEndpoint, Service, User};
+use crate::{
+    Condition, ControlError, Endpoint, EndpointSpec, Kind, Network, Node, Refused, RemoteEndpoint, Scope, Service, User,
+};
 
 impl EndpointSpec {
     /// Whether it makes sense by itself.
@@ -143,8 +145,12 @@ impl Manager {
         if found.spec.ingress {
             return refuse(Refused::OnIngress { network });
         }
+        let kind = found.spec.kind;
+        if matches!(kind, Kind::Host | Kind::None) {
+            return refuse(Refused::NothingToAttach { network, kind });
+        }
         let Some(service) = spec.service else {
-            return match found.spec.attachable {
+            return match found.spec.attachable || kind.scope() == Scope::Local {
                 true => Ok(found),
                 false => refuse(Refused::NotAttachable { network }),
             };

@@ -11,6 +11,7 @@ mod network;
 mod node;
 mod orphans;
 mod ports;
+mod predefined;
 mod service;
 mod settle;
 mod transaction;

@@ -1,17 +1,18 @@
 //! Networks: created and removed.
 
 use overlay_core::{
-    Commit, Compare, IpFamily, Key, Listing, Mtu, Name, NetworkId, Prefix, Snapshot, Transaction, Undecided, UnixTime,
+    Commit, Compare, IpFamily, Key, Listing, Mtu, NetworkId, Prefix, Snapshot, Transaction, Undecided, UnixTime, Vni,
 };
-use overlay_ipam::{ClaimError, IpamError, SubnetRequest};
+use overlay_ipam::{ClaimError, IpamError, Subnet, SubnetKind};
 
 use super::Manager;
 use super::allocate::{Accepted, Claiming, Fate, Grave, Usable};
 use super::endpoint::user;
+use super::predefined::refuse_predefined;
 use super::transaction::{Decided, Trouble, id_in, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, Network, NetworkSpec, Reference, Refused, User};
+use crate::{Condition, ControlError, Endpoint, Kind, Network, NetworkSpec, Reference, Refused, Scope, User};
 
 impl NetworkSpec {
     /// Whether it makes sense by itself.
@@ -20,12 +21,20 @@ impl NetworkSpec {
     /// The first thing that does not.
     pub fn check(&self) -> Result<(), Refused> {
         refuse_predefined(&self.name)?;
+        if matches!(self.kind, Kind::Host | Kind::None) {
+            return Err(Refused::OnePerNode { kind: self.kind });
+        }
+        self.check_options()
+    }
+
+    fn check_options(&self) -> Result<(), Refused> {
         if self.ingress && self.attachable {
             return Err(Refused::IngressAttachable);
         }
         if self.ingress && self.internal {
             return Err(Refused::IngressInternal);
         }
+        self.check_kind()?;
         let has_v6 = self.requests().iter().any(|request| request.family() == IpFamily::V6);
         match self.mtu.filter(|mtu| has_v6 && *mtu < Mtu::IPV6_MIN) {
             Some(mtu) => Err(Refused::MtuBelowIpv6 { mtu }),
@@ -33,25 +42,28 @@ impl NetworkSpec {
         }
     }
 
+    /// Whether networks of its kind have what it asks for.
+    fn check_kind(&self) -> Result<(), Refused> {
+        let local = self.kind.scope() == Scope::Local;
+        let physical = matches!(self.kind, Kind::Macvlan { .. });
+        let external = self.subnets.iter().any(|subnet| subnet.kind == SubnetKind::External);
+        let lacks = [
+            ("ingress", local && self.ingress),
+            ("encrypted", local && self.encrypted),
+            ("VNI", local && self.vni.is_some()),
+            ("internal", physical && self.internal),
+            ("external subnets", !physical && external),
+        ];
+        match lacks.into_iter().find(|(_, asked)| *asked) {
+            Some((option, _)) => Err(Refused::KindLacks { kind: self.kind, option }),
+            None if physical && self.subnets.is_empty() => Err(Refused::PhysicalSubnet),
+            None => Ok(()),
+        }
+    }
+
     /// Whether both mean the same.
     fn asks_the_same(&self, other: &Self) -> bool {
         self.requests() == other.requests() && *self == Self { subnets: self.subnets.clone(), ..other.clone() }
-    }
-
-    /// The subnets it wants: one of IPv4 if it names none.
-    pub(super) fn requests(&self) -> Vec<SubnetRequest> {
-        match self.subnets.is_empty() {
-            true => vec![SubnetRequest::any(IpFamily::V4)],
-            false => self.subnets.clone(),
-        }
-    }
-}
-
-/// Names that machines have networks of, as Docker has.
-pub(super) fn refuse_predefined(name: &Name) -> Result<(), Refused> {
-    match ["bridge", "host", "none"].contains(&name.folded().as_str()) {
-        true => Err(Refused::Predefined { name: name.clone() }),
-        false => Ok(()),
     }
 }
 
@@ -97,6 +109,15 @@ impl Manager {
         now: UnixTime,
     ) -> Result<Network, ControlError> {
         spec.check()?;
+        self.make_checked_network(id, spec, now).await
+    }
+
+    pub(super) async fn make_checked_network(
+        &self,
+        id: NetworkId,
+        spec: NetworkSpec,
+        now: UnixTime,
+    ) -> Result<Network, ControlError> {
         let held = self.accept(|snapshot| self.accept_network(snapshot, id, &spec, now)).await?;
         self.complete(held, now).await
     }
@@ -171,24 +192,14 @@ impl Manager {
     /// Claims what an accepted network needs. The VNI comes first: it can be given back without harm to anybody else's claim of
     /// the same network, and where the subnets are refused nothing was claimed of them.
     pub(super) async fn allocate_network(&self, held: &Held<Network>, now: UnixTime) -> Result<Network, Trouble> {
-        let Network { id, spec, .. } = &held.object;
-        let vni = match self.vnis.claim(&held.owner(), spec.vni, now).await {
-            Ok(lease) => lease.item,
-            Err(ClaimError::Refused(refusal)) => return Err(Trouble::Refused(Refused::Vni(refusal))),
-            Err(ClaimError::Failed(error)) => return Err(error.into()),
-        };
-        let subnets = match self.ipam.claim_subnets(*id, &spec.requests(), now).await {
-            // A claim for an earlier network of this id came late.
-            Err(IpamError::Mismatch { .. }) => {
-                return Err(Trouble::Refused(Refused::Spent { what: Network::WHAT, id: id.to_string() }));
-            }
-            subnets => subnets?,
-        };
+        let id = &held.object.id;
+        let vni = self.claim_vni(held, now).await?;
+        let subnets = self.claim_subnets(&held.object, now).await?;
         let key = self.keys.network(*id);
         let allocated = self.run(|snapshot| match self.fate(snapshot, &key, held)? {
             Fate::Taken(pending) => {
                 let mut allocated = pending.with(Condition::Allocated);
-                (allocated.object.subnets, allocated.object.vni) = (subnets.clone(), Some(vni));
+                (allocated.object.subnets, allocated.object.vni) = (subnets.clone(), vni);
                 Ok((Commit::new().put(key.clone(), allocated.encode()), allocated.object))
             }
             Fate::Allocated(allocated) => Ok((Commit::new(), allocated.object)),
@@ -197,6 +208,32 @@ impl Manager {
         match allocated.await {
             Err(ControlError::Refused(refused @ Refused::Withdrawn { .. })) => Err(Trouble::Stuck(refused.into())),
             allocated => Ok(allocated?),
+        }
+    }
+
+    /// The VNI of an overlay; others have none.
+    async fn claim_vni(&self, held: &Held<Network>, now: UnixTime) -> Result<Option<Vni>, Trouble> {
+        if held.object.spec.kind != Kind::Overlay {
+            return Ok(None);
+        }
+        match self.vnis.claim(&held.owner(), held.object.spec.vni, now).await {
+            Ok(lease) => Ok(Some(lease.item)),
+            Err(ClaimError::Refused(refusal)) => Err(Trouble::Refused(Refused::Vni(refusal))),
+            Err(ClaimError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    async fn claim_subnets(&self, network: &Network, now: UnixTime) -> Result<Vec<Subnet>, Trouble> {
+        let requests = network.spec.requests();
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.ipam.claim_subnets(network.id, &requests, now).await {
+            // A claim for an earlier network of this id came late.
+            Err(IpamError::Mismatch { .. }) => {
+                Err(Trouble::Refused(Refused::Spent { what: Network::WHAT, id: network.id.to_string() }))
+            }
+            subnets => Ok(subnets?),
         }
     }
 

@@ -16,8 +16,8 @@ use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, u
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Kept, Object, encode_new, owner};
 use crate::{
-    Condition, ControlError, Endpoint, EndpointMode, Network, PublishMode, PublishedPort, Refused, Service,
-    ServiceSpec, User,
+    Condition, ControlError, Endpoint, EndpointMode, Network, NetworkSpec, PublishMode, PublishedPort, Refused, Scope,
+    Service, ServiceSpec, User,
 };
 
 /// The most networks and published ports of a service: what any store takes in one commit.
@@ -149,9 +149,12 @@ impl Manager {
         let ingress = self.keys.ingress();
         snapshot.need(records.iter().chain([&ingress]))?;
         for (id, key) in spec.networks.keys().zip(&records) {
-            if self.allocated_network(snapshot, *id, key)?.spec.ingress {
-                let network = self.allocated_network(snapshot, *id, key)?.spec.name;
+            let NetworkSpec { name: network, ingress, kind, .. } = self.allocated_network(snapshot, *id, key)?.spec;
+            if ingress {
                 return refuse(Refused::ServiceOnIngress { network });
+            }
+            if kind.scope() == Scope::Local {
+                return refuse(Refused::ServiceOnLocal { network, kind });
             }
         }
         let mut used: Vec<NetworkId> = spec.networks.keys().copied().collect();

@@ -5,7 +5,9 @@ use overlay_vxlan::{Segment, Vtep};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{MemoryPlace, MemoryPlaces, PlaceTables, Places, RoundRun, Route, Routes};
+use overlay_link::{Route, Routes};
+
+use crate::{MemoryPlace, MemoryPlaces, PlaceTables, Places, RoundRun};
 
 /// Memory whose tables, and which itself, fail now and then.
 struct Moody {
@@ -26,7 +28,7 @@ impl Moody {
 impl Places for Moody {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.fails("open")?;
-        let MemoryPlace { link, vxlan, firewall, routes } = self.inner.make(place);
+        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.inner.make(place);
         if self.rate == 0 {
             return self.inner.open(place);
         }
@@ -35,6 +37,7 @@ impl Places for Moody {
             link: Box::new(Flaky::new(link, faults())),
             vxlan: Box::new(Flaky::new(vxlan, faults())),
             firewall: Box::new(Flaky::new(firewall, faults())),
+            lb: Box::new(Flaky::new(lb, faults())),
             routes: Box::new(Flaky::new(routes, faults())),
         })
     }
@@ -67,7 +70,7 @@ fn desired(containers: &BTreeMap<u8, BTreeSet<u8>>) -> Arc<Desired> {
             (format!("10.0.{network}.0/24").parse().unwrap(), route)
         };
         let state = PlaceState {
-            routes: Routes(networks.iter().map(route).collect()),
+            routes: Routes { to: networks.iter().map(route).collect(), ..Routes::default() },
             within: networks.iter().copied().map(network).collect(),
             ..PlaceState::default()
         };
@@ -94,8 +97,8 @@ fn holds(places: &MemoryPlaces, desired: &Desired) -> bool {
 fn is_guarded(places: &MemoryPlaces, known: &[Arc<Desired>]) -> bool {
     let guarded =
         |place: &Place| places.place(place).is_some_and(|it| it.firewall.state().strangers == Strangers::Drop);
-    places.places().iter().filter(|(_, held)| !held.routes.state().0.is_empty()).all(|(place, held)| {
-        let open: BTreeSet<IfName> = held.routes.state().0.values().map(|route| route.interface).collect();
+    places.places().iter().filter(|(_, held)| !held.routes.state().to.is_empty()).all(|(place, held)| {
+        let open: BTreeSet<IfName> = held.routes.state().to.values().map(|route| route.interface).collect();
         let networks = known.iter().filter_map(|desired| desired.places.get(place)).flat_map(|state| &state.within);
         let named = |id: &&NetworkId| open.contains(&IfName::new(&format!("eth{}", id.to_bytes()[0])).unwrap());
         guarded(&Place::Host) && networks.filter(named).all(|id| guarded(&Place::Network(*id)))

@@ -8,7 +8,7 @@ mod service;
 
 pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec};
-pub use network::{Family, Kind, KindError, Network, NetworkSpec};
+pub use network::{Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
 pub use service::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
 

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
-use overlay_core::{IpFamily, Mtu, Name, NetworkId, UnixTime, Vni};
-use overlay_ipam::{Subnet, SubnetRequest};
+use overlay_core::{IfName, IpFamily, Mtu, Name, NetworkId, UnixTime, Vni};
+use overlay_ipam::{Subnet, SubnetKind, SubnetRequest};
+use overlay_link::MacvlanMode;
 use serde::{Deserialize, Serialize};
 
 use crate::Condition;
@@ -30,9 +30,10 @@ pub struct NetworkSpec {
     pub name: Name,
     /// What it is made of.
     pub kind: Kind,
-    /// Its subnets, up to 16 of either family; one of IPv4, any, if none is named.
+    /// Its subnets, up to 16 of either family; one of IPv4, any, if none is named. Those of a macvlan network are the physical network's
+    /// ([`SubnetKind::External`]), and must be named.
     pub subnets: Vec<SubnetRequest>,
-    /// Whether containers may be attached that are of no service.
+    /// Whether containers may be attached that are of no service; to networks that are no overlays they always may.
     pub attachable: bool,
     /// Whether nothing leaves it and nothing comes in.
     pub internal: bool,
@@ -40,10 +41,11 @@ pub struct NetworkSpec {
     pub ingress: bool,
     /// Whether its traffic between nodes is inside ESP.
     pub encrypted: bool,
-    /// Largest IP packet inside; what the smallest underlay leaves, if `None`. A larger one than that is not used: see
+    /// Largest IP packet inside. If `None`, what the smallest underlay leaves to an overlay, what the node's underlay carries to a bridge, and
+    /// Ethernet's 1,500 bytes to a macvlan. A larger one than an underlay has room for is not used: see
     /// [`Knowledge::mtu`](crate::Knowledge::mtu).
     pub mtu: Option<Mtu>,
-    /// Its VNI; any that is free from 4096 on, if `None`.
+    /// Its VNI, of an overlay; any that is free from 4096 on, if `None`.
     pub vni: Option<Vni>,
     /// What its user knows it by. Labels of containers are the endpoints'.
     pub labels: BTreeMap<String, String>,
@@ -52,9 +54,14 @@ pub struct NetworkSpec {
 impl NetworkSpec {
     /// An overlay network with any IPv4 subnet and nothing special about it.
     pub const fn overlay(name: Name) -> Self {
+        Self::of(Kind::Overlay, name)
+    }
+
+    /// A network of this kind with nothing special about it. A macvlan network needs its subnets besides.
+    pub const fn of(kind: Kind, name: Name) -> Self {
         Self {
             name,
-            kind: Kind::Overlay,
+            kind,
             subnets: Vec::new(),
             attachable: false,
             internal: false,
@@ -63,6 +70,19 @@ impl NetworkSpec {
             mtu: None,
             vni: None,
             labels: BTreeMap::new(),
+        }
+    }
+
+    /// The subnets it wants: of an overlay and a bridge one of IPv4, if it names none.
+    pub(crate) fn requests(&self) -> Vec<SubnetRequest> {
+        let named = self.subnets.iter().cloned();
+        match self.kind {
+            Kind::Macvlan { .. } => {
+                named.map(|request| SubnetRequest { kind: SubnetKind::External, ..request }).collect()
+            }
+            Kind::Overlay | Kind::Bridge if self.subnets.is_empty() => vec![SubnetRequest::any(IpFamily::V4)],
+            Kind::Overlay | Kind::Bridge => named.collect(),
+            Kind::Host | Kind::None => Vec::new(),
         }
     }
 }
@@ -75,33 +95,54 @@ pub enum Kind {
     /// VXLAN between nodes.
     #[default]
     Overlay,
+    /// On each node a bridge of its own, with its gateway's address: those of one node reach each other, and the outside by it, as the node. The
+    /// addresses are the cluster's, so that no two containers have the same.
+    Bridge,
+    /// Each container is a station of the physical network that this interface of its node is on. The interface has the same name on all nodes, and
+    /// is not changed.
+    Macvlan {
+        /// The interface.
+        parent: IfName,
+        /// Whom of the parent's other macvlans a container hears.
+        #[serde(default)]
+        mode: MacvlanMode,
+    },
+    /// The nodes' own network: containers are on it by sharing their node's namespace, and nothing is attached to it.
+    Host,
+    /// No network: containers have their loopback device alone, and nothing is attached to it.
+    None,
+}
+
+impl Kind {
+    /// Whether it is one network on all nodes, or each node's own.
+    pub const fn scope(self) -> Scope {
+        match self {
+            Self::Overlay => Scope::Cluster,
+            Self::Bridge | Self::Macvlan { .. } | Self::Host | Self::None => Scope::Local,
+        }
+    }
+}
+
+/// Where a network is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// On all nodes.
+    Cluster,
+    /// On one: each has its own of that name.
+    Local,
 }
 
 impl fmt::Display for Kind {
+    /// The kind alone, as `network ls` has it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Overlay => f.pad("overlay"),
-        }
+        f.pad(match self {
+            Self::Overlay => "overlay",
+            Self::Bridge => "bridge",
+            Self::Macvlan { .. } => "macvlan",
+            Self::Host => "host",
+            Self::None => "none",
+        })
     }
-}
-
-impl FromStr for Kind {
-    type Err = KindError;
-
-    fn from_str(text: &str) -> Result<Self, KindError> {
-        match text {
-            "overlay" => Ok(Self::Overlay),
-            _ => Err(KindError { found: text.to_owned() }),
-        }
-    }
-}
-
-/// A text that names no [`Kind`].
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no network is of kind {found:?}; there is `overlay`")]
-pub struct KindError {
-    /// What was given.
-    pub found: String,
 }
 
 /// Which families a network's subnets are of.
@@ -113,7 +154,7 @@ pub struct Family {
     pub v6: bool,
 }
 
-/// A network of the cluster. All its subnets are on one VXLAN segment.
+/// A network of the cluster. All subnets of an overlay are on one VXLAN segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
     /// Names it for good.
@@ -122,7 +163,7 @@ pub struct Network {
     pub spec: NetworkSpec,
     /// The subnets it has, in the order asked; none before it is [`Allocated`](Condition::Allocated).
     pub subnets: Vec<Subnet>,
-    /// Its VNI; `None` before it is allocated.
+    /// Its VNI; `None` before it is allocated, and of networks that are no overlays.
     pub vni: Option<Vni>,
     /// When it was created, by the manager's clock.
     pub created: UnixTime,

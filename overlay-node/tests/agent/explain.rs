@@ -3,11 +3,14 @@
 use std::sync::Arc;
 
 use overlay_dns::{Health, View};
+use overlay_link::MacvlanMode;
 use overlay_node::{
-    CatalogueChange, Condition, Desired, Endpoint, Explanation, Input, Place, PlaceState, Service, ServiceSpec, Target,
+    CatalogueChange, Condition, Desired, Endpoint, Explanation, Input, Kind, Place, PlaceState, Service, ServiceSpec,
+    Target,
 };
 use overlay_vxlan::Segment;
 
+use crate::of_kind;
 use crate::town::{NETWORK, Town, container, endpoint, id, mac, node_id};
 
 /// An endpoint on each of two nodes.
@@ -122,6 +125,39 @@ fn what_is_not_known_or_not_fit_is_named_too() {
     assert_eq!(town.net.machine(0).map(|node| node.0.metrics().unfit), Some(1));
     town.tell(0, Input::Unplug(id(2)));
     breaks(&mut town, "c3", "is not plugged in on this node");
+}
+
+#[test]
+fn a_way_on_a_bridge_ends_on_its_node_and_one_on_a_physical_network_leaves_it() {
+    let mut town = of_kind(Kind::Bridge);
+    let held = town.desired(0);
+    let gone = explain(&town, "10.9.0.3", &held).broken.unwrap();
+    assert!(gone.missing.contains("nobody on this node's bridge of customoverlay has 10.9.0.3"), "{gone}");
+    town.assign(4, 0, 0);
+    town.plug(4, 0);
+    let held = town.desired(0);
+    let whole = explain(&town, "c4", &held);
+    assert!(whole.broken.is_none() && whole.to_string().contains("here      c4"), "{whole}");
+    let out = explain(&town, "198.51.100.1", &held);
+    assert!(out.broken.is_none() && out.to_string().contains("outside   198.51.100.1 by eth0 via 10.9.0.1"), "{out}");
+    let without = but(&held, &Place::Host, |host| host.link.bridges.clear());
+    for (to, missing) in [
+        ("c4", "host: the interface of c2 is missing"),
+        ("198.51.100.1", "the bridge of the host that leads out is missing"),
+    ] {
+        let broken = explain(&town, to, &without).broken.unwrap();
+        assert!(broken.missing.contains(missing), "{broken}");
+    }
+
+    let mut town = of_kind(Kind::Macvlan { parent: "lan0".parse().unwrap(), mode: MacvlanMode::Bridge });
+    let held = town.desired(0);
+    for to in ["c3", "198.51.100.1"] {
+        let leaves = explain(&town, to, &held);
+        assert!(leaves.broken.is_none() && leaves.to_string().contains(" by lan0, as itself"), "{leaves}");
+    }
+    let without = but(&held, &Place::Container(container(2)), |c2| c2.link.macvlans.clear());
+    let broken = explain(&town, "c3", &without).broken.unwrap();
+    assert!(broken.missing.contains("container c2: the interface of c2 is missing"), "{broken}");
 }
 
 fn breaks(town: &mut Town, to: &str, missing: &str) {

@@ -7,11 +7,14 @@ mod town;
 
 use std::sync::Arc;
 
+use std::net::IpAddr;
+
 use overlay_core::{Mtu, ServiceId, UnixTime};
 use overlay_dns::Health;
 use overlay_gossip::testing::Net;
+use overlay_link::MacvlanMode;
 use overlay_node::{
-    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Network,
+    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Kind, Network,
     NetworkSpec, Place, Service, ServiceSpec,
 };
 use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, mac, network};
@@ -296,6 +299,72 @@ fn a_container_that_was_started_anew_is_reported_when_its_new_namespace_is_plugg
     assert_eq!(town.events(), [], "that was its old namespace");
     town.apply(0);
     assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]);
+}
+
+/// Two containers on two nodes, and the network is of that kind.
+fn of_kind(kind: Kind) -> Town {
+    let mut town = Town::new(31, 2);
+    let spec = NetworkSpec { kind, ..network().spec };
+    town.publish(&CatalogueChange::Network(Arc::new(Network { spec, vni: None, ..network() })));
+    for number in 2..=3 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(2);
+    town.events();
+    town
+}
+
+/// Reports the second endpoint of this place alone.
+fn reported(town: &mut Town, place: &Place) -> bool {
+    let state = town.desired(0).places[place].clone();
+    town.tell(0, Input::Applied { place: place.clone(), state: Some(state), result: Ok(()) });
+    town.events() == [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]
+}
+
+#[test]
+fn a_bridge_is_each_nodes_own_and_names_only_who_is_on_it() {
+    let mut town = of_kind(Kind::Bridge);
+    let (desired, c2) = (town.desired(0), Place::Container(container(2)));
+    assert_eq!(desired.places.keys().collect::<Vec<_>>(), [&Place::Host, &c2]);
+    let bridges: Vec<_> = desired.places[&Place::Host].link.bridges.values().collect();
+    assert!(matches!(&bridges[..], [bridge] if bridge.ports.len() == 1 && bridge.routed && !bridge.isolated));
+    let (view, routes) = (&desired.places[&c2].view, &desired.places[&c2].routes);
+    assert!(view.addresses(&"c2".parse().unwrap()).is_some());
+    assert_eq!(view.addresses(&"c3".parse().unwrap()), None, "it is on another bridge");
+    assert_eq!(
+        routes.to.values().filter_map(|route| route.via).collect::<Vec<_>>(),
+        ["10.9.0.1", "fd00:9::1"].map(|via| via.parse::<IpAddr>().unwrap())
+    );
+    assert!(!reported(&mut town, &c2), "the host does not hold its port yet");
+    assert!(reported(&mut town, &Place::Host));
+}
+
+#[test]
+fn a_container_on_a_physical_network_holds_its_interface_itself_and_finds_those_of_other_nodes() {
+    let kind = Kind::Macvlan { parent: eth0(), mode: MacvlanMode::Private };
+    let mut town = of_kind(kind);
+    let (desired, c2) = (town.desired(0), Place::Container(container(2)));
+    assert_eq!(desired.places.keys().collect::<Vec<_>>(), [&Place::Host, &c2]);
+    let macvlan = &desired.places[&c2].link.macvlans[&id(2)];
+    assert_eq!((macvlan.parent, macvlan.mode, macvlan.mac), (eth0(), MacvlanMode::Private, mac(2)));
+    let c3 = desired.places[&c2].view.addresses(&"c3".parse().unwrap());
+    assert_eq!(c3, Some(vec!["10.9.0.3".parse().unwrap(), "fd00:9::3".parse().unwrap()]));
+    assert!(!reported(&mut town, &Place::Host));
+    assert!(reported(&mut town, &c2));
+}
+
+#[test]
+fn a_virtual_machine_is_told_that_it_can_be_on_overlays_only() {
+    let mut town = of_kind(Kind::Bridge);
+    town.assign(4, 0, 0);
+    town.tell(0, Input::Plug { endpoint: id(4), namespace: None, interface: "tap0".parse().unwrap() });
+    town.run(1);
+    let events = town.events();
+    assert!(
+        matches!(&events[..], [(0, AgentEvent::Report { result: Err(why), .. })] if why.contains("virtual machine")),
+        "{events:?}"
+    );
 }
 
 #[test]

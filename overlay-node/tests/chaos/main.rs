@@ -59,7 +59,8 @@ pub(crate) async fn remove_all(manager: &Manager) {
     for service in manager.services().await.unwrap() {
         manager.remove_service(&service.id.into(), NOW).await.unwrap();
     }
-    for network in manager.networks().await.unwrap() {
+    let networks = manager.networks().await.unwrap();
+    for network in networks.iter().filter(|network| !network.spec.is_predefined()) {
         manager.remove_network(&network.id.into(), NOW).await.unwrap();
     }
     for node in manager.nodes().await.unwrap() {

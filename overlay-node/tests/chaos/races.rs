@@ -122,7 +122,9 @@ fn a_cluster_is_founded_once_whoever_does_it() {
         block_on(async {
             settled_and_tight(&other, &format!("seed {seed}")).await;
             let networks = other.networks().await.unwrap();
-            assert!(networks.len() == 1 && networks[0].spec.ingress, "seed {seed}: {networks:?}");
+            let names: Vec<&str> = networks.iter().map(|network| network.spec.name.as_str()).collect();
+            assert_eq!(names, ["bridge", "host", "ingress", "none"], "seed {seed}: {networks:?}");
+            assert!(networks[2].spec.ingress && networks[0].subnets.len() == 1, "seed {seed}: {networks:?}");
         });
     }
 }

@@ -22,6 +22,8 @@ mod ipam_commits;
 mod ipam_durable;
 mod kernel;
 mod kernel_nft;
+mod lb;
+mod lb_kernel;
 mod node;
 mod node_agent;
 mod node_hosts;
@@ -50,6 +52,7 @@ const GROUPS: &[Group] = &[
         about: "native links and tables in the kernel, as root: apply, observe, witness",
         run: kernel::run,
     },
+    Group { name: "lb", about: "schedulers, flows, packets; as root, virtual services in the kernel", run: lb::run },
     Group { name: "node", about: "what a node should hold, of what it knows; a cluster simulated", run: nodes },
     Group { name: "store", about: "commits in memory, in one file and, with feature etcd, on etcd", run: store::run },
     Group {

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use ipnet::IpNet;
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{Mac, Name, Port};
+use overlay_core::{IfName, Mac, Name, Port};
 use overlay_driver::Source;
-use overlay_ipam::{Gateway, SubnetRequest};
-use overlay_node::NetworkSpec;
+use overlay_ipam::SubnetOptions;
+use overlay_link::MacvlanMode;
+use overlay_node::{EndpointMode, Kind, NetworkSpec};
 
 use crate::question::NodeQuestion;
 
@@ -19,12 +19,18 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                         [--join IP:PORT]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
 
-  network create [-d overlay] [--attachable] [--internal] [--ingress] [--subnet NET]... [--gateway IP]...
-                 [--opt encrypted] NAME
+  network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
+                 [--subnet NET]... [--ip-range NET]... [--gateway IP]... [--aux-address NAME=IP]...
+                 [--opt encrypted] [--opt parent=INTERFACE] [--opt macvlan_mode=MODE] NAME
   network ls
   network inspect NETWORK
   network rm [--yes] NETWORK
+  service create --name NAME [--network NETWORK]... [--endpoint-mode vip|dnsrr] [--replicas N]
+  service ls
+  service inspect SERVICE
+  service rm SERVICE
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
+                 [--service SERVICE]
   detach ENDPOINT
   node ls
   status
@@ -34,6 +40,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
   --json            answers for programs
+  --replicas N      waits until so many containers that are attached with --service are ready
 
 Ended by a signal, a node leaves what it has made; the next start goes on with it.";
 
@@ -67,9 +74,23 @@ pub(crate) enum Command {
         network: String,
         yes: bool,
     },
+    Serve(Serve),
+    Services,
+    Service(String),
+    Unserve(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
     Nodes,
+}
+
+/// A service that is to be.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) name: Name,
+    pub(crate) networks: Vec<String>,
+    pub(crate) mode: EndpointMode,
+    /// How many of its containers are waited for.
+    pub(crate) replicas: usize,
 }
 
 type Read<T> = Result<T, lexopt::Error>;
@@ -126,7 +147,7 @@ fn run(mut parser: Parser) -> Read<Run> {
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
     let second = match word {
-        "network" | "node" => match parser.next()? {
+        "network" | "node" | "service" => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
@@ -139,6 +160,10 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("network", "ls") => Command::Networks,
         ("network", "inspect") => Command::Inspect(words.only("a network")?),
         ("network", "rm") => Command::Remove { yes: words.yes, network: words.only("a network")? },
+        ("service", "create") => words.serve()?,
+        ("service", "ls") => Command::Services,
+        ("service", "inspect") => Command::Service(words.only("a service")?),
+        ("service", "rm") => Command::Unserve(words.only("a service")?),
         ("attach", _) => words.attach()?,
         ("detach", _) => {
             Command::Node(NodeQuestion::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?))
@@ -160,14 +185,42 @@ struct Words {
     internal: bool,
     ingress: bool,
     encrypted: bool,
-    subnets: Vec<IpNet>,
-    gateways: Vec<IpAddr>,
+    driver: Driver,
+    parent: Option<IfName>,
+    mode: Option<MacvlanMode>,
+    subnets: SubnetOptions,
     name: Option<Name>,
     source: Option<Source>,
     interface: Option<String>,
     ips: Vec<IpAddr>,
     mac: Option<Mac>,
+    service: Option<String>,
+    networks: Vec<String>,
+    dnsrr: bool,
+    replicas: usize,
     words: Vec<String>,
+}
+
+/// What makes networks, as Docker calls it.
+#[derive(Debug, Clone, Copy, Default)]
+enum Driver {
+    #[default]
+    Overlay,
+    Bridge,
+    Macvlan,
+}
+
+impl FromStr for Driver {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "overlay" => Ok(Self::Overlay),
+            "bridge" => Ok(Self::Bridge),
+            "macvlan" => Ok(Self::Macvlan),
+            _ => Err(format!("there is no driver {text}: overlay, bridge, macvlan")),
+        }
+    }
 }
 
 trait FromAny {
@@ -198,16 +251,12 @@ impl Words {
                 Arg::Long("attachable") => self.attachable = true,
                 Arg::Long("internal") => self.internal = true,
                 Arg::Long("ingress") => self.ingress = true,
-                Arg::Long("driver") | Arg::Short('d') => match parser.value()?.string()?.as_str() {
-                    "overlay" => {}
-                    other => return Err(format!("there is no driver {other}: only overlay").into()),
-                },
-                Arg::Long("opt") => match parser.value()?.string()?.as_str() {
-                    "encrypted" => self.encrypted = true,
-                    other => return Err(format!("there is no option {other}: only encrypted").into()),
-                },
-                Arg::Long("subnet") => self.subnets.push(value(parser)?),
-                Arg::Long("gateway") => self.gateways.push(value(parser)?),
+                Arg::Long("driver") | Arg::Short('d') => self.driver = parser.value()?.parse()?,
+                Arg::Long("opt") | Arg::Short('o') => self.option(&parser.value()?.string()?)?,
+                Arg::Long("subnet") => self.subnets.subnets.push(value(parser)?),
+                Arg::Long("ip-range") => self.subnets.ranges.push(value(parser)?),
+                Arg::Long("gateway") => self.subnets.gateways.push(value(parser)?),
+                Arg::Long("aux-address") => self.auxiliary(&parser.value()?.string()?)?,
                 Arg::Long("name") => self.name = Some(value(parser)?),
                 Arg::Long("netns") => self.source = Some(Source::Path(parser.value()?.into())),
                 Arg::Long("pid") => self.source = Some(Source::Process(value(parser)?)),
@@ -215,11 +264,51 @@ impl Words {
                 Arg::Long("interface") => self.interface = Some(parser.value()?.string()?),
                 Arg::Long("ip") => self.ips.push(value(parser)?),
                 Arg::Long("mac") => self.mac = Some(value(parser)?),
+                Arg::Long("service") => self.service = Some(parser.value()?.string()?),
+                Arg::Long("network") => self.networks.push(parser.value()?.string()?),
+                Arg::Long("replicas") => self.replicas = value(parser)?,
+                Arg::Long("endpoint-mode") => match parser.value()?.string()?.as_str() {
+                    "vip" => self.dnsrr = false,
+                    "dnsrr" => self.dnsrr = true,
+                    other => return Err(format!("there is no endpoint mode {other}: vip, dnsrr").into()),
+                },
                 Arg::Value(word) => self.words.push(word.string()?),
                 other => return Err(other.unexpected()),
             }
         }
         Ok(())
+    }
+
+    /// An option of a driver: a word, or `NAME=VALUE`.
+    fn option(&mut self, text: &str) -> Read<()> {
+        match text.split_once('=').unwrap_or((text, "")) {
+            ("encrypted", "" | "true") => self.encrypted = true,
+            ("parent", parent) => self.parent = Some(parent.parse().map_err(lexopt::Error::from_any)?),
+            ("macvlan_mode", mode) => self.mode = Some(mode.parse().map_err(lexopt::Error::from_any)?),
+            _ => return Err(format!("there is no option {text}: encrypted, parent=, macvlan_mode=").into()),
+        }
+        Ok(())
+    }
+
+    fn auxiliary(&mut self, text: &str) -> Read<()> {
+        let (name, address) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=IP"))?;
+        let name: Name = name.parse().map_err(lexopt::Error::from_any)?;
+        let address = address.parse().map_err(lexopt::Error::from_any)?;
+        match self.subnets.auxiliary.insert(name, address) {
+            Some(first) => Err(format!("{text}: that is the name of {first}").into()),
+            None => Ok(()),
+        }
+    }
+
+    fn kind(&self) -> Read<Kind> {
+        match (self.driver, self.parent) {
+            (Driver::Macvlan, Some(parent)) => Ok(Kind::Macvlan { parent, mode: self.mode.unwrap_or_default() }),
+            (Driver::Macvlan, None) => Err("a macvlan network needs --opt parent=INTERFACE".into()),
+            (_, Some(_)) => Err("--opt parent= is for -d macvlan".into()),
+            _ if self.mode.is_some() => Err("--opt macvlan_mode= is for -d macvlan".into()),
+            (Driver::Overlay, None) => Ok(Kind::Overlay),
+            (Driver::Bridge, None) => Ok(Kind::Bridge),
+        }
     }
 
     fn only(&mut self, what: &str) -> Read<String> {
@@ -231,24 +320,26 @@ impl Words {
 
     fn network(&mut self) -> Read<NetworkSpec> {
         let name = self.only("the network")?.parse().map_err(lexopt::Error::from_any)?;
-        let mut gateways = std::mem::take(&mut self.gateways);
-        let subnets = std::mem::take(&mut self.subnets).into_iter().map(|net| {
-            let own = gateways.iter().position(|gateway| net.contains(gateway)).map(|at| gateways.swap_remove(at));
-            let gateway = own.map_or(Gateway::First, Gateway::This);
-            SubnetRequest { gateway, ..SubnetRequest::this(net) }
-        });
-        let subnets = subnets.collect();
-        if let Some(stray) = gateways.first() {
-            return Err(format!("gateway {stray} is in no subnet that is named").into());
-        }
         Ok(NetworkSpec {
-            subnets,
+            subnets: self.subnets.requests().map_err(lexopt::Error::from_any)?,
             attachable: self.attachable,
             internal: self.internal,
             ingress: self.ingress,
             encrypted: self.encrypted,
-            ..NetworkSpec::overlay(name)
+            ..NetworkSpec::of(self.kind()?, name)
         })
+    }
+
+    fn serve(&mut self) -> Read<Command> {
+        if let Some(stray) = self.words.first() {
+            return Err(format!("{stray} is not understood: a service's containers are attached with --service").into());
+        }
+        Ok(Command::Serve(Serve {
+            name: self.name.take().ok_or("service create needs --name")?,
+            networks: std::mem::take(&mut self.networks),
+            mode: if self.dnsrr { EndpointMode::RoundRobin } else { EndpointMode::Vip },
+            replicas: self.replicas,
+        }))
     }
 
     fn attach(&mut self) -> Read<Command> {
@@ -259,12 +350,15 @@ impl Words {
             interface: self.interface.take(),
             ips: std::mem::take(&mut self.ips),
             mac: self.mac,
+            service: self.service.take(),
         }))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use overlay_ipam::Gateway;
+
     use super::*;
 
     fn parsed(text: &str) -> Result<Asked, String> {
@@ -285,6 +379,14 @@ mod tests {
             panic!("{:?}", parsed(text))
         };
         assert!(spec.encrypted && spec.attachable);
+        let text = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/28 --aux-address nas=192.0.2.65 \
+                    --opt parent=eth0 --opt macvlan_mode=private lan";
+        let Ok(Asked::Command { command: Command::Create(spec), .. }) = parsed(text) else {
+            panic!("{:?}", parsed(text))
+        };
+        let parent = "eth0".parse().unwrap();
+        assert_eq!(spec.kind, Kind::Macvlan { parent, mode: MacvlanMode::Private });
+        assert_eq!((spec.subnets[0].auxiliary.len(), spec.subnets[0].endpoints.is_some()), (1, true));
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -301,9 +403,17 @@ mod tests {
             ("", "a command is missing"),
             ("network", "network needs a word behind it"),
             ("network fly", "there is no command network fly"),
-            ("network create -d bridge x", "there is no driver bridge"),
-            ("network create --gateway 10.0.0.1 x", "gateway 10.0.0.1 is in no subnet"),
+            ("network create -d ipvlan x", "there is no driver ipvlan: overlay, bridge, macvlan"),
+            ("network create -d macvlan x", "--opt parent=INTERFACE"),
+            ("network create -o parent=eth0 x", "--opt parent= is for -d macvlan"),
+            ("network create -d bridge -o macvlan_mode=vepa x", "is for -d macvlan"),
+            ("network create -d macvlan -o parent=eth0 -o macvlan_mode=both x", "macvlan mode"),
+            ("network create -o fast x", "there is no option fast"),
+            ("network create --gateway 10.0.0.1 x", "10.0.0.1"),
             ("network create", "name the network, and nothing else"),
+            ("service create nginx", "nginx is not understood"),
+            ("service create --replicas 2", "service create needs --name"),
+            ("service create --name web --endpoint-mode both", "there is no endpoint mode both"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
             ("status --fast", "--fast"),

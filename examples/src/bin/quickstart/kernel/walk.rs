@@ -10,6 +10,7 @@ use overlay_kernel::Namespace;
 use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
+use super::rules;
 use super::town::{HOSTS, Town, fill};
 use overlay_examples::listing;
 
@@ -30,12 +31,13 @@ pub(crate) fn all(town: &mut Town) -> Outcome {
     let joined = town.until(known).is_some();
     town.check("three hosts find one another", joined);
     let network = create(town)?;
-    let (web, _) = town.run(0, "web", NAME)?;
+    let (web, at_web) = town.run(0, "web", NAME)?;
     let (db, attached) = town.run(1, "db", NAME)?;
     inspect(town, network)?;
     let (there, back) = (town.ping(0, &web, "db")?, town.ping(1, &db, "web")?);
     town.check("web on host-1 and db on host-2 reach each other by name", there && back);
     third_host(town, &db)?;
+    rules::show(town, (&web, &at_web), &attached)?;
     drift(town, network, &web)?;
     restart(town, &web, &attached)?;
     relocate(town, &web, &db, &attached)?;

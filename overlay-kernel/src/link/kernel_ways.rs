@@ -1,0 +1,252 @@
+//! Routes in a namespace of somebody else's, in the kernel.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::libc::{EEXIST, ENODEV, ENOENT, ESRCH};
+use overlay_core::{
+    Applied, Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness,
+};
+
+use super::{MAIN_TABLE, Rule, Site, Way, WayStep, Ways};
+use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
+use crate::rtnl::{GROUPS, WAYS_PROTOCOL, link, route, rule};
+use crate::{Namespace, failed};
+
+/// Holds [`Ways`] in the kernel, in one namespace.
+///
+/// What it makes has a protocol of its own (KERNEL.md), which is any owner's: two agents must not do this in one namespace.
+/// Needs `CAP_NET_ADMIN` over the namespace, and `CAP_SYS_ADMIN` to enter it.
+///
+/// ```no_run
+/// use overlay_core::{Shadow, reconcile};
+/// use overlay_kernel::Namespace;
+/// use overlay_kernel::link::{KernelWays, Way, Ways};
+///
+/// let container = Namespace::open("/run/netns/web")?;
+/// let mut wanted = Ways::default();
+/// wanted.to.insert("0.0.0.0/0".parse()?, Way { device: "eth0".parse()?, gateway: Some([10, 0, 9, 1].into()) });
+/// print!("{}", reconcile(&mut Shadow::new(KernelWays::open(container)?), &wanted)?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct KernelWays {
+    namespace: Namespace,
+    socket: Socket,
+    notices: Option<Notices>,
+}
+
+impl KernelWays {
+    /// Works in this namespace.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Permission`] if it may not be entered.
+    pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
+        let socket = namespace.netlink(Family::Route)?;
+        Ok(Self { namespace, socket, notices: None })
+    }
+
+    fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
+        let found =
+            self.socket.dump(&route::dump(family, WAYS_PROTOCOL), |message| route::parse(message, WAYS_PROTOCOL));
+        match found {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Vec::new()),
+            found => found,
+        }
+    }
+
+    fn step(&mut self, step: &WayStep) -> Result<(), BackendError> {
+        let done = match step {
+            WayStep::Put(to, way) => self.put(*to, way)?,
+            WayStep::PutFrom(from, way) => self.put_from(*from, way)?,
+            WayStep::Remove(to) => {
+                self.remove(|requests| route::remove(requests, (MAIN_TABLE, *to, Ways::METRIC), WAYS_PROTOCOL))
+            }
+            WayStep::RemoveFrom(from) => self.remove_from(*from),
+        };
+        done.map_err(|error| error.during(step.to_string()))
+    }
+
+    /// Removes something that may have gone.
+    fn remove(&mut self, write: impl FnOnce(&mut Requests)) -> Result<(), NetlinkError> {
+        let mut request = Requests::default();
+        write(&mut request);
+        match self.socket.request(&request) {
+            Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn index_of(&mut self, device: IfName) -> Result<u32, BackendError> {
+        let doing = || format!("find device {device}");
+        let found = self.socket.ask(&link::by_name(device), link::parse).map_err(|error| error.during(doing()))?;
+        found.first().map(|link| link.index).ok_or_else(|| failed(doing(), nix::errno::Errno::ENODEV))
+    }
+
+    /// The route first, so that what leads to it finds it.
+    fn put_from(&mut self, from: IpAddr, way: &Way) -> Result<Result<(), NetlinkError>, BackendError> {
+        let index = self.index_of(way.device)?;
+        let target = route::Target::Device { index, gateway: way.gateway, source: Some(from), onlink: false };
+        let (table, destination) = (Ways::table(from), everywhere(from));
+        let wanted = route::Found { table, destination, metric: Ways::METRIC, target };
+        if let Err(error) = self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)) {
+            return Ok(Err(error));
+        }
+        for rule in rules(from) {
+            let mut request = Requests::default();
+            rule::add_marked(&mut request, &rule.rule, rule.but_default, WAYS_PROTOCOL);
+            match self.socket.request(&request) {
+                Err(error) if error.errno() == Some(EEXIST) => {}
+                Err(error) => return Ok(Err(error)),
+                Ok(()) => {}
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    fn remove_from(&mut self, from: IpAddr) -> Result<(), NetlinkError> {
+        for rule in rules(from).into_iter().rev() {
+            self.remove(|requests| rule::remove_marked(requests, &rule.rule, rule.but_default, WAYS_PROTOCOL))?;
+        }
+        let key = (Ways::table(from), everywhere(from), Ways::METRIC);
+        self.remove(|requests| route::remove(requests, key, WAYS_PROTOCOL))
+    }
+
+    /// The sources whose rules are there, and those of whose two rules one is.
+    fn ruled(&mut self, family: IpFamily) -> Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>), NetlinkError> {
+        let found =
+            self.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
+        let found: BTreeSet<rule::Found> = match found {
+            Err(error) if error.kind() == ErrorKind::Unsupported => BTreeSet::new(),
+            found => found?.into_iter().collect(),
+        };
+        let sources: BTreeSet<IpAddr> =
+            found.iter().filter_map(|found| found.rule.from).map(|source| source.addr()).collect();
+        Ok(sources.into_iter().partition(|source| rules(*source).iter().all(|rule| found.contains(rule))))
+    }
+
+    /// Adds a route, or sets it in place of one of ours; never of another's.
+    fn put(&mut self, destination: IpNet, way: &Way) -> Result<Result<(), NetlinkError>, BackendError> {
+        let index = self.index_of(way.device)?;
+        let target = route::Target::Device { index, gateway: way.gateway, source: None, onlink: false };
+        let wanted = route::Found { table: MAIN_TABLE, destination, metric: Ways::METRIC, target };
+        let taken = match self.socket.request(&route::add(&wanted, WAYS_PROTOCOL)) {
+            Err(error) if error.errno() == Some(EEXIST) => error,
+            done => return Ok(done),
+        };
+        let ours = self.routes(IpFamily::of(destination.addr()));
+        let ours = ours.map_err(|error| error.during(format!("look for the route to {destination}")))?;
+        Ok(match ours.into_iter().find(|found| is_way(found) && found.destination == destination) {
+            Some(found) if found == wanted => Ok(()),
+            Some(_) => self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)),
+            None => Err(taken),
+        })
+    }
+}
+
+fn is_way(found: &route::Found) -> bool {
+    (found.table, found.metric) == (MAIN_TABLE, Ways::METRIC)
+}
+
+/// What leads a source's packets: to the main table, but for its default routes, and then to the source's own.
+fn rules(source: IpAddr) -> [rule::Found; 2] {
+    let rule = |priority, table| Rule {
+        site: Site::Home,
+        family: IpFamily::of(source),
+        priority,
+        from: Some(source.into()),
+        to: None,
+        mark: None,
+        incoming: None,
+        table,
+    };
+    [
+        rule::Found { rule: rule(Ways::PRIORITY, MAIN_TABLE), but_default: true },
+        rule::Found { rule: rule(Ways::PRIORITY + 1, Ways::table(source)), but_default: false },
+    ]
+}
+
+/// Of a source's route, its source.
+fn source_of(found: &route::Found) -> Option<IpAddr> {
+    let route::Target::Device { source, .. } = found.target else { return None };
+    let is_its = |source: &IpAddr| found.table == Ways::table(*source) && found.destination == everywhere(*source);
+    source.filter(is_its).filter(|_| found.metric == Ways::METRIC)
+}
+
+fn everywhere(of: IpAddr) -> IpNet {
+    match of {
+        IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
+    }
+}
+
+impl Backend for KernelWays {
+    type State = Ways;
+
+    fn observe(&mut self) -> Result<Ways, BackendError> {
+        let reading = |error: NetlinkError| error.during("read routes");
+        let names: BTreeMap<u32, IfName> = self
+            .socket
+            .dump(&link::dump(), link::parse)
+            .map_err(reading)?
+            .iter()
+            .filter_map(|link| Some((link.index, link.name?)))
+            .collect();
+        let mut ways = Ways::default();
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let (ruled, mut half) = self.ruled(family).map_err(reading)?;
+            let mut routed = BTreeMap::new();
+            for found in self.routes(family).map_err(reading)? {
+                let route::Target::Device { index, gateway, .. } = found.target else { continue };
+                let Some(device) = names.get(&index).copied() else { continue };
+                let way = Way { device, gateway };
+                if is_way(&found) {
+                    ways.to.insert(found.destination, way);
+                } else if let Some(source) = source_of(&found) {
+                    routed.insert(source, way);
+                }
+            }
+            half.extend(ruled.iter().filter(|source| !routed.contains_key(source)));
+            half.extend(routed.keys().filter(|source| !ruled.contains(source)));
+            ways.half.append(&mut half);
+            ways.from.extend(routed.into_iter().filter(|(source, _)| ruled.contains(source)));
+        }
+        Ok(ways)
+    }
+
+    fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
+        for (at, step) in steps.iter().enumerate() {
+            let applied = if at == 0 { Applied::Nothing } else { Applied::Before };
+            self.step(step).map_err(|source| {
+                let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
+                StepError { at, applied: if doubt { Applied::Unknown } else { applied }, source }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Witness for KernelWays {
+    fn watch(&mut self) -> Result<(), BackendError> {
+        self.notices = None;
+        let notices = self.namespace.notices(Family::Route, &GROUPS, 1 << 16)?;
+        notices.ignore(self.socket.port()).map_err(|error| error.during("watch routes"))?;
+        self.notices = Some(notices);
+        Ok(())
+    }
+
+    fn undisturbed(&mut self) -> Result<bool, BackendError> {
+        let Some(notices) = &mut self.notices else { return Ok(false) };
+        Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+    }
+}
+
+impl Lower<Ways> for KernelWays {
+    type Native = Ways;
+
+    fn lower<'d>(&self, desired: &'d Ways) -> Result<Cow<'d, Ways>, Refusal> {
+        Ok(Cow::Borrowed(desired))
+    }
+}

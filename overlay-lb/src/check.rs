@@ -1,0 +1,152 @@
+//! What a value must be to be meant at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use overlay_core::{IpFamily, Name, Port, Protocol, Refusal, is_host_address};
+
+use crate::{Affinity, Ports, Replica, Service, State, Timeouts};
+
+/// Refuses what makes no sense, by name.
+pub(crate) fn state(state: &State) -> Result<(), Refusal> {
+    let mut taken = Taken::default();
+    for (name, service) in &state.services {
+        self::service(name, service)?;
+        taken.take(name, service)?;
+    }
+    let vips: BTreeSet<IpAddr> = state.services.values().flat_map(|it| it.vips.iter().copied()).collect();
+    for (name, service) in &state.services {
+        let of_replicas = service.replicas.values().flat_map(|replica| &replica.addresses);
+        if let Some(address) = of_replicas.chain(&service.source).find(|address| vips.contains(address)) {
+            return Err(refuse(name, address, "it is a VIP, and whoever is behind one is somewhere else"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse(name: &Name, wanted: impl Display, reason: &'static str) -> Refusal {
+    Refusal::new(format!("service {name}"), wanted.to_string(), reason)
+}
+
+fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
+    if service.vips.is_empty() {
+        return Err(refuse(name, "no VIP", "it needs one, or one of each family"));
+    }
+    each_of_a_family(name, "VIPs", &service.vips)?;
+    each_of_a_family(name, "sources", &service.source)?;
+    if let Some(of_none) = service.source.iter().find(|it| service.vip(IpFamily::of(**it)).is_none()) {
+        return Err(refuse(name, of_none, "a source is of the family of a VIP"));
+    }
+    ports(name, &service.ports)?;
+    if let Some(Affinity { timeout }) = service.affinity {
+        seconds(name, "affinity", timeout)?;
+    }
+    if let Some(Timeouts { established, transitory, datagram }) = service.timeouts {
+        [established, transitory, datagram].into_iter().try_for_each(|it| seconds(name, "timeout", it))?;
+    }
+    replicas(name, service)
+}
+
+/// At most one address of each family, and each of a kind that a host can have.
+fn each_of_a_family(name: &Name, what: &'static str, addresses: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+    if let Some(bad) = addresses.iter().find(|it| !is_host_address(**it) || it.is_loopback()) {
+        return Err(refuse(name, bad, "that is no address that one host has on a network"));
+    }
+    let of_v4 = addresses.iter().filter(|it| it.is_ipv4()).count();
+    if of_v4 > 1 || addresses.len() - of_v4 > 1 {
+        return Err(refuse(name, format!("{} {what}", addresses.len()), "there is one of each family at most"));
+    }
+    Ok(())
+}
+
+fn ports(name: &Name, ports: &Ports) -> Result<(), Refusal> {
+    let Ports::Named(named) = ports else { return Ok(()) };
+    if named.is_empty() {
+        return Err(refuse(name, "no port", "then nothing is served: name one, or serve all"));
+    }
+    let mut seen = BTreeSet::new();
+    match named.iter().find(|it| !seen.insert((it.protocol, it.port))) {
+        Some(twice) => Err(refuse(name, twice, "a port leads to one port of the replicas")),
+        None => Ok(()),
+    }
+}
+
+fn seconds(name: &Name, what: &str, span: Duration) -> Result<(), Refusal> {
+    match (span.subsec_nanos(), span.as_secs()) {
+        (0, 1..=MAX_SECONDS) => Ok(()),
+        _ => Err(refuse(name, format!("{what} {span:?}"), "it is 1 s to 30 days, in whole seconds")),
+    }
+}
+
+fn replicas(name: &Name, service: &Service) -> Result<(), Refusal> {
+    if service.replicas.len() > Service::MAX_REPLICAS {
+        let count = format!("{} replicas", service.replicas.len());
+        return Err(refuse(name, count, "a service has 4,096 at most"));
+    }
+    let mut seen = BTreeSet::new();
+    for (endpoint, replica) in &service.replicas {
+        let Replica { addresses, .. } = replica;
+        each_of_a_family(name, "addresses of a replica", addresses)?;
+        if addresses.iter().all(|it| service.vip(IpFamily::of(*it)).is_none()) {
+            let text = format!("replica {}: {replica}", endpoint.short());
+            return Err(refuse(name, text, "it has no address of the family of a VIP"));
+        }
+        if let Some(twice) = addresses.iter().find(|it| !seen.insert(**it)) {
+            return Err(refuse(name, twice, "two replicas cannot have one address"));
+        }
+    }
+    Ok(())
+}
+
+/// The places at which services are.
+#[derive(Default)]
+struct Taken {
+    sources: BTreeMap<IpAddr, (IpAddr, Name)>,
+    all: BTreeMap<IpAddr, Name>,
+    named: BTreeMap<(IpAddr, Protocol, Port), Name>,
+}
+
+impl Taken {
+    fn take(&mut self, name: &Name, service: &Service) -> Result<(), Refusal> {
+        let conflict = |at: String, other: &Name| {
+            Err(Refusal::new(format!("service {name}"), at, format!("service {other} is there already")))
+        };
+        for vip in &service.vips {
+            let source = service.source(IpFamily::of(*vip)).map(|source| (source, name.clone()));
+            if let Some((source, _)) = &source
+                && let Some((known, other)) = self.sources.get(vip).filter(|(known, _)| known != source)
+            {
+                let reason = format!("service {other} has it reached from {known}");
+                return Err(Refusal::new(format!("service {name}"), format!("{vip} reached from {source}"), reason));
+            }
+            self.sources.extend(source.map(|source| (*vip, source)));
+            if let Some(other) = self.all.get(vip) {
+                return conflict(vip.to_string(), other);
+            }
+            let Ports::Named(named) = &service.ports else {
+                let of_vip = self.named.range((*vip, Protocol::Tcp, LOWEST)..=(*vip, Protocol::Sctp, Port::MAX));
+                if let Some((_, other)) = of_vip.into_iter().next() {
+                    return conflict(format!("{vip} at all ports"), other);
+                }
+                self.all.insert(*vip, name.clone());
+                continue;
+            };
+            for served in named {
+                let at = (*vip, served.protocol, served.port);
+                if let Some(other) = self.named.insert(at, name.clone()) {
+                    return conflict(format!("{vip} {} {}", served.protocol, served.port), &other);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const LOWEST: Port = match Port::new(1) {
+    Ok(port) => port,
+    Err(_) => Port::MAX,
+};
+
+const MAX_SECONDS: u64 = 30 * 24 * 3600;

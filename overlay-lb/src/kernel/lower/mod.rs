@@ -1,0 +1,240 @@
+//! From services to tables. A pure function.
+//!
+//! A service is elements of maps, never a chain and never a rule, so that one costs the same among ten thousand, and a change is
+//! elements. A VIP and port lead by a verdict map to the one rule of a *class*; that draws a number, and looks up who
+//! gets the flow by VIP, port and number. A class is how many numbers there are, and what they are drawn from.
+
+mod class;
+mod draft;
+mod version;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use overlay_core::{Protocol, Refusal};
+use overlay_kernel::link::Locals;
+use overlay_kernel::nft::{
+    self, Base, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable, Verdict,
+    jhash, meta, numgen_increment, th,
+};
+
+pub(super) use self::class::{Class, SLOTS_EACH};
+use self::class::{Draws, Reach, Slots};
+pub(super) use self::draft::name;
+use self::draft::{Draft, rule};
+use self::version::{V4, V6, Version};
+use crate::{Condition, Ports, Service, State};
+
+/// The table in which the services stand.
+pub(super) fn key() -> Result<TableKey, Refusal> {
+    Ok(TableKey::new(Family::Inet, name("services")?))
+}
+
+/// The table whose presence says that flows are still to be cut.
+pub(super) fn grave() -> Result<TableKey, Refusal> {
+    Ok(TableKey::new(Family::Inet, name("withdrawn")?))
+}
+
+/// What the services of a state have, of which the tables are made.
+pub(super) struct Wanted<'s> {
+    pub(super) services: Vec<&'s Service>,
+    pub(super) vips: BTreeSet<IpAddr>,
+    /// The classes there are to be, whether a service is of them or not.
+    pub(super) classes: BTreeSet<Class>,
+}
+
+impl<'s> Wanted<'s> {
+    pub(super) fn all(state: &'s State) -> Self {
+        let services: Vec<_> = state.services.values().collect();
+        Self {
+            vips: services.iter().flat_map(|it| it.vips.iter().copied()).collect(),
+            classes: services.iter().flat_map(|it| classes(it)).collect(),
+            services,
+        }
+    }
+}
+
+/// The classes that a service is of: one for each family at most.
+pub(super) fn classes(service: &Service) -> impl Iterator<Item = Class> {
+    service.vips.iter().filter_map(|vip| Slots::of(service, *vip)).map(|slots| slots.class)
+}
+
+/// The VIPs that are a namespace's own.
+pub(super) fn locals(state: &State) -> Locals {
+    Locals(state.services.values().flat_map(local).collect())
+}
+
+pub(super) fn local(service: &Service) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let source = |vip: IpAddr| service.source(overlay_core::IpFamily::of(vip));
+    service.vips.iter().filter_map(move |vip| Some((*vip, source(*vip)?)))
+}
+
+/// The tables that mean these services.
+pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
+    let mut native = nft::State::default();
+    if wanted.vips.is_empty() {
+        return Ok(native);
+    }
+    let mut draft = Draft::default();
+    let mut first = Vec::new();
+    let mut refuse = Vec::new();
+    of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
+    of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?;
+    draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), first.clone())?;
+    draft.chain("own", Base::nat(Hook::Output, TRANSLATE), first)?;
+    let refuse = draft.part("refuse", refuse)?;
+    let refused = || rule("refused").map(|rule| rule.jump(&refuse));
+    draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![refused()?])?;
+    draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![refused()?])?;
+    // What is on its way to this namespace itself is refused where it arrives, so that who sent it is told, not only hindered.
+    let elsewhere = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
+    draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![elsewhere])?;
+    native.tables.insert(key()?, draft.finished());
+    Ok(native)
+}
+
+fn of_version<V: Version>(
+    draft: &mut Draft,
+    wanted: &Wanted<'_>,
+    (first, refuse): (&mut Vec<Rule>, &mut Vec<Rule>),
+) -> Result<(), Refusal> {
+    let here = |vip: &&IpAddr| V::address(**vip).is_some();
+    if !wanted.vips.iter().any(|vip| here(&vip)) {
+        return Ok(());
+    }
+    let mut elements = Elements::<V>::default();
+    for service in &wanted.services {
+        service
+            .vips
+            .iter()
+            .filter_map(|vip| V::address(*vip).map(|it| (vip, it)))
+            .try_for_each(|(vip, at)| elements.add(service, (*vip, at)))?;
+    }
+    let classes = wanted.classes.iter().filter(|class| class.family == V::FAMILY);
+    elements.classes(draft, classes)?;
+    let vips = draft.set(&V::named("vips"), Set::of(wanted.vips.iter().filter_map(|vip| V::address(*vip))))?;
+    draft.set(&V::named("drains"), Set::of(elements.drains))?;
+    draft.set(&V::named("drains-all"), Set::of(elements.drains_all))?;
+    let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
+    let (to, protocol, port) = (V::destination(), meta::L4PROTO, th::DPORT);
+
+    let leads = draft.set(&V::named("leads"), Set::verdicts(elements.leads))?;
+    let leads_all = draft.set(&V::named("leads-all"), Set::verdicts(elements.leads_all))?;
+    let ours = || rule("served").map(V::only);
+    first.push(ours()?.verdict_by(&(to.clone(), protocol.clone(), port), &leads));
+    first.push(ours()?.is_in(&protocol, &transports).verdict_by(&to, &leads_all));
+
+    let refused = || rule("refused").map(|rule| V::only(rule).is_in(&to, &vips));
+    refuse.push(refused()?.eq(&protocol, IpProtocol::TCP).reject(Reject::TcpReset));
+    refuse.push(refused()?.is_in(&protocol, &transports).reject(Reject::Unreachable(Unreachable::Port)));
+    Ok(())
+}
+
+/// A VIP, a protocol and a port.
+type Place<V> = (<V as Version>::Address, IpProtocol, u16);
+
+/// By the size of its class: elements of a map.
+type Slotted<K, T> = BTreeMap<u32, Vec<(K, T)>>;
+
+/// What the services of a family are in maps.
+struct Elements<V: Version> {
+    leads: Vec<(Place<V>, Verdict)>,
+    leads_all: Vec<(V::Address, Verdict)>,
+    slots: Slotted<V::Slot, V::Target>,
+    slots_all: Slotted<(V::Address, Mark), V::Address>,
+    drains: Vec<V::Drain>,
+    drains_all: Vec<(V::Address, V::Address)>,
+}
+
+impl<V: Version> Default for Elements<V> {
+    fn default() -> Self {
+        Self {
+            leads: Vec::new(),
+            leads_all: Vec::new(),
+            slots: BTreeMap::new(),
+            slots_all: BTreeMap::new(),
+            drains: Vec::new(),
+            drains_all: Vec::new(),
+        }
+    }
+}
+
+impl<V: Version> Elements<V> {
+    fn add(&mut self, service: &Service, (vip, at): (IpAddr, V::Address)) -> Result<(), Refusal> {
+        let slots = Slots::of(service, vip);
+        let chain = slots.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
+        let verdict = chain.map(Verdict::Goto);
+        let numbered = || {
+            let slots = slots.iter().flat_map(|slots| &slots.takers).filter_map(|taker| V::address(*taker));
+            (0_u32..).map(Mark).zip(slots)
+        };
+        let size = slots.as_ref().map_or(0, |slots| slots.class.size);
+        let draining = service.replicas.values().filter(|replica| replica.condition == Condition::Draining);
+        let draining: Vec<_> = draining.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+        match &service.ports {
+            Ports::All => {
+                self.leads_all.extend(verdict.map(|verdict| (at, verdict)));
+                self.slots_all.entry(size).or_default().extend(numbered().map(|(slot, to)| ((at, slot), to)));
+                self.drains_all.extend(draining.iter().map(|replica| (at, *replica)));
+            }
+            Ports::Named(named) => {
+                for served in named {
+                    let (protocol, port, target) =
+                        (protocol_of(served.protocol), served.port.get(), served.target.get());
+                    self.leads.extend(verdict.clone().map(|verdict| ((at, protocol, port), verdict)));
+                    let slots =
+                        numbered().map(|(slot, to)| (V::slot((at, protocol, port), slot), V::target(to, target)));
+                    self.slots.entry(size).or_default().extend(slots);
+                    self.drains.extend(draining.iter().map(|it| V::drain((at, protocol, port), (*it, target))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The maps and rules of classes.
+    fn classes<'c>(&self, draft: &mut Draft, classes: impl Iterator<Item = &'c Class>) -> Result<(), Refusal> {
+        for class in classes {
+            let slots = match class.reach {
+                Reach::Named => Set::map(self.slots.get(&class.size).cloned().unwrap_or_default()),
+                Reach::All => Set::map(self.slots_all.get(&class.size).cloned().unwrap_or_default()),
+            };
+            let map = draft.set(&class.map(), slots)?;
+            let number = draw::<V>(*class);
+            let rule = rule(class.draws.text())?;
+            let rule = match class.reach {
+                Reach::Named => {
+                    let key = (V::destination(), meta::L4PROTO, th::DPORT, number);
+                    rule.dnat_by::<V::Target, _>(&key, &map)
+                }
+                Reach::All => rule.dnat_by::<V::Address, _>(&(V::destination(), number), &map),
+            };
+            draft.part(&class.chain(), vec![rule])?;
+        }
+        Ok(())
+    }
+}
+
+/// The number that a rule draws.
+fn draw<V: Version>(class: Class) -> Field<Mark> {
+    match class.draws {
+        Draws::Turns => numgen_increment(class.size),
+        Draws::Source => jhash(&V::source(), class.size, SEED),
+        Draws::Flow => jhash(&(V::source(), th::SPORT), class.size, SEED),
+    }
+}
+
+const fn protocol_of(of: Protocol) -> IpProtocol {
+    match of {
+        Protocol::Tcp => IpProtocol::TCP,
+        Protocol::Udp => IpProtocol::UDP,
+        Protocol::Sctp => IpProtocol::SCTP,
+    }
+}
+
+/// Before translations of others, and of a firewall's published ports.
+const TRANSLATE: i32 = Base::DSTNAT - 8;
+/// When destinations were translated.
+const REFUSE: i32 = Base::FILTER - 20;
+/// The same everywhere, so that all make the same choice for the same packet.
+const SEED: u32 = 0x6c62;

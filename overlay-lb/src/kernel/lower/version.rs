@@ -1,0 +1,87 @@
+//! IPv4 and IPv6, so that what holds for both is written once.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use overlay_core::IpFamily;
+use overlay_kernel::nft::{Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ip, ip6};
+
+/// A version of IP: how its addresses are written in rules and sets.
+pub(super) trait Version {
+    type Address: Scalar + NatTarget;
+    /// An address and a port.
+    type Target: NatTarget + Copy;
+    /// A place and a slot.
+    type Slot: Value + Copy;
+    /// A place, and who drains behind it.
+    type Drain: Value;
+
+    const FAMILY: IpFamily;
+
+    fn source() -> Field<Self::Address>;
+    fn destination() -> Field<Self::Address>;
+    fn address(of: IpAddr) -> Option<Self::Address>;
+    fn target(address: Self::Address, port: u16) -> Self::Target;
+    fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
+    fn drain(place: (Self::Address, IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Drain;
+
+    /// The name of one of a pair of sets.
+    fn named(name: &str) -> String;
+
+    /// A rule about packets of this version only.
+    fn only(rule: Rule) -> Rule {
+        rule.family(Self::FAMILY)
+    }
+}
+
+pub(super) struct V4;
+pub(super) struct V6;
+
+macro_rules! version {
+    ($version:ident, $address:ty, $number:literal, $fields:ident, $variant:ident) => {
+        impl Version for $version {
+            type Address = $address;
+            type Target = ($address, u16);
+            type Slot = ($address, IpProtocol, u16, Mark);
+            type Drain = ($address, IpProtocol, u16, $address, u16);
+
+            const FAMILY: IpFamily = IpFamily::$version;
+
+            fn source() -> Field<$address> {
+                $fields::SADDR
+            }
+
+            fn destination() -> Field<$address> {
+                $fields::DADDR
+            }
+
+            fn address(of: IpAddr) -> Option<$address> {
+                match of {
+                    IpAddr::$version(address) => Some(address),
+                    IpAddr::$variant(_) => None,
+                }
+            }
+
+            fn target(address: $address, port: u16) -> Self::Target {
+                (address, port)
+            }
+
+            fn slot((address, protocol, port): ($address, IpProtocol, u16), slot: Mark) -> Self::Slot {
+                (address, protocol, port, slot)
+            }
+
+            fn drain(
+                (address, protocol, port): ($address, IpProtocol, u16),
+                (replica, target): ($address, u16),
+            ) -> Self::Drain {
+                (address, protocol, port, replica, target)
+            }
+
+            fn named(name: &str) -> String {
+                format!(concat!("{}", $number), name)
+            }
+        }
+    };
+}
+
+version!(V4, Ipv4Addr, "4", ip, V6);
+version!(V6, Ipv6Addr, "6", ip6, V4);

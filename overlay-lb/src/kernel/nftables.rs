@@ -1,0 +1,187 @@
+//! nf_tables as the holder of services.
+
+use std::borrow::Cow;
+use std::cell::LazyCell;
+use std::sync::Arc;
+
+use overlay_core::{
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Protocol, Refusal, StepError, Witness,
+};
+use overlay_kernel::Namespace;
+use overlay_kernel::conntrack::Conntrack;
+use overlay_kernel::link::KernelLocals;
+use overlay_kernel::nft::{self, Nft};
+
+use super::amend::Last;
+use super::standing::Standing;
+use super::{Meaning, Native, NativeStep, lower};
+use crate::{Capabilities, Scheduler, State, TimeoutScope};
+
+/// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
+///
+/// The destination of a flow's first packet is translated, where the client is: on its way out of the namespace, and on its way
+/// in where the namespace forwards for others. The source stays. Connection tracking remembers the choice, so a replica that
+/// drains keeps its flows; when one goes, or is down, its flows are cut, and a table named `withdrawn` says so until
+/// it is done: see [`Native`]. A TCP connection that was cut is reset when the client next speaks, a UDP flow goes to another
+/// replica.
+///
+/// A service is elements of maps: there is no chain and no rule for one, and a change costs what changed. Its slots are a table of
+/// its class: as many as its replicas weigh together, where these are 16 or fewer, and else 64, 256, 1,024 or 4,096,
+/// four for each replica at least, dealt by weight as evenly as they can be. *Round robin* takes turns among all flows of a class
+/// of services, so it is even over many flows, but one service's own flows do not go to its replicas in turn. *Maglev* and *source hash* have a
+/// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, affinity and timeouts are refused:
+/// see [`capabilities`](Self::capabilities).
+///
+/// | hook | chain | priority |
+/// |---|---|---|
+/// | prerouting, output | `arriving`, `own`: translation | -108 |
+/// | input, forward, output | `refuse-…`: what no service takes | -20 |
+///
+/// It needs `CAP_NET_ADMIN` over the namespace.
+///
+/// ```no_run
+/// use overlay_core::{EndpointId, Owner, Port, Protocol, Shadow, reconcile};
+/// use overlay_kernel::Namespace;
+/// use overlay_lb::kernel::Nftables;
+/// use overlay_lb::{Replica, Service, State};
+///
+/// let owner = Owner::new("demo".parse()?, "client".parse()?);
+/// let mut container = Shadow::new(Nftables::open(&owner, Namespace::open("/run/netns/client")?)?);
+/// let mut web = Service::new(["10.0.9.100".parse()?]).port(Protocol::Tcp, Port::new(80)?, Port::new(8080)?);
+/// web.source = ["10.0.9.5".parse()?].into();
+/// web.replicas.insert(EndpointId::from_bytes([1; 16]), Replica::new(["10.0.9.2".parse()?]));
+/// print!("{}", reconcile(&mut container, &State { services: [("web".parse()?, web)].into_iter().collect() })?);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Nftables {
+    nft: Nft,
+    locals: KernelLocals,
+    flows: Conntrack,
+}
+
+impl Nftables {
+    /// The most replicas of one service.
+    pub const MAX_REPLICAS: usize = 4096 / lower::SLOTS_EACH;
+
+    /// Works in this namespace. Its tables are those of an owner of its own, whose instance is that of `owner` with `-lb` behind it: so
+    /// a firewall of the same owner in the same namespace does not take them for its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Permission`](ErrorKind::Permission) if it may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's
+    /// name is longer than 60 bytes.
+    pub fn open(owner: &Owner, namespace: Namespace) -> Result<Self, BackendError> {
+        let instance = Name::new(&format!("{}-lb", owner.instance));
+        let instance =
+            instance.map_err(|error| BackendError::new(ErrorKind::Invalid, "name an owner").caused_by(error))?;
+        let owner = Owner::new(owner.cluster.clone(), instance);
+        let (nft, flows) = (Nft::open(&owner, &namespace)?, Conntrack::open(&namespace)?);
+        Ok(Self { nft, flows, locals: KernelLocals::open(namespace)? })
+    }
+
+    /// What it can express.
+    pub fn capabilities() -> Capabilities {
+        Capabilities {
+            backend: "nf_tables",
+            schedulers: [
+                Scheduler::RoundRobin,
+                Scheduler::WeightedRoundRobin,
+                Scheduler::SourceHash,
+                Scheduler::Maglev,
+            ]
+            .into(),
+            replicas: Self::MAX_REPLICAS,
+            affinity: false,
+            timeouts: TimeoutScope::Nobody,
+            all_ports: true,
+            rejects: true,
+            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        }
+    }
+
+    /// Carries out the steps from here on that are of one kind.
+    fn some(&mut self, steps: &[NativeStep]) -> Result<usize, StepError> {
+        match steps {
+            [NativeStep::Cut(withdrawn), ..] => {
+                let standing = LazyCell::new(|| Standing::new(&withdrawn.meaning, withdrawn));
+                let cut = self.flows.cut(|flow| standing.lacks(withdrawn, flow));
+                cut.map(|_| 1).map_err(|source| StepError { at: 0, applied: Applied::Nothing, source })
+            }
+            [NativeStep::Local(_), ..] => {
+                let these: Vec<_> = steps.iter().map_while(of_locals).cloned().collect();
+                self.locals.apply(&these).map(|()| these.len())
+            }
+            _ => {
+                let these: Vec<_> = steps.iter().map_while(of_tables).cloned().collect();
+                self.nft.apply(&these).map(|()| these.len())
+            }
+        }
+    }
+}
+
+const fn of_tables(step: &NativeStep) -> Option<&nft::Step> {
+    match step {
+        NativeStep::Bury(step) | NativeStep::Tables(step) | NativeStep::Exhume(step) => Some(step),
+        NativeStep::Local(_) | NativeStep::Cut(_) => None,
+    }
+}
+
+const fn of_locals(step: &NativeStep) -> Option<&overlay_kernel::link::LocalStep> {
+    match step {
+        NativeStep::Local(step) => Some(step),
+        _ => None,
+    }
+}
+
+impl Backend for Nftables {
+    type State = Native;
+
+    fn observe(&mut self) -> Result<Native, BackendError> {
+        Ok(Native { tables: self.nft.observe()?, locals: self.locals.observe()?, meaning: Meaning::default() })
+    }
+
+    fn apply(&mut self, steps: &[NativeStep]) -> Result<(), StepError> {
+        let mut done = 0;
+        while let Some(rest) = steps.get(done..).filter(|rest| !rest.is_empty()) {
+            done += self.some(rest).map_err(|error| match error.applied {
+                Applied::Nothing if done > 0 => StepError { at: done, applied: Applied::Before, ..error },
+                _ => StepError { at: done + error.at, ..error },
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Witness for Nftables {
+    fn watch(&mut self) -> Result<(), BackendError> {
+        self.locals.watch()?;
+        self.nft.watch()
+    }
+
+    fn undisturbed(&mut self) -> Result<bool, BackendError> {
+        Ok(self.locals.undisturbed()? && self.nft.undisturbed()?)
+    }
+}
+
+impl Lower<State> for Nftables {
+    type Native = Native;
+
+    fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, Native>, Refusal> {
+        overlay_core::State::check(desired)?;
+        Self::capabilities().permit(desired)?;
+        let meaning = Meaning(Some(Arc::new(desired.clone())));
+        let tables = lower::tables(&lower::Wanted::all(desired))?;
+        Ok(Cow::Owned(Native { tables, locals: lower::locals(desired), meaning }))
+    }
+
+    fn remember(&self, desired: &State) -> Option<Memo> {
+        Some(Memo::new(Last::new(desired)))
+    }
+
+    /// Services that differ are lowered without the rest, as long as the classes of all are the same. O(m log n) for m of n
+    /// where the values share the rest.
+    fn amend(&self, memo: &Memo, native: &Native, desired: &State) -> Option<Amended<NativeStep>> {
+        let (steps, last) = memo.of::<Last>()?.amend(native, desired)?;
+        Some(Amended { steps, memo: Memo::new(last) })
+    }
+}

@@ -1,0 +1,181 @@
+//! A virtual service.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use overlay_core::{EndpointId, IpFamily, Port, Protocol};
+use serde::{Deserialize, Serialize};
+
+use crate::{Condition, Replica, Scheduler};
+
+/// A virtual service: an address, the VIP, behind which replicas share the work.
+///
+/// A packet for a VIP and a port that nothing serves is rejected: TCP by a reset, the rest by an ICMP error. So is one for a service
+/// that has no replica to take it. An ICMP echo request to a VIP is answered by whoever has the VIP, not by a replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// The VIP: one address of each family at most, one at least. Several services may have one VIP, on ports of their own.
+    pub vips: BTreeSet<IpAddr>,
+    /// What of it is served.
+    pub ports: Ports,
+    /// How replicas are chosen for new flows.
+    pub scheduler: Scheduler,
+    /// Whether a source comes back to the replica that it had last.
+    pub affinity: Option<Affinity>,
+    /// For how long flows may be idle; where `None`, as long as the backend has it.
+    pub timeouts: Option<Timeouts>,
+    /// The addresses of the client's own endpoint on the service's network, one of each family at most. Where the client is a
+    /// namespace of its own, the VIP is routed to the namespace itself with this as the preferred source, so that what it
+    /// sends to the VIP comes from there, even if the pick is the client itself. Where a family has none, its VIP is not.
+    pub source: BTreeSet<IpAddr>,
+    /// Who serves.
+    pub replicas: BTreeMap<EndpointId, Replica>,
+}
+
+impl Service {
+    /// The most replicas of one service.
+    pub const MAX_REPLICAS: usize = 4096;
+
+    /// A service at these VIPs, at all ports, round robin, without replicas yet.
+    pub fn new(vips: impl IntoIterator<Item = IpAddr>) -> Self {
+        Self {
+            vips: vips.into_iter().collect(),
+            ports: Ports::All,
+            scheduler: Scheduler::RoundRobin,
+            affinity: None,
+            timeouts: None,
+            source: BTreeSet::new(),
+            replicas: BTreeMap::new(),
+        }
+    }
+
+    /// Serves this port too, at another port of the replicas, and no others than those named so.
+    #[must_use]
+    pub fn port(mut self, protocol: Protocol, port: Port, target: Port) -> Self {
+        let mut named = match self.ports {
+            Ports::All => BTreeSet::new(),
+            Ports::Named(named) => named,
+        };
+        named.insert(ServedPort { protocol, port, target });
+        self.ports = Ports::Named(named);
+        self
+    }
+
+    /// The VIP of a family.
+    pub fn vip(&self, family: IpFamily) -> Option<IpAddr> {
+        of_family(&self.vips, family)
+    }
+
+    /// The source of a family.
+    pub fn source(&self, family: IpFamily) -> Option<IpAddr> {
+        of_family(&self.source, family)
+    }
+
+    /// The replicas that get new flows to this family's VIP, with their addresses.
+    pub fn takers(&self, family: IpFamily) -> impl Iterator<Item = (EndpointId, &Replica, IpAddr)> {
+        let active = self.replicas.iter().filter(|(_, replica)| replica.condition == Condition::Active);
+        active.filter_map(move |(endpoint, replica)| Some((*endpoint, replica, replica.address(family)?)))
+    }
+
+    pub(crate) fn differs_in_replicas_only(&self, other: &Self) -> bool {
+        let Self { vips, ports, scheduler, affinity, timeouts, source, replicas: _ } = self;
+        (vips, ports, scheduler) == (&other.vips, &other.ports, &other.scheduler)
+            && (affinity, timeouts, source) == (&other.affinity, &other.timeouts, &other.source)
+    }
+}
+
+pub(crate) fn of_family(addresses: &BTreeSet<IpAddr>, family: IpFamily) -> Option<IpAddr> {
+    addresses.iter().copied().find(|address| IpFamily::of(*address) == family)
+}
+
+/// Which ports of a VIP are served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ports {
+    /// Every port of TCP, UDP and SCTP, each at the same port of a replica.
+    All,
+    /// These, one at least.
+    Named(BTreeSet<ServedPort>),
+}
+
+/// A port of a VIP, and where it leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ServedPort {
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The port of the VIP.
+    pub port: Port,
+    /// The port of the replicas.
+    pub target: Port,
+}
+
+/// That a source comes back to its replica: new flows go to the replica that the source's last flow to the service went
+/// to, while that is active.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Affinity {
+    /// For how long after its last flow began: whole seconds, 1 s to 30 days.
+    pub timeout: Duration,
+}
+
+/// For how long flows may be idle before they are forgotten, each in whole seconds, 1 s to 30 days.
+///
+/// ```
+/// use overlay_lb::Timeouts;
+///
+/// assert_eq!(Timeouts::default().established.as_secs(), 7_440); // 2 hours and 4 minutes
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// TCP connections and SCTP associations that stand. The default is the least that RFC 5382 allows (REQ-5).
+    pub established: Duration,
+    /// Those that open or close; 4 minutes by default, from the same place.
+    pub transitory: Duration,
+    /// UDP; 5 minutes by default (RFC 4787, REQ-5).
+    pub datagram: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let [established, transitory, datagram] = [7_440, 240, 300].map(Duration::from_secs);
+        Self { established, transitory, datagram }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.vips.iter().map(ToString::to_string).collect();
+        let active = self.replicas.values().filter(|replica| replica.condition == Condition::Active).count();
+        let (ports, scheduler, all) = (&self.ports, self.scheduler, self.replicas.len());
+        write!(f, "{} {ports}, {scheduler} among {active} of {all} replicas", texts.join(" and "))?;
+        if let Some(Affinity { timeout }) = self.affinity {
+            write!(f, ", sources come back for {} s", timeout.as_secs())?;
+        }
+        if let Some(Timeouts { established, transitory, datagram }) = self.timeouts {
+            let [a, b, c] = [established, transitory, datagram].map(|it| it.as_secs());
+            write!(f, ", idle for {a}/{b}/{c} s at most")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("at all ports"),
+            Self::Named(named) => {
+                let texts: Vec<_> = named.iter().map(ToString::to_string).collect();
+                f.write_str(&texts.join(" and "))
+            }
+        }
+    }
+}
+
+impl fmt::Display for ServedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, port, target } = self;
+        write!(f, "{protocol} {port}")?;
+        if port == target { Ok(()) } else { write!(f, " to {target}") }
+    }
+}

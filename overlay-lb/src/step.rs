@@ -1,0 +1,43 @@
+//! The steps between two values.
+
+use std::fmt;
+
+use overlay_core::{EndpointId, Name, Phase};
+
+use crate::{Condition, Replica, Service};
+
+/// One change of a [`State`](crate::State).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// A service comes, or changes in more than its replicas.
+    Serve(Name, Box<Service>),
+    /// A service goes.
+    Withdraw(Name),
+    /// A service's replica comes, or changes.
+    PutReplica(Name, EndpointId, Replica),
+    /// A service's replica goes.
+    RemoveReplica(Name, EndpointId),
+}
+
+impl Step {
+    pub(crate) const fn phase(&self) -> Phase {
+        match self {
+            Self::Serve(..) => Phase::Open,
+            Self::PutReplica(_, _, replica) if matches!(replica.condition, Condition::Active) => Phase::Open,
+            Self::PutReplica(..) | Self::RemoveReplica(..) | Self::Withdraw(_) => Phase::Close,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Serve(name, service) => write!(f, "serve {name}: {service}"),
+            Self::Withdraw(name) => write!(f, "serve {name} no more"),
+            Self::PutReplica(name, endpoint, replica) => {
+                write!(f, "put replica {} of {name}: {replica}", endpoint.short())
+            }
+            Self::RemoveReplica(name, endpoint) => write!(f, "remove replica {} of {name}", endpoint.short()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Proptest strategies for this crate's values (feature `testing`).
+
+#![expect(clippy::expect_used, reason = "the texts and numbers are fixed")]
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use overlay_core::{EndpointId, Name, Port, Protocol};
+use proptest::collection::{btree_map, vec};
+use proptest::option;
+use proptest::prelude::*;
+
+use crate::{Affinity, Condition, Replica, Scheduler, Service, State, Timeouts, Weight};
+
+/// What of a service a state may have: all that there is, or less for a backend that can do less.
+#[derive(Debug, Clone)]
+pub struct Wants {
+    /// Schedulers.
+    pub schedulers: Vec<Scheduler>,
+    /// Affinity.
+    pub affinity: bool,
+    /// Timeouts, of each service its own.
+    pub timeouts: bool,
+    /// Services at all ports.
+    pub all_ports: bool,
+}
+
+impl Default for Wants {
+    fn default() -> Self {
+        Self { schedulers: Scheduler::ALL.to_vec(), affinity: true, timeouts: true, all_ports: true }
+    }
+}
+
+/// States that pass their check, small and alike enough that two of them differ in every way a plan can meet.
+pub fn state() -> impl Strategy<Value = State> {
+    state_of(Wants::default())
+}
+
+/// The same with no more than what is wanted.
+pub fn state_of(wants: Wants) -> impl Strategy<Value = State> {
+    btree_map(1_u8..6, service(wants), 0..5).prop_map(|drawn| {
+        let services = drawn.into_iter().map(|(number, draw)| (name(number), draw.service(number)));
+        State { services: services.collect() }
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Draw {
+    families: u8,
+    named: bool,
+    ports: Vec<Option<(Protocol, u16)>>,
+    scheduler: Scheduler,
+    affinity: Option<u8>,
+    timeouts: Option<u8>,
+    local: bool,
+    replicas: Vec<Option<(u16, Condition)>>,
+}
+
+fn service(wants: Wants) -> impl Strategy<Value = Draw> {
+    let protocol = prop_oneof![Just(Protocol::Tcp), Just(Protocol::Udp), Just(Protocol::Sctp)];
+    let condition = prop_oneof![
+        3 => Just(Condition::Active), 1 => Just(Condition::Draining), 1 => Just(Condition::Down),
+    ];
+    let weight = prop_oneof![3 => Just(1_u16), 2 => 1_u16..5, 1 => any::<u16>().prop_map(|it| it.max(1))];
+    let ports = vec(option::of((protocol, 8080_u16..8083)), 3);
+    let many = prop_oneof![4 => 4_usize..5, 1 => 20_usize..24];
+    let replicas = many.prop_flat_map(move |many| vec(option::of((weight.clone(), condition.clone())), many));
+    let scheduler = proptest::sample::select(wants.schedulers);
+    let rest = (option::of(1_u8..3), option::of(1_u8..3), any::<bool>());
+    (0_u8..3, any::<bool>(), ports, scheduler, rest, replicas).prop_map(
+        move |(families, named, ports, scheduler, (affinity, timeouts, local), replicas)| Draw {
+            families,
+            named: named || !wants.all_ports,
+            ports,
+            scheduler,
+            affinity: affinity.filter(|_| wants.affinity),
+            timeouts: timeouts.filter(|_| wants.timeouts),
+            local,
+            replicas,
+        },
+    )
+}
+
+impl Draw {
+    /// The service of this number; 1 and 2 share a VIP, on ports of their own.
+    fn service(self, number: u8) -> Service {
+        let vip = if number == 2 { 1 } else { number };
+        let mut service = Service::new(self.of_families(9, vip));
+        for (at, (protocol, target)) in (80_u16..).zip(&self.ports).filter_map(|(at, port)| Some((at, (*port)?))) {
+            if self.named || number <= 2 {
+                service = service.port(protocol, port(at + 10 * u16::from(number)), port(target));
+            }
+        }
+        if number <= 2 || self.named {
+            service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
+        }
+        if self.local {
+            service.source = self.of_families(10, 1).collect();
+        }
+        service.scheduler = self.scheduler;
+        service.affinity = self.affinity.map(|it| Affinity { timeout: Duration::from_secs(u64::from(it) * 30) });
+        service.timeouts =
+            self.timeouts.map(|it| Timeouts { datagram: Duration::from_secs(u64::from(it)), ..Timeouts::default() });
+        for (at, (weight, condition)) in (2_u8..).zip(&self.replicas).filter_map(|(at, it)| Some((at, (*it)?))) {
+            let weight = Weight::new(weight).unwrap_or(Weight::ONE);
+            let replica = Replica::new(self.of_families(10, at)).weighing(weight).being(condition);
+            service.replicas.insert(EndpointId::from_bytes([at; 16]), replica);
+        }
+        service
+    }
+
+    fn of_families(&self, subnet: u8, host: u8) -> impl Iterator<Item = IpAddr> + use<> {
+        let v4 = IpAddr::from([10, 0, subnet, host]);
+        let v6 = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, subnet.into(), 0, 0, 0, host.into()));
+        let families = self.families;
+        [v4, v6].into_iter().filter(move |it| families == 2 || it.is_ipv4() == (families == 0))
+    }
+}
+
+fn name(number: u8) -> Name {
+    Name::new(&format!("s{number}")).expect("a short name")
+}
+
+fn port(number: u16) -> Port {
+    Port::new(number).expect("not 0")
+}

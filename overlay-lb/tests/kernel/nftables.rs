@@ -1,0 +1,149 @@
+//! nf_tables: the suite, and what is peculiar to it.
+
+use std::time::Duration;
+
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
+use overlay_kernel::nft;
+use overlay_lb::kernel::Nftables;
+use overlay_lb::{Affinity, Condition, Scheduler, Service, State, Weight};
+
+use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
+use crate::town::{Place, Town, owner, whole};
+
+#[test]
+fn nftables_does_what_it_says_it_can() {
+    kernel_test(Kernel::Host, "lb::nftables_does_what_it_says_it_can", || {
+        let town = Town::new(3);
+        let before = whole(&town.client);
+        let table = Nftables::open(&owner(), town.client.try_clone().unwrap()).unwrap();
+        suite::run(&mut Place::new(&town, Shadow::new(table), Nftables::capabilities()));
+        assert_eq!(whole(&town.client), before);
+    });
+}
+
+fn opened(town: &Town) -> Nftables {
+    Nftables::open(&owner(), town.client.try_clone().unwrap()).unwrap()
+}
+
+/// Runs the phases of a plan up to one, as a process does that is killed then.
+fn until(town: &Town, wanted: &State, last: Phase) {
+    let mut table = opened(town);
+    let plan = table.plan(wanted).unwrap();
+    for phase in Phase::ALL.into_iter().filter(|phase| *phase <= last) {
+        Table::<State>::run(&mut table, &plan, phase).unwrap();
+    }
+}
+
+#[test]
+fn flows_are_cut_though_whoever_should_was_killed() {
+    kernel_test(Kernel::Host, "lb::flows_are_cut_though_whoever_should_was_killed", || {
+        let town = Town::new(2);
+        for last in [Phase::Guard, Phase::Build, Phase::Open, Phase::Close] {
+            let mut place = Place::new(&town, opened(&town), Nftables::capabilities());
+            place.settle(&state(&service(&[2, 3])));
+            let kinds = KINDS.into_iter().flat_map(|kind| [kind; 2]);
+            let held: Vec<_> = kinds.map(|kind| (kind, place.open(kind.0, at(kind)))).collect();
+            let wanted = state(&service(&[3]));
+            until(&town, &wanted, last);
+            place.table = opened(&town);
+            place.settle(&wanted);
+            for ((protocol, family), (held, before)) in held {
+                let Answer::From(replica, client) = before else { panic!("{before:?}") };
+                let gone = replica == suite::replica(2).address(family).unwrap();
+                let expected = match (gone, protocol) {
+                    (true, Protocol::Tcp) => Answer::Refused,
+                    (true, _) => Answer::From(suite::replica(3).address(family).unwrap(), client),
+                    (false, _) => before,
+                };
+                assert_eq!(place.ask(held), expected, "{protocol} {family} after {last}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_nftables_lacks_is_refused_by_name_and_changes_nothing() {
+    kernel_test(Kernel::Host, "lb::what_nftables_lacks_is_refused_by_name", || {
+        let town = Town::new(0);
+        let before = whole(&town.client);
+        let mut service = service(&[2]);
+        service.scheduler = Scheduler::LeastConnection;
+        let refused = reconcile(&mut opened(&town), &state(&service)).unwrap_err().to_string();
+        assert_eq!(refused, "service web: least connection: nf_tables has no such scheduler");
+        service.scheduler = Scheduler::Maglev;
+        service.affinity = Some(Affinity { timeout: Duration::from_secs(60) });
+        let refused = reconcile(&mut opened(&town), &state(&service)).unwrap_err().to_string();
+        assert!(refused.starts_with("service web: affinity: nf_tables cannot remember sources"), "{refused}");
+        assert_eq!(whole(&town.client), before);
+    });
+}
+
+/// A source that is not the namespace's own: what is there then is said truly, and the next reconcile goes on.
+#[test]
+fn a_source_that_the_client_does_not_have_is_told() {
+    kernel_test(Kernel::Host, "lb::a_source_that_the_client_does_not_have_is_told", || {
+        let town = Town::new(1);
+        let before = whole(&town.client);
+        let mut wrong = service(&[2]);
+        wrong.source = ["10.0.9.77".parse().unwrap()].into();
+        let failed = reconcile(&mut opened(&town), &state(&wrong)).unwrap_err();
+        assert!(failed.to_string().contains("take 10.0.9.100 for local, from 10.0.9.77"), "{failed}");
+        let mut place = Place::new(&town, opened(&town), Nftables::capabilities());
+        place.settle(&state(&service(&[2])));
+        assert!(matches!(place.open(Protocol::Tcp, at(KINDS[0])).1, Answer::From(..)));
+        place.settle(&State::default());
+        assert_eq!(whole(&town.client), before);
+    });
+}
+
+#[test]
+fn a_change_of_one_service_among_many_is_a_few_steps() {
+    kernel_test(Kernel::Host, "lb::a_change_of_one_service_among_many_is_a_few_steps", || {
+        let town = Town::new(0);
+        let mut many = State::default();
+        for number in 0..500_u16 {
+            let [high, low] = number.to_be_bytes();
+            let mut one = Service::new([[10, 9, high, low.max(1)].into()].into_iter().filter(|_| low > 0)).port(
+                Protocol::Tcp,
+                suite::port(80),
+                suite::port(8080),
+            );
+            one.replicas = (2..7).map(|at| (suite::id(at), suite::replica(at))).collect();
+            if low > 0 {
+                many.services.insert(format!("s{number}").parse().unwrap(), one);
+            }
+        }
+        let mut shadow = Shadow::new(opened(&town));
+        reconcile(&mut shadow, &many).unwrap();
+        let mut fewer = many.clone();
+        fewer.services.get_mut("s77").unwrap().replicas.get_mut(&suite::id(3)).unwrap().weight =
+            Weight::new(2).unwrap();
+        assert!(reconcile(&mut shadow, &fewer).unwrap().is_empty(), "round robin does not weigh");
+        fewer.services.get_mut("s77").unwrap().replicas.get_mut(&suite::id(3)).unwrap().condition = Condition::Draining;
+        fewer.services.get_mut("s78").unwrap().replicas.get_mut(&suite::id(3)).unwrap().condition = Condition::Draining;
+        let plan = reconcile(&mut shadow, &fewer).unwrap();
+        assert!(plan.len() < 20, "{plan}");
+        let mut others = fewer.clone();
+        others.services.get_mut("s79").unwrap().replicas.remove(&suite::id(3));
+        let plan = reconcile(&mut shadow, &others).unwrap();
+        assert!(plan.len() < 12 && plan.to_string().contains("cut flows"), "{plan}");
+    });
+}
+
+#[test]
+fn other_tables_of_the_same_owner_live_beside_it() {
+    kernel_test(Kernel::Host, "lb::other_tables_of_the_same_owner_live_beside_it", || {
+        let town = Town::new(1);
+        let mut others = nft::Nft::open(&owner(), &town.client).unwrap();
+        let key = nft::TableKey::new(nft::Family::Inet, "services".parse().unwrap());
+        let theirs = nft::State { tables: [(key, nft::Table::default())].into() };
+        let mut ours = opened(&town);
+        for _ in 0..2 {
+            reconcile(&mut others, &theirs).unwrap();
+            reconcile(&mut ours, &state(&service(&[2]))).unwrap();
+        }
+        assert!(reconcile(&mut others, &theirs).unwrap().is_empty());
+        assert!(reconcile(&mut ours, &state(&service(&[2]))).unwrap().is_empty());
+    });
+}
