@@ -19,6 +19,9 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         ("ipam/lease-commits-8-1m-90-batched", million, 512),
     ];
     for (name, live, batch) in cases {
+        if !bench.wants(name) {
+            continue;
+        }
         let count = live / 10 * 9;
         let mut bare = Bare::new(count).map_err(io::Error::other)?;
         let (mut map, mut dice, mut next) = (owners(count), Dice(5), count);
