@@ -116,6 +116,13 @@ pub struct Records<'z> {
     pub data: Data<'z>,
 }
 
+impl Records<'_> {
+    /// The same, borrowed from nobody.
+    pub fn into_owned(self) -> Records<'static> {
+        Records { ttl: self.ttl, data: self.data.into_owned() }
+    }
+}
+
 /// Records of one type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data<'z> {
@@ -132,6 +139,17 @@ pub enum Data<'z> {
 }
 
 impl Data<'_> {
+    /// The same, borrowed from nobody.
+    pub fn into_owned(self) -> Data<'static> {
+        match self {
+            Self::A(all) => Data::A(all.into_owned().into()),
+            Self::Aaaa(all) => Data::Aaaa(all.into_owned().into()),
+            Self::Ptr(all) => Data::Ptr(all.into_owned().into()),
+            Self::Srv(all) => Data::Srv(all.into_owned().into()),
+            Self::Txt(all) => Data::Txt(all.into_owned().into()),
+        }
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         match self {

@@ -174,6 +174,37 @@ fn of_two_networks_the_first_has_the_name_wholly_and_each_can_be_named() {
 }
 
 #[test]
+fn a_name_that_is_an_ids_or_an_addresss_too_stands_for_what_all_give_who_have_it() {
+    let mut zone = zone("net");
+    let view = |zone: &Zone| View::from(zone.clone());
+    let (short, reverse) = (id(1).short().to_string(), "1.9.0.10.in-addr.arpa");
+    zone.put_endpoint(task(1, "web", Health::Healthy));
+    assert_eq!(said(&view(&zone), &short, RecordType::A), "5 s: 10.0.9.1");
+    let alone = zone.clone();
+    let mut namesake = task(2, "web", Health::Healthy);
+    namesake.names.push(name(&short));
+    namesake.addresses.insert(ip("10.0.9.1"));
+    zone.put_endpoint(namesake);
+    assert_eq!(said(&view(&zone), &short, RecordType::A), "5 s: 10.0.9.1 10.0.9.2");
+    assert_eq!(said(&view(&zone), reverse, RecordType::PTR), "5 s: web.1.net. web.2.net.");
+    zone.put_service(Service::new(label("db"), Mode::Vip([ip("10.0.9.1")].into())));
+    assert_eq!(said(&view(&zone), reverse, RecordType::PTR), "5 s: db.net. web.1.net. web.2.net.");
+    assert_eq!(zone.len(), 8, "two each: of tasks, of ids, of the service, of addresses");
+    // What an endpoint has by itself changes what the name stands for that others give.
+    let mut renamed = task(1, "web", Health::Draining);
+    renamed.names = vec![name("other")];
+    zone.put_endpoint(renamed);
+    assert_eq!(said(&view(&zone), &short, RecordType::A), "5 s: 10.0.9.1 10.0.9.2", "the namesake has both");
+    assert_eq!(said(&view(&zone), reverse, RecordType::PTR), "5 s: db.net. other.net. web.2.net.");
+    zone.remove_endpoint(id(2));
+    assert_eq!(said(&view(&zone), &short, RecordType::A), "no data", "it is known, and ends");
+    zone.remove_service(&label("db"));
+    assert_eq!(said(&view(&zone), reverse, RecordType::PTR), "5 s: other.net.");
+    zone.put_endpoint(task(1, "web", Health::Healthy));
+    assert!(zone == alone, "as if nothing else had been there");
+}
+
+#[test]
 fn a_name_that_ends_as_the_network_does_is_found_as_it_is() {
     let mut zone = zone("net");
     let endpoint = |number, text| {

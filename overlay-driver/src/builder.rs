@@ -21,8 +21,7 @@ use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
 use crate::hints::Hints;
 use crate::home::Home;
-use crate::mirror::Mirror;
-use crate::reporter::Reporter;
+use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
 use crate::streams::Streams;
 use crate::works::Works;
@@ -195,7 +194,6 @@ impl<G: Ground> Builder<G> {
             home,
             hints,
             book,
-            mirror: Mirror::default(),
             control: self.control.clone(),
             events: events.clone(),
             news: mouths.news.clone(),
@@ -228,8 +226,8 @@ impl<G: Ground> Builder<G> {
                 again.push(plugged);
             } else {
                 let _ = book.erase(plugged.endpoint);
-                let _ =
-                    self.control.report(plugged.endpoint, self.node, Err("its container has ended".to_owned())).await;
+                let ended = Err("its container has ended".to_owned());
+                let _ = report_now(&*self.control, plugged.endpoint, self.node, ended).await;
                 let _ = events.send(DriverEvent::Vanished(plugged.endpoint));
             }
         }

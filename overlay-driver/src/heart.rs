@@ -25,7 +25,6 @@ use crate::book::{Book, Plugged};
 use crate::ground::Ground;
 use crate::hints::Hints;
 use crate::home::Home;
-use crate::mirror::Mirror;
 use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
@@ -105,7 +104,6 @@ pub(crate) struct Heart<G> {
     pub(crate) resolvers: Resolvers<G>,
     pub(crate) hints: Hints,
     pub(crate) book: Book,
-    pub(crate) mirror: Mirror,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) reporter: Reporter,
     pub(crate) events: broadcast::Sender<DriverEvent>,
@@ -258,9 +256,9 @@ impl<G: Ground> Heart<G> {
                     let at = self.now() + LINGER;
                     self.state.look_at.get_or_insert(at);
                 }
-                AgentEvent::Report { endpoint, result } => {
+                AgentEvent::Report { endpoint, moves, result } => {
                     self.state.reported.insert(endpoint, result.clone());
-                    self.reporter.report(endpoint, result);
+                    self.reporter.report(endpoint, Some(moves), result);
                 }
                 AgentEvent::Withdrawn(endpoint) => self.look_whether_withdrawn(endpoint),
                 AgentEvent::Joined => {
@@ -340,7 +338,6 @@ impl<G: Ground> Heart<G> {
                 self.state.deaf = None;
                 self.state.has_heard = true;
                 for change in changes {
-                    self.mirror.take(&change);
                     self.tell(Input::Catalogue(change));
                 }
             }
@@ -442,15 +439,7 @@ impl<G: Ground> Heart<G> {
         self.me.incarnation = incarnation.saturating_add(1);
         self.seed.iter_mut().zip(self.me.incarnation.to_le_bytes()).for_each(|(byte, more)| *byte ^= more);
         let now = self.now();
-        let Ok(agent) = Agent::new(self.config.clone(), self.me, self.seed, now) else { return };
-        self.agent = agent;
-        for change in self.mirror.all() {
-            self.tell(Input::Catalogue(change));
-        }
-        let plugged: Vec<Plugged> = self.book.all().cloned().collect();
-        for plugged in plugged {
-            let _ = self.tell_plugged(&plugged); // it was taken before
-        }
+        self.agent.begin_anew(self.me.incarnation, self.seed, now);
         self.tell(Input::Join(seeds));
         self.state.look_at = Some(now + LINGER);
     }

@@ -13,7 +13,6 @@ mod ground;
 mod heart;
 mod hints;
 mod home;
-mod mirror;
 mod reporter;
 mod resolvers;
 mod source;

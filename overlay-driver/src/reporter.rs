@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{EndpointId, NodeId, told};
-use overlay_node::Control;
+use overlay_node::{Control, ControlError, Stay};
 use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
@@ -15,9 +15,12 @@ use crate::status::DriverEvent;
 /// Reports, the newest of each endpoint, until they are written.
 #[derive(Debug)]
 pub(crate) struct Reporter {
-    reports: UnboundedSender<(EndpointId, Result<(), String>)>,
+    reports: UnboundedSender<Report>,
     task: JoinSet<()>,
 }
+
+/// What became of an endpoint in that of its stays here, or in the one that it is in now.
+type Report = (EndpointId, Option<u64>, Result<(), String>);
 
 /// How long it rests after a failure: first, and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -30,8 +33,8 @@ impl Reporter {
         Self { reports, task }
     }
 
-    pub(crate) fn report(&self, endpoint: EndpointId, result: Result<(), String>) {
-        let _ = self.reports.send((endpoint, result));
+    pub(crate) fn report(&self, endpoint: EndpointId, moves: Option<u64>, result: Result<(), String>) {
+        let _ = self.reports.send((endpoint, moves, result));
     }
 
     /// Ends. What is not written by now is not written.
@@ -40,29 +43,46 @@ impl Reporter {
     }
 }
 
+/// Reports on an endpoint in the stay that it is in, if it is on this node.
+pub(crate) async fn report_now(
+    control: &dyn Control,
+    endpoint: EndpointId,
+    node: NodeId,
+    result: Result<(), String>,
+) -> Result<(), ControlError> {
+    match control.endpoint(endpoint).await? {
+        Some(found) if found.spec.node == node => control.report(endpoint, found.stay(), result).await,
+        _ => Ok(()),
+    }
+}
+
 async fn write(
     control: Arc<dyn Control>,
     node: NodeId,
-    mut new: UnboundedReceiver<(EndpointId, Result<(), String>)>,
+    mut new: UnboundedReceiver<Report>,
     events: broadcast::Sender<DriverEvent>,
 ) {
     let mut waiting = BTreeMap::new();
     let mut rest = REST.0;
     loop {
         if waiting.is_empty() {
-            let Some((endpoint, result)) = new.recv().await else { return };
-            waiting.insert(endpoint, result);
+            let Some((endpoint, moves, result)) = new.recv().await else { return };
+            waiting.insert(endpoint, (moves, result));
         }
-        while let Ok((endpoint, result)) = new.try_recv() {
-            waiting.insert(endpoint, result);
+        while let Ok((endpoint, moves, result)) = new.try_recv() {
+            waiting.insert(endpoint, (moves, result));
         }
-        let Some((endpoint, result)) = waiting.pop_first() else { continue };
-        match control.report(endpoint, node, result.clone()).await {
+        let Some((endpoint, (moves, result))) = waiting.pop_first() else { continue };
+        let written = match moves {
+            Some(moves) => control.report(endpoint, Stay { node, moves }, result.clone()).await,
+            None => report_now(&*control, endpoint, node, result.clone()).await,
+        };
+        match written {
             Ok(()) => rest = REST.0,
             Err(error) if error.refusal().is_some() => {} // it is nobody's any more
             Err(error) => {
                 let _ = events.send(DriverEvent::Unreported { endpoint, reason: told(&error) });
-                waiting.entry(endpoint).or_insert(result);
+                waiting.entry(endpoint).or_insert((moves, result));
                 tokio::time::sleep(rest).await;
                 rest = (rest * 2).min(REST.1);
             }

@@ -201,7 +201,8 @@ impl Cluster {
                 if !same {
                     what.push(format!("node {number}, {place} does not hold what is desired"));
                 }
-                let checks = [wanted.vxlan.check(), wanted.firewall.check(), wanted.routes.check()];
+                let checks =
+                    [wanted.link.check(), wanted.vxlan.check(), wanted.firewall.check(), wanted.routes.check()];
                 what.extend(
                     checks.into_iter().filter_map(Result::err).map(|why| format!("node {number}, {place}: {why}")),
                 );

@@ -9,7 +9,7 @@ use overlay_core::testing::{Dice, FlakyStore, Injected, block_on};
 use overlay_core::{Instant, MemoryStore, Name, NetworkId, NodeId, Prefix, Revision, Store, UnixTime};
 use overlay_gossip::Role;
 use overlay_gossip::testing::Net;
-use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Upkeep};
+use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Stay, Upkeep};
 
 use crate::node::{Connection, Node, vtep};
 use crate::observed::{Observed, ObservedNode};
@@ -332,8 +332,9 @@ impl Cluster {
         let reports = std::mem::take(&mut self.nodes[number].reports);
         let Some(manager) = &self.nodes[manager].manager else { return };
         // The first that gets nowhere holds back the others: a later report of an endpoint must not come before an earlier one.
-        let lost = |(endpoint, result): &(_, Result<(), String>)| {
-            block_on(manager.report(*endpoint, id, result.clone())).is_err_and(|error| error.refusal().is_none())
+        let lost = |(endpoint, moves, result): &(_, u64, Result<(), String>)| {
+            let stay = Stay { node: id, moves: *moves };
+            block_on(manager.report(*endpoint, stay, result.clone())).is_err_and(|error| error.refusal().is_none())
         };
         let from = reports.iter().position(lost).unwrap_or(reports.len());
         self.nodes[number].reports = reports.into_iter().skip(from).collect();

@@ -23,7 +23,7 @@ pub(crate) struct Node {
     pub(crate) manager: Option<Manager>,
     pub(crate) feed: Option<Connection>,
     /// What is still to be told to a manager.
-    pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
+    pub(crate) reports: Vec<(EndpointId, u64, Result<(), String>)>,
 }
 
 /// A node's feed of the catalogue.

@@ -34,7 +34,7 @@ pub(crate) struct Station {
     /// What the resolver was told.
     pub(crate) views: BTreeMap<Name, View>,
     dice: Dice,
-    pub(crate) reports: Vec<(EndpointId, Result<(), String>)>,
+    pub(crate) reports: Vec<(EndpointId, u64, Result<(), String>)>,
     /// Endpoints that the agent unplugged by itself, as the catalogue said.
     pub(crate) withdrawn: Vec<EndpointId>,
     pub(crate) counts: UpkeepCounts,
@@ -147,7 +147,7 @@ impl Station {
         while let Some(event) = self.agent.poll_event() {
             match event {
                 AgentEvent::Changed => drop(self.look_at.get_or_insert(now + LINGER)),
-                AgentEvent::Report { endpoint, result } => self.reports.push((endpoint, result)),
+                AgentEvent::Report { endpoint, moves, result } => self.reports.push((endpoint, moves, result)),
                 AgentEvent::Withdrawn(endpoint) => self.withdrawn.push(endpoint),
                 _ => {}
             }

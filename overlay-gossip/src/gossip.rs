@@ -76,6 +76,16 @@ impl Gossip {
     /// If a field of `config` is out of range.
     pub fn new(config: Config, me: Member, seed: [u8; 32], now: Instant) -> Result<Self, ConfigError> {
         config.check()?;
+        Ok(Self::of(config, me, seed, now))
+    }
+
+    /// Goes on as a later start of this node, with the same settings, after [`Event::Superseded`]: alone, and with nothing of what was said or
+    /// heard before. `incarnation` and `seed` are as those of [`new`](Self::new).
+    pub fn begin_anew(&mut self, incarnation: u64, seed: [u8; 32], now: Instant) {
+        *self = Self::of(self.config.clone(), Member { incarnation, ..self.me().clone() }, seed, now);
+    }
+
+    fn of(config: Config, me: Member, seed: [u8; 32], now: Instant) -> Self {
         let mut chance = Chance::new(seed);
         let me = Member { address: plain(me.address), ..me };
         let (id, incarnation) = (me.id, me.incarnation);
@@ -86,7 +96,7 @@ impl Gossip {
         let body = config.room() - Packet::HEADER_LEN - FRAME;
         let settings = TablesConfig { datagram: config.tables.datagram.min(body), ..config.tables.clone() };
         let tables = Tables::new(settings, id, incarnation, chance.seed(), now);
-        Ok(Self {
+        Self {
             strangers: RateLimit::new(config.stranger_rate, config.stranger_burst, now),
             config,
             membership,
@@ -103,7 +113,7 @@ impl Gossip {
             refused: 0,
             malformed: 0,
             unroutable: 0,
-        })
+        }
     }
 
     /// Calls these addresses until one answers ([`Event::Joined`]), and later whenever no live member is at one of them.

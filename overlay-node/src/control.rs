@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use overlay_core::{EndpointId, Name, NetworkId, NodeId, ServiceId, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use crate::{Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Service, ServiceSpec};
+use crate::{Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Service, ServiceSpec, Stay};
 
 mod error;
 mod remote;
@@ -114,12 +114,12 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// If they could not be read.
     async fn endpoints(&self, network: NetworkId) -> Result<Vec<Endpoint>, ControlError>;
 
-    /// A node says what became of an endpoint that it was given: in effect, or why not, of which 1,024 bytes are kept. Without effect for an endpoint that is
-    /// not on this node any more.
+    /// A node says what became of an endpoint that it was given: in effect, or why not, of which 1,024 bytes are kept. Without effect for an endpoint whose
+    /// stay at the node is over, though it may have come back since.
     ///
     /// # Errors
     /// If it could not be written down.
-    async fn report(&self, endpoint: EndpointId, node: NodeId, result: Result<(), String>) -> Result<(), ControlError>;
+    async fn report(&self, endpoint: EndpointId, stay: Stay, result: Result<(), String>) -> Result<(), ControlError>;
 
     /// Adds a node, or changes its name or role.
     ///

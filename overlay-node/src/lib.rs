@@ -33,6 +33,6 @@ pub use place::{
 };
 pub use record::{
     Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec, PublishMode,
-    PublishedPort, Scope, Service, ServiceSpec,
+    PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

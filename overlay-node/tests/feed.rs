@@ -11,7 +11,7 @@ use cluster::{NOW, endpoint, manager, network, node, node_spec, root, service};
 use overlay_core::testing::{Dice, FlakyStore, block_on};
 use overlay_core::{Commit, EndpointId, Key, MemoryStore, NetworkId, ServiceId};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec,
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec, Stay,
 };
 
 /// What somebody knows who heeds what is told.
@@ -71,7 +71,7 @@ fn one_call(manager: &Manager, dice: &mut Dice) {
                 if let Some(of) = manager.networks().await.unwrap().last() {
                     let spec = EndpointSpec::new(of.id, name("c"), node(0));
                     drop(manager.attach(endpoint(number), spec, NOW).await);
-                    drop(manager.report(endpoint(number), node(0), Ok(())).await);
+                    drop(manager.report(endpoint(number), Stay { node: node(0), moves: 0 }, Ok(())).await);
                 }
             }
             _ => drop(manager.detach(endpoint(number), NOW).await),
@@ -136,6 +136,67 @@ fn a_record_that_cannot_be_read_is_named_and_what_was_told_of_it_stays() {
 
     store.commit_now(Commit::new().delete(key)).unwrap();
     assert_eq!(block_on(feed.next()).unwrap(), [CatalogueChange::NetworkGone(network(1))]);
+    assert!(feed.unreadable().is_empty());
+}
+
+/// A record that no manager writes: an endpoint that is on another network already.
+fn forge(store: &MemoryStore, manager: &Manager, on: NetworkId) -> Key {
+    let mut endpoint = block_on(manager.endpoint(endpoint(1))).unwrap().unwrap();
+    endpoint.spec.network = on;
+    let key = Key::new(format!("cluster/catalogue/endpoint/{on}/{}", endpoint.id)).unwrap();
+    let record = serde_json::json!({ "format": 1, "object": endpoint }).to_string();
+    store.commit_now(Commit::new().put(key.clone(), record)).unwrap();
+    key
+}
+
+#[test]
+fn an_endpoint_that_somebody_wrote_down_on_two_networks_is_on_the_first_whoever_came_first() {
+    let store = MemoryStore::default();
+    let manager = manager(Arc::new(store.clone()), 1);
+    block_on(async {
+        manager.add_node(node(0), node_spec("a"), NOW).await.unwrap();
+        for number in 1..=3 {
+            let spec = NetworkSpec::overlay(format!("n{number}").parse().unwrap());
+            let spec = NetworkSpec { attachable: true, ..spec };
+            manager.create_network(network(number), spec, NOW).await.unwrap();
+        }
+        let spec = EndpointSpec::new(network(2), "c".parse().unwrap(), node(0));
+        manager.attach(endpoint(1), spec, NOW).await.unwrap();
+    });
+    let mut feed = Feed::new(Arc::new(store.clone()), &root()).unwrap();
+    let next = |feed: &mut Feed| loop {
+        let told = block_on(feed.advance()).unwrap();
+        let networks = told.into_iter().filter_map(|change| match change {
+            CatalogueChange::Endpoint(of) => Some(Some(of.spec.network)),
+            CatalogueChange::EndpointGone(_) => Some(None),
+            _ => None,
+        });
+        let networks: Vec<_> = networks.collect();
+        if !networks.is_empty() {
+            return networks;
+        }
+    };
+    let is_on = |number| vec![Some(network(number))];
+    assert_eq!(next(&mut feed), is_on(2));
+    let third = forge(&store, &manager, network(3));
+    assert!(block_on(feed.advance()).unwrap().is_empty(), "it is on the second");
+    let text = format!("endpoint {} is on network {}", endpoint(1), network(2));
+    assert_eq!(feed.unreadable(), &BTreeMap::from([(third.clone(), text)]));
+    let first = forge(&store, &manager, network(1));
+    assert_eq!(next(&mut feed), is_on(1));
+    let mut late = Feed::new(Arc::new(store.clone()), &root()).unwrap();
+    assert_eq!(next(&mut late), is_on(1), "who comes later is told the same");
+    for (gone, left) in
+        [(first, 2), (Key::new(format!("cluster/catalogue/endpoint/{}/{}", network(2), endpoint(1))).unwrap(), 3)]
+    {
+        store.commit_now(Commit::new().delete(gone)).unwrap();
+        for feed in [&mut feed, &mut late] {
+            assert_eq!(next(feed), [None]);
+            assert_eq!(next(feed), is_on(left));
+        }
+    }
+    store.commit_now(Commit::new().delete(third)).unwrap();
+    assert_eq!(next(&mut feed), [None]);
     assert!(feed.unreadable().is_empty());
 }
 

@@ -16,7 +16,7 @@ use overlay_link::MacvlanMode;
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
     Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Kind, Manager, Network, NetworkSpec,
-    PublishMode, Service, ServiceSpec,
+    PublishMode, Service, ServiceSpec, Stay,
 };
 
 fn name(text: &str) -> Name {
@@ -25,6 +25,10 @@ fn name(text: &str) -> Name {
 
 fn overlay(text: &str) -> NetworkSpec {
     NetworkSpec { attachable: true, ..NetworkSpec::overlay(name(text)) }
+}
+
+fn stay(number: u8, moves: u64) -> Stay {
+    Stay { node: node(number), moves }
 }
 
 fn at(number: u8, container: &str) -> EndpointSpec {
@@ -454,20 +458,20 @@ fn an_endpoint_moves_with_all_it_has_and_only_its_node_reports_on_it() {
     let made = cluster.attach(1, at(1, "c1")).unwrap();
     block_on(async {
         assert_eq!(manager.network(&"front".into()).await.unwrap().condition, Condition::Allocated);
-        manager.report(endpoint(1), node(2), Err("not mine".into())).await.unwrap();
+        manager.report(endpoint(1), stay(2, 0), Err("not mine".into())).await.unwrap();
         assert_eq!(manager.endpoint(endpoint(1)).await.unwrap().unwrap(), made);
-        manager.report(endpoint(1), node(1), Ok(())).await.unwrap();
+        manager.report(endpoint(1), stay(1, 0), Ok(())).await.unwrap();
         assert_eq!(manager.network(&"front".into()).await.unwrap().condition, Condition::Ready);
         let moved = manager.relocate(endpoint(1), node(2), NOW).await.unwrap();
         assert_eq!((moved.moves, moved.spec.node, &moved.condition), (1, node(2), &Condition::Allocated));
         assert_eq!((&moved.addresses, moved.mac), (&made.addresses, made.mac));
         assert_eq!(manager.relocate(endpoint(1), node(2), NOW).await.unwrap(), moved);
-        manager.report(endpoint(1), node(1), Ok(())).await.unwrap();
-        manager.report(endpoint(1), node(2), Err("no VXLAN".into())).await.unwrap();
+        manager.report(endpoint(1), stay(1, 0), Ok(())).await.unwrap();
+        manager.report(endpoint(1), stay(2, 1), Err("no VXLAN".into())).await.unwrap();
         let failed = manager.network(&"front".into()).await.unwrap().condition;
         let text = format!("failed: container c1 on node {}: no VXLAN", node(2).short());
         assert_eq!(failed.to_string(), text);
-        manager.report(endpoint(1), node(2), Err("é".repeat(1000))).await.unwrap();
+        manager.report(endpoint(1), stay(2, 1), Err("é".repeat(1000))).await.unwrap();
         let long = manager.endpoint(endpoint(1)).await.unwrap().unwrap().condition;
         assert_eq!(long, Condition::Failed { reason: "é".repeat(512) });
         // Repeated, the attachment gives it as it is, wherever it is.
@@ -481,6 +485,24 @@ fn an_endpoint_moves_with_all_it_has_and_only_its_node_reports_on_it() {
 }
 
 #[test]
+fn a_late_report_of_an_earlier_stay_at_the_same_node_counts_no_more() {
+    let cluster = Cluster::new();
+    let manager = &cluster.manager;
+    cluster.attach(1, at(1, "c1")).unwrap();
+    block_on(async {
+        manager.relocate(endpoint(1), node(2), NOW).await.unwrap();
+        let back = manager.relocate(endpoint(1), node(1), NOW).await.unwrap();
+        assert_eq!(back.stay(), stay(1, 2));
+        for late in [Ok(()), Err("its container has ended".to_owned())] {
+            manager.report(endpoint(1), stay(1, 0), late).await.unwrap();
+            assert_eq!(manager.endpoint(endpoint(1)).await.unwrap().unwrap(), back);
+        }
+        manager.report(endpoint(1), stay(1, 2), Ok(())).await.unwrap();
+        assert_eq!(manager.endpoint(endpoint(1)).await.unwrap().unwrap().condition, Condition::Ready);
+    });
+}
+
+#[test]
 fn a_service_is_ready_when_all_its_endpoints_are_and_is_not_removed_before_they_are_gone() {
     let cluster = Cluster::new();
     let manager = &cluster.manager;
@@ -490,9 +512,9 @@ fn a_service_is_ready_when_all_its_endpoints_are_and_is_not_removed_before_they_
         cluster.attach(number, EndpointSpec { service: Some(service(1)), ..at(of, "c1") }).unwrap();
     }
     block_on(async {
-        manager.report(endpoint(1), node(1), Ok(())).await.unwrap();
+        manager.report(endpoint(1), stay(1, 0), Ok(())).await.unwrap();
         assert_eq!(manager.service(&"web".into()).await.unwrap().condition, Condition::Allocated);
-        manager.report(endpoint(2), node(1), Ok(())).await.unwrap();
+        manager.report(endpoint(2), stay(1, 0), Ok(())).await.unwrap();
         assert_eq!(manager.service(&"web".into()).await.unwrap().condition, Condition::Ready);
         assert_eq!(manager.services().await.unwrap(), [made]);
     });

@@ -6,19 +6,29 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::entry::{Sets, Several, Source};
+use super::innate::Innate;
 use super::knowledge::port_name;
 use super::{Endpoint, Group, Health, Mode, Service, Zone};
 use crate::{DnsName, RecordTtl, Srv};
 
 /// What a name stands for, whoever gives it. Most are given by one endpoint.
 pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
-    let endpoint = |id: &[u8; 16]| zone.endpoints.get(id);
-    let alone = match sources {
-        [Source::Endpoint(id)] => endpoint(id).map(|endpoint| named(zone, endpoint)),
-        [Source::Address(id)] => endpoint(id).map(|endpoint| called(zone, endpoint)),
+    let innate = Innate::of(key);
+    let bearers = innate.map_or(&[][..], |innate| zone.bearers(innate));
+    let alone = match (sources, bearers) {
+        ([Source::Endpoint(id)], []) => zone.endpoint(*id).map(|endpoint| named(zone, endpoint)),
+        ([], [endpoint]) => innate.map(|innate| born(zone, innate, endpoint)),
         _ => None,
     };
     alone.unwrap_or_else(|| collected(zone, key, sources))
+}
+
+/// What a name stands for that one endpoint has by its id or its address.
+pub(super) fn born(zone: &Zone, innate: Innate, endpoint: &Endpoint) -> Sets {
+    match innate {
+        Innate::Id(_) => named(zone, endpoint),
+        Innate::Address(_) => called(zone, endpoint),
+    }
 }
 
 /// What a name stands for that one endpoint gives.
@@ -34,7 +44,7 @@ pub(super) fn named(zone: &Zone, endpoint: &Endpoint) -> Sets {
 }
 
 /// What an address is called that one endpoint has.
-pub(super) fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
+fn called(zone: &Zone, endpoint: &Endpoint) -> Sets {
     Sets::Ptr(zone.policy.endpoint_ttl, full(zone, &endpoint.first_name()))
 }
 
@@ -46,9 +56,15 @@ fn collected(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
             Source::Tasks(service) => out.tasks(zone, service),
             Source::Port(service) => out.port(zone, service, key),
             Source::Vip(service) => out.vip(zone, service),
-            Source::Endpoint(id) => out.endpoint(zone, id),
-            Source::Address(id) => out.address(zone, id),
+            Source::Endpoint(id) => zone.endpoint(*id).into_iter().for_each(|endpoint| out.endpoint(zone, endpoint)),
             Source::Records => out.records(zone, key),
+        }
+    }
+    let innate = Innate::of(key);
+    for bearer in innate.into_iter().flat_map(|innate| zone.bearers(innate)) {
+        match innate {
+            Some(Innate::Address(_)) => out.address(zone, bearer),
+            _ => out.endpoint(zone, bearer),
         }
     }
     out.finish()
@@ -166,13 +182,11 @@ impl Collected {
         self.lower(zone.policy.service_ttl);
     }
 
-    fn endpoint(&mut self, zone: &Zone, id: &[u8]) {
-        let Some(endpoint) = zone.endpoints.get(id) else { return };
+    fn endpoint(&mut self, zone: &Zone, endpoint: &Endpoint) {
         self.give(ENDPOINTS, zone.policy.endpoint_ttl, with_health(endpoint));
     }
 
-    fn address(&mut self, zone: &Zone, id: &[u8]) {
-        let Some(endpoint) = zone.endpoints.get(id) else { return };
+    fn address(&mut self, zone: &Zone, endpoint: &Endpoint) {
         self.others.ptr.push(full(zone, &endpoint.first_name()));
         self.lower(zone.policy.endpoint_ttl);
     }
@@ -251,16 +265,19 @@ mod tests {
     use super::*;
     use crate::Policy;
     use crate::testing::{endpoint, few_names};
+    use crate::zone::knowledge;
 
     proptest! {
         #[test]
         fn what_one_endpoint_gives_is_what_all_who_are_one_give(network in few_names(), endpoint in endpoint()) {
             let mut zone = Zone::new(network, Policy::default());
             let id = endpoint.id;
+            let keys: Vec<_> = knowledge::innate_keys(&endpoint).collect();
             zone.put_endpoint(endpoint);
-            for source in [Source::Endpoint(id.to_bytes()), Source::Address(id.to_bytes())] {
-                let alone = [source];
-                prop_assert_eq!(sets(&zone, b"", &alone), collected(&zone, b"", &alone));
+            let sources = [Source::Endpoint(id)];
+            prop_assert_eq!(sets(&zone, b"", &sources), collected(&zone, b"", &sources));
+            for key in keys {
+                prop_assert_eq!(sets(&zone, &key, &[]), collected(&zone, &key, &[]));
             }
         }
     }

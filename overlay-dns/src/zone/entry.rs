@@ -6,6 +6,7 @@ use std::slice::from_ref;
 use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
+use overlay_core::EndpointId;
 
 use crate::{Data, DnsName, RecordTtl, Records, Srv, Txt};
 
@@ -20,10 +21,8 @@ pub(super) enum Source {
     Port(Arc<[u8]>),
     /// A service's VIP, looked up backwards.
     Vip(Arc<[u8]>),
-    /// An endpoint's own name; the bytes are its id's.
-    Endpoint([u8; 16]),
-    /// An endpoint's address, looked up backwards.
-    Address([u8; 16]),
+    /// An endpoint's own name.
+    Endpoint(EndpointId),
     /// Records given as they are.
     Records,
 }
@@ -63,6 +62,25 @@ impl By {
         match self {
             Self::One(source) => from_ref(source),
             Self::Several(sources) => sources,
+        }
+    }
+}
+
+/// What is known of a name that was looked up.
+#[derive(Debug)]
+pub(crate) enum Found<'z> {
+    Kept(&'z Sets),
+    /// Made for this look-up.
+    Made(Sets),
+}
+
+impl<'z> Found<'z> {
+    /// The records of a type, if there are any.
+    #[inline]
+    pub(crate) fn into_records(self, record_type: RecordType) -> Option<Records<'z>> {
+        match self {
+            Self::Kept(sets) => sets.records(record_type),
+            Self::Made(sets) => sets.records(record_type).map(Records::into_owned),
         }
     }
 }

@@ -106,19 +106,18 @@ pub(super) fn service_names(service: &Service) -> BTreeSet<(Key, Source)> {
 
 /// All names that an endpoint gives by itself.
 pub(super) fn endpoint_names(endpoint: &Endpoint) -> BTreeSet<(Key, Source)> {
-    let id = endpoint.id.to_bytes();
-    let names = own_names(endpoint).map(|name| (name, Source::Endpoint(id)));
-    names.chain(reverse_names(endpoint).map(|name| (name, Source::Address(id)))).collect()
+    own_names(endpoint).map(|name| (name, Source::Endpoint(endpoint.id))).collect()
 }
 
 /// What it is called itself, the same twice perhaps.
 pub(super) fn own_names(endpoint: &Endpoint) -> impl Iterator<Item = Key> {
-    endpoint.names.iter().map(key).chain([short(endpoint.id).fold()])
+    endpoint.names.iter().map(key)
 }
 
-/// What its addresses are looked up by backwards.
-pub(super) fn reverse_names(endpoint: &Endpoint) -> impl Iterator<Item = Key> {
-    endpoint.addresses.iter().map(|address| super::address_key(*address))
+/// What it is found by without being called so: its id's beginning, and its addresses looked up backwards.
+pub(super) fn innate_keys(endpoint: &Endpoint) -> impl Iterator<Item = Key> {
+    let addresses = endpoint.addresses.iter().map(|address| super::address_key(*address));
+    std::iter::once(short(endpoint.id).fold()).chain(addresses)
 }
 
 /// `_http._tcp.web`.

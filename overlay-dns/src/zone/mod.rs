@@ -2,6 +2,7 @@
 
 mod compile;
 mod entry;
+mod innate;
 mod knowledge;
 mod trie;
 mod view;
@@ -18,7 +19,8 @@ use smallvec::SmallVec;
 pub use self::knowledge::{Endpoint, Health, Mode, Service};
 pub use self::view::View;
 
-use self::entry::{By, Named, Sets, Source};
+use self::entry::{By, Found, Named, Source};
+use self::innate::{Bearers, ByAddress, ById, Innate};
 use self::trie::Trie;
 use crate::name::reversed;
 use crate::{DnsName, Question, RecordTtl, RecordType, Srv, Txt};
@@ -63,11 +65,13 @@ pub struct Zone {
     network: Name,
     label: DnsName,
     policy: Policy,
+    /// But for those that are [innate](Innate), unless somebody gives them as well.
     names: Trie<Named>,
     /// How many names end with the network's own label, which is taken from a name that is asked for.
     ambiguous: usize,
     services: Trie<Arc<Group>>,
-    endpoints: Trie<Arc<Endpoint>>,
+    endpoints: Trie<Bearers, ById>,
+    addresses: Trie<Bearers, ByAddress>,
     records: Trie<Arc<Given>>,
 }
 
@@ -147,6 +151,7 @@ impl Zone {
             ambiguous: 0,
             services: Trie::default(),
             endpoints: Trie::default(),
+            addresses: Trie::default(),
             records: Trie::default(),
         }
     }
@@ -161,14 +166,15 @@ impl Zone {
         &self.policy
     }
 
-    /// How many names there are, reverse ones included.
+    /// How many names there are, reverse ones included. O(n).
     pub fn len(&self) -> usize {
-        self.names.len()
+        let twice = self.names.keys().filter(|key| self.is_innate(key)).count();
+        self.names.len() + self.endpoints.len() + self.addresses.len() - twice
     }
 
     /// Whether there is no name.
     pub fn is_empty(&self) -> bool {
-        self.names.len() == 0
+        self.names.len() + self.endpoints.len() == 0
     }
 
     /// Puts a service, in place of the one that had its name. O(its names × its endpoints).
@@ -204,7 +210,7 @@ impl Zone {
 
     /// The endpoint that has this id, as it was put.
     pub fn endpoint(&self, id: EndpointId) -> Option<&Endpoint> {
-        self.endpoints.get(&id.to_bytes()).map(AsRef::as_ref)
+        self.shared(id).map(AsRef::as_ref)
     }
 
     /// The service that has this name, as it was put.
@@ -212,20 +218,47 @@ impl Zone {
         self.services.get(&service_key(name))?.service.as_ref()
     }
 
+    /// The endpoints of a service, in the order of their ids; O(1) to begin.
+    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> {
+        let group = self.services.get(&service_key(service));
+        group.into_iter().flat_map(|group| &group.members).map(AsRef::as_ref)
+    }
+
     /// What is known of a name on the wire, in small letters; O(1).
     #[inline]
-    pub(crate) fn entry(&self, key: &[u8]) -> Option<&Sets> {
-        let named = match reversed(key) {
-            Some(address) => self.names.get(&address_key(address)),
-            None => self.names.get(key),
-        };
-        named.map(|named| &named.sets)
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<Found<'_>> {
+        match reversed(key) {
+            Some(address) => self.kept_or_made(&address_key(address)),
+            None => self.kept_or_made(key),
+        }
+    }
+
+    #[inline]
+    fn kept_or_made(&self, key: &[u8]) -> Option<Found<'_>> {
+        if let Some(named) = self.names.get(key) {
+            return Some(Found::Kept(&named.sets));
+        }
+        self.is_innate(key).then(|| Found::Made(compile::sets(self, key, &[])))
     }
 
     /// As [`entry`](Self::entry), of a name that ends with the network's own label: hardly ever is there one.
     #[inline]
-    pub(crate) fn ambiguous_entry(&self, key: &[u8]) -> Option<&Sets> {
-        if self.ambiguous == 0 { None } else { self.entry(key) }
+    pub(crate) fn ambiguous_entry(&self, key: &[u8]) -> Option<Found<'_>> {
+        if self.ambiguous == 0 && self.label() != ARPA { None } else { self.entry(key) }
+    }
+
+    /// The endpoints that have such a name.
+    fn bearers(&self, name: Innate) -> &[Arc<Endpoint>] {
+        let bearers = match name {
+            Innate::Id(beginning) => self.endpoints.get(&beginning.to_be_bytes()),
+            Innate::Address(address) => self.addresses.get(&innate::by_address(address)),
+        };
+        bearers.map_or(&[], |bearers| bearers)
+    }
+
+    /// Whether an endpoint has such a name by its id, or an address.
+    fn is_innate(&self, key: &[u8]) -> bool {
+        Innate::of(key).is_some_and(|name| !self.bearers(name).is_empty())
     }
 
     /// The label under which the names are found too, on the wire and in small letters.
@@ -234,20 +267,46 @@ impl Zone {
         self.label.as_wire()
     }
 
+    fn shared(&self, id: EndpointId) -> Option<&Arc<Endpoint>> {
+        self.endpoints.get(&innate::by_id(id))?.iter().find(|bearer| bearer.id == id)
+    }
+
     fn change_endpoint(&mut self, id: EndpointId, new: Option<Arc<Endpoint>>) {
-        let key = id.to_bytes();
-        let old = self.endpoints.get(&key).cloned();
-        self.endpoints.alter(&key, |_| new.clone());
+        let old = self.shared(id).cloned();
+        let keys = |endpoint: &Endpoint| knowledge::innate_keys(endpoint).collect::<Vec<_>>();
+        let innate: BTreeSet<Key> = old.as_deref().into_iter().chain(new.as_deref()).flat_map(keys).collect();
+        self.bear(id, old.as_deref(), new.as_ref());
         let before = old.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
         let after = new.as_deref().map(knowledge::endpoint_names).unwrap_or_default();
         self.replace_sources(&before, &after);
-        let group = |endpoint: &Option<Arc<Endpoint>>| endpoint.as_ref()?.service.as_ref().map(service_key);
-        let (from, to) = (group(&old), group(&new));
+        innate.iter().for_each(|key| self.compile(key));
+        let group = |endpoint: &Endpoint| endpoint.service.as_ref().map(service_key);
+        let (from, to) = (old.as_deref().and_then(group), new.as_deref().and_then(group));
         if let Some(from) = from.filter(|from| to.as_ref() != Some(from)) {
             self.change_group(&from, |group| group.set(id, None));
         }
         if let (Some(to), Some(endpoint)) = (to, new) {
             self.change_group(&to, |group| group.set(id, Some(endpoint)));
+        }
+    }
+
+    /// Puts an endpoint where it is found by its id and addresses, and the former there no more.
+    fn bear(&mut self, id: EndpointId, old: Option<&Endpoint>, new: Option<&Arc<Endpoint>>) {
+        self.endpoints.alter(&innate::by_id(id), |held| innate::replaced(held, id, new.cloned()));
+        let addresses = |endpoint: &Endpoint| endpoint.addresses.clone();
+        let addresses: BTreeSet<_> = old.into_iter().chain(new.map(AsRef::as_ref)).flat_map(addresses).collect();
+        for address in addresses {
+            let new = new.filter(|endpoint| endpoint.addresses.contains(&address));
+            self.addresses.alter(&innate::by_address(address), |held| innate::replaced(held, id, new.cloned()));
+        }
+    }
+
+    /// Compiles anew what a name stands for that is kept.
+    fn compile(&mut self, key: &[u8]) {
+        let Some(old) = self.names.get(key) else { return };
+        let new = Named { sets: compile::sets(self, key, old.by.as_slice()), by: old.by.clone() };
+        if *old != new {
+            self.names.alter(key, |_| Some(new));
         }
     }
 
@@ -288,7 +347,7 @@ impl Zone {
 
     fn is_ambiguous(&self, key: &[u8]) -> bool {
         if is_address_key(key) {
-            return self.label() == ARPA;
+            return false; // such names are looked at anyway where they may be
         }
         let last = || Question::new(key, RecordType::ANY).last;
         key.ends_with(self.label()) && key.len() - self.label().len() == last() && last() > 0

@@ -19,41 +19,50 @@ use draft::Run;
 /// The hash is not keyed, since whoever may put names into a zone is trusted to a degree: names that were made to collide
 /// share one bucket, which is searched by bisection.
 #[derive(Clone)]
-pub(crate) struct Trie<V> {
-    root: Node<V>,
+pub(crate) struct Trie<V, K = Key> {
+    root: Node<V, K>,
     len: usize,
 }
 
 #[derive(Clone)]
-enum Node<V> {
+enum Node<V, K> {
     Branch(Arc<[Self; FAN]>),
-    Bucket(Bucket<V>),
+    Bucket(Bucket<V, K>),
 }
 
 /// Entries whose hashes begin alike, in the order of their hashes, of equal hashes in that of their keys.
 #[derive(Clone)]
-struct Bucket<V> {
+struct Bucket<V, K> {
     /// The last byte of each one's hash; the rest is zero.
     tags: [u8; MOST],
-    entries: Arc<[Entry<V>]>,
+    entries: Arc<[Entry<V, K>]>,
 }
 
 /// A key and its value.
 #[derive(Clone)]
-struct Entry<V> {
-    key: Key,
+struct Entry<V, K> {
+    key: K,
     /// `None` only where it was moved out.
     value: Option<V>,
 }
 
+/// What a trie's keys are kept as.
+pub(super) trait Kept: Clone + Default + for<'k> From<&'k [u8]> {
+    fn as_bytes(&self) -> &[u8];
+}
+
 /// A short key lies in the entry itself. To clone it is to copy it: that is what most of a change is.
 #[derive(Clone)]
-enum Key {
+pub(super) enum Key {
     Short { len: u8, bytes: [u8; SHORT] },
     Long(Arc<[u8]>),
 }
 
 const SHORT: usize = 38;
+
+/// A key of so many bytes as all others of its trie.
+#[derive(Clone)]
+pub(super) struct Fixed<const N: usize>([u8; N]);
 
 /// Bits of the hash that choose among a branch's nodes.
 const BITS: u32 = 3;
@@ -65,7 +74,7 @@ const FEW: usize = MOST / 2;
 /// Bits of the hash that are not the tag's.
 const ROAD: u32 = u64::BITS - u8::BITS;
 
-impl<V: Clone> Trie<V> {
+impl<V: Clone, K: Kept> Trie<V, K> {
     /// How many keys there are.
     pub(crate) fn len(&self) -> usize {
         self.len
@@ -98,6 +107,11 @@ impl<V: Clone> Trie<V> {
         self.root.in_order().into_iter().filter_map(|entry| entry.value.as_ref())
     }
 
+    /// All keys, in no order that means something.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.root.in_order().into_iter().map(|entry| entry.key.as_bytes())
+    }
+
     /// Sets, changes or removes a key's value: `change` is given what is there, if anything, and says what shall be.
     pub(crate) fn alter(&mut self, key: &[u8], change: impl FnOnce(Option<&V>) -> Option<V>) {
         let old = self.get(key);
@@ -116,21 +130,21 @@ impl<V: Clone> Trie<V> {
     }
 }
 
-impl<V> Default for Trie<V> {
+impl<V, K> Default for Trie<V, K> {
     fn default() -> Self {
         Self { root: Node::Bucket(Bucket::default()), len: 0 }
     }
 }
 
 /// What both share is not looked at: of two tries that one change tells apart, it is the nodes on one path.
-impl<V: PartialEq> PartialEq for Trie<V> {
+impl<V: PartialEq, K: Kept> PartialEq for Trie<V, K> {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.root == other.root
     }
 }
 
 /// Of two nodes at one place. What little is in a bucket here may be in a branch there: it depends on what was once around it.
-impl<V: PartialEq> PartialEq for Node<V> {
+impl<V: PartialEq, K: Kept> PartialEq for Node<V, K> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Branch(ours), Self::Branch(theirs)) => Arc::ptr_eq(ours, theirs) || ours == theirs,
@@ -142,21 +156,21 @@ impl<V: PartialEq> PartialEq for Node<V> {
     }
 }
 
-impl<V: PartialEq> PartialEq for Entry<V> {
+impl<V: PartialEq, K: Kept> PartialEq for Entry<V, K> {
     fn eq(&self, other: &Self) -> bool {
         self.key.as_bytes() == other.key.as_bytes() && self.value == other.value
     }
 }
 
-impl<V: Clone + fmt::Debug> fmt::Debug for Trie<V> {
+impl<V, K> fmt::Debug for Trie<V, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trie").field("len", &self.len).finish_non_exhaustive()
     }
 }
 
-impl<V: Clone> Node<V> {
+impl<V: Clone, K: Kept> Node<V, K> {
     /// The node of these, whose hashes are alike in the first `depth` bits.
-    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V>, depth: u32) -> Self {
+    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V, K>, depth: u32) -> Self {
         if runs.len() <= MOST || depth >= ROAD {
             return Self::Bucket(Bucket::of(runs, make));
         }
@@ -169,7 +183,7 @@ impl<V: Clone> Node<V> {
         Self::Branch(Arc::new(nodes.map(|node| node.unwrap_or_else(|| Self::Bucket(Bucket::default())))))
     }
 
-    fn put(&mut self, hash: u64, depth: u32, entry: Entry<V>) {
+    fn put(&mut self, hash: u64, depth: u32, entry: Entry<V, K>) {
         if let Self::Bucket(bucket) = self {
             if bucket.entries.len() < MOST || depth >= ROAD || bucket.find(hash, entry.key.as_bytes()).is_some() {
                 return bucket.put(hash, entry);
@@ -199,16 +213,16 @@ impl<V: Clone> Node<V> {
     }
 }
 
-impl<V> Node<V> {
+impl<V, K> Node<V, K> {
     /// In the order of hashes, of equal hashes in that of keys.
-    fn collect<'t>(&'t self, found: &mut Vec<&'t Entry<V>>) {
+    fn collect<'t>(&'t self, found: &mut Vec<&'t Entry<V, K>>) {
         match self {
             Self::Branch(nodes) => nodes.iter().for_each(|node| node.collect(found)),
             Self::Bucket(bucket) => found.extend(bucket.entries.iter()),
         }
     }
 
-    fn in_order(&self) -> Vec<&Entry<V>> {
+    fn in_order(&self) -> Vec<&Entry<V, K>> {
         let mut found = Vec::new();
         self.collect(&mut found);
         found
@@ -216,8 +230,8 @@ impl<V> Node<V> {
 }
 
 /// One bucket of what is in these, if that is little.
-fn merged<V: Clone>(nodes: &[Node<V>; FAN]) -> Option<Bucket<V>> {
-    let entries = |node: &Node<V>| match node {
+fn merged<V: Clone, K: Kept>(nodes: &[Node<V, K>; FAN]) -> Option<Bucket<V, K>> {
+    let entries = |node: &Node<V, K>| match node {
         Node::Bucket(bucket) => Some(Arc::clone(&bucket.entries)),
         Node::Branch(_) => None,
     };
@@ -226,13 +240,13 @@ fn merged<V: Clone>(nodes: &[Node<V>; FAN]) -> Option<Bucket<V>> {
     few.then(|| Bucket::from(all.iter().flat_map(|entries| entries.iter().cloned()).collect::<Vec<_>>()))
 }
 
-impl<V> Default for Bucket<V> {
+impl<V, K> Default for Bucket<V, K> {
     fn default() -> Self {
         Self { tags: [0; MOST], entries: Arc::default() }
     }
 }
 
-impl<V> Bucket<V> {
+impl<V, K: Kept> Bucket<V, K> {
     #[inline]
     fn find(&self, hash: u64, key: &[u8]) -> Option<&V> {
         if self.entries.len() > MOST {
@@ -262,9 +276,9 @@ impl<V> Bucket<V> {
     }
 }
 
-impl<V> From<Vec<Entry<V>>> for Bucket<V> {
+impl<V, K: Kept> From<Vec<Entry<V, K>>> for Bucket<V, K> {
     /// Of entries in order.
-    fn from(entries: Vec<Entry<V>>) -> Self {
+    fn from(entries: Vec<Entry<V, K>>) -> Self {
         let mut tags = [0; MOST];
         for (place, entry) in tags.iter_mut().zip(&entries) {
             *place = tag(hash(entry.key.as_bytes()));
@@ -273,8 +287,8 @@ impl<V> From<Vec<Entry<V>>> for Bucket<V> {
     }
 }
 
-impl<V: Clone> Bucket<V> {
-    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V>) -> Self {
+impl<V: Clone, K: Kept> Bucket<V, K> {
+    fn of<G>(runs: &[Run<'_, G>], make: &impl Fn(&Run<'_, G>) -> Entry<V, K>) -> Self {
         let mut tags = [0; MOST];
         for (place, run) in tags.iter_mut().zip(runs) {
             *place = tag(run.hash());
@@ -282,7 +296,7 @@ impl<V: Clone> Bucket<V> {
         Self { tags, entries: runs.iter().map(make).collect() }
     }
 
-    fn put(&mut self, hash: u64, entry: Entry<V>) {
+    fn put(&mut self, hash: u64, entry: Entry<V, K>) {
         match self.search(hash, entry.key.as_bytes()) {
             Ok(at) => {
                 if let Some(old) = Arc::make_mut(&mut self.entries).get_mut(at) {
@@ -309,7 +323,7 @@ impl<V: Clone> Bucket<V> {
     }
 
     /// The entries, copied only if somebody else has them: a zone that is built at once counts no references.
-    fn take(&mut self) -> Vec<Entry<V>> {
+    fn take(&mut self) -> Vec<Entry<V, K>> {
         match Arc::get_mut(&mut self.entries) {
             Some(own) => own.iter_mut().map(Entry::take).collect(),
             None => self.entries.to_vec(),
@@ -317,7 +331,7 @@ impl<V: Clone> Bucket<V> {
     }
 
     /// The buckets of a branch `depth` bits down the road.
-    fn split(&mut self, depth: u32) -> Arc<[Node<V>; FAN]> {
+    fn split(&mut self, depth: u32) -> Arc<[Node<V, K>; FAN]> {
         let mut parts = [const { Vec::new() }; FAN];
         for entry in self.take() {
             parts[place(hash(entry.key.as_bytes()) << depth)].push(entry);
@@ -326,15 +340,15 @@ impl<V: Clone> Bucket<V> {
     }
 }
 
-impl<V> Default for Entry<V> {
+impl<V, K: Default> Default for Entry<V, K> {
     fn default() -> Self {
-        Self { key: Key::default(), value: None }
+        Self { key: K::default(), value: None }
     }
 }
 
-impl<V> Entry<V> {
+impl<V, K: Kept> Entry<V, K> {
     fn new(key: &[u8], value: V) -> Self {
-        Self { key: Key::from(key), value: Some(value) }
+        Self { key: K::from(key), value: Some(value) }
     }
 
     fn take(&mut self) -> Self {
@@ -348,7 +362,7 @@ impl Default for Key {
     }
 }
 
-impl Key {
+impl Kept for Key {
     #[inline]
     fn as_bytes(&self) -> &[u8] {
         match self {
@@ -366,6 +380,26 @@ impl From<&[u8]> for Key {
             None => return Self::Long(key.into()),
         }
         Self::Short { len: key.len() as u8, bytes }
+    }
+}
+
+impl<const N: usize> Kept for Fixed<N> {
+    #[inline]
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<const N: usize> Default for Fixed<N> {
+    fn default() -> Self {
+        Self([0; N])
+    }
+}
+
+impl<const N: usize> From<&[u8]> for Fixed<N> {
+    /// All keys of its trie have this length.
+    fn from(key: &[u8]) -> Self {
+        key.try_into().map_or_else(|_| Self::default(), Self)
     }
 }
 
@@ -521,7 +555,7 @@ mod tests {
         let (Node::Branch(before), Node::Branch(after)) = (&before.root, &trie.root) else {
             panic!("a thousand entries are more than a bucket has");
         };
-        let is_shared = |pair: (&Node<u32>, &Node<u32>)| match pair {
+        let is_shared = |pair: (&Node<u32, Key>, &Node<u32, Key>)| match pair {
             (Node::Branch(a), Node::Branch(b)) => Arc::ptr_eq(a, b),
             (Node::Bucket(a), Node::Bucket(b)) => Arc::ptr_eq(&a.entries, &b.entries),
             _ => false,

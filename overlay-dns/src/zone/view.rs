@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use hickory_proto::rr::RecordType;
 
 use super::Zone;
-use super::entry::Sets;
+use super::entry::Found;
 use crate::name::are_whole;
 use crate::{Asked, Data, DnsName, Lookup, Question, RecordSource};
 
@@ -52,7 +52,7 @@ impl View {
 
     /// What is known of a name that has no suffix of ours any more; `last` is where its last label begins.
     #[inline]
-    fn find(&self, name: &[u8], last: usize) -> Option<&Sets> {
+    fn find(&self, name: &[u8], last: usize) -> Option<Found<'_>> {
         let (front, label) = name.split_at_checked(last)?;
         let of = |zone: &Zone| zone.label() == label;
         for zone in &self.networks {
@@ -91,19 +91,19 @@ impl View {
 impl RecordSource for View {
     #[inline]
     fn lookup(&self, question: &Question<'_>) -> Lookup<'_> {
-        let (apex, sets) = match self.below_suffix(question.folded) {
+        let (apex, found) = match self.below_suffix(question.folded) {
             Some((front, apex)) => match self.find(front, Question::new(front, question.record_type).last) {
-                Some(sets) => (apex, sets),
+                Some(found) => (apex, found),
                 None if self.has_below(front) => return Lookup::NoData { apex },
                 None => return Lookup::NoName { apex },
             },
             None => match self.find(question.folded, question.last) {
-                Some(sets) => (1, sets),
+                Some(found) => (1, found),
                 None if self.is_in_subnet(question) => return Lookup::NoName { apex: 2 },
                 None => return Lookup::NotOurs,
             },
         };
-        sets.records(question.record_type).map_or(Lookup::NoData { apex }, Lookup::Records)
+        found.into_records(question.record_type).map_or(Lookup::NoData { apex }, Lookup::Records)
     }
 
     fn forwards(&self) -> bool {

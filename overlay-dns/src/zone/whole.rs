@@ -4,7 +4,8 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::entry::{By, Named, Source};
-use super::knowledge::{own_names, reverse_names, service_names};
+use super::innate::{self, Bearers, ByAddress, ById};
+use super::knowledge::{own_names, service_names};
 use super::trie::{Draft, Trie};
 use super::{Group, compile, service_key};
 use crate::{Endpoint, Policy, Service, Zone};
@@ -31,7 +32,7 @@ impl Zone {
     ) -> Self {
         let endpoints = last_of_each(endpoints);
         let mut zone = Self::new(network, policy);
-        zone.endpoints = by_id(&endpoints);
+        (zone.endpoints, zone.addresses) = (by_id(&endpoints), by_address(&endpoints));
         zone.services = groups(&services.into_iter().collect::<Vec<_>>(), &endpoints);
         (zone.names, zone.ambiguous) = zone.all_names(&endpoints);
         zone
@@ -41,11 +42,10 @@ impl Zone {
     fn all_names(&self, endpoints: &[Arc<Endpoint>]) -> (Trie<Named>, usize) {
         let services = self.services.values().filter_map(|group| group.service.as_ref());
         let of_services: Vec<_> = services.flat_map(service_names).collect();
-        let count = 6 * endpoints.len() + of_services.len();
+        let count = 3 * endpoints.len() + of_services.len();
         let mut names = Draft::with_capacity(count, 16 * count);
         for endpoint in endpoints {
             own_names(endpoint).for_each(|key| names.say(&key, Giver::Endpoint(endpoint)));
-            reverse_names(endpoint).for_each(|key| names.say(&key, Giver::Address(endpoint)));
         }
         of_services.iter().for_each(|(key, source)| names.say(key, Giver::Service(source)));
         let ambiguous = Cell::new(0);
@@ -60,8 +60,7 @@ impl Zone {
     fn named(&self, key: &[u8], first: Giver<'_>, others: &[Giver<'_>]) -> Named {
         let by = By::all(first.source(), others.iter().map(Giver::source));
         let sets = match first {
-            Giver::Endpoint(endpoint) if others.is_empty() => compile::named(self, endpoint),
-            Giver::Address(endpoint) if others.is_empty() => compile::called(self, endpoint),
+            Giver::Endpoint(endpoint) if others.is_empty() && !self.is_innate(key) => compile::named(self, endpoint),
             _ => compile::sets(self, key, by.as_slice()),
         };
         Named { sets, by }
@@ -73,16 +72,13 @@ impl Zone {
 enum Giver<'z> {
     /// As one of its own.
     Endpoint(&'z Endpoint),
-    /// For one of its addresses.
-    Address(&'z Endpoint),
     Service(&'z Source),
 }
 
 impl Giver<'_> {
     fn source(&self) -> Source {
         match self {
-            Self::Endpoint(endpoint) => Source::Endpoint(endpoint.id.to_bytes()),
-            Self::Address(endpoint) => Source::Address(endpoint.id.to_bytes()),
+            Self::Endpoint(endpoint) => Source::Endpoint(endpoint.id),
             Self::Service(source) => Source::clone(source),
         }
     }
@@ -102,10 +98,23 @@ fn last_of_each(endpoints: impl IntoIterator<Item = Endpoint>) -> Vec<Arc<Endpoi
     endpoints
 }
 
-fn by_id(endpoints: &[Arc<Endpoint>]) -> Trie<Arc<Endpoint>> {
-    let mut draft = Draft::with_capacity(endpoints.len(), 16 * endpoints.len());
-    endpoints.iter().for_each(|endpoint| draft.say(&endpoint.id.to_bytes(), endpoint));
-    Trie::of(draft, |_, endpoint, _| Arc::clone(endpoint))
+fn by_id(endpoints: &[Arc<Endpoint>]) -> Trie<Bearers, ById> {
+    let mut draft = Draft::with_capacity(endpoints.len(), 8 * endpoints.len());
+    endpoints.iter().for_each(|endpoint| draft.say(&innate::by_id(endpoint.id), endpoint));
+    Trie::of(draft, |_, first, others| bearers(first, others))
+}
+
+fn by_address(endpoints: &[Arc<Endpoint>]) -> Trie<Bearers, ByAddress> {
+    let mut draft = Draft::with_capacity(2 * endpoints.len(), 34 * endpoints.len());
+    for endpoint in endpoints {
+        endpoint.addresses.iter().for_each(|address| draft.say(&innate::by_address(*address), endpoint));
+    }
+    Trie::of(draft, |_, first, others| bearers(first, others))
+}
+
+/// They come in the order of their ids.
+fn bearers(first: &Arc<Endpoint>, others: &[&Arc<Endpoint>]) -> Bearers {
+    std::iter::once(first).chain(others.iter().copied()).cloned().collect()
 }
 
 /// Services with their endpoints, which are given in the order of ids, by what they are found by; of several services that are

@@ -1,7 +1,7 @@
 //! The calls of [`Control`], as values.
 
 use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId, UnixTime};
-use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, NodeSpec, Reference, ServiceSpec};
+use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, NodeSpec, Reference, ServiceSpec, Stay};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -56,7 +56,7 @@ pub(super) enum Call {
     },
     Report {
         endpoint: EndpointId,
-        node: NodeId,
+        stay: Stay,
         failure: Option<String>,
     },
     AddNode {
@@ -107,8 +107,8 @@ impl Call {
             Self::Detach { endpoint } => reply.with(control.detach(endpoint, now).await),
             Self::Endpoint { endpoint } => reply.with(control.endpoint(endpoint).await),
             Self::Endpoints { network } => reply.with(control.endpoints(network).await),
-            Self::Report { endpoint, node, failure } => {
-                reply.with(control.report(endpoint, node, failure.map_or(Ok(()), Err)).await)
+            Self::Report { endpoint, stay, failure } => {
+                reply.with(control.report(endpoint, stay, failure.map_or(Ok(()), Err)).await)
             }
             Self::AddNode { id, spec } => reply.with(control.add_node(id, spec, now).await),
             Self::RemoveNode { node } => reply.with(control.remove_node(&node, now).await),

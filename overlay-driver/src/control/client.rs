@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId, UnixTime};
 use overlay_node::{
     Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
-    ServiceSpec,
+    ServiceSpec, Stay,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
@@ -258,8 +258,8 @@ impl Control for ControlClient {
         self.control(Call::Endpoints { network }).await
     }
 
-    async fn report(&self, endpoint: EndpointId, node: NodeId, result: Result<(), String>) -> Result<(), ControlError> {
-        self.control(Call::Report { endpoint, node, failure: result.err() }).await
+    async fn report(&self, endpoint: EndpointId, stay: Stay, result: Result<(), String>) -> Result<(), ControlError> {
+        self.control(Call::Report { endpoint, stay, failure: result.err() }).await
     }
 
     async fn add_node(&self, id: NodeId, spec: NodeSpec, _now: UnixTime) -> Result<Node, ControlError> {

@@ -1,17 +1,32 @@
 //! What was told of a catalogue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, NetworkId, ServiceId};
-use overlay_node::{CatalogueChange, Endpoint, Network, Service};
+use overlay_node::{CatalogueChange, Network, Service};
 
 /// What was told, and so what is news.
-#[derive(Debug, Default)]
+///
+/// Of endpoints, of which there are many, it keeps hashes by a key of its own: one that changed is taken for the same once in 2⁶⁴ times.
+#[derive(Debug)]
 pub(super) struct Mirror {
     networks: BTreeMap<NetworkId, Arc<Network>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointId, (NetworkId, u64)>,
+    key: RandomState,
+}
+
+impl Default for Mirror {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nobody sees the hashes, and who writes records must not know what makes two alike"
+    )]
+    fn default() -> Self {
+        let (networks, services, endpoints) = Default::default();
+        Self { networks, services, endpoints, key: RandomState::new() }
+    }
 }
 
 impl Mirror {
@@ -24,9 +39,9 @@ impl Mirror {
         changes: Vec<CatalogueChange>,
         freed: impl IntoIterator<Item = &'k String>,
     ) -> Vec<CatalogueChange> {
-        let freed: BTreeSet<_> = freed.into_iter().filter_map(|key| id_in(key)).collect();
+        let freed: BTreeSet<_> = freed.into_iter().filter_map(|key| Some((network_in(key), id_in(key)?))).collect();
         let told: BTreeSet<_> = changes.iter().map(id).collect();
-        let gone = self.those(|id| freed.contains(&id) && !told.contains(&id));
+        let gone = self.those(|network, id| freed.contains(&(network, id)) && !told.contains(&id));
         self.take(gone, changes)
     }
 
@@ -39,16 +54,16 @@ impl Mirror {
     ) -> Vec<CatalogueChange> {
         let mut there: BTreeSet<_> = unreadable.into_iter().filter_map(|key| id_in(key)).collect();
         there.extend(all.iter().map(id));
-        let gone = self.those(|id| !there.contains(&id));
+        let gone = self.those(|_, id| !there.contains(&id));
         self.take(gone, all)
     }
 
-    /// That the objects with such ids are gone.
-    fn those(&self, is_gone: impl Fn([u8; 16]) -> bool) -> Vec<CatalogueChange> {
-        let endpoints = self.endpoints.keys().filter(|id| is_gone(id.to_bytes()));
-        let services = self.services.keys().filter(|id| is_gone(id.to_bytes()));
-        let networks = self.networks.keys().filter(|id| is_gone(id.to_bytes()));
-        let endpoints = endpoints.map(|id| CatalogueChange::EndpointGone(*id));
+    /// That the objects with such ids, and of endpoints on such networks, are gone.
+    fn those(&self, is_gone: impl Fn(Option<NetworkId>, [u8; 16]) -> bool) -> Vec<CatalogueChange> {
+        let endpoints = self.endpoints.iter().filter(|(id, (network, _))| is_gone(Some(*network), id.to_bytes()));
+        let services = self.services.keys().filter(|id| is_gone(None, id.to_bytes()));
+        let networks = self.networks.keys().filter(|id| is_gone(None, id.to_bytes()));
+        let endpoints = endpoints.map(|(id, _)| CatalogueChange::EndpointGone(*id));
         let services = services.map(|id| CatalogueChange::ServiceGone(*id));
         endpoints.chain(services).chain(networks.map(|id| CatalogueChange::NetworkGone(*id))).collect()
     }
@@ -62,18 +77,21 @@ impl Mirror {
 
     fn is_news(&mut self, change: &CatalogueChange) -> bool {
         match change {
-            CatalogueChange::Network(of) => put(&mut self.networks, of.id, of),
+            CatalogueChange::Network(of) => put(&mut self.networks, of.id, Arc::clone(of)),
             CatalogueChange::NetworkGone(id) => self.networks.remove(id).is_some(),
-            CatalogueChange::Service(of) => put(&mut self.services, of.id, of),
+            CatalogueChange::Service(of) => put(&mut self.services, of.id, Arc::clone(of)),
             CatalogueChange::ServiceGone(id) => self.services.remove(id).is_some(),
-            CatalogueChange::Endpoint(of) => put(&mut self.endpoints, of.id, of),
+            CatalogueChange::Endpoint(of) => put(&mut self.endpoints, of.id, (of.spec.network, self.key.hash_one(of))),
             CatalogueChange::EndpointGone(id) => self.endpoints.remove(id).is_some(),
         }
     }
 }
 
-fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, Arc<T>>, id: I, object: &Arc<T>) -> bool {
-    map.insert(id, Arc::clone(object)).as_ref() != Some(object)
+/// Puts an object there, and says whether it is another than before.
+fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, T>, id: I, object: T) -> bool {
+    let is_news = map.get(&id) != Some(&object);
+    map.insert(id, object);
+    is_news
 }
 
 fn id(change: &CatalogueChange) -> [u8; 16] {
@@ -90,6 +108,11 @@ fn id(change: &CatalogueChange) -> [u8; 16] {
 /// The id that a record's key ends with.
 fn id_in(key: &str) -> Option<[u8; 16]> {
     key.rsplit('/').next()?.parse::<EndpointId>().ok().map(EndpointId::to_bytes)
+}
+
+/// The network whose id is before that, in an endpoint's.
+fn network_in(key: &str) -> Option<NetworkId> {
+    key.rsplit('/').nth(1)?.parse().ok()
 }
 
 /// Where a change stands in a batch.

@@ -128,7 +128,12 @@ impl<G: Ground> Heart<G> {
         }
         self.unplug(endpoint);
         self.say(DriverEvent::Vanished(endpoint));
-        self.reporter.report(endpoint, Err("its container has ended: plug it in again, or detach it".to_owned()));
+        let moves = self.agent.assigned(endpoint).map(|assigned| assigned.moves);
+        self.reporter.report(
+            endpoint,
+            moves,
+            Err("its container has ended: plug it in again, or detach it".to_owned()),
+        );
     }
 
     /// A place is closed: its container is let go, unless it is plugged in again by now.

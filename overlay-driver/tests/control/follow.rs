@@ -8,7 +8,7 @@ use overlay_core::testing::Dice;
 use overlay_core::{Commit, EndpointId, Key, NetworkId, ServiceId};
 use overlay_driver::control::{ControlServer, Follow, FollowError, Limits};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec,
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec, Stay,
 };
 
 use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root, service};
@@ -72,7 +72,7 @@ async fn one_call(manager: &Manager, dice: &mut Dice) {
             if let Some(of) = manager.networks().await.unwrap().last() {
                 let spec = EndpointSpec::new(of.id, name("c"), node(0));
                 drop(manager.attach(endpoint(number), spec, NOW).await);
-                drop(manager.report(endpoint(number), node(0), Ok(())).await);
+                drop(manager.report(endpoint(number), Stay { node: node(0), moves: 0 }, Ok(())).await);
             }
         }
         _ => drop(manager.detach(endpoint(number), NOW).await),

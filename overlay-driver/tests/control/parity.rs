@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use overlay_core::testing::{Dice, FlakyStore};
 use overlay_core::{MemoryStore, Name};
 use overlay_driver::control::{ControlClient, ControlServer};
-use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, PublishMode, Reference, ServiceSpec};
+use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, PublishMode, Reference, ServiceSpec, Stay};
 use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -170,7 +170,9 @@ async fn done(control: &dyn Control, op: Op) -> Result<String, (String, String)>
         Op::Detach(id) => seen(control.detach(endpoint(id), NOW).await),
         Op::Endpoint(id) => seen(control.endpoint(endpoint(id)).await),
         Op::Endpoints(of) => seen(control.endpoints(network(of)).await),
-        Op::Report(id, at, result) => seen(control.report(endpoint(id), node(at), result).await),
+        Op::Report(id, at, result) => {
+            seen(control.report(endpoint(id), Stay { node: node(at), moves: 0 }, result).await)
+        }
         Op::AddNode(id, name) => seen(control.add_node(node(id), node_spec(&name), NOW).await),
         Op::RemoveNode(of) => seen(control.remove_node(&of, NOW).await),
         Op::Node(of) => seen(control.node(&of).await),

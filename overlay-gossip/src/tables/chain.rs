@@ -140,8 +140,7 @@ impl Chain {
     /// Tombstones that may go some day: all but the last change of all.
     pub(crate) fn spent(&self) -> usize {
         let tombstones = self.tombstones();
-        let is_last = || self.entries.at(self.seen.last()).is_some_and(|(.., slot)| slot.value.is_none());
-        tombstones - usize::from(tombstones > 0 && is_last())
+        tombstones - usize::from(tombstones > 0 && self.entries.is_buried(self.seen.last()))
     }
 
     /// Drops tombstones that all live subscribers have seen, or that are older than `cap`, or that are too many.

@@ -103,7 +103,24 @@ impl Entries {
 
     /// Key and change of a number.
     pub(crate) fn at(&self, number: u64) -> Option<(TableId, &Key, &Slot)> {
-        self.range(number..=number).next()
+        match self {
+            Self::Few(list) => {
+                let entry = list.iter().find(|entry| entry.slot.sequence == number)?;
+                Some((entry.table, &entry.key, &entry.slot))
+            }
+            Self::Many(index) => {
+                let (table, key) = index.by_number.get(&number)?;
+                let (key, slot) = index.tables.get(table)?.get_key_value(key)?;
+                Some((*table, key, slot))
+            }
+        }
+    }
+
+    pub(crate) fn is_buried(&self, number: u64) -> bool {
+        match self {
+            Self::Few(_) => false,
+            Self::Many(index) => index.tombstones.contains_key(&number),
+        }
     }
 
     /// Keys and changes, by ascending number.
@@ -234,6 +251,11 @@ mod tests {
                 let numbers = |from: u64, to| entries.range(from..=to).map(|(.., slot)| slot.sequence).collect::<Vec<_>>();
                 prop_assert_eq!(numbers(0, u64::MAX), model.keys().copied().collect::<Vec<_>>());
                 prop_assert_eq!(numbers(9, 30), model.range(9..=30).map(|(number, _)| *number).collect::<Vec<_>>());
+                for number in [sequence, sequence / 2] {
+                    let at = entries.at(number).map(|(table, key, _)| (table, key));
+                    prop_assert_eq!(at, model.get(&number).map(|at| (at.0, &at.1)));
+                    prop_assert_eq!(entries.is_buried(number), model.get(&number).is_some_and(|at| at.2));
+                }
                 prop_assert_eq!(entries.len(), model.len());
                 let dead: Vec<u64> = model.iter().filter(|(_, at)| at.2).map(|(number, _)| *number).collect();
                 prop_assert_eq!(entries.tombstones(), dead.len());

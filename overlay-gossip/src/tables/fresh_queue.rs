@@ -1,7 +1,7 @@
 //! What is still to be told.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use overlay_core::{NetworkId, NodeId};
 
@@ -14,7 +14,7 @@ pub(crate) type EntryId = (NetworkId, NodeId, TableId, Key);
 /// change takes an older one's place by itself.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct FreshQueue {
-    order: BTreeSet<(Rank, EntryId)>,
+    order: BTreeMap<Rank, EntryId>,
     ranks: BTreeMap<EntryId, Rank>,
     networks: BTreeMap<NetworkId, usize>,
     own_bytes: usize,
@@ -22,7 +22,7 @@ pub(crate) struct FreshQueue {
     stamp: u64,
 }
 
-/// Less goes first.
+/// Less goes first. No two have the same stamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rank {
     relayed: bool,
@@ -45,18 +45,22 @@ impl FreshQueue {
 
     /// Counts that a change was told once more, and lets it go after `limit` times.
     pub(crate) fn told(&mut self, id: &EntryId, limit: u32) {
-        let Some(rank) = self.remove(id) else {
+        let Some(rank) = self.ranks.get_mut(id) else { return };
+        if rank.told + 1 >= limit {
+            self.remove(id);
             return;
-        };
-        let told = rank.told + 1;
-        if told < limit {
-            self.insert(id.clone(), Rank { told, ..rank });
+        }
+        let before = *rank;
+        rank.told += 1;
+        let after = *rank;
+        if let Some(id) = self.order.remove(&before) {
+            self.order.insert(after, id);
         }
     }
 
     pub(crate) fn remove(&mut self, id: &EntryId) -> Option<Rank> {
         let rank = self.ranks.remove(id)?;
-        self.order.remove(&(rank, id.clone()));
+        self.order.remove(&rank);
         *self.bytes_of(rank.relayed) -= rank.bytes;
         if let Some(count) = self.networks.get_mut(&id.0) {
             *count -= 1;
@@ -78,7 +82,7 @@ impl FreshQueue {
 
     /// In the order in which to tell.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &EntryId> {
-        self.order.iter().map(|(_, id)| id)
+        self.order.values()
     }
 
     /// The networks that have something to tell.
@@ -98,7 +102,7 @@ impl FreshQueue {
         *self.bytes_of(rank.relayed) += rank.bytes;
         *self.networks.entry(id.0).or_default() += 1;
         self.ranks.insert(id.clone(), rank);
-        self.order.insert((rank, id));
+        self.order.insert(rank, id);
     }
 
     const fn bytes_of(&mut self, relayed: bool) -> &mut usize {

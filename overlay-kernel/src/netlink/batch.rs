@@ -18,7 +18,15 @@ impl Socket {
     /// # Errors
     /// The first refusal that was not accepted, or what else broke the batch off, with what is in effect. Nothing is
     /// sent after the part with that refusal. [`NetlinkError::TooLarge`] if a single request does not fit the buffer.
-    pub fn batch(&mut self, requests: &Requests, mut accept: impl FnMut(usize, i32) -> bool) -> Result<(), BatchError> {
+    pub fn batch(&mut self, requests: &Requests, accept: impl FnMut(usize, i32) -> bool) -> Result<(), BatchError> {
+        self.at_work(|socket| socket.exchange_all(requests, accept))
+    }
+
+    fn exchange_all(
+        &mut self,
+        requests: &Requests,
+        mut accept: impl FnMut(usize, i32) -> bool,
+    ) -> Result<(), BatchError> {
         requests.check().map_err(|source| BatchError { at: 0, sent: 0, source })?;
         let mut first = 0;
         while first < requests.len() {
@@ -52,6 +60,10 @@ impl Socket {
         requests: &Requests,
         echo: impl FnMut(&Message<'_>),
     ) -> Result<(), BatchError> {
+        self.at_work(|socket| socket.exchange_transaction(requests, echo))
+    }
+
+    fn exchange_transaction(&mut self, requests: &Requests, echo: impl FnMut(&Message<'_>)) -> Result<(), BatchError> {
         let nothing = |source| BatchError { at: 0, sent: 0, source };
         requests.check().map_err(nothing)?;
         self.make_room(requests.size()).map_err(nothing)?;

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::libc;
 use socket2::{SockFilter, SockRef};
 
-use super::socket::{DATAGRAM, Read, read};
+use super::socket::{Read, read};
 use super::{Buffers, Family, Message, Messages, NetlinkError};
 
 /// A socket that hears of changes in its namespace, whoever makes them. Opened before a dump, it is the witness that
@@ -27,7 +27,6 @@ use super::{Buffers, Family, Message, Messages, NetlinkError};
 /// ```
 pub struct Notices {
     socket: netlink_sys::Socket,
-    buffer: Box<[u8]>,
 }
 
 /// What [`Notices::drain`] found.
@@ -54,7 +53,7 @@ impl Notices {
         for group in groups {
             socket.add_membership(*group).map_err(NetlinkError::socket("setsockopt(NETLINK_ADD_MEMBERSHIP)"))?;
         }
-        Ok(Self { socket, buffer: vec![0; DATAGRAM].into() })
+        Ok(Self { socket })
     }
 
     /// Hears no more of what the socket with this [port](super::Socket::port) does, where the kernel says whose
@@ -71,13 +70,13 @@ impl Notices {
 
     /// Hands over every notice that is there, in order, without waiting.
     pub fn drain(&mut self, mut each: impl FnMut(Message<'_>)) -> Result<Drained, NetlinkError> {
-        let mut found = Drained::Quiet;
+        let (mut found, mut buffer) = (Drained::Quiet, Vec::new());
         loop {
-            match read(&self.socket, &mut self.buffer)? {
+            match read(&self.socket, &mut buffer)? {
                 Read::Nothing => return Ok(found),
                 Read::Overrun => found = Drained::Overrun,
                 Read::Datagram(size) => {
-                    for notice in Messages::new(&self.buffer[..size]) {
+                    for notice in Messages::new(&buffer[..size]) {
                         each(notice?);
                         if found == Drained::Quiet {
                             found = Drained::Changed;

@@ -37,8 +37,9 @@ pub struct Socket {
     sequence: u32,
     deadline: Duration,
     pub(super) buffers: Buffers,
+    /// What is on its way, at work only: of the many sockets of a process hardly any is.
     pub(super) outgoing: Vec<u8>,
-    incoming: Box<[u8]>,
+    incoming: Vec<u8>,
 }
 
 impl Socket {
@@ -69,7 +70,7 @@ impl Socket {
             deadline: Self::DEADLINE,
             buffers: buffers.give(&socket)?,
             outgoing: Vec::new(),
-            incoming: vec![0; DATAGRAM].into(),
+            incoming: Vec::new(),
             socket,
         })
     }
@@ -107,7 +108,7 @@ impl Socket {
         request: &Requests,
         parse: impl FnMut(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, NetlinkError> {
-        Ok(self.exchange(request, Flags::ACK, parse)?.found)
+        Ok(self.at_work(|socket| socket.exchange(request, Flags::ACK, parse))?.found)
     }
 
     /// Sends one request for all objects of a kind and collects what `parse` makes of them. If they change meanwhile
@@ -121,12 +122,19 @@ impl Socket {
         mut parse: impl FnMut(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>, NetlinkError> {
         for _ in 0..DUMP_TRIES {
-            let heard = self.exchange(request, NLM_F_DUMP, &mut parse)?;
+            let heard = self.at_work(|socket| socket.exchange(request, NLM_F_DUMP, &mut parse))?;
             if !heard.interrupted {
                 return Ok(heard.found);
             }
         }
         Err(NetlinkError::Changing { tries: DUMP_TRIES })
+    }
+
+    /// Does this, and keeps no memory for what comes after.
+    pub(super) fn at_work<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let done = work(self);
+        (self.outgoing, self.incoming) = Default::default();
+        done
     }
 
     /// Sends one request and hears the answer to its end, also when `parse` has failed: the kernel takes no other
@@ -287,11 +295,13 @@ pub(super) enum Read {
     Overrun,
 }
 
-/// Reads a datagram of the kernel's without waiting; what other processes send is thrown away.
-pub(super) fn read(socket: &netlink_sys::Socket, buffer: &mut [u8]) -> Result<Read, NetlinkError> {
+/// Reads a datagram of the kernel's without waiting, in place of what is in the buffer, which is given room for it; what other processes
+/// send is thrown away.
+pub(super) fn read(socket: &netlink_sys::Socket, buffer: &mut Vec<u8>) -> Result<Read, NetlinkError> {
     loop {
-        let mut room = &mut *buffer;
-        match socket.recv_from(&mut room, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
+        buffer.clear();
+        buffer.reserve(DATAGRAM);
+        match socket.recv_from(buffer, libc::MSG_DONTWAIT | libc::MSG_TRUNC) {
             Ok((_, from)) if from.port_number() != 0 => {}
             Ok((size, _)) if size > buffer.len() => {
                 return Err(NetlinkError::TooLarge { what: "an answer", size, limit: buffer.len() });
@@ -307,5 +317,5 @@ pub(super) fn read(socket: &netlink_sys::Socket, buffer: &mut [u8]) -> Result<Re
     }
 }
 
-pub(super) const DATAGRAM: usize = 64 << 10; // the kernel fills a dump's datagrams up to 32 KiB
+const DATAGRAM: usize = 64 << 10; // the kernel fills a dump's datagrams up to 32 KiB
 const DUMP_TRIES: usize = 16;

@@ -78,6 +78,8 @@ pub enum AgentEvent {
     Report {
         /// The endpoint.
         endpoint: EndpointId,
+        /// Of which of its stays here that is true: [`Stay::moves`](crate::Stay).
+        moves: u64,
         /// In effect, or why not.
         result: Result<(), String>,
     },
@@ -85,7 +87,8 @@ pub enum AgentEvent {
     Withdrawn(EndpointId),
     /// A cluster has answered.
     Joined,
-    /// Another start of this very node is in the cluster, or another node with its id: make a new agent with a greater incarnation.
+    /// Another start of this very node is in the cluster, or another node with its id: [begin anew](crate::Agent::begin_anew) with a greater
+    /// incarnation.
     Superseded {
         /// The greatest that was heard of.
         incarnation: u64,

@@ -25,7 +25,7 @@ use report::Reports;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
+use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -95,6 +95,21 @@ impl Agent {
         })
     }
 
+    /// Goes on as a later start of this node, after [`AgentEvent::Superseded`]: with all that the catalogue, the container runtime and places
+    /// have told, but knowing no other node; so have it [`Join`](Input::Join) them. `incarnation` is greater than that of any start
+    /// before, and `seed` is new.
+    pub fn begin_anew(&mut self, incarnation: u64, seed: [u8; 32], now: Instant) {
+        self.gossip.begin_anew(incarnation, seed, now);
+        let me = self.knowledge.me;
+        Arc::make_mut(&mut self.knowledge.nodes).retain(|id, _| *id == me);
+        self.knowledge.networks.clear();
+        (self.claims, self.lapsing, self.told) = Default::default();
+        self.touched_networks.extend(self.catalogue.networks.keys());
+        self.touched.extend(self.catalogue.endpoints.keys());
+        self.changed = true;
+        self.settle(now);
+    }
+
     /// Takes what happened.
     ///
     /// # Errors
@@ -152,6 +167,11 @@ impl Agent {
     /// What this node knows.
     pub const fn knowledge(&self) -> &Knowledge {
         &self.knowledge
+    }
+
+    /// An endpoint that is on this node, by what the catalogue said last.
+    pub fn assigned(&self, endpoint: EndpointId) -> Option<&Endpoint> {
+        self.catalogue.endpoints.get(&endpoint).map(AsRef::as_ref)
     }
 
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.

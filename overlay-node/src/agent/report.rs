@@ -36,7 +36,7 @@ impl Reports {
             return None;
         }
         self.said.insert(endpoint.id, result.clone());
-        Some(AgentEvent::Report { endpoint: endpoint.id, result })
+        Some(AgentEvent::Report { endpoint: endpoint.id, moves: endpoint.moves, result })
     }
 
     /// `None` while it is on its way.

@@ -44,6 +44,8 @@ pub struct Feed {
     watch: Option<Box<dyn Watch>>,
     /// By which commit what was told was written, or what cannot be read.
     told: BTreeMap<Key, Revision>,
+    /// The networks that endpoints were told to be on.
+    on: BTreeMap<EndpointId, NetworkId>,
     unreadable: BTreeMap<Key, String>,
 }
 
@@ -54,7 +56,8 @@ impl Feed {
     /// If the root is longer than 200 bytes.
     pub fn new(store: Arc<dyn Store>, root: &Prefix) -> Result<Self, RootError> {
         let keys = Keys::of(root)?;
-        Ok(Self { store, keys, watch: None, told: BTreeMap::new(), unreadable: BTreeMap::new() })
+        let (told, on, unreadable) = Default::default();
+        Ok(Self { store, keys, watch: None, told, on, unreadable })
     }
 
     /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing
@@ -91,7 +94,8 @@ impl Feed {
     }
 
     /// Records that cannot be read, by key, and what is wrong with them: they were written by a later release, or by something
-    /// else. What they were before stays as it was told.
+    /// else. What they were before stays as it was told. Of several records of one endpoint, on several networks, which no manager
+    /// writes, all but the first count as such.
     pub const fn unreadable(&self) -> &BTreeMap<Key, String> {
         &self.unreadable
     }
@@ -134,6 +138,7 @@ impl Feed {
             self.unreadable.remove(&key);
             if self.told.remove(&key).is_some() {
                 batch.goes(kind, id);
+                self.uncover(kind, id);
             }
             return;
         };
@@ -142,13 +147,41 @@ impl Feed {
             Kind::Service => self.read(&key, &entry).map(CatalogueChange::Service),
             Kind::Endpoint => self.read(&key, &entry).map(CatalogueChange::Endpoint),
         };
-        match change {
+        match change.and_then(|change| self.alone(&key, change)) {
             Ok(change) => {
                 self.unreadable.remove(&key);
                 self.told.insert(key, entry.revision);
                 batch.comes(kind, change);
             }
             Err(Flaw { key, flaw }) => drop(self.unreadable.insert(key, flaw)),
+        }
+    }
+
+    /// An endpoint is on one network: of records that say otherwise, that of the first counts.
+    fn alone(&mut self, key: &Key, change: CatalogueChange) -> Result<CatalogueChange, Flaw> {
+        let CatalogueChange::Endpoint(endpoint) = &change else { return Ok(change) };
+        let (id, network) = (endpoint.id, endpoint.spec.network);
+        let flaw = |first: NetworkId| format!("endpoint {id} is on network {first}");
+        match self.on.get(&id).copied() {
+            Some(first) if first < network => return Err(Flaw { key: key.clone(), flaw: flaw(first) }),
+            Some(other) if other > network => {
+                let other = self.keys.endpoint(other, id);
+                self.told.remove(&other);
+                self.unreadable.insert(other, flaw(network));
+            }
+            _ => {}
+        }
+        self.on.insert(id, network);
+        Ok(change)
+    }
+
+    /// An endpoint's record is gone: another that counted as unreadable for it is looked at again.
+    fn uncover(&mut self, kind: Kind, id: [u8; 16]) {
+        if kind == Kind::Endpoint {
+            self.on.remove(&EndpointId::from_bytes(id));
+            if self.unreadable.keys().any(|key| self.keys.kind(key) == Some((kind, id))) {
+                self.watch = None;
+            }
         }
     }
 

@@ -153,13 +153,12 @@ impl<T: Object> Held<T> {
     }
 
     fn parse(entry: &Entry) -> Result<Self, String> {
-        let wrong = |error: serde_json::Error| error.to_string();
-        let Format { format } = serde_json::from_slice(&entry.value).map_err(wrong)?;
-        if format != FORMAT {
-            return Err(format!("it is of format {format}; this release knows {FORMAT}"));
+        match serde_json::from_slice::<Envelope<T>>(&entry.value) {
+            Ok(Envelope { format: FORMAT, claim, leases, object }) => {
+                Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases })
+            }
+            other => Err(flaw(&entry.value, other.err())),
         }
-        let Envelope::<T> { claim, leases, object, .. } = serde_json::from_slice(&entry.value).map_err(wrong)?;
-        Ok(Self { object, claim: claim.unwrap_or(entry.revision.0), leases })
     }
 
     /// Who leases are for: the object, this time.
@@ -180,6 +179,14 @@ impl<T: Object> Held<T> {
     pub(crate) fn with(mut self, condition: Condition) -> Self {
         self.object.set_condition(condition);
         self
+    }
+}
+
+/// Why bytes are no record that is known: of what another format has, nothing is said but that.
+fn flaw(value: &[u8], error: Option<serde_json::Error>) -> String {
+    match (serde_json::from_slice(value), error) {
+        (Ok(Format { format: FORMAT }), Some(error)) | (Err(error), _) => error.to_string(),
+        (Ok(Format { format }), _) => format!("it is of format {format}; this release knows {FORMAT}"),
     }
 }
 

@@ -8,7 +8,7 @@ use super::find::overall;
 use super::predefined::refuse_predefined;
 use crate::{
     Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
-    ServiceSpec,
+    ServiceSpec, Stay,
 };
 
 #[async_trait]
@@ -83,8 +83,8 @@ impl Control for Manager {
         self.endpoints_of(network).await
     }
 
-    async fn report(&self, endpoint: EndpointId, node: NodeId, result: Result<(), String>) -> Result<(), ControlError> {
-        self.run(|snapshot| self.report_endpoint(snapshot, endpoint, node, &result)).await
+    async fn report(&self, endpoint: EndpointId, stay: Stay, result: Result<(), String>) -> Result<(), ControlError> {
+        self.run(|snapshot| self.report_endpoint(snapshot, endpoint, stay, &result)).await
     }
 
     async fn add_node(&self, id: NodeId, spec: NodeSpec, now: UnixTime) -> Result<Node, ControlError> {

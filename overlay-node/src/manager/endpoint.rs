@@ -12,7 +12,8 @@ use super::allocate::{Accepted, Claiming, Fate, Grave};
 use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
 use crate::{
-    Condition, ControlError, Endpoint, EndpointSpec, Kind, Network, Node, Refused, RemoteEndpoint, Scope, Service, User,
+    Condition, ControlError, Endpoint, EndpointSpec, Kind, Network, Node, Refused, RemoteEndpoint, Scope, Service,
+    Stay, User,
 };
 
 impl EndpointSpec {
@@ -310,7 +311,7 @@ impl Manager {
         &self,
         snapshot: &Snapshot,
         id: EndpointId,
-        node: NodeId,
+        stay: Stay,
         result: &Result<(), String>,
     ) -> Decided<()> {
         let condition = match result {
@@ -318,8 +319,8 @@ impl Manager {
             Err(reason) => Condition::Failed { reason: reason[..reason.floor_char_boundary(REASON)].to_owned() },
         };
         let Some(held) = self.endpoint_by_id(snapshot, id)? else { return Ok((Commit::new(), ())) };
-        let Endpoint { spec, condition: has, .. } = &held.object;
-        if spec.node != node || held.is_removing() || held.is_pending() || *has == condition {
+        let has = &held.object.condition;
+        if held.object.stay() != stay || held.is_removing() || held.is_pending() || *has == condition {
             return Ok((Commit::new(), ()));
         }
         let key = held.object.key(&self.keys);

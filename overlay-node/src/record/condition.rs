@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// What `create` and `attach` report as done is at least [`Allocated`](Self::Allocated): nothing that can still be
 /// refused is called a success.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
     /// It makes sense and has its name; addresses and numbers are being claimed. Left so by a manager that died in

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Condition;
 
 /// The attachment of a container to a network that somebody wants.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct EndpointSpec {
     /// To which network.
     pub network: NetworkId,
@@ -53,7 +53,7 @@ impl EndpointSpec {
 }
 
 /// An endpoint of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// Names it for good.
     pub id: EndpointId,
@@ -70,4 +70,20 @@ pub struct Endpoint {
     pub created: UnixTime,
     /// How far it is.
     pub condition: Condition,
+}
+
+impl Endpoint {
+    /// Its stay at the node where it is.
+    pub const fn stay(&self) -> Stay {
+        Stay { node: self.spec.node, moves: self.moves }
+    }
+}
+
+/// One stay of an endpoint at a node, to which it may come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Stay {
+    /// The node.
+    pub node: NodeId,
+    /// How often it had moved before: [`Endpoint::moves`].
+    pub moves: u64,
 }

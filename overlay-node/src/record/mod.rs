@@ -7,7 +7,7 @@ mod node;
 mod service;
 
 pub use condition::Condition;
-pub use endpoint::{Endpoint, EndpointSpec};
+pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
 pub use service::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};

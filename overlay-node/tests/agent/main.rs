@@ -245,7 +245,7 @@ fn packets_are_as_small_as_the_smallest_underlay_demands_on_every_node() {
     let events = town.events();
     let reported = |(node, event): &(usize, AgentEvent)| {
         *node == 2
-            && matches!(event, AgentEvent::Report { endpoint, result: Err(why) } if *endpoint == id(4) && why.contains("1250 bytes"))
+            && matches!(event, AgentEvent::Report { endpoint, result: Err(why), .. } if *endpoint == id(4) && why.contains("1250 bytes"))
     };
     assert!(events.iter().any(reported), "{events:?}");
 }
@@ -263,11 +263,11 @@ fn an_endpoint_is_reported_when_its_places_hold_it_and_not_before() {
         let state = Some(Arc::clone(state));
         town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
     }
-    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), result: Ok(()) });
+    let ready = |number| (0, AgentEvent::Report { endpoint: id(number), moves: 0, result: Ok(()) });
     assert_eq!(town.events(), [ready(2)], "the third endpoint is not in what was applied");
     let container = Place::Container(container(3));
     town.tell(0, Input::Applied { place: container, state: None, result: Err("no such namespace".into()) });
-    let failed = AgentEvent::Report { endpoint: id(3), result: Err("no such namespace".into()) };
+    let failed = AgentEvent::Report { endpoint: id(3), moves: 0, result: Err("no such namespace".into()) };
     assert_eq!(town.events(), [(0, failed)]);
     town.apply(0);
     assert_eq!(town.events(), [ready(3)]);
@@ -298,7 +298,7 @@ fn a_container_that_was_started_anew_is_reported_when_its_new_namespace_is_plugg
     }
     assert_eq!(town.events(), [], "that was its old namespace");
     town.apply(0);
-    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]);
+    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(2), moves: 0, result: Ok(()) })]);
 }
 
 /// Two containers on two nodes, and the network is of that kind.
@@ -319,7 +319,7 @@ fn of_kind(kind: Kind) -> Town {
 fn reported(town: &mut Town, place: &Place) -> bool {
     let state = town.desired(0).places[place].clone();
     town.tell(0, Input::Applied { place: place.clone(), state: Some(state), result: Ok(()) });
-    town.events() == [(0, AgentEvent::Report { endpoint: id(2), result: Ok(()) })]
+    town.events() == [(0, AgentEvent::Report { endpoint: id(2), moves: 0, result: Ok(()) })]
 }
 
 #[test]
@@ -442,6 +442,34 @@ fn what_was_plugged_in_before_the_catalogue_knew_of_it_is_in_effect_when_it_does
     town.publish(&CatalogueChange::EndpointGone(id(2)));
     assert_eq!(town.events(), [(0, AgentEvent::Withdrawn(id(2)))]);
     assert!(town.desired(0).places.is_empty());
+}
+
+#[test]
+fn an_agent_that_was_superseded_goes_on_with_all_that_it_was_told() {
+    let mut town = Town::new(17, 3);
+    let again = |town: &mut Town, incarnation| {
+        town.net.crash(0);
+        town.net.restart(0, |address, seed, now| agent(0, incarnation, address, seed, now));
+        town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    };
+    again(&mut town, 7);
+    town.run(3);
+    again(&mut town, 2); // it was told a wrong number: a clock went back
+    town.tell(0, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+    for number in 2..=4 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(3);
+    assert!(town.events().contains(&(0, AgentEvent::Superseded { incarnation: 7 })));
+    assert_eq!(town.peer(1, 2), None, "it is not believed");
+    town.net.with(0, |node, now| node.0.begin_anew(8, [8; 32], now));
+    let segment = town.segment(0).unwrap();
+    assert!(segment.ports.contains_key(&id(2)) && segment.peers.is_empty());
+    town.tell(0, Input::Join(vec![Net::<Node>::address(1)]));
+    town.run(3);
+    assert_eq!((town.peer(0, 3), town.peer(0, 4)), (Some(1), Some(2)));
+    assert_eq!((town.peer(1, 2), town.peer(2, 2)), (Some(0), Some(0)), "the others hear of it");
 }
 
 #[test]

@@ -45,9 +45,10 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let idle = must(town.measure(0, 0));
     must(town.populate(of_each));
     let full = must(town.measure(NETWORKS, of_each));
-    must(town.end());
     bench.figure(format!("node/agent-rss{ground}"), "MB").value(idle).report()?;
-    bench.figure(format!("node/agent-rss-{known}{ground}"), "MB").value(full).report()
+    bench.figure(format!("node/agent-rss-{known}{ground}"), "MB").value(full).report()?;
+    must(town.end());
+    Ok(())
 }
 
 /// The other node, and the catalogue.

@@ -24,6 +24,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::firewall::{Outcome, must};
 
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long one ping is waited for: one that was lost is no measure of when the next would be answered.
+const ANSWER: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(30);
 const YARDSTICK: &str = "ip netns add, del";
 
@@ -259,7 +261,7 @@ fn all_answer(from: &Container, addresses: &[IpAddr]) -> Outcome<()> {
 fn reaches(from: &Container, name: &str) -> Outcome<bool> {
     let Ok(addresses) = resolve(&from.namespace, name, PATIENCE) else { return Ok(false) };
     let Some(address) = addresses.first() else { return Ok(false) };
-    Ok(ping(&from.namespace, *address, PATIENCE)?.is_some())
+    Ok(ping(&from.namespace, *address, ANSWER)?.is_some())
 }
 
 fn until(mut holds: impl FnMut() -> Outcome<bool>) -> Outcome<()> {

@@ -1,6 +1,6 @@
 //! What a trie is made of at once.
 
-use super::{Entry, hash};
+use super::{Entry, Kept, hash};
 
 /// Keys, and who said each: the same several times perhaps. Nothing of it is large, so that sorting moves little; what is said of a
 /// key is made where it stays.
@@ -88,7 +88,7 @@ impl<G: Copy> Draft<G> {
     }
 
     /// What is made of those who said one key.
-    pub(super) fn entry<V>(&self, run: &Run<'_, G>, make: impl Fn(&[u8], G, &[G]) -> V) -> Entry<V> {
+    pub(super) fn entry<V, K: Kept>(&self, run: &Run<'_, G>, make: impl Fn(&[u8], G, &[G]) -> V) -> Entry<V, K> {
         let key = self.key(run.first);
         let others: Vec<G> = run.others.iter().map(|said| said.by).collect();
         Entry::new(key, make(key, run.first.by, &others))
