@@ -69,7 +69,7 @@ impl Nftables {
     /// a firewall of the same owner in the same namespace does not take them for its own.
     ///
     /// # Errors
-    /// [`ErrorKind::Permission`](ErrorKind::Permission) if it may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's
+    /// [`ErrorKind::Permission`] if it may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's
     /// name is longer than 60 bytes.
     pub fn open(owner: &Owner, namespace: Namespace) -> Result<Self, BackendError> {
         let instance = Name::new(&format!("{}-lb", owner.instance));

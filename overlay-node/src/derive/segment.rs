@@ -72,11 +72,12 @@ impl SegmentPart {
 
     /// The services anew, of those that are balanced.
     fn balance(&mut self, services: &BTreeSet<Name>) {
-        for name in services.iter().filter(|name| self.services.contains_key(*name)).cloned().collect::<Vec<_>>() {
-            match lb::service(&self.zone, &name) {
-                Some(service) if self.services.get(&name) == Some(&service) => {}
-                Some(service) => drop(self.services.insert(name, service)),
-                None => drop(self.services.remove(&name)),
+        for name in services {
+            let Some(held) = self.services.get(name) else { continue };
+            match lb::service(&self.zone, name) {
+                Some(service) if *held == service => {}
+                Some(service) => drop(self.services.insert(name.clone(), service)),
+                None => drop(self.services.remove(name)),
             }
         }
     }

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Attached)) -> Outcome {
     let own = its.endpoint.addresses.first().ok_or("web has no address")?.addr();
     let nginx = Running::start(town, network, "nginx", EndpointMode::Vip)?;
-    let found = named(web, "nginx", 1)?;
+    let found = named(town, web, "nginx", 1);
     town.typed(0, "exec web curl http://nginx      # ten times");
     let mut told = BTreeSet::new();
     for _ in 0..10 {
@@ -41,7 +41,7 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     nginx.end(town)?;
 
     let api = Running::start(town, network, "api", EndpointMode::RoundRobin)?;
-    let found = named(web, "api", 2)?;
+    let found = named(town, web, "api", 2);
     town.typed(0, "exec web getent ahosts api");
     town.shown(&found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
     let answered = found.iter().filter_map(|address| asked(&web.namespace, *address)).count();
@@ -98,6 +98,7 @@ impl Running {
 }
 
 /// Tells whoever asks the container's name, and from where it was asked.
+#[expect(clippy::disallowed_methods, reason = "somebody must answer meanwhile")]
 fn respond(container: &Container, end: &Arc<AtomicBool>) -> Outcome<JoinHandle<()>> {
     let listener = container.namespace.run(|| TcpListener::bind(("0.0.0.0", PORT)))??;
     listener.set_nonblocking(true)?;
@@ -123,15 +124,10 @@ fn asked(from: &Namespace, to: IpAddr) -> Option<(String, IpAddr)> {
 }
 
 /// What a name stands for, once it is so many addresses.
-fn named(from: &Container, name: &str, count: usize) -> Outcome<Vec<IpAddr>> {
-    let mut found = Vec::new();
-    for _ in 0..100 {
-        found = resolve(&from.namespace, name, PATIENCE).unwrap_or_default();
-        if found.len() == count {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+fn named(town: &Town, from: &Container, name: &str, count: usize) -> Vec<IpAddr> {
+    let find = || resolve(&from.namespace, name, PATIENCE).unwrap_or_default();
+    town.until(|_| Ok(find().len() == count));
+    let mut found = find();
     found.sort();
-    Ok(found)
+    found
 }
