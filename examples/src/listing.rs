@@ -1,6 +1,6 @@
 //! Listings, as operators know them.
 
-use overlay_node::{Endpoint, Kind, Network, Scope};
+use overlay_node::{Endpoint, EndpointMode, Kind, Network, Scope, Service};
 use serde_json::{Value, json};
 
 /// A table with its columns aligned.
@@ -42,16 +42,6 @@ pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
             "Gateway": subnet.gateway().map(|gateway| gateway.to_string()),
         })
     });
-    let containers = endpoints.iter().map(|endpoint| {
-        let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
-        json!({
-            "Name": endpoint.spec.container.as_str(),
-            "EndpointID": endpoint.id.to_string(),
-            "MacAddress": endpoint.mac.to_string(),
-            "Addresses": addresses,
-            "Condition": endpoint.condition.to_string(),
-        })
-    });
     let families = network.families();
     let value = json!([{
         "Name": network.spec.name.as_str(),
@@ -67,9 +57,54 @@ pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
         "Ingress": network.spec.ingress,
         "VNI": network.vni.map(|vni| vni.get()),
         "Condition": network.condition.to_string(),
-        "Containers": containers.collect::<Value>(),
+        "Containers": endpoints.iter().map(container).collect::<Value>(),
     }]);
     serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+}
+
+/// `service ls`.
+pub fn services<'s>(services: impl IntoIterator<Item = &'s Service>) -> String {
+    let head = ["ID", "NAME", "MODE", "VIPS"].map(str::to_owned).to_vec();
+    let row = |service: &Service| {
+        let vips: Vec<String> = service.vips.values().flatten().map(ToString::to_string).collect();
+        vec![service.id.short().to_string(), service.spec.name.to_string(), mode(service).to_owned(), vips.join(", ")]
+    };
+    table(&[head].into_iter().chain(services.into_iter().map(row)).collect::<Vec<_>>())
+}
+
+/// `service inspect`.
+pub fn inspect_service(service: &Service, endpoints: &[Endpoint]) -> String {
+    let vips = service.vips.iter().map(|(network, vips)| {
+        json!({ "NetworkID": network.to_string(), "Addrs": vips.iter().map(ToString::to_string).collect::<Vec<_>>() })
+    });
+    let value = json!([{
+        "ID": service.id.to_string(),
+        "CreatedAt": service.created.to_string(),
+        "Name": service.spec.name.as_str(),
+        "EndpointMode": mode(service),
+        "VirtualIPs": vips.collect::<Value>(),
+        "Condition": service.condition.to_string(),
+        "Tasks": endpoints.iter().map(container).collect::<Value>(),
+    }]);
+    serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+}
+
+const fn mode(service: &Service) -> &'static str {
+    match service.spec.mode {
+        EndpointMode::Vip => "vip",
+        EndpointMode::RoundRobin => "dnsrr",
+    }
+}
+
+fn container(endpoint: &Endpoint) -> Value {
+    let addresses: Vec<String> = endpoint.addresses.iter().map(ToString::to_string).collect();
+    json!({
+        "Name": endpoint.spec.container.as_str(),
+        "EndpointID": endpoint.id.to_string(),
+        "MacAddress": endpoint.mac.to_string(),
+        "Addresses": addresses,
+        "Condition": endpoint.condition.to_string(),
+    })
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub struct ObservedPlace {
     pub vxlan: overlay_vxlan::State,
     /// What is allowed and forbidden.
     pub firewall: overlay_firewall::State,
+    /// Virtual services.
+    pub lb: overlay_lb::State,
     /// Ways to other networks.
     pub routes: Routes,
     /// What the firewall says of packets.
@@ -64,7 +66,16 @@ impl ObservedNode {
         let copy = |(place, held): (Place, overlay_node::MemoryPlace)| {
             let firewall = held.firewall.state();
             let judge = Judge::new(&firewall);
-            (place, ObservedPlace { vxlan: held.vxlan.state(), firewall, routes: held.routes.state(), judge })
+            (
+                place,
+                ObservedPlace {
+                    vxlan: held.vxlan.state(),
+                    firewall,
+                    lb: held.lb.state(),
+                    routes: held.routes.state(),
+                    judge,
+                },
+            )
         };
         places.places().into_iter().map(copy).collect()
     }

@@ -69,11 +69,12 @@ impl FaultyPlaces {
 impl Places for FaultyPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.may("open place")?;
-        let MemoryPlace { link, vxlan, firewall, routes } = self.held.make(place);
+        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.held.make(place);
         Ok(PlaceTables {
             link: Box::new(Flaky::new(link, self.choose())),
             vxlan: Box::new(Flaky::new(vxlan, self.choose())),
             firewall: Box::new(Flaky::new(firewall, self.choose())),
+            lb: Box::new(Flaky::new(lb, self.choose())),
             routes: Box::new(Flaky::new(routes, self.choose())),
         })
     }

@@ -53,10 +53,35 @@ impl Observed {
     ) -> Result<(), Broken> {
         let asking = Transport::Tcp { source: ASKING, destination: ASKED, begins: true };
         let asking = Message { to, transport: asking, flow: Flow::New, source: None };
+        let asking = Message { to: self.balance(from, to, request)?, ..asking };
+        let to = asking.to;
+        if self.has(from, to) {
+            // A replica may be picked by itself.
+            request.push(Hop::Container(from.clone()));
+            reply.push(Hop::Container(from.clone()));
+            return Ok(());
+        }
         let (source, there) = self.send(from, asking, request)?;
         let answering = Transport::Tcp { source: ASKED, destination: ASKING, begins: false };
         let answering = Message { to: source, transport: answering, flow: Flow::Established, source: Some(to) };
         self.send(&there, answering, reply).map(drop)
+    }
+
+    fn has(&self, container: &Name, address: IpAddr) -> bool {
+        let Some((_, node)) = self.node_of(container) else { return false };
+        let Some(key) = node.containers.get(container) else { return false };
+        node.attachments(key).any(|own| own.port.addresses.iter().any(|own| own.addr() == address))
+    }
+
+    /// Who gets what a container sends to an address: a replica, if it is a VIP that the container balances.
+    fn balance(&self, from: &Name, to: IpAddr, hops: &mut Vec<Hop>) -> Result<IpAddr, Broken> {
+        let (_, node) = self.node_of(from).ok_or_else(|| Broken::NoContainer(from.to_string()))?;
+        let held = node.places.get(&Place::Container(from.clone()));
+        let service = held.and_then(|held| held.lb.services.values().find(|service| service.vips.contains(&to)));
+        let Some(service) = service else { return Ok(to) };
+        let (_, _, replica) = service.takers(IpFamily::of(to)).next().ok_or(Broken::NoReplica(to))?;
+        hops.push(Hop::Service { vip: to, replica });
+        Ok(replica)
     }
 
     /// Sends one packet. Gives the address it was sent from, and the container it came to.

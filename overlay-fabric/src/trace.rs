@@ -38,6 +38,14 @@ pub enum Hop {
         /// What it stands for; the first is taken.
         address: IpAddr,
     },
+    /// The address is a virtual service's: the container's own tables choose a replica. Here it is always the first that takes work; the answer is
+    /// from the VIP to who asks.
+    Service {
+        /// The VIP.
+        vip: IpAddr,
+        /// The replica's address.
+        replica: IpAddr,
+    },
     /// The container's routes lead it out.
     Route {
         /// To where.
@@ -92,6 +100,8 @@ pub enum Broken {
     UnknownName(String),
     /// The name has no address now.
     NoAddress(String),
+    /// It is for a VIP, and no replica takes work.
+    NoReplica(IpAddr),
     /// The container has no route there.
     NoRoute(IpAddr),
     /// Nobody in the segment has this address, as far as the sandbox knows.
@@ -153,6 +163,7 @@ impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name { name, address } => write!(f, "{name} is {address}"),
+            Self::Service { vip, replica } => write!(f, "{vip} is balanced, to {replica} among others"),
             Self::Route { to, interface, via: None } => write!(f, "{to} is on the link of {interface}"),
             Self::Route { to, interface, via: Some(via) } => write!(f, "{to} by {interface} through {via}"),
             Self::Neighbour { address, mac } => write!(f, "{address} is at {mac}"),
@@ -171,6 +182,7 @@ impl fmt::Display for Broken {
             Self::NoNames => f.write_str("the container's resolver has no names yet"),
             Self::UnknownName(name) => write!(f, "{name} is no name of the container's networks"),
             Self::NoAddress(name) => write!(f, "{name} has no address now"),
+            Self::NoReplica(vip) => write!(f, "no replica behind {vip} takes work"),
             Self::NoRoute(to) => write!(f, "no route to {to}"),
             Self::NoNeighbour(address) => write!(f, "nobody here is known to have {address}"),
             Self::Gateway(address) => write!(f, "nothing leads from the gateway {address} on"),

@@ -52,7 +52,7 @@ impl Default for Config {
 ///
 /// let mut dns = Service::new(["10.0.0.9".parse()?]).port(Protocol::Udp, Port::DNS, Port::new(5353)?);
 /// dns.replicas.insert(EndpointId::from_bytes([1; 16]), Replica::new(["10.0.0.2".parse()?]));
-/// let state = State { services: [("dns".parse()?, dns)].into_iter().collect() };
+/// let state = State { services: [("dns".parse()?, dns)].into_iter().collect(), ..State::default() };
 ///
 /// let mut balancer = Balancer::new(Config::default(), [7; 32], Instant::ZERO);
 /// balancer.handle_state(Arc::new(state), Instant::ZERO)?;

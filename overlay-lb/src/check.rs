@@ -18,12 +18,26 @@ pub(crate) fn state(state: &State) -> Result<(), Refusal> {
     }
     let vips: BTreeSet<IpAddr> = state.services.values().flat_map(|it| it.vips.iter().copied()).collect();
     for (name, service) in &state.services {
-        let of_replicas = service.replicas.values().flat_map(|replica| &replica.addresses);
-        if let Some(address) = of_replicas.chain(&service.source).find(|address| vips.contains(address)) {
+        let mut of_replicas = service.replicas.values().flat_map(|replica| &replica.addresses);
+        if let Some(address) = of_replicas.find(|address| vips.contains(address)) {
             return Err(refuse(name, address, "it is a VIP, and whoever is behind one is somewhere else"));
         }
     }
-    Ok(())
+    state.sources.iter().try_for_each(|(vip, source)| self::source(*vip, *source, |address| vips.contains(&address)))
+}
+
+/// Whether a VIP can be reached from an address.
+pub(crate) fn source(vip: IpAddr, source: IpAddr, is_vip: impl Fn(IpAddr) -> bool) -> Result<(), Refusal> {
+    let reason = if !is_vip(vip) {
+        "no service has this VIP"
+    } else if is_vip(source) {
+        "it is a VIP itself"
+    } else if source.is_ipv4() != vip.is_ipv4() || !is_host_address(source) || source.is_loopback() {
+        "a source is an address of the client's, of the VIP's family"
+    } else {
+        return Ok(());
+    };
+    Err(Refusal::new(format!("VIP {vip}"), format!("source {source}"), reason))
 }
 
 fn refuse(name: &Name, wanted: impl Display, reason: &'static str) -> Refusal {
@@ -35,10 +49,6 @@ fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
         return Err(refuse(name, "no VIP", "it needs one, or one of each family"));
     }
     each_of_a_family(name, "VIPs", &service.vips)?;
-    each_of_a_family(name, "sources", &service.source)?;
-    if let Some(of_none) = service.source.iter().find(|it| service.vip(IpFamily::of(**it)).is_none()) {
-        return Err(refuse(name, of_none, "a source is of the family of a VIP"));
-    }
     ports(name, &service.ports)?;
     if let Some(Affinity { timeout }) = service.affinity {
         seconds(name, "affinity", timeout)?;
@@ -103,7 +113,6 @@ fn replicas(name: &Name, service: &Service) -> Result<(), Refusal> {
 /// The places at which services are.
 #[derive(Default)]
 struct Taken {
-    sources: BTreeMap<IpAddr, (IpAddr, Name)>,
     all: BTreeMap<IpAddr, Name>,
     named: BTreeMap<(IpAddr, Protocol, Port), Name>,
 }
@@ -114,14 +123,6 @@ impl Taken {
             Err(Refusal::new(format!("service {name}"), at, format!("service {other} is there already")))
         };
         for vip in &service.vips {
-            let source = service.source(IpFamily::of(*vip)).map(|source| (source, name.clone()));
-            if let Some((source, _)) = &source
-                && let Some((known, other)) = self.sources.get(vip).filter(|(known, _)| known != source)
-            {
-                let reason = format!("service {other} has it reached from {known}");
-                return Err(Refusal::new(format!("service {name}"), format!("{vip} reached from {source}"), reason));
-            }
-            self.sources.extend(source.map(|source| (*vip, source)));
             if let Some(other) = self.all.get(vip) {
                 return conflict(vip.to_string(), other);
             }

@@ -26,10 +26,6 @@ pub struct Service {
     pub affinity: Option<Affinity>,
     /// For how long flows may be idle; where `None`, as long as the backend has it.
     pub timeouts: Option<Timeouts>,
-    /// The addresses of the client's own endpoint on the service's network, one of each family at most. Where the client is a
-    /// namespace of its own, the VIP is routed to the namespace itself with this as the preferred source, so that what it
-    /// sends to the VIP comes from there, even if the pick is the client itself. Where a family has none, its VIP is not.
-    pub source: BTreeSet<IpAddr>,
     /// Who serves.
     pub replicas: BTreeMap<EndpointId, Replica>,
 }
@@ -46,7 +42,6 @@ impl Service {
             scheduler: Scheduler::RoundRobin,
             affinity: None,
             timeouts: None,
-            source: BTreeSet::new(),
             replicas: BTreeMap::new(),
         }
     }
@@ -68,11 +63,6 @@ impl Service {
         of_family(&self.vips, family)
     }
 
-    /// The source of a family.
-    pub fn source(&self, family: IpFamily) -> Option<IpAddr> {
-        of_family(&self.source, family)
-    }
-
     /// The replicas that get new flows to this family's VIP, with their addresses.
     pub fn takers(&self, family: IpFamily) -> impl Iterator<Item = (EndpointId, &Replica, IpAddr)> {
         let active = self.replicas.iter().filter(|(_, replica)| replica.condition == Condition::Active);
@@ -80,9 +70,9 @@ impl Service {
     }
 
     pub(crate) fn differs_in_replicas_only(&self, other: &Self) -> bool {
-        let Self { vips, ports, scheduler, affinity, timeouts, source, replicas: _ } = self;
+        let Self { vips, ports, scheduler, affinity, timeouts, replicas: _ } = self;
         (vips, ports, scheduler) == (&other.vips, &other.ports, &other.scheduler)
-            && (affinity, timeouts, source) == (&other.affinity, &other.timeouts, &other.source)
+            && (affinity, timeouts) == (&other.affinity, &other.timeouts)
     }
 }
 

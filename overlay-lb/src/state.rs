@@ -1,5 +1,7 @@
 //! The area value: the virtual services of one place.
 
+use std::net::IpAddr;
+
 use overlay_core::{Change, Name, Phase, Refusal, SharedMap, keyed_diff};
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +32,12 @@ use crate::{Service, Step, check};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// Services, by a name of the caller's choosing.
+    /// Services, by a name of the caller's choosing. Places that reach the same services can share them.
     pub services: SharedMap<Name, Service>,
+    /// By VIP, the client's own address on the network that the VIP is of. Where the client is a namespace of its own, such a VIP is routed to the
+    /// namespace itself with this as the preferred source, so that what it sends to the VIP comes from there, even if the pick is the client
+    /// itself. A VIP that is not in here is not.
+    pub sources: SharedMap<IpAddr, IpAddr>,
 }
 
 impl overlay_core::State for State {
@@ -47,6 +53,10 @@ impl overlay_core::State for State {
                 Change::Replace(name, old, new) => within(name, old, new, &mut steps),
             }
         }
+        steps.extend(self.sources.diff(&desired.sources).map(|change| match change {
+            Change::Add(vip, source) | Change::Replace(vip, _, source) => Step::Reach(*vip, *source),
+            Change::Remove(vip, _) => Step::Unreach(*vip),
+        }));
         overlay_core::in_phases::<Self>(steps)
     }
 
@@ -54,6 +64,8 @@ impl overlay_core::State for State {
         match step.clone() {
             Step::Serve(name, service) => drop(self.services.insert(name, *service)),
             Step::Withdraw(name) => drop(self.services.remove(&name)),
+            Step::Reach(vip, source) => drop(self.sources.insert(vip, source)),
+            Step::Unreach(vip) => drop(self.sources.remove(&vip)),
             Step::PutReplica(name, endpoint, replica) => {
                 self.services
                     .get_mut(&name)

@@ -1,6 +1,7 @@
 //! The steps between two values.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Name, Phase};
 
@@ -13,6 +14,10 @@ pub enum Step {
     Serve(Name, Box<Service>),
     /// A service goes.
     Withdraw(Name),
+    /// The client reaches a VIP from this address of its own.
+    Reach(IpAddr, IpAddr),
+    /// The client has no address for a VIP.
+    Unreach(IpAddr),
     /// A service's replica comes, or changes.
     PutReplica(Name, EndpointId, Replica),
     /// A service's replica goes.
@@ -22,9 +27,9 @@ pub enum Step {
 impl Step {
     pub(crate) const fn phase(&self) -> Phase {
         match self {
-            Self::Serve(..) => Phase::Open,
+            Self::Serve(..) | Self::Reach(..) => Phase::Open,
             Self::PutReplica(_, _, replica) if matches!(replica.condition, Condition::Active) => Phase::Open,
-            Self::PutReplica(..) | Self::RemoveReplica(..) | Self::Withdraw(_) => Phase::Close,
+            Self::PutReplica(..) | Self::RemoveReplica(..) | Self::Withdraw(_) | Self::Unreach(_) => Phase::Close,
         }
     }
 }
@@ -34,6 +39,8 @@ impl fmt::Display for Step {
         match self {
             Self::Serve(name, service) => write!(f, "serve {name}: {service}"),
             Self::Withdraw(name) => write!(f, "serve {name} no more"),
+            Self::Reach(vip, source) => write!(f, "reach {vip} from {source}"),
+            Self::Unreach(vip) => write!(f, "reach {vip} no more"),
             Self::PutReplica(name, endpoint, replica) => {
                 write!(f, "put replica {} of {name}: {replica}", endpoint.short())
             }

@@ -39,8 +39,15 @@ pub fn state() -> impl Strategy<Value = State> {
 /// The same with no more than what is wanted.
 pub fn state_of(wants: Wants) -> impl Strategy<Value = State> {
     btree_map(1_u8..6, service(wants), 0..5).prop_map(|drawn| {
-        let services = drawn.into_iter().map(|(number, draw)| (name(number), draw.service(number)));
-        State { services: services.collect() }
+        let mut state = State::default();
+        for (number, draw) in drawn {
+            let (local, service) = (draw.local, draw.service(number));
+            let own = |vip: &IpAddr| draw_addresses(10, 1).into_iter().find(|own| own.is_ipv4() == vip.is_ipv4());
+            let sources = service.vips.iter().filter(|_| local).filter_map(|vip| Some((*vip, own(vip)?)));
+            state.sources.extend(sources);
+            state.services.insert(name(number), service);
+        }
+        state
     })
 }
 
@@ -94,9 +101,6 @@ impl Draw {
         if number <= 2 || self.named {
             service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
         }
-        if self.local {
-            service.source = self.of_families(10, 1).collect();
-        }
         service.scheduler = self.scheduler;
         service.affinity = self.affinity.map(|it| Affinity { timeout: Duration::from_secs(u64::from(it) * 30) });
         service.timeouts =
@@ -110,11 +114,14 @@ impl Draw {
     }
 
     fn of_families(&self, subnet: u8, host: u8) -> impl Iterator<Item = IpAddr> + use<> {
-        let v4 = IpAddr::from([10, 0, subnet, host]);
-        let v6 = IpAddr::from(Ipv6Addr::new(0xfd00, 0, 0, subnet.into(), 0, 0, 0, host.into()));
         let families = self.families;
-        [v4, v6].into_iter().filter(move |it| families == 2 || it.is_ipv4() == (families == 0))
+        draw_addresses(subnet, host).into_iter().filter(move |it| families == 2 || it.is_ipv4() == (families == 0))
     }
+}
+
+fn draw_addresses(subnet: u8, host: u8) -> [IpAddr; 2] {
+    let v6 = Ipv6Addr::new(0xfd00, 0, 0, subnet.into(), 0, 0, 0, host.into());
+    [[10, 0, subnet, host].into(), v6.into()]
 }
 
 fn name(number: u8) -> Name {

@@ -130,7 +130,10 @@ impl Scene {
 
     fn change(&mut self, change: impl FnOnce(&mut Service)) {
         change(&mut self.service);
-        let state = State { services: [("web".parse().unwrap(), self.service.clone())].into_iter().collect() };
+        let state = State {
+            services: [("web".parse().unwrap(), self.service.clone())].into_iter().collect(),
+            ..State::default()
+        };
         self.balancer.handle_state(Arc::new(state), self.now).unwrap();
     }
 

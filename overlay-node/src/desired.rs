@@ -25,6 +25,8 @@ pub struct PlaceState {
     pub vxlan: overlay_vxlan::State,
     /// What is allowed and forbidden.
     pub firewall: overlay_firewall::State,
+    /// Virtual services that are reached from here: of a container.
+    pub lb: overlay_lb::State,
     /// Ways to other networks: of a container.
     pub routes: Routes,
     /// The names that are seen from here: of a container, and of a sandbox for its virtual machines.

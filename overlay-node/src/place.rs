@@ -68,6 +68,8 @@ pub struct PlaceTables {
     pub vxlan: Box<dyn Table<overlay_vxlan::State>>,
     /// What is allowed and forbidden.
     pub firewall: Box<dyn Table<overlay_firewall::State>>,
+    /// Virtual services.
+    pub lb: Box<dyn Table<overlay_lb::State>>,
     /// Ways to other networks.
     pub routes: Box<dyn Table<Routes>>,
 }

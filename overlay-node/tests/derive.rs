@@ -29,6 +29,7 @@ proptest! {
             prop_assert_eq!(state.vxlan.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.firewall.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.routes.check(), Ok(()));
+            prop_assert_eq!(state.lb.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
         }
     }
 

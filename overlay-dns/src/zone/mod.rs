@@ -218,6 +218,12 @@ impl Zone {
         self.services.get(&service_key(name))?.service.as_ref()
     }
 
+    /// The endpoints of a service, in the order of their ids; O(1) to begin.
+    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> {
+        let group = self.services.get(&service_key(service));
+        group.into_iter().flat_map(|group| &group.members).map(AsRef::as_ref)
+    }
+
     /// What is known of a name on the wire, in small letters; O(1).
     #[inline]
     pub(crate) fn entry(&self, key: &[u8]) -> Option<Found<'_>> {

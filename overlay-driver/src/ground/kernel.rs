@@ -14,6 +14,7 @@ use overlay_firewall::Firewall;
 use overlay_kernel::link::{Tap, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
+use overlay_lb::kernel::Nftables;
 use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
@@ -102,6 +103,7 @@ impl KernelPlaces {
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
+            lb: Box::new(Nothing::because(SERVICES)),
             routes: Box::new(Nothing::because("a host's routes are its own")),
         })
     }
@@ -115,6 +117,7 @@ impl KernelPlaces {
             link: Box::new(Nothing::because(LINKS)),
             vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
             firewall: Box::new(Shadow::new(firewall)),
+            lb: Box::new(Nothing::because(SERVICES)),
             routes: Box::new(Nothing::because("a sandbox leads nowhere else")),
         })
     }
@@ -132,7 +135,7 @@ impl KernelPlaces {
         let vxlan = Box::new(Nothing::because(SEGMENTS));
         let Some(namespace) = self.containers.take_in(container, |old| self.clear(container, old))? else {
             let [link, firewall, routes] = [(); 3].map(|()| Box::new(Nothing::because(GONE)));
-            return Ok(PlaceTables { link, vxlan, firewall, routes });
+            return Ok(PlaceTables { link, vxlan, firewall, lb: Box::new(Nothing::because(GONE)), routes });
         };
         let link = Box::new(self.macvlans(container, Arc::clone(&namespace))?);
         raise_loopback(&namespace)?;
@@ -142,8 +145,13 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let routes = Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?);
-        Ok(PlaceTables { link, vxlan, firewall, routes: Box::new(routes) })
+        let lb: Box<dyn Table<overlay_lb::State>> = match Nftables::open(&self.owner(None)?, namespace.try_clone()?) {
+            Ok(services) => Box::new(Shadow::new(services)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
+            Err(error) => return Err(error),
+        };
+        let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
+        Ok(PlaceTables { link, vxlan, firewall, lb, routes })
     }
 
     fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
@@ -158,6 +166,8 @@ impl KernelPlaces {
             self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
+            let mut services = Nftables::open(&self.owner(None)?, namespace.try_clone()?)?;
+            reconcile(&mut services, &overlay_lb::State::default())?;
             reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };
@@ -268,6 +278,8 @@ impl Ground for KernelPlaces {
 }
 
 const LINKS: &str = "local networks are the host's";
+const SERVICES: &str = "services are balanced in containers";
+const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names.

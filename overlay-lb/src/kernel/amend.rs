@@ -1,6 +1,6 @@
 //! What differs between two values, lowered without the rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use overlay_kernel::link::LocalStep;
 use super::lower::{self, Class, Wanted};
 use super::native::around;
 use super::{Meaning, Native, NativeStep, Nftables};
-use crate::{Ports, Service, State};
+use crate::{Ports, Service, State, check};
 
 /// The value that the tables were made for.
 pub(super) struct Last {
@@ -26,6 +26,7 @@ impl Last {
             let free = taken.put(service);
             debug_assert!(free.is_some(), "it passed its check");
         }
+        state.sources.values().for_each(|source| more(&mut taken.addresses, *source));
         Self { taken, state: Arc::new(state.clone()) }
     }
 
@@ -48,14 +49,19 @@ impl Last {
         if differ > FEW && 4 * differ > desired.services.len() {
             return None; // two lowerings of most cost more than one of all
         }
-        let alone =
-            State { services: is.iter().map(|(name, service)| ((*name).clone(), (*service).clone())).collect() };
+        let services = is.iter().map(|(name, service)| ((*name).clone(), (*service).clone())).collect();
+        let alone = State { services, ..State::default() };
         alone.check().ok()?;
         Nftables::capabilities().permit(&alone).ok()?;
         let mut taken = self.taken.clone();
         was.iter().for_each(|(_, service)| taken.take(service));
         is.iter().try_for_each(|(_, service)| taken.put(service))?;
+        let locals = taken.reach(&self.state, desired)?;
         if !taken.classes.keys().eq(self.taken.classes.keys()) || !taken.is_sound(&is) {
+            return None;
+        }
+        let withdrawn = was.iter().flat_map(|(_, service)| &service.vips).filter(|vip| !taken.vips.contains_key(vip));
+        if withdrawn.into_iter().any(|vip| desired.sources.contains_key(vip)) {
             return None;
         }
         let slice = |services: Vec<(&Name, &'_ Service)>, of: &Taken| {
@@ -67,7 +73,7 @@ impl Last {
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());
         let mut steps = around(&native.tables, tables, None, &Meaning(Some(Arc::clone(&state))));
-        steps.extend(self.taken.locals(&taken, was.iter().chain(&is).map(|(_, service)| *service)));
+        steps.extend(locals.into_iter().map(NativeStep::Local));
         Some((steps, Self { state, taken }))
     }
 }
@@ -81,8 +87,6 @@ struct Taken {
     /// VIPs of which one service has all ports.
     all: SharedMap<IpAddr, ()>,
     places: SharedMap<(IpAddr, Protocol, Port), ()>,
-    /// VIPs that are the namespace's own, and from where they are reached.
-    locals: SharedMap<IpAddr, (IpAddr, u32)>,
     classes: BTreeMap<Class, u32>,
 }
 
@@ -96,13 +100,6 @@ impl Taken {
             }
         }
         addresses(service).for_each(|address| less(&mut self.addresses, address));
-        for (vip, source) in lower::local(service) {
-            match self.locals.get(&vip) {
-                Some((_, 2..)) => drop(self.locals.get_mut(&vip).map(|(_, count)| *count -= 1)),
-                Some((known, _)) if *known == source => drop(self.locals.remove(&vip)),
-                _ => {}
-            }
-        }
         for class in lower::classes(service) {
             match self.classes.get_mut(&class) {
                 Some(count) if *count > 1 => *count -= 1,
@@ -124,11 +121,6 @@ impl Taken {
             }
         }
         addresses(service).for_each(|address| more(&mut self.addresses, address));
-        for (vip, source) in lower::local(service) {
-            let (known, count) = self.locals.get(&vip).copied().unwrap_or((source, 0));
-            (known == source).then_some(())?;
-            self.locals.insert(vip, (source, count + 1));
-        }
         lower::classes(service).for_each(|class| *self.classes.entry(class).or_default() += 1);
         Some(())
     }
@@ -141,16 +133,26 @@ impl Taken {
         })
     }
 
-    /// What changes of the VIPs of some services until `then`.
-    fn locals<'s>(&self, then: &Self, services: impl Iterator<Item = &'s Service>) -> Vec<NativeStep> {
-        let vips: BTreeSet<IpAddr> = services.flat_map(|service| service.vips.iter().copied()).collect();
-        let source = |of: &Self, vip: &IpAddr| of.locals.get(vip).map(|(source, _)| *source);
-        let step = |vip: &IpAddr| match (source(self, vip), source(then, vip)) {
-            (was, Some(source)) if was != Some(source) => Some(LocalStep::Put(*vip, source)),
-            (Some(_), None) => Some(LocalStep::Remove(*vip)),
-            _ => None,
-        };
-        vips.iter().filter_map(step).map(NativeStep::Local).collect()
+    /// Takes the sources of one value for those of another, and says what changes of the VIPs; nothing if one makes no sense.
+    fn reach(&mut self, from: &State, to: &State) -> Option<Vec<LocalStep>> {
+        let mut steps = Vec::new();
+        for change in from.sources.diff(&to.sources) {
+            let (old, new) = match change {
+                Change::Add(vip, new) => (None, Some((*vip, *new))),
+                Change::Replace(vip, old, new) => (Some(*old), Some((*vip, *new))),
+                Change::Remove(vip, old) => {
+                    steps.push(LocalStep::Remove(*vip));
+                    (Some(*old), None)
+                }
+            };
+            old.into_iter().for_each(|old| less(&mut self.addresses, old));
+            if let Some((vip, source)) = new {
+                check::source(vip, source, |address| self.vips.contains_key(&address)).ok()?;
+                more(&mut self.addresses, source);
+                steps.push(LocalStep::Put(vip, source));
+            }
+        }
+        Some(steps)
     }
 }
 
@@ -163,7 +165,7 @@ fn named(service: &Service) -> impl Iterator<Item = &crate::ServedPort> {
 }
 
 fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
-    service.replicas.values().flat_map(|replica| &replica.addresses).chain(&service.source).copied()
+    service.replicas.values().flat_map(|replica| &replica.addresses).copied()
 }
 
 fn more(counts: &mut SharedMap<IpAddr, u32>, key: IpAddr) {

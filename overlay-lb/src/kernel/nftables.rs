@@ -48,9 +48,9 @@ use crate::{Capabilities, Scheduler, State, TimeoutScope};
 /// let owner = Owner::new("demo".parse()?, "client".parse()?);
 /// let mut container = Shadow::new(Nftables::open(&owner, Namespace::open("/run/netns/client")?)?);
 /// let mut web = Service::new(["10.0.9.100".parse()?]).port(Protocol::Tcp, Port::new(80)?, Port::new(8080)?);
-/// web.source = ["10.0.9.5".parse()?].into();
 /// web.replicas.insert(EndpointId::from_bytes([1; 16]), Replica::new(["10.0.9.2".parse()?]));
-/// print!("{}", reconcile(&mut container, &State { services: [("web".parse()?, web)].into_iter().collect() })?);
+/// let sources = [("10.0.9.100".parse()?, "10.0.9.5".parse()?)].into_iter().collect();
+/// print!("{}", reconcile(&mut container, &State { services: [("web".parse()?, web)].into_iter().collect(), sources })?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]

@@ -85,9 +85,9 @@ fn a_source_that_the_client_does_not_have_is_told() {
     kernel_test(Kernel::Host, "lb::a_source_that_the_client_does_not_have_is_told", || {
         let town = Town::new(1);
         let before = whole(&town.client);
-        let mut wrong = service(&[2]);
-        wrong.source = ["10.0.9.77".parse().unwrap()].into();
-        let failed = reconcile(&mut opened(&town), &state(&wrong)).unwrap_err();
+        let mut wrong = state(&service(&[2]));
+        wrong.sources.insert("10.0.9.100".parse().unwrap(), "10.0.9.77".parse().unwrap());
+        let failed = reconcile(&mut opened(&town), &wrong).unwrap_err();
         assert!(failed.to_string().contains("take 10.0.9.100 for local, from 10.0.9.77"), "{failed}");
         let mut place = Place::new(&town, opened(&town), Nftables::capabilities());
         place.settle(&state(&service(&[2])));

@@ -61,13 +61,15 @@ pub(crate) fn service(replicas: &[u8]) -> Service {
     let mut service = Service::new([vip(IpFamily::V4), vip(IpFamily::V6)])
         .port(Protocol::Tcp, port(80), port(8080))
         .port(Protocol::Udp, port(53), port(8080));
-    service.source = HERE.map(|it| it.parse().unwrap()).into();
     service.replicas = replicas.iter().map(|number| (id(*number), replica(*number))).collect();
     service
 }
 
 pub(crate) fn state(service: &Service) -> State {
-    State { services: [("web".parse().unwrap(), service.clone())].into_iter().collect() }
+    let own = HERE.map(|it| it.parse::<IpAddr>().unwrap());
+    let source = |vip: &IpAddr| own.into_iter().find(|own| own.is_ipv4() == vip.is_ipv4());
+    let sources = service.vips.iter().filter_map(|vip| Some((*vip, source(vip)?))).collect();
+    State { services: [("web".parse().unwrap(), service.clone())].into_iter().collect(), sources }
 }
 
 pub(crate) const KINDS: [(Protocol, IpFamily); 4] = [

@@ -113,14 +113,6 @@ impl Lab {
     }
 
     /// All that the host and the containers show.
-    /// Waits for a device's carrier, which the kernel notices when it gets to it: before that, nothing is as it stays.
-    pub(crate) fn carries(namespace: &Namespace, device: &str) {
-        let up = format!(
-            "for i in $(seq 500); do ip -o link show {device} | grep -q 'state UP' && exit; sleep 0.01; done; exit 1"
-        );
-        judge(namespace, "sh", &["-c", &up]);
-    }
-
     pub(crate) fn whole(&self) -> Vec<String> {
         [&self.host].into_iter().chain(self.containers.iter().map(|it| &it.namespace)).map(whole).collect()
     }

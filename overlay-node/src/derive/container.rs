@@ -8,6 +8,7 @@ use overlay_core::{EndpointId, Name, NetworkId};
 use overlay_dns::{View, Zone};
 use overlay_link::Macvlan;
 
+use super::lb::{self, Services};
 use super::part::Part;
 use super::{firewall, gateway, routes};
 use crate::{Kind, Knowledge, LocalEndpoint, Network, PlaceState};
@@ -18,6 +19,8 @@ pub(super) struct Attachment<'p> {
     pub(super) network: &'p Network,
     pub(super) local: &'p LocalEndpoint,
     pub(super) zone: &'p Zone,
+    /// The network's virtual services, if it has such.
+    pub(super) services: Option<&'p Services>,
     /// Its interface on the physical network, if that is what the network is.
     pub(super) macvlan: Option<(EndpointId, &'p Macvlan)>,
 }
@@ -40,7 +43,8 @@ pub(super) fn attachments<'p>(
         let plugged = part.ports().filter_map(|id| Some((id, section.local.get(&id)?)));
         for (id, local) in plugged.filter(|(_, local)| local.namespace.is_some()) {
             let macvlan = part.local().and_then(|part| Some((id, part.macvlan(id)?)));
-            let attachment = Attachment { network: &section.network, local, zone: part.zone(), macvlan };
+            let attachment =
+                Attachment { network: &section.network, local, zone: part.zone(), services: part.services(), macvlan };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }
     }
@@ -60,6 +64,7 @@ pub(super) fn state(
     PlaceState {
         link: overlay_link::State { macvlans: macvlans(attachments), ..Default::default() },
         firewall: firewall::container(knowledge),
+        lb: lb::state(attachments),
         routes: routes::routes(attachments, gateway::way_out(knowledge, bridged, name, attachments).as_ref()),
         view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
         within: overlays.map(|attachment| attachment.network.id).collect(),

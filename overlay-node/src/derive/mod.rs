@@ -7,6 +7,7 @@ mod deriver;
 mod firewall;
 mod footing;
 mod gateway;
+mod lb;
 mod local;
 mod part;
 mod routes;

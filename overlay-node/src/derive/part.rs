@@ -7,6 +7,7 @@ use overlay_dns::Zone;
 
 use super::Footing;
 use super::footing::Ground;
+use super::lb::Services;
 use super::local::LocalPart;
 use super::segment::SegmentPart;
 use super::touched::Known;
@@ -55,6 +56,14 @@ impl Part {
                 Box::new(part.state.vxlan.segments.values().flat_map(|segment| segment.ports.keys()).copied())
             }
             Self::Local(part) => Box::new(part.ports.iter().copied()),
+        }
+    }
+
+    /// Its virtual services, of an overlay.
+    pub(super) const fn services(&self) -> Option<&Services> {
+        match self {
+            Self::Segment(part) => Some(&part.services),
+            Self::Local(_) => None,
         }
     }
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Vni};
+use overlay_core::{EndpointId, Name, Vni};
 use overlay_dns::{Endpoint, Zone};
 use overlay_vxlan::{PortEnd, Segment};
 
 use super::admission::{Admission, Peer};
 use super::claim::{At, Claim, Taken, Unfit};
+use super::lb::{self, Services};
 use super::touched::{Known, Touched};
 use super::{Footing, admission, container, firewall, vxlan, zone};
 use crate::PlaceState;
@@ -19,6 +20,7 @@ pub(super) struct SegmentPart {
     vni: Vni,
     footing: Footing,
     pub(super) zone: Zone,
+    pub(super) services: Services,
     /// What the sandbox should hold.
     pub(super) state: Arc<PlaceState>,
     /// How many endpoints are left out, whole or in part.
@@ -36,14 +38,16 @@ impl SegmentPart {
             return None;
         }
         let zone = zone::zone(known.section, &admission);
+        let services = lb::services(known.section, &zone);
         let mut state = sandbox(known, vni, &footing, &admission);
         state.view = seen(known, &state, &zone);
-        Some(Self::new((vni, footing), admission, zone, Arc::new(state)))
+        Some(Self { services, ..Self::new((vni, footing), admission, zone, Arc::new(state)) })
     }
 
     fn new((vni, footing): (Vni, Footing), admission: Admission<'_>, zone: Zone, state: Arc<PlaceState>) -> Self {
         let contended = admission.unfit.values().any(|unfit| unfit.is_contended());
-        Self { vni, footing, zone, state, unfit: admission.unfit.len(), taken: admission.taken, contended }
+        let (services, unfit, taken) = (Services::new(), admission.unfit.len(), admission.taken);
+        Self { vni, footing, zone, services, state, unfit, taken, contended }
     }
 
     /// As [`derive`](Self::derive), of a network that was derived when `old` was known. What did not change is kept.
@@ -55,10 +59,33 @@ impl SegmentPart {
         if touched.services {
             self.name_services(old, new);
         }
+        let mut served = BTreeSet::new();
         for id in &touched.endpoints {
-            self.name_endpoint(*id, claims.get(id).and_then(|claim| zone::endpoint(new, *id, claim)));
+            served.extend(self.name_endpoint(*id, claims.get(id).and_then(|claim| zone::endpoint(new, *id, claim))));
+        }
+        match touched.services {
+            true => self.balance_all(new),
+            false => self.balance(&served),
         }
         self.finish(new)
+    }
+
+    /// The services anew, of those that are balanced.
+    fn balance(&mut self, services: &BTreeSet<Name>) {
+        for name in services.iter().filter(|name| self.services.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            match lb::service(&self.zone, &name) {
+                Some(service) if self.services.get(&name) == Some(&service) => {}
+                Some(service) => drop(self.services.insert(name, service)),
+                None => drop(self.services.remove(&name)),
+            }
+        }
+    }
+
+    fn balance_all(&mut self, known: Known<'_>) {
+        let services = lb::services(known.section, &self.zone);
+        if services != self.services {
+            self.services = services;
+        }
     }
 
     /// The tables anew; of the names, those that changed.
@@ -72,11 +99,13 @@ impl SegmentPart {
         let state = if state == *self.state { self.state } else { Arc::new(state) };
         let endpoint = |id| zone::endpoint(new, id, admission.claim(id)?);
         let endpoints: Vec<_> = all.into_iter().map(|id| (id, endpoint(id))).collect();
-        let mut part = Self::new((self.vni, footing), admission, if alike { self.zone } else { nameless }, state);
+        let part = Self::new((self.vni, footing), admission, if alike { self.zone } else { nameless }, state);
+        let mut part = Self { services: self.services, ..part };
         part.name_services(old, new);
         for (id, endpoint) in endpoints {
             part.name_endpoint(id, endpoint);
         }
+        part.balance_all(new);
         part.finish(new)
     }
 
@@ -161,15 +190,19 @@ impl SegmentPart {
         }
     }
 
-    /// Names an endpoint as it is now, if it is in effect.
-    fn name_endpoint(&mut self, id: EndpointId, now: Option<Endpoint>) {
-        if self.zone.endpoint(id) == now.as_ref() {
-            return;
+    /// Names an endpoint as it is now, if it is in effect. The services that this matters to are given back.
+    fn name_endpoint(&mut self, id: EndpointId, now: Option<Endpoint>) -> Vec<Name> {
+        let was = self.zone.endpoint(id);
+        if was == now.as_ref() {
+            return Vec::new();
         }
+        let served = [was, now.as_ref()].into_iter().flatten().filter_map(|endpoint| endpoint.service.as_ref());
+        let served = served.map(Name::folded).collect();
         match now {
             Some(endpoint) => self.zone.put_endpoint(endpoint),
             None => self.zone.remove_endpoint(id),
         }
+        served
     }
 
     fn name_services(&mut self, old: Known<'_>, new: Known<'_>) {

@@ -70,6 +70,18 @@ pub enum Hop {
         /// By which of the node's interfaces.
         parent: IfName,
     },
+    /// The address is a service's VIP: the container's own tables give each new flow to one of the replicas. The hops that follow are the first
+    /// one's.
+    Service {
+        /// Its name.
+        service: Name,
+        /// The VIP.
+        vip: IpAddr,
+        /// How many replicas take work.
+        replicas: usize,
+        /// The address of the first.
+        replica: IpAddr,
+    },
     /// The sandbox's firewall lets it pass the bridge.
     Policy {
         /// By which rule.
@@ -118,6 +130,9 @@ impl fmt::Display for Hop {
             Self::Route { to, interface, network } => write!(f, "route     {to} by {interface}, to {network}"),
             Self::Outside { to, interface, gateway } => {
                 write!(f, "outside   {to} by {interface} via {gateway}, as this node")
+            }
+            Self::Service { service, vip, replicas, replica } => {
+                write!(f, "service   {vip} of {service} goes to one of {replicas}, say {replica}")
             }
             Self::Physical { to, parent } => write!(f, "physical  {to} by {parent}, as itself"),
             Self::Policy { rule } => write!(f, "policy    accepted by {rule}"),

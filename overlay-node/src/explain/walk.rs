@@ -1,5 +1,6 @@
 //! Hop by hop.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_core::{EndpointId, IpFamily, NetworkId};
@@ -45,6 +46,7 @@ impl<'w> Walk<'w> {
             Kind::Overlay => {}
             kind => return self.local(way, kind),
         }
+        let way = self.balanced(way)?;
         let segment = self.port(way)?;
         self.policy(way)?;
         let Some(remote) = self.peer(way)? else { return self.here(way, segment) };
@@ -189,6 +191,39 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// Behind a VIP, a replica.
+    fn balanced(&mut self, way: Way<'w>) -> Result<Way<'w>, Break> {
+        let section = way.section;
+        let has = |vips: &BTreeSet<IpAddr>| vips.contains(&way.to);
+        let mut services = section.services.values();
+        let named = services.find(|service| service.vips.get(&section.network.id).is_some_and(has));
+        let Some(service) = named.map(|service| &service.spec.name) else { return Ok(way) };
+        let place = self.place_of(way.local);
+        if way.local.namespace.is_none() {
+            let missing = format!("{} is the VIP of {service}, which a virtual machine does not balance", way.to);
+            return broken(missing, &format!("ask for tasks.{service} instead"));
+        }
+        let [wanted, held] = [self.desired, self.held].map(|of| {
+            let lb = &self.state(of, &place)?.lb;
+            Some((lb.services.values().find(|service| has(&service.vips))?, lb.sources.get(&way.to)))
+        });
+        if wanted.is_none() || held != wanted {
+            let missing = format!("{place} does not balance {} of {service} as it should", way.to);
+            return broken(missing, &format!("have {place} hold what is desired"));
+        }
+        let mut takers = held.iter().flat_map(|(service, _)| service.takers(IpFamily::of(way.to)));
+        let Some((_, _, replica)) = takers.next() else {
+            let missing = format!("no endpoint of service {service} takes work");
+            return broken(
+                missing,
+                "attach one to it, or see why those that it has are not in effect, or about to end",
+            );
+        };
+        let (service, replicas) = (service.clone(), 1 + takers.count());
+        self.hops.push(Hop::Service { service, vip: way.to, replicas, replica });
+        Ok(Way { to: replica, ..way })
+    }
+
     /// The sandbox has the endpoint's port.
     fn port(&self, way: Way<'_>) -> Result<&'w Segment, Break> {
         let network = way.section.network.id;
@@ -237,16 +272,6 @@ impl<'w> Walk<'w> {
         if let Some(local) = section.local.values().find(|local| here(local)) {
             self.hops.push(Hop::Peer { container: local.endpoint.spec.container.clone(), mac: local.endpoint.mac });
             return Ok(None);
-        }
-        let mut services = section.services.values();
-        if let Some(service) =
-            services.find(|service| service.vips.get(&section.network.id).is_some_and(|vips| vips.contains(&way.to)))
-        {
-            let missing = format!(
-                "{} is the VIP of service {}, and nothing here balances its load yet",
-                way.to, service.spec.name
-            );
-            return broken(missing, &format!("ask for tasks.{} instead", service.spec.name));
         }
         let claims = section.remote.iter().filter(|(_, remote)| remote.addresses.contains(&way.to));
         let (mut fit, mut reason) = (None, None);

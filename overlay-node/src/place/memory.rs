@@ -37,6 +37,8 @@ pub struct MemoryPlace {
     pub vxlan: Memory<overlay_vxlan::State>,
     /// What is allowed and forbidden.
     pub firewall: Memory<overlay_firewall::State>,
+    /// Virtual services.
+    pub lb: Memory<overlay_lb::State>,
     /// Ways to other networks.
     pub routes: Memory<Routes>,
 }
@@ -69,11 +71,12 @@ impl MemoryPlaces {
 
 impl Places for MemoryPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        let MemoryPlace { link, vxlan, firewall, routes } = self.make(place);
+        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.make(place);
         Ok(PlaceTables {
             link: Box::new(link),
             vxlan: Box::new(vxlan),
             firewall: Box::new(firewall),
+            lb: Box::new(lb),
             routes: Box::new(routes),
         })
     }

@@ -16,6 +16,8 @@ pub struct PlacePlan {
     pub vxlan: Plan,
     /// Of what is allowed and forbidden.
     pub firewall: Plan,
+    /// Of virtual services.
+    pub lb: Plan,
     /// Of ways to other networks.
     pub routes: Plan,
 }
@@ -30,6 +32,7 @@ impl PlaceTables {
             link: self.link.plan(&desired.link)?,
             vxlan: self.vxlan.plan(&desired.vxlan)?,
             firewall: self.firewall.plan(&desired.firewall)?,
+            lb: self.lb.plan(&desired.lb)?,
             routes: self.routes.plan(&desired.routes)?,
         })
     }
@@ -43,9 +46,11 @@ impl PlaceTables {
             self.link.run(&plan.link, phase)?;
             self.vxlan.run(&plan.vxlan, phase)?;
             self.firewall.run(&plan.firewall, phase)?;
+            self.lb.run(&plan.lb, phase)?;
             return self.routes.run(&plan.routes, phase);
         }
         self.routes.run(&plan.routes, phase)?;
+        self.lb.run(&plan.lb, phase)?;
         self.firewall.run(&plan.firewall, phase)?;
         self.vxlan.run(&plan.vxlan, phase)?;
         self.link.run(&plan.link, phase)
@@ -69,7 +74,7 @@ impl PlacePlan {
     }
 
     fn plans(&self) -> impl Iterator<Item = &Plan> {
-        [&self.link, &self.vxlan, &self.firewall, &self.routes].into_iter()
+        [&self.link, &self.vxlan, &self.firewall, &self.lb, &self.routes].into_iter()
     }
 }
 
@@ -77,8 +82,13 @@ impl fmt::Display for PlacePlan {
     /// Phase by phase, as it would run.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for phase in Phase::ALL {
-            let tables =
-                [("link", &self.link), ("vxlan", &self.vxlan), ("firewall", &self.firewall), ("routes", &self.routes)];
+            let tables = [
+                ("link", &self.link),
+                ("vxlan", &self.vxlan),
+                ("firewall", &self.firewall),
+                ("lb", &self.lb),
+                ("routes", &self.routes),
+            ];
             let in_order: Vec<_> =
                 if phase <= Phase::Open { tables.into_iter().collect() } else { tables.into_iter().rev().collect() };
             for (table, plan) in in_order {

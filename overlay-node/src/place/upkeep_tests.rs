@@ -28,7 +28,7 @@ impl Moody {
 impl Places for Moody {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.fails("open")?;
-        let MemoryPlace { link, vxlan, firewall, routes } = self.inner.make(place);
+        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.inner.make(place);
         if self.rate == 0 {
             return self.inner.open(place);
         }
@@ -37,6 +37,7 @@ impl Places for Moody {
             link: Box::new(Flaky::new(link, faults())),
             vxlan: Box::new(Flaky::new(vxlan, faults())),
             firewall: Box::new(Flaky::new(firewall, faults())),
+            lb: Box::new(Flaky::new(lb, faults())),
             routes: Box::new(Flaky::new(routes, faults())),
         })
     }

@@ -106,7 +106,7 @@ fn what_is_not_known_or_not_fit_is_named_too() {
         ("nobody", "nobody is called nobody. on the networks of c2: customoverlay"),
         ("10.9.0.9", "nobody is known to have 10.9.0.9 on customoverlay"),
         ("192.0.2.7", "no network of c2 has 192.0.2.7"),
-        ("web", "10.9.0.77 is the VIP of service web"),
+        ("web", "no endpoint of service web takes work"),
     ] {
         breaks(&mut town, to, missing);
     }
@@ -125,6 +125,47 @@ fn what_is_not_known_or_not_fit_is_named_too() {
     assert_eq!(town.net.machine(0).map(|node| node.0.metrics().unfit), Some(1));
     town.tell(0, Input::Unplug(id(2)));
     breaks(&mut town, "c3", "is not plugged in on this node");
+}
+
+#[test]
+fn behind_a_vip_a_replica_is_explained_and_what_is_not_balanced_is_named() {
+    let mut town = two();
+    let id = overlay_core::ServiceId::from_bytes([5; 16]);
+    let service = Service {
+        id,
+        spec: ServiceSpec::new("web".parse().unwrap(), [NETWORK]),
+        vips: [(NETWORK, [[10, 9, 0, 77].into()].into())].into(),
+        ports: Vec::new(),
+        created: overlay_core::UnixTime::from_millis(0),
+        condition: Condition::Allocated,
+    };
+    town.publish(&CatalogueChange::Service(Arc::new(service)));
+    let mut serving = endpoint(4, 1, 0);
+    serving.spec.service = Some(id);
+    town.publish(&CatalogueChange::Endpoint(Arc::new(serving)));
+    town.plug(4, 1);
+    town.run(2);
+    let held = town.desired(0);
+    let whole = explain(&town, "web", &held);
+    let text = whole.to_string();
+    assert!(
+        whole.broken.is_none() && text.contains("service   10.9.0.77 of web goes to one of 1, say 10.9.0.4"),
+        "{text}"
+    );
+    assert!(text.contains("peer      c4") && text.contains("to 10.0.0.2"), "{text}");
+    let c2 = Place::Container(container(2));
+    let (vip, own) = ("10.9.0.77".parse().unwrap(), "10.9.0.2".parse().unwrap());
+    assert_eq!(held.places[&c2].lb.sources.get(&vip), Some(&own));
+    for change in [(|lb| lb.services.clear()) as fn(&mut overlay_lb::State), |lb| lb.sources.clear()] {
+        let broken = explain(&town, "web", &but(&held, &c2, |state| change(&mut state.lb))).broken.unwrap();
+        assert!(broken.missing.contains("container c2 does not balance 10.9.0.77 of web"), "{broken}");
+    }
+    // Whose node is suspected gets work while nobody else is left, whoever ends none.
+    town.tell(1, Input::Health(super::town::id(4), Health::Draining));
+    town.run(2);
+    let held = town.desired(0);
+    let broken = explain(&town, "10.9.0.77", &held).broken.unwrap();
+    assert!(broken.missing.contains("no endpoint of service web takes work"), "{broken}");
 }
 
 #[test]

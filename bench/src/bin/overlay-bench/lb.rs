@@ -191,7 +191,10 @@ fn packets(bench: &mut Bench<'_>) -> io::Result<()> {
     for (number, (id, weight)) in (2..).zip(replicas(10)) {
         service.replicas.insert(id, Replica::new([Ipv4Addr::new(10, 0, 9, number).into()]).weighing(weight));
     }
-    let state = State { services: [(must("web".parse().map_err(Into::into)), service)].into_iter().collect() };
+    let state = State {
+        services: [(must("web".parse().map_err(Into::into)), service)].into_iter().collect(),
+        ..State::default()
+    };
     let mut balancer = Balancer::new(Config::default(), [3; 32], Instant::ZERO);
     must(balancer.handle_state(Arc::new(state), Instant::ZERO).map_err(Into::into));
     let vip = SocketAddr::from(([10, 0, 9, 100], 80));

@@ -179,9 +179,11 @@ impl Road {
         for number in [0, count - 1] {
             let service = state.services.get_mut(format!("s{number}").as_str());
             let service = service.ok_or("no service")?;
-            service.source = [Ipv4Addr::new(10, 0, 9, 5).into()].into();
             service.replicas.clear();
             service.replicas.insert(EndpointId::from_bytes([1; 16]), Replica::new([SERVER.ip()]));
+            let own = Ipv4Addr::new(10, 0, 9, 5).into();
+            let reached: Vec<_> = service.vips.iter().map(|vip| (*vip, own)).collect();
+            state.sources.extend(reached);
         }
         settle(&mut open(&self.client)?, &state);
         Ok(())

@@ -9,7 +9,7 @@ use overlay_core::{IfName, Mac, Name, Port};
 use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
 use overlay_link::MacvlanMode;
-use overlay_node::{Kind, NetworkSpec};
+use overlay_node::{EndpointMode, Kind, NetworkSpec};
 
 use crate::question::NodeQuestion;
 
@@ -25,7 +25,12 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   network ls
   network inspect NETWORK
   network rm [--yes] NETWORK
+  service create --name NAME [--network NETWORK]... [--endpoint-mode vip|dnsrr] [--replicas N]
+  service ls
+  service inspect SERVICE
+  service rm SERVICE
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
+                 [--service SERVICE]
   detach ENDPOINT
   node ls
   status
@@ -35,6 +40,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
   --json            answers for programs
+  --replicas N      waits until so many containers that are attached with --service are ready
 
 Ended by a signal, a node leaves what it has made; the next start goes on with it.";
 
@@ -68,9 +74,23 @@ pub(crate) enum Command {
         network: String,
         yes: bool,
     },
+    Serve(Serve),
+    Services,
+    Service(String),
+    Unserve(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
     Nodes,
+}
+
+/// A service that is to be.
+#[derive(Debug)]
+pub(crate) struct Serve {
+    pub(crate) name: Name,
+    pub(crate) networks: Vec<String>,
+    pub(crate) mode: EndpointMode,
+    /// How many of its containers are waited for.
+    pub(crate) replicas: usize,
 }
 
 type Read<T> = Result<T, lexopt::Error>;
@@ -127,7 +147,7 @@ fn run(mut parser: Parser) -> Read<Run> {
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
     let second = match word {
-        "network" | "node" => match parser.next()? {
+        "network" | "node" | "service" => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
@@ -140,6 +160,10 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("network", "ls") => Command::Networks,
         ("network", "inspect") => Command::Inspect(words.only("a network")?),
         ("network", "rm") => Command::Remove { yes: words.yes, network: words.only("a network")? },
+        ("service", "create") => words.serve()?,
+        ("service", "ls") => Command::Services,
+        ("service", "inspect") => Command::Service(words.only("a service")?),
+        ("service", "rm") => Command::Unserve(words.only("a service")?),
         ("attach", _) => words.attach()?,
         ("detach", _) => {
             Command::Node(NodeQuestion::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?))
@@ -170,6 +194,10 @@ struct Words {
     interface: Option<String>,
     ips: Vec<IpAddr>,
     mac: Option<Mac>,
+    service: Option<String>,
+    networks: Vec<String>,
+    dnsrr: bool,
+    replicas: usize,
     words: Vec<String>,
 }
 
@@ -236,6 +264,14 @@ impl Words {
                 Arg::Long("interface") => self.interface = Some(parser.value()?.string()?),
                 Arg::Long("ip") => self.ips.push(value(parser)?),
                 Arg::Long("mac") => self.mac = Some(value(parser)?),
+                Arg::Long("service") => self.service = Some(parser.value()?.string()?),
+                Arg::Long("network") => self.networks.push(parser.value()?.string()?),
+                Arg::Long("replicas") => self.replicas = value(parser)?,
+                Arg::Long("endpoint-mode") => match parser.value()?.string()?.as_str() {
+                    "vip" => self.dnsrr = false,
+                    "dnsrr" => self.dnsrr = true,
+                    other => return Err(format!("there is no endpoint mode {other}: vip, dnsrr").into()),
+                },
                 Arg::Value(word) => self.words.push(word.string()?),
                 other => return Err(other.unexpected()),
             }
@@ -294,6 +330,18 @@ impl Words {
         })
     }
 
+    fn serve(&mut self) -> Read<Command> {
+        if let Some(stray) = self.words.first() {
+            return Err(format!("{stray} is not understood: a service's containers are attached with --service").into());
+        }
+        Ok(Command::Serve(Serve {
+            name: self.name.take().ok_or("service create needs --name")?,
+            networks: std::mem::take(&mut self.networks),
+            mode: if self.dnsrr { EndpointMode::RoundRobin } else { EndpointMode::Vip },
+            replicas: self.replicas,
+        }))
+    }
+
     fn attach(&mut self) -> Read<Command> {
         Ok(Command::Node(NodeQuestion::Attach {
             network: self.only("the network")?,
@@ -302,6 +350,7 @@ impl Words {
             interface: self.interface.take(),
             ips: std::mem::take(&mut self.ips),
             mac: self.mac,
+            service: self.service.take(),
         }))
     }
 }
@@ -362,6 +411,9 @@ mod tests {
             ("network create -o fast x", "there is no option fast"),
             ("network create --gateway 10.0.0.1 x", "10.0.0.1"),
             ("network create", "name the network, and nothing else"),
+            ("service create nginx", "nginx is not understood"),
+            ("service create --replicas 2", "service create needs --name"),
+            ("service create --name web --endpoint-mode both", "there is no endpoint mode both"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
             ("status --fast", "--fast"),

@@ -35,6 +35,21 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
             Ok(())
         }
         Command::Remove { network, yes } => remove(&node, json, &network.as_str().into(), yes).await,
+        Command::Serve(serve) => crate::services::create(&node, json, serve).await,
+        Command::Services => {
+            let services = node.services().await?;
+            show(json, &services, || listing::services(&services))
+        }
+        Command::Service(service) => {
+            let service = node.service(&service.as_str().into()).await?;
+            let endpoints = crate::services::endpoints(&node, &service).await?;
+            println!("{}", listing::inspect_service(&service, &endpoints).trim_end());
+            Ok(())
+        }
+        Command::Unserve(service) => {
+            let removed = node.remove_service(&service.as_str().into(), now()).await?;
+            show(json, &removed, || removed.spec.name.to_string())
+        }
         Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
         Command::Nodes => {
             let nodes = node.nodes().await?;
@@ -88,7 +103,7 @@ async fn ask(node: &ControlClient, question: &NodeQuestion) -> Outcome<NodeAnswe
     })
 }
 
-fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Outcome {
+pub(crate) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> String) -> Outcome {
     let text = if json { serde_json::to_string_pretty(value)? } else { text() };
     println!("{}", text.trim_end());
     Ok(())

@@ -11,6 +11,7 @@ mod agent;
 mod arguments;
 mod commands;
 mod question;
+mod services;
 
 use std::error::Error;
 use std::process::ExitCode;

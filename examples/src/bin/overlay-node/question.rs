@@ -20,6 +20,7 @@ pub(crate) enum NodeQuestion {
         interface: Option<String>,
         ips: Vec<IpAddr>,
         mac: Option<Mac>,
+        service: Option<String>,
     },
     Detach(EndpointId),
     Status,
@@ -60,12 +61,20 @@ pub(crate) struct Node {
 impl Local<NodeQuestion> for Node {
     async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
         match question {
-            NodeQuestion::Attach { network, container, source, interface, ips, mac } => {
+            NodeQuestion::Attach { network, container, source, interface, ips, mac, service } => {
+                let service = match service {
+                    Some(name) => {
+                        let found = self.driver.control().service(&name.as_str().into()).await;
+                        Some(found.map_err(|error| refusal(&error))?.id)
+                    }
+                    None => None,
+                };
                 let interface = interface.map(|name| name.parse()).transpose().map_err(|error| refusal(&error))?;
                 let attach = Attach {
                     interface,
                     addresses: ips.into_iter().collect(),
                     mac,
+                    service,
                     ..Attach::new(container, source, network.as_str())
                 };
                 let attached = self.driver.attach(attach).await.map_err(|error| refusal(&error))?;

@@ -61,12 +61,7 @@ pub(super) fn classes(service: &Service) -> impl Iterator<Item = Class> {
 
 /// The VIPs that are a namespace's own.
 pub(super) fn locals(state: &State) -> Locals {
-    Locals(state.services.values().flat_map(local).collect())
-}
-
-pub(super) fn local(service: &Service) -> impl Iterator<Item = (IpAddr, IpAddr)> {
-    let source = |vip: IpAddr| service.source(overlay_core::IpFamily::of(vip));
-    service.vips.iter().filter_map(move |vip| Some((*vip, source(*vip)?)))
+    Locals(state.sources.iter().map(|(vip, source)| (*vip, *source)).collect())
 }
 
 /// The tables that mean these services.

@@ -1,0 +1,118 @@
+//! Virtual services: of a network, and of a container that is on some.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use overlay_core::{IpFamily, Name, SharedMap};
+use overlay_dns::{Endpoint, Health, Mode, Zone};
+use overlay_lb::{Condition, Replica, Service, State};
+
+use super::container::Attachment;
+use super::zone;
+use crate::Section;
+
+/// The virtual services of a network, by their names: what its containers share.
+pub(super) type Services = SharedMap<Name, Service>;
+
+/// The most replicas that get work: as many as every backend takes.
+const MOST: usize = 1024;
+
+/// The services that have a VIP there. Of two that say they have one VIP, the first by name has it.
+pub(super) fn services(section: &Section, zone: &Zone) -> Services {
+    let mut taken = BTreeSet::new();
+    let named = zone::services(section).into_keys().filter_map(|name| {
+        let service = service(zone, &name)?;
+        let free = service.vips.iter().all(|vip| !taken.contains(vip));
+        taken.extend(service.vips.iter().copied().filter(|_| free));
+        free.then_some((name, service))
+    });
+    named.collect()
+}
+
+/// A service as it is now; `None` if it has no VIP.
+pub(super) fn service(zone: &Zone, name: &Name) -> Option<Service> {
+    let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
+    let mut service = Service::new(of_each_family(vips));
+    if service.vips.is_empty() {
+        return None;
+    }
+    let families: Vec<IpFamily> = service.vips.iter().map(|vip| IpFamily::of(*vip)).collect();
+    let healthy = zone.members(name).any(|member| member.health == Health::Healthy);
+    for member in zone.members(name).take(MOST) {
+        let addresses = of_each_family(&member.addresses).filter(|own| families.contains(&IpFamily::of(*own)));
+        let replica = Replica::new(addresses).being(condition(member, healthy));
+        if !replica.addresses.is_empty() {
+            service.replicas.insert(member.id, replica);
+        }
+    }
+    Some(service)
+}
+
+/// Who is suspected gets work where nobody else is left; who ends keeps what it has.
+fn condition(member: &Endpoint, healthy: bool) -> Condition {
+    match member.health {
+        Health::Healthy => Condition::Active,
+        Health::Suspect if !healthy => Condition::Active,
+        Health::Suspect | Health::Draining => Condition::Draining,
+    }
+}
+
+fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let of = |v4: bool| addresses.iter().copied().find(move |address| address.is_ipv4() == v4);
+    [of(true), of(false)].into_iter().flatten()
+}
+
+/// What a container reaches: the services of all its networks, each from its own address there.
+pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
+    let mut state = State::default();
+    let balanced = attachments.iter().filter_map(|attachment| Some((attachment, attachment.services?)));
+    for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
+        match state.services.is_empty() {
+            true => state.services = services.clone(),
+            false => add(&mut state.services, services, attachment),
+        }
+        let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
+        for vip in services.values().flat_map(|service| &service.vips) {
+            let source = of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
+            state.sources.extend(source.filter(|_| !state.sources.contains_key(vip)).map(|source| (*vip, source)));
+        }
+    }
+    if attachments.len() > 1 {
+        part(&mut state);
+    }
+    state
+}
+
+/// Adds the services of a further network. One whose name is taken is called after its network too.
+fn add(all: &mut Services, services: &Services, of: &Attachment<'_>) {
+    for (name, service) in services {
+        let id = of.network.id.short();
+        let other = || Name::new(&format!("{}-{id}", name.as_str().get(..48).unwrap_or(name.as_str()))).ok();
+        let free = Some(name.clone()).filter(|name| !all.contains_key(name)).or_else(other);
+        if let Some(free) = free.filter(|free| !all.contains_key(free)) {
+            all.insert(free, service.clone());
+        }
+    }
+}
+
+/// Two networks of one container are apart, but for what a catalogue may say by mistake: then the first that has an address has it.
+fn part(state: &mut State) {
+    let (mut vips, mut wrong) = (BTreeSet::new(), Vec::new());
+    for (name, service) in &state.services {
+        match service.vips.iter().any(|vip| vips.contains(vip)) {
+            true => wrong.push(name.clone()),
+            false => vips.extend(service.vips.iter().copied()),
+        }
+    }
+    let meets = |service: &Service| {
+        service.replicas.values().flat_map(|replica| &replica.addresses).any(|address| vips.contains(address))
+    };
+    wrong.extend(state.services.iter().filter(|(_, service)| meets(service)).map(|(name, _)| name.clone()));
+    wrong.iter().for_each(|name| drop(state.services.remove(name)));
+    let left: BTreeSet<IpAddr> = state.services.values().flat_map(|service| service.vips.iter().copied()).collect();
+    let unreachable = state.sources.iter().filter(|(vip, source)| !left.contains(vip) || left.contains(source));
+    let unreachable: Vec<IpAddr> = unreachable.map(|(vip, _)| *vip).collect();
+    for vip in &unreachable {
+        state.sources.remove(vip);
+    }
+}
