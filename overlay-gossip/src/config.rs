@@ -69,7 +69,7 @@ pub struct Config {
     /// How long a suspended or left member is remembered. 1 s to 30 days. 30 min: NetworkDB's for its entries.
     pub expire_after: Duration,
     /// Members known at most, oneself included. 2 to 1,000,000. When full, the longest suspended or left makes room; if there is
-    /// none, the newcomer is refused and counted. About 550 bytes each, with what the tables keep of it.
+    /// none, the newcomer is refused and counted. About 250 bytes each, with what the tables keep of it.
     pub member_limit: usize,
     /// Messages per second accepted from senders that are no live members at the address they have. 1 up. They are joiners, nodes
     /// with a new address, and strangers.

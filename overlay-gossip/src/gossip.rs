@@ -14,6 +14,7 @@ use crate::member_change::MemberChange;
 use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::{Metrics, Traffic};
 use crate::rate_limit::RateLimit;
+use crate::room;
 use crate::swim::Swim;
 use crate::tables::{Tables, TablesTransmit};
 use crate::wire::{self, Kind, Message, Packet};
@@ -351,7 +352,7 @@ impl Gossip {
     }
 
     fn next_of_membership(&mut self) -> Option<Outgoing> {
-        let outgoing = self.transmits.pop_front()?;
+        let outgoing = room::pop(&mut self.transmits)?;
         self.waiting -= outgoing.payload.len();
         Some(outgoing)
     }
@@ -393,7 +394,7 @@ impl Gossip {
     /// The next thing that happened: to members in its order, then to tables. An entry that changed several times before it is
     /// asked for is one event, with the value it has now.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front().or_else(|| self.tables.poll_event().map(Event::Table))
+        room::pop(&mut self.events).or_else(|| self.tables.poll_event().map(Event::Table))
     }
 
     /// This node, as it tells the others.

@@ -16,6 +16,7 @@ mod membership;
 mod metrics;
 mod rate_limit;
 mod reason;
+mod room;
 mod swim;
 mod tables;
 #[cfg(feature = "testing")]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use overlay_core::NodeId;
@@ -57,7 +58,7 @@ pub enum Role {
 
 /// Up to 256 bytes that a node tells about itself: they travel with every news of it, so they are short.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Metadata(Bytes);
+pub struct Metadata(Option<Arc<[u8]>>); // mostly none
 
 impl Metadata {
     /// The most, in bytes.
@@ -70,20 +71,21 @@ impl Metadata {
     pub fn new(bytes: impl Into<Bytes>) -> Result<Self, MetadataError> {
         let bytes = bytes.into();
         match bytes.len() {
-            0..=Self::MAX_LEN => Ok(Self(bytes)),
+            0 => Ok(Self(None)),
+            1..=Self::MAX_LEN => Ok(Self(Some(bytes[..].into()))),
             found => Err(MetadataError { found }),
         }
     }
 
     /// Its bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        self.0.as_deref().unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Metadata({})", self.0.escape_ascii())
+        write!(f, "Metadata({})", self.as_bytes().escape_ascii())
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, Key, NetworkId, NodeId, ServiceId};
+use overlay_core::{EndpointId, IpFamily, Key, NetworkId, NodeId, ServiceId};
 
 use crate::Use;
 
@@ -110,6 +110,10 @@ impl Lease {
     /// The address alone.
     pub fn ip(&self) -> IpAddr {
         self.address.addr()
+    }
+
+    pub(crate) fn family(&self) -> IpFamily {
+        IpFamily::of(self.ip())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Revision, Store, StoreError};
+use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Reading, Revision};
 
 /// What was read for a decision. It remembers what the decision looked at: that is what the commit compares.
 ///
@@ -119,29 +119,15 @@ impl Snapshot {
         self.lost
     }
 
-    /// Takes these for true until a commit compares them: nothing says that they were so at one revision.
-    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) {
-        self.keys.extend(entries.into_iter().map(|(key, entry)| (key, Looked::new(entry))));
-        self.mixed |= !self.keys.0.is_empty();
-    }
-
-    /// Reads until the decision has all it wants; `None` if it never has.
-    pub(super) async fn decide<T, R>(
-        &mut self,
-        store: &dyn Store,
-        mut wanted: Unread,
-        decide: &mut impl FnMut(&Self) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Option<Decision<T, R>>, StoreError> {
-        for _ in 0..ROUNDS {
-            self.fetch(store, &mut wanted).await?;
-            match decide(self) {
-                Ok(decision) => return Ok(Some(Ok(decision))),
-                Err(Undecided::Refused(refusal)) => return Ok(Some(Err(refusal))),
-                Err(Undecided::Unread(more)) => wanted = more,
-            }
-            self.forget_looks();
+    /// Takes these for true until a commit compares them: nothing says that they were so at one revision. Makes room for so many
+    /// more that will be read.
+    pub(super) fn assume(&mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>, more: usize) {
+        let entries = entries.into_iter();
+        if self.keys.0.is_empty() {
+            self.keys.0 = Vec::with_capacity(entries.size_hint().0 + more);
         }
-        Ok(None)
+        self.keys.extend(entries.map(|(key, entry)| (key, Looked::new(entry))));
+        self.mixed |= !self.keys.0.is_empty();
     }
 
     /// Whether all of it was so at one revision, `at`.
@@ -193,20 +179,20 @@ impl Snapshot {
             })
     }
 
-    async fn fetch(&mut self, store: &dyn Store, wanted: &mut Unread) -> Result<(), StoreError> {
+    /// Leaves of the wanted keys those that are not there yet.
+    pub(super) fn forget_known(&self, wanted: &mut Unread) {
         wanted.keys.retain(|key| self.keys.get(key).is_none());
-        if !wanted.keys.is_empty() {
-            let reading = store.read(&wanted.keys).await?;
-            self.note(reading.at);
-            let read = reading.entries.into_iter().map(Looked::new);
-            self.keys.extend(wanted.keys.drain(..).zip(read));
-        }
-        for prefix in wanted.prefixes.drain(..) {
-            let listing = store.list(&prefix).await?;
-            self.note(listing.at);
-            self.prefixes.extend([(prefix, Looked::new(listing))]);
-        }
-        Ok(())
+    }
+
+    /// What was read under these keys.
+    pub(super) fn note_reading(&mut self, keys: impl Iterator<Item = Key>, reading: Reading) {
+        self.note(reading.at);
+        self.keys.extend(keys.zip(reading.entries.into_iter().map(Looked::new)));
+    }
+
+    pub(super) fn note_listing(&mut self, prefix: Prefix, listing: Listing) {
+        self.note(listing.at);
+        self.prefixes.extend([(prefix, Looked::new(listing))]);
     }
 
     fn note(&mut self, at: Revision) {
@@ -217,7 +203,7 @@ impl Snapshot {
         }
     }
 
-    fn forget_looks(&self) {
+    pub(super) fn forget_looks(&self) {
         self.keys.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
         self.prefixes.iter().for_each(|(_, read)| read.looked.store(false, Ordering::Relaxed));
     }
@@ -249,7 +235,7 @@ impl<R> From<Unread> for Undecided<R> {
 pub(super) type Decision<T, R> = Result<(Commit, T), R>;
 
 /// How often a decision may ask for more: one that asks oftener walks the store a round trip at a time, or in circles.
-const ROUNDS: usize = 1000;
+pub(super) const ROUNDS: usize = 1000;
 
 /// A map in a vector: what a decision reads is a few keys, or many at once.
 #[derive(Debug, Clone)]
@@ -275,11 +261,14 @@ impl<K: Ord, V> Sorted<K, V> {
 
     /// Of a key that comes again, the last value counts.
     fn extend(&mut self, more: impl IntoIterator<Item = (K, V)>) {
-        let more = more.into_iter();
+        let (more, before) = (more.into_iter(), self.0.len());
         self.0.reserve_exact(more.size_hint().0);
         self.0.extend(more);
         if self.0.is_sorted_by(|(a, _), (b, _)| a < b) {
             return;
+        }
+        if self.0.len() == before + 1 {
+            return self.settle();
         }
         self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
         self.0.dedup_by(|later, kept| {
@@ -289,6 +278,17 @@ impl<K: Ord, V> Sorted<K, V> {
             }
             again
         });
+    }
+}
+
+impl<K: Ord, V> Sorted<K, V> {
+    /// Takes the last to its place among the others, which are in order.
+    fn settle(&mut self) {
+        let Some((last, others)) = self.0.split_last() else { return };
+        match others.binary_search_by(|(other, _)| other.cmp(&last.0)) {
+            Ok(same) => drop(self.0.swap_remove(same)),
+            Err(at) => self.0[at..].rotate_right(1),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::mem;
 
+use super::snapshot::{Decision, ROUNDS};
 use crate::{Commit, CommitError, Compare, Entry, Key, Revision, Snapshot, Store, StoreError, Term, Undecided, Unread};
 
 /// Reads what a decision asks for, commits what it says, and decides anew when somebody was faster: a bounded number of times.
@@ -79,7 +80,7 @@ impl<'s> Transaction<'s> {
     /// is likely to be there still. What is decided on them is compared like everything that is looked at, refusals too;
     /// where they prove wrong, the next attempt reads.
     pub fn assuming(mut self, entries: impl IntoIterator<Item = (Key, Option<Entry>)>) -> Self {
-        self.known.assume(entries);
+        self.known.assume(entries, self.wanted.keys.len());
         self
     }
 
@@ -91,61 +92,95 @@ impl<'s> Transaction<'s> {
     /// # Errors
     /// The decision's refusal, what the store was short of, or that somebody was faster too often. Nothing was
     /// changed unless it says [`InDoubt`](TransactionError::InDoubt).
-    pub async fn run<T, R>(
+    pub fn run<T, R>(
         mut self,
         mut decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
-    ) -> Result<Done<T>, TransactionError<R>> {
+    ) -> impl Future<Output = Result<Done<T>, TransactionError<R>>> {
+        // No `async fn`: that would hold twice what it is given, and futures of callers grow by it.
         let mut doubt = Doubt::default();
-        let (mut contended, mut lost) = (None, 0);
-        for _ in 0..self.attempts {
-            let (mut snapshot, wanted) = (mem::take(&mut self.known), mem::take(&mut self.wanted));
-            snapshot.lost = lost;
-            let decided = snapshot.decide(self.store, wanted, &mut decide).await;
-            let decided = decided.map_err(|error| doubt.or(TransactionError::Store(error)))?;
-            let decision = decided.ok_or_else(|| doubt.or(TransactionError::Endless))?;
-            let (commit, outcome) = match decision {
-                Ok((commit, output)) => (commit, Ok(output)),
-                Err(refusal) => (Commit::new(), Err(refusal)),
-            };
-            let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&snapshot, &commit));
-            match self.submit(&snapshot, commit).await {
-                Ok(at) if cleared => {
-                    return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
+        async move {
+            let mut lost = 0;
+            for attempt in 1..=self.attempts {
+                self.known.lost = lost;
+                let decision = self.decide(&mut decide).await;
+                let (commit, outcome) = match decision.map_err(|error| doubt.or(error))? {
+                    Ok((commit, output)) => (commit, Ok(output)),
+                    Err(refusal) => (Commit::new(), Err(refusal)),
+                };
+                let (changes, cleared) = (!commit.is_empty(), doubt.is_cleared_by(&self.known, &commit));
+                let submitted = match self.prepare(commit) {
+                    Ok(Some(commit)) => self.store.commit(commit).await.map_err(|error| self.failed(error, changes)),
+                    Ok(None) => Ok(self.known.at()),
+                    Err(error) => Err(error),
+                };
+                let snapshot = mem::take(&mut self.known);
+                match submitted {
+                    Ok(at) if cleared => {
+                        return outcome.map(|output| Done { output, at }).map_err(TransactionError::Refused);
+                    }
+                    Ok(_) => break,
+                    Err(TransactionError::Contended { .. }) if attempt < self.attempts => {
+                        self.wanted = doubt.wanted(&snapshot);
+                    }
+                    Err(TransactionError::InDoubt(error)) if changes => {
+                        self.wanted = doubt.wanted(&snapshot);
+                        doubt.add(snapshot, error);
+                        lost += 1;
+                    }
+                    Err(error) => return Err(doubt.or(error)),
                 }
-                Ok(_) => break,
-                Err(TransactionError::Contended { compare, .. }) => {
-                    contended = compare;
-                    self.wanted = doubt.wanted(&snapshot);
-                }
-                Err(TransactionError::InDoubt(error)) if changes => {
-                    self.wanted = doubt.wanted(&snapshot);
-                    doubt.add(snapshot, error);
-                    lost += 1;
-                }
-                Err(error) => return Err(doubt.or(error)),
             }
+            Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: None }))
         }
-        Err(doubt.or(TransactionError::Contended { attempts: self.attempts, compare: contended }))
     }
 
-    /// Commits on the ground of what was looked at, if anything is to be done or checked.
-    async fn submit<R>(&self, snapshot: &Snapshot, mut commit: Commit) -> Result<Revision, TransactionError<R>> {
+    /// Reads until the decision has all it wants.
+    async fn decide<T, R>(
+        &mut self,
+        decide: &mut impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
+    ) -> Result<Decision<T, R>, TransactionError<R>> {
+        for _ in 0..ROUNDS {
+            self.known.forget_known(&mut self.wanted);
+            if !self.wanted.keys.is_empty() {
+                let reading = self.store.read(&self.wanted.keys).await.map_err(TransactionError::Store)?;
+                self.known.note_reading(self.wanted.keys.drain(..), reading);
+            }
+            while let Some(prefix) = self.wanted.prefixes.pop() {
+                let listing = self.store.list(&prefix).await.map_err(TransactionError::Store)?;
+                self.known.note_listing(prefix, listing);
+            }
+            match decide(&self.known) {
+                Ok(decision) => return Ok(Ok(decision)),
+                Err(Undecided::Refused(refusal)) => return Ok(Err(refusal)),
+                Err(Undecided::Unread(more)) => self.wanted = more,
+            }
+            self.known.forget_looks();
+        }
+        Err(TransactionError::Endless)
+    }
+
+    /// The commit on the ground of what was looked at; `None` if nothing is to be done or checked.
+    fn prepare<R>(&self, mut commit: Commit) -> Result<Option<Commit>, TransactionError<R>> {
         let is_compared = |key: &Key| {
             let compares = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
             commit.compares.iter().any(compares)
         };
-        if let Some(key) = snapshot.first_unseen(commit.written().filter(|key| !is_compared(key))) {
+        if let Some(key) = self.known.first_unseen(commit.written().filter(|key| !is_compared(key))) {
             return Err(TransactionError::Blind { key: key.clone() });
         }
-        if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && snapshot.is_of_one_revision() {
-            return Ok(snapshot.at());
+        if commit.is_empty() && commit.compares.is_empty() && self.term.is_none() && self.known.is_of_one_revision() {
+            return Ok(None);
         }
         let mut own = mem::take(&mut commit.compares);
         commit.compares.extend(self.term.map(Term::fence));
-        snapshot.compare(&mut commit.compares);
+        self.known.compare(&mut commit.compares);
         commit.compares.append(&mut own);
-        let changes = !commit.is_empty();
-        self.store.commit(commit).await.map_err(|error| match error {
+        Ok(Some(commit))
+    }
+
+    /// What it means that a commit failed, which `changes` something or only compares.
+    fn failed<R>(&self, error: CommitError, changes: bool) -> TransactionError<R> {
+        match error {
             CommitError::Conflict { compare, .. } if self.is_fence(&compare) => TransactionError::Deposed,
             CommitError::Conflict { compare, .. } => {
                 TransactionError::Contended { attempts: self.attempts, compare: Some(compare) }
@@ -153,7 +188,7 @@ impl<'s> Transaction<'s> {
             CommitError::Ambiguous(error) if changes => TransactionError::InDoubt(error),
             CommitError::Ambiguous(error) | CommitError::Failed(error) => TransactionError::Store(error),
             refused @ (CommitError::TooLarge { .. } | CommitError::Twice { .. }) => TransactionError::Commit(refused),
-        })
+        }
     }
 
     fn is_fence(&self, compare: &Compare) -> bool {
@@ -223,26 +258,24 @@ impl<R> TransactionError<R> {
 /// Commits whose answers were lost and that may still be done.
 #[derive(Default)]
 struct Doubt {
-    lost: Vec<Snapshot>,
-    error: Option<StoreError>,
+    lost: Vec<(Snapshot, StoreError)>,
 }
 
 impl Doubt {
     fn add(&mut self, snapshot: Snapshot, error: StoreError) {
-        self.lost.push(snapshot);
-        self.error = Some(error);
+        self.lost.push((snapshot, error));
     }
 
     /// Whether nothing is in doubt any more once `commit`, decided on `snapshot`, has succeeded.
     fn is_cleared_by(&mut self, snapshot: &Snapshot, commit: &Commit) -> bool {
-        self.lost.retain(|lost| !snapshot.has_overtaken(lost));
-        self.lost.iter().all(|lost| commit.written().any(|key| lost.has_looked_at(key)))
+        self.lost.retain(|(lost, _)| !snapshot.has_overtaken(lost));
+        self.lost.iter().all(|(lost, _)| commit.written().any(|key| lost.has_looked_at(key)))
     }
 
     /// What has to be read for the next attempt: what this one looked at, and what tells whether a lost one was done.
     fn wanted(&self, snapshot: &Snapshot) -> Unread {
         let mut wanted = snapshot.wanted();
-        for lost in &self.lost {
+        for (lost, _) in &self.lost {
             let Unread { keys, prefixes } = lost.wanted();
             wanted.keys.extend(keys);
             wanted.prefixes.extend(prefixes);
@@ -258,9 +291,6 @@ impl Doubt {
 
     /// `error` says that nothing was changed: true only if nothing is in doubt.
     fn or<R>(&mut self, error: TransactionError<R>) -> TransactionError<R> {
-        match self.error.take() {
-            Some(lost) if !self.lost.is_empty() => TransactionError::InDoubt(lost),
-            _ => error,
-        }
+        self.lost.pop().map_or(error, |(_, lost)| TransactionError::InDoubt(lost))
     }
 }

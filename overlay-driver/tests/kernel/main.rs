@@ -11,6 +11,7 @@ mod matrix;
 mod ordinary;
 mod outside;
 mod refusals;
+mod services;
 mod town;
 mod walk;
 mod world;

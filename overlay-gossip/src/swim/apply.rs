@@ -103,8 +103,7 @@ impl Swim {
             slot.revision = update.revision;
             slot.standing = Standing::Alive;
             slot.since = now;
-            slot.suspicion = None;
-            slot.signature = Box::default();
+            slot.trouble = None;
         };
         self.roster.change(at, renewed, &mut self.chance);
         let restarted = number.incarnation != member.incarnation;
@@ -132,9 +131,11 @@ impl Swim {
     pub(super) fn suspect(&mut self, at: Index, update: &Update, now: Instant) -> bool {
         let (limit, n) = (usize::from(self.config.confirmations) + 1, self.roster.live() + 1);
         let Some(slot) = self.roster.slot_mut(at) else { return false };
-        let fresh = slot.suspicion.is_none();
-        let suspicion = slot.suspicion.get_or_insert_with(|| {
-            Box::new(Suspicion { start: now, deadline: Instant::FAR_FUTURE, accusers: Vec::new() })
+        let (id, fresh) = (slot.member.id, slot.suspicion().is_none());
+        let suspicion = slot.trouble_mut().suspicion.get_or_insert_with(|| Suspicion {
+            start: now,
+            deadline: Instant::FAR_FUTURE,
+            accusers: Vec::new(),
         });
         if !suspicion.confirm(update.accusers.iter().copied(), limit) && !fresh {
             return false;
@@ -143,7 +144,6 @@ impl Swim {
         let deadline = suspicion.start + time_to_object(&self.config, n, suspicion.accusers.len());
         suspicion.deadline = deadline.max(now);
         self.suspects.insert((suspicion.deadline, at));
-        let id = slot.member.id;
         if fresh {
             self.counts.suspicions += 1;
             self.roster.change(at, |slot| slot.standing = Standing::Suspected, &mut self.chance);
@@ -184,8 +184,7 @@ impl Swim {
         let stood = |slot: &mut Slot| {
             slot.standing = standing;
             slot.since = since;
-            slot.suspicion = None;
-            slot.signature.clone_from(&update.signature);
+            slot.settle(&update.signature);
         };
         self.roster.change(at, stood, &mut self.chance);
         self.expiries.insert((since + self.config.expire_after, at));
@@ -229,7 +228,7 @@ impl Swim {
     fn forget_deadlines(&mut self, at: Index) {
         let Some(slot) = self.roster.slot(at) else { return };
         self.expiries.remove(&(slot.since + self.config.expire_after, at));
-        if let Some(suspicion) = &slot.suspicion {
+        if let Some(suspicion) = slot.suspicion() {
             self.suspects.remove(&(suspicion.deadline, at));
         }
     }
@@ -282,7 +281,7 @@ impl Swim {
     pub(super) fn tell_if_wronged(&mut self, from: Source, now: Instant) {
         let Some(at) = self.roster.find(from.node) else { return };
         let Some(slot) = self.roster.slot(at) else { return };
-        if at != ME && is_gone(slot.standing) && now - slot.told >= self.config.probe_timeout {
+        if at != ME && is_gone(slot.standing) && now - slot.told() >= self.config.probe_timeout {
             self.challenge(at, now);
         }
     }

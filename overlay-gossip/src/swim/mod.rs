@@ -18,6 +18,7 @@ use overlay_core::{Instant, NodeId};
 use crate::chance::Chance;
 use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::MembershipMetrics;
+use crate::room;
 use crate::swim::apply::goodbye;
 use crate::swim::health::Health;
 use crate::swim::news::News;
@@ -137,7 +138,7 @@ impl Swim {
         let limit = self.retransmit_limit();
         told.into_iter().for_each(|at| self.news.told(at, limit));
         if let Some(slot) = accused.and_then(|at| self.roster.slot_mut(at)) {
-            slot.told = now;
+            slot.trouble_mut().told = now;
         }
     }
 
@@ -175,7 +176,8 @@ impl Swim {
             }
             self.suspects.pop_first();
             self.suspects.insert((grace, at));
-            if let Some(suspicion) = self.roster.slot_mut(at).and_then(|slot| slot.suspicion.as_mut()) {
+            if let Some(suspicion) = self.roster.slot_mut(at).and_then(|slot| slot.trouble.as_mut()?.suspicion.as_mut())
+            {
                 suspicion.deadline = grace;
             }
         }
@@ -196,7 +198,7 @@ impl Membership for Swim {
         let left = |slot: &mut Slot| {
             let signature = verify.map(|verify| verify.sign(&goodbye(slot.member.id, slot.number())));
             // One of a length that nobody reads would cost the goodbye: without any, this node is missed as if it had failed.
-            slot.signature = signature.filter(|bytes| bytes.len() <= SIGNATURE_LIMIT).unwrap_or_default().into();
+            slot.settle(&signature.filter(|bytes| bytes.len() <= SIGNATURE_LIMIT).unwrap_or_default());
             (slot.standing, slot.since) = (Standing::Left, now);
         };
         self.roster.change(ME, left, &mut self.chance);
@@ -268,11 +270,11 @@ impl Membership for Swim {
     }
 
     fn poll_transmit(&mut self) -> Option<Outgoing> {
-        self.transmits.pop_front()
+        room::pop(&mut self.transmits)
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        room::pop(&mut self.events)
     }
 
     fn news(&self) -> Option<Urgency> {

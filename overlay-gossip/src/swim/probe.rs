@@ -62,7 +62,7 @@ impl Swim {
 
     /// Whoever hears of a suspicion may probe the suspect at once.
     pub(super) fn verify(&mut self, at: Index, heard: &Update, now: Instant) {
-        let first = self.roster.slot(at).and_then(|slot| slot.suspicion.as_ref()).is_some_and(|s| s.start == now);
+        let first = self.roster.slot(at).and_then(|slot| slot.suspicion()).is_some_and(|s| s.start == now);
         if heard.standing == Standing::Suspected
             && first
             && self.probes.len() < VERIFICATIONS

@@ -6,6 +6,7 @@ use overlay_core::{Instant, NodeId};
 
 use crate::chance::Chance;
 use crate::digest::{bucket, digest};
+use crate::room;
 use crate::swim::suspicion::Suspicion;
 use crate::wire::{BUCKETS, Number, Update};
 use crate::{Member, Standing};
@@ -24,13 +25,20 @@ pub(super) struct Slot {
     pub(super) standing: Standing,
     /// When the standing began.
     pub(super) since: Instant,
-    /// When it was last told what is thought of it.
-    pub(super) told: Instant,
-    pub(super) suspicion: Option<Box<Suspicion>>,
-    /// Its own, of its goodbye.
-    pub(super) signature: Box<[u8]>,
+    /// What there is only of few.
+    pub(super) trouble: Option<Box<Trouble>>,
     /// Its place in the list of its standing.
     place: u32,
+}
+
+/// What is kept of a member that is not simply there.
+#[derive(Debug, Default)]
+pub(super) struct Trouble {
+    /// When it was last told what is thought of it.
+    pub(super) told: Instant,
+    pub(super) suspicion: Option<Suspicion>,
+    /// Its own, of its goodbye.
+    pub(super) signature: Box<[u8]>,
 }
 
 impl Slot {
@@ -39,14 +47,35 @@ impl Slot {
     }
 
     pub(super) fn update(&self, now: Instant) -> Update {
-        let accusers = self.suspicion.as_ref().map(|suspicion| suspicion.accusers.clone()).unwrap_or_default();
+        let accusers = self.suspicion().map(|suspicion| suspicion.accusers.clone()).unwrap_or_default();
         Update {
             member: self.member.clone(),
             revision: self.revision,
             standing: self.standing,
             age: now - self.since,
             accusers,
-            signature: self.signature.clone(),
+            signature: self.trouble.as_ref().map(|trouble| trouble.signature.clone()).unwrap_or_default(),
+        }
+    }
+
+    pub(super) fn suspicion(&self) -> Option<&Suspicion> {
+        self.trouble.as_ref()?.suspicion.as_ref()
+    }
+
+    /// When it was last told what is thought of it.
+    pub(super) fn told(&self) -> Instant {
+        self.trouble.as_ref().map_or(Instant::ZERO, |trouble| trouble.told)
+    }
+
+    pub(super) fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    /// Its time to object is over; it has said goodbye if there is a signature.
+    pub(super) fn settle(&mut self, signature: &[u8]) {
+        if self.trouble.is_some() || !signature.is_empty() {
+            let trouble = self.trouble_mut();
+            (trouble.suspicion, trouble.signature) = (None, signature.into());
         }
     }
 
@@ -77,16 +106,7 @@ impl Roster {
         let number = Number { incarnation: me.incarnation, revision: 0 };
         digests[bucket(me.id)] = digest(me.id, number);
         let index = BTreeMap::from([(me.id, ME)]);
-        let slot = Slot {
-            member: me,
-            revision: 0,
-            standing: Standing::Alive,
-            since: now,
-            told: Instant::ZERO,
-            suspicion: None,
-            signature: Box::default(),
-            place: 0,
-        };
+        let slot = Slot { member: me, revision: 0, standing: Standing::Alive, since: now, trouble: None, place: 0 };
         Self {
             slots: vec![Some(slot)],
             free: Vec::new(),
@@ -141,14 +161,14 @@ impl Roster {
     /// Adds a member that is not there yet.
     pub(super) fn insert(&mut self, slot: Update, since: Instant, chance: &mut Chance) -> Index {
         let at = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(None);
+            room::push(&mut self.slots, None);
             (self.slots.len() - 1) as Index
         });
         self.index.insert(slot.member.id, at);
         let standing = if slot.standing == Standing::Suspected { Standing::Alive } else { slot.standing };
         let Update { member, revision, signature, .. } = slot;
-        let (told, suspicion) = (Instant::ZERO, None);
-        let fresh = Slot { member, revision, standing, since, told, suspicion, signature, place: 0 };
+        let mut fresh = Slot { member, revision, standing, since, trouble: None, place: 0 };
+        fresh.settle(&signature);
         if let Some(place) = self.slots.get_mut(at as usize) {
             *place = Some(fresh);
         }
@@ -229,7 +249,7 @@ impl Roster {
             _ => return,
         };
         let place = list.len() as u32;
-        list.push(at);
+        room::push(list, at);
         if let Some(slot) = self.slot_mut(at) {
             slot.place = place;
         }

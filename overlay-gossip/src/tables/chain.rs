@@ -105,7 +105,7 @@ impl Chain {
         let mut covers = Vec::new();
         if let Some(slot) = self.slot(table, &key) {
             covers.push(slot.sequence);
-            covers.extend_from_slice(&slot.covers);
+            covers.extend_from_slice(slot.covers());
             covers.retain(|number| *number > self.stable);
             covers.truncate(Change::COVERS);
         }
@@ -254,7 +254,7 @@ impl Chain {
         if let Some(value) = &value {
             self.content = self.content.wrapping_add(hash::of_entry(sequence, table, &key, value));
         }
-        let slot = Slot { sequence, covers: covers.into(), value, signature: signature[..].into() };
+        let slot = Slot::new(sequence, value, covers, &signature);
         self.entries.insert(Entry { table, key, slot }, now);
     }
 
@@ -272,11 +272,11 @@ impl Chain {
 fn travelling(table: TableId, key: &Key, slot: &Slot) -> Change {
     Change {
         sequence: slot.sequence,
-        covers: slot.covers.to_vec(),
+        covers: slot.covers().to_vec(),
         table,
         key: key.clone(),
         value: slot.value.clone(),
-        signature: Bytes::copy_from_slice(&slot.signature),
+        signature: slot.signature(),
     }
 }
 

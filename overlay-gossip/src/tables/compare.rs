@@ -192,14 +192,15 @@ impl Tables {
             return;
         };
         let theirs: BTreeMap<NodeId, &Vector> = owners.iter().map(|vector| (vector.owner, vector)).collect();
-        let surplus = |(owner, chain): &(&NodeId, &Chain)| {
-            whole & 1 << hash::bucket(**owner) != 0
+        let surplus = |owner: &NodeId, chain: &Chain| {
+            whole & 1 << hash::bucket(*owner) != 0
                 && !chain.seen().is_empty()
                 && theirs.get(owner).is_none_or(|vector| has_more(chain, vector))
         };
         let mut more: Vec<Vector> = Vec::new();
         if whole != 0 && !overloaded {
-            more.extend(replica.chains().iter().filter(surplus).map(|(owner, chain)| replica.vector(*owner, chain)));
+            let surplus = replica.chains().iter().filter(|(owner, chain)| surplus(owner, chain));
+            more.extend(surplus.map(|(owner, chain)| replica.vector(*owner, chain)));
         }
         self.push_vectors(from, network, &more);
         self.want_missing(from, network, &owners, now);

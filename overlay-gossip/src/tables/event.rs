@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use bytes::Bytes;
 use overlay_core::{NetworkId, NodeId};
 
+use crate::room;
 use crate::tables::EntryId;
 use crate::{Key, Sequence, TableId};
 
@@ -139,7 +140,7 @@ impl Events {
     }
 
     pub(crate) fn pop(&mut self) -> Option<Pending> {
-        let pending = self.queue.pop_front()?;
+        let pending = room::pop(&mut self.queue)?;
         self.waiting.remove(&pending);
         Some(pending)
     }

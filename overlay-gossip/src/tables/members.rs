@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 
+use crate::room;
+
 /// The members as membership tells of them, and for each network its live subscribers, without this node.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Members {
@@ -15,11 +17,17 @@ pub(crate) struct Members {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Known {
     pub(crate) incarnation: u64,
-    pub(crate) suspended: bool,
-    /// When its entries are hidden.
-    pub(crate) hide_at: Option<Instant>,
-    /// Whether its entries are hidden.
-    pub(crate) hidden: bool,
+    pub(crate) sight: Sight,
+}
+
+/// Whether a member is there, and its entries are in sight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sight {
+    Live,
+    /// It is suspended; its entries are in sight until then.
+    Fading(Instant),
+    /// It is suspended, and its entries are hidden.
+    Hidden,
 }
 
 impl Members {
@@ -40,11 +48,11 @@ impl Members {
     }
 
     pub(crate) fn is_live(&self, node: NodeId) -> bool {
-        self.known.get(&node).is_some_and(|known| !known.suspended)
+        self.known.get(&node).is_some_and(|known| known.sight == Sight::Live)
     }
 
     pub(crate) fn is_hidden(&self, node: NodeId) -> bool {
-        self.known.get(&node).is_some_and(|known| known.hidden)
+        self.known.get(&node).is_some_and(|known| known.sight == Sight::Hidden)
     }
 
     /// Says whether a node is a live subscriber; whether that changed.
@@ -52,6 +60,7 @@ impl Members {
         let nodes = self.subscribers.entry(network).or_default();
         let changed = match (nodes.binary_search(&node), is) {
             (Err(at), true) => {
+                room::make(nodes);
                 nodes.insert(at, node);
                 true
             }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use overlay_core::NodeId;
 
 use crate::Class;
+use crate::room;
 use crate::tables::wire::Message;
 
 /// One message of the tables to another node's.
@@ -35,7 +36,7 @@ impl Outbox {
     }
 
     pub(crate) fn pop(&mut self) -> Option<TablesTransmit> {
-        let transmit = self.queue.pop_front()?;
+        let transmit = room::pop(&mut self.queue)?;
         self.bytes -= transmit.body.len();
         Some(transmit)
     }

@@ -11,7 +11,7 @@ use crate::tables::{Chain, Confirmations, hash};
 /// The chains of all owners in one network, with hashes of them that are kept at each change.
 #[derive(Debug, Clone)]
 pub(crate) struct Replica {
-    chains: BTreeMap<NodeId, Chain>,
+    chains: BTreeMap<NodeId, Box<Chain>>, // boxed: a map's nodes have places to spare
     hashes: [u64; BUCKETS],
     pub(crate) confirmations: Confirmations,
     pub(crate) pace: Pace,
@@ -48,7 +48,7 @@ impl Replica {
 
     /// Works on an owner's chain, which is made if there is none of this incarnation, and keeps the hashes true.
     pub(crate) fn edit<R>(&mut self, owner: NodeId, incarnation: u64, work: impl FnOnce(&mut Chain) -> R) -> R {
-        let chain = self.chains.entry(owner).or_insert_with(|| Chain::new(incarnation, 0));
+        let chain = self.chains.entry(owner).or_insert_with(|| Box::new(Chain::new(incarnation, 0)));
         let sum = &mut self.hashes[hash::bucket(owner)];
         *sum = sum.wrapping_sub(part(owner, chain));
         let result = work(chain);
@@ -67,10 +67,10 @@ impl Replica {
     }
 
     pub(crate) fn chain(&self, owner: NodeId) -> Option<&Chain> {
-        self.chains.get(&owner)
+        self.chains.get(&owner).map(|chain| &**chain)
     }
 
-    pub(crate) const fn chains(&self) -> &BTreeMap<NodeId, Chain> {
+    pub(crate) const fn chains(&self) -> &BTreeMap<NodeId, Box<Chain>> {
         &self.chains
     }
 

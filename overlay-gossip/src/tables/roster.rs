@@ -6,7 +6,7 @@ use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::TableId;
 use crate::member_change::MemberChange;
-use crate::tables::members::Known;
+use crate::tables::members::{Known, Sight};
 use crate::tables::{DIRECTORY, Pending, Tables};
 
 impl Tables {
@@ -30,12 +30,12 @@ impl Tables {
             _ => {}
         }
         self.forget_hiding(member);
-        self.members.insert(member, Known { incarnation, suspended: false, hide_at: None, hidden: false });
+        self.members.insert(member, Known { incarnation, sight: Sight::Live });
         self.refresh_all(member, now);
-        if before.is_some_and(|known| known.hidden) {
+        if before.is_some_and(|known| known.sight == Sight::Hidden) {
             self.owner_events(member, Pending::Restored);
         }
-        if before.is_some_and(|known| known.suspended) {
+        if before.is_some_and(|known| known.sight != Sight::Live) {
             let soon = self.chance.within(GREETING);
             if self.greetings.is_empty() {
                 self.greet_due = now + soon;
@@ -48,10 +48,9 @@ impl Tables {
         let Some(known) = self.members.get_mut(member) else {
             return;
         };
-        if !known.suspended {
-            known.suspended = true;
+        if known.sight == Sight::Live {
             let at = now + self.config.hide_after;
-            known.hide_at = Some(at);
+            known.sight = Sight::Fading(at);
             self.hides.insert((at, member));
             self.refresh_all(member, now);
             self.pulls.forget_peer(member);
@@ -73,7 +72,7 @@ impl Tables {
         while let Some((due, member)) = self.hides.first().copied().filter(|(due, _)| *due <= now) {
             self.hides.remove(&(due, member));
             if let Some(known) = self.members.get_mut(member) {
-                (known.hide_at, known.hidden) = (None, true);
+                known.sight = Sight::Hidden;
                 self.owner_events(member, Pending::Hidden);
             }
         }
@@ -81,7 +80,7 @@ impl Tables {
 
     /// A member's entries are not to be hidden any more.
     fn forget_hiding(&mut self, member: NodeId) {
-        if let Some(at) = self.members.get(member).and_then(|known| known.hide_at) {
+        if let Some(Sight::Fading(at)) = self.members.get(member).map(|known| known.sight) {
             self.hides.remove(&(at, member));
         }
     }

@@ -48,7 +48,7 @@ impl Allocator {
         }
         for family in [IpFamily::V4, IpFamily::V6] {
             let found = self.ledger.contradictions(loaded.ground(family)).await?;
-            let lease = |(owner, held)| loaded.lease(network, owner, held);
+            let lease = |(owner, held)| loaded.lease(owner, held);
             audit.unbacked.extend(found.unbacked.into_iter().filter_map(lease));
             for (plot, number) in found.lost {
                 let subnet = loaded.record.subnets.get(usize::from(plot));
@@ -112,7 +112,7 @@ impl Allocator {
         let mut leases = Vec::new();
         for family in [IpFamily::V4, IpFamily::V6] {
             let held = self.ledger.leases(loaded.ground(family)).await?;
-            leases.extend(held.into_iter().filter_map(|(owner, held)| loaded.lease(network, owner, held)));
+            leases.extend(held.into_iter().filter_map(|(owner, held)| loaded.lease(owner, held)));
         }
         Ok(leases)
     }

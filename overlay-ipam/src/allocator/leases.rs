@@ -7,6 +7,7 @@ use overlay_core::{IpFamily, NetworkId, UnixTime};
 
 use super::record::Network;
 use super::space::corrupt;
+use super::together::Line;
 use super::{Allocator, TRIES};
 use crate::ipam::windows;
 use crate::ledger::claim::{Outcome, Want};
@@ -22,8 +23,11 @@ use crate::{
 /// A network as it was last read, and the grounds of its two families.
 #[derive(Debug)]
 pub(crate) struct Loaded {
+    network: NetworkId,
     pub(crate) record: Network,
     grounds: [Ground; 2],
+    /// Where callers of the network meet.
+    pub(super) line: Arc<Line>,
 }
 
 /// A network as it was last read.
@@ -51,9 +55,18 @@ impl Loaded {
         IpNet::new(address, subnet.net.prefix_len()).ok()
     }
 
-    pub(crate) fn lease(&self, network: NetworkId, owner: LeaseOwner, held: Held) -> Option<Lease> {
+    pub(crate) fn lease(&self, owner: LeaseOwner, held: Held) -> Option<Lease> {
         let address = self.address(&held)?;
-        Some(Lease { network, owner, address, purpose: held.purpose, generation: held.generation })
+        Some(Lease { network: self.network, owner, address, purpose: held.purpose, generation: held.generation })
+    }
+
+    /// What the ledger is to give back for a lease.
+    fn give_back<'l>(&self, lease: &'l Lease) -> Return<'l> {
+        let number = self.subnet_of(lease.ip()).and_then(|(index, subnet)| {
+            let offset = AddressRange::from(subnet.net).offset(lease.ip())?;
+            Some((index, offset))
+        });
+        Return { owner: &lease.owner, generation: lease.generation, of: number }
     }
 
     fn nets(&self, family: IpFamily) -> Vec<IpNet> {
@@ -90,11 +103,14 @@ impl Allocator {
             guard: guard.clone(),
         };
         let grounds = [ground(IpFamily::V4, 4), ground(IpFamily::V6, 6)];
-        let loaded = Arc::new(Loaded { record, grounds });
-        self.loaded().insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
+        let mut all = self.loaded();
+        let line = all.get(&network).map(|former| Arc::clone(&former.loaded.line)).unwrap_or_default();
+        let loaded = Arc::new(Loaded { network, record, grounds, line });
+        all.insert(network, Known { loaded: Arc::clone(&loaded), stale: false });
         Ok(loaded)
     }
 
+    /// Reads the network and claims, until it was still the same.
     pub(super) async fn claim_addresses(
         &self,
         network: NetworkId,
@@ -103,71 +119,81 @@ impl Allocator {
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
         for _ in 0..TRIES {
             let loaded = self.load(network).await?;
-            let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
-            let mut stale = false;
-            for family in FAMILIES {
-                let count = requests.iter().filter(|request| request.family == family).count();
-                let (mut wants, mut places) = (Vec::with_capacity(count), Vec::with_capacity(count));
-                for (place, request) in requests.iter().enumerate().filter(|(_, request)| request.family == family) {
-                    match want(&loaded, request) {
-                        Ok(want) => {
-                            wants.push(want);
-                            places.push(place);
-                        }
-                        Err(refusal) => answers[place] = Some(Err(refusal)),
-                    }
-                }
-                if wants.is_empty() {
-                    continue;
-                }
-                let Some(outcomes) = self.ledger.claim(loaded.ground(family), &wants, now).await? else {
-                    stale = true;
-                    break;
-                };
-                for (place, outcome) in places.into_iter().zip(outcomes) {
-                    answers[place] = answer(&loaded, network, &requests[place], outcome);
-                }
-            }
-            match answers.into_iter().collect::<Option<Vec<_>>>() {
-                Some(answers) if !stale => return Ok(answers),
-                _ => self.forget(network),
+            match self.claim_once(&loaded, requests, now).await? {
+                Some(answers) => return Ok(answers),
+                None => self.forget(network),
             }
         }
         Err(IpamError::Contended { attempts: TRIES })
     }
 
-    /// Leases of one network.
+    /// After the network has turned out to be another than was known.
+    pub(super) async fn claim_again(
+        &self,
+        network: NetworkId,
+        requests: &[AddressRequest],
+        now: UnixTime,
+    ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
+        self.forget(network);
+        self.claim_addresses(network, requests, now).await
+    }
+
+    /// `None` if the network is another by now.
+    pub(super) async fn claim_once(
+        &self,
+        loaded: &Loaded,
+        requests: &[AddressRequest],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Result<Lease, ClaimRefusal>>>, IpamError> {
+        let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
+        for family in FAMILIES {
+            let mut wants = Vec::with_capacity(requests.len());
+            for (answer, request) in open(&mut answers, requests, family) {
+                match want(loaded, request) {
+                    Ok(want) => wants.push(want),
+                    Err(refusal) => *answer = Some(Err(refusal)),
+                }
+            }
+            if wants.is_empty() {
+                continue;
+            }
+            let outcomes = self.ledger.claim(loaded.ground(family), &wants, now).await?;
+            let Some(outcomes) = outcomes else { return Ok(None) };
+            for ((place, request), outcome) in open(&mut answers, requests, family).zip(outcomes) {
+                *place = answer(loaded, request, outcome);
+            }
+        }
+        Ok(answers.into_iter().collect())
+    }
+
+    /// Leases of one network, of both families.
     pub(super) async fn release_addresses(
         &self,
         network: NetworkId,
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
-        let of = |lease: &Lease| IpFamily::of(lease.ip());
-        if let Some(family) = leases.first().map(of).filter(|family| leases.iter().all(|lease| of(lease) == *family)) {
-            return self.release_group(network, family, &leases.iter().collect::<Vec<_>>(), now).await;
-        }
         let mut answers = vec![Release::Gone; leases.len()];
         for family in FAMILIES {
-            let (some, places): (Vec<&Lease>, Vec<usize>) =
-                leases.iter().zip(0..).filter(|(lease, _)| of(lease) == family).unzip();
-            if some.is_empty() {
-                continue;
-            }
-            for (place, answer) in places.into_iter().zip(self.release_group(network, family, &some, now).await?) {
+            let of_it = leases.iter().zip(0..).filter(|(lease, _)| lease.family() == family);
+            let (some, places): (Vec<Lease>, Vec<usize>) = of_it.map(|(lease, place)| (lease.clone(), place)).unzip();
+            for (place, answer) in places.into_iter().zip(self.release_alike(network, &some, now).await?) {
                 answers[place] = answer;
             }
         }
         Ok(answers)
     }
 
-    async fn release_group(
+    /// Reads the network and gives back what is leased of a family of it, until it was still the same.
+    async fn release_alike(
         &self,
         network: NetworkId,
-        family: IpFamily,
-        leases: &[&Lease],
+        leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
+        if leases.is_empty() {
+            return Ok(Vec::new());
+        }
         for _ in 0..TRIES {
             let loaded = match self.load(network).await {
                 Ok(loaded) => loaded,
@@ -175,23 +201,46 @@ impl Allocator {
                 Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
                 Err(error) => return Err(error),
             };
-            let number = |lease: &Lease| {
-                let (index, subnet) = loaded.subnet_of(lease.ip())?;
-                Some((index, AddressRange::from(subnet.net).offset(lease.ip())?))
-            };
-            let returns = leases.iter().map(|lease| Return {
-                owner: &lease.owner,
-                generation: lease.generation,
-                of: number(lease),
-            });
-            let returns: Vec<Return<'_>> = returns.collect();
-            match self.ledger.release(loaded.ground(family), &returns, now).await? {
+            match self.release_once(&loaded, leases, now).await? {
                 Some(answers) => return Ok(answers),
                 None => self.forget(network),
             }
         }
         Err(IpamError::Contended { attempts: TRIES })
     }
+
+    /// After the network has turned out to be another than was known.
+    pub(super) async fn release_again(
+        &self,
+        network: NetworkId,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Vec<Release>, IpamError> {
+        self.forget(network);
+        self.release_alike(network, leases, now).await
+    }
+
+    /// Leases of one family. `None` if the network is another by now.
+    pub(super) async fn release_once(
+        &self,
+        loaded: &Loaded,
+        leases: &[Lease],
+        now: UnixTime,
+    ) -> Result<Option<Vec<Release>>, IpamError> {
+        let family = leases.first().map_or(IpFamily::V4, Lease::family);
+        let returns: Vec<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
+        self.ledger.release(loaded.ground(family), &returns, now).await
+    }
+}
+
+/// Of the requests of a family those that have no answer yet, each with its place for one.
+fn open<'r, T>(
+    answers: &'r mut [Option<T>],
+    requests: &'r [AddressRequest],
+    family: IpFamily,
+) -> impl Iterator<Item = (&'r mut Option<T>, &'r AddressRequest)> {
+    let both = answers.iter_mut().zip(requests);
+    both.filter(move |(answer, request)| answer.is_none() && request.family == family)
 }
 
 const FAMILIES: [IpFamily; 2] = [IpFamily::V4, IpFamily::V6];
@@ -214,14 +263,9 @@ fn want<'r>(loaded: &Loaded, request: &'r AddressRequest) -> Result<Want<'r>, Cl
 }
 
 /// `None` if the outcome is of another state of the network.
-fn answer(
-    loaded: &Loaded,
-    network: NetworkId,
-    request: &AddressRequest,
-    outcome: Outcome,
-) -> Option<Result<Lease, ClaimRefusal>> {
+fn answer(loaded: &Loaded, request: &AddressRequest, outcome: Outcome) -> Option<Result<Lease, ClaimRefusal>> {
     let refusal = match (outcome, request.address) {
-        (Outcome::Granted(held), _) => return loaded.lease(network, request.owner.clone(), held).map(Ok),
+        (Outcome::Granted(held), _) => return loaded.lease(request.owner.clone(), held).map(Ok),
         (Outcome::Full { used, resting }, _) => {
             let pool = PoolName::Subnets(loaded.nets(request.family));
             ClaimRefusal::Exhausted { pool, in_use: used, resting }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
-use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_core::{IpFamily, NetworkId, NodeId, Prefix, Store, UnixTime};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::Ledger;
@@ -25,7 +25,6 @@ use crate::{AddressRequest, ClaimRefusal, Ipam, IpamError, Lease, Pool, Release,
 pub use audit::Audit;
 use leases::Known;
 use space::Catalog;
-use together::Line;
 
 /// Subnets and addresses of one address space, in a [`Store`]: any number of managers may work on it at once.
 ///
@@ -38,7 +37,6 @@ pub struct Allocator {
     config: Config,
     catalog: Mutex<Catalog>,
     loaded: Mutex<BTreeMap<NetworkId, Known>>,
-    lines: Mutex<BTreeMap<NetworkId, Arc<Line>>>,
     /// Where callers meet that change the space: all write to one record.
     space: Combiner<(), ()>,
 }
@@ -106,14 +104,7 @@ impl Allocator {
         let rest = Rest { time: config.rest, skew: config.skew };
         let ledger = Ledger::new(store, keys, manager, rest, config.order).seeded(seed);
         let catalog = Mutex::new(Catalog::new(&config));
-        Ok(Self {
-            ledger,
-            config,
-            catalog,
-            loaded: Mutex::default(),
-            lines: Mutex::default(),
-            space: Combiner::default(),
-        })
+        Ok(Self { ledger, config, catalog, loaded: Mutex::default(), space: Combiner::default() })
     }
 
     /// How addresses are handed out.
@@ -121,13 +112,24 @@ impl Allocator {
         &self.config
     }
 
-    fn catalog(&self) -> MutexGuard<'_, Catalog> {
-        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Leases of several networks or families.
+    async fn release_several(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
+        let mut answers = vec![Release::Gone; leases.len()];
+        let mut alike: BTreeMap<(NetworkId, IpFamily), Vec<usize>> = BTreeMap::new();
+        for (place, lease) in leases.iter().enumerate() {
+            alike.entry((lease.network, lease.family())).or_default().push(place);
+        }
+        for places in alike.into_values() {
+            let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
+            for (place, answer) in places.iter().zip(self.release(&some, now).await?) {
+                answers[*place] = answer;
+            }
+        }
+        Ok(answers)
     }
 
-    /// Where callers meet, of networks that have subnets.
-    fn lines(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Arc<Line>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn catalog(&self) -> MutexGuard<'_, Catalog> {
+        self.catalog.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn loaded(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Known>> {
@@ -165,25 +167,33 @@ impl Ipam for Allocator {
         requests: &[AddressRequest],
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
-        self.claim_together(network, requests, now).await
+        let loaded = self.load(network).await?;
+        let Some(_alone) = loaded.line.alone() else {
+            return Box::pin(self.claim_together((network, &loaded.line), requests, now)).await;
+        };
+        match self.claim_once(&loaded, requests, now).await? {
+            Some(answers) => Ok(answers),
+            None => Box::pin(self.claim_again(network, requests, now)).await,
+        }
     }
 
     async fn release(&self, leases: &[Lease], now: UnixTime) -> Result<Vec<Release>, IpamError> {
-        if let Some(of) = leases.first().filter(|of| leases.iter().all(|lease| lease.network == of.network)) {
-            return self.release_together(of.network, leases, now).await;
+        let Some(first) = leases.first() else { return Ok(Vec::new()) };
+        if leases.iter().any(|lease| lease.network != first.network || lease.family() != first.family()) {
+            return Box::pin(self.release_several(leases, now)).await;
         }
-        let mut answers = vec![Release::Gone; leases.len()];
-        let mut networks: BTreeMap<NetworkId, Vec<usize>> = BTreeMap::new();
-        for (place, lease) in leases.iter().enumerate() {
-            networks.entry(lease.network).or_default().push(place);
+        let loaded = match self.load(first.network).await {
+            // A network that is gone has no leases.
+            Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
+            loaded => loaded?,
+        };
+        let Some(_alone) = loaded.line.alone() else {
+            return Box::pin(self.release_together((first.network, &loaded.line), leases, now)).await;
+        };
+        match self.release_once(&loaded, leases, now).await? {
+            Some(answers) => Ok(answers),
+            None => Box::pin(self.release_again(first.network, leases, now)).await,
         }
-        for (network, places) in networks {
-            let some: Vec<Lease> = places.iter().map(|place| leases[*place].clone()).collect();
-            for (place, answer) in places.iter().zip(self.release_together(network, &some, now).await?) {
-                answers[*place] = answer;
-            }
-        }
-        Ok(answers)
     }
 
     async fn leases(&self, network: NetworkId) -> Result<Vec<Lease>, IpamError> {
@@ -218,8 +228,8 @@ impl fmt::Display for PickOrder {
 
 #[cfg(test)]
 mod tests {
+    use overlay_core::MemoryStore;
     use overlay_core::testing::block_on;
-    use overlay_core::{IpFamily, MemoryStore};
 
     use super::*;
 
@@ -245,7 +255,7 @@ mod tests {
             }
         }
         let _ = [1, 2].map(|number| block_on(ours.subnets(NetworkId::from_bytes([number; 16]))));
-        assert!(ours.loaded().is_empty() && ours.lines().is_empty());
+        assert!(ours.loaded().is_empty());
         assert_eq!(ours.ledger.cache().rows(), 0);
     }
 }

@@ -188,7 +188,6 @@ impl Allocator {
     pub(super) fn bury(&self, id: NetworkId, number: Option<u64>) {
         let Some(number) = number else { return };
         self.loaded().remove(&id);
-        self.lines().remove(&id);
         self.ledger.cache().drop_ground(number);
     }
 

@@ -1,7 +1,5 @@
 //! Callers that come at once, served by one of them.
 
-use std::sync::Arc;
-
 use overlay_core::{NetworkId, UnixTime};
 
 use super::Allocator;
@@ -25,47 +23,30 @@ pub(super) enum Answer {
 }
 
 impl Allocator {
+    /// For who comes while somebody works.
     pub(super) async fn claim_together(
         &self,
-        network: NetworkId,
+        (network, line): (NetworkId, &Line),
         requests: &[AddressRequest],
         now: UnixTime,
     ) -> Result<Vec<Result<Lease, ClaimRefusal>>, IpamError> {
-        self.load(network).await?;
-        let line = self.line(network);
-        if let Some(_alone) = line.alone() {
-            return self.claim_addresses(network, requests, now).await;
-        }
-        match Box::pin(self.together(network, &line, Job::Claim(requests.to_vec(), now))).await {
+        match self.together(network, line, Job::Claim(requests.to_vec(), now)).await {
             Answer::Claimed(answer) => answer,
             Answer::Released(_) => Err(IpamError::Contended { attempts: 0 }),
         }
     }
 
-    /// Leases of one network.
+    /// Leases of one network, for who comes while somebody works.
     pub(super) async fn release_together(
         &self,
-        network: NetworkId,
+        (network, line): (NetworkId, &Line),
         leases: &[Lease],
         now: UnixTime,
     ) -> Result<Vec<Release>, IpamError> {
-        match self.load(network).await {
-            // A network that is gone has no leases.
-            Err(IpamError::UnknownNetwork { .. }) => return Ok(vec![Release::Gone; leases.len()]),
-            loaded => loaded?,
-        };
-        let line = self.line(network);
-        if let Some(_alone) = line.alone() {
-            return self.release_addresses(network, leases, now).await;
-        }
-        match Box::pin(self.together(network, &line, Job::Release(leases.to_vec(), now))).await {
+        match self.together(network, line, Job::Release(leases.to_vec(), now)).await {
             Answer::Released(answer) => answer,
             Answer::Claimed(_) => Err(IpamError::Contended { attempts: 0 }),
         }
-    }
-
-    fn line(&self, network: NetworkId) -> Arc<Line> {
-        Arc::clone(self.lines().entry(network).or_default())
     }
 
     async fn together(&self, network: NetworkId, line: &Line, job: Job) -> Answer {

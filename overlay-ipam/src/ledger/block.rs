@@ -25,7 +25,8 @@ pub(crate) struct Block {
 /// The largest block, as a power of two.
 pub(crate) const LARGEST: u8 = 11;
 const WORDS: usize = 1 << (LARGEST - 6);
-type Words = [u64; WORDS];
+/// A bit for each number, as a record has them: writing one, which every claim does, copies them.
+type Words = [[u8; 8]; WORDS];
 const FORMAT: u8 = 1;
 
 /// Numbers that were given back, the first and the last of them when.
@@ -39,7 +40,7 @@ struct Resting {
     last: UnixTime,
 }
 
-const NONE: Resting = Resting { words: [0; WORDS], first: UnixTime::EPOCH, last: UnixTime::EPOCH };
+const NONE: Resting = Resting { words: [[0; 8]; WORDS], first: UnixTime::EPOCH, last: UnixTime::EPOCH };
 
 impl Resting {
     fn is_empty(&self) -> bool {
@@ -71,7 +72,7 @@ pub(crate) enum Condition {
 
 impl Block {
     pub(crate) const fn new(size: u16) -> Self {
-        Self { generation: 0, size, cursor: 0, used: [0; WORDS], resting: [NONE; 2] }
+        Self { generation: 0, size, cursor: 0, used: NONE.words, resting: [NONE; 2] }
     }
 
     pub(crate) const fn cursor(&self) -> u16 {
@@ -100,17 +101,16 @@ impl Block {
     }
 
     pub(crate) fn condition(&self, at: u16, rest: Rest) -> Condition {
-        let has = |words: &Words| words[usize::from(at >> 6)] & (1 << (at & 63)) != 0;
-        if has(&self.used) {
+        if has(&self.used, at) {
             return Condition::Used;
         }
-        let resting = self.resting.iter().find(|resting| has(&resting.words));
+        let resting = self.resting.iter().find(|resting| has(&resting.words, at));
         resting.map_or(Condition::Free, |resting| Condition::Resting(resting.last + rest.whole()))
     }
 
     /// Takes a free number; gives the claim's generation.
     pub(crate) fn claim(&mut self, at: u16, moves_cursor: bool) -> u64 {
-        self.used[usize::from(at >> 6)] |= 1 << (at & 63);
+        change(&mut self.used, at, |word, bit| word | bit);
         self.generation += 1;
         if moves_cursor {
             self.cursor = (at + 1) % self.size;
@@ -120,7 +120,7 @@ impl Block {
 
     /// Gives a number back, to rest from `now` on.
     pub(crate) fn release(&mut self, at: u16, rest: Rest, now: UnixTime) {
-        self.used[usize::from(at >> 6)] &= !(1 << (at & 63));
+        change(&mut self.used, at, |word, bit| word & !bit);
         if rest.time.is_zero() {
             return;
         }
@@ -132,7 +132,7 @@ impl Block {
             (open.first, open.last) = (now, now);
         }
         open.last = open.last.max(now);
-        open.words[usize::from(at >> 6)] |= 1 << (at & 63);
+        change(&mut open.words, at, |word, bit| word | bit);
     }
 
     /// Ends the rests that are over. Whether there were any.
@@ -172,15 +172,16 @@ impl Block {
         for at in usize::from(first >> 6)..=usize::from(last.min(self.size - 1) >> 6) {
             let from = if at == usize::from(first >> 6) { u64::MAX << (first & 63) } else { u64::MAX };
             let to = if at == usize::from(last >> 6) { u64::MAX >> (63 - (last & 63)) } else { u64::MAX };
-            used += (self.used[at] & from & to).count_ones();
-            resting += (self.busy(at) & !self.used[at] & from & to).count_ones();
+            let in_use = word(&self.used, at);
+            used += (in_use & from & to).count_ones();
+            resting += (self.busy(at) & !in_use & from & to).count_ones();
         }
         (used, resting)
     }
 
     /// All that are used.
     pub(crate) fn used(&self) -> impl Iterator<Item = u16> {
-        (0..self.size).filter(|at| self.used[usize::from(at >> 6)] & (1 << (at & 63)) != 0)
+        (0..self.size).filter(|at| has(&self.used, *at))
     }
 
     pub(crate) fn parse(record: &[u8], size: u16) -> Result<Self, Flaw> {
@@ -211,7 +212,8 @@ impl Block {
             }
         }
         reader.end()?;
-        let both = |at: usize| and(block.used[at], block.resting[0].words[at], block.resting[1].words[at]);
+        let [old, open] = &block.resting;
+        let both = |at: usize| and(word(&block.used, at), word(&old.words, at), word(&open.words, at));
         match (0..WORDS).any(|at| both(at) != 0) {
             true => Err(Flaw::Field { field: "sets" }),
             false => Ok(block),
@@ -229,10 +231,10 @@ impl Block {
         record.extend(self.cursor.to_be_bytes());
         record.push((sets[0] | sets[1] << 1 | sets[2] << 2) as u8);
         if used {
-            put_words(&mut record, &self.used[..words]);
+            record.extend_from_slice(self.used[..words].as_flattened());
         }
         for (resting, _) in self.resting.iter().zip(rests).filter(|(_, rests)| *rests) {
-            put_words(&mut record, &resting.words[..words]);
+            record.extend_from_slice(resting.words[..words].as_flattened());
             record.extend(resting.first.as_millis().to_be_bytes());
             record.extend(resting.last.as_millis().to_be_bytes());
         }
@@ -241,13 +243,12 @@ impl Block {
 
     /// No number beyond the block's size may be set.
     fn words(&self, reader: &mut Reader<'_>) -> Result<Words, Flaw> {
-        let mut words = [0; WORDS];
-        for word in &mut words[..usize::from(self.size.div_ceil(64))] {
-            *word = reader.u64()?;
-        }
+        let mut words = NONE.words;
+        let used = words[..usize::from(self.size.div_ceil(64))].as_flattened_mut();
+        used.copy_from_slice(reader.bytes(used.len())?);
         let beyond = match self.size & 63 {
             0 => 0,
-            bits => words[usize::from(self.size >> 6)] >> bits,
+            bits => word(&words, (self.size >> 6).into()) >> bits,
         };
         match beyond {
             0 => Ok(words),
@@ -257,17 +258,27 @@ impl Block {
 
     #[inline]
     fn busy(&self, at: usize) -> u64 {
-        self.used[at] | self.resting[0].words[at] | self.resting[1].words[at]
+        let [old, open] = &self.resting;
+        word(&self.used, at) | word(&old.words, at) | word(&open.words, at)
     }
 }
 
 /// Bytes before the sets.
 const HEAD: usize = 12;
 
-fn put_words(record: &mut Vec<u8>, words: &[u64]) {
-    let mut bytes = [[0; 8]; WORDS];
-    bytes.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_be_bytes());
-    record.extend_from_slice(bytes[..words.len()].as_flattened());
+#[inline]
+fn word(words: &Words, at: usize) -> u64 {
+    u64::from_be_bytes(words[at])
+}
+
+fn has(words: &Words, number: u16) -> bool {
+    word(words, (number >> 6).into()) & (1 << (number & 63)) != 0
+}
+
+/// Makes of a number's word and its bit in it another word.
+fn change(words: &mut Words, number: u16, change: impl Fn(u64, u64) -> u64) {
+    let of = &mut words[usize::from(number >> 6)];
+    *of = change(u64::from_be_bytes(*of), 1 << (number & 63)).to_be_bytes();
 }
 
 /// What is in two of three.

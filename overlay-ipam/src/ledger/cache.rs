@@ -1,6 +1,6 @@
 //! What a manager remembers of the store. All of it may be wrong: commits compare it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use overlay_core::{Entry, Key, Revision, UnixTime};
@@ -14,7 +14,7 @@ use crate::set::numbers::Numbers;
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
     blocks: FxHashMap<Key, (Entry, Arc<Block>)>, // never gone through
-    rows: BTreeMap<RowKey, Row>,
+    rows: FxHashMap<RowKey, Row>,                // never gone through in an order that is seen
     /// How many draws there were.
     draws: u64,
 }
@@ -34,6 +34,14 @@ impl Cache {
     /// What was last seen under a block's key.
     pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
         self.blocks.get(key).map(|(entry, _)| entry.clone())
+    }
+
+    /// Whether a block that was seen has `count` free numbers in this part.
+    pub(crate) fn has_room(&self, key: &Key, (first, last): (u16, u16), count: usize) -> bool {
+        self.blocks.get(key).is_some_and(|(_, block)| {
+            let (used, resting) = block.count((first, last));
+            count as u32 + used + resting <= u32::from(last - first) + 1
+        })
     }
 
     /// The first of so many numbers of draws.
@@ -64,10 +72,7 @@ impl Cache {
 
     /// The grounds of this number are gone.
     pub(crate) fn drop_ground(&mut self, number: u64) {
-        let mut rows = self.rows.split_off(&(number, 0, 0, 0));
-        if let Some(next) = number.checked_add(1) {
-            self.rows.append(&mut rows.split_off(&(next, 0, 0, 0)));
-        }
+        self.rows.retain(|(of, ..), _| *of != number);
     }
 
     pub(crate) fn row(&mut self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> &mut Row {
@@ -91,7 +96,9 @@ impl Cache {
         wakes: Option<UnixTime>,
     ) {
         let numbers = || places.iter().map(|at| plot.join(block, *at));
-        for windows in &plot.windows {
+        let [endpoints, vips] = &plot.windows;
+        let others = if vips == endpoints { &[][..] } else { vips };
+        for windows in [endpoints, others] {
             for window in
                 windows.iter().filter(|(first, last)| numbers().any(|number| (first..=last).contains(&&number)))
             {
@@ -127,6 +134,12 @@ impl Row {
             self.waking.remove(block);
             self.full.remove(block);
         }
+    }
+
+    /// `from`, and then the blocks up to `last` that are not full.
+    pub(crate) fn next_open(&self, from: u128, last: u128) -> impl Iterator<Item = u128> {
+        let after = move |block: &u128| self.full.next_free(block + 1).filter(|next| *next <= last);
+        std::iter::successors(Some(from), move |block| (*block < last).then(|| after(block)).flatten())
     }
 
     /// Nothing is free in a block, until the next of its rests ends.

@@ -10,7 +10,7 @@ use super::block::{Block, Condition};
 use super::cache::Cache;
 use super::ground::{Ground, Plot};
 use super::record::{Held, Hold, Holds};
-use super::{Budget, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
+use super::{Budget, Few, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
 
 /// One owner's wish for a number.
@@ -41,6 +41,13 @@ pub(crate) enum Outcome {
     Later,
 }
 
+impl Outcome {
+    /// Whether it is worth another try, or a look at all there is.
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Later | Self::Full { .. })
+    }
+}
+
 /// How often a claim that found nothing free looks again, after it was seen that there is something.
 const LOOKS: usize = 8;
 
@@ -53,13 +60,26 @@ impl Ledger {
         now: UnixTime,
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let first = wants.len().min(self.budget().operations);
-        let Some(mut outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        let Some(outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        match first == wants.len() && !outcomes.iter().any(Outcome::is_open) {
+            true => Ok(Some(outcomes)),
+            false => Box::pin(self.claim_rest(ground, wants, outcomes, now)).await,
+        }
+    }
+
+    /// Claims for those who have nothing yet after a first round came to these outcomes.
+    async fn claim_rest(
+        &self,
+        ground: &Ground,
+        wants: &[Want<'_>],
+        mut outcomes: Vec<Outcome>,
+        now: UnixTime,
+    ) -> Result<Option<Vec<Outcome>>, IpamError> {
         outcomes.resize(wants.len(), Outcome::Later);
-        let is_open = |outcome: &Outcome| matches!(outcome, Outcome::Later | Outcome::Full { .. });
-        let mut open: Vec<usize> = (0..wants.len()).filter(|at| is_open(&outcomes[*at])).collect();
+        let mut open: Vec<usize> = (0..wants.len()).filter(|at| outcomes[*at].is_open()).collect();
         let mut late = 0;
         while !open.is_empty() {
-            late += Box::pin(self.look(ground, (wants, &open), &mut outcomes, now)).await?;
+            late += self.look(ground, (wants, &open), &mut outcomes, now).await?;
             if late > LOOKS {
                 return Err(IpamError::Contended { attempts: LOOKS as u32 });
             }
@@ -70,7 +90,7 @@ impl Ledger {
             for (at, decided) in batch.into_iter().zip(decided) {
                 outcomes[at] = decided;
             }
-            open.retain(|at| is_open(&outcomes[*at]));
+            open.retain(|at| outcomes[*at].is_open());
         }
         Ok(Some(outcomes))
     }
@@ -105,10 +125,11 @@ impl Ledger {
     ) -> Result<Option<Vec<Outcome>>, IpamError> {
         let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
         let keys = Sorted::new(keys, self.keys.before_owner());
-        let likely = self.likely(ground, wants).into_iter();
+        let (seen, unseen) = self.likely(ground, wants, now);
         let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
-        let transaction = self.transaction().assuming(likely.chain(leases).chain(guard));
+        let known = seen.into_iter().chain(leases).chain(guard);
+        let transaction = self.transaction().reading(unseen).assuming(known);
         let draws = self.cache().draw(wants.len());
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
@@ -130,17 +151,29 @@ impl Ledger {
         Ok(Some(outcomes))
     }
 
-    /// The blocks that claims will most likely be made in, as they were last seen.
-    fn likely(&self, ground: &Ground, wants: &[Want<'_>]) -> Vec<(Key, Option<Entry>)> {
+    /// The blocks that claims will most likely be made in: those that were seen, as they were then, and what else to read.
+    fn likely(&self, ground: &Ground, wants: &[Want<'_>], now: UnixTime) -> (Few<(Key, Option<Entry>)>, Few<Key>) {
         let mut cache = self.cache();
-        let mut blocks = Vec::new();
+        let (mut blocks, mut unseen) = (Few::new(), Few::new());
         for purpose in [Use::Endpoint, Use::Vip] {
-            if !wants.iter().any(|want| want.purpose == purpose && want.exact.is_none()) {
+            let count = wants.iter().filter(|want| want.purpose == purpose && want.exact.is_none()).count();
+            if count == 0 {
                 continue;
             }
             for plot in &ground.plots {
-                let rows = plot.windows(purpose).iter().map(|window| cache.row(ground, plot, *window).current);
-                blocks.extend(rows.flatten().map(|block| (plot.index, block)));
+                for window in plot.windows(purpose) {
+                    let Some(current) = cache.row(ground, plot, *window).current else { continue };
+                    blocks.push((plot.index, current));
+                    let key = self.keys.block(ground, plot.index, current);
+                    if count > 1 && !cache.has_room(&key, plot.part(current, *window), count) {
+                        // They go on in the blocks after it.
+                        unseen.push(self.keys.holds(ground, plot, *window));
+                        let row = cache.row(ground, plot, *window);
+                        row.wake(now);
+                        let next = row.next_open(current, *plot.blocks(*window).end()).skip(1).take(AHEAD);
+                        blocks.extend(next.map(|block| (plot.index, block)));
+                    }
+                }
             }
         }
         for (index, number) in wants.iter().filter_map(|want| want.exact) {
@@ -148,8 +181,14 @@ impl Ledger {
         }
         blocks.sort_unstable();
         blocks.dedup();
-        let keys = blocks.into_iter().map(|(index, block)| self.keys.block(ground, index, block));
-        keys.filter_map(|key| cache.entry(&key).map(|entry| (key, Some(entry)))).collect()
+        let mut seen = Few::new();
+        for key in blocks.into_iter().map(|(index, block)| self.keys.block(ground, index, block)) {
+            match cache.entry(&key) {
+                Some(entry) => seen.push((key, Some(entry))),
+                None => unseen.push(key),
+            }
+        }
+        (seen, unseen)
     }
 
     /// Counts what is used and what rests of all there is for `purpose`, and remembers what is full. `Later` if there is something.
@@ -195,8 +234,8 @@ struct Draft<'d> {
     /// The keys of the leases that are wanted, the place of the first in the snapshot, and what is new under each.
     keys: &'d Sorted,
     first: usize,
-    fresh: Vec<Option<Held>>,
-    blocks: Vec<Drafted>,
+    fresh: Few<Option<Held>>,
+    blocks: Few<Drafted>,
     /// Where among the blocks each is, in the order of their keys.
     places: BTreeMap<(u8, u128), usize>,
     holds: BTreeMap<Key, Holds>,
@@ -239,8 +278,8 @@ impl<'d> Draft<'d> {
             budget: ledger.budget(),
             keys,
             first: keys.first(snapshot),
-            fresh: vec![None; keys.keys.len()],
-            blocks: Vec::with_capacity(1),
+            fresh: Few::from_elem(None, keys.keys.len()),
+            blocks: Few::new(),
             places: BTreeMap::new(),
             holds: BTreeMap::new(),
             granted: FxHashMap::default(),
@@ -431,9 +470,7 @@ impl<'d> Draft<'d> {
     fn upcoming(&mut self, plot: &Plot, number: u128, window: (u128, u128)) -> Vec<Key> {
         let last = *plot.blocks(window).end();
         let (ground, keys) = (self.ground, &self.ledger.keys);
-        let full = &self.cache.row(ground, plot, window).full;
-        let after = |block: &u128| full.next_free(block + 1).filter(|next| *next <= last);
-        let blocks = std::iter::successors(Some(number), |block| (*block < last).then(|| after(block)).flatten());
+        let blocks = self.cache.row(ground, plot, window).next_open(number, last);
         blocks.take(AHEAD).map(|block| keys.block(ground, plot.index, block)).collect()
     }
 

@@ -126,29 +126,33 @@ impl Keys {
     }
 
     pub(crate) fn lease(&self, ground: &Ground, owner: &LeaseOwner) -> Key {
-        self.key(&[b"l", &ground.number.to_be_bytes(), &[ground.kind], owner.as_bytes()])
+        self.key(&[&head(b'l', ground), owner.as_bytes()])
     }
 
     /// How many bytes the keys of all leases of a ground begin with alike.
     pub(crate) fn before_owner(&self) -> usize {
-        self.root.as_bytes().len() + 10
+        self.root.as_bytes().len() + HEAD
     }
 
     pub(crate) fn leases(&self, ground: &Ground) -> Prefix {
-        self.prefix(&[b"l", &ground.number.to_be_bytes(), &[ground.kind]])
+        self.prefix(&[&head(b'l', ground)])
     }
 
     /// Of the plot with this index.
     pub(crate) fn block(&self, ground: &Ground, index: u8, block: u128) -> Key {
-        self.key(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, index], &block.to_be_bytes()])
+        let mut tail = [0; HEAD + 17];
+        tail[..HEAD].copy_from_slice(&head(b'b', ground));
+        tail[HEAD] = index;
+        tail[HEAD + 1..].copy_from_slice(&block.to_be_bytes());
+        self.key(&[&tail])
     }
 
     pub(crate) fn blocks(&self, ground: &Ground, plot: &Plot) -> Prefix {
-        self.prefix(&[b"b", &ground.number.to_be_bytes(), &[ground.kind, plot.index]])
+        self.prefix(&[&head(b'b', ground), &[plot.index]])
     }
 
     pub(crate) fn holds(&self, ground: &Ground, plot: &Plot, window: (u128, u128)) -> Key {
-        self.key(&[b"p", &ground.number.to_be_bytes(), &[ground.kind, plot.index], &window.0.to_be_bytes()])
+        self.key(&[&head(b'p', ground), &[plot.index], &window.0.to_be_bytes()])
     }
 
     /// All records of the grounds of a number.
@@ -156,3 +160,13 @@ impl Keys {
         [b"l", b"b", b"p"].map(|what| self.prefix(&[what, &number.to_be_bytes()]))
     }
 }
+
+/// What the keys of a ground's records begin with, after the root: what they are, and the ground.
+fn head(what: u8, ground: &Ground) -> [u8; HEAD] {
+    let mut head = [what; HEAD];
+    head[1..9].copy_from_slice(&ground.number.to_be_bytes());
+    head[9] = ground.kind;
+    head
+}
+
+const HEAD: usize = 10;

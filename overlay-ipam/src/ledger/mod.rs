@@ -21,6 +21,7 @@ use overlay_core::{
     CommitError, Entry, Key, NodeId, Revision, Snapshot, Store, StoreError, Transaction, TransactionError, Undecided,
     UnixTime, Unread,
 };
+use smallvec::SmallVec;
 
 use crate::{IpamError, PickOrder};
 use block::{Block, Rest};
@@ -138,40 +139,37 @@ impl Ledger {
 /// not sorted again further down.
 pub(crate) struct Sorted {
     pub(crate) keys: Vec<Key>,
-    order: Vec<Ordered>,
+    /// The place of each among those asked for, in their order; empty where they were asked for in it, as one is.
+    order: Vec<u32>,
+    /// Which it is in their order, of each that was asked for; empty alike.
+    ranks: Vec<u32>,
     /// Whether one of them stands there twice.
     pub(crate) repeat: bool,
-}
-
-/// The key that comes next in their order: what tells it from most others, and its place among those asked for. And of the key that was asked for at this place,
-/// which it is in their order.
-struct Ordered {
-    head: u64,
-    at: usize,
-    rank: usize,
 }
 
 impl Sorted {
     /// `same` bytes at their beginning are alike: what follows decides, eight bytes mostly.
     pub(crate) fn new(keys: impl Iterator<Item = Key>, same: usize) -> Self {
         let keys: Vec<Key> = keys.collect();
+        if keys.is_sorted_by(|a, b| a < b) {
+            return Self { keys, order: Vec::new(), ranks: Vec::new(), repeat: false };
+        }
         let head = |key: &Key| {
             let after = key.as_bytes().get(same..).unwrap_or_default();
             let mut head = [0; 8];
             head[..after.len().min(8)].copy_from_slice(&after[..after.len().min(8)]);
             u64::from_be_bytes(head)
         };
-        let mut order: Vec<Ordered> =
-            keys.iter().zip(0..).map(|(key, at)| Ordered { head: head(key), at, rank: at }).collect();
-        if let [_, _, ..] = &order[..] {
-            order.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| keys[a.at].cmp(&keys[b.at])));
-            for rank in 0..order.len() {
-                let at = order[rank].at;
-                order[at].rank = rank;
-            }
+        let mut heads: Vec<(u64, u32)> = keys.iter().map(head).zip(0..).collect();
+        heads.sort_unstable_by_key(|(head, _)| *head);
+        if heads.windows(2).any(|pair| pair[0].0 == pair[1].0) {
+            heads.sort_unstable_by(|(_, a), (_, b)| keys[*a as usize].cmp(&keys[*b as usize]));
         }
-        let repeat = order.windows(2).any(|pair| pair[0].head == pair[1].head && keys[pair[0].at] == keys[pair[1].at]);
-        Self { keys, order, repeat }
+        let order: Vec<u32> = heads.into_iter().map(|(_, at)| at).collect();
+        let mut ranks = vec![0; order.len()];
+        order.iter().zip(0..).for_each(|(at, rank)| ranks[*at as usize] = rank);
+        let repeat = order.windows(2).any(|pair| keys[pair[0] as usize] == keys[pair[1] as usize]);
+        Self { keys, order, ranks, repeat }
     }
 
     /// What is under a key of them; `first` is the place of the first of all in the snapshot.
@@ -180,7 +178,8 @@ impl Sorted {
         at: usize,
         (snapshot, first): (&'s Snapshot, usize),
     ) -> Result<Option<&'s Entry>, Unread> {
-        snapshot.get_near(&self.keys[at], first + self.order[at].rank)
+        let rank = self.ranks.get(at).map_or(at, |rank| *rank as usize);
+        snapshot.get_near(&self.keys[at], first + rank)
     }
 
     /// The place of the first of all in a snapshot.
@@ -190,7 +189,10 @@ impl Sorted {
 
     /// The keys in their order, each with its place among those asked for.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (usize, &Key)> {
-        self.order.iter().map(|of| (of.at, &self.keys[of.at]))
+        (0..self.keys.len()).map(|rank| {
+            let at = self.order.get(rank).map_or(rank, |at| *at as usize);
+            (at, &self.keys[at])
+        })
     }
 }
 
@@ -200,6 +202,9 @@ pub(crate) struct Seen {
     pub(crate) revision: Revision,
     pub(crate) block: Arc<Block>,
 }
+
+/// Some of what there mostly is one of.
+pub(crate) type Few<T> = SmallVec<[T; 1]>;
 
 /// Blocks that a commit writes: their keys, their records, and what these say.
 pub(crate) type Written = Vec<(Key, Bytes, Arc<Block>)>;

@@ -8,7 +8,7 @@ use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashSet;
 
 use super::ground::{Ground, Plot};
-use super::{Budget, Ledger, Sorted, Stop, Written, outcome};
+use super::{Budget, Few, Ledger, Sorted, Stop, Written, outcome};
 use crate::{IpamError, LeaseOwner, Release};
 
 /// A lease to give back.
@@ -31,12 +31,15 @@ impl Ledger {
         returns: &[Return<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
-        let mut released = Vec::with_capacity(returns.len());
+        let mut released = Vec::new();
         while released.len() < returns.len() {
             let rest = &returns[released.len()..];
             let some = &rest[..rest.len().min(self.budget().operations)];
             let Some(done) = self.release_some(ground, some, now).await? else { return Ok(None) };
-            released.extend(done);
+            match released.is_empty() {
+                true => released = done, // all of them, mostly
+                false => released.extend(done),
+            }
         }
         Ok(Some(released))
     }
@@ -53,7 +56,7 @@ impl Ledger {
         let (seen, unseen) = self.blocks_of(ground, returns);
         let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
-        let transaction = self.transaction().assuming(guard.chain(seen)).reading(wanted);
+        let transaction = self.transaction().reading(wanted).assuming(seen.into_iter().chain(guard));
         let mut attempts = Attempts::default();
         let result = transaction.run(|snapshot| {
             Self::guard(ground, snapshot)?;
@@ -71,8 +74,8 @@ impl Ledger {
     }
 
     /// The blocks that the numbers are in most likely: those that were seen, and those to read.
-    fn blocks_of(&self, ground: &Ground, returns: &[Return<'_>]) -> (Vec<(Key, Option<Entry>)>, Vec<Key>) {
-        let mut blocks: Vec<(u8, u128)> = returns
+    fn blocks_of(&self, ground: &Ground, returns: &[Return<'_>]) -> (Few<(Key, Option<Entry>)>, Few<Key>) {
+        let mut blocks: Few<(u8, u128)> = returns
             .iter()
             .filter_map(|of| {
                 let (index, number) = of.of?;
@@ -83,7 +86,7 @@ impl Ledger {
         blocks.sort_unstable();
         blocks.dedup();
         let cache = self.cache();
-        let (mut seen, mut unseen) = (Vec::with_capacity(blocks.len()), Vec::new());
+        let (mut seen, mut unseen) = (Few::new(), Few::new());
         for (index, block) in blocks {
             let key = self.keys.block(ground, index, block);
             match cache.entry(&key) {
@@ -104,7 +107,7 @@ impl Ledger {
         let mut back = Back {
             budget: self.budget(),
             keys,
-            given: vec![false; returns.len()],
+            given: Few::from_elem(false, returns.len()),
             seen: FxHashSet::default(),
             blocks: BTreeMap::new(),
         };
@@ -118,7 +121,7 @@ impl Ledger {
                     Release::Fenced { generation: held.generation }
                 }
                 Some(_) if back.seen.contains(key) => Release::Gone, // it stands twice among them
-                Some((plot, held)) => match back.give((self, ground), at, (plot, held.number)) {
+                Some((plot, held)) => match back.give(at, (plot, held.number)) {
                     true => Release::Done,
                     false => break,
                 },
@@ -136,7 +139,7 @@ struct Attempts {
     /// How many have lost their answers.
     lost: u32,
     /// What the last would have given back, and what the lost ones may have.
-    last: Vec<usize>,
+    last: Few<usize>,
     maybe: BTreeSet<usize>,
 }
 
@@ -164,23 +167,22 @@ struct Back<'b> {
     budget: Budget,
     /// The keys of the leases, and which of them are given back.
     keys: &'b Sorted,
-    given: Vec<bool>,
+    given: Few<bool>,
     /// What is given back of owners that stand twice among them.
     seen: FxHashSet<&'b Key>, // never gone through
-    /// The numbers given back in each block, in the order of the blocks' keys.
+    /// What is given back of each block, in the order of the blocks' keys.
     blocks: BTreeMap<(u8, u128), Part<'b>>,
 }
 
-/// What is given back in a block.
+/// What is given back of a block.
 struct Part<'b> {
-    key: Key,
     plot: &'b Plot,
-    places: Vec<u16>,
+    places: Few<u16>,
 }
 
 impl<'b> Back<'b> {
     /// Whether there was room for one more.
-    fn give(&mut self, (ledger, ground): (&Ledger, &Ground), at: usize, (plot, number): (&'b Plot, u128)) -> bool {
+    fn give(&mut self, at: usize, (plot, number): (&'b Plot, u128)) -> bool {
         let key = &self.keys.keys[at];
         let (block, place) = plot.split(number);
         let part = self.blocks.entry((plot.index, block));
@@ -188,11 +190,7 @@ impl<'b> Back<'b> {
         if !self.budget.spend(1 + new, 2 * key.as_bytes().len() + 2048 * new) {
             return false;
         }
-        let part = part.or_insert_with(|| {
-            let key = ledger.keys.block(ground, plot.index, block);
-            Part { key, plot, places: Vec::new() }
-        });
-        part.places.push(place);
+        part.or_insert(Part { plot, places: Few::new() }).places.push(place);
         self.given[at] = true;
         if self.keys.repeat {
             self.seen.insert(key);
@@ -207,11 +205,12 @@ impl<'b> Back<'b> {
         snapshot: &Snapshot,
         now: UnixTime,
     ) -> Result<(Commit, Written), Undecided<Stop>> {
-        snapshot.need(self.blocks.values().map(|part| &part.key))?;
+        let keys: Few<Key> = self.blocks.keys().map(|(plot, block)| ledger.keys.block(ground, *plot, *block)).collect();
+        snapshot.need(&keys)?;
         let mut cache = ledger.cache();
         let mut puts = Vec::with_capacity(self.blocks.len());
         let mut written = Vec::with_capacity(self.blocks.len());
-        for ((_, number), Part { key, plot, places }) in self.blocks {
+        for (key, ((_, number), Part { plot, places })) in keys.into_iter().zip(self.blocks) {
             let known = (&key, snapshot.get(&key)?);
             let mut block = ledger.parsed(&cache, known, plot.block_size(number), now)?;
             let changed = Arc::make_mut(&mut block);

@@ -19,11 +19,12 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     sets(bench)?;
     subnets(bench)?;
     leases(bench)?;
+    crate::ipam_commits::run(bench)?;
     crate::ipam_durable::run(bench)
 }
 
 /// How many live addresses there are in the large cases.
-const MILLION: u32 = 1 << 20;
+pub(crate) const MILLION: u32 = 1 << 20;
 
 fn sets(bench: &mut Bench<'_>) -> io::Result<()> {
     fill(bench, "ipam/set-fill-16", window("10.0.0.0/16", 1 << 16))?;
@@ -191,19 +192,21 @@ fn lease_churn(bench: &mut Bench<'_>, name: &'static str, (subnet, count): (&str
     let (mut dice, mut next) = (Dice(5), count);
     let rounds = 4096 / batch;
     let figure = bench.figure(name, "pairs/s").rate(move || world.churn(rounds, batch));
-    figure
-        .yardstick_rate("BTreeMap of owners", move || {
-            for _ in 0..4096 {
-                let at = u64::from(dice.below(count));
-                if let Some((owner, _)) = map.range(key(at)..).next().map(|(owner, address)| (*owner, *address)) {
-                    map.remove(&owner);
-                }
-                next += 1;
-                map.insert(key(next.into()), next);
-            }
-            4096
-        })
-        .report()
+    figure.yardstick_rate("BTreeMap of owners", move || map_churn(&mut map, &mut dice, &mut next)).report()
+}
+
+/// Takes a random owner out of a map and puts in a new one, 4,096 times.
+pub(crate) fn map_churn(map: &mut BTreeMap<[u8; 16], u32>, dice: &mut Dice, next: &mut u32) -> u64 {
+    let count = map.len() as u32;
+    for _ in 0..4096 {
+        let at = u64::from(dice.below(count));
+        if let Some((owner, _)) = map.range(key(at)..).next().map(|(owner, address)| (*owner, *address)) {
+            map.remove(&owner);
+        }
+        *next += 1;
+        map.insert(key((*next).into()), *next);
+    }
+    4096
 }
 
 /// An allocator with live leases of one network.
@@ -303,10 +306,10 @@ impl Flat {
 }
 
 /// The plainest generator that will do (splitmix64).
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, sides: u32) -> u32 {
+    pub(crate) fn below(&mut self, sides: u32) -> u32 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -316,7 +319,7 @@ impl Dice {
 }
 
 /// An owner that looks like an endpoint's id: spread over all there are.
-fn key(number: u64) -> [u8; 16] {
+pub(crate) fn key(number: u64) -> [u8; 16] {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut key = [0; 16];
     key[..8].copy_from_slice(&spread.to_be_bytes());
@@ -324,7 +327,7 @@ fn key(number: u64) -> [u8; 16] {
     key
 }
 
-fn owners(count: u32) -> BTreeMap<[u8; 16], u32> {
+pub(crate) fn owners(count: u32) -> BTreeMap<[u8; 16], u32> {
     (0..count).map(|number| (key(number.into()), number)).collect()
 }
 

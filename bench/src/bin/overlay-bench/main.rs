@@ -18,6 +18,7 @@ mod firewall;
 mod firewall_kernel;
 mod gossip;
 mod ipam;
+mod ipam_commits;
 mod ipam_durable;
 mod kernel;
 mod kernel_nft;
