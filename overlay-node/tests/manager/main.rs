@@ -423,24 +423,6 @@ fn an_endpoint_moves_with_all_it_has_and_only_its_node_reports_on_it() {
 }
 
 #[test]
-fn a_late_report_of_an_earlier_stay_at_the_same_node_counts_no_more() {
-    let cluster = Cluster::new();
-    let manager = &cluster.manager;
-    cluster.attach(1, at(1, "c1")).unwrap();
-    block_on(async {
-        manager.relocate(endpoint(1), node(2), NOW).await.unwrap();
-        let back = manager.relocate(endpoint(1), node(1), NOW).await.unwrap();
-        assert_eq!(back.stay(), stay(1, 2));
-        for late in [Ok(()), Err("its container has ended".to_owned())] {
-            manager.report(endpoint(1), stay(1, 0), late).await.unwrap();
-            assert_eq!(manager.endpoint(endpoint(1)).await.unwrap().unwrap(), back);
-        }
-        manager.report(endpoint(1), stay(1, 2), Ok(())).await.unwrap();
-        assert_eq!(manager.endpoint(endpoint(1)).await.unwrap().unwrap().condition, Condition::Ready);
-    });
-}
-
-#[test]
 fn a_service_is_ready_when_all_its_endpoints_are_and_is_not_removed_before_they_are_gone() {
     let cluster = Cluster::new();
     let manager = &cluster.manager;
