@@ -14,6 +14,7 @@ mod dns;
 mod driver;
 mod gossip;
 mod ipam;
+mod lb;
 mod mutation;
 mod node;
 mod vxlan;
@@ -31,6 +32,7 @@ pub const TARGETS: &[&[(&str, Body)]] = &[
     driver::TARGETS,
     gossip::TARGETS,
     ipam::TARGETS,
+    lb::TARGETS,
     node::TARGETS,
     vxlan::TARGETS,
 ];

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay_core::{Change, Name, Port, Protocol, SharedMap, State as _};
 use overlay_kernel::link::LocalStep;
 
-use super::lower::{self, Class, Wanted};
+use super::lower::{self, Class, Places, Wanted};
 use super::native::around;
 use super::{Meaning, Native, NativeStep, Nftables};
 use crate::{Ports, Service, State, check};
@@ -57,7 +57,10 @@ impl Last {
         was.iter().for_each(|(_, service)| taken.take(service));
         is.iter().try_for_each(|(_, service)| taken.put(service))?;
         let locals = taken.reach(&self.state, desired)?;
-        if !taken.classes.keys().eq(self.taken.classes.keys()) || !taken.is_sound(&is) {
+        let places = Places::of(taken.vips.len(), desired.sources.len());
+        let alike = taken.classes.keys().eq(self.taken.classes.keys())
+            && places == Places::of(self.taken.vips.len(), self.state.sources.len());
+        if !alike || !taken.is_sound(&is) {
             return None;
         }
         let withdrawn = was.iter().flat_map(|(_, service)| &service.vips).filter(|vip| !taken.vips.contains_key(vip));
@@ -68,7 +71,8 @@ impl Last {
             let services: Vec<&Service> = services.into_iter().map(|(_, service)| service).collect();
             let vips = was.iter().chain(&is).flat_map(|(_, service)| service.vips.iter().copied());
             let vips = vips.filter(|vip| of.vips.contains_key(vip)).collect();
-            lower::tables(&Wanted { services, vips, classes: taken.classes.keys().copied().collect() }).ok()
+            let classes = taken.classes.keys().copied().collect();
+            lower::tables(&Wanted { services, vips, classes, places }).ok()
         };
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());

@@ -35,7 +35,8 @@ use crate::{Capabilities, Scheduler, State, TimeoutScope};
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
-/// | input, forward, output | `refuse-…`: what no service takes | -20 |
+/// | input, for VIPs that are the namespace's own | `refuse-input`: what no service takes | -20 |
+/// | forward, output, for others | `refuse-forward`, `refuse-output` | -20 |
 ///
 /// It needs `CAP_NET_ADMIN` over the namespace.
 ///

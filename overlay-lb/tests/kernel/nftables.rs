@@ -147,3 +147,24 @@ fn other_tables_of_the_same_owner_live_beside_it() {
         assert!(reconcile(&mut ours, &state(&service(&[2]))).unwrap().is_empty());
     });
 }
+
+/// As on a router, or where the client has no address on the service's network.
+#[test]
+fn a_vip_that_is_not_the_namespaces_own_is_served_and_refused_on_its_way_out() {
+    kernel_test(Kernel::Host, "lb::a_vip_that_is_not_the_namespaces_own_is_served", || {
+        let town = Town::new(1);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let mut elsewhere = state(&service(&[2]));
+        place.settle(&elsewhere);
+        elsewhere.sources.clear();
+        place.settle(&elsewhere);
+        for kind in KINDS {
+            let (_, answer) = place.open(kind.0, at(kind));
+            assert!(matches!(answer, Answer::From(..)), "{kind:?}: {answer:?}");
+        }
+        for family in [overlay_core::IpFamily::V4, overlay_core::IpFamily::V6] {
+            let (_, answer) = place.open(Protocol::Tcp, std::net::SocketAddr::new(suite::vip(family), 8080));
+            assert_eq!(answer, Answer::Refused);
+        }
+    });
+}

@@ -41,16 +41,35 @@ pub(super) struct Wanted<'s> {
     pub(super) vips: BTreeSet<IpAddr>,
     /// The classes there are to be, whether a service is of them or not.
     pub(super) classes: BTreeSet<Class>,
+    pub(super) places: Places,
+}
+
+/// Where VIPs are, which says where packets for them are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Places {
+    /// Whether one is the namespace's own.
+    pub(super) here: bool,
+    /// Whether one is not.
+    pub(super) elsewhere: bool,
 }
 
 impl<'s> Wanted<'s> {
     pub(super) fn all(state: &'s State) -> Self {
         let services: Vec<_> = state.services.values().collect();
+        let vips: BTreeSet<IpAddr> = services.iter().flat_map(|it| it.vips.iter().copied()).collect();
         Self {
-            vips: services.iter().flat_map(|it| it.vips.iter().copied()).collect(),
             classes: services.iter().flat_map(|it| classes(it)).collect(),
+            places: Places::of(vips.len(), state.sources.len()),
+            vips,
             services,
         }
+    }
+}
+
+impl Places {
+    /// Of so many VIPs, of which so many have a source.
+    pub(super) const fn of(vips: usize, sources: usize) -> Self {
+        Self { here: sources > 0, elsewhere: vips > sources }
     }
 }
 
@@ -78,12 +97,16 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), first.clone())?;
     draft.chain("own", Base::nat(Hook::Output, TRANSLATE), first)?;
     let refuse = draft.part("refuse", refuse)?;
-    let refused = || rule("refused").map(|rule| rule.jump(&refuse));
-    draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![refused()?])?;
-    draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![refused()?])?;
-    // What is on its way to this namespace itself is refused where it arrives, so that who sent it is told, not only hindered.
-    let elsewhere = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
-    draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![elsewhere])?;
+    if wanted.places.here {
+        // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
+        let own = rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![own])?;
+    }
+    if wanted.places.elsewhere {
+        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![rule("refused")?.jump(&refuse)])?;
+        let leaving = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![leaving])?;
+    }
     native.tables.insert(key()?, draft.finished());
     Ok(native)
 }
@@ -196,7 +219,8 @@ impl<V: Version> Elements<V> {
             };
             let map = draft.set(&class.map(), slots)?;
             let number = draw::<V>(*class);
-            let rule = rule(class.draws.text())?;
+            // Who leads here has asked for the family already; `nft` must be told to read the rule.
+            let rule = V::only(rule(class.draws.text())?);
             let rule = match class.reach {
                 Reach::Named => {
                     let key = (V::destination(), meta::L4PROTO, th::DPORT, number);

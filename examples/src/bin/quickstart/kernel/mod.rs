@@ -1,6 +1,7 @@
 //! The walk-through in this machine's kernel: hosts and containers are network namespaces, all between them is real.
 
 mod rules;
+mod services;
 mod town;
 mod walk;
 

@@ -10,8 +10,8 @@ use overlay_kernel::Namespace;
 use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
-use super::rules;
 use super::town::{HOSTS, Town, fill};
+use super::{rules, services};
 use overlay_examples::listing;
 
 use crate::Outcome;
@@ -38,6 +38,7 @@ pub(crate) fn all(town: &mut Town) -> Outcome {
     town.check("web on host-1 and db on host-2 reach each other by name", there && back);
     third_host(town, &db)?;
     rules::show(town, (&web, &at_web), &attached)?;
+    services::show(town, NAME, (&web, &at_web))?;
     drift(town, network, &web)?;
     restart(town, &web, &attached)?;
     relocate(town, &web, &db, &attached)?;

@@ -1,0 +1,137 @@
+//! Services: one name, several containers behind it, in both modes.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use overlay_core::ServiceId;
+use overlay_driver::testing::{Container, date, resolve};
+use overlay_driver::{Attach, Attached};
+use overlay_kernel::Namespace;
+use overlay_node::{Control, EndpointMode, Service, ServiceSpec};
+
+use super::town::{Town, fill};
+
+use crate::Outcome;
+
+const PORT: u16 = 80;
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Shows a service whose name is a virtual address, and one whose name is its containers' addresses.
+pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Attached)) -> Outcome {
+    let own = its.endpoint.addresses.first().ok_or("web has no address")?.addr();
+    let nginx = Running::start(town, network, "nginx", EndpointMode::Vip)?;
+    let found = named(web, "nginx", 1)?;
+    town.typed(0, "exec web curl http://nginx      # ten times");
+    let mut told = BTreeSet::new();
+    for _ in 0..10 {
+        told.extend(asked(&web.namespace, *found.first().ok_or("nginx has no address")?));
+    }
+    told.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
+    println!();
+    let names: BTreeSet<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
+    let vips: Vec<IpAddr> = nginx.service.vips.values().flatten().copied().collect();
+    town.check("a service's name is its virtual address, on every host", found == vips);
+    town.check("its containers on two hosts share the work", names == BTreeSet::from(["nginx-1", "nginx-2"]));
+    town.check("and see who asks them", told.iter().all(|(_, seen)| *seen == own));
+    nginx.end(town)?;
+
+    let api = Running::start(town, network, "api", EndpointMode::RoundRobin)?;
+    let found = named(web, "api", 2)?;
+    town.typed(0, "exec web getent ahosts api");
+    town.shown(&found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
+    let answered = found.iter().filter_map(|address| asked(&web.namespace, *address)).count();
+    town.check("in mode dnsrr it is its containers' addresses", found.len() == 2 && answered == 2);
+    api.end(town)
+}
+
+/// A service with a container on host-2 and one on host-3.
+struct Running {
+    service: Service,
+    replicas: Vec<(usize, Attached)>,
+    end: Arc<AtomicBool>,
+    responders: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(town: &Town, on: &str, name: &str, mode: EndpointMode) -> Outcome<Self> {
+        let option = if mode == EndpointMode::Vip { "vip" } else { "dnsrr" };
+        town.typed(0, &format!("service create --name {name} --network {on} --replicas 2 --endpoint-mode {option}"));
+        let network = town.wait(town.manager.network(&on.into()))?.id;
+        let spec = ServiceSpec { mode, ..ServiceSpec::new(name.parse()?, [network]) };
+        let service = town.wait(town.manager.create_service(ServiceId::generate(fill), spec, date()))?;
+        println!("{}", service.id);
+        let end = Arc::new(AtomicBool::new(false));
+        let (mut replicas, mut responders) = (Vec::new(), Vec::new());
+        for number in 1..=2 {
+            let container = town.hosts.lab.container(&format!("{name}-{number}"))?;
+            responders.push(respond(&container, &end)?);
+            let attach = Attach {
+                service: Some(service.id),
+                ..Attach::new(container.name.clone(), container.source.clone(), on)
+            };
+            replicas.push((number, town.wait(town.driver(number)?.attach(attach))?));
+            println!("overall progress: {number} out of 2 tasks");
+        }
+        town.shown("verify: Service converged");
+        Ok(Self { service, replicas, end, responders })
+    }
+
+    fn end(self, town: &Town) -> Outcome {
+        let name = &self.service.spec.name;
+        town.typed(0, &format!("rm -f {name}-1 {name}-2 && service rm {name}"));
+        self.end.store(true, Ordering::Relaxed);
+        for responder in self.responders {
+            responder.join().map_err(|_| "a responder has failed")?;
+        }
+        for (host, replica) in &self.replicas {
+            town.detach(*host, replica.endpoint.id)?;
+        }
+        town.wait(town.manager.remove_service(&self.service.id.into(), date()))?;
+        town.shown(name.as_str());
+        Ok(())
+    }
+}
+
+/// Tells whoever asks the container's name, and from where it was asked.
+fn respond(container: &Container, end: &Arc<AtomicBool>) -> Outcome<JoinHandle<()>> {
+    let listener = container.namespace.run(|| TcpListener::bind(("0.0.0.0", PORT)))??;
+    listener.set_nonblocking(true)?;
+    let (name, end) = (container.name.clone(), Arc::clone(end));
+    Ok(std::thread::spawn(move || {
+        while !end.load(Ordering::Relaxed) {
+            match listener.accept() {
+                Ok((mut stream, from)) => drop(stream.write_all(format!("{name} {}", from.ip()).as_bytes())),
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+        }
+    }))
+}
+
+/// Who answers, and whom it saw.
+fn asked(from: &Namespace, to: IpAddr) -> Option<(String, IpAddr)> {
+    let mut stream = from.run(|| TcpStream::connect_timeout(&(to, PORT).into(), PATIENCE)).ok()?.ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).ok()?;
+    let (name, seen) = said.split_once(' ')?;
+    Some((name.to_owned(), seen.parse().ok()?))
+}
+
+/// What a name stands for, once it is so many addresses.
+fn named(from: &Container, name: &str, count: usize) -> Outcome<Vec<IpAddr>> {
+    let mut found = Vec::new();
+    for _ in 0..100 {
+        found = resolve(&from.namespace, name, PATIENCE).unwrap_or_default();
+        if found.len() == count {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    found.sort();
+    Ok(found)
+}
