@@ -28,7 +28,7 @@ pub(super) fn memory(bench: &mut Bench<'_>) -> io::Result<()> {
 }
 
 /// Traffic at rest, and how one entry spreads: on the same cluster, since thousands of nodes take minutes to join. All of n nodes
-/// together keep n² members: 2,500 take 5 GB and two minutes of a processor, so 5,000 about 20 GB and eight minutes.
+/// together keep n² members: 5,000 take 12 GB, and more than a quarter of an hour of a processor that others use too.
 pub(super) fn traffic(bench: &mut Bench<'_>) -> io::Result<()> {
     let [idles, spreads] = [
         ("gossip/idle-bytes-", vec![20, 100, 1_000, 2_500, 5_000]),
