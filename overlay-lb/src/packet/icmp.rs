@@ -28,7 +28,10 @@ impl Quote {
                 let length = usize::from(head[0] & 15) * 4;
                 (head[0] >> 4 == 4 && !later && length >= 20).then_some((length, head[9]))?
             }
-            IpFamily::V6 => (quoted.first()? >> 4 == 6 && quoted.len() >= 40).then_some((40, quoted[6]))?,
+            IpFamily::V6 => {
+                let head: &[u8; 40] = quoted.first_chunk()?;
+                (head[0] >> 4 == 6).then_some((40, head[6]))?
+            }
         };
         let protocol = Protocol::from_number(protocol)?;
         let ports: &[u8; 4] = quoted.get(length..)?.first_chunk()?;
