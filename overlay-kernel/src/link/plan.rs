@@ -15,9 +15,9 @@ pub(super) fn steps(from: &State, to: &State) -> Vec<Step> {
     settings(from, to, &mut steps);
     let left = links(from, to, &mut steps);
     routes(&left, to, &mut steps);
+    addresses(&left, to, &mut steps); // before what the kernel takes along with an address
     entries(&left, to, &mut steps);
     rules(&left, to, &mut steps);
-    addresses(&left, to, &mut steps);
     in_phases::<State>(steps)
 }
 
@@ -70,7 +70,7 @@ fn links<'a>(from: &'a State, to: &State, steps: &mut Vec<Step>) -> Cow<'a, Stat
 
 /// The state without the devices that go, without the neighbours of those whose Ethernet address changes, without all
 /// that is IPv6 of those that become too small for it, without the stations behind those that leave their bridge, and
-/// without the IPv4 routes of those that lose their last IPv4 address.
+/// without the IPv4 routes and neighbours of those that lose their last IPv4 address.
 fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State> {
     let mut left = Cow::Borrowed(from);
     if !gone.is_empty() {
@@ -96,9 +96,9 @@ fn left<'a>(from: &'a State, to: &State, gone: &BTreeSet<Dev>) -> Cow<'a, State>
     if !parted.is_empty() {
         left.to_mut().forget_stations(|bridge, port| parted.contains(&(bridge.clone(), port)));
     }
-    let bared: BTreeSet<_> = bared(&left, to).cloned().collect();
+    let bared = bared(&left, to);
     if !bared.is_empty() {
-        left.to_mut().forget_ipv4_routes(|dev| bared.contains(dev));
+        left.to_mut().forget_ipv4_ways(|dev| bared.contains(dev));
     }
     left
 }
@@ -108,12 +108,16 @@ fn is_small(link: &Link) -> bool {
     link.mtu < Mtu::IPV6_MIN
 }
 
-/// Devices with IPv4 routes to come, but without an IPv4 address, of which they have one now.
-fn bared<'a>(now: &'a State, to: &'a State) -> impl Iterator<Item = &'a Dev> {
-    let routed: BTreeSet<_> =
-        to.routes.iter().filter(|(key, _)| key.is_ipv4()).filter_map(|(key, route)| route.device(&key.site)).collect();
-    let bared = move |dev: &&Dev| routed.contains(dev) && now.has_ipv4(dev) && !to.has_ipv4(dev);
-    now.links.keys().filter(bared)
+/// Devices with IPv4 routes or neighbours to come, but without an IPv4 address, of which they have one now.
+fn bared(now: &State, to: &State) -> BTreeSet<Dev> {
+    let mut bared: BTreeSet<_> =
+        now.links.keys().filter(|dev| now.has_ipv4(dev) && !to.has_ipv4(dev)).cloned().collect();
+    if !bared.is_empty() {
+        let routes = to.routes.iter().filter(|(key, _)| key.is_ipv4());
+        let routed: BTreeSet<_> = routes.filter_map(|(key, route)| route.device(&key.site)).collect();
+        bared.retain(|dev| routed.contains(dev) || to.knows_ipv4(dev));
+    }
+    bared
 }
 
 /// A device that goes makes room first if another takes its name, its peer's, its VNI, its parent, or may take its altname.
@@ -225,7 +229,7 @@ fn rules(now: &State, to: &State, steps: &mut Vec<Step>) {
 }
 
 fn addresses(now: &State, to: &State, steps: &mut Vec<Step>) {
-    let bared: BTreeSet<_> = bared(now, to).collect();
+    let bared = bared(now, to);
     steps.extend(keyed_diff(&now.addresses, &to.addresses).map(|change| match change {
         Change::Add((dev, address), len) => Step::PutAddress(dev.clone(), net(*address, *len), None),
         Change::Replace((dev, address), old, len) => Step::PutAddress(dev.clone(), net(*address, *len), Some(*old)),

@@ -141,18 +141,25 @@ impl State {
         addresses.next().is_some_and(|((on, address), _)| on == dev && address.is_ipv4())
     }
 
-    /// Takes the IPv4 routes that leave by some devices out.
-    pub(super) fn forget_ipv4_routes(&mut self, by: impl Fn(&Dev) -> bool) {
-        let goes = |key: &RouteKey, route: &Route| key.is_ipv4() && route.device(&key.site).is_some_and(|dev| by(&dev));
-        self.routes.retain(|key, route| !goes(key, route));
+    /// Whether a device has an IPv4 neighbour.
+    pub(super) fn knows_ipv4(&self, dev: &Dev) -> bool {
+        let mut neighbours = self.neighbours.range((dev.clone(), IpAddr::V4(Ipv4Addr::UNSPECIFIED))..);
+        neighbours.next().is_some_and(|((on, address), _)| on == dev && address.is_ipv4())
     }
 
-    /// The kernel takes a device's IPv4 routes along with its last IPv4 address.
+    /// Takes the IPv4 routes that leave by some devices out, and the IPv4 neighbours on them.
+    pub(super) fn forget_ipv4_ways(&mut self, by: impl Fn(&Dev) -> bool) {
+        let goes = |key: &RouteKey, route: &Route| key.is_ipv4() && route.device(&key.site).is_some_and(|dev| by(&dev));
+        self.routes.retain(|key, route| !goes(key, route));
+        self.neighbours.retain(|(dev, address), _| address.is_ipv6() || !by(dev));
+    }
+
+    /// The kernel takes a device's IPv4 routes and neighbours along with its last IPv4 address.
     fn remove_address(&mut self, dev: &Dev, net: IpNet) {
         let had_ipv4 = self.has_ipv4(dev);
         self.addresses.remove(&(dev.clone(), net.addr()));
         if had_ipv4 && !self.has_ipv4(dev) {
-            self.forget_ipv4_routes(|by| by == dev);
+            self.forget_ipv4_ways(|by| by == dev);
         }
     }
 

@@ -9,7 +9,7 @@ use overlay_kernel::testing::judge;
 use crate::links_faults::{self, BRIDGE, dev, fault, open, vxlan};
 
 /// A bridge and a tunnel of this MTU, with IPv4 on them, and IPv6 where there can be.
-fn wanted(mtu: u32) -> State {
+pub(crate) fn wanted(mtu: u32) -> State {
     let mut state = State::default();
     let v6 = mtu >= 1280;
     for (number, (name, kind)) in (1..).zip([("br0", BRIDGE), ("vx0", vxlan(7))]) {
@@ -36,7 +36,7 @@ fn dress(state: &mut State, dev: &Dev, number: u8, v6: bool) {
 }
 
 /// Reaches `wanted` once, and all is as wanted.
-fn reach(links: &mut Links, wanted: &State) {
+pub(crate) fn reach(links: &mut Links, wanted: &State) {
     let plan = reconcile(links, wanted).unwrap();
     let left: Vec<_> = links.observe().unwrap().plan(wanted).iter().map(ToString::to_string).collect();
     assert_eq!(left, [""; 0], "after\n{plan}");

@@ -12,6 +12,7 @@ mod ipvs;
 mod killed;
 mod lab;
 mod links;
+mod links_bared;
 mod links_faults;
 mod links_foreign;
 mod links_mtu;
