@@ -21,18 +21,27 @@ pub struct Gateway {
     /// frames through the IP hooks (`br_netfilter`), they would not without.
     #[serde(default)]
     pub together: bool,
+    /// Whether what was translated elsewhere on this machine, by a load balancer say, comes in through it: then no more than that does.
+    #[serde(default)]
+    pub balanced: bool,
 }
 
 impl Gateway {
     /// A way out, masqueraded, for these subnets.
     pub fn new(subnets: impl IntoIterator<Item = IpNet>) -> Self {
-        Self { subnets: subnets.into_iter().collect(), egress: Egress::Masquerade, together: false }
+        Self { subnets: subnets.into_iter().collect(), egress: Egress::Masquerade, together: false, balanced: false }
     }
 
     /// The same, whose endpoints reach each other.
     #[must_use]
     pub fn together(self) -> Self {
         Self { together: true, ..self }
+    }
+
+    /// The same, by which flows come in that a load balancer of this machine translated.
+    #[must_use]
+    pub fn balanced(self) -> Self {
+        Self { balanced: true, ..self }
     }
 
     /// The same, but nothing new goes out: of an internal network.
@@ -59,6 +68,7 @@ impl fmt::Display for Gateway {
             Egress::Internal => "internal",
         })?;
         f.write_str(if self.together { " together" } else { "" })?;
+        f.write_str(if self.balanced { " balanced" } else { "" })?;
         self.subnets.iter().try_for_each(|subnet| write!(f, " {subnet}"))
     }
 }

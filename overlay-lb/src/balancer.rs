@@ -147,7 +147,7 @@ impl Balancer {
         }
     }
 
-    /// What it can express: all.
+    /// What it can express: all but services at the machine's own addresses, of which it has none.
     pub fn capabilities() -> Capabilities {
         Capabilities {
             backend: "user space",
@@ -157,6 +157,7 @@ impl Balancer {
             timeouts: TimeoutScope::Each,
             all_ports: true,
             rejects: true,
+            published: false,
             protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
         }
     }

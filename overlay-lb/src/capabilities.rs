@@ -23,6 +23,8 @@ pub struct Capabilities {
     pub all_ports: bool,
     /// Whether ports that nothing serves are rejected, rather than left to whoever listens there.
     pub rejects: bool,
+    /// Whether services can be at the machine's own addresses, and what such services elsewhere send is answered through them.
+    pub published: bool,
     /// Protocols of named ports.
     pub protocols: BTreeSet<Protocol>,
 }
@@ -46,6 +48,10 @@ impl Capabilities {
     pub fn permit(&self, state: &State) -> Result<(), Refusal> {
         let backend = self.backend;
         let mut shared = None;
+        if let Some(arrivals) = state.arrivals.as_ref().filter(|_| !self.published) {
+            let (wanted, reason) = (arrivals.to_string(), format!("{backend} knows no ways back"));
+            return Err(Refusal::new("arrivals", wanted, reason));
+        }
         for (name, service) in &state.services {
             let refuse = |wanted: String, reason: String| Err(Refusal::new(format!("service {name}"), wanted, reason));
             if !self.schedulers.contains(&service.scheduler) {
@@ -61,6 +67,9 @@ impl Capabilities {
             }
             if service.ports == Ports::All && !self.all_ports {
                 return refuse("all ports".to_owned(), format!("{backend} serves ports by name"));
+            }
+            if service.is_published() && !self.published {
+                return refuse("the machine's own addresses".to_owned(), format!("{backend} serves VIPs"));
             }
             if let Ports::Named(named) = &service.ports
                 && let Some(served) = named.iter().find(|served| !self.protocols.contains(&served.protocol))

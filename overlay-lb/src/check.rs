@@ -23,6 +23,7 @@ pub(crate) fn state(state: &State) -> Result<(), Refusal> {
             return Err(refuse(name, address, "it is a VIP, and whoever is behind one is somewhere else"));
         }
     }
+    state.arrivals.iter().try_for_each(crate::Arrivals::check)?;
     state.sources.iter().try_for_each(|(vip, source)| self::source(*vip, *source, |address| vips.contains(&address)))
 }
 
@@ -45,8 +46,8 @@ fn refuse(name: &Name, wanted: impl Display, reason: &'static str) -> Refusal {
 }
 
 fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
-    if service.vips.is_empty() {
-        return Err(refuse(name, "no VIP", "it needs one, or one of each family"));
+    if service.is_published() && service.ports == Ports::All {
+        return Err(refuse(name, "no VIP", "it needs one, or one of each family, or ports of the machine's own by name"));
     }
     each_of_a_family(name, "VIPs", &service.vips)?;
     ports(name, &service.ports)?;
@@ -99,7 +100,7 @@ fn replicas(name: &Name, service: &Service) -> Result<(), Refusal> {
     for (endpoint, replica) in &service.replicas {
         let Replica { addresses, .. } = replica;
         each_of_a_family(name, "addresses of a replica", addresses)?;
-        if addresses.iter().all(|it| service.vip(IpFamily::of(*it)).is_none()) {
+        if !addresses.iter().any(|it| service.serves(IpFamily::of(*it))) {
             let text = format!("replica {}: {replica}", endpoint.short());
             return Err(refuse(name, text, "it has no address of the family of a VIP"));
         }
@@ -115,6 +116,7 @@ fn replicas(name: &Name, service: &Service) -> Result<(), Refusal> {
 struct Taken {
     all: BTreeMap<IpAddr, Name>,
     named: BTreeMap<(IpAddr, Protocol, Port), Name>,
+    published: BTreeMap<(Protocol, Port), Name>,
 }
 
 impl Taken {
@@ -122,6 +124,13 @@ impl Taken {
         let conflict = |at: String, other: &Name| {
             Err(Refusal::new(format!("service {name}"), at, format!("service {other} is there already")))
         };
+        if let (true, Ports::Named(named)) = (service.is_published(), &service.ports) {
+            for served in named {
+                if let Some(other) = self.published.insert((served.protocol, served.port), name.clone()) {
+                    return conflict(format!("the machine's {} {}", served.protocol, served.port), &other);
+                }
+            }
+        }
         for vip in &service.vips {
             if let Some(other) = self.all.get(vip) {
                 return conflict(vip.to_string(), other);

@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod arrivals;
 mod balancer;
 mod capabilities;
 mod check;
@@ -17,6 +18,7 @@ mod step;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub use arrivals::Arrivals;
 pub use balancer::{Balancer, Config, Counts, Reason, Verdict};
 pub use capabilities::{Capabilities, TimeoutScope};
 pub use flow::{Flow, FlowId, FlowTable, Signal, Stage, TableError, Tuple, Way};

@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Replica, Scheduler};
 
-/// A virtual service: an address, the VIP, behind which replicas share the work.
+/// A virtual service: an address, the VIP, behind which replicas share the work; or ports of the machine's own addresses.
 ///
 /// A packet for a VIP and a port that nothing serves is rejected: TCP by a reset, the rest by an ICMP error. So is one for a service
 /// that has no replica to take it. An ICMP echo request to a VIP is answered by whoever has the VIP, not by a replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// The VIP: one address of each family at most, one at least. Several services may have one VIP, on ports of their own.
+    /// The VIP: one address of each family at most. Several services may have one VIP, on ports of their own.
+    ///
+    /// Without one, the service is *published*: at ports, which it must name, of all addresses that the machine itself has, of both families,
+    /// but of loopback ones. Whatever listens there is not asked.
     pub vips: BTreeSet<IpAddr>,
     /// What of it is served.
     pub ports: Ports,
@@ -46,6 +49,11 @@ impl Service {
         }
     }
 
+    /// A service at ports of the machine's own addresses, which are still to be named.
+    pub fn published() -> Self {
+        Self::new([])
+    }
+
     /// Serves this port too, at another port of the replicas, and no others than those named so.
     #[must_use]
     pub fn port(mut self, protocol: Protocol, port: Port, target: Port) -> Self {
@@ -58,12 +66,22 @@ impl Service {
         self
     }
 
+    /// Whether it is at the machine's own addresses.
+    pub fn is_published(&self) -> bool {
+        self.vips.is_empty()
+    }
+
+    /// Whether clients of a family find it: at a VIP, or at the machine's own addresses.
+    pub fn serves(&self, family: IpFamily) -> bool {
+        self.is_published() || self.vip(family).is_some()
+    }
+
     /// The VIP of a family.
     pub fn vip(&self, family: IpFamily) -> Option<IpAddr> {
         of_family(&self.vips, family)
     }
 
-    /// The replicas that get new flows to this family's VIP, with their addresses.
+    /// The replicas that get new flows of this family, with their addresses.
     pub fn takers(&self, family: IpFamily) -> impl Iterator<Item = (EndpointId, &Replica, IpAddr)> {
         let active = self.replicas.iter().filter(|(_, replica)| replica.condition == Condition::Active);
         active.filter_map(move |(endpoint, replica)| Some((*endpoint, replica, replica.address(family)?)))
@@ -138,7 +156,8 @@ impl fmt::Display for Service {
         let texts: Vec<_> = self.vips.iter().map(ToString::to_string).collect();
         let active = self.replicas.values().filter(|replica| replica.condition == Condition::Active).count();
         let (ports, scheduler, all) = (&self.ports, self.scheduler, self.replicas.len());
-        write!(f, "{} {ports}, {scheduler} among {active} of {all} replicas", texts.join(" and "))?;
+        let at = if texts.is_empty() { "the machine's".to_owned() } else { texts.join(" and ") };
+        write!(f, "{at} {ports}, {scheduler} among {active} of {all} replicas")?;
         if let Some(Affinity { timeout }) = self.affinity {
             write!(f, ", sources come back for {} s", timeout.as_secs())?;
         }

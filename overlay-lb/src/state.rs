@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use overlay_core::{Change, Name, Phase, Refusal, SharedMap, keyed_diff};
 use serde::{Deserialize, Serialize};
 
-use crate::{Service, Step, check};
+use crate::{Arrivals, Service, Step, check};
 
 /// The virtual services that one place (a container, a sandbox, a host) reaches.
 ///
@@ -38,6 +38,8 @@ pub struct State {
     /// namespace itself with this as the preferred source, so that what it sends to the VIP comes from there, even if the pick is the client
     /// itself. A VIP that is not in here is not.
     pub sources: SharedMap<IpAddr, IpAddr>,
+    /// Flows that balancers of other places send here, whose answers go back through them.
+    pub arrivals: Option<Arrivals>,
 }
 
 impl overlay_core::State for State {
@@ -57,6 +59,9 @@ impl overlay_core::State for State {
             Change::Add(vip, source) | Change::Replace(vip, _, source) => Step::Reach(*vip, *source),
             Change::Remove(vip, _) => Step::Unreach(*vip),
         }));
+        if self.arrivals != desired.arrivals {
+            steps.push(Step::SetArrivals(desired.arrivals.clone()));
+        }
         overlay_core::in_phases::<Self>(steps)
     }
 
@@ -66,6 +71,7 @@ impl overlay_core::State for State {
             Step::Withdraw(name) => drop(self.services.remove(&name)),
             Step::Reach(vip, source) => drop(self.sources.insert(vip, source)),
             Step::Unreach(vip) => drop(self.sources.remove(&vip)),
+            Step::SetArrivals(arrivals) => self.arrivals = arrivals,
             Step::PutReplica(name, endpoint, replica) => {
                 self.services
                     .get_mut(&name)

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Name, Phase};
 
-use crate::{Condition, Replica, Service};
+use crate::{Arrivals, Condition, Replica, Service};
 
 /// One change of a [`State`](crate::State).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Step {
     Reach(IpAddr, IpAddr),
     /// The client has no address for a VIP.
     Unreach(IpAddr),
+    /// What balancers of other places send here is answered through them, or nothing is any more.
+    SetArrivals(Option<Arrivals>),
     /// A service's replica comes, or changes.
     PutReplica(Name, EndpointId, Replica),
     /// A service's replica goes.
@@ -27,9 +29,10 @@ pub enum Step {
 impl Step {
     pub(crate) const fn phase(&self) -> Phase {
         match self {
-            Self::Serve(..) | Self::Reach(..) => Phase::Open,
+            Self::Serve(..) | Self::Reach(..) | Self::SetArrivals(Some(_)) => Phase::Open,
             Self::PutReplica(_, _, replica) if matches!(replica.condition, Condition::Active) => Phase::Open,
-            Self::PutReplica(..) | Self::RemoveReplica(..) | Self::Withdraw(_) | Self::Unreach(_) => Phase::Close,
+            Self::PutReplica(..) | Self::RemoveReplica(..) => Phase::Close,
+            Self::Withdraw(_) | Self::Unreach(_) | Self::SetArrivals(None) => Phase::Close,
         }
     }
 }
@@ -41,6 +44,8 @@ impl fmt::Display for Step {
             Self::Withdraw(name) => write!(f, "serve {name} no more"),
             Self::Reach(vip, source) => write!(f, "reach {vip} from {source}"),
             Self::Unreach(vip) => write!(f, "reach {vip} no more"),
+            Self::SetArrivals(Some(arrivals)) => write!(f, "answer {arrivals}"),
+            Self::SetArrivals(None) => f.write_str("answer no balancer of another place"),
             Self::PutReplica(name, endpoint, replica) => {
                 write!(f, "put replica {} of {name}: {replica}", endpoint.short())
             }

@@ -5,12 +5,12 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use overlay_core::{EndpointId, Name, Port, Protocol};
+use overlay_core::{EndpointId, IfName, Mac, Name, Port, Protocol};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{Affinity, Condition, Replica, Scheduler, Service, State, Timeouts, Weight};
+use crate::{Affinity, Arrivals, Condition, Replica, Scheduler, Service, State, Timeouts, Weight};
 
 /// What of a service a state may have: all that there is, or less for a backend that can do less.
 #[derive(Debug, Clone)]
@@ -23,11 +23,13 @@ pub struct Wants {
     pub timeouts: bool,
     /// Services at all ports.
     pub all_ports: bool,
+    /// Services at the machine's own addresses, and flows that arrive from such elsewhere.
+    pub published: bool,
 }
 
 impl Default for Wants {
     fn default() -> Self {
-        Self { schedulers: Scheduler::ALL.to_vec(), affinity: true, timeouts: true, all_ports: true }
+        Self { schedulers: Scheduler::ALL.to_vec(), affinity: true, timeouts: true, all_ports: true, published: true }
     }
 }
 
@@ -38,8 +40,9 @@ pub fn state() -> impl Strategy<Value = State> {
 
 /// The same with no more than what is wanted.
 pub fn state_of(wants: Wants) -> impl Strategy<Value = State> {
-    btree_map(1_u8..6, service(wants), 0..5).prop_map(|drawn| {
-        let mut state = State::default();
+    let published = wants.published;
+    (btree_map(1_u8..6, service(wants), 0..5), arrivals()).prop_map(move |(drawn, arrivals)| {
+        let mut state = State { arrivals: arrivals.filter(|_| published), ..State::default() };
         for (number, draw) in drawn {
             let (local, service) = (draw.local, draw.service(number));
             let own = |vip: &IpAddr| draw_addresses(10, 1).into_iter().find(|own| own.is_ipv4() == vip.is_ipv4());
@@ -48,6 +51,18 @@ pub fn state_of(wants: Wants) -> impl Strategy<Value = State> {
             state.services.insert(name(number), service);
         }
         state
+    })
+}
+
+fn arrivals() -> impl Strategy<Value = Option<Arrivals>> {
+    let marks = btree_map(1_u8..4, 1_u32..3, 0..3);
+    option::of((any::<bool>(), marks, vec(any::<bool>(), 2))).prop_map(|drawn| {
+        let (other, marks, answers) = drawn?;
+        let interface = IfName::new(if other { "eth1" } else { "eth0" }).expect("a short name");
+        let marks = marks.into_iter().map(|(host, mark)| (Mac::from_ipv4([10, 0, 11, host].into()), mark)).collect();
+        let pairs = draw_addresses(11, 20).into_iter().zip(draw_addresses(12, 20)).zip(answers);
+        let answers = pairs.filter(|(_, has)| *has).map(|(pair, _)| pair).collect();
+        Some(Arrivals { interface, marks, answers })
     })
 }
 
@@ -60,6 +75,7 @@ struct Draw {
     affinity: Option<u8>,
     timeouts: Option<u8>,
     local: bool,
+    published: bool,
     replicas: Vec<Option<(u16, Condition)>>,
 }
 
@@ -73,9 +89,9 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
     let many = prop_oneof![4 => 4_usize..5, 1 => 20_usize..24];
     let replicas = many.prop_flat_map(move |many| vec(option::of((weight.clone(), condition.clone())), many));
     let scheduler = proptest::sample::select(wants.schedulers);
-    let rest = (option::of(1_u8..3), option::of(1_u8..3), any::<bool>());
+    let rest = (option::of(1_u8..3), option::of(1_u8..3), any::<bool>(), any::<bool>());
     (0_u8..3, any::<bool>(), ports, scheduler, rest, replicas).prop_map(
-        move |(families, named, ports, scheduler, (affinity, timeouts, local), replicas)| Draw {
+        move |(families, named, ports, scheduler, (affinity, timeouts, local, published), replicas)| Draw {
             families,
             named: named || !wants.all_ports,
             ports,
@@ -83,6 +99,7 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
             affinity: affinity.filter(|_| wants.affinity),
             timeouts: timeouts.filter(|_| wants.timeouts),
             local,
+            published: published && wants.published,
             replicas,
         },
     )
@@ -92,13 +109,14 @@ impl Draw {
     /// The service of this number; 1 and 2 share a VIP, on ports of their own.
     fn service(self, number: u8) -> Service {
         let vip = if number == 2 { 1 } else { number };
-        let mut service = Service::new(self.of_families(9, vip));
+        let published = self.published && number > 2;
+        let mut service = Service::new(self.of_families(9, vip).filter(|_| !published));
         for (at, (protocol, target)) in (80_u16..).zip(&self.ports).filter_map(|(at, port)| Some((at, (*port)?))) {
-            if self.named || number <= 2 {
+            if self.named || number <= 2 || published {
                 service = service.port(protocol, port(at + 10 * u16::from(number)), port(target));
             }
         }
-        if number <= 2 || self.named {
+        if number <= 2 || self.named || published {
             service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
         }
         service.scheduler = self.scheduler;

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use overlay_core::testing::laws::{self, InMemory};
-use overlay_core::{EndpointId, Memory, Phase, Port, Protocol, State as _, reconcile};
+use overlay_core::{EndpointId, Mac, Memory, Phase, Port, Protocol, State as _, reconcile};
 use overlay_lb::testing::state;
 use overlay_lb::{
     Affinity, Capabilities, Condition, Ports, Replica, Scheduler, Service, State, TimeoutScope, Timeouts, Weight,
@@ -78,7 +78,27 @@ fn refused(state: &State) -> String {
 
 #[test]
 fn what_makes_no_sense_is_refused_by_name() {
-    assert_eq!(refusal(|it| it.vips.clear()), "service web: no VIP: it needs one, or one of each family");
+    let nowhere = refusal(|it| (it.vips, it.ports) = ([].into(), Ports::All));
+    assert_eq!(
+        nowhere,
+        "service web: no VIP: it needs one, or one of each family, or ports of the machine's own by name"
+    );
+    let mut twice = with(Service { vips: [].into(), ..web() });
+    twice.services.insert("z".parse().unwrap(), Service::published().port(Protocol::Tcp, port(80), port(1)));
+    assert_eq!(refused(&twice), "service z: the machine's tcp 80: service web is there already");
+    let arrivals = |marks: &[(Mac, u32)], answers: &[[&str; 2]]| {
+        let answers = answers.iter().map(|pair| pair.map(|it| it.parse().unwrap()).into());
+        let marks = marks.iter().copied().collect();
+        let arrivals = Arrivals { interface: "eth1".parse().unwrap(), marks, answers: answers.collect() };
+        refused(&State { arrivals: Some(arrivals), ..State::default() })
+    };
+    let station = Mac::from_ipv4([10, 0, 0, 2].into());
+    for marks in [[(station, 0)], [(Mac::BROADCAST, 1)]] {
+        assert!(arrivals(&marks, &[]).ends_with("a station has one, and it is not 0"));
+    }
+    for answers in [["10.0.0.9", "fd00::1"], ["10.0.0.9", "127.0.0.1"], ["10.0.0.9", "10.0.0.9"]] {
+        assert!(arrivals(&[(station, 1)], &[answers]).ends_with("these are two addresses of the place, of one family"));
+    }
     assert_eq!(
         refusal(|it| it.vips.extend([std::net::IpAddr::from([10, 0, 9, 101])])),
         "service web: 2 VIPs: there is one of each family at most"
@@ -159,6 +179,7 @@ fn what_a_backend_lacks_is_refused_by_name() {
         timeouts: TimeoutScope::Nobody,
         all_ports: false,
         rejects: true,
+        published: false,
         protocols: [Protocol::Tcp].into(),
     };
     let said = |change: fn(&mut Service)| {

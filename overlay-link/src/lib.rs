@@ -18,6 +18,6 @@ pub use ipnet::IpNet;
 #[cfg(feature = "kernel")]
 pub use kernel::{ContainerRoutes, LocalNetworks, Obstacle};
 pub use macvlan::{Macvlan, MacvlanMode};
-pub use routes::{Route, Routes, RoutesStep};
+pub use routes::{Marked, Route, Routes, RoutesStep};
 pub use state::State;
 pub use step::{BridgeStep, Step};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use overlay_core::{Change, IfName, Phase, Refusal, State, in_phases, keyed_diff};
@@ -34,6 +34,19 @@ pub struct Routes {
     pub to: BTreeMap<IpNet, Route>,
     /// By source, an address of the container: for packets whose destination has no route but a default one.
     pub from: BTreeMap<IpAddr, Route>,
+    /// By mark, from 1 to 2³⁰ - 1: for packets that were marked so, before all others.
+    pub marked: BTreeMap<u32, Marked>,
+}
+
+/// Where packets with a mark go, whatever their destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Marked {
+    /// By which of the container's interfaces.
+    pub interface: IfName,
+    /// Through which router, of IPv4; such packets go as if they had no mark if `None`.
+    pub v4: Option<Ipv4Addr>,
+    /// Through which router, of IPv6, likewise.
+    pub v6: Option<Ipv6Addr>,
 }
 
 /// One route.
@@ -56,6 +69,10 @@ pub enum RoutesStep {
     PutFrom(IpAddr, Route),
     /// The route of a source goes.
     RemoveFrom(IpAddr),
+    /// The routes of a mark are made, or replaced.
+    PutMarked(u32, Marked),
+    /// The routes of a mark go.
+    RemoveMarked(u32),
 }
 
 impl State for Routes {
@@ -71,7 +88,11 @@ impl State for Routes {
             Change::Add(from, route) | Change::Replace(from, _, route) => RoutesStep::PutFrom(*from, *route),
             Change::Remove(from, _) => RoutesStep::RemoveFrom(*from),
         });
-        in_phases::<Self>(to.chain(from).collect())
+        let marked = keyed_diff(&self.marked, &desired.marked).map(|change| match change {
+            Change::Add(mark, route) | Change::Replace(mark, _, route) => RoutesStep::PutMarked(*mark, *route),
+            Change::Remove(mark, _) => RoutesStep::RemoveMarked(*mark),
+        });
+        in_phases::<Self>(to.chain(from).chain(marked).collect())
     }
 
     fn apply(&mut self, step: &RoutesStep) {
@@ -80,14 +101,16 @@ impl State for Routes {
             RoutesStep::Remove(to) => drop(self.to.remove(to)),
             RoutesStep::PutFrom(from, route) => drop(self.from.insert(*from, *route)),
             RoutesStep::RemoveFrom(from) => drop(self.from.remove(from)),
+            RoutesStep::PutMarked(mark, route) => drop(self.marked.insert(*mark, *route)),
+            RoutesStep::RemoveMarked(mark) => drop(self.marked.remove(mark)),
         }
     }
 
     /// Routes open: they are there when all that they lead through is.
     fn phase(step: &RoutesStep) -> Phase {
         match step {
-            RoutesStep::Put(..) | RoutesStep::PutFrom(..) => Phase::Open,
-            RoutesStep::Remove(_) | RoutesStep::RemoveFrom(_) => Phase::Close,
+            RoutesStep::Put(..) | RoutesStep::PutFrom(..) | RoutesStep::PutMarked(..) => Phase::Open,
+            RoutesStep::Remove(_) | RoutesStep::RemoveFrom(_) | RoutesStep::RemoveMarked(_) => Phase::Close,
         }
     }
 
@@ -95,6 +118,15 @@ impl State for Routes {
         let host_bits = |to: &&IpNet| to.trunc() != **to;
         if let Some(to) = self.to.keys().find(host_bits) {
             return Err(Refusal::new(format!("route {to}"), "host bits", format!("{} has none", to.trunc())));
+        }
+        for (mark, route) in &self.marked {
+            let refuse = |wanted: String, reason| Err(Refusal::new(format!("route of mark {mark}"), wanted, reason));
+            if !(1..1 << 30).contains(mark) {
+                return refuse("the number".to_owned(), "a mark is from 1 to 1,073,741,823");
+            }
+            if route.v4.is_none() && route.v6.is_none() {
+                return refuse(route.to_string(), "it needs a router");
+            }
         }
         let to = self.to.iter().map(|(to, route)| (to.addr(), route));
         let from = self.from.iter().map(|(from, route)| (*from, route));
@@ -115,6 +147,14 @@ impl fmt::Display for Route {
     }
 }
 
+impl fmt::Display for Marked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.v4.iter().try_for_each(|via| write!(f, "via {via} "))?;
+        self.v6.iter().try_for_each(|via| write!(f, "via {via} "))?;
+        write!(f, "by {}", self.interface)
+    }
+}
+
 impl fmt::Display for RoutesStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -122,6 +162,8 @@ impl fmt::Display for RoutesStep {
             Self::Remove(to) => write!(f, "remove route {to}"),
             Self::PutFrom(from, route) => write!(f, "route from {from} {route}"),
             Self::RemoveFrom(from) => write!(f, "remove route from {from}"),
+            Self::PutMarked(mark, route) => write!(f, "route of mark {mark} {route}"),
+            Self::RemoveMarked(mark) => write!(f, "remove route of mark {mark}"),
         }
     }
 }

@@ -11,7 +11,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{Bridge, Inside, Macvlan, MacvlanMode, Port, Route, Routes, State};
+use crate::{Bridge, Inside, Macvlan, MacvlanMode, Marked, Port, Route, Routes, State};
 
 /// States that pass their check, small and alike enough that two of them differ in every way a plan can meet.
 pub fn state() -> impl Strategy<Value = State> {
@@ -52,12 +52,20 @@ pub fn state_among(containers: Vec<NsKey>, taps: bool, parent: IfName) -> impl S
 pub fn routes() -> impl Strategy<Value = Routes> {
     const TO: [&str; 5] = ["0.0.0.0/0", "10.7.0.0/24", "10.7.0.0/16", "::/0", "fd07::/64"];
     let route = || option::weighted(0.6, (1_u8..3, any::<bool>()));
-    (vec(route(), TO.len()), vec(route(), 4)).prop_map(|(to, from)| {
+    let marked = btree_map(1_u32..4, (1_u8..3, 1_u8..4), 0..3);
+    (vec(route(), TO.len()), vec(route(), 4), marked).prop_map(|(to, from, marked)| {
         let all = TO.map(|to| to.parse::<IpNet>().expect("a subnet"));
         let to = all.into_iter().zip(to).filter_map(|(to, drawn)| Some((to, way(to.addr(), drawn?))));
         let own = (1..=2).flat_map(|lan| addresses(lan, 10, [true; 2])).map(|own| own.addr());
         let from = own.zip(from).filter_map(|(from, drawn)| Some((from, way(from, drawn?))));
-        Routes { to: to.collect(), from: from.collect() }
+        let marked = marked.into_iter().map(|(mark, (lan, families))| {
+            let [v4, v6] = [families & 1 != 0, families & 2 != 0];
+            let routers = addresses(lan, 1, [v4, v6]);
+            let v4 = routers.iter().find_map(|it| if let IpAddr::V4(it) = it.addr() { Some(it) } else { None });
+            let v6 = routers.iter().find_map(|it| if let IpAddr::V6(it) = it.addr() { Some(it) } else { None });
+            (mark, Marked { interface: name("lan", lan), v4, v6 })
+        });
+        Routes { to: to.collect(), from: from.collect(), marked: marked.collect() }
     })
 }
 

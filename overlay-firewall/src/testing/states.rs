@@ -25,15 +25,17 @@ pub fn state() -> impl Strategy<Value = State> {
 
 /// States of hosts: up to three gateways with pinned ports, published ports of all kinds, guards.
 pub fn host() -> impl Strategy<Value = State> {
-    let gateways = btree_map(0_u8..3, any::<[bool; 2]>(), 0..4);
+    let gateways = btree_map(0_u8..3, any::<[bool; 3]>(), 0..4);
     let published = vec((published(), any::<Index>()), 0..8);
     let tunnels = btree_map(select(&[4789_u16, 4790]), tunnel(), 0..3);
     let guards = (proptest::option::of(members()), btree_map(select(&["gossip", "control"]), limit(), 0..3));
     let flags = any::<[bool; 2]>();
     (gateways, published, tunnels, guards, flags).prop_map(|(gateways, published, tunnels, guards, [pinned, admin])| {
         let mut state = State { admin, ..State::default() };
-        for (number, [internal, together]) in gateways {
+        for (number, [internal, together, balanced]) in gateways {
             gateway(&mut state, number, internal, (pinned, together));
+            let made = state.gateways.get_mut(&device(&format!("ovgw{number}")));
+            made.into_iter().for_each(|gateway| gateway.balanced = balanced);
         }
         for (published, at) in published {
             publish(&mut state, published, at);

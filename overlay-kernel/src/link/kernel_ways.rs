@@ -10,10 +10,10 @@ use overlay_core::{
     Applied, Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness,
 };
 
-use super::{MAIN_TABLE, Rule, Site, Way, WayStep, Ways};
+use super::{MAIN_TABLE, MarkedWay, Rule, Site, Way, WayStep, Ways};
 use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
 use crate::rtnl::{GROUPS, WAYS_PROTOCOL, link, route, rule};
-use crate::{Namespace, failed};
+use crate::{Namespace, Sysctl, failed};
 
 /// Holds [`Ways`] in the kernel, in one namespace.
 ///
@@ -65,6 +65,10 @@ impl KernelWays {
                 self.remove(|requests| route::remove(requests, (MAIN_TABLE, *to, Ways::METRIC), WAYS_PROTOCOL))
             }
             WayStep::RemoveFrom(from) => self.remove_from(*from),
+            WayStep::PutMarked(mark, way) => self.put_marked(*mark, way)?,
+            WayStep::RemoveMarked(mark) => {
+                [IpFamily::V4, IpFamily::V6].into_iter().try_for_each(|family| self.remove_marked(*mark, family))
+            }
         };
         done.map_err(|error| error.during(step.to_string()))
     }
@@ -112,6 +116,89 @@ impl KernelWays {
         }
         let key = (Ways::table(from), everywhere(from), Ways::METRIC);
         self.remove(|requests| route::remove(requests, key, WAYS_PROTOCOL))
+    }
+
+    /// A family that it has no router of has nothing of the mark afterwards.
+    fn put_marked(&mut self, mark: u32, way: &MarkedWay) -> Result<Result<(), NetlinkError>, BackendError> {
+        let switch = valid_marks()?;
+        self.namespace.run(|| switch.set("1")).flatten()?;
+        let index = self.index_of(way.device)?;
+        for (family, router) in [(IpFamily::V4, way.v4.map(IpAddr::V4)), (IpFamily::V6, way.v6.map(IpAddr::V6))] {
+            let done = match router {
+                Some(router) => self.put_marked_by(mark, (index, router)),
+                None => self.remove_marked(mark, family),
+            };
+            if let Err(error) = done {
+                return Ok(Err(error));
+            }
+        }
+        Ok(Ok(()))
+    }
+
+    /// The route first, so that what leads to it finds it.
+    fn put_marked_by(&mut self, mark: u32, (index, router): (u32, IpAddr)) -> Result<(), NetlinkError> {
+        let target = route::Target::Device { index, gateway: Some(router), source: None, onlink: false };
+        let (table, destination) = (Ways::table_of_mark(mark), everywhere(router));
+        let wanted = route::Found { table, destination, metric: Ways::METRIC, target };
+        self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL))?;
+        let mut request = Requests::default();
+        rule::add_marked(&mut request, &rule_of_mark(mark, IpFamily::of(router)), false, WAYS_PROTOCOL);
+        match self.socket.request(&request) {
+            Err(error) if error.errno() == Some(EEXIST) => Ok(()),
+            done => done,
+        }
+    }
+
+    fn remove_marked(&mut self, mark: u32, family: IpFamily) -> Result<(), NetlinkError> {
+        let rule = rule_of_mark(mark, family);
+        let removed = self.remove(|requests| rule::remove_marked(requests, &rule, false, WAYS_PROTOCOL));
+        match removed {
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()), // a kernel without that family has none
+            removed => removed?,
+        }
+        let every = match family {
+            IpFamily::V4 => IpNet::V4(Ipv4Net::default()),
+            IpFamily::V6 => IpNet::V6(Ipv6Net::default()),
+        };
+        self.remove(|requests| route::remove(requests, (Ways::table_of_mark(mark), every, Ways::METRIC), WAYS_PROTOCOL))
+    }
+
+    /// The marks whose rules are there.
+    fn marks(&mut self, family: IpFamily) -> Result<BTreeSet<u32>, NetlinkError> {
+        let found =
+            self.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
+        let found = match found {
+            Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(BTreeSet::new()),
+            found => found?,
+        };
+        let of_marks = found.into_iter().filter_map(|found| {
+            let (mark, _) = found.rule.mark?;
+            (found.rule == rule_of_mark(mark, family)).then_some(mark)
+        });
+        Ok(of_marks.collect())
+    }
+
+    /// What is there of marks: of each family its rules, and its routes with their devices.
+    fn marked(&mut self, names: &BTreeMap<u32, IfName>) -> Result<(BTreeMap<u32, MarkedWay>, BTreeSet<u32>), NetlinkError> {
+        let (mut ways, mut half) = (BTreeMap::<u32, MarkedWay>::new(), BTreeSet::new());
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let ruled = self.marks(family)?;
+            let mut routed = BTreeSet::new();
+            for found in self.routes(family)? {
+                let Some((mark, index, router)) = mark_of(&found) else { continue };
+                let Some(device) = names.get(&index).copied() else { continue };
+                routed.insert(mark);
+                let way = ways.entry(mark).or_insert(MarkedWay { device, v4: None, v6: None });
+                match router {
+                    IpAddr::V4(router) => way.v4 = Some(router),
+                    IpAddr::V6(router) => way.v6 = Some(router),
+                }
+                half.extend((way.device != device).then_some(mark));
+            }
+            half.extend(ruled.symmetric_difference(&routed));
+        }
+        ways.retain(|mark, _| !half.contains(mark));
+        Ok((ways, half))
     }
 
     /// The sources whose rules are there, and those of whose two rules one is.
@@ -175,6 +262,33 @@ fn source_of(found: &route::Found) -> Option<IpAddr> {
     source.filter(is_its).filter(|_| found.metric == Ways::METRIC)
 }
 
+/// What leads packets with a mark to its table.
+const fn rule_of_mark(mark: u32, family: IpFamily) -> Rule {
+    Rule {
+        site: Site::Home,
+        family,
+        priority: Ways::MARKED_PRIORITY,
+        from: None,
+        to: None,
+        mark: Some((mark, u32::MAX)),
+        incoming: None,
+        table: Ways::table_of_mark(mark),
+    }
+}
+
+/// Of a mark's route, the mark, the device and the router.
+fn mark_of(found: &route::Found) -> Option<(u32, u32, IpAddr)> {
+    let route::Target::Device { index, gateway: Some(router), source: None, .. } = found.target else { return None };
+    let mark = found.table ^ Ways::table_of_mark(0);
+    let is_its = (1..=Ways::MAX_MARK).contains(&mark) && found.destination == everywhere(router);
+    (is_its && found.metric == Ways::METRIC).then_some((mark, index, router))
+}
+
+/// The switch by which a packet's mark counts where it is asked whether it may come in where it does.
+fn valid_marks() -> Result<Sysctl, BackendError> {
+    Sysctl::new(["net", "ipv4", "conf", "all", "src_valid_mark"])
+}
+
 fn everywhere(of: IpAddr) -> IpNet {
     match of {
         IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
@@ -212,6 +326,11 @@ impl Backend for KernelWays {
             half.extend(routed.keys().filter(|source| !ruled.contains(source)));
             ways.half.append(&mut half);
             ways.from.extend(routed.into_iter().filter(|(source, _)| ruled.contains(source)));
+        }
+        (ways.marked, ways.half_marked) = self.marked(&names).map_err(reading)?;
+        let switch = valid_marks()?;
+        if !ways.marked.is_empty() && self.namespace.run(|| switch.read()).flatten()? != "1" {
+            ways.half_marked.extend(std::mem::take(&mut ways.marked).into_keys());
         }
         Ok(ways)
     }

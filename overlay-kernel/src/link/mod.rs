@@ -40,4 +40,4 @@ pub use setting::Setting;
 pub use solicit::Solicit;
 pub use state::State;
 pub use step::Step;
-pub use ways::{Way, WayStep, Ways};
+pub use ways::{MarkedWay, Way, WayStep, Ways};

@@ -102,10 +102,10 @@ impl Set {
         Self { head: self.head.clone(), elements: kept.map(|(key, datum)| (key.clone(), datum.clone())).collect() }
     }
 
-    /// A set of the first parts of this one's keys, each once: of all addresses that a map has for something, say.
+    /// A set of the first so many parts of this one's keys, each once: of all addresses that a map has for something, say.
     #[must_use]
-    pub fn first_parts(&self) -> Self {
-        let key: Vec<Type> = self.head.key.iter().take(1).copied().collect();
+    pub fn first_parts(&self, count: usize) -> Self {
+        let key: Vec<Type> = self.head.key.iter().take(count).copied().collect();
         let size = length(&key);
         let parts = self.elements.keys().filter_map(|key| key.get(..size));
         let elements = parts.map(|part| (Bytes::new(part), Datum::Nothing)).collect();

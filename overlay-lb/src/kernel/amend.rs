@@ -45,6 +45,9 @@ impl Last {
             was.extend(old.map(|old| (name, old)));
             is.extend(new.map(|new| (name, new)));
         }
+        if was.iter().chain(&is).any(|(_, service)| service.is_published()) || self.state.arrivals != desired.arrivals {
+            return None; // a node's published services are few
+        }
         let differ = was.len().max(is.len());
         if differ > FEW && 4 * differ > desired.services.len() {
             return None; // two lowerings of most cost more than one of all
@@ -72,7 +75,7 @@ impl Last {
             let vips = was.iter().chain(&is).flat_map(|(_, service)| service.vips.iter().copied());
             let vips = vips.filter(|vip| of.vips.contains_key(vip)).collect();
             let classes = taken.classes.keys().copied().collect();
-            lower::tables(&Wanted { services, vips, classes, places }).ok()
+            lower::tables(&Wanted { services, vips, classes, places, arrivals: None }).ok()
         };
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());

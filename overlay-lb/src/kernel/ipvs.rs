@@ -78,6 +78,7 @@ impl Ipvs {
             timeouts: TimeoutScope::Together,
             all_ports: false,
             rejects: false,
+            published: false,
             protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
         }
     }

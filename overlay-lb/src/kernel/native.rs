@@ -5,16 +5,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{Name, Phase, Refusal, State, in_phases};
+use overlay_core::{Name, Phase, Port, Protocol, Refusal, State, in_phases};
 use overlay_kernel::link::{LocalStep, Locals};
-use overlay_kernel::nft::{self, Set, Table};
+use overlay_kernel::nft::{self, IpProtocol, Set, Table};
 
 use super::lower;
 
 /// What a kernel holds for a [`State`](crate::State) of one place.
 ///
 /// A replica that goes leaves flows that lead to it, and whether those are cut cannot be read back. So a *grave* is dug first:
-/// a table of ours that packets never see, with the VIPs that something is taken from. Then the tables change, the
+/// a table of ours that packets never see, with the VIPs and published ports that something is taken from. Then the tables change, the
 /// flows are cut, and the grave goes. Whoever finds a grave cuts, and so a crash anywhere is made good.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Native {
@@ -93,6 +93,12 @@ impl State for Native {
     }
 }
 
+/// The places of a set of replicas: VIPs, or published ports.
+fn places(set: &Set) -> Set {
+    let published = set.first_parts(1).has_keys::<IpProtocol>();
+    set.first_parts(if published { 2 } else { 1 })
+}
+
 /// A change of tables, and what must be done before and after it for flows that lead to no replica any more.
 pub(super) fn around(
     now: &nft::State,
@@ -135,13 +141,17 @@ fn leads(set: &Name) -> bool {
     ["slots", "drains"].iter().any(|kind| set.as_str().starts_with(kind))
 }
 
-/// A grave with what it had, and with the VIPs that a change takes something from.
+/// A grave with what it had, and with the VIPs and published ports that a change takes something from.
 fn dig(mut grave: Table, now: &nft::State, steps: &[nft::Step]) -> Table {
     let key = lower::key().ok();
     let steps = steps.iter().filter(|step| Some(step.table()) == key.as_ref());
     let sets = key.as_ref().and_then(|key| now.tables.get(key)).map(|table| &table.sets);
     for vips in steps.flat_map(|step| sets.into_iter().flat_map(|sets| taken(sets, step))) {
-        let name = if vips.has_keys::<Ipv4Addr>() { "vips4" } else { "vips6" };
+        let name = match () {
+            () if vips.has_keys::<Ipv4Addr>() => "vips4",
+            () if vips.has_keys::<Ipv6Addr>() => "vips6",
+            () => "published",
+        };
         let Ok(name) = lower::name(name) else { continue };
         match grave.sets.get_mut(&name) {
             Some(set) => set.absorb(vips),
@@ -152,17 +162,17 @@ fn dig(mut grave: Table, now: &nft::State, steps: &[nft::Step]) -> Table {
     grave
 }
 
-/// The VIPs that a step takes something from.
+/// The VIPs and published ports that a step takes something from.
 fn taken(sets: &BTreeMap<Name, Set>, step: &nft::Step) -> Vec<Set> {
     use nft::Step::*;
     let all = |only: Option<&Name>| -> Vec<Set> {
         let sets = sets.iter().filter(|(name, _)| leads(name) && only.is_none_or(|only| only == *name));
-        sets.map(|(_, set)| set.first_parts()).collect()
+        sets.map(|(_, set)| places(set)).collect()
     };
     match step {
         TakeElements(_, name, elements) => {
             let set = sets.get(name).filter(|_| leads(name));
-            set.map(|set| set.only(elements).first_parts()).into_iter().collect()
+            set.map(|set| places(&set.only(elements))).into_iter().collect()
         }
         EmptySet(_, name) | ClearSet(_, name) | RemoveSet(_, name) => all(Some(name)),
         ClearTable(_) | RemoveTable(_) => all(None),
@@ -171,6 +181,12 @@ fn taken(sets: &BTreeMap<Name, Set>, step: &nft::Step) -> Vec<Set> {
 }
 
 impl Withdrawn {
+    /// Whether something was taken from a published port.
+    pub(super) fn is_about_port(&self, protocol: Protocol, port: u16) -> bool {
+        let Ok(port) = Port::new(port) else { return false };
+        self.grave.sets.values().any(|set| set.contains(&lower::place_of(protocol, port)))
+    }
+
     /// Whether something was taken from a VIP.
     pub(super) fn is_about(&self, vip: IpAddr) -> bool {
         self.grave.sets.values().any(|set| match vip {

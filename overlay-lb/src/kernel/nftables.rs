@@ -32,10 +32,14 @@ use crate::{Capabilities, Scheduler, State, TimeoutScope};
 /// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, affinity and timeouts are refused:
 /// see [`capabilities`](Self::capabilities).
 ///
+/// A published service's rules ask for addresses that are the namespace's own, and not loopback's: whoever listens there is not asked, and where no
+/// replica is left, who asks is refused. Flows that [arrive](crate::Arrivals) from such a service elsewhere are marked, they and their answers.
+///
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
-/// | input, for VIPs that are the namespace's own | `refuse-input`: what no service takes | -20 |
+/// | prerouting, output | `arrivals`, `answers`: the marks of flows that arrive | -150 |
+/// | input, for VIPs that are the namespace's own, and published ports | `refuse-input`: what no service takes | -20 |
 /// | forward, output, for others | `refuse-forward`, `refuse-output` | -20 |
 ///
 /// It needs `CAP_NET_ADMIN` over the namespace.
@@ -51,7 +55,8 @@ use crate::{Capabilities, Scheduler, State, TimeoutScope};
 /// let mut web = Service::new(["10.0.9.100".parse()?]).port(Protocol::Tcp, Port::new(80)?, Port::new(8080)?);
 /// web.replicas.insert(EndpointId::from_bytes([1; 16]), Replica::new(["10.0.9.2".parse()?]));
 /// let sources = [("10.0.9.100".parse()?, "10.0.9.5".parse()?)].into_iter().collect();
-/// print!("{}", reconcile(&mut container, &State { services: [("web".parse()?, web)].into_iter().collect(), sources })?);
+/// let services = [("web".parse()?, web)].into_iter().collect();
+/// print!("{}", reconcile(&mut container, &State { services, sources, ..State::default() })?);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -96,6 +101,7 @@ impl Nftables {
             timeouts: TimeoutScope::Nobody,
             all_ports: true,
             rejects: true,
+            published: true,
             protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
         }
     }

@@ -9,26 +9,36 @@ use overlay_kernel::conntrack::Flow;
 use super::native::{Meaning, Withdrawn};
 use crate::{Condition, Ports, Service, State};
 
-/// The services of VIPs that something was taken from.
-pub(super) struct Standing<'s>(BTreeMap<IpAddr, Vec<&'s Service>>);
+/// The services of VIPs that something was taken from, and those that are published.
+pub(super) struct Standing<'s> {
+    of_vips: BTreeMap<IpAddr, Vec<&'s Service>>,
+    published: Vec<&'s Service>,
+}
 
 impl<'s> Standing<'s> {
     pub(super) fn new(Meaning(state): &'s Meaning, withdrawn: &Withdrawn) -> Self {
-        let mut of_vips: BTreeMap<IpAddr, Vec<&Service>> = BTreeMap::new();
+        let (mut of_vips, mut published) = (BTreeMap::<IpAddr, Vec<&Service>>::new(), Vec::new());
         let services = state.iter().flat_map(|state: &std::sync::Arc<State>| state.services.values());
         for service in services {
+            published.extend(service.is_published().then_some(service));
             for vip in service.vips.iter().filter(|vip| withdrawn.is_about(**vip)) {
                 of_vips.entry(*vip).or_default().push(service);
             }
         }
-        Self(of_vips)
+        Self { of_vips, published }
     }
 
     /// Whether a flow is one of ours that no service has a replica for.
     pub(super) fn lacks(&self, withdrawn: &Withdrawn, flow: &Flow) -> bool {
-        let vip = flow.original.to;
-        let translated = flow.status & TRANSLATED != 0;
-        translated && withdrawn.is_about(vip) && !self.0.get(&vip).into_iter().flatten().any(|it| serves(it, flow))
+        let (vip, port) = (flow.original.to, flow.original.to_port);
+        let of_port = Protocol::from_number(flow.protocol).is_some_and(|of| withdrawn.is_about_port(of, port));
+        let services = match (withdrawn.is_about(vip), of_port) {
+            _ if flow.status & TRANSLATED == 0 => return false,
+            (true, _) => self.of_vips.get(&vip).map(Vec::as_slice).unwrap_or_default(),
+            (false, true) => &self.published,
+            (false, false) => return false,
+        };
+        !services.iter().any(|service| serves(service, flow))
     }
 }
 

@@ -92,7 +92,7 @@ fn ipvs_keeps_the_laws_of_a_backend() {
         let cases = (ProptestConfig::default().cases / 4).max(1);
         let config =
             ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 16, ..ProptestConfig::default() };
-        let wants = Wants { all_ports: false, timeouts: false, ..Wants::default() };
+        let wants = Wants { all_ports: false, published: false, timeouts: false, ..Wants::default() };
         let strategy = (vec(state_of(wants), 1..3), any::<[u8; 32]>());
         let outcome = TestRunner::new(config).run(&strategy, |(desired, seed)| {
             let home = Namespace::create().unwrap();

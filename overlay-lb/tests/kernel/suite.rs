@@ -69,7 +69,7 @@ pub(crate) fn state(service: &Service) -> State {
     let own = HERE.map(|it| it.parse::<IpAddr>().unwrap());
     let source = |vip: &IpAddr| own.into_iter().find(|own| own.is_ipv4() == vip.is_ipv4());
     let sources = service.vips.iter().filter_map(|vip| Some((*vip, source(vip)?))).collect();
-    State { services: [("web".parse().unwrap(), service.clone())].into_iter().collect(), sources }
+    State { services: [("web".parse().unwrap(), service.clone())].into_iter().collect(), sources, ..State::default() }
 }
 
 pub(crate) const KINDS: [(Protocol, IpFamily); 4] = [

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use overlay_core::{Backend, BackendError, Lower, Refusal, State as _, StepError, StepOf, Witness};
 use overlay_kernel::Namespace;
-use overlay_kernel::link::{KernelWays, Way, Ways};
+use overlay_kernel::link::{KernelWays, MarkedWay, Way, Ways};
 
-use crate::{Route, Routes};
+use crate::{Marked, Route, Routes};
 
 /// Holds the routes of one container, in its namespace; the container's own are left alone.
 ///
@@ -30,9 +30,11 @@ impl Lower<Routes> for ContainerRoutes {
     fn lower<'d>(&self, desired: &'d Routes) -> Result<Cow<'d, Ways>, Refusal> {
         desired.check()?;
         let way = |route: &Route| Way { device: route.interface, gateway: route.via };
+        let marked = |route: &Marked| MarkedWay { device: route.interface, v4: route.v4, v6: route.v6 };
         Ok(Cow::Owned(Ways {
             to: desired.to.iter().map(|(to, route)| (*to, way(route))).collect(),
             from: desired.from.iter().map(|(from, route)| (*from, way(route))).collect(),
+            marked: desired.marked.iter().map(|(mark, route)| (*mark, marked(route))).collect(),
             ..Ways::default()
         }))
     }

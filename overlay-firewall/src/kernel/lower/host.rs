@@ -29,6 +29,7 @@ pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> 
     let internal = draft.set("internal", devices(|gateway| gateway.egress == Egress::Internal))?;
     let together = Set::of(state.gateways.iter().filter(|(_, it)| it.together).map(|(device, _)| (*device, *device)));
     let together = draft.set("together", together)?;
+    let balanced = draft.set("balanced", devices(|gateway| gateway.balanced))?;
     let (v4, v6) = (sets::<V4>(draft, state)?, sets::<V6>(draft, state)?);
 
     let lo = lo()?;
@@ -47,6 +48,7 @@ pub(super) fn gateways(draft: &mut Draft, state: &State) -> Result<(), Refusal> 
         known,
         published::<V4>(&v4)?,
         published::<V6>(&v6)?,
+        rule("gateway/balanced")?.is_in(&meta::OIFNAME, &balanced).any(&ct::STATUS, CtStatus::DNAT).accept(),
         rule("gateway/within")?.is_in(&(meta::IIFNAME, meta::OIFNAME), &together).accept(),
         rule("gateway/between")?.is_in(&meta::IIFNAME, &gateways).is_in(&meta::OIFNAME, &gateways).counter().drop(),
         rule("gateway/ingress")?.is_in(&meta::OIFNAME, &gateways).counter().drop(),

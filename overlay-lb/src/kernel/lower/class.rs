@@ -31,6 +31,8 @@ pub(in crate::kernel) enum Draws {
 pub(super) enum Reach {
     Named,
     All,
+    /// Of the machine's own addresses.
+    Published,
 }
 
 impl Draws {
@@ -60,6 +62,8 @@ impl Class {
             (Reach::Named, IpFamily::V6) => "6",
             (Reach::All, IpFamily::V4) => "-all4",
             (Reach::All, IpFamily::V6) => "-all6",
+            (Reach::Published, IpFamily::V4) => "-published4",
+            (Reach::Published, IpFamily::V6) => "-published6",
         }
     }
 }
@@ -71,9 +75,8 @@ pub(super) struct Slots {
 }
 
 impl Slots {
-    /// Those of a service's VIP; none where nobody takes new flows.
-    pub(super) fn of(service: &Service, vip: IpAddr) -> Option<Self> {
-        let family = IpFamily::of(vip);
+    /// Those of a service for clients of a family; none where nobody takes new flows.
+    pub(super) fn of(service: &Service, family: IpFamily) -> Option<Self> {
         let takers: Vec<_> = service.takers(family).collect();
         let weighed: Vec<(EndpointId, Weight)> =
             takers.iter().map(|(id, it, _)| (*id, service.scheduler.counts(it.weight))).collect();
@@ -83,7 +86,11 @@ impl Slots {
             Scheduler::Maglev => Draws::Flow,
             _ => Draws::Turns,
         };
-        let reach = if service.ports == Ports::All { Reach::All } else { Reach::Named };
+        let reach = match (service.is_published(), service.ports == Ports::All) {
+            (true, _) => Reach::Published,
+            (false, true) => Reach::All,
+            (false, false) => Reach::Named,
+        };
         let class = Class { family, reach, size: order.len() as u32, draws };
         Some(Self { class, takers: order.into_iter().filter_map(|at| Some(takers.get(at)?.2)).collect() })
     }

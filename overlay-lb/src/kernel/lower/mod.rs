@@ -4,14 +4,16 @@
 //! elements. A VIP and port lead by a verdict map to the one rule of a *class*; that draws a number, and looks up who
 //! gets the flow by VIP, port and number. A class is how many numbers there are, and what they are drawn from.
 
+mod arrivals;
 mod class;
 mod draft;
+mod published;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay_core::{Protocol, Refusal};
+use overlay_core::{IpFamily, Protocol, Refusal};
 use overlay_kernel::link::Locals;
 use overlay_kernel::nft::{
     self, Base, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable, Verdict,
@@ -21,9 +23,10 @@ use overlay_kernel::nft::{
 pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
+pub(super) use self::published::place_of;
 use self::draft::{Draft, rule};
 use self::version::{V4, V6, Version};
-use crate::{Condition, Ports, Service, State};
+use crate::{Arrivals, Condition, Ports, Service, State};
 
 /// The table in which the services stand.
 pub(super) fn key() -> Result<TableKey, Refusal> {
@@ -42,6 +45,7 @@ pub(super) struct Wanted<'s> {
     /// The classes there are to be, whether a service is of them or not.
     pub(super) classes: BTreeSet<Class>,
     pub(super) places: Places,
+    pub(super) arrivals: Option<&'s Arrivals>,
 }
 
 /// Where VIPs are, which says where packets for them are refused.
@@ -60,6 +64,7 @@ impl<'s> Wanted<'s> {
         Self {
             classes: services.iter().flat_map(|it| classes(it)).collect(),
             places: Places::of(vips.len(), state.sources.len()),
+            arrivals: state.arrivals.as_ref(),
             vips,
             services,
         }
@@ -75,7 +80,8 @@ impl Places {
 
 /// The classes that a service is of: one for each family at most.
 pub(super) fn classes(service: &Service) -> impl Iterator<Item = Class> {
-    service.vips.iter().filter_map(|vip| Slots::of(service, *vip)).map(|slots| slots.class)
+    let families = [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| service.serves(*family));
+    families.filter_map(|family| Slots::of(service, family)).map(|slots| slots.class)
 }
 
 /// The VIPs that are a namespace's own.
@@ -86,21 +92,30 @@ pub(super) fn locals(state: &State) -> Locals {
 /// The tables that mean these services.
 pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     let mut native = nft::State::default();
-    if wanted.vips.is_empty() {
+    let published = wanted.services.iter().any(|service| service.is_published());
+    if wanted.vips.is_empty() && !published && wanted.arrivals.is_none() {
         return Ok(native);
     }
     let mut draft = Draft::default();
-    let mut first = Vec::new();
-    let mut refuse = Vec::new();
+    let (mut first, mut refuse, mut input) = (Vec::new(), Vec::new(), Vec::new());
     of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
     of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?;
-    draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), first.clone())?;
+    if published {
+        published::services(&mut draft, wanted, (&mut first, &mut input))?;
+    }
+    let mut arriving = first.clone();
+    if let Some(arrivals) = wanted.arrivals {
+        arrivals::flows(&mut draft, arrivals, &mut arriving)?;
+    }
+    draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), arriving)?;
     draft.chain("own", Base::nat(Hook::Output, TRANSLATE), first)?;
     let refuse = draft.part("refuse", refuse)?;
     if wanted.places.here {
         // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
-        let own = rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse);
-        draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), vec![own])?;
+        input.push(rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse));
+    }
+    if !input.is_empty() {
+        draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), input)?;
     }
     if wanted.places.elsewhere {
         draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![rule("refused")?.jump(&refuse)])?;
@@ -129,7 +144,7 @@ fn of_version<V: Version>(
             .try_for_each(|(vip, at)| elements.add(service, (*vip, at)))?;
     }
     let classes = wanted.classes.iter().filter(|class| class.family == V::FAMILY);
-    elements.classes(draft, classes)?;
+    elements.classes(draft, classes.filter(|class| class.reach != Reach::Published))?;
     let vips = draft.set(&V::named("vips"), Set::of(wanted.vips.iter().filter_map(|vip| V::address(*vip))))?;
     draft.set(&V::named("drains"), Set::of(elements.drains))?;
     draft.set(&V::named("drains-all"), Set::of(elements.drains_all))?;
@@ -179,7 +194,7 @@ impl<V: Version> Default for Elements<V> {
 
 impl<V: Version> Elements<V> {
     fn add(&mut self, service: &Service, (vip, at): (IpAddr, V::Address)) -> Result<(), Refusal> {
-        let slots = Slots::of(service, vip);
+        let slots = Slots::of(service, IpFamily::of(vip));
         let chain = slots.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
         let verdict = chain.map(Verdict::Goto);
         let numbered = || {
@@ -216,6 +231,7 @@ impl<V: Version> Elements<V> {
             let slots = match class.reach {
                 Reach::Named => Set::map(self.slots.get(&class.size).cloned().unwrap_or_default()),
                 Reach::All => Set::map(self.slots_all.get(&class.size).cloned().unwrap_or_default()),
+                Reach::Published => continue, // they have elements of their own
             };
             let map = draft.set(&class.map(), slots)?;
             let number = draw::<V>(*class);
@@ -226,7 +242,7 @@ impl<V: Version> Elements<V> {
                     let key = (V::destination(), meta::L4PROTO, th::DPORT, number);
                     rule.dnat_by::<V::Target, _>(&key, &map)
                 }
-                Reach::All => rule.dnat_by::<V::Address, _>(&(V::destination(), number), &map),
+                Reach::All | Reach::Published => rule.dnat_by::<V::Address, _>(&(V::destination(), number), &map),
             };
             draft.part(&class.chain(), vec![rule])?;
         }

@@ -1,6 +1,7 @@
 //! IPv4 and IPv6, so that what holds for both is written once.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use overlay_core::IpFamily;
 use overlay_kernel::nft::{Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ip, ip6};
@@ -14,8 +15,11 @@ pub(super) trait Version {
     type Slot: Value + Copy;
     /// A place, and who drains behind it.
     type Drain: Value;
+    /// A place of the machine's own, and who drains behind it.
+    type PublishedDrain: Value;
 
     const FAMILY: IpFamily;
+    const LOOPBACK: RangeInclusive<Self::Address>;
 
     fn source() -> Field<Self::Address>;
     fn destination() -> Field<Self::Address>;
@@ -23,6 +27,7 @@ pub(super) trait Version {
     fn target(address: Self::Address, port: u16) -> Self::Target;
     fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
     fn drain(place: (Self::Address, IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Drain;
+    fn published_drain(place: (IpProtocol, u16), replica: (Self::Address, u16)) -> Self::PublishedDrain;
 
     /// The name of one of a pair of sets.
     fn named(name: &str) -> String;
@@ -37,14 +42,16 @@ pub(super) struct V4;
 pub(super) struct V6;
 
 macro_rules! version {
-    ($version:ident, $address:ty, $number:literal, $fields:ident, $variant:ident) => {
+    ($version:ident, $address:ty, $number:literal, $fields:ident, $variant:ident, $loopback:expr) => {
         impl Version for $version {
             type Address = $address;
             type Target = ($address, u16);
             type Slot = ($address, IpProtocol, u16, Mark);
             type Drain = ($address, IpProtocol, u16, $address, u16);
+            type PublishedDrain = (IpProtocol, u16, $address, u16);
 
             const FAMILY: IpFamily = IpFamily::$version;
+            const LOOPBACK: RangeInclusive<$address> = $loopback;
 
             fn source() -> Field<$address> {
                 $fields::SADDR
@@ -76,6 +83,13 @@ macro_rules! version {
                 (address, protocol, port, replica, target)
             }
 
+            fn published_drain(
+                (protocol, port): (IpProtocol, u16),
+                (replica, target): ($address, u16),
+            ) -> Self::PublishedDrain {
+                (protocol, port, replica, target)
+            }
+
             fn named(name: &str) -> String {
                 format!(concat!("{}", $number), name)
             }
@@ -83,5 +97,5 @@ macro_rules! version {
     };
 }
 
-version!(V4, Ipv4Addr, "4", ip, V6);
-version!(V6, Ipv6Addr, "6", ip6, V4);
+version!(V4, Ipv4Addr, "4", ip, V6, Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255));
+version!(V6, Ipv6Addr, "6", ip6, V4, Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST);

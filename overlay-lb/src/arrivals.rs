@@ -1,0 +1,48 @@
+//! Flows that balancers of other places send here, and their way back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use overlay_core::{IfName, Mac, Refusal, is_host_address};
+use serde::{Deserialize, Serialize};
+
+/// Flows that balancers of other places send here: those of services that are at their machines' [own addresses](crate::Service::vips).
+///
+/// Such a balancer leaves the client's address in place, so answers must go back through its machine, whatever route this place has to the client.
+/// Here each packet that comes in is known by the Ethernet address that it is from; the flow is marked by it, and all answers of the flow get the
+/// mark as theirs, before they are routed. What leads packets with a mark back is not this area's: a route for each mark. A client that comes by
+/// another machine with the flow it had is answered by that from then on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// The interface that they come in by.
+    pub interface: IfName,
+    /// By the Ethernet address of a balancer's machine there: the mark of its flows, not 0.
+    pub marks: BTreeMap<Mac, u32>,
+    /// By an address of this place at the interface: the one that this place answers from by itself, where that is another. Flows are led to that,
+    /// and the client sees the first all the same. Without it, a UDP socket that is bound to no address would answer from one that the client did not ask.
+    pub answers: BTreeMap<IpAddr, IpAddr>,
+}
+
+impl Arrivals {
+    /// Whether it makes sense.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let refuse = |wanted: String, reason| Err(Refusal::new(format!("arrivals by {}", self.interface), wanted, reason));
+        if let Some((mac, _)) = self.marks.iter().find(|(mac, mark)| !mac.is_station() || **mark == 0) {
+            return refuse(format!("mark of {mac}"), "a station has one, and it is not 0");
+        }
+        let is_own = |address: &IpAddr| is_host_address(*address) && !address.is_loopback();
+        let wrong = |(at, from): &(&IpAddr, &IpAddr)| !is_own(at) || !is_own(from) || at.is_ipv4() != from.is_ipv4() || at == from;
+        match self.answers.iter().find(wrong) {
+            Some((at, from)) => refuse(format!("{from} for {at}"), "these are two addresses of the place, of one family"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Arrivals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what comes by {} from {} balancers", self.interface, self.marks.len())?;
+        self.answers.iter().try_for_each(|(at, from)| write!(f, ", {at} at {from}"))
+    }
+}

@@ -1,0 +1,35 @@
+//! Flows that balancers of other places send here.
+
+use std::collections::BTreeSet;
+
+use overlay_core::{Name, Refusal};
+use overlay_kernel::nft::{Base, ChainKind, CtDirection, Hook, Mark, Rule, Set, ct, ether, meta};
+
+use super::draft::{Draft, rule};
+use super::version::{V4, V6, Version};
+use crate::Arrivals;
+
+/// Each packet that comes in marks its flow, before it is asked whether it may come from there; answers are routed by it.
+pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<Rule>) -> Result<(), Refusal> {
+    let marks = arrivals.marks.iter().map(|(mac, mark)| (*mac, Mark(*mark)));
+    let by = draft.set("balancers", Set::map(marks.collect::<Vec<_>>()))?;
+    let all: BTreeSet<u32> = arrivals.marks.values().copied().collect();
+    let marks = draft.set("marks", Set::of(all.into_iter().map(Mark)))?;
+    let comes = || Ok::<_, Refusal>(rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface));
+    let flow = comes()?.eq(&ct::DIRECTION, CtDirection::Original);
+    let flow = flow.set_mark_by(&ether::SADDR, &by).set_ct_mark(&meta::MARK);
+    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), vec![flow])?;
+    let route = Base { kind: ChainKind::Route, ..Base::filter(Hook::Output, Base::MANGLE) };
+    draft.chain("answers", route, vec![rule("answer")?.is_in(&ct::MARK, &marks).set_mark(&ct::MARK)])?;
+    arriving.push(led::<V4>(draft, (arrivals, &marks))?);
+    arriving.push(led::<V6>(draft, (arrivals, &marks))?);
+    Ok(())
+}
+
+/// What comes for one address gets to the one that is answered from.
+fn led<V: Version>(draft: &mut Draft, (arrivals, marks): (&Arrivals, &Name)) -> Result<Rule, Refusal> {
+    let pairs = arrivals.answers.iter().filter_map(|(at, from)| Some((V::address(*at)?, V::address(*from)?)));
+    let answers = draft.set(&V::named("answers"), Set::map(pairs.collect::<Vec<_>>()))?;
+    let arrived = V::only(rule("arrival")?).eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::MARK, marks);
+    Ok(arrived.dnat_by::<V::Address, _>(&V::destination(), &answers))
+}

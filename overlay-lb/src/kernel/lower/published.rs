@@ -1,0 +1,103 @@
+//! Services at ports of the machine's own addresses.
+
+use std::collections::BTreeMap;
+
+use overlay_core::{Port, Protocol, Refusal};
+use overlay_kernel::nft::{
+    AddressType, CtState, IpProtocol, Mark, Reject, Rule, Set, Unreachable, Verdict, fib, meta, th,
+};
+
+use super::class::{Reach, Slots};
+use super::draft::{Draft, name, rule};
+use super::version::{V4, V6, Version};
+use super::{Wanted, draw, protocol_of};
+use crate::{Condition, Ports, ServedPort, Service};
+
+/// Who asks for one is led to a replica; who is not is refused, whoever listens there.
+pub(super) fn services(
+    draft: &mut Draft,
+    wanted: &Wanted<'_>,
+    (first, input): (&mut Vec<Rule>, &mut Vec<Rule>),
+) -> Result<(), Refusal> {
+    let all: Vec<&Service> = wanted.services.iter().copied().filter(|service| service.is_published()).collect();
+    of_version::<V4>(draft, (&all, wanted), first)?;
+    of_version::<V6>(draft, (&all, wanted), first)?;
+    let places = all.iter().flat_map(|service| named(service)).map(place);
+    let places = draft.set("published", Set::of(places))?;
+    let refuse = draft.part(
+        "refuse-published",
+        vec![
+            rule("refused")?.eq(&meta::L4PROTO, IpProtocol::TCP).reject(Reject::TcpReset),
+            rule("refused")?.reject(Reject::Unreachable(Unreachable::Port)),
+        ],
+    )?;
+    input.push(refused::<V4>()?.is_in(&(meta::L4PROTO, th::DPORT), &places).jump(&refuse));
+    input.push(refused::<V6>()?.is_in(&(meta::L4PROTO, th::DPORT), &places).jump(&refuse));
+    Ok(())
+}
+
+/// What begins, and is for an address of the machine's own: what was begun before a port was published goes on.
+fn refused<V: Version>() -> Result<Rule, Refusal> {
+    Ok(here::<V>("refused")?.ct_state(CtState::NEW))
+}
+
+fn here<V: Version>(id: &str) -> Result<Rule, Refusal> {
+    let here = V::only(rule(id)?).eq(&fib::DADDR_TYPE, AddressType::LOCAL);
+    Ok(here.outside(&V::destination(), *V::LOOPBACK.start(), *V::LOOPBACK.end()))
+}
+
+fn of_version<V: Version>(
+    draft: &mut Draft,
+    (services, wanted): (&[&Service], &Wanted<'_>),
+    first: &mut Vec<Rule>,
+) -> Result<(), Refusal> {
+    let (mut leads, mut drains) = (Vec::<(Place, Verdict)>::new(), Vec::new());
+    let mut slots = BTreeMap::<u32, Vec<((IpProtocol, u16, Mark), V::Target)>>::new();
+    for service in services {
+        let taken = Slots::of(service, V::FAMILY);
+        let chain = taken.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
+        let draining = service.replicas.values().filter(|replica| replica.condition == Condition::Draining);
+        let draining: Vec<_> = draining.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+        for served in named(service) {
+            let ((protocol, port), target) = (place(served), served.target.get());
+            leads.extend(chain.clone().map(|chain| ((protocol, port), Verdict::Goto(chain))));
+            drains.extend(draining.iter().map(|it| V::published_drain((protocol, port), (*it, target))));
+            let Some(taken) = &taken else { continue };
+            let takers = taken.takers.iter().filter_map(|taker| V::address(*taker));
+            let numbered = (0..).map(Mark).zip(takers);
+            let numbered = numbered.map(|(slot, to)| ((protocol, port, slot), V::target(to, target)));
+            slots.entry(taken.class.size).or_default().extend(numbered);
+        }
+    }
+    let classes = wanted.classes.iter().filter(|it| (it.family, it.reach) == (V::FAMILY, Reach::Published));
+    for class in classes {
+        let map = draft.set(&class.map(), Set::map(slots.get(&class.size).cloned().unwrap_or_default()))?;
+        let key = (meta::L4PROTO, th::DPORT, draw::<V>(*class));
+        let rule = V::only(rule(class.draws.text())?).dnat_by::<V::Target, _>(&key, &map);
+        draft.part(&class.chain(), vec![rule])?;
+    }
+    draft.set(&V::named("drains-published"), Set::of(drains))?;
+    let leads = draft.set(&V::named("leads-published"), Set::verdicts(leads))?;
+    first.push(here::<V>("published")?.verdict_by(&(meta::L4PROTO, th::DPORT), &leads));
+    Ok(())
+}
+
+/// A protocol and a port.
+type Place = (IpProtocol, u16);
+
+/// A served port as rules have it.
+pub(in crate::kernel) const fn place_of(protocol: Protocol, port: Port) -> (IpProtocol, u16) {
+    (protocol_of(protocol), port.get())
+}
+
+const fn place(served: &ServedPort) -> Place {
+    place_of(served.protocol, served.port)
+}
+
+fn named(service: &Service) -> impl Iterator<Item = &ServedPort> {
+    let named = match &service.ports {
+        Ports::All => None,
+        Ports::Named(named) => Some(named),
+    };
+    named.into_iter().flatten()
+}
