@@ -166,6 +166,9 @@ impl<G: Ground> Builder<G> {
             Some(bridge) => bridge,
             None => Some(gateway::choose(&self.dir, self.node, self.ground.host().as_deref())?),
         };
+        if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
+            self.agent.host = Some(host.key(called));
+        }
         let agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {

@@ -321,7 +321,8 @@ impl<G: Ground> Heart<G> {
             }
             Command::TearDown(asked) => {
                 let all: BTreeSet<EndpointId> = self.book.all().map(|plugged| plugged.endpoint).collect();
-                all.iter().for_each(|endpoint| self.unplug(*endpoint));
+                let own: Vec<EndpointId> = self.agent.in_mesh().collect();
+                all.iter().chain(&own).for_each(|endpoint| self.unplug(*endpoint));
                 self.state.tearing_down.push(asked);
             }
             Command::Stop(asked) => {

@@ -1,7 +1,7 @@
 //! How a cluster is set up.
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use overlay_core::Mtu;
+use overlay_core::{Mtu, Name, NsId, NsKey};
 use overlay_gossip::testing::Conditions;
 use overlay_node::{AgentConfig, GatewayBridge, UpkeepConfig};
 
@@ -30,13 +30,18 @@ impl Default for ClusterConfig {
         Self {
             managers: 3,
             conditions: Conditions::lan(),
-            agent: AgentConfig { gateway: Some(gateway()), ..AgentConfig::lan() },
+            agent: AgentConfig { gateway: Some(gateway()), host: host(), ..AgentConfig::lan() },
             upkeep: UpkeepConfig::default(),
             mtu: Mtu::ETHERNET,
             history: 4096,
             watched: true,
         }
     }
+}
+
+/// The host's namespace, of which each node has one of its own.
+fn host() -> Option<NsKey> {
+    Some(NsKey { name: Name::new("host").ok()?, id: NsId { device: 0, inode: 0 } })
 }
 
 /// The same on every node, as it may be: 172.18.0.0/16 and fd00:18::/64.

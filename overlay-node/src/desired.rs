@@ -25,7 +25,7 @@ pub struct PlaceState {
     pub vxlan: overlay_vxlan::State,
     /// What is allowed and forbidden.
     pub firewall: overlay_firewall::State,
-    /// Virtual services that are reached from here: of a container.
+    /// Virtual services that are reached from here: of a container; of the host, what the node publishes.
     pub lb: overlay_lb::State,
     /// Ways to other networks: of a container.
     pub routes: Routes,

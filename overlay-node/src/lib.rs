@@ -10,6 +10,7 @@ mod desired;
 mod explain;
 mod knowledge;
 mod manager;
+mod mesh;
 mod place;
 mod record;
 #[cfg(feature = "testing")]

@@ -282,6 +282,7 @@ fn settings() -> Settings {
             v4: Some("172.18.0.0/29".parse().expect("a net")),
             v6: Some("fd00:18::/64".parse().expect("a net")),
         }),
+        host: Some(NsKey { name: "host".parse().expect("a name"), id: NsId { device: 4, inode: 1 } }),
     }
 }
 

@@ -51,7 +51,8 @@ impl KernelPlaces {
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
         host.run(|| ()).map_err(privileged)?;
         let (sandboxes, kept) = (NamespaceDir::new(dir.join("networks")), NamespaceDir::new(dir.join("containers")));
-        let (host, containers, taps) = (Arc::new(host), Arc::default(), Tap::new());
+        let (host, taps) = (Arc::new(host), Tap::new());
+        let containers = Arc::new(Containers::beside(Arc::clone(&host)));
         Ok(Self { host, cluster, node, sandboxes, kept, containers, taps })
     }
 
@@ -97,13 +98,14 @@ impl KernelPlaces {
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
         let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
+        let lb = self.services(&host)?;
         let firewall = Firewall::of_host(&owner, host.try_clone()?)?;
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
-            lb: Box::new(Nothing::because(SERVICES)),
+            lb,
             routes: Box::new(Nothing::because("a host's routes are its own")),
         })
     }
@@ -145,13 +147,17 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb: Box<dyn Table<overlay_lb::State>> = match Nftables::open(&self.owner(None)?, namespace.try_clone()?) {
+        let lb = self.services(&namespace)?;
+        let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
+        Ok(PlaceTables { link, vxlan, firewall, lb, routes })
+    }
+
+    fn services(&self, of: &Namespace) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError> {
+        Ok(match Nftables::open(&self.owner(None)?, of.try_clone()?) {
             Ok(services) => Box::new(Shadow::new(services)),
             Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
             Err(error) => return Err(error),
-        };
-        let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
-        Ok(PlaceTables { link, vxlan, firewall, lb, routes })
+        })
     }
 
     fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
@@ -278,13 +284,16 @@ impl Ground for KernelPlaces {
 }
 
 const LINKS: &str = "local networks are the host's";
-const SERVICES: &str = "services are balanced in containers";
+const SERVICES: &str = "services are balanced in containers and at the host";
 const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
-/// The namespaces of containers, by the containers' names.
-#[derive(Debug, Default)]
-pub(super) struct Containers(Mutex<BTreeMap<Name, Entered>>);
+/// The namespaces of containers, by the containers' names, and the host's.
+#[derive(Debug)]
+pub(super) struct Containers {
+    host: Arc<Namespace>,
+    entered: Mutex<BTreeMap<Name, Entered>>,
+}
 
 #[derive(Debug)]
 struct Entered {
@@ -294,8 +303,17 @@ struct Entered {
 }
 
 impl Containers {
+    pub(super) fn beside(host: Arc<Namespace>) -> Self {
+        Self { host, entered: Mutex::default() }
+    }
+
+    /// Whether it is the host's, which every sandbox reaches anyway.
+    pub(super) fn is_hosts(&self, key: &NsKey) -> bool {
+        self.host.id() == key.id
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Name, Entered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn enter(&self, container: &Name, namespace: Namespace) {

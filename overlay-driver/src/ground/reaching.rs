@@ -77,7 +77,8 @@ impl<B: Reach> Reaching<B> {
     }
 
     fn reach(&mut self, desired: &B::Value) -> Result<(), BackendError> {
-        let wanted = B::named(desired);
+        let mut wanted = B::named(desired);
+        wanted.retain(|key| !self.containers.is_hosts(key));
         for key in wanted.difference(&self.reached.clone()) {
             // What was reached by this name before is another namespace: its container began anew.
             let stale: Vec<NsKey> = self.reached.iter().filter(|old| old.name == key.name).cloned().collect();

@@ -36,6 +36,8 @@ pub struct KernelWays {
     namespace: Namespace,
     socket: Socket,
     notices: Option<Notices>,
+    /// Whether there are marks, which the kernel tells nobody of when it stops to mind them.
+    marks: bool,
 }
 
 impl KernelWays {
@@ -45,7 +47,7 @@ impl KernelWays {
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
         let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None })
+        Ok(Self { namespace, socket, notices: None, marks: false })
     }
 
     fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
@@ -118,8 +120,15 @@ impl KernelWays {
         self.remove(|requests| route::remove(requests, key, WAYS_PROTOCOL))
     }
 
+    /// Whether the switch is on that marks need, if there are some.
+    fn minds_marks(&self) -> Result<bool, BackendError> {
+        let switch = valid_marks()?;
+        Ok(!self.marks || self.namespace.run(|| switch.read()).flatten()? == "1")
+    }
+
     /// A family that it has no router of has nothing of the mark afterwards.
     fn put_marked(&mut self, mark: u32, way: &MarkedWay) -> Result<Result<(), NetlinkError>, BackendError> {
+        self.marks = true;
         let switch = valid_marks()?;
         self.namespace.run(|| switch.set("1")).flatten()?;
         let index = self.index_of(way.device)?;
@@ -328,8 +337,8 @@ impl Backend for KernelWays {
             ways.from.extend(routed.into_iter().filter(|(source, _)| ruled.contains(source)));
         }
         (ways.marked, ways.half_marked) = self.marked(&names).map_err(reading)?;
-        let switch = valid_marks()?;
-        if !ways.marked.is_empty() && self.namespace.run(|| switch.read()).flatten()? != "1" {
+        self.marks = !ways.marked.is_empty();
+        if !self.minds_marks()? {
             ways.half_marked.extend(std::mem::take(&mut ways.marked).into_keys());
         }
         Ok(ways)
@@ -358,7 +367,8 @@ impl Witness for KernelWays {
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
         let Some(notices) = &mut self.notices else { return Ok(false) };
-        Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+        let quiet = notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet;
+        Ok(quiet && self.minds_marks()?)
     }
 }
 

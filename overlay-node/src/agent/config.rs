@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use overlay_core::{Mtu, NodeId, Port};
+use overlay_core::{Mtu, NodeId, NsKey, Port};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
@@ -25,6 +25,8 @@ pub struct AgentConfig {
     /// The subnets of this node's [gateway bridge](GatewayBridge), which nothing else on the node may have; without it containers do not reach
     /// the outside.
     pub gateway: Option<GatewayBridge>,
+    /// The host's namespace, in which the node takes part in the routing mesh; without it the node has no published ports.
+    pub host: Option<NsKey>,
 }
 
 impl AgentConfig {
@@ -33,7 +35,8 @@ impl AgentConfig {
     pub fn lan() -> Self {
         let mut gossip = overlay_gossip::Config::lan();
         gossip.tables.hide_after = Duration::from_secs(1);
-        Self { gossip, vxlan_port: Port::VXLAN, resolver_port: Port::RESOLVER, suffixes: Vec::new(), gateway: None }
+        let (vxlan_port, resolver_port) = (Port::VXLAN, Port::RESOLVER);
+        Self { gossip, vxlan_port, resolver_port, suffixes: Vec::new(), gateway: None, host: None }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -49,6 +52,7 @@ impl AgentConfig {
             resolver_port: self.resolver_port,
             suffixes: self.suffixes.clone(),
             gateway: self.gateway,
+            host: self.host.clone(),
         })
     }
 }

@@ -12,7 +12,7 @@ use overlay_gossip::EntryKey;
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, InputError};
 use crate::derive::Fitness;
-use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint};
+use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +70,18 @@ impl Agent {
         Ok(())
     }
 
+    /// The node's own part of the routing mesh needs nobody to plug it in.
+    pub(super) fn join_mesh(&mut self, endpoint: &Endpoint) {
+        let host = self.knowledge.settings.host.clone().filter(|_| !self.out_of_mesh && mesh::is_part(endpoint));
+        let interface = mesh::interface(endpoint.spec.network, self.knowledge.me);
+        if let (Some(host), Some(interface)) = (host, interface) {
+            let health = Health::Healthy;
+            self.plugs.entry(endpoint.id).or_insert(Plug { namespace: Some(host), interface, health });
+        }
+    }
+
     pub(super) fn unplug(&mut self, id: EndpointId) {
+        self.out_of_mesh |= self.catalogue.endpoints.get(&id).is_some_and(|endpoint| mesh::is_part(endpoint));
         if self.plugs.remove(&id).is_some() {
             self.reports.forget(id);
             self.touched.insert(id);

@@ -25,7 +25,7 @@ use report::Reports;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay};
+use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay, mesh};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -53,6 +53,8 @@ pub struct Agent {
     /// Endpoints of this node, and networks, of which something changed since they were looked at last.
     touched: BTreeSet<EndpointId>,
     touched_networks: BTreeSet<NetworkId>,
+    /// Whether the node was told to take no part in the routing mesh any more.
+    out_of_mesh: bool,
     changed: bool,
     events: VecDeque<AgentEvent>,
     counts: AgentMetrics,
@@ -89,6 +91,7 @@ impl Agent {
             deriver: Deriver::default(),
             touched: BTreeSet::new(),
             touched_networks: BTreeSet::new(),
+            out_of_mesh: false,
             changed: false,
             events: VecDeque::new(),
             counts: AgentMetrics::default(),
@@ -172,6 +175,12 @@ impl Agent {
     /// An endpoint that is on this node, by what the catalogue said last.
     pub fn assigned(&self, endpoint: EndpointId) -> Option<&Endpoint> {
         self.catalogue.endpoints.get(&endpoint).map(AsRef::as_ref)
+    }
+
+    /// This node's endpoints in the routing mesh: it plugs them in by itself. One that is [unplugged](Input::Unplug) stays so.
+    pub fn in_mesh(&self) -> impl Iterator<Item = EndpointId> {
+        let is_part = |id: &&EndpointId| self.assigned(**id).is_some_and(mesh::is_part);
+        self.plugs.keys().filter(is_part).copied()
     }
 
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.

@@ -9,9 +9,10 @@ use overlay_dns::{View, Zone};
 use overlay_link::Macvlan;
 
 use super::lb::{self, Services};
+use super::mesh::Mesh;
 use super::part::Part;
 use super::{firewall, gateway, routes};
-use crate::{Kind, Knowledge, LocalEndpoint, Network, PlaceState};
+use crate::{Kind, Knowledge, LocalEndpoint, Network, PlaceState, Service, mesh};
 
 /// A container's part of one network.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +22,10 @@ pub(super) struct Attachment<'p> {
     pub(super) zone: &'p Zone,
     /// The network's virtual services, if it has such.
     pub(super) services: Option<&'p Services>,
+    /// What more there is of the network, if it is the ingress network.
+    pub(super) mesh: Option<&'p Mesh>,
+    /// The service that the container serves there.
+    pub(super) service: Option<&'p Service>,
     /// Its interface on the physical network, if that is what the network is.
     pub(super) macvlan: Option<(EndpointId, &'p Macvlan)>,
 }
@@ -41,10 +46,14 @@ pub(super) fn attachments<'p>(
     for (id, part) in parts {
         let Some(section) = knowledge.networks.get(id) else { continue };
         let plugged = part.ports().filter_map(|id| Some((id, section.local.get(&id)?)));
-        for (id, local) in plugged.filter(|(_, local)| local.namespace.is_some()) {
+        let plugged = plugged.filter(|(_, local)| local.namespace.is_some() && !mesh::is_part(&local.endpoint));
+        for (id, local) in plugged {
             let macvlan = part.local().and_then(|part| Some((id, part.macvlan(id)?)));
-            let attachment =
-                Attachment { network: &section.network, local, zone: part.zone(), services: part.services(), macvlan };
+            let service = local.endpoint.spec.service.and_then(|service| section.services.get(&service));
+            let (services, mesh) = (part.services(), part.mesh().map(|(_, mesh)| mesh));
+            let service = service.map(|service| &**service);
+            let network = &section.network;
+            let attachment = Attachment { network, local, zone: part.zone(), services, mesh, service, macvlan };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }
     }
@@ -60,13 +69,17 @@ pub(super) fn state(
     name: &Name,
     attachments: &[Attachment<'_>],
 ) -> PlaceState {
+    let way_out = gateway::way_out(knowledge, bridged, name, attachments);
+    let (mut services, mut routes) = (lb::state(attachments), routes::routes(attachments, way_out.as_ref()));
+    super::mesh::back((&mut services, &mut routes), attachments, way_out.as_ref());
+    let named = attachments.iter().filter(|attachment| !attachment.network.spec.ingress);
     let overlays = attachments.iter().filter(|attachment| attachment.network.spec.kind == Kind::Overlay);
     PlaceState {
         link: overlay_link::State { macvlans: macvlans(attachments), ..Default::default() },
         firewall: firewall::container(knowledge),
-        lb: lb::state(attachments),
-        routes: routes::routes(attachments, gateway::way_out(knowledge, bridged, name, attachments).as_ref()),
-        view: view(knowledge, attachments.iter().map(|attachment| attachment.zone)),
+        lb: services,
+        routes,
+        view: view(knowledge, named.map(|attachment| attachment.zone)),
         within: overlays.map(|attachment| attachment.network.id).collect(),
         ..PlaceState::default()
     }

@@ -134,10 +134,10 @@ fn on_one_parent(old: &Knowledge, new: &Knowledge, of: &BTreeSet<NetworkId>) -> 
     new.networks.iter().filter(|(_, section)| macvlan(section)).map(|(id, _)| *id).collect()
 }
 
-/// Whether of a network all is the same that what is here depends on: the host has nothing of what other nodes say.
+/// Whether of a network all is the same that what is here depends on: the host has nothing of what other nodes say, but of the ingress network.
 fn same_here(old: &Knowledge, new: &Knowledge, id: &NetworkId) -> bool {
     let (Some(old), Some(new)) = (old.networks.get(id), new.networks.get(id)) else { return false };
-    old.network == new.network && old.local == new.local && old.services == new.services
+    !new.network.spec.ingress && old.network == new.network && old.local == new.local && old.services == new.services
 }
 
 /// The containers that have another port of the gateway bridge than before.

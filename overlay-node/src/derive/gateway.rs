@@ -9,6 +9,7 @@ use overlay_firewall::{BridgePort, Gateway, Pin};
 use overlay_link::{Bridge, Inside, Port};
 
 use super::container::Attachment;
+use super::mesh;
 use crate::knowledge::gateway::{bridge, bridge_mac, port, port_mac};
 use crate::{GatewayBridge, GatewayPort, Kind, Knowledge, NetworkSpec, PlaceState};
 
@@ -58,8 +59,10 @@ pub(super) fn put(
     bridged: &[IpNet],
     attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
 ) {
-    let ways = attachments.iter().filter_map(|(name, attachments)| way_out(knowledge, bridged, name, attachments));
-    let ways: Vec<WayOut> = ways.collect();
+    let ways = attachments
+        .iter()
+        .filter_map(|(name, attachments)| Some((way_out(knowledge, bridged, name, attachments)?, attachments)));
+    let ways: Vec<(WayOut, &Vec<Attachment<'_>>)> = ways.collect();
     let (Some(settings), Some(device), Some(mtu)) = (knowledge.settings.gateway, bridge(knowledge.me), mtu(knowledge))
     else {
         return;
@@ -72,7 +75,8 @@ pub(super) fn put(
     let is_free = |net: &IpNet| !bridged.iter().any(|other| other.contains(&net.trunc()) || net.contains(other));
     local.addresses = families.filter_map(|family| settings.gateway(family)).filter(is_free).collect();
     let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
-    for way in ways.into_iter().filter(|way| taken.insert(way.namespace.id)) {
+    for (way, attachments) in ways.into_iter().filter(|(way, _)| taken.insert(way.namespace.id)) {
+        mesh::put_host_ports(state, knowledge, &way, attachments);
         let Some(name) = port(knowledge.me, way.port) else { continue };
         let addresses: BTreeSet<IpNet> = way.ends.iter().map(|(own, _)| *own).collect();
         let pin = Pin::new(port_mac(way.port), addresses.iter().map(IpNet::addr)).isolated();

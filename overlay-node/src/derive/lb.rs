@@ -32,20 +32,21 @@ pub(super) fn services(section: &Section, zone: &Zone) -> Services {
 /// A service as it is now; `None` if it has no VIP.
 pub(super) fn service(zone: &Zone, name: &Name) -> Option<Service> {
     let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
-    let mut service = Service::new(of_each_family(vips));
-    if service.vips.is_empty() {
-        return None;
-    }
-    let families: Vec<IpFamily> = service.vips.iter().map(|vip| IpFamily::of(*vip)).collect();
+    let service = Service::new(of_each_family(vips));
+    (!service.vips.is_empty()).then(|| with_replicas(service, zone, name))
+}
+
+/// A service with the endpoints that serve it, as far as they have addresses of its families.
+pub(super) fn with_replicas(mut service: Service, zone: &Zone, name: &Name) -> Service {
     let healthy = zone.members(name).any(|member| member.health == Health::Healthy);
     for member in zone.members(name).take(MOST) {
-        let addresses = of_each_family(&member.addresses).filter(|own| families.contains(&IpFamily::of(*own)));
+        let addresses = of_each_family(&member.addresses).filter(|own| service.serves(IpFamily::of(*own)));
         let replica = Replica::new(addresses).being(condition(member, healthy));
         if !replica.addresses.is_empty() {
             service.replicas.insert(member.id, replica);
         }
     }
-    Some(service)
+    service
 }
 
 /// Who is suspected gets work where nobody else is left; who ends keeps what it has.
@@ -62,10 +63,11 @@ fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> 
     [of(true), of(false)].into_iter().flatten()
 }
 
-/// What a container reaches: the services of all its networks, each from its own address there.
+/// What a container reaches: the services of all its networks but the ingress network, each from its own address there.
 pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
     let mut state = State::default();
-    let balanced = attachments.iter().filter_map(|attachment| Some((attachment, attachment.services?)));
+    let named = attachments.iter().filter(|attachment| !attachment.network.spec.ingress);
+    let balanced = named.filter_map(|attachment| Some((attachment, attachment.services?)));
     for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
         match state.services.is_empty() {
             true => state.services = services.clone(),

@@ -9,6 +9,7 @@ mod footing;
 mod gateway;
 mod lb;
 mod local;
+mod mesh;
 mod part;
 mod routes;
 mod segment;
@@ -76,6 +77,11 @@ fn host(
     let mut state = plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })?;
     gateway::put(&mut state, knowledge, &bridged(parts), attachments);
     locals(parts).for_each(|part| part.put(&mut state));
+    for (id, part) in parts {
+        let known = knowledge.networks.get(id).map(|section| Known { knowledge, section });
+        let meshed = known.zip(part.mesh());
+        meshed.into_iter().for_each(|(known, mesh)| mesh::put(&mut state, known, mesh));
+    }
     Some(state)
 }
 

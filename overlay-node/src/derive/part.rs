@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use overlay_core::EndpointId;
 use overlay_dns::Zone;
+use overlay_vxlan::Segment;
 
 use super::Footing;
 use super::footing::Ground;
 use super::lb::Services;
 use super::local::LocalPart;
+use super::mesh::Mesh;
 use super::segment::SegmentPart;
 use super::touched::Known;
 use crate::PlaceState;
@@ -63,6 +65,14 @@ impl Part {
     pub(super) const fn services(&self) -> Option<&Services> {
         match self {
             Self::Segment(part) => Some(&part.services),
+            Self::Local(_) => None,
+        }
+    }
+
+    /// What more there is of an ingress network, and its segment.
+    pub(super) fn mesh(&self) -> Option<(&Segment, &Mesh)> {
+        match self {
+            Self::Segment(part) => part.segment().zip(part.mesh.as_ref()),
             Self::Local(_) => None,
         }
     }

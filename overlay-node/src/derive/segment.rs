@@ -10,6 +10,7 @@ use overlay_vxlan::{PortEnd, Segment};
 use super::admission::{Admission, Peer};
 use super::claim::{At, Claim, Taken, Unfit};
 use super::lb::{self, Services};
+use super::mesh::Mesh;
 use super::touched::{Known, Touched};
 use super::{Footing, admission, container, firewall, vxlan, zone};
 use crate::PlaceState;
@@ -21,6 +22,8 @@ pub(super) struct SegmentPart {
     footing: Footing,
     pub(super) zone: Zone,
     pub(super) services: Services,
+    /// What more there is of an ingress network.
+    pub(super) mesh: Option<Mesh>,
     /// What the sandbox should hold.
     pub(super) state: Arc<PlaceState>,
     /// How many endpoints are left out, whole or in part.
@@ -41,13 +44,13 @@ impl SegmentPart {
         let services = lb::services(known.section, &zone);
         let mut state = sandbox(known, vni, &footing, &admission);
         state.view = seen(known, &state, &zone);
-        Some(Self { services, ..Self::new((vni, footing), admission, zone, Arc::new(state)) })
+        Self { services, ..Self::new((vni, footing), admission, zone, Arc::new(state)) }.finish(known)
     }
 
     fn new((vni, footing): (Vni, Footing), admission: Admission<'_>, zone: Zone, state: Arc<PlaceState>) -> Self {
         let contended = admission.unfit.values().any(|unfit| unfit.is_contended());
         let (services, unfit, taken) = (Services::new(), admission.unfit.len(), admission.taken);
-        Self { vni, footing, zone, services, state, unfit, taken, contended }
+        Self { vni, footing, zone, services, mesh: None, state, unfit, taken, contended }
     }
 
     /// As [`derive`](Self::derive), of a network that was derived when `old` was known. What did not change is kept.
@@ -101,7 +104,7 @@ impl SegmentPart {
         let endpoint = |id| zone::endpoint(new, id, admission.claim(id)?);
         let endpoints: Vec<_> = all.into_iter().map(|id| (id, endpoint(id))).collect();
         let part = Self::new((self.vni, footing), admission, if alike { self.zone } else { nameless }, state);
-        let mut part = Self { services: self.services, ..part };
+        let mut part = Self { services: self.services, mesh: self.mesh, ..part };
         part.name_services(old, new);
         for (id, endpoint) in endpoints {
             part.name_endpoint(id, endpoint);
@@ -115,11 +118,13 @@ impl SegmentPart {
         if self.state.view != view {
             Arc::make_mut(&mut self.state).view = view;
         }
+        let before = self.mesh.take();
+        self.mesh = self.segment().and_then(|segment| Mesh::of(known, segment, &self.zone, before));
         let ports = self.segment().is_some_and(|segment| !segment.ports.is_empty());
         ports.then_some(self)
     }
 
-    fn segment(&self) -> Option<&Segment> {
+    pub(super) fn segment(&self) -> Option<&Segment> {
         self.state.vxlan.segments.get(&self.vni)
     }
 
@@ -184,7 +189,8 @@ impl SegmentPart {
             match &claim.at {
                 At::Port { device, .. } => {
                     segment.ports.extend(port(id).map(|port| (*id, port)));
-                    firewall.ports.insert(*device, firewall::pinned(claim));
+                    let local = new.section.local.get(id);
+                    firewall.ports.extend(local.map(|local| (*device, firewall::bridge_port(local, claim))));
                 }
                 At::Vtep(vtep) => drop(segment.peers.insert(claim.mac, vxlan::peer(*vtep, claim))),
             }

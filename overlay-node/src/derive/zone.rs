@@ -4,19 +4,21 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Name, ServiceId};
+use overlay_core::{EndpointId, Name, NodeId, ServiceId};
 use overlay_dns::{DnsName, Endpoint, Health, Mode, Policy, Zone};
 
 use super::admission::{Admission, Peer};
 use super::claim::{At, Claim};
 use super::touched::Known;
-use crate::{Condition, EndpointMode, LocalEndpoint, Section, Service, Standing};
+use crate::{Condition, EndpointMode, LocalEndpoint, Section, Service, Standing, mesh};
 
 /// All of them.
 pub(super) fn zone(section: &Section, admission: &Admission<'_>) -> Zone {
     let services = services(section).into_values().map(|held| service(section, held));
-    let ports = admission.ports.iter().map(|(id, local, claim)| here(section, *id, local, claim));
-    let peers = admission.peers.iter().map(|peer| there(section, peer));
+    let ports = admission.ports.iter().filter(|(_, local, _)| !mesh::is_part(&local.endpoint));
+    let ports = ports.map(|(id, local, claim)| here(section, *id, local, claim));
+    let peers = admission.peers.iter().filter(|peer| !is_mesh(section, peer.id, peer.remote.node));
+    let peers = peers.map(|peer| there(section, peer));
     Zone::of(section.network.spec.name.clone(), policy(section), services, ports.chain(peers))
 }
 
@@ -58,13 +60,19 @@ pub(super) fn service(section: &Section, service: &Service) -> overlay_dns::Serv
     }
 }
 
-/// An endpoint that is in effect.
+/// Whether an endpoint is a node's own in the routing mesh, which has no names.
+fn is_mesh(section: &Section, id: EndpointId, node: NodeId) -> bool {
+    section.network.spec.ingress && id == mesh::endpoint(section.network.id, node)
+}
+
+/// An endpoint that is in effect, if it has names.
 pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim<'_>) -> Option<Endpoint> {
     let section = known.section;
     if let At::Port { .. } = claim.at {
-        return Some(here(section, id, section.local.get(&id)?, claim));
+        let local = section.local.get(&id).filter(|local| !mesh::is_part(&local.endpoint))?;
+        return Some(here(section, id, local, claim));
     }
-    let remote = section.remote.get(&id)?;
+    let remote = section.remote.get(&id).filter(|remote| !is_mesh(section, id, remote.node))?;
     let alive = known.knowledge.nodes.get(&remote.node).is_some_and(|facts| facts.standing == Standing::Alive);
     Some(there(section, &Peer { id, remote, alive, claim: claim.clone() }))
 }

@@ -54,6 +54,8 @@ pub struct Settings {
     pub suffixes: Vec<DnsName>,
     /// The bridge by which containers reach the outside; they do not if `None`.
     pub gateway: Option<GatewayBridge>,
+    /// The host's namespace, in which the node takes part in the routing mesh; it does not if `None`.
+    pub host: Option<NsKey>,
 }
 
 impl Knowledge {

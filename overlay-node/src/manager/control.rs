@@ -6,9 +6,10 @@ use overlay_core::{Commit, EndpointId, NetworkId, NodeId, ServiceId, UnixTime};
 use super::Manager;
 use super::find::overall;
 use super::predefined::refuse_predefined;
+use super::transaction::in_doubt;
 use crate::{
     Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
-    ServiceSpec, Stay,
+    ServiceSpec, Stay, mesh,
 };
 
 #[async_trait]
@@ -44,7 +45,12 @@ impl Control for Manager {
     }
 
     async fn create_service(&self, id: ServiceId, spec: ServiceSpec, now: UnixTime) -> Result<Service, ControlError> {
-        self.make_service(id, spec, now).await
+        let meshed = spec.needs_ingress();
+        let service = self.make_service(id, spec, now).await?;
+        if meshed {
+            self.join_mesh(now).await.map_err(in_doubt)?;
+        }
+        Ok(service)
     }
 
     async fn remove_service(&self, service: &Reference, now: UnixTime) -> Result<Service, ControlError> {
@@ -88,12 +94,16 @@ impl Control for Manager {
     }
 
     async fn add_node(&self, id: NodeId, spec: NodeSpec, now: UnixTime) -> Result<Node, ControlError> {
-        self.run(|snapshot| self.put_node(snapshot, id, &spec, now)).await
+        let node = self.run(|snapshot| self.put_node(snapshot, id, &spec, now)).await?;
+        self.join_mesh_as(id, now).await.map_err(in_doubt)?;
+        Ok(node)
     }
 
     async fn remove_node(&self, node: &Reference, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
         let held = self.find::<Node>(node).await?;
-        self.unmake_node(held.object.id, now).await
+        let mut ended = self.unmake_node(held.object.id, now).await?;
+        ended.retain(|endpoint| !mesh::is_part(endpoint));
+        Ok(ended)
     }
 
     async fn node(&self, node: &Reference) -> Result<Node, ControlError> {

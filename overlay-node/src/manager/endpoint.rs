@@ -13,7 +13,7 @@ use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, u
 use crate::catalogue::record::{Held, Kept, Object, encode_new};
 use crate::{
     Condition, ControlError, Endpoint, EndpointSpec, Kind, Network, Node, Refused, RemoteEndpoint, Scope, Service,
-    Stay, User,
+    Stay, User, mesh,
 };
 
 impl EndpointSpec {
@@ -106,7 +106,7 @@ impl Manager {
                 _ => refuse(Refused::Differs { what: Endpoint::WHAT, id: id.to_string() }),
             };
         }
-        let network = self.network_to_attach(snapshot, spec)?;
+        let network = self.network_to_attach(snapshot, id, spec)?;
         self.node_to_use(snapshot, spec.node)?;
         if let Some(entry) = snapshot.get(&container)? {
             let endpoint = id_in(&container, &entry.value).map_err(Undecided::Refused)?;
@@ -138,12 +138,21 @@ impl Manager {
         Ok((commit, Accepted::New(endpoint)))
     }
 
-    /// The network that an endpoint is attached to, and the service it serves there.
-    fn network_to_attach(&self, snapshot: &Snapshot, spec: &EndpointSpec) -> Result<Network, Undecided<ControlError>> {
+    /// The network that an endpoint is attached to, and the service it serves there: on the ingress network, one that publishes there.
+    fn network_to_attach(
+        &self,
+        snapshot: &Snapshot,
+        endpoint: EndpointId,
+        spec: &EndpointSpec,
+    ) -> Result<Network, Undecided<ControlError>> {
         let id = spec.network;
         let found = self.allocated_network(snapshot, id, &self.keys.network(id))?;
         let network = found.spec.name.clone();
-        if found.spec.ingress {
+        let ingress = found.spec.ingress;
+        if ingress && endpoint == mesh::endpoint(id, spec.node) {
+            return if spec.service.is_none() { Ok(found) } else { refuse(Refused::OnIngress { network }) };
+        }
+        if ingress && spec.service.is_none() {
             return refuse(Refused::OnIngress { network });
         }
         let kind = found.spec.kind;
@@ -159,6 +168,8 @@ impl Manager {
         match self.held::<Service>(snapshot, &self.keys.service(service))? {
             None => refuse(not_found::<Service>(service)),
             Some(of) if of.is_removing() => removing::<_, Service>(service),
+            Some(of) if ingress && of.object.spec.needs_ingress() => Ok(found),
+            Some(_) if ingress => refuse(Refused::OnIngress { network }),
             Some(of) if !of.object.spec.networks.contains_key(&id) => {
                 refuse(Refused::ServiceElsewhere { service: of.object.spec.name, network })
             }
@@ -289,6 +300,11 @@ impl Manager {
         }
         if held.object.spec.node == node {
             return Ok((Commit::new(), held.object));
+        }
+        if mesh::is_part(&held.object) {
+            let network = held.object.spec.network;
+            let network = self.allocated_network(snapshot, network, &self.keys.network(network))?.spec.name;
+            return refuse(Refused::OnIngress { network });
         }
         self.node_to_use(snapshot, node)?;
         let EndpointSpec { network, container, node: former, .. } = held.object.spec.clone();

@@ -7,6 +7,7 @@ pub(crate) mod contradictions;
 mod control;
 mod endpoint;
 mod find;
+mod mesh;
 mod network;
 mod node;
 mod orphans;

@@ -12,7 +12,7 @@ use super::predefined::refuse_predefined;
 use super::transaction::{Decided, Trouble, id_in, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, Kind, Network, NetworkSpec, Reference, Refused, Scope, User};
+use crate::{Condition, ControlError, Endpoint, Kind, Network, NetworkSpec, Reference, Refused, Scope, User, mesh};
 
 impl NetworkSpec {
     /// Whether it makes sense by itself.
@@ -245,6 +245,10 @@ impl Manager {
             let first = |listing: &Listing| listing.entries.first().map(|(key, _)| key.clone());
             let user = match (first(&of_services), first(&of_endpoints)) {
                 (Some(key), _) => self.service_using(id, &key, now).await?,
+                (None, Some(key)) if self.is_of_mesh(&key).await? => {
+                    self.leave_mesh(id, now).await?;
+                    None
+                }
                 (None, Some(key)) => self.endpoint_using(&key, now).await?,
                 (None, None) => {
                     let none = |prefix: &Prefix, revision| Compare::Prefix { prefix: prefix.clone(), revision };
@@ -267,6 +271,10 @@ impl Manager {
             User::Service { name: service, .. } if ingress => Refused::IngressInUse { network, service },
             user => Refused::NetworkInUse { network, user },
         })
+    }
+
+    async fn is_of_mesh(&self, key: &Key) -> Result<bool, ControlError> {
+        Ok(self.load::<Endpoint>(key).await?.is_some_and(|held| mesh::is_part(&held.object)))
     }
 
     /// The endpoint whose record this is; `None` if it has gone by now.
