@@ -129,7 +129,8 @@ pub struct LocalPort {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PortEnd {
-    /// An interface in a container's namespace, which gets the port's addresses.
+    /// An interface in a container's namespace, which gets the port's addresses. In the namespace that tunnels end in, the host's, it forwards what comes
+    /// out of it (IPv4; forwarding of IPv6 is one switch for a whole namespace, and the host's).
     Namespace {
         /// The container's namespace.
         namespace: NsKey,

@@ -8,6 +8,7 @@ mod direct;
 mod faults;
 mod killed;
 mod matrix;
+mod mesh;
 mod ordinary;
 mod outside;
 mod refusals;

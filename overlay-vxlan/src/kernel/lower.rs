@@ -29,6 +29,7 @@ pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::S
         for (endpoint, port) in &segment.ports {
             self::port(&mut native, &names, segment, (*endpoint, port), &subnets)?;
         }
+        hosts(&mut native, segment, underlay);
     }
     taps(&mut native, state, tap)?;
     Ok(native)
@@ -121,6 +122,15 @@ fn port(
     }
     subnets.routes(native, names.vni, port, &inside);
     Ok(())
+}
+
+/// Interfaces in the underlay's namespace are the host's own: what comes out of them is forwarded.
+fn hosts(native: &mut link::State, segment: &Segment, underlay: &NsKey) {
+    for port in segment.ports.values() {
+        let PortEnd::Namespace { namespace, interface } = &port.end else { continue };
+        let inside = native.links.get_mut(&Dev::far(namespace.clone(), *interface)).filter(|_| namespace == underlay);
+        inside.into_iter().for_each(|link| link.ipv4_forwarding = true);
+    }
 }
 
 /// Virtual machines here: a tap each, as a port of the bridge. What is inside is theirs, so nothing of it is said; the tap's own

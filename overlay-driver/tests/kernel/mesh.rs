@@ -1,0 +1,283 @@
+//! Published ports: reached at every node, or at the node that runs the container.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{EndpointId, Port, Protocol, ServiceId};
+use overlay_driver::Attach;
+use overlay_driver::testing::{Container, Lab, date};
+use overlay_ipam::SubnetRequest;
+use overlay_kernel::Namespace;
+use overlay_kernel::testing::judge;
+use overlay_node::{NetworkSpec, PublishMode, PublishedPort, Service, ServiceSpec};
+
+use crate::world::{World, attachable};
+
+const PATIENCE: Duration = Duration::from_millis(700);
+const SOON: Duration = Duration::from_secs(8);
+
+/// A container that tells who asks its name, and from where it was asked, over TCP and UDP of both families; a UDP socket is bound to no address.
+struct Replica {
+    container: Container,
+    endpoints: Vec<EndpointId>,
+    end: Arc<AtomicBool>,
+    served: Vec<JoinHandle<()>>,
+}
+
+const TARGET: u16 = 8080;
+
+impl Replica {
+    fn new(world: &World, host: usize, name: &str, service: &Service, networks: &[&str]) -> Self {
+        let container = world.hosts().lab.container(name).unwrap();
+        let end = Arc::new(AtomicBool::new(false));
+        let attach = |network: &&str| {
+            let attach = Attach::new(container.name.clone(), container.source.clone(), *network);
+            let attached = world.wait(world.driver(host).attach(Attach { service: Some(service.id), ..attach }));
+            attached.unwrap().endpoint.id
+        };
+        let endpoints = networks.iter().map(attach).collect();
+        judge(&container.namespace, "sh", &["-c", STRICT]);
+        let served = serve(&container.namespace, name, &end);
+        Self { container, endpoints, end, served }
+    }
+}
+
+/// Packets whose source has another way back are dropped.
+const STRICT: &str = "for f in all default; do echo 1 > /proc/sys/net/ipv4/conf/$f/rp_filter; done";
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        self.served.drain(..).for_each(|served| drop(served.join()));
+    }
+}
+
+fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+    let tcp = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
+    tcp.set_nonblocking(true).unwrap();
+    let all = namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
+    all.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    let says = |name: &str, from: SocketAddr| format!("{name} {}\n", from.ip().to_canonical());
+    let [(one, ended), (other, over)] = [(); 2].map(|()| (name.to_owned(), Arc::clone(end)));
+    let streams = std::thread::spawn(move || {
+        let mut held = Vec::new(); // a connection stays until its client ends it
+        while !ended.load(Ordering::Relaxed) {
+            match tcp.accept() {
+                Ok((mut stream, from)) => {
+                    let _ = stream.write_all(says(&one, from).as_bytes());
+                    held.push(stream);
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            }
+            if held.len() > 512 {
+                held.drain(..256);
+            }
+        }
+    });
+    let datagrams = std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while !over.load(Ordering::Relaxed) {
+            if let Ok((_, from)) = all.recv_from(&mut buffer) {
+                let _ = all.send_to(says(&other, from).as_bytes(), from);
+            }
+        }
+    });
+    vec![streams, datagrams]
+}
+
+/// Who answered, and from where that was asked.
+type Answer = Result<(String, IpAddr), ErrorKind>;
+
+fn heard(line: &str) -> Answer {
+    let (name, seen) = line.trim().split_once(' ').ok_or(ErrorKind::UnexpectedEof)?;
+    Ok((name.to_owned(), seen.parse().map_err(|_| ErrorKind::InvalidData)?))
+}
+
+fn asks_over_tcp(from: &Namespace, to: SocketAddr) -> Answer {
+    let connected = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
+    let mut stream = connected.map_err(|error| error.kind())?;
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut buffer = [0; 64];
+    let length = stream.read(&mut buffer).map_err(|error| error.kind())?;
+    heard(str::from_utf8(&buffer[..length]).unwrap())
+}
+
+fn asks_over_udp(from: &Namespace, to: SocketAddr) -> Answer {
+    let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
+    let socket = from.run(|| UdpSocket::bind(any)).unwrap().unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let asked = socket.connect(to).and_then(|()| socket.send(b"who?"));
+    let mut buffer = [0; 64];
+    let length = asked.and_then(|_| socket.recv(&mut buffer)).map_err(|error| error.kind())?;
+    heard(str::from_utf8(&buffer[..length]).unwrap())
+}
+
+/// How often who answers, of so many, and that all say that this is who asked.
+fn shares(times: usize, client: IpAddr, ask: impl Fn() -> Answer) -> BTreeMap<String, usize> {
+    let mut all = BTreeMap::new();
+    for _ in 0..times {
+        let name = match ask() {
+            Ok((name, seen)) if seen == client => name,
+            Ok((name, seen)) => format!("{name} for {seen}"),
+            Err(error) => format!("{error:?}"),
+        };
+        *all.entry(name).or_default() += 1;
+    }
+    all
+}
+
+fn names(shares: &BTreeMap<String, usize>) -> Vec<&str> {
+    shares.keys().map(String::as_str).collect()
+}
+
+fn publishes(mode: PublishMode, ports: &[(Protocol, u16)]) -> Vec<PublishedPort> {
+    let port = |(protocol, published): &(Protocol, u16)| PublishedPort {
+        name: None,
+        protocol: *protocol,
+        target: Port::new(TARGET).unwrap(),
+        published: Some(Port::new(*published).unwrap()),
+        mode,
+    };
+    ports.iter().map(port).collect()
+}
+
+/// A cluster whose ingress network has both families, and a network for services.
+fn world() -> World {
+    let world = World::new(3);
+    let gone = world.wait(world.manager().remove_network(&"ingress".into(), date())).unwrap();
+    assert!(gone.spec.ingress);
+    for (name, nets) in [("ingress", ["10.40.0.0/24", "fd40::/64"]), ("front", ["10.41.0.0/24", "fd41::/64"])] {
+        let subnets = nets.map(|net| SubnetRequest::this(net.parse().unwrap())).into();
+        let ingress = name == "ingress";
+        world.network(NetworkSpec { subnets, ingress, attachable: !ingress, ..attachable(name) });
+    }
+    for host in 0..3 {
+        judge(world.hosts().lab.host(host), "sh", &["-c", STRICT]);
+    }
+    world
+}
+
+fn service(world: &World, name: &str, ports: Vec<PublishedPort>) -> Service {
+    let front = world.wait(world.manager().network(&"front".into())).unwrap();
+    let spec = ServiceSpec { ports, ..ServiceSpec::new(name.parse().unwrap(), [front.id]) };
+    let id = ServiceId::from_bytes([name.as_bytes()[0]; 16]);
+    world.wait(world.manager().create_service(id, spec, date())).unwrap()
+}
+
+/// A host's addresses on the wire.
+fn addresses(host: usize) -> [IpAddr; 2] {
+    let last = 1 + host as u8;
+    [[192, 0, 2, last].into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()).into()]
+}
+
+#[test]
+fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
+    kernel_test(Kernel::Host, "driver::a_published_port_is_reached_at_every_node", || {
+        let world = world();
+        let ports = publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]);
+        let web = service(&world, "web", ports);
+        let mut replicas: Vec<Replica> =
+            (0..2).map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"])).collect();
+        let lab = &world.hosts().lab;
+        // At a node without a replica, and at one with one; from outside, and from the node itself.
+        for (host, families) in [2, 0].map(|host| (host, addresses(host))) {
+            for (to, outside) in families.into_iter().zip(Lab::outside_addresses()) {
+                for (from, client) in [(lab.outside(), outside), (lab.host(host), to)] {
+                    let tcp = || asks_over_tcp(from, (to, 80).into());
+                    let udp = || asks_over_udp(from, (to, 53).into());
+                    world.until(SOON, |_| tcp().is_ok() && udp().is_ok());
+                    for (what, shares) in [("TCP", shares(60, client, tcp)), ("UDP", shares(60, client, udp))] {
+                        assert_eq!(names(&shares), ["web-0", "web-1"], "{what} from {client} to {to}: {shares:?}");
+                        assert!(shares.values().all(|share| *share >= 15), "{what} to {to}: {shares:?}");
+                    }
+                }
+            }
+        }
+        // What is not published is not open, and the network behind it is closed to who knows the way.
+        let [v4, _] = addresses(2);
+        let refused = |port: u16| asks_over_tcp(lab.outside(), (v4, port).into()) == Err(ErrorKind::ConnectionRefused);
+        assert!(refused(TARGET) && refused(81));
+        judge(lab.outside(), "ip", &["route", "add", "10.40.0.0/24", "via", &v4.to_string()]);
+        let endpoint = replicas[0].endpoints[1];
+        let inside = world.wait(world.manager().endpoint(endpoint)).unwrap().unwrap();
+        for own in inside.addresses.iter().filter(|own| own.addr().is_ipv4()) {
+            let asked = asks_over_tcp(lab.outside(), (own.addr(), TARGET).into());
+            assert_eq!(asked, Err(ErrorKind::TimedOut), "routed to {own}");
+        }
+        // A container reaches it too, as its node.
+        let (client, _) = world.run(2, "client", "front");
+        for to in addresses(2) {
+            world.until(SOON, |_| asks_over_tcp(&client.namespace, (to, 80).into()).is_ok());
+        }
+        // Who goes gets nothing more; with the last, who asks is refused at once.
+        for (left, gone) in [(1, 0), (0, 1)] {
+            let replica = replicas.iter().find(|it| it.container.name.as_str() == format!("web-{gone}")).unwrap();
+            for endpoint in &replica.endpoints {
+                world.wait(world.driver(gone).detach(*endpoint)).unwrap();
+            }
+            let expected = if left == 1 { "web-1" } else { "ConnectionRefused" };
+            let outside = Lab::outside_addresses()[0];
+            let ask = || asks_over_tcp(lab.outside(), (v4, 80).into());
+            world.until(SOON, |_| names(&shares(20, outside, ask)) == [expected]);
+        }
+        replicas.clear();
+        // Without the service nothing is left of it.
+        world.wait(world.manager().remove_service(&"web".into(), date())).unwrap();
+        world.until(SOON, |_| !judge(lab.host(2), "nft", &["list", "ruleset"]).contains("slots-published4-1"));
+    });
+}
+
+#[test]
+fn of_a_node_that_fails_its_own_connections_are_lost_and_new_ones_come_to_others() {
+    kernel_test(Kernel::Host, "driver::of_a_node_that_fails_its_own_connections_are_lost", || {
+        let mut world = world();
+        let web = service(&world, "web", publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]));
+        let _replicas: Vec<Replica> =
+            (0..2).map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"])).collect();
+        let [to, _] = addresses(2);
+        let ask = |world: &World| asks_over_tcp(world.hosts().lab.outside(), (to, 80).into());
+        world.until(SOON, |world| names(&shares(20, Lab::outside_addresses()[0], || ask(world))) == ["web-0", "web-1"]);
+        // A UDP client that goes on asking from one port.
+        let client = world.hosts().lab.outside().run(|| UdpSocket::bind("0.0.0.0:5300")).unwrap().unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        world.hosts_mut().lab.cut(1).unwrap();
+        let cut = Instant::now();
+        world.until(Duration::from_secs(10), |world| {
+            names(&shares(20, Lab::outside_addresses()[0], || ask(world))) == ["web-0"]
+        });
+        let took = cut.elapsed();
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        eprintln!("new connections succeed, all of them, {took:?} after a node was cut off");
+        let mut buffer = [0; 64];
+        client.send_to(b"who?", (to, 53)).unwrap();
+        let (length, _) = client.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..length].starts_with(b"web-0"));
+    });
+}
+
+#[test]
+fn in_host_mode_a_port_is_reached_where_the_container_runs_and_refused_elsewhere() {
+    kernel_test(Kernel::Host, "driver::in_host_mode_a_port_is_reached_where_the_container_runs", || {
+        let world = world();
+        let dns = service(&world, "dns", publishes(PublishMode::Host, &[(Protocol::Tcp, 5353), (Protocol::Udp, 5353)]));
+        let _replica = Replica::new(&world, 1, "dns-1", &dns, &["front"]);
+        let lab = &world.hosts().lab;
+        for (to, client) in addresses(1).into_iter().zip(Lab::outside_addresses()) {
+            let at = SocketAddr::new(to, 5353);
+            world.until(SOON, |_| asks_over_tcp(lab.outside(), at).is_ok());
+            let seen = Ok(("dns-1".to_owned(), client));
+            assert_eq!((asks_over_tcp(lab.outside(), at), asks_over_udp(lab.outside(), at)), (seen.clone(), seen));
+        }
+        for to in addresses(0) {
+            let at = SocketAddr::new(to, 5353);
+            let refused = (Err(ErrorKind::ConnectionRefused), Err(ErrorKind::ConnectionRefused));
+            assert_eq!((asks_over_tcp(lab.outside(), at), asks_over_udp(lab.outside(), at)), refused);
+        }
+    });
+}
