@@ -2,7 +2,7 @@
 
 use overlay_core::{EndpointId, IfName, Mac, Name, NameError, NetworkId, NodeId};
 
-use crate::{Endpoint, EndpointSpec};
+use crate::{Endpoint, EndpointSpec, Network};
 
 /// The node's endpoint on an ingress network: its id is made of both, so that every node knows it without being told.
 pub(crate) fn endpoint(network: NetworkId, node: NodeId) -> EndpointId {
@@ -16,9 +16,10 @@ pub(crate) fn spec(network: NetworkId, node: NodeId) -> Result<EndpointSpec, Nam
     Ok(EndpointSpec::new(network, Name::new("routing-mesh")?, node))
 }
 
-/// Whether an endpoint is a node's part of the mesh.
-pub(crate) fn is_part(endpoint: &Endpoint) -> bool {
-    endpoint.id == self::endpoint(endpoint.spec.network, endpoint.spec.node)
+/// Whether an endpoint of a network is its node's part of the mesh. On other networks ids mean nothing.
+pub(crate) fn is_part(network: &Network, endpoint: &Endpoint) -> bool {
+    let id = || self::endpoint(endpoint.spec.network, endpoint.spec.node);
+    network.spec.ingress && endpoint.spec.network == network.id && endpoint.id == id()
 }
 
 /// What its interface is called: `m`, and the first 7 characters of the node and of the network, so that nodes of one machine do not share it.

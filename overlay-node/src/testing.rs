@@ -18,6 +18,7 @@ use overlay_ipam::{Subnet, SubnetRequest};
 use overlay_link::MacvlanMode;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
+use proptest::sample::select;
 use proptest::prelude::*;
 
 pub use crate::catalogue::record::reread_records;
@@ -116,11 +117,11 @@ pub fn change() -> impl Strategy<Value = Change> {
         2 => (few_containers(), option::weighted(0.8, gateway_port())).prop_map(|(name, port)| Change::GatewayPort(name, port)),
         4 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.7, local(number)))
-                .prop_map(move |(id, local)| Change::Local(network_id(number), id, local.map(|local| Box::new(with_id(number, id, local)))))
+                .prop_map(move |(id, local)| Change::Local(network_id(number), meshed(number, id, ME), local.map(|local| Box::new(with_id(number, id, local)))))
         }),
         8 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.8, remote(number)))
-                .prop_map(move |(id, remote)| Change::Remote(network_id(number), id, remote.map(|remote| Box::new(of(number, id, remote)))))
+                .prop_map(move |(id, remote)| Change::Remote(network_id(number), meshed(number, id, remote.as_ref().map_or(ME, |it| it.1.node)), remote.map(|remote| Box::new(of(number, id, remote)))))
         }),
         2 => few_networks().prop_flat_map(|number| {
             (few_services(), option::weighted(0.8, service(number)))
@@ -138,8 +139,8 @@ pub fn section() -> impl Strategy<Value = Section> {
         let services = btree_map(few_services(), service(number), 0..3);
         (Just(network), local, remote, services).prop_map(move |(network, local, remote, services)| Section {
             network: Arc::new(network),
-            local: local.into_iter().map(|(id, local)| (id, Arc::new(with_id(number, id, local)))).collect(),
-            remote: remote.into_iter().map(|(id, remote)| (id, Arc::new(of(number, id, remote)))).collect(),
+            local: local.into_iter().map(|(id, local)| (meshed(number, id, ME), Arc::new(with_id(number, id, local)))).collect(),
+            remote: remote.into_iter().map(|(id, remote)| (meshed(number, id, remote.1.node), Arc::new(of(number, id, remote)))).collect(),
             services: services.into_iter().map(|(id, service)| (id, Arc::new(Service { id, ..service }))).collect(),
         })
     })
@@ -178,6 +179,7 @@ pub fn network() -> impl Strategy<Value = Network> {
         spec: NetworkSpec {
             internal,
             encrypted,
+            ingress: number == 3 && kind == Kind::Overlay,
             mtu,
             ..NetworkSpec::of(kind, Name::new(&format!("net{number}")).expect("a name"))
         },
@@ -230,6 +232,12 @@ fn few_endpoints() -> impl Strategy<Value = EndpointId> {
             [number; 16]
         })
     })
+}
+
+/// Two of the endpoints are nodes' own in the routing mesh, on a network that has one.
+fn meshed(number: u8, id: EndpointId, node: NodeId) -> EndpointId {
+    let own = id.to_bytes().first().is_some_and(|first| *first >= 10);
+    if own { crate::mesh::endpoint(network_id(number), node) } else { id }
 }
 
 fn few_services() -> impl Strategy<Value = ServiceId> {
@@ -411,7 +419,7 @@ fn local(number: u8) -> impl Strategy<Value = (bool, LocalEndpoint)> {
 }
 
 fn with_id(number: u8, id: EndpointId, (honest, local): (bool, LocalEndpoint)) -> LocalEndpoint {
-    let mut endpoint = Endpoint { id, ..(*local.endpoint).clone() };
+    let mut endpoint = Endpoint { id: meshed(number, id, ME), ..(*local.endpoint).clone() };
     let mut interface = local.interface;
     if honest {
         let (addresses, mac) = own(number, id);
@@ -430,14 +438,20 @@ fn net(address: IpAddr) -> IpNet {
 
 fn service(number: u8) -> impl Strategy<Value = Service> {
     let vips = btree_set(few_addresses(number), 0..2);
+    let published = option::of(select(&[80_u16, 443, 4789, 7946][..]));
+    let published = published.prop_map(|number| number.and_then(|number| Port::new(number).ok()));
+    let spot = select(&[PublishMode::Host, PublishMode::Ingress][..]);
+    let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
+    let port = (few_names(), any::port(), (published, spot, protocol)).prop_map(
+        |(name, target, (published, mode, protocol))| PublishedPort {
+            name: Some(name),
+            protocol,
+            target,
+            published,
+            mode,
+        },
+    );
     let mode = prop_oneof![Just(EndpointMode::Vip), Just(EndpointMode::RoundRobin)];
-    let port = (few_names(), any::port()).prop_map(|(name, target)| PublishedPort {
-        name: Some(name),
-        protocol: Protocol::Tcp,
-        target,
-        published: None,
-        mode: PublishMode::Host,
-    });
     let condition = prop_oneof![5 => Just(Condition::Ready), 1 => Just(Condition::Accepted)];
     (few_names(), vips, mode, vec(port, 0..2), btree_set(few_names(), 0..2), condition).prop_map(
         move |(name, vips, mode, ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {

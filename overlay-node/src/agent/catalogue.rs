@@ -7,7 +7,7 @@ use overlay_core::{EndpointId, Instant, NetworkId, ServiceId};
 
 use super::{Agent, AgentEvent};
 use crate::knowledge::{Assigned, Assignments, Claims};
-use crate::{CatalogueChange, Condition, Endpoint, Network, Section, Service, mesh};
+use crate::{CatalogueChange, Condition, Endpoint, Network, Section, Service};
 
 /// All networks and services, the endpoints that are assigned to this node, and where the others are.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +71,6 @@ impl Agent {
         if endpoint.spec.node != self.knowledge.me || endpoint.condition == Condition::Removing {
             return self.remove_endpoint(id);
         }
-        self.join_mesh(&endpoint);
         self.reports.reconsider(&endpoint);
         self.touch(&endpoint);
         if let Some(old) = self.catalogue.endpoints.insert(id, endpoint) {
@@ -82,7 +81,7 @@ impl Agent {
     fn remove_endpoint(&mut self, id: EndpointId) {
         let old = self.catalogue.endpoints.remove(&id);
         old.iter().for_each(|old| self.touch(old));
-        if self.plugs.remove(&id).is_some() && !old.is_some_and(|old| mesh::is_part(&old)) {
+        if self.plugs.remove(&id).is_some() && !old.is_some_and(|old| self.is_of_mesh(&old)) {
             self.events.push_back(AgentEvent::Withdrawn(id));
         }
         self.reports.forget(id);

@@ -71,17 +71,21 @@ impl Agent {
     }
 
     /// The node's own part of the routing mesh needs nobody to plug it in.
-    pub(super) fn join_mesh(&mut self, endpoint: &Endpoint) {
-        let host = self.knowledge.settings.host.clone().filter(|_| !self.out_of_mesh && mesh::is_part(endpoint));
-        let interface = mesh::interface(endpoint.spec.network, self.knowledge.me);
-        if let (Some(host), Some(interface)) = (host, interface) {
-            let health = Health::Healthy;
-            self.plugs.entry(endpoint.id).or_insert(Plug { namespace: Some(host), interface, health });
+    fn join_mesh(&mut self, id: EndpointId) {
+        let endpoint = self.catalogue.endpoints.get(&id).filter(|endpoint| self.is_of_mesh(endpoint));
+        let Some(network) = endpoint.map(|endpoint| endpoint.spec.network) else { return };
+        let host = self.knowledge.settings.host.clone().filter(|_| !self.out_of_mesh);
+        match (host, mesh::interface(network, self.knowledge.me)) {
+            (Some(host), Some(interface)) => {
+                let plug = Plug { namespace: Some(host), interface, health: Health::Healthy };
+                self.plugs.insert(id, plug);
+            }
+            _ => drop(self.plugs.remove(&id)),
         }
     }
 
     pub(super) fn unplug(&mut self, id: EndpointId) {
-        self.out_of_mesh |= self.catalogue.endpoints.get(&id).is_some_and(|endpoint| mesh::is_part(endpoint));
+        self.out_of_mesh |= self.catalogue.endpoints.get(&id).is_some_and(|endpoint| self.is_of_mesh(endpoint));
         if self.plugs.remove(&id).is_some() {
             self.reports.forget(id);
             self.touched.insert(id);
@@ -97,6 +101,7 @@ impl Agent {
 
     /// Puts an endpoint of this node into its section if it is plugged in.
     pub(super) fn place_endpoint(&mut self, id: EndpointId) {
+        self.join_mesh(id);
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
         let has_its_own = |endpoint: &Arc<Endpoint>| endpoint.condition != Condition::Accepted;

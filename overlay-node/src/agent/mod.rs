@@ -179,7 +179,7 @@ impl Agent {
 
     /// This node's endpoints in the routing mesh: it plugs them in by itself. One that is [unplugged](Input::Unplug) stays so.
     pub fn in_mesh(&self) -> impl Iterator<Item = EndpointId> {
-        let is_part = |id: &&EndpointId| self.assigned(**id).is_some_and(mesh::is_part);
+        let is_part = |id: &&EndpointId| self.assigned(**id).is_some_and(|endpoint| self.is_of_mesh(endpoint));
         self.plugs.keys().filter(is_part).copied()
     }
 
@@ -196,6 +196,11 @@ impl Agent {
     /// A snapshot of counts and lengths. O(owners of entries).
     pub fn metrics(&self) -> AgentMetrics {
         self.measure()
+    }
+
+    /// Whether an endpoint is its node's part of the routing mesh.
+    fn is_of_mesh(&self, endpoint: &Endpoint) -> bool {
+        self.catalogue.networks.get(&endpoint.spec.network).is_some_and(|network| mesh::is_part(network, endpoint))
     }
 
     fn set_underlay(&mut self, underlay: Underlay, now: Instant) -> Result<(), UnderlayError> {

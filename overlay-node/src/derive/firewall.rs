@@ -9,7 +9,7 @@ use overlay_vxlan::names;
 
 use super::admission::Admission;
 use super::claim::{At, Claim, is_host};
-use crate::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, mesh};
+use crate::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, Section, mesh};
 
 /// Only nodes send to the VXLAN port, and what is encrypted passes there inside ESP only; whoever is no node may knock at
 /// gossip's now and then.
@@ -58,11 +58,11 @@ pub(super) fn container(knowledge: &Knowledge) -> State {
 }
 
 /// Each endpoint speaks for itself only; frames from other nodes come by the tunnel; nothing else is carried.
-pub(super) fn sandbox(vni: Vni, admission: &Admission<'_>) -> State {
+pub(super) fn sandbox(vni: Vni, section: &Section, admission: &Admission<'_>) -> State {
     let mut state = State { strangers: Strangers::Drop, ..State::default() };
     for (_, local, claim) in &admission.ports {
         if let At::Port { device, .. } = claim.at {
-            state.ports.insert(device, bridge_port(local, claim));
+            state.ports.insert(device, bridge_port(section, local, claim));
         }
     }
     state.ports.extend(names::tunnel(vni).map(|tunnel| (tunnel, BridgePort::Trunk)));
@@ -70,8 +70,8 @@ pub(super) fn sandbox(vni: Vni, admission: &Admission<'_>) -> State {
 }
 
 /// The node's own part of the routing mesh sends what clients sent, with their addresses.
-pub(super) fn bridge_port(local: &LocalEndpoint, claim: &Claim<'_>) -> BridgePort {
-    if mesh::is_part(&local.endpoint) { BridgePort::Trunk } else { pinned(claim) }
+pub(super) fn bridge_port(section: &Section, local: &LocalEndpoint, claim: &Claim<'_>) -> BridgePort {
+    if mesh::is_part(&section.network, &local.endpoint) { BridgePort::Trunk } else { pinned(claim) }
 }
 
 pub(super) fn pinned(claim: &Claim<'_>) -> BridgePort {

@@ -97,7 +97,9 @@ pub(super) fn put(state: &mut PlaceState, known: Known<'_>, (segment, mesh): (&S
         return;
     }
     state.firewall.gateways.insert(device, Gateway::new(subnets).internal().balanced());
-    state.lb.services = mesh.services.clone();
+    if state.lb.services.is_empty() {
+        state.lb.services = mesh.services.clone();
+    }
 }
 
 /// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first by name has it.

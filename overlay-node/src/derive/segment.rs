@@ -190,7 +190,7 @@ impl SegmentPart {
                 At::Port { device, .. } => {
                     segment.ports.extend(port(id).map(|port| (*id, port)));
                     let local = new.section.local.get(id);
-                    firewall.ports.extend(local.map(|local| (*device, firewall::bridge_port(local, claim))));
+                    firewall.ports.extend(local.map(|local| (*device, firewall::bridge_port(new.section, local, claim))));
                 }
                 At::Vtep(vtep) => drop(segment.peers.insert(claim.mac, vxlan::peer(*vtep, claim))),
             }
@@ -242,7 +242,7 @@ fn alone<'k>(known: Known<'k>, footing: &Footing, id: EndpointId) -> Option<Alon
 fn sandbox(known: Known<'_>, vni: Vni, footing: &Footing, admission: &Admission<'_>) -> PlaceState {
     PlaceState {
         vxlan: vxlan::state(known, vni, footing, admission),
-        firewall: firewall::sandbox(vni, admission),
+        firewall: firewall::sandbox(vni, known.section, admission),
         ..PlaceState::default()
     }
 }

@@ -15,7 +15,7 @@ use crate::{Condition, EndpointMode, LocalEndpoint, Section, Service, Standing, 
 /// All of them.
 pub(super) fn zone(section: &Section, admission: &Admission<'_>) -> Zone {
     let services = services(section).into_values().map(|held| service(section, held));
-    let ports = admission.ports.iter().filter(|(_, local, _)| !mesh::is_part(&local.endpoint));
+    let ports = admission.ports.iter().filter(|(_, local, _)| !mesh::is_part(&section.network, &local.endpoint));
     let ports = ports.map(|(id, local, claim)| here(section, *id, local, claim));
     let peers = admission.peers.iter().filter(|peer| !is_mesh(section, peer.id, peer.remote.node));
     let peers = peers.map(|peer| there(section, peer));
@@ -69,7 +69,7 @@ fn is_mesh(section: &Section, id: EndpointId, node: NodeId) -> bool {
 pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim<'_>) -> Option<Endpoint> {
     let section = known.section;
     if let At::Port { .. } = claim.at {
-        let local = section.local.get(&id).filter(|local| !mesh::is_part(&local.endpoint))?;
+        let local = section.local.get(&id).filter(|local| !mesh::is_part(&section.network, &local.endpoint))?;
         return Some(here(section, id, local, claim));
     }
     let remote = section.remote.get(&id).filter(|remote| !is_mesh(section, id, remote.node))?;

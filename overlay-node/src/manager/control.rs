@@ -8,7 +8,7 @@ use super::find::overall;
 use super::predefined::refuse_predefined;
 use super::transaction::in_doubt;
 use crate::{
-    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Service,
+    Control, ControlError, Endpoint, EndpointSpec, Network, NetworkSpec, Node, NodeSpec, Reference, Refused, Service,
     ServiceSpec, Stay, mesh,
 };
 
@@ -69,6 +69,10 @@ impl Control for Manager {
     }
 
     async fn attach(&self, id: EndpointId, spec: EndpointSpec, now: UnixTime) -> Result<Endpoint, ControlError> {
+        if id == mesh::endpoint(spec.network, spec.node) {
+            let network = self.find::<Network>(&spec.network.to_string().as_str().into()).await?.object.spec.name;
+            return Err(Refused::OnIngress { network }.into()); // that is the node's own
+        }
         self.make_endpoint(id, spec, now).await
     }
 
@@ -102,7 +106,7 @@ impl Control for Manager {
     async fn remove_node(&self, node: &Reference, now: UnixTime) -> Result<Vec<Endpoint>, ControlError> {
         let held = self.find::<Node>(node).await?;
         let mut ended = self.unmake_node(held.object.id, now).await?;
-        ended.retain(|endpoint| !mesh::is_part(endpoint));
+        ended.retain(|Endpoint { id, spec, .. }| *id != mesh::endpoint(spec.network, spec.node)); // it was the node's own
         Ok(ended)
     }
 

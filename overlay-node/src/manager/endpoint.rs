@@ -301,10 +301,10 @@ impl Manager {
         if held.object.spec.node == node {
             return Ok((Commit::new(), held.object));
         }
-        if mesh::is_part(&held.object) {
-            let network = held.object.spec.network;
-            let network = self.allocated_network(snapshot, network, &self.keys.network(network))?.spec.name;
-            return refuse(Refused::OnIngress { network });
+        let of = held.object.spec.network;
+        let of = self.allocated_network(snapshot, of, &self.keys.network(of))?;
+        if mesh::is_part(&of, &held.object) {
+            return refuse(Refused::OnIngress { network: of.spec.name });
         }
         self.node_to_use(snapshot, node)?;
         let EndpointSpec { network, container, node: former, .. } = held.object.spec.clone();

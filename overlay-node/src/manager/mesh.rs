@@ -53,8 +53,10 @@ impl Manager {
 
     /// Takes the nodes' endpoints from a network that is to go.
     pub(super) async fn leave_mesh(&self, network: NetworkId, now: UnixTime) -> Result<(), ControlError> {
-        for endpoint in self.endpoints_of(network).await?.iter().filter(|endpoint| mesh::is_part(endpoint)) {
-            self.unmake_endpoint(endpoint.id, None, now).await?;
+        for Endpoint { id, spec, .. } in self.endpoints_of(network).await? {
+            if id == mesh::endpoint(network, spec.node) {
+                self.unmake_endpoint(id, None, now).await?;
+            }
         }
         Ok(())
     }

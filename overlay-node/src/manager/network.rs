@@ -274,7 +274,9 @@ impl Manager {
     }
 
     async fn is_of_mesh(&self, key: &Key) -> Result<bool, ControlError> {
-        Ok(self.load::<Endpoint>(key).await?.is_some_and(|held| mesh::is_part(&held.object)))
+        let Some(endpoint) = self.load::<Endpoint>(key).await? else { return Ok(false) };
+        let network = self.load::<Network>(&self.keys.network(endpoint.object.spec.network)).await?;
+        Ok(network.is_some_and(|network| mesh::is_part(&network.object, &endpoint.object)))
     }
 
     /// The endpoint whose record this is; `None` if it has gone by now.

@@ -4,12 +4,14 @@ mod condition;
 mod endpoint;
 mod network;
 mod node;
+mod publish;
 mod service;
 
 pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
+pub use publish::PublishError;
 pub use service::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
 
 /// DNS names as texts.

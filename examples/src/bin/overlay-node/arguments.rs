@@ -9,7 +9,7 @@ use overlay_core::{IfName, Mac, Name, Port};
 use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
 use overlay_link::MacvlanMode;
-use overlay_node::{EndpointMode, Kind, NetworkSpec};
+use overlay_node::{EndpointMode, Kind, NetworkSpec, PublishedPort};
 
 use crate::question::NodeQuestion;
 
@@ -26,6 +26,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   network inspect NETWORK
   network rm [--yes] NETWORK
   service create --name NAME [--network NETWORK]... [--endpoint-mode vip|dnsrr] [--replicas N]
+                 [-p [PUBLISHED:]TARGET[/PROTOCOL]]...
+                 [-p target=PORT[,published=PORT][,protocol=tcp|udp|sctp][,mode=ingress|host]]...
   service ls
   service inspect SERVICE
   service rm SERVICE
@@ -40,6 +42,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
   --json            answers for programs
+  -p                a port of the containers that is reached from outside: in mode ingress at every node, by who is attached to the ingress network
+                    as well; in mode host at the node that a container is on
   --replicas N      waits until so many containers that are attached with --service are ready
 
 Ended by a signal, a node leaves what it has made; the next start goes on with it.";
@@ -89,6 +93,7 @@ pub(crate) struct Serve {
     pub(crate) name: Name,
     pub(crate) networks: Vec<String>,
     pub(crate) mode: EndpointMode,
+    pub(crate) ports: Vec<PublishedPort>,
     /// How many of its containers are waited for.
     pub(crate) replicas: usize,
 }
@@ -197,6 +202,7 @@ struct Words {
     service: Option<String>,
     networks: Vec<String>,
     dnsrr: bool,
+    ports: Vec<PublishedPort>,
     replicas: usize,
     words: Vec<String>,
 }
@@ -266,6 +272,10 @@ impl Words {
                 Arg::Long("mac") => self.mac = Some(value(parser)?),
                 Arg::Long("service") => self.service = Some(parser.value()?.string()?),
                 Arg::Long("network") => self.networks.push(parser.value()?.string()?),
+                Arg::Long("publish") | Arg::Short('p') => {
+                    let text = parser.value()?.string()?;
+                    self.ports.extend(PublishedPort::read(&text).map_err(lexopt::Error::from_any)?);
+                }
                 Arg::Long("replicas") => self.replicas = value(parser)?,
                 Arg::Long("endpoint-mode") => match parser.value()?.string()?.as_str() {
                     "vip" => self.dnsrr = false,
@@ -337,6 +347,7 @@ impl Words {
         Ok(Command::Serve(Serve {
             name: self.name.take().ok_or("service create needs --name")?,
             networks: std::mem::take(&mut self.networks),
+            ports: std::mem::take(&mut self.ports),
             mode: if self.dnsrr { EndpointMode::RoundRobin } else { EndpointMode::Vip },
             replicas: self.replicas,
         }))
@@ -414,6 +425,8 @@ mod tests {
             ("service create nginx", "nginx is not understood"),
             ("service create --replicas 2", "service create needs --name"),
             ("service create --name web --endpoint-mode both", "there is no endpoint mode both"),
+            ("service create --name web -p 10.0.0.1:80:80", "hostip is not supported"),
+            ("service create --name web -p published=80", "missing mandatory field 'target'"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
             ("status --fast", "--fast"),
