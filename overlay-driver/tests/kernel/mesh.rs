@@ -229,7 +229,8 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
         replicas.clear();
         // Without the service nothing is left of it.
         world.wait(world.manager().remove_service(&"web".into(), date())).unwrap();
-        world.until(SOON, |_| !judge(lab.host(2), "nft", &["list", "ruleset"]).contains("slots-published4-1"));
+        world.until(SOON, |_| !judge(lab.host(2), "nft", &["list", "ruleset"]).contains("published4"));
+        world.until(SOON, |_| !judge(lab.host(2), "ip", &["-o", "link"]).contains(": m"));
     });
 }
 

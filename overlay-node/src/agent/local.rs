@@ -70,11 +70,12 @@ impl Agent {
         Ok(())
     }
 
-    /// The node's own part of the routing mesh needs nobody to plug it in.
+    /// The node's own part of the routing mesh needs nobody to plug it in. It is there while a service publishes a port.
     fn join_mesh(&mut self, id: EndpointId) {
         let endpoint = self.catalogue.endpoints.get(&id).filter(|endpoint| self.is_of_mesh(endpoint));
         let Some(network) = endpoint.map(|endpoint| endpoint.spec.network) else { return };
-        let host = self.knowledge.settings.host.clone().filter(|_| !self.out_of_mesh);
+        let published = self.catalogue.services.values().any(|service| service.vips.contains_key(&network));
+        let host = self.knowledge.settings.host.clone().filter(|_| published && !self.out_of_mesh);
         match (host, mesh::interface(network, self.knowledge.me)) {
             (Some(host), Some(interface)) => {
                 let plug = Plug { namespace: Some(host), interface, health: Health::Healthy };

@@ -1,4 +1,4 @@
-//! Services: one name, several containers behind it, in both modes.
+//! Services: one name, several containers behind it, in both modes, and a port that is published at every node.
 
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use overlay_core::ServiceId;
-use overlay_driver::testing::{Container, date, resolve};
+use overlay_core::{Name, ServiceId};
+use overlay_driver::testing::{Container, Lab, date, resolve};
 use overlay_driver::{Attach, Attached};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, EndpointMode, Service, ServiceSpec};
+use overlay_node::{Control, EndpointMode, PublishedPort, Service, ServiceSpec};
 
 use super::town::{Town, fill};
 
 use crate::Outcome;
 
-const PORT: u16 = 80;
+const PORT: u16 = 8080;
+/// What is published of it.
+const PUBLISHED: u16 = 80;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Shows a service whose name is a virtual address, and one whose name is its containers' addresses.
@@ -26,10 +28,10 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     let own = its.endpoint.addresses.first().ok_or("web has no address")?.addr();
     let nginx = Running::start(town, network, "nginx", EndpointMode::Vip)?;
     let found = named(town, web, "nginx", 1);
-    town.typed(0, "exec web curl http://nginx      # ten times");
+    town.typed(0, "exec web curl http://nginx:8080      # ten times");
     let mut told = BTreeSet::new();
     for _ in 0..10 {
-        told.extend(asked(&web.namespace, *found.first().ok_or("nginx has no address")?));
+        told.extend(asked(&web.namespace, *found.first().ok_or("nginx has no address")?, PORT));
     }
     told.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
     println!();
@@ -38,15 +40,31 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     town.check("a service's name is its virtual address, on every host", found == vips);
     town.check("its containers on two hosts share the work", names == BTreeSet::from(["nginx-1", "nginx-2"]));
     town.check("and see who asks them", told.iter().all(|(_, seen)| *seen == own));
+    published(town)?;
     nginx.end(town)?;
 
     let api = Running::start(town, network, "api", EndpointMode::RoundRobin)?;
     let found = named(town, web, "api", 2);
     town.typed(0, "exec web getent ahosts api");
     town.shown(&found.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"));
-    let answered = found.iter().filter_map(|address| asked(&web.namespace, *address)).count();
+    let answered = found.iter().filter_map(|address| asked(&web.namespace, *address, PORT)).count();
     town.check("in mode dnsrr it is its containers' addresses", found.len() == 2 && answered == 2);
     api.end(town)
+}
+
+/// Who asks a host that runs no container of the service, from outside.
+fn published(town: &mut Town) -> Outcome {
+    let (host, [client, _]) = (town.hosts.lab.address(0), Lab::outside_addresses());
+    println!("$ curl http://{host}      # from outside, ten times: host-1 runs no container of nginx");
+    let ask = |town: &Town| asked(town.hosts.lab.outside(), host, PUBLISHED);
+    town.until(|town| Ok(ask(town).is_some()));
+    let told: Vec<_> = (0..10).map(|_| ask(town)).collect();
+    let shown: BTreeSet<_> = told.iter().flatten().collect();
+    shown.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
+    println!();
+    town.check("a published port is reached at a node that runs no container of it", told.iter().all(Option::is_some));
+    town.check("and its containers see who asks, outside", shown.len() == 2 && shown.iter().all(|(_, seen)| *seen == client));
+    Ok(())
 }
 
 /// A service with a container on host-2 and one on host-3.
@@ -60,9 +78,16 @@ struct Running {
 impl Running {
     fn start(town: &Town, on: &str, name: &str, mode: EndpointMode) -> Outcome<Self> {
         let option = if mode == EndpointMode::Vip { "vip" } else { "dnsrr" };
-        town.typed(0, &format!("service create --name {name} --network {on} --replicas 2 --endpoint-mode {option}"));
+        let ports = if mode == EndpointMode::Vip { PublishedPort::read(&format!("{PUBLISHED}:{PORT}"))? } else { Vec::new() };
+        let typed = if ports.is_empty() { String::new() } else { format!(" -p {PUBLISHED}:{PORT}") };
+        town.typed(
+            0,
+            &format!("service create --name {name} --network {on} --replicas 2 --endpoint-mode {option}{typed}"),
+        );
         let network = town.wait(town.manager.network(&on.into()))?.id;
-        let spec = ServiceSpec { mode, ..ServiceSpec::new(name.parse()?, [network]) };
+        let ingress = town.wait(town.manager.networks())?.into_iter().find(|network| network.spec.ingress);
+        let ingress = ingress.filter(|_| !ports.is_empty()).map(|network| network.spec.name);
+        let spec = ServiceSpec { mode, ports, ..ServiceSpec::new(name.parse()?, [network]) };
         let service = town.wait(town.manager.create_service(ServiceId::generate(fill), spec, date()))?;
         println!("{}", service.id);
         let end = Arc::new(AtomicBool::new(false));
@@ -70,11 +95,11 @@ impl Running {
         for number in 1..=2 {
             let container = town.hosts.lab.container(&format!("{name}-{number}"))?;
             responders.push(respond(&container, &end)?);
-            let attach = Attach {
-                service: Some(service.id),
-                ..Attach::new(container.name.clone(), container.source.clone(), on)
-            };
-            replicas.push((number, town.wait(town.driver(number)?.attach(attach))?));
+            for on in [Some(on), ingress.as_ref().map(Name::as_str)].into_iter().flatten() {
+                let attach = Attach::new(container.name.clone(), container.source.clone(), on);
+                let attach = Attach { service: Some(service.id), ..attach };
+                replicas.push((number, town.wait(town.driver(number)?.attach(attach))?));
+            }
             println!("overall progress: {number} out of 2 tasks");
         }
         town.shown("verify: Service converged");
@@ -114,8 +139,8 @@ fn respond(container: &Container, end: &Arc<AtomicBool>) -> Outcome<JoinHandle<(
 }
 
 /// Who answers, and whom it saw.
-fn asked(from: &Namespace, to: IpAddr) -> Option<(String, IpAddr)> {
-    let mut stream = from.run(|| TcpStream::connect_timeout(&(to, PORT).into(), PATIENCE)).ok()?.ok()?;
+fn asked(from: &Namespace, to: IpAddr, port: u16) -> Option<(String, IpAddr)> {
+    let mut stream = from.run(|| TcpStream::connect_timeout(&(to, port).into(), PATIENCE)).ok()?.ok()?;
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let mut said = String::new();
     stream.read_to_string(&mut said).ok()?;
