@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 /// Such a balancer leaves the client's address in place, so answers must go back through its machine, whatever route this place has to the client.
 /// Here each packet that comes in is known by the Ethernet address that it is from; the flow is marked by it, and all answers of the flow get the
 /// mark as theirs, before they are routed. What leads packets with a mark back is not this area's: a route for each mark. A client that comes by
-/// another machine with the flow it had is answered by that from then on.
+/// another machine with the flow it had is answered by that from then on. TCP, UDP and SCTP that begin there and come from nobody of these are dropped: the
+/// interface is balancers' alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrivals {
     /// The interface that they come in by.
@@ -27,14 +28,19 @@ pub struct Arrivals {
 impl Arrivals {
     /// Whether it makes sense.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
-        let refuse = |wanted: String, reason| Err(Refusal::new(format!("arrivals by {}", self.interface), wanted, reason));
+        let refuse =
+            |wanted: String, reason| Err(Refusal::new(format!("arrivals by {}", self.interface), wanted, reason));
         if let Some((mac, _)) = self.marks.iter().find(|(mac, mark)| !mac.is_station() || **mark == 0) {
             return refuse(format!("mark of {mac}"), "a station has one, and it is not 0");
         }
         let is_own = |address: &IpAddr| is_host_address(*address) && !address.is_loopback();
-        let wrong = |(at, from): &(&IpAddr, &IpAddr)| !is_own(at) || !is_own(from) || at.is_ipv4() != from.is_ipv4() || at == from;
+        let wrong = |(at, from): &(&IpAddr, &IpAddr)| {
+            !is_own(at) || !is_own(from) || at.is_ipv4() != from.is_ipv4() || at == from
+        };
         match self.answers.iter().find(wrong) {
-            Some((at, from)) => refuse(format!("{from} for {at}"), "these are two addresses of the place, of one family"),
+            Some((at, from)) => {
+                refuse(format!("{from} for {at}"), "these are two addresses of the place, of one family")
+            }
             None => Ok(()),
         }
     }

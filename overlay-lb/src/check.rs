@@ -47,7 +47,11 @@ fn refuse(name: &Name, wanted: impl Display, reason: &'static str) -> Refusal {
 
 fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
     if service.is_published() && service.ports == Ports::All {
-        return Err(refuse(name, "no VIP", "it needs one, or one of each family, or ports of the machine's own by name"));
+        return Err(refuse(
+            name,
+            "no VIP",
+            "it needs one, or one of each family, or ports of the machine's own by name",
+        ));
     }
     each_of_a_family(name, "VIPs", &service.vips)?;
     ports(name, &service.ports)?;

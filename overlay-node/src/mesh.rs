@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn each_node_has_an_endpoint_of_its_own_on_each_network() {
-        let (networks, nodes) = ([1, 2].map(|it| NetworkId::from_bytes([it; 16])), [1, 2].map(|it| NodeId::from_bytes([it; 16])));
+        let (networks, nodes) =
+            ([1, 2].map(|it| NetworkId::from_bytes([it; 16])), [1, 2].map(|it| NodeId::from_bytes([it; 16])));
         let mut all: Vec<EndpointId> =
             networks.into_iter().flat_map(|network| nodes.map(|node| endpoint(network, node))).collect();
         all.sort();

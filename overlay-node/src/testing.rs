@@ -18,8 +18,8 @@ use overlay_ipam::{Subnet, SubnetRequest};
 use overlay_link::MacvlanMode;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
-use proptest::sample::select;
 use proptest::prelude::*;
+use proptest::sample::select;
 
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
@@ -139,8 +139,14 @@ pub fn section() -> impl Strategy<Value = Section> {
         let services = btree_map(few_services(), service(number), 0..3);
         (Just(network), local, remote, services).prop_map(move |(network, local, remote, services)| Section {
             network: Arc::new(network),
-            local: local.into_iter().map(|(id, local)| (meshed(number, id, ME), Arc::new(with_id(number, id, local)))).collect(),
-            remote: remote.into_iter().map(|(id, remote)| (meshed(number, id, remote.1.node), Arc::new(of(number, id, remote)))).collect(),
+            local: local
+                .into_iter()
+                .map(|(id, local)| (meshed(number, id, ME), Arc::new(with_id(number, id, local))))
+                .collect(),
+            remote: remote
+                .into_iter()
+                .map(|(id, remote)| (meshed(number, id, remote.1.node), Arc::new(of(number, id, remote))))
+                .collect(),
             services: services.into_iter().map(|(id, service)| (id, Arc::new(Service { id, ..service }))).collect(),
         })
     })

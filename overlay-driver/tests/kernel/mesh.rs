@@ -182,8 +182,9 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
         let world = world();
         let ports = publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]);
         let web = service(&world, "web", ports);
-        let mut replicas: Vec<Replica> =
-            (0..2).map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"])).collect();
+        let mut replicas: Vec<Replica> = (0..2)
+            .map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"]))
+            .collect();
         let lab = &world.hosts().lab;
         // At a node without a replica, and at one with one; from outside, and from the node itself.
         for (host, families) in [2, 0].map(|host| (host, addresses(host))) {
@@ -209,6 +210,11 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
         for own in inside.addresses.iter().filter(|own| own.addr().is_ipv4()) {
             let asked = asks_over_tcp(lab.outside(), (own.addr(), TARGET).into());
             assert_eq!(asked, Err(ErrorKind::TimedOut), "routed to {own}");
+        }
+        // Nor is it a way between those who serve.
+        for own in inside.addresses.iter().map(|own| own.addr()) {
+            let asked = asks_over_tcp(&replicas[1].container.namespace, (own, TARGET).into());
+            assert_eq!(asked, Err(ErrorKind::TimedOut), "another replica to {own}");
         }
         // A container reaches it too, as its node.
         let (client, _) = world.run(2, "client", "front");
@@ -239,8 +245,9 @@ fn of_a_node_that_fails_its_own_connections_are_lost_and_new_ones_come_to_others
     kernel_test(Kernel::Host, "driver::of_a_node_that_fails_its_own_connections_are_lost", || {
         let mut world = world();
         let web = service(&world, "web", publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]));
-        let _replicas: Vec<Replica> =
-            (0..2).map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"])).collect();
+        let _replicas: Vec<Replica> = (0..2)
+            .map(|host| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"]))
+            .collect();
         let [to, _] = addresses(2);
         let ask = |world: &World| asks_over_tcp(world.hosts().lab.outside(), (to, 80).into());
         world.until(SOON, |world| names(&shares(20, Lab::outside_addresses()[0], || ask(world))) == ["web-0", "web-1"]);

@@ -188,7 +188,10 @@ impl KernelWays {
     }
 
     /// What is there of marks: of each family its rules, and its routes with their devices.
-    fn marked(&mut self, names: &BTreeMap<u32, IfName>) -> Result<(BTreeMap<u32, MarkedWay>, BTreeSet<u32>), NetlinkError> {
+    fn marked(
+        &mut self,
+        names: &BTreeMap<u32, IfName>,
+    ) -> Result<(BTreeMap<u32, MarkedWay>, BTreeSet<u32>), NetlinkError> {
         let (mut ways, mut half) = (BTreeMap::<u32, MarkedWay>::new(), BTreeSet::new());
         for family in [IpFamily::V4, IpFamily::V6] {
             let ruled = self.marks(family)?;

@@ -118,7 +118,8 @@ impl overlay_core::State for Ways {
             Change::Remove(mark, _) => WayStep::RemoveMarked(*mark),
         });
         let is_known = |mark: &&u32| desired.marked.contains_key(mark) || self.marked.contains_key(mark);
-        let half_marked = self.half_marked.iter().filter(|mark| !is_known(mark)).map(|mark| WayStep::RemoveMarked(*mark));
+        let half_marked =
+            self.half_marked.iter().filter(|mark| !is_known(mark)).map(|mark| WayStep::RemoveMarked(*mark));
         in_phases::<Self>(to.chain(from).chain(half).chain(marked).chain(half_marked).collect())
     }
 

@@ -168,3 +168,52 @@ fn a_vip_that_is_not_the_namespaces_own_is_served_and_refused_on_its_way_out() {
         }
     });
 }
+
+#[test]
+fn a_published_port_leads_to_replicas_that_see_who_asks_and_whoever_listens_there_is_not_asked() {
+    kernel_test(Kernel::Host, "lb::a_published_port_leads_to_replicas_that_see_who_asks", || {
+        let town = Town::new(2);
+        let before = whole(&town.client);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let published = |replicas: &[u8]| state(&Service { vips: [].into(), ..service(replicas) });
+        let here = suite::HERE.map(|it| it.parse::<std::net::IpAddr>().unwrap());
+        let asked = |protocol| if protocol == Protocol::Tcp { 80 } else { 53 };
+        let kinds = || {
+            KINDS.into_iter().zip(KINDS.map(|(protocol, family)| {
+                let own = here.into_iter().find(|own| overlay_core::IpFamily::of(*own) == family).unwrap();
+                (own, std::net::SocketAddr::new(own, asked(protocol)))
+            }))
+        };
+        let listener = town.client.run(|| std::net::TcpListener::bind("[::]:80")).unwrap().unwrap();
+        place.settle(&published(&[2, 3]));
+        let mut held = Vec::new();
+        for ((protocol, family), (own, to)) in kinds() {
+            let answers = [(); 4].map(|()| place.open(protocol, to));
+            for replica in [2, 3].map(|number| suite::replica(number).address(family).unwrap()) {
+                let its = answers.iter().filter(|(_, answer)| *answer == Answer::From(replica, own)).count();
+                assert_eq!(its, 2, "{protocol} {family}: {answers:?}");
+            }
+            held.extend(answers.map(|(held, answer)| (protocol, family, held, answer)));
+        }
+        // Flows to one that goes are cut, those to the other stay.
+        place.settle(&published(&[3]));
+        for (protocol, family, held, before) in held {
+            let Answer::From(replica, client) = before else { panic!("{before:?}") };
+            let gone = suite::replica(2).address(family) == Some(replica);
+            let expected = match (gone, protocol) {
+                (true, Protocol::Tcp) => Answer::Refused,
+                (true, _) => Answer::From(suite::replica(3).address(family).unwrap(), client),
+                (false, _) => before,
+            };
+            assert_eq!(place.ask(held), expected, "{protocol} {family}");
+        }
+        // Nobody is left: who asks is refused, though somebody listens there.
+        place.settle(&published(&[]));
+        for ((protocol, _), (_, to)) in kinds() {
+            assert_eq!(place.open(protocol, to).1, Answer::Refused, "{protocol} {to}");
+        }
+        drop(listener);
+        place.settle(&State::default());
+        assert_eq!(whole(&town.client), before);
+    });
+}

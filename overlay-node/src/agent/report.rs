@@ -62,7 +62,9 @@ impl Reports {
         let virtual_machine = local.namespace.is_none();
         let container = Place::Container(endpoint.spec.container.clone());
         if self.holds(knowledge, section, id, local)
-            && (virtual_machine || section.network.spec.ingress || self.sees(&container, section.network.spec.name.as_str()))
+            && (virtual_machine
+                || section.network.spec.ingress
+                || self.sees(&container, section.network.spec.name.as_str()))
         {
             return Some(Ok(()));
         }

@@ -46,7 +46,8 @@ pub(super) fn attachments<'p>(
     for (id, part) in parts {
         let Some(section) = knowledge.networks.get(id) else { continue };
         let plugged = part.ports().filter_map(|id| Some((id, section.local.get(&id)?)));
-        let plugged = plugged.filter(|(_, local)| local.namespace.is_some() && !mesh::is_part(&section.network, &local.endpoint));
+        let plugged =
+            plugged.filter(|(_, local)| local.namespace.is_some() && !mesh::is_part(&section.network, &local.endpoint));
         for (id, local) in plugged {
             let macvlan = part.local().and_then(|part| Some((id, part.macvlan(id)?)));
             let service = local.endpoint.spec.service.and_then(|service| section.services.get(&service));

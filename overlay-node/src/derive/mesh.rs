@@ -64,8 +64,10 @@ fn nodes(known: Known<'_>, segment: &Segment) -> BTreeMap<Mac, BTreeSet<IpAddr>>
 /// The services that publish a port in the mesh, each with those of its endpoints that are on the network.
 fn published(known: Known<'_>, zone: &Zone) -> BTreeMap<Name, Service> {
     let services = zone::services(known.section).into_iter().filter_map(|(name, service)| {
-        let ports = ports(&service.ports, PublishMode::Ingress).filter(|(protocol, port, _)| !is_ours(known.knowledge, *protocol, *port));
-        let published = ports.fold(Service::published(), |service, (protocol, port, target)| service.port(protocol, port, target));
+        let ports = ports(&service.ports, PublishMode::Ingress)
+            .filter(|(protocol, port, _)| !is_ours(known.knowledge, *protocol, *port));
+        let published =
+            ports.fold(Service::published(), |service, (protocol, port, target)| service.port(protocol, port, target));
         if published.ports == overlay_lb::Ports::All {
             return None;
         }
@@ -83,7 +85,8 @@ fn ports(all: &[PublishedPort], mode: PublishMode) -> impl Iterator<Item = (Prot
 /// Whether the node itself needs a port: nobody may take its tunnels and gossip away.
 fn is_ours(knowledge: &Knowledge, protocol: Protocol, port: Port) -> bool {
     let settings = &knowledge.settings;
-    port == settings.gossip_port && protocol != Protocol::Sctp || port == settings.vxlan_port && protocol == Protocol::Udp
+    port == settings.gossip_port && protocol != Protocol::Sctp
+        || port == settings.vxlan_port && protocol == Protocol::Udp
 }
 
 /// Puts what the node itself publishes into the host's state, unless its subnets are behind another gateway of the host.
@@ -103,7 +106,12 @@ pub(super) fn put(state: &mut PlaceState, known: Known<'_>, (segment, mesh): (&S
 }
 
 /// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first by name has it.
-pub(super) fn put_host_ports(state: &mut PlaceState, knowledge: &Knowledge, way: &WayOut, attachments: &[Attachment<'_>]) {
+pub(super) fn put_host_ports(
+    state: &mut PlaceState,
+    knowledge: &Knowledge,
+    way: &WayOut,
+    attachments: &[Attachment<'_>],
+) {
     for attachment in attachments {
         let Some(service) = attachment.service else { continue };
         for (protocol, port, target) in ports(&service.ports, PublishMode::Host) {
@@ -130,7 +138,8 @@ pub(super) fn back(
     let own = |family| own_address(attachment, family);
     let (mut marks, mut taken) = (BTreeMap::new(), BTreeSet::new());
     for (mac, addresses) in &mesh.nodes {
-        let router = |family| addresses.iter().copied().find(|it| IpFamily::of(*it) == family).filter(|_| own(family).is_some());
+        let router =
+            |family| addresses.iter().copied().find(|it| IpFamily::of(*it) == family).filter(|_| own(family).is_some());
         let v4 = router(IpFamily::V4).and_then(|it| if let IpAddr::V4(it) = it { Some(it) } else { None });
         let v6 = router(IpFamily::V6).and_then(|it| if let IpAddr::V6(it) = it { Some(it) } else { None });
         let mut mark = mesh::mark(*mac);
@@ -151,7 +160,12 @@ pub(super) fn back(
 }
 
 /// The address that a container answers strangers from by itself: its own at its default way.
-fn answering(routes: &Routes, attachments: &[Attachment<'_>], way_out: Option<&WayOut>, family: IpFamily) -> Option<IpAddr> {
+fn answering(
+    routes: &Routes,
+    attachments: &[Attachment<'_>],
+    way_out: Option<&WayOut>,
+    family: IpFamily,
+) -> Option<IpAddr> {
     let by_default = |(to, _): &(&IpNet, _)| to.prefix_len() == 0 && IpFamily::of(to.addr()) == family;
     let (_, default) = routes.to.iter().find(by_default)?;
     let outside = way_out.filter(|way| way.interface == default.interface);

@@ -190,7 +190,9 @@ impl SegmentPart {
                 At::Port { device, .. } => {
                     segment.ports.extend(port(id).map(|port| (*id, port)));
                     let local = new.section.local.get(id);
-                    firewall.ports.extend(local.map(|local| (*device, firewall::bridge_port(new.section, local, claim))));
+                    firewall
+                        .ports
+                        .extend(local.map(|local| (*device, firewall::bridge_port(new.section, local, claim))));
                 }
                 At::Vtep(vtep) => drop(segment.peers.insert(claim.mac, vxlan::peer(*vtep, claim))),
             }

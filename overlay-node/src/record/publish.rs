@@ -162,7 +162,10 @@ mod tests {
         assert_eq!(read("8000-8001:80-81/sctp"), both);
         assert_eq!(read("target=80"), [(None, 80, Protocol::Tcp, Ingress)]);
         assert_eq!(read("published=0,target=80,mode=host"), [(None, 80, Protocol::Tcp, Host)]);
-        assert_eq!(read("mode=ingress,protocol=udp,published=53,target=5353"), [(Some(53), 5353, Protocol::Udp, Ingress)]);
+        assert_eq!(
+            read("mode=ingress,protocol=udp,published=53,target=5353"),
+            [(Some(53), 5353, Protocol::Udp, Ingress)]
+        );
     }
 
     #[test]

@@ -262,7 +262,9 @@ fn every_node_is_on_the_ingress_network_while_a_service_publishes_there_and_cont
     cluster.serve(1, publishing(&[(Some(80), PublishMode::Ingress)])).unwrap();
     let nodes: BTreeSet<_> = on_mesh().iter().map(|endpoint| endpoint.spec.node).collect();
     assert_eq!(nodes, [node(1), node(2)].into());
-    assert!(on_mesh().iter().all(|endpoint| endpoint.addresses.len() == 1 && endpoint.condition == Condition::Allocated));
+    assert!(
+        on_mesh().iter().all(|endpoint| endpoint.addresses.len() == 1 && endpoint.condition == Condition::Allocated)
+    );
     block_on(cluster.manager.add_node(node(3), node_spec("n3"), NOW)).unwrap();
     assert_eq!(on_mesh().len(), 3);
     // Nobody moves one, or has what is a node's.

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use overlay_core::{Name, Refusal};
-use overlay_kernel::nft::{Base, ChainKind, CtDirection, Hook, Mark, Rule, Set, ct, ether, meta};
+use overlay_kernel::nft::{Base, ChainKind, CtDirection, Hook, IpProtocol, Mark, Rule, Set, ct, ether, meta};
 
 use super::draft::{Draft, rule};
 use super::version::{V4, V6, Version};
 use crate::Arrivals;
 
-/// Each packet that comes in marks its flow, before it is asked whether it may come from there; answers are routed by it.
+/// Each packet that comes in marks its flow, before it is asked whether it may come from there; answers are routed by it. What no balancer sent is
+/// dropped.
 pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<Rule>) -> Result<(), Refusal> {
     let marks = arrivals.marks.iter().map(|(mac, mark)| (*mac, Mark(*mark)));
     let by = draft.set("balancers", Set::map(marks.collect::<Vec<_>>()))?;
@@ -18,7 +19,11 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
     let comes = || Ok::<_, Refusal>(rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface));
     let flow = comes()?.eq(&ct::DIRECTION, CtDirection::Original);
     let flow = flow.set_mark_by(&ether::SADDR, &by).set_ct_mark(&meta::MARK);
-    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), vec![flow])?;
+    let stations = draft.set("stations", Set::of(arrivals.marks.keys().copied()))?;
+    let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
+    let stranger = rule("arrival/stranger")?.eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::L4PROTO, &transports);
+    let stranger = stranger.eq(&ct::DIRECTION, CtDirection::Original).not_in(&ether::SADDR, &stations).counter().drop();
+    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), vec![flow, stranger])?;
     let route = Base { kind: ChainKind::Route, ..Base::filter(Hook::Output, Base::MANGLE) };
     draft.chain("answers", route, vec![rule("answer")?.is_in(&ct::MARK, &marks).set_mark(&ct::MARK)])?;
     arriving.push(led::<V4>(draft, (arrivals, &marks))?);

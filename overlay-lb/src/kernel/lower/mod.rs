@@ -23,8 +23,8 @@ use overlay_kernel::nft::{
 pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
-pub(super) use self::published::place_of;
 use self::draft::{Draft, rule};
+pub(super) use self::published::place_of;
 use self::version::{V4, V6, Version};
 use crate::{Arrivals, Condition, Ports, Service, State};
 

@@ -36,7 +36,8 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     told.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
     println!();
     let names: BTreeSet<&str> = told.iter().map(|(name, _)| name.as_str()).collect();
-    let vips: Vec<IpAddr> = nginx.service.vips.values().flatten().copied().collect();
+    let its = town.wait(town.manager.network(&network.into()))?.id;
+    let vips: Vec<IpAddr> = nginx.service.vips.get(&its).into_iter().flatten().copied().collect();
     town.check("a service's name is its virtual address, on every host", found == vips);
     town.check("its containers on two hosts share the work", names == BTreeSet::from(["nginx-1", "nginx-2"]));
     town.check("and see who asks them", told.iter().all(|(_, seen)| *seen == own));
@@ -63,7 +64,10 @@ fn published(town: &mut Town) -> Outcome {
     shown.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
     println!();
     town.check("a published port is reached at a node that runs no container of it", told.iter().all(Option::is_some));
-    town.check("and its containers see who asks, outside", shown.len() == 2 && shown.iter().all(|(_, seen)| *seen == client));
+    town.check(
+        "and its containers see who asks, outside",
+        shown.len() == 2 && shown.iter().all(|(_, seen)| *seen == client),
+    );
     Ok(())
 }
 
@@ -78,7 +82,8 @@ struct Running {
 impl Running {
     fn start(town: &Town, on: &str, name: &str, mode: EndpointMode) -> Outcome<Self> {
         let option = if mode == EndpointMode::Vip { "vip" } else { "dnsrr" };
-        let ports = if mode == EndpointMode::Vip { PublishedPort::read(&format!("{PUBLISHED}:{PORT}"))? } else { Vec::new() };
+        let ports =
+            if mode == EndpointMode::Vip { PublishedPort::read(&format!("{PUBLISHED}:{PORT}"))? } else { Vec::new() };
         let typed = if ports.is_empty() { String::new() } else { format!(" -p {PUBLISHED}:{PORT}") };
         town.typed(
             0,
