@@ -8,7 +8,8 @@ use overlay_core::testing::laws::{self, InMemory};
 use overlay_core::{EndpointId, Mac, Memory, Phase, Port, Protocol, State as _, reconcile};
 use overlay_lb::testing::state;
 use overlay_lb::{
-    Affinity, Capabilities, Condition, Ports, Replica, Scheduler, Service, State, TimeoutScope, Timeouts, Weight,
+    Affinity, Arrivals, Capabilities, Condition, Ports, Replica, Scheduler, Service, State, TimeoutScope, Timeouts,
+    Weight,
 };
 use proptest::prelude::*;
 
