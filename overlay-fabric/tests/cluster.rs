@@ -4,10 +4,10 @@
 
 use std::time::Duration;
 
-use overlay_core::IpFamily;
+use overlay_core::{IpFamily, NetworkId};
 use overlay_fabric::{Broken, Checked, Cluster};
 use overlay_ipam::SubnetRequest;
-use overlay_node::{Condition, NetworkSpec, Place};
+use overlay_node::{Condition, EndpointSpec, NetworkSpec, Place, PublishedPort, ServiceSpec};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -200,4 +200,76 @@ fn a_container_that_moves_away_and_back_before_anybody_hears_of_it_is_where_it_w
     cluster.relocate("db", 2).unwrap();
     cluster.relocate("db", 1).unwrap();
     assert_eq!(settle(&mut cluster).answered, 2);
+}
+
+/// Another ingress network than the first, which may have the nodes' own addresses.
+fn ingress(cluster: &mut Cluster, subnet: &str) -> NetworkId {
+    cluster.remove_network("ingress").unwrap();
+    let subnets = vec![SubnetRequest::this(subnet.parse().unwrap())];
+    let spec = NetworkSpec { ingress: true, subnets, ..NetworkSpec::overlay("mesh".parse().unwrap()) };
+    cluster.create_network(spec).unwrap().id
+}
+
+/// A port that is published in the mesh.
+fn published(number: u16, target: u16) -> Vec<PublishedPort> {
+    PublishedPort::read(&format!("{number}:{target}")).unwrap()
+}
+
+#[test]
+fn a_published_port_is_balanced_at_every_node_as_long_as_its_service_is_there_and_only_among_who_is_reached() {
+    let mut cluster = Cluster::new(40, 3);
+    let ingress = ingress(&mut cluster, "10.40.0.0/24");
+    let front = cluster.create_network(attachable("front")).unwrap();
+    let spec = ServiceSpec { ports: published(80, 8080), ..ServiceSpec::new("web".parse().unwrap(), [front.id]) };
+    let web = cluster.create_service(spec).unwrap();
+    for (node, name) in ["web-0", "web-1"].into_iter().enumerate() {
+        for network in [front.id, ingress] {
+            let spec = EndpointSpec::new(network, name.parse().unwrap(), cluster.node_id(node).unwrap());
+            cluster.attach_as(node, EndpointSpec { service: Some(web.id), ..spec }).unwrap();
+        }
+    }
+    // At each node as many replicas as there are; each container has a way back through each node.
+    let replicas = |cluster: &Cluster, node: usize| -> Option<usize> {
+        let host = cluster.places(node).unwrap().place(&Place::Host)?.lb.state();
+        let services: Vec<_> = host.services.values().cloned().collect();
+        let [service] = &services[..] else { return None };
+        Some(service.takers(IpFamily::V4).count())
+    };
+    let all = |count: usize| move |cluster: &Cluster| (0..3).all(|node| replicas(cluster, node) == Some(count));
+    assert!(cluster.run_until(LIMIT, all(2)).is_some(), "{cluster:?}");
+    let container = cluster.places(0).unwrap().place(&Place::Container("web-0".parse().unwrap())).unwrap();
+    let (marks, routes) = (container.lb.state().arrivals.unwrap().marks, container.routes.state().marked);
+    assert!(marks.len() == 3 && marks.values().all(|mark| routes.contains_key(mark)), "{marks:?} {routes:?}");
+    // Who is cut off is led to nobody there, and the others no more to it.
+    cluster.partition([1]);
+    let apart = |cluster: &Cluster| [0, 2].into_iter().all(|node| replicas(cluster, node) == Some(1));
+    assert!(cluster.run_until(LIMIT, apart).is_some(), "{cluster:?}");
+    cluster.heal();
+    assert!(cluster.run_until(LIMIT, all(2)).is_some(), "{cluster:?}");
+    for name in ["web-0", "web-1"] {
+        cluster.stop(name).unwrap();
+    }
+    cluster.remove_service(web.id).unwrap();
+    let nothing = |cluster: &Cluster| (0..3).all(|node| cluster.places(node).unwrap().places().is_empty());
+    assert!(cluster.run_until(LIMIT, nothing).is_some(), "{cluster:?}");
+}
+
+#[test]
+fn a_node_whose_own_address_is_in_the_ingress_network_publishes_nothing_and_says_so() {
+    let mut cluster = Cluster::new(41, 2);
+    let own = cluster.agent(0).unwrap().knowledge().nodes[&cluster.node_id(0).unwrap()].vtep;
+    let subnet = ipnet::IpNet::new(own, 24).unwrap().trunc().to_string();
+    let ingress = ingress(&mut cluster, &subnet);
+    let front = cluster.create_network(attachable("front")).unwrap();
+    let spec = ServiceSpec { ports: published(80, 8080), ..ServiceSpec::new("web".parse().unwrap(), [front.id]) };
+    cluster.create_service(spec).unwrap();
+    let failed = |cluster: &Cluster| {
+        let endpoints = cluster.endpoints(ingress).unwrap();
+        endpoints.len() == 2
+            && endpoints
+                .iter()
+                .all(|endpoint| endpoint.condition.to_string().contains("create that network with another subnet"))
+    };
+    assert!(cluster.run_until(LIMIT, failed).is_some(), "{:?}", cluster.endpoints(ingress));
+    assert!((0..2).all(|node| cluster.places(node).unwrap().places().is_empty()));
 }

@@ -78,12 +78,7 @@ fn refused(state: &State) -> String {
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_by_name() {
-    let nowhere = refusal(|it| (it.vips, it.ports) = ([].into(), Ports::All));
-    assert_eq!(
-        nowhere,
-        "service web: no VIP: it needs one, or one of each family, or ports of the machine's own by name"
-    );
+fn published_ports_and_arrivals_that_make_no_sense_are_refused_by_name() {
     let mut twice = with(Service { vips: [].into(), ..web() });
     twice.services.insert("z".parse().unwrap(), Service::published().port(Protocol::Tcp, port(80), port(1)));
     assert_eq!(refused(&twice), "service z: the machine's tcp 80: service web is there already");
@@ -100,6 +95,15 @@ fn what_makes_no_sense_is_refused_by_name() {
     for answers in [["10.0.0.9", "fd00::1"], ["10.0.0.9", "127.0.0.1"], ["10.0.0.9", "10.0.0.9"]] {
         assert!(arrivals(&[(station, 1)], &[answers]).ends_with("these are two addresses of the place, of one family"));
     }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    let nowhere = refusal(|it| (it.vips, it.ports) = ([].into(), Ports::All));
+    assert_eq!(
+        nowhere,
+        "service web: no VIP: it needs one, or one of each family, or ports of the machine's own by name"
+    );
     assert_eq!(
         refusal(|it| it.vips.extend([std::net::IpAddr::from([10, 0, 9, 101])])),
         "service web: 2 VIPs: there is one of each family at most"

@@ -10,7 +10,7 @@ use overlay_dns::Health;
 use overlay_gossip::EntryKey;
 
 use super::gossip::{ENDPOINTS, key};
-use super::{Agent, InputError};
+use super::{Agent, AgentEvent, InputError};
 use crate::derive::Fitness;
 use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
 
@@ -73,7 +73,15 @@ impl Agent {
     /// The node's own part of the routing mesh needs nobody to plug it in. It is there while a service publishes a port.
     fn join_mesh(&mut self, id: EndpointId) {
         let endpoint = self.catalogue.endpoints.get(&id).filter(|endpoint| self.is_of_mesh(endpoint));
-        let Some(network) = endpoint.map(|endpoint| endpoint.spec.network) else { return };
+        let Some(endpoint) = endpoint.cloned() else { return };
+        let network = endpoint.spec.network;
+        if let Some(reason) = self.hinders_mesh(network) {
+            self.plugs.remove(&id);
+            let said = Condition::Failed { reason: reason.clone() };
+            let report = AgentEvent::Report { endpoint: id, moves: endpoint.moves, result: Err(reason) };
+            self.events.extend((endpoint.condition != said).then_some(report));
+            return;
+        }
         let published = self.catalogue.services.values().any(|service| service.vips.contains_key(&network));
         let host = self.knowledge.settings.host.clone().filter(|_| published && !self.out_of_mesh);
         match (host, mesh::interface(network, self.knowledge.me)) {
@@ -83,6 +91,17 @@ impl Agent {
             }
             _ => drop(self.plugs.remove(&id)),
         }
+    }
+
+    /// The ingress network's subnets are on the host's link: one that the node itself is in would take its way to the other nodes.
+    fn hinders_mesh(&self, network: NetworkId) -> Option<String> {
+        let own = self.knowledge.nodes.get(&self.knowledge.me)?;
+        let network = self.catalogue.networks.get(&network)?;
+        let mut subnets = network.subnets.iter().map(|subnet| subnet.net());
+        let net = subnets.find(|net| [own.vtep, own.address.ip()].iter().any(|own| net.contains(own)))?;
+        Some(format!(
+            "the node's own address is in {net} of the ingress network, so it publishes nothing: create that network with another subnet"
+        ))
     }
 
     pub(super) fn unplug(&mut self, id: EndpointId) {

@@ -13,7 +13,7 @@ use crate::Arrivals;
 /// dropped.
 pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<Rule>) -> Result<(), Refusal> {
     let marks = arrivals.marks.iter().map(|(mac, mark)| (*mac, Mark(*mark)));
-    let by = draft.set("balancers", Set::map(marks.collect::<Vec<_>>()))?;
+    let by = draft.set("balancers", Set::map(marks))?;
     let all: BTreeSet<u32> = arrivals.marks.values().copied().collect();
     let marks = draft.set("marks", Set::of(all.into_iter().map(Mark)))?;
     let comes = || Ok::<_, Refusal>(rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface));
@@ -34,7 +34,7 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
 /// What comes for one address gets to the one that is answered from.
 fn led<V: Version>(draft: &mut Draft, (arrivals, marks): (&Arrivals, &Name)) -> Result<Rule, Refusal> {
     let pairs = arrivals.answers.iter().filter_map(|(at, from)| Some((V::address(*at)?, V::address(*from)?)));
-    let answers = draft.set(&V::named("answers"), Set::map(pairs.collect::<Vec<_>>()))?;
+    let answers = draft.set(&V::named("answers"), Set::map(pairs))?;
     let arrived = V::only(rule("arrival")?).eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::MARK, marks);
     Ok(arrived.dnat_by::<V::Address, _>(&V::destination(), &answers))
 }
