@@ -10,7 +10,7 @@ use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Readings, S
 use overlay_kernel::link::{KernelLocals, LocalStep, Locals};
 
 use super::lower;
-use crate::{Capabilities, Condition, Ports, Scheduler, Service, State, TimeoutScope};
+use crate::{Capabilities, Condition, Ports, Scheduler, Service, State};
 
 /// Holds a [`State`] in a Linux kernel: IPVS of one namespace, which must be its alone.
 ///
@@ -70,16 +70,7 @@ impl Ipvs {
 
     /// What it can express.
     pub fn capabilities() -> Capabilities {
-        Capabilities {
-            backend: "IPVS",
-            schedulers: Scheduler::ALL.into(),
-            replicas: Service::MAX_REPLICAS,
-            affinity: true,
-            timeouts: TimeoutScope::Together,
-            all_ports: false,
-            rejects: false,
-            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
-        }
+        Capabilities::ipvs()
     }
 }
 

@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::sync::Arc;
 
 use overlay_core::{
-    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Protocol, Refusal, StepError, Witness,
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Refusal, StepError, Witness,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
@@ -15,7 +15,7 @@ use overlay_kernel::nft::{self, Nft};
 use super::amend::Last;
 use super::standing::Standing;
 use super::{Meaning, Native, NativeStep, lower};
-use crate::{Capabilities, Scheduler, State, TimeoutScope};
+use crate::{Capabilities, State};
 
 /// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
 ///
@@ -63,7 +63,7 @@ pub struct Nftables {
 
 impl Nftables {
     /// The most replicas of one service.
-    pub const MAX_REPLICAS: usize = 4096 / lower::SLOTS_EACH;
+    pub const MAX_REPLICAS: usize = Capabilities::NF_TABLES_REPLICAS;
 
     /// Works in this namespace. Its tables are those of an owner of its own, whose instance is that of `owner` with `-lb` behind it: so
     /// a firewall of the same owner in the same namespace does not take them for its own.
@@ -82,22 +82,7 @@ impl Nftables {
 
     /// What it can express.
     pub fn capabilities() -> Capabilities {
-        Capabilities {
-            backend: "nf_tables",
-            schedulers: [
-                Scheduler::RoundRobin,
-                Scheduler::WeightedRoundRobin,
-                Scheduler::SourceHash,
-                Scheduler::Maglev,
-            ]
-            .into(),
-            replicas: Self::MAX_REPLICAS,
-            affinity: false,
-            timeouts: TimeoutScope::Nobody,
-            all_ports: true,
-            rejects: true,
-            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
-        }
+        Capabilities::nf_tables()
     }
 
     /// Carries out the steps from here on that are of one kind.
@@ -186,3 +171,5 @@ impl Lower<State> for Nftables {
         Some(Amended { steps, memo: Memo::new(last) })
     }
 }
+
+const _: () = assert!(Nftables::MAX_REPLICAS * lower::SLOTS_EACH == 4096, "the largest class has slots for all");
