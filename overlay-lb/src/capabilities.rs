@@ -51,7 +51,7 @@ impl Capabilities {
             ]
             .into(),
             replicas: Self::NF_TABLES_REPLICAS,
-            affinity: false,
+            affinity: true,
             timeouts: TimeoutScope::Nobody,
             all_ports: true,
             rejects: true,

@@ -18,6 +18,7 @@ mod guest;
 mod kernel;
 mod observe;
 mod plan;
+mod prune;
 mod rule;
 mod set;
 mod state;

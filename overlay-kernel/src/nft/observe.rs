@@ -133,7 +133,7 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
             continue;
         };
         let mut set = Set { head: one.head, elements: BTreeMap::new() };
-        if !matches!(set.head.kind, SetKind::Strange(_)) {
+        if !matches!(set.head.kind, SetKind::Strange(_)) && !set.head.filled {
             let (elements, known) = elements(&mut nft.socket, at, &one.name, &set.head)?;
             set.elements = elements;
             if !known {

@@ -75,6 +75,8 @@ pub(crate) fn everything() -> Table {
         ]),
     );
     table.sets.insert(name("marks"), Set::map([(80_u16, Mark(7))]));
+    table.sets.insert(name("stays"), Set::filled::<(Ipv4Addr, Ipv4Addr), Ipv4Addr>());
+    table.sets.insert(name("stays6"), Set::filled::<(Ipv6Addr, Ipv6Addr, IpProtocol, u16), (Ipv6Addr, u16)>());
     let web = vec![rule("web").counter().verdict(Verdict::Return)];
     table.chains.insert(name("web"), Chain::regular(web));
     table.chains.insert(name("forward"), Chain::base(Base::filter(Hook::Forward, 0).or_drop(), filters()));
@@ -125,6 +127,12 @@ fn filters() -> Vec<Rule> {
             .drop(),
         rule("set-mark").eq(&meta::L4PROTO, IpProtocol::TCP).set_mark_by(&th::DPORT, &name("marks")),
         rule("set-mark-2").set_mark(&Field::value(Mark(9))),
+        rule("stays").family(IpFamily::V4).update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &name("stays"), 90),
+        rule("stays6").family(IpFamily::V6).update(
+            (&(ip6::SADDR, ip6::DADDR, meta::L4PROTO, th::SPORT), &(ip6::DADDR, th::DPORT)),
+            &name("stays6"),
+            3600,
+        ),
         rule("set-ct-mark").set_ct_mark(&meta::MARK),
         rule("ports-of-ours").begins(&meta::OIFNAME, "p-".parse().unwrap()).drop(),
         rule("random").eq(&numgen_random(4), Mark(1)).ne(&symhash(8), Mark(2)).counter(),

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Phase, Protocol, Refusal, StepError};
+use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Phase, Refusal, StepError};
 use overlay_kernel::Namespace;
 use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Readings, Setting};
 use overlay_kernel::link::{KernelLocals, LocalStep, Locals};

@@ -50,6 +50,8 @@ pub enum NativeStep {
 pub struct Withdrawn {
     pub(super) grave: Table,
     pub(super) meaning: Meaning,
+    /// What rules have filled with clients.
+    pub(super) remembered: Vec<Name>,
     /// Whether the table goes, which it does last: no flow may begin after those before it were cut.
     last: bool,
 }
@@ -108,7 +110,10 @@ pub(super) fn around(
     let mut steps: Vec<_> = before.plan(&after).into_iter().map(NativeStep::Bury).collect();
     let last = tables.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
     steps.extend(tables.into_iter().map(NativeStep::Tables));
-    steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: meaning.clone(), last }));
+    let sets = lower::key().ok().and_then(|key| now.tables.get(&key)).map(|table| &table.sets);
+    let remembered = sets.into_iter().flat_map(|sets| sets.keys()).filter(|set| lower::vouching(set).is_some());
+    let remembered = remembered.cloned().collect();
+    steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: meaning.clone(), remembered, last }));
     steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
     steps
 }
@@ -130,9 +135,9 @@ fn withdraws(step: &nft::Step) -> bool {
         }
 }
 
-/// Whether a set or map has replicas in it.
+/// Whether a set or map has replicas in it: those that get flows, that keep them, or that clients come back to.
 fn leads(set: &Name) -> bool {
-    ["slots", "drains"].iter().any(|kind| set.as_str().starts_with(kind))
+    ["slots", "drains", "stays"].iter().any(|kind| set.as_str().starts_with(kind))
 }
 
 /// A grave with what it had, and with the VIPs that a change takes something from.

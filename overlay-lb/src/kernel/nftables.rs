@@ -14,7 +14,7 @@ use overlay_kernel::nft::{self, Nft};
 
 use super::amend::Last;
 use super::standing::Standing;
-use super::{Meaning, Native, NativeStep, lower};
+use super::{Meaning, Native, NativeStep, Withdrawn, lower};
 use crate::{Capabilities, State};
 
 /// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
@@ -85,12 +85,28 @@ impl Nftables {
         Capabilities::nf_tables()
     }
 
+    /// Forgets which clients came to those that take no new flows any more: before flows are cut, which would find their way back.
+    fn forget(&mut self, withdrawn: &Withdrawn) -> Result<(), BackendError> {
+        for map in &withdrawn.remembered {
+            let Some(vouching) = lower::vouching(map) else { continue };
+            let key = lower::key()
+                .map_err(|refusal| BackendError::new(ErrorKind::Invalid, "name a table").caused_by(refusal))?;
+            match self.nft.prune(&key, map, &vouching) {
+                Err(error) if error.kind() != ErrorKind::Gone => return Err(error),
+                _ => {} // the map went by itself
+            }
+        }
+        Ok(())
+    }
+
     /// Carries out the steps from here on that are of one kind.
     fn some(&mut self, steps: &[NativeStep]) -> Result<usize, StepError> {
         match steps {
             [NativeStep::Cut(withdrawn), ..] => {
-                let standing = LazyCell::new(|| Standing::new(&withdrawn.meaning, withdrawn));
-                let cut = self.flows.cut(|flow| standing.lacks(withdrawn, flow));
+                let cut = self.forget(withdrawn).and_then(|()| {
+                    let standing = LazyCell::new(|| Standing::new(&withdrawn.meaning, withdrawn));
+                    self.flows.cut(|flow| standing.lacks(withdrawn, flow))
+                });
                 cut.map(|_| 1).map_err(|source| StepError { at: 0, applied: Applied::Nothing, source })
             }
             [NativeStep::Local(_), ..] => {
