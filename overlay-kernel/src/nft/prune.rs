@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use nix::libc::ENOENT;
 use overlay_core::{Backend as _, BackendError, ErrorKind, Name};
 
 use super::kernel::Nft;
+use super::observe::elements;
 use super::set::{Datum, Form};
 use super::value::Bytes;
-use super::wire::element;
-use super::{Elements, Step, TableKey};
+use super::wire::{element, set};
+use super::{Elements, Set, Step, TableKey};
 use crate::netlink::NetlinkError;
 
 impl Nft {
@@ -39,6 +41,23 @@ impl Nft {
         }
         Err(BackendError::new(ErrorKind::Interrupted, format!("prune {table} {map}"))
             .caused_by(NetlinkError::Changing { tries: TRIES }))
+    }
+
+    /// One set as it is now, without the rest; nothing if there is none.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn set(&mut self, table: &TableKey, name: &Name) -> Result<Option<Set>, BackendError> {
+        let kernel_name = self.mark.table(&table.name);
+        let at = self.mark.at(table, &kernel_name);
+        let read = |error: NetlinkError| error.during(format!("read set {table} {name}"));
+        let found = match self.socket.dump(&set::dump(at), set::parse) {
+            Err(error) if error.errno() == Some(ENOENT) => return Ok(None),
+            found => found.map_err(read)?,
+        };
+        let Some(found) = found.into_iter().find(|found| found.name == name.as_str()) else { return Ok(None) };
+        let (elements, _) = elements(&mut self.socket, at, name.as_str(), &found.head).map_err(read)?;
+        Ok(Some(Set { head: found.head, elements }))
     }
 
     fn unvouched(

@@ -4,13 +4,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
-use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Phase, Refusal, StepError};
+use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Phase, Protocol, Refusal, StepError};
 use overlay_kernel::Namespace;
-use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Readings, Setting};
+use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Setting};
 use overlay_kernel::link::{KernelLocals, LocalStep, Locals};
 
 use super::lower;
-use crate::{Capabilities, Condition, Ports, Scheduler, Service, State};
+use crate::{Capabilities, Condition, Ports, Readings, Scheduler, Service, State};
 
 /// Holds a [`State`] in a Linux kernel: IPVS of one namespace, which must be its alone.
 ///
@@ -185,8 +185,18 @@ impl Lower<State> for Ipvs {
 impl Meter for Ipvs {
     type Reading = Readings;
 
+    /// One request for each port of a VIP.
     fn read(&mut self) -> Result<Readings, BackendError> {
-        self.ipvs.read()
+        let mut readings = Readings::default();
+        for (key, (_, replicas)) in self.ipvs.read()? {
+            let Key::At { protocol, at } = key else { continue };
+            for (replica, reading) in replicas {
+                // Of TCP and SCTP, what does not stand has ended; of UDP, nothing stands.
+                let idle = if protocol == Protocol::Udp { reading.inactive } else { 0 };
+                readings.add(at.ip(), replica.ip(), u64::from(reading.active) + u64::from(idle));
+            }
+        }
+        Ok(readings)
     }
 }
 

@@ -2,20 +2,21 @@
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{
-    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Refusal, StepError, Witness,
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Meter, Name, Owner, Refusal, StepError, Witness,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::link::KernelLocals;
-use overlay_kernel::nft::{self, Nft};
+use overlay_kernel::nft::{self, Nft, Set};
 
 use super::amend::Last;
-use super::standing::Standing;
+use super::standing::{self, Standing};
 use super::{Meaning, Native, NativeStep, Withdrawn, lower};
-use crate::{Capabilities, State};
+use crate::{Capabilities, Readings, State};
 
 /// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
 ///
@@ -85,6 +86,14 @@ impl Nftables {
         Capabilities::nf_tables()
     }
 
+    /// The VIPs that the kernel has for us.
+    fn vips(&mut self) -> Result<[Option<Set>; 2], BackendError> {
+        let invalid = |refusal: Refusal| BackendError::new(ErrorKind::Invalid, "name a set").caused_by(refusal);
+        let key = lower::key().map_err(invalid)?;
+        let [v4, v6] = ["vips4", "vips6"].map(|name| lower::name(name).map_err(invalid));
+        Ok([self.nft.set(&key, &v4?)?, self.nft.set(&key, &v6?)?])
+    }
+
     /// Forgets which clients came to those that take no new flows any more: before flows are cut, which would find their way back.
     fn forget(&mut self, withdrawn: &Withdrawn) -> Result<(), BackendError> {
         for map in &withdrawn.remembered {
@@ -151,6 +160,29 @@ impl Backend for Nftables {
             })?;
         }
         Ok(())
+    }
+}
+
+impl Meter for Nftables {
+    type Reading = Readings;
+
+    /// The flows that connection tracking has, of the VIPs that are served now. O(flows of the machine + VIPs).
+    fn read(&mut self) -> Result<Readings, BackendError> {
+        let mut readings = Readings::default();
+        let translated = self.flows.some(|flow| standing::is_translated(flow) && !flow.has_ended())?;
+        if translated.is_empty() {
+            return Ok(readings);
+        }
+        let [v4, v6] = self.vips()?;
+        for flow in translated {
+            let vip = flow.original.to;
+            let ours = match vip {
+                IpAddr::V4(vip) => v4.as_ref().is_some_and(|vips| vips.contains(&vip)),
+                IpAddr::V6(vip) => v6.as_ref().is_some_and(|vips| vips.contains(&vip)),
+            };
+            readings.add(vip, flow.reply.from, ours.into());
+        }
+        Ok(readings)
     }
 }
 

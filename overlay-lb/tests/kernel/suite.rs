@@ -29,6 +29,8 @@ pub(crate) trait Ground {
     fn ask(&mut self, held: Held) -> Answer;
     /// Ends one.
     fn close(&mut self, held: Held);
+    /// How many flows a replica has.
+    fn flows(&mut self, replica: IpAddr) -> u64;
     /// An echo request.
     fn pings(&mut self, to: IpAddr) -> bool;
     /// Lets time pass, if it is its own to say.
@@ -116,6 +118,7 @@ pub(crate) fn run(ground: &mut dyn Ground) {
         all_ports_lead_to_the_same_ports(ground);
     }
     nobody_else_answers(ground, &can);
+    flows_are_counted_until_they_end(ground);
     if can.affinity {
         sources_come_back(ground);
         if can.all_ports {
@@ -246,6 +249,31 @@ fn nobody_else_answers(ground: &mut dyn Ground, can: &Capabilities) {
                 ground.close(held);
             }
         }
+    }
+}
+
+/// What whoever drains a replica waits for.
+fn flows_are_counted_until_they_end(ground: &mut dyn Ground) {
+    ground.settle(&state(&service(&[2])));
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let replica = replica(2).address(family).unwrap();
+        let before = ground.flows(replica);
+        let open = |ground: &mut dyn Ground, protocol| {
+            let (held, answer) = ground.open(protocol, at((protocol, family)));
+            assert!(matches!(answer, Answer::From(..)), "{protocol}: {answer:?}");
+            held
+        };
+        let held = [Protocol::Tcp, Protocol::Tcp, Protocol::Tcp].map(|protocol| open(ground, protocol));
+        let kept = [Protocol::Udp, Protocol::Udp].map(|protocol| open(ground, protocol));
+        let mut drained = service(&[2, 3]);
+        drained.replicas.get_mut(&id(2)).unwrap().condition = Condition::Draining;
+        ground.settle(&state(&drained));
+        assert_eq!(ground.flows(replica) - before, 5, "{family}: those of one that drains count too");
+        held.into_iter().for_each(|held| ground.close(held));
+        let ended = (0..50).any(|_| ground.flows(replica) - before == 2 || !ground.wait(Duration::from_millis(100)));
+        assert!(ended, "{family}: {} of {before} before", ground.flows(replica));
+        kept.into_iter().for_each(|held| ground.close(held));
+        ground.settle(&state(&service(&[2])));
     }
 }
 

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use overlay_core::{Owner, Protocol, Table, reconcile};
+use overlay_core::{Meter, Owner, Protocol, Table, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
-use overlay_lb::{Capabilities, State};
+use overlay_lb::{Capabilities, Readings, State};
 
 use crate::suite::{Answer, Ground, Held};
 
@@ -143,7 +143,7 @@ impl Socket {
     }
 }
 
-impl<T: Table<State>> Ground for Place<'_, T> {
+impl<T: Table<State> + Meter<Reading = Readings>> Ground for Place<'_, T> {
     fn capabilities(&self) -> Capabilities {
         self.can.clone()
     }
@@ -191,6 +191,10 @@ impl<T: Table<State>> Ground for Place<'_, T> {
 
     fn close(&mut self, held: Held) {
         self.held[held] = Socket::None;
+    }
+
+    fn flows(&mut self, replica: IpAddr) -> u64 {
+        self.table.read().unwrap().of_replica(replica)
     }
 
     fn pings(&mut self, to: IpAddr) -> bool {
