@@ -9,7 +9,8 @@ use super::kernel::Nft;
 use super::observe::elements;
 use super::set::{Datum, Form};
 use super::value::Bytes;
-use super::wire::{element, set};
+use super::wire::element::{self, Pair};
+use super::wire::set;
 use super::{Elements, Set, Step, TableKey};
 use crate::netlink::NetlinkError;
 
@@ -72,7 +73,7 @@ impl Nft {
             false => self.told(table, vouching)?.into_iter().map(|(key, _)| key).collect(),
         };
         let first = match vouching.first().map(|key| key.len()) {
-            Some(len) => move |(key, value): &(Bytes, Box<[u8]>)| (key.len() + value.len()).saturating_sub(len),
+            Some(len) => move |(key, value): &Pair| (key.len() + value.len()).saturating_sub(len),
             None => return Ok(filled.into_iter().map(|(key, _)| (key, Datum::Nothing)).collect()),
         };
         let unvouched = filled.into_iter().filter(|element| {
@@ -84,7 +85,7 @@ impl Nft {
     }
 
     /// The keys and values of a set, each once.
-    fn told(&mut self, table: &TableKey, set: &Name) -> Result<Vec<(Bytes, Box<[u8]>)>, NetlinkError> {
+    fn told(&mut self, table: &TableKey, set: &Name) -> Result<Vec<Pair>, NetlinkError> {
         let kernel_name = self.mark.table(&table.name);
         let at = self.mark.at(table, &kernel_name);
         for _ in 0..TRIES {

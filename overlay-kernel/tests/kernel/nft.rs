@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Backend, IpFamily, Name, Owner, Shadow, reconcile};
+use overlay_core::{Backend, ErrorKind, IpFamily, Name, Owner, Shadow, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::nft::{
     Base, Chain, CtDirection, CtState, Family, Field, Hook, IpProtocol, Limit, Log, LogTo, Mark, NatFlags, Nft, Reject,
@@ -176,5 +176,49 @@ fn what_is_wanted_of_every_kind_is_what_is_read_back() {
         assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());
         reconcile(&mut nft, &State::default()).unwrap();
         assert_eq!(judge(&home, "nft", &["list", "ruleset"]), before);
+    });
+}
+
+/// What is in it is no part of the state, and what another set does not vouch for goes.
+#[test]
+fn a_map_that_rules_fill_is_held_to_a_set_and_otherwise_left_alone() {
+    kernel_test(Kernel::Host, "kernel::nft_a_map_that_rules_fill_is_held_to_a_set", || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "set", "lo", "up"]);
+        let stays = [1, 3].map(|last| Ipv4Addr::new(127, 0, 0, last)).map(|to| (to, to));
+        let (map, vouching) = (name("clients"), name("stays"));
+        let mut table = Table::default();
+        table.sets.insert(map.clone(), Set::filled::<(Ipv4Addr, Ipv4Addr), Ipv4Addr>());
+        table.sets.insert(vouching.clone(), Set::of(stays));
+        let fills = rule("fills").family(IpFamily::V4).eq(&meta::L4PROTO, IpProtocol::UDP);
+        let fills = fills.update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &map, 60);
+        table.chains.insert(name("out"), Chain::base(Base::filter(Hook::Output, 0), vec![fills]));
+        let wanted = one(Family::Inet, table);
+        let mut nft = Shadow::new(open("a", &home));
+        reconcile(&mut nft, &wanted).unwrap();
+        let socket = home.run(|| std::net::UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
+        for last in 1..=4 {
+            // Nobody listens, and some of it is told at the next.
+            let _ = socket.send_to(b"?", (Ipv4Addr::new(127, 0, 0, last), 9));
+            let _ = socket.send_to(b"?", (Ipv4Addr::new(127, 0, 0, last), 9));
+        }
+        let has = || {
+            let listed = judge(&home, "nft", &["list", "ruleset"]);
+            (1..=4).filter(|last| listed.contains(&format!("127.0.0.1 . 127.0.0.{last} timeout"))).collect::<Vec<_>>()
+        };
+        assert_eq!(has(), [1, 2, 3, 4]);
+        assert!(reconcile(&mut nft, &wanted).unwrap().is_empty(), "what rules fill is no drift");
+        let mut other = open("a", &home);
+        assert_eq!(other.observe().unwrap(), wanted);
+        let key = TableKey::new(Family::Inet, name("fw"));
+        assert_eq!(other.prune(&key, &map, &vouching).unwrap(), 2);
+        assert_eq!(has(), [1, 3]);
+        assert_eq!(other.prune(&key, &map, &vouching).unwrap(), 0);
+        assert_eq!(other.set(&key, &vouching).unwrap(), Some(Set::of(stays)));
+        assert_eq!(other.set(&key, &name("nothing")).unwrap(), None);
+        let gone = other.prune(&key, &name("nothing"), &vouching).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Gone);
+        assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());
+        reconcile(&mut nft, &State::default()).unwrap();
     });
 }

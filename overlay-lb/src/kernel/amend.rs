@@ -77,7 +77,7 @@ impl Last {
         };
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());
-        let mut steps = around(&native.tables, tables, None, &Meaning(Some(Arc::clone(&state))));
+        let mut steps = around(&native.tables, tables, &Meaning(Some(Arc::clone(&state))));
         steps.extend(locals.into_iter().map(NativeStep::Local));
         Some((steps, Self { state, taken }))
     }
@@ -106,8 +106,8 @@ impl Taken {
             }
         }
         addresses(service).for_each(|address| less(&mut self.addresses, address));
-        lower::classes(service).for_each(|class| one_less(&mut self.classes, class));
-        lower::affine(service).for_each(|affine| one_less(&mut self.affines, affine));
+        lower::classes(service).for_each(|class| one_less(&mut self.classes, &class));
+        lower::affine(service).for_each(|affine| one_less(&mut self.affines, &affine));
     }
 
     /// Nothing if another service is where this one would be.
@@ -171,10 +171,10 @@ fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     service.replicas.values().flat_map(|replica| &replica.addresses).copied()
 }
 
-fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K) {
-    match counts.get_mut(&key) {
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    match counts.get_mut(key) {
         Some(count) if *count > 1 => *count -= 1,
-        _ => drop(counts.remove(&key)),
+        _ => drop(counts.remove(key)),
     }
 }
 

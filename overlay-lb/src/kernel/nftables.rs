@@ -30,12 +30,19 @@ use crate::{Capabilities, Readings, State};
 /// its class: as many as its replicas weigh together, where these are 16 or fewer, and else 64, 256, 1,024 or 4,096,
 /// four for each replica at least, dealt by weight as evenly as they can be. *Round robin* takes turns among all flows of a class
 /// of services, so it is even over many flows, but one service's own flows do not go to its replicas in turn. *Maglev* and *source hash* have a
-/// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, affinity and timeouts are refused:
+/// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, and timeouts, are refused:
 /// see [`capabilities`](Self::capabilities).
+///
+/// *Affinity* is a map that rules fill, from a client and a place to the replica that it got: 65,535 clients of each kind at most, and who
+/// comes then is not remembered. It is of each port by itself, of all ports together where a service has all. When a replica drains or goes, who came to it
+/// is forgotten before flows are cut; in the moment between, a client may come to it still.
+///
+/// Its [`Meter`] counts the flows of replicas by connection tracking.
 ///
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
+/// | prerouting, output, with affinity | `remember-arriving`, `remember-own` | -99 |
 /// | input, for VIPs that are the namespace's own | `refuse-input`: what no service takes | -20 |
 /// | forward, output, for others | `refuse-forward`, `refuse-output` | -20 |
 ///

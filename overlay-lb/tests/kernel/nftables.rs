@@ -1,12 +1,10 @@
 //! nf_tables: the suite, and what is peculiar to it.
 
-use std::time::Duration;
-
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
 use overlay_kernel::nft;
 use overlay_lb::kernel::Nftables;
-use overlay_lb::{Affinity, Condition, Scheduler, Service, State, Weight};
+use overlay_lb::{Condition, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
 use crate::town::{Place, Town, owner, whole};

@@ -326,7 +326,7 @@ fn sources_are_forgotten(ground: &mut dyn Ground) {
 fn sources_come_back_at_all_ports(ground: &mut dyn Ground) {
     let affinity = Some(Affinity { timeout: Duration::from_secs(60) });
     let like = |replicas: &[u8]| Service { affinity, ports: Ports::All, ..service(replicas) };
-    let mut asked = |ground: &mut dyn Ground| -> BTreeSet<IpAddr> {
+    let asked = |ground: &mut dyn Ground| -> BTreeSet<IpAddr> {
         let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
             let opened: Vec<_> =
                 (0..4).map(|_| ground.open(protocol, SocketAddr::new(vip(IpFamily::V4), 8080))).collect();

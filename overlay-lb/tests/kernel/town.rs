@@ -208,8 +208,9 @@ impl<T: Table<State> + Meter<Reading = Readings>> Ground for Place<'_, T> {
     }
 }
 
-/// All that a client's namespace shows but its flows.
+/// All that a client's namespace shows but its flows. (Whether a link has a carrier is known a moment after it is up.)
 pub(crate) fn whole(namespace: &Namespace) -> String {
-    const SHOW: &str = "nft list ruleset; ip route show table all; ip -6 route show table all; ip -o addr";
+    const SHOW: &str = "nft list ruleset; ip -o addr
+        (ip route show table all; ip -6 route show table all) | sed 's/ linkdown//'";
     judge(namespace, "sh", &["-c", SHOW])
 }

@@ -136,8 +136,11 @@ pub(in crate::nft) fn parse(message: &Message<'_>, found: &mut Vec<Found>) -> Re
     Ok(known)
 }
 
+/// A key and a value.
+pub(in crate::nft) type Pair = (Bytes, Box<[u8]>);
+
 /// Reads keys and values alone, whatever else the elements have.
-pub(in crate::nft) fn pairs(message: &Message<'_>, found: &mut Vec<(Bytes, Box<[u8]>)>) -> Result<(), Malformed> {
+pub(in crate::nft) fn pairs(message: &Message<'_>, found: &mut Vec<Pair>) -> Result<(), Malformed> {
     for attribute in message.attributes(HEAD)?.filter(|_| is(message.kind, NEW)) {
         let attribute = attribute?;
         for element in attribute.nested().filter(|_| attribute.kind == ELEMENTS) {

@@ -45,10 +45,13 @@ pub(in crate::kernel) fn vouching(map: &Name) -> Option<Name> {
     name(&format!("stays{}", map.as_str().strip_prefix("affinity")?)).ok()
 }
 
+/// A VIP, and who is behind it.
+type Behind<V> = (<V as Version>::Address, <V as Version>::Address);
+
 /// Who stays: elements of maps.
 pub(super) struct Stays<V: Version> {
     pub(super) named: Vec<(V::Drain, Verdict)>,
-    pub(super) all: Vec<((V::Address, V::Address), Verdict)>,
+    pub(super) all: Vec<(Behind<V>, Verdict)>,
 }
 
 impl<V: Version> Default for Stays<V> {
