@@ -73,8 +73,9 @@ impl State for Native {
 
     fn phase(step: &NativeStep) -> Phase {
         match step {
-            NativeStep::Bury(_) | NativeStep::SetBridgeNf(BridgeNf::Through | BridgeNf::Mixed) => Phase::Guard,
-            NativeStep::Rules(step) => nft::State::phase(step),
+            NativeStep::SetBridgeNf(BridgeNf::Through | BridgeNf::Mixed) => Phase::Guard,
+            // In one transaction with the change, as nothing comes in between.
+            NativeStep::Bury(step) | NativeStep::Rules(step) => nft::State::phase(step),
             NativeStep::Cut(withdrawn) if !withdrawn.cut.last => Phase::Close,
             NativeStep::Cut(_) | NativeStep::Exhume(_) | NativeStep::SetBridgeNf(BridgeNf::Around) => Phase::Unguard,
         }

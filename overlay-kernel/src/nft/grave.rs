@@ -11,7 +11,7 @@ use super::{Set, State, Step, Table, TableKey};
 ///
 /// Rules that go leave flows that they had let begin, and whether those are cut cannot be read back from the kernel. So a *grave* is dug first:
 /// a table of ours that packets never see, with what the change takes from sets. Then the table changes, flows are cut, and
-/// the grave goes. Whoever finds a grave cuts, and so a crash anywhere is made good.
+/// the grave goes. Whoever finds a grave cuts, and so a crash anywhere is made good. To dig and to change can be one transaction.
 ///
 /// What of it is an area's own, a [`Burial`] says.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -73,8 +73,8 @@ impl State for Native {
 
     fn phase(step: &NativeStep) -> Phase {
         match step {
-            NativeStep::Bury(_) => Phase::Guard,
-            NativeStep::Tables(step) => nft::State::phase(step),
+            // In one transaction with the change, as nothing comes in between.
+            NativeStep::Bury(step) | NativeStep::Tables(step) => nft::State::phase(step),
             NativeStep::Local(step) => Locals::phase(step),
             NativeStep::Cut(withdrawn) if !withdrawn.cut.last => Phase::Close,
             NativeStep::Cut(_) | NativeStep::Exhume(_) => Phase::Unguard,

@@ -45,7 +45,7 @@ pub(in crate::kernel) fn vouching(map: &Name) -> Option<Name> {
     name(&format!("stays{}", map.as_str().strip_prefix("affinity")?)).ok()
 }
 
-/// A VIP, and who is behind it.
+/// A VIP, and who is behind it or comes to it.
 type Behind<V> = (<V as Version>::Address, <V as Version>::Address);
 
 /// Who stays: elements of maps.
@@ -68,43 +68,62 @@ pub(super) fn write<V: Version>(
     stays: Stays<V>,
     first: &mut Vec<Rule>,
 ) -> Result<Vec<Rule>, Refusal> {
+    let of = |reach| affines.iter().filter(|affine| affine.reach == reach).copied().collect::<Vec<_>>();
+    let (named, all) = (of(Reach::Named), of(Reach::All));
     let mut looks = Vec::new();
-    let Stays { named, all } = stays;
-    let of = |reach| affines.iter().filter(move |affine| affine.reach == reach);
-    let (from, to, protocol, port) = (V::source(), V::destination(), meta::L4PROTO, th::DPORT);
-    let asked = V::original_destination();
-    let suffix = |reach: Reach| reach.suffix(V::FAMILY);
-    if of(Reach::Named).next().is_some() {
-        let map = Set::filled::<(V::Address, V::Address, IpProtocol, u16), (V::Address, u16)>();
-        let map = draft.set(&format!("affinity{}", suffix(Reach::Named)), map)?;
-        let stays = draft.set(&format!("stays{}", suffix(Reach::Named)), Set::verdicts(named))?;
-        let key = (from.clone(), to.clone(), protocol.clone(), port.clone());
-        first.push(rule("remembered").map(V::only)?.dnat_by::<V::Target, _>(&key, &map));
-        let place = (asked.clone(), protocol.clone(), ct::proto_dst(CtDirection::Original));
-        let (asked, protocol, at) = place.clone();
-        looks.push(begun::<V>()?.verdict_by(&(asked, protocol, at, to.clone(), port.clone()), &stays));
-        for affine in of(Reach::Named) {
-            let (asked, protocol, at) = place.clone();
-            let (key, value) = ((from.clone(), asked, protocol, at), (to.clone(), port.clone()));
-            let fills = rule("fills").map(V::only)?.update((&key, &value), &map, affine.seconds);
-            draft.chain_of(&affine.chain()?, vec![fills]);
-        }
+    if !named.is_empty() {
+        looks.push(by_port::<V>(draft, &named, stays.named, first)?);
     }
-    if of(Reach::All).next().is_some() {
-        let map = Set::filled::<(V::Address, V::Address), V::Address>();
-        let map = draft.set(&format!("affinity{}", suffix(Reach::All)), map)?;
-        let stays = draft.set(&format!("stays{}", suffix(Reach::All)), Set::verdicts(all))?;
-        let transports = name("transports")?;
-        let asks = rule("remembered").map(V::only)?.is_in(&protocol, &transports);
-        first.push(asks.dnat_by::<V::Address, _>(&(from.clone(), to.clone()), &map));
-        looks.push(begun::<V>()?.verdict_by(&(asked.clone(), to.clone()), &stays));
-        for affine in of(Reach::All) {
-            let fills = rule("fills").map(V::only)?;
-            let fills = fills.update((&(from.clone(), asked.clone()), &to), &map, affine.seconds);
-            draft.chain_of(&affine.chain()?, vec![fills]);
-        }
+    if !all.is_empty() {
+        looks.push(whole::<V>(draft, &all, stays.all, first)?);
     }
     Ok(looks)
+}
+
+/// Where ports are named: each is remembered by itself, with the replica's port.
+fn by_port<V: Version>(
+    draft: &mut Draft,
+    affines: &[Affine],
+    stays: Vec<(V::Drain, Verdict)>,
+    first: &mut Vec<Rule>,
+) -> Result<Rule, Refusal> {
+    let suffix = Reach::Named.suffix(V::FAMILY);
+    let map = Set::filled::<(V::Address, V::Address, IpProtocol, u16), (V::Address, u16)>();
+    let map = draft.set(&format!("affinity{suffix}"), map)?;
+    let stays = draft.set(&format!("stays{suffix}"), Set::verdicts(stays))?;
+    let asked = (V::source(), V::destination(), meta::L4PROTO, th::DPORT);
+    first.push(rule("remembered").map(V::only)?.dnat_by::<V::Target, _>(&asked, &map));
+
+    let (vip, port) = (V::original_destination(), ct::proto_dst(CtDirection::Original));
+    let client = (V::source(), vip.clone(), meta::L4PROTO, port.clone());
+    let replica = (V::destination(), th::DPORT);
+    for affine in affines {
+        let fills = rule("fills").map(V::only)?.update((&client, &replica), &map, affine.seconds);
+        draft.chain_of(&affine.chain()?, vec![fills]);
+    }
+    Ok(begun::<V>()?.verdict_by(&(vip, meta::L4PROTO, port, V::destination(), th::DPORT), &stays))
+}
+
+/// Where a service has all ports: the replica is remembered for all.
+fn whole<V: Version>(
+    draft: &mut Draft,
+    affines: &[Affine],
+    stays: Vec<(Behind<V>, Verdict)>,
+    first: &mut Vec<Rule>,
+) -> Result<Rule, Refusal> {
+    let suffix = Reach::All.suffix(V::FAMILY);
+    let map = draft.set(&format!("affinity{suffix}"), Set::filled::<Behind<V>, V::Address>())?;
+    let stays = draft.set(&format!("stays{suffix}"), Set::verdicts(stays))?;
+    let asks = rule("remembered").map(V::only)?.is_in(&meta::L4PROTO, &name("transports")?);
+    first.push(asks.dnat_by::<V::Address, _>(&(V::source(), V::destination()), &map));
+
+    let vip = V::original_destination();
+    for affine in affines {
+        let client = (V::source(), vip.clone());
+        let fills = rule("fills").map(V::only)?.update((&client, &V::destination()), &map, affine.seconds);
+        draft.chain_of(&affine.chain()?, vec![fills]);
+    }
+    Ok(begun::<V>()?.verdict_by(&(vip, V::destination()), &stays))
 }
 
 /// The chains at which it is looked whether a flow that begins is to be remembered.
