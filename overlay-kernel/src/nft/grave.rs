@@ -88,7 +88,7 @@ impl Grave {
     fn dig(&self, mut grave: Table, now: &State, change: &[Step], burial: &impl Burial) -> Table {
         let Some(table) = now.tables.get(&self.table) else { return grave };
         for step in change.iter().filter(|step| *step.table() == self.table) {
-            for (name, lost) in lost(&table.sets, step).into_iter().filter(|(name, _)| burial.is_remembered(name)) {
+            for (name, lost) in lost(&table.sets, step, |name| burial.is_remembered(name)) {
                 burial.bury(&mut grave, name, &lost);
             }
         }
@@ -100,18 +100,22 @@ impl Grave {
     }
 }
 
-/// What a step takes from which sets.
-fn lost<'s>(sets: &'s BTreeMap<Name, Set>, step: &Step) -> Vec<(&'s Name, Cow<'s, Set>)> {
-    let whole = |name: &Name| sets.get_key_value(name).map(|(name, set)| (name, Cow::Borrowed(set)));
+/// What a step takes from which of the sets that matter.
+fn lost<'s>(
+    sets: &'s BTreeMap<Name, Set>,
+    step: &Step,
+    matters: impl Fn(&Name) -> bool,
+) -> Vec<(&'s Name, Cow<'s, Set>)> {
+    let one = |name: &Name| sets.get_key_value(name).filter(|(name, _)| matters(name));
+    let whole = |(name, set): (&'s Name, &'s Set)| (name, Cow::Borrowed(set));
     match step {
         Step::TakeElements(_, name, elements) => {
-            let set = sets.get_key_value(name);
-            set.map(|(name, set)| (name, Cow::Owned(set.only(elements)))).into_iter().collect()
+            one(name).map(|(name, set)| (name, Cow::Owned(set.only(elements)))).into_iter().collect()
         }
         Step::EmptySet(_, name) | Step::ClearSet(_, name) | Step::RemoveSet(_, name) => {
-            whole(name).into_iter().collect()
+            one(name).map(whole).into_iter().collect()
         }
-        Step::ClearTable(_) | Step::RemoveTable(_) => sets.keys().filter_map(whole).collect(),
+        Step::ClearTable(_) | Step::RemoveTable(_) => sets.keys().filter_map(one).map(whole).collect(),
         _ => Vec::new(),
     }
 }

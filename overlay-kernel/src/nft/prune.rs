@@ -25,20 +25,20 @@ impl Nft {
     /// [`ErrorKind::Gone`] if one of both is not there.
     pub fn prune(&mut self, table: &TableKey, map: &Name, vouching: &Name) -> Result<usize, BackendError> {
         let mut taken = 0;
-        for _ in 0..TRIES {
+        for attempt in 0..TRIES {
             let all =
                 self.unvouched(table, map, vouching).map_err(|error| error.during(format!("prune {table} {map}")))?;
             if all.is_empty() {
                 return Ok(taken);
             }
             taken += all.len();
-            let parts = all.chunks(Elements::MAX);
-            let steps = parts.map(|all| {
-                let elements = Elements { form: Form::Single, all: all.to_vec() };
-                Step::TakeElements(table.clone(), map.clone(), elements)
-            });
-            // One that ends by itself meanwhile has a transaction refused as a whole: so it is looked again.
-            self.apply(&steps.collect::<Vec<_>>()).map_err(|error| error.source)?;
+            // One that ends by itself meanwhile has a transaction refused as a whole: then it is looked again, and fewer are taken at a time.
+            let many = (Elements::MAX >> (2 * attempt)).max(1);
+            for part in all.chunks(many) {
+                let elements = Elements { form: Form::Single, all: part.to_vec() };
+                let step = Step::TakeElements(table.clone(), map.clone(), elements);
+                self.apply(&[step]).map_err(|error| error.source)?;
+            }
         }
         Err(BackendError::new(ErrorKind::Interrupted, format!("prune {table} {map}"))
             .caused_by(NetlinkError::Changing { tries: TRIES }))

@@ -216,6 +216,7 @@ fn a_map_that_rules_fill_is_held_to_a_set_and_otherwise_left_alone() {
         assert_eq!(other.prune(&key, &map, &vouching).unwrap(), 0);
         assert_eq!(other.set(&key, &vouching).unwrap(), Some(Set::of(stays)));
         assert_eq!(other.set(&key, &name("nothing")).unwrap(), None);
+        assert_eq!(other.set(&TableKey::new(Family::Inet, name("none")), &vouching).unwrap(), None);
         let gone = other.prune(&key, &name("nothing"), &vouching).unwrap_err();
         assert_eq!(gone.kind(), ErrorKind::Gone);
         assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());

@@ -14,11 +14,11 @@ use crate::{Capabilities, Condition, Ports, Readings, Scheduler, Service, State}
 
 /// Holds a [`State`] in a Linux kernel: IPVS of one namespace, which must be its alone.
 ///
-/// It has what nf_tables lacks: schedulers that count connections, affinity, idle timeouts (the same for all services), and counts for
-/// each replica ([`Meter`]). It lacks what nf_tables has: services at all ports, and refusal of ports that nothing serves: these are left to whoever
-/// listens there in the client's namespace. A replica that drains has weight 0. When one goes, or is down, its connections are forgotten with
+/// It has what nf_tables lacks: schedulers that count connections, and idle timeouts (the same for all services). It lacks what
+/// nf_tables has: services at all ports, and refusal of ports that nothing serves: these are left to whoever listens there in the client's namespace. A replica that drains has weight 0. When one goes, or is down, its connections are forgotten with
 /// their next packet, which is lost (`expire_nodest_conn`): UDP's go to another replica with the one after, TCP's are reset by the client's
-/// own kernel, which knows no such connection. Affinity is of each port by itself.
+/// own kernel, which knows no such connection. Affinity is of each port by itself, and lasts for as
+/// long as the source has connections, besides. Its [`Meter`] counts replicas' connections.
 ///
 /// IPVS tells nobody of changes: each reconcile reads it back, with a request for each port of a VIP.
 ///

@@ -68,7 +68,8 @@ impl Manager {
     }
 
     /// Refuses services whose work the nodes cannot share as asked: this is what each of them can. What nf_tables can if nothing is said, as
-    /// every node of ours has it; nodes that all have IPVS, or balance in user space, can more.
+    /// every node of ours has it; nodes that all balance in user space, say, can more.
+    /// A place that is given what it cannot do has none of its services.
     #[must_use]
     pub fn with_balancers(self, balancers: Capabilities) -> Self {
         Self { balancers, ..self }
