@@ -321,7 +321,9 @@ impl Containers {
     }
 
     fn balances(&self, container: &Name, balancer: Option<String>) {
-        self.lock().get_mut(container).into_iter().for_each(|entered| entered.balancer.clone_from(&balancer));
+        if let Some(entered) = self.lock().get_mut(container) {
+            entered.balancer = balancer;
+        }
     }
 
     pub(super) fn current(&self, container: &Name) -> Option<Arc<Namespace>> {
