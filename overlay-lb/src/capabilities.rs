@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use overlay_core::{Protocol, Refusal};
 
-use crate::{Ports, Scheduler, State};
+use crate::{Ports, Scheduler, Service, State};
 
 /// What a backend can express. A [`State`] that needs more is refused by name, before anything is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,42 @@ pub enum TimeoutScope {
 }
 
 impl Capabilities {
+    /// What nf_tables can express: see `kernel::Nftables`.
+    pub fn nf_tables() -> Self {
+        Self {
+            backend: "nf_tables",
+            schedulers: [
+                Scheduler::RoundRobin,
+                Scheduler::WeightedRoundRobin,
+                Scheduler::SourceHash,
+                Scheduler::Maglev,
+            ]
+            .into(),
+            replicas: Self::NF_TABLES_REPLICAS,
+            affinity: true,
+            timeouts: TimeoutScope::Nobody,
+            all_ports: true,
+            rejects: true,
+            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        }
+    }
+
+    /// What IPVS can express: see `kernel::Ipvs`.
+    pub fn ipvs() -> Self {
+        Self {
+            backend: "IPVS",
+            schedulers: Scheduler::ALL.into(),
+            replicas: Service::MAX_REPLICAS,
+            affinity: true,
+            timeouts: TimeoutScope::Together,
+            all_ports: false,
+            rejects: false,
+            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        }
+    }
+
+    pub(crate) const NF_TABLES_REPLICAS: usize = 1024;
+
     /// Refuses what of a state is not among them.
     ///
     /// # Errors

@@ -86,6 +86,13 @@ impl Weight {
 #[error("a weight is 1 to 65535, this is 0; a replica that is to get no new flows is draining")]
 pub struct WeightError;
 
+impl Default for Weight {
+    /// The least.
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
 impl TryFrom<u16> for Weight {
     type Error = WeightError;
 

@@ -32,7 +32,7 @@ pub use place::{
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec, PublishMode,
-    PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
+    PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

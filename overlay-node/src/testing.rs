@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use overlay_core::testing::any;
@@ -15,6 +16,7 @@ use overlay_core::{
 use overlay_dns::testing::{dns_name, few_names};
 use overlay_dns::{DnsName, Health};
 use overlay_ipam::{Subnet, SubnetRequest};
+use overlay_lb::{Affinity, Scheduler, Weight};
 use overlay_link::MacvlanMode;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -23,9 +25,9 @@ use proptest::prelude::*;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint,
-    Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec,
-    Settings, Standing,
+    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
+    LocalEndpoint, Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service,
+    ServiceSpec, Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -162,6 +164,7 @@ pub fn any_remote_endpoint() -> impl Strategy<Value = RemoteEndpoint> {
             labels,
             health,
             moves,
+            weight: Weight::ONE,
         },
     )
 }
@@ -340,10 +343,10 @@ fn health() -> impl Strategy<Value = Health> {
 /// What some node says of an endpoint of the network of this number.
 fn remote(number: u8) -> impl Strategy<Value = (bool, RemoteEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..4);
-    let what = (few_nodes(), few_containers(), few_macs(number), addresses, 0_u64..3);
+    let what = (few_nodes(), few_containers(), few_macs(number), addresses, (0_u64..3, few_weights()));
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
     let remote = (what, names, option::of(few_services()), few_labels(), health()).prop_map(
-        |((node, container, mac, addresses, moves), names, service, labels, health)| RemoteEndpoint {
+        |((node, container, mac, addresses, (moves, weight)), names, service, labels, health)| RemoteEndpoint {
             node,
             container,
             mac,
@@ -353,6 +356,7 @@ fn remote(number: u8) -> impl Strategy<Value = (bool, RemoteEndpoint)> {
             labels,
             health,
             moves,
+            weight,
         },
     );
     (honest(), remote)
@@ -378,14 +382,15 @@ fn of(number: u8, id: EndpointId, (honest, remote): (bool, RemoteEndpoint)) -> R
 fn local(number: u8) -> impl Strategy<Value = (bool, LocalEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..3);
     let end = (any::<bool>(), 0_u8..3);
-    let what = (few_containers(), few_macs(number), addresses, end, -1_i32..2);
+    let what = (few_containers(), few_macs(number), addresses, end, (-1_i32..2, few_weights()));
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
     let local = (what, names, option::of(few_services()), health()).prop_map(
-        move |((container, mac, addresses, (machine, end), priority), names, service, health)| {
+        move |((container, mac, addresses, (machine, end), (priority, weight)), names, service, health)| {
             let spec = EndpointSpec {
                 names,
                 service,
                 priority,
+                weight,
                 ..EndpointSpec::new(network_id(number), container.clone(), ME)
             };
             let endpoint = Endpoint {
@@ -427,9 +432,27 @@ fn net(address: IpAddr) -> IpNet {
     IpNet::new(address, length).expect("a length")
 }
 
+fn few_weights() -> impl Strategy<Value = Weight> {
+    (1_u16..4).prop_map(|weight| Weight::new(weight).expect("not 0"))
+}
+
+/// How the work is shared, in ways that make no sense too.
+fn balancing() -> impl Strategy<Value = Balancing> {
+    let affinity = option::of((0_u64..3).prop_map(|seconds| Affinity { timeout: Duration::from_secs(seconds) }));
+    (prop::sample::select(&Scheduler::ALL[..]), affinity).prop_map(|(scheduler, affinity)| Balancing {
+        scheduler,
+        affinity,
+        timeouts: None,
+    })
+}
+
 fn service(number: u8) -> impl Strategy<Value = Service> {
     let vips = btree_set(few_addresses(number), 0..2);
-    let mode = prop_oneof![Just(EndpointMode::Vip), Just(EndpointMode::RoundRobin)];
+    let mode = prop_oneof![
+        Just((EndpointMode::Vip, Balancing::default())),
+        (Just(EndpointMode::Vip), balancing()),
+        Just((EndpointMode::RoundRobin, Balancing::default()))
+    ];
     let port = (few_names(), any::port()).prop_map(|(name, target)| PublishedPort {
         name: Some(name),
         protocol: Protocol::Tcp,
@@ -439,8 +462,8 @@ fn service(number: u8) -> impl Strategy<Value = Service> {
     });
     let condition = prop_oneof![5 => Just(Condition::Ready), 1 => Just(Condition::Accepted)];
     (few_names(), vips, mode, vec(port, 0..2), btree_set(few_names(), 0..2), condition).prop_map(
-        move |(name, vips, mode, ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {
-            let mut spec = ServiceSpec { mode, ..ServiceSpec::new(name, [network_id(number)]) };
+        move |(name, vips, (mode, balancing), ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {
+            let mut spec = ServiceSpec { mode, balancing, ..ServiceSpec::new(name, [network_id(number)]) };
             spec.networks.insert(network_id(number), aliases);
             Service {
                 id: ServiceId::from_bytes([0; 16]),

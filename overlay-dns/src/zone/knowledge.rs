@@ -56,6 +56,8 @@ pub struct Endpoint {
     pub service: Option<Name>,
     /// Whether it should be sent to.
     pub health: Health,
+    /// Its share of its service's work, relative to the others': what SRV records say (RFC 2782). 1 is usual.
+    pub weight: u16,
 }
 
 impl Endpoint {
@@ -67,6 +69,7 @@ impl Endpoint {
             addresses: addresses.into_iter().collect(),
             service: None,
             health: Health::Healthy,
+            weight: 1,
         }
     }
 

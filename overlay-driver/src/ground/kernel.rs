@@ -20,6 +20,7 @@ use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
+use super::balancing::Balancing;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
@@ -145,10 +146,11 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb: Box<dyn Table<overlay_lb::State>> = match Nftables::open(&self.owner(None)?, namespace.try_clone()?) {
-            Ok(services) => Box::new(Shadow::new(services)),
-            Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
-            Err(error) => return Err(error),
+        let balancing = Balancing::open(&self.owner(None)?, &namespace, &Balancing::asked())?;
+        self.containers.balances(container, balancing.as_ref().map(|it| it.choice.to_string()));
+        let lb: Box<dyn Table<overlay_lb::State>> = match balancing {
+            Some(balancing) => balancing.table,
+            None => Box::new(Nothing::because(NO_TABLES)),
         };
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { link, vxlan, firewall, lb, routes })
@@ -249,6 +251,11 @@ impl Ground for KernelPlaces {
         self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
     }
 
+    fn balancer(&self, place: &Place) -> Option<String> {
+        let Place::Container(container) = place else { return None };
+        self.containers.lock().get(container)?.balancer.clone()
+    }
+
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
         if matches!(place, Place::Container(_)) {
@@ -294,6 +301,8 @@ struct Entered {
     namespace: Arc<Namespace>,
     /// Those it was in before, in which something of ours may be left.
     left: Vec<Arc<Namespace>>,
+    /// What balances services in it, once it was opened.
+    balancer: Option<String>,
 }
 
 impl Containers {
@@ -307,7 +316,13 @@ impl Containers {
         match all.get_mut(container) {
             Some(entered) if entered.namespace.id() == namespace.id() => {}
             Some(entered) => entered.left.push(std::mem::replace(&mut entered.namespace, namespace)),
-            None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new() })),
+            None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new(), balancer: None })),
+        }
+    }
+
+    fn balances(&self, container: &Name, balancer: Option<String>) {
+        if let Some(entered) = self.lock().get_mut(container) {
+            entered.balancer = balancer;
         }
     }
 

@@ -27,9 +27,15 @@ impl<'s> Standing<'s> {
     /// Whether a flow is one of ours that no service has a replica for.
     pub(super) fn lacks(&self, withdrawn: &Withdrawn, flow: &Flow) -> bool {
         let vip = flow.original.to;
-        let translated = flow.status & TRANSLATED != 0;
-        translated && withdrawn.is_about(vip) && !self.0.get(&vip).into_iter().flatten().any(|it| serves(it, flow))
+        is_translated(flow)
+            && withdrawn.is_about(vip)
+            && !self.0.get(&vip).into_iter().flatten().any(|it| serves(it, flow))
     }
+}
+
+/// Whether somebody translated its destination.
+pub(super) const fn is_translated(flow: &Flow) -> bool {
+    flow.status & TRANSLATED != 0
 }
 
 fn serves(service: &Service, flow: &Flow) -> bool {

@@ -195,5 +195,6 @@ fn fact(me: &overlay_core::NodeId, local: &LocalEndpoint) -> RemoteEndpoint {
         labels: endpoint.spec.labels.clone(),
         health: local.health,
         moves: endpoint.moves,
+        weight: endpoint.spec.weight,
     }
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_core::{IpFamily, Name, SharedMap};
-use overlay_dns::{Endpoint, Health, Mode, Zone};
-use overlay_lb::{Condition, Replica, Service, State};
+use overlay_dns::{Health, Mode, Zone};
+use overlay_lb::{Condition, Replica, Service, State, Weight};
 
 use super::container::Attachment;
 use super::zone;
-use crate::Section;
+use crate::{Balancing, Section};
 
 /// The virtual services of a network, by their names: what its containers share.
 pub(super) type Services = SharedMap<Name, Service>;
@@ -20,8 +20,9 @@ const MOST: usize = 1024;
 /// The services that have a VIP there. Of two that say they have one VIP, the first by name has it.
 pub(super) fn services(section: &Section, zone: &Zone) -> Services {
     let mut taken = BTreeSet::new();
-    let named = zone::services(section).into_keys().filter_map(|name| {
-        let service = service(zone, &name)?;
+    let named = zone::services(section).into_iter().filter_map(|(name, record)| {
+        let balancing = record.spec.balancing.sound(&name);
+        let service = service(zone, &name, &balancing)?;
         let free = service.vips.iter().all(|vip| !taken.contains(vip));
         taken.extend(service.vips.iter().copied().filter(|_| free));
         free.then_some((name, service))
@@ -29,32 +30,35 @@ pub(super) fn services(section: &Section, zone: &Zone) -> Services {
     named.collect()
 }
 
-/// A service as it is now; `None` if it has no VIP.
-pub(super) fn service(zone: &Zone, name: &Name) -> Option<Service> {
+/// A service as it is now, balanced so; `None` if it has no VIP.
+///
+/// Who is suspected gets work where nobody else is left; who ends keeps what it has.
+pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option<Service> {
     let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
-    let mut service = Service::new(of_each_family(vips));
+    let mut service = balancing.service(of_each_family(vips));
     if service.vips.is_empty() {
         return None;
     }
     let families: Vec<IpFamily> = service.vips.iter().map(|vip| IpFamily::of(*vip)).collect();
-    let healthy = zone.members(name).any(|member| member.health == Health::Healthy);
+    let (mut healthy, mut suspects) = (false, Vec::new());
     for member in zone.members(name).take(MOST) {
         let addresses = of_each_family(&member.addresses).filter(|own| families.contains(&IpFamily::of(*own)));
-        let replica = Replica::new(addresses).being(condition(member, healthy));
-        if !replica.addresses.is_empty() {
-            service.replicas.insert(member.id, replica);
+        let replica = Replica::new(addresses).weighing(Weight::new(member.weight).unwrap_or_default());
+        if replica.addresses.is_empty() {
+            continue;
         }
+        let condition = match member.health {
+            Health::Healthy => Condition::Active,
+            Health::Suspect | Health::Draining => Condition::Draining,
+        };
+        healthy |= member.health == Health::Healthy;
+        suspects.extend((member.health == Health::Suspect).then_some(member.id));
+        service.replicas.insert(member.id, replica.being(condition));
+    }
+    for id in suspects.iter().filter(|_| !healthy) {
+        service.replicas.entry(*id).and_modify(|replica| replica.condition = Condition::Active);
     }
     Some(service)
-}
-
-/// Who is suspected gets work where nobody else is left; who ends keeps what it has.
-fn condition(member: &Endpoint, healthy: bool) -> Condition {
-    match member.health {
-        Health::Healthy => Condition::Active,
-        Health::Suspect if !healthy => Condition::Active,
-        Health::Suspect | Health::Draining => Condition::Draining,
-    }
 }
 
 fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> {

@@ -78,6 +78,7 @@ fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim<
         addresses: BTreeSet::clone(&claim.addresses),
         service: service_name(section, spec.service),
         health: local.health,
+        weight: spec.weight.get(),
     }
 }
 
@@ -89,6 +90,7 @@ fn there(section: &Section, peer: &Peer<'_>) -> Endpoint {
         names: names(&remote.container, &remote.names),
         addresses: BTreeSet::clone(&peer.claim.addresses),
         service: service_name(section, remote.service),
+        weight: remote.weight.get(),
         health: if peer.alive { remote.health } else { remote.health.max(Health::Suspect) },
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, Mac, NetworkId, NodeId, ServiceId};
+use overlay_lb::Weight;
 
 use crate::{Condition, Endpoint, RemoteEndpoint, Section};
 
@@ -16,6 +17,7 @@ pub(crate) struct Assigned {
     mac: Mac,
     addresses: Box<[IpAddr]>,
     service: Option<ServiceId>,
+    weight: Weight,
 }
 
 /// What the catalogue has of all endpoints.
@@ -31,6 +33,7 @@ impl Assigned {
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|net| net.addr()).collect(),
             service: endpoint.spec.service,
+            weight: endpoint.spec.weight,
         })
     }
 
@@ -95,19 +98,26 @@ impl Claims {
         let assigned = assigned.get(&id).filter(|_| !section.local.contains_key(&id));
         let fits = |claim: &&Arc<RemoteEndpoint>| assigned.is_some_and(|it| it.vouches_for(network, claim));
         let shown = section.remote.get(&id);
-        if shown.is_some_and(|shown| fits(&shown)) {
+        let weight = assigned.map_or(Weight::ONE, |assigned| assigned.weight);
+        if shown.is_some_and(|shown| fits(&shown) && shown.weight == weight) {
             return false;
         }
-        let fit =
-            assigned.map(|assigned| (id, assigned.node)).filter(|key| self.0.get(key).is_some_and(|it| fits(&it)));
-        if shown.is_none() && fit.is_none() {
+        let fit = |said: &Self| {
+            let key = (id, assigned?.node);
+            said.0.get(&key).filter(fits).map(|_| key)
+        };
+        if shown.is_none() && fit(self).is_none() {
             return false;
         }
         let section = Arc::make_mut(section);
         if let Some(shown) = section.remote.remove(&id) {
             self.0.insert((id, shown.node), shown);
         }
-        section.remote.extend(fit.and_then(|key| Some((id, self.0.remove(&key)?))));
+        let mut word = fit(self).and_then(|key| self.0.remove(&key));
+        if let Some(word) = word.as_mut().filter(|word| word.weight != weight) {
+            Arc::make_mut(word).weight = weight; // what the catalogue has, whatever is said
+        }
+        section.remote.extend(word.map(|word| (id, word)));
         true
     }
 
@@ -188,6 +198,7 @@ mod tests {
             labels: BTreeMap::new(),
             health: overlay_dns::Health::Healthy,
             moves: 0,
+            weight: Weight::ONE,
         }
     }
 

@@ -12,6 +12,7 @@ use overlay_core::{
     Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port, ServiceId,
 };
 use overlay_dns::{DnsName, Health};
+use overlay_lb::Weight;
 
 pub use gateway::{GatewayBridge, GatewayPort};
 
@@ -157,4 +158,6 @@ pub struct RemoteEndpoint {
     pub health: Health,
     /// How often it had moved when its node was given it.
     pub moves: u64,
+    /// Its share of its service's work, as the catalogue has it: its node does not say.
+    pub weight: Weight,
 }

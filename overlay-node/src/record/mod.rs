@@ -1,11 +1,13 @@
 //! The objects of the catalogue.
 
+mod balancing;
 mod condition;
 mod endpoint;
 mod network;
 mod node;
 mod service;
 
+pub use balancing::Balancing;
 pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Family, Kind, Network, NetworkSpec, Scope};

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use overlay_core::{Mac, Name, NodeId, ServiceId};
 use overlay_dns::{DnsName, Health};
+use overlay_lb::Weight;
 use serde::{Deserialize, Serialize};
 
 use super::reader::put_address;
@@ -16,7 +17,7 @@ use crate::control::word::{self, Word};
 pub const FACT_LIMIT: usize = 16 * 1024;
 
 impl RemoteEndpoint {
-    /// Reads what [`encode`](Self::encode) wrote, on the word of `node`.
+    /// Reads what [`encode`](Self::encode) wrote, on the word of `node`; of the weight that says nothing.
     ///
     /// # Errors
     /// For bytes that are no such fact.
@@ -31,6 +32,7 @@ impl RemoteEndpoint {
             node,
             health: health(&mut reader)?,
             moves: reader.u64("moves")?,
+            weight: Weight::ONE,
             mac: Mac::new(reader.array("mac")?),
             service: service(&mut reader)?,
             container: container(&mut reader)?,
@@ -196,6 +198,7 @@ mod tests {
             labels: BTreeMap::new(),
             health: Health::Healthy,
             moves: 0,
+            weight: Weight::ONE,
         }
     }
 

@@ -28,9 +28,21 @@ pub(in crate::kernel) enum Draws {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(in crate::kernel) enum Reach {
     Named,
     All,
+}
+
+impl Reach {
+    /// What names of sets end with.
+    pub(super) const fn suffix(self, family: IpFamily) -> &'static str {
+        match (self, family) {
+            (Self::Named, IpFamily::V4) => "4",
+            (Self::Named, IpFamily::V6) => "6",
+            (Self::All, IpFamily::V4) => "-all4",
+            (Self::All, IpFamily::V6) => "-all6",
+        }
+    }
 }
 
 impl Draws {
@@ -55,12 +67,7 @@ impl Class {
     }
 
     const fn suffix(&self) -> &'static str {
-        match (self.reach, self.family) {
-            (Reach::Named, IpFamily::V4) => "4",
-            (Reach::Named, IpFamily::V6) => "6",
-            (Reach::All, IpFamily::V4) => "-all4",
-            (Reach::All, IpFamily::V6) => "-all6",
-        }
+        self.reach.suffix(self.family)
     }
 }
 
