@@ -57,14 +57,14 @@ fn condition(member: &Endpoint, healthy: bool) -> Condition {
     }
 }
 
-fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> {
-    let of = |v4: bool| addresses.iter().copied().find(move |address| address.is_ipv4() == v4);
+fn of_each_family<'a>(addresses: impl IntoIterator<Item = &'a IpAddr> + Copy) -> impl Iterator<Item = IpAddr> {
+    let of = |v4: bool| addresses.into_iter().copied().find(move |address| address.is_ipv4() == v4);
     [of(true), of(false)].into_iter().flatten()
 }
 
 /// What a container reaches: the services of all its networks, each from its own address there.
 pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
-    let mut state = State::default();
+    let (mut state, mut sources) = (State::default(), Vec::new());
     let balanced = attachments.iter().filter_map(|attachment| Some((attachment, attachment.services?)));
     for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
         match state.services.is_empty() {
