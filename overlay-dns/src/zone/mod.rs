@@ -219,7 +219,7 @@ impl Zone {
     }
 
     /// The endpoints of a service, in the order of their ids; O(1) to begin.
-    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> {
+    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> + Clone {
         let group = self.services.get(&service_key(service));
         group.into_iter().flat_map(|group| &group.members).map(AsRef::as_ref)
     }

@@ -37,8 +37,9 @@ pub(super) fn service(zone: &Zone, name: &Name) -> Option<Service> {
         return None;
     }
     let families: Vec<IpFamily> = service.vips.iter().map(|vip| IpFamily::of(*vip)).collect();
-    let healthy = zone.members(name).any(|member| member.health == Health::Healthy);
-    for member in zone.members(name).take(MOST) {
+    let members = zone.members(name);
+    let healthy = members.clone().any(|member| member.health == Health::Healthy);
+    for member in members.take(MOST) {
         let addresses = of_each_family(&member.addresses).filter(|own| families.contains(&IpFamily::of(*own)));
         let replica = Replica::new(addresses).being(condition(member, healthy));
         if !replica.addresses.is_empty() {
@@ -72,11 +73,11 @@ pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
             false => add(&mut state.services, services, attachment),
         }
         let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
-        for vip in services.values().flat_map(|service| &service.vips) {
-            let source = of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
-            state.sources.extend(source.filter(|_| !state.sources.contains_key(vip)).map(|source| (*vip, source)));
-        }
+        let vips = services.values().flat_map(|service| &service.vips);
+        let source = |vip: &IpAddr| of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
+        sources.extend(vips.filter_map(|vip| Some((*vip, source(vip)?))));
     }
+    state.sources = sources.into_iter().rev().collect(); // of several networks that have a VIP, the first counts
     if attachments.len() > 1 {
         part(&mut state);
     }
