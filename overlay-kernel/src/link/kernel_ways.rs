@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nix::libc::{EEXIST, ENODEV, ENOENT, ESRCH};
-use overlay_core::{
-    Applied, Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness,
-};
+use nix::libc::EEXIST;
+use overlay_core::{Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness};
 
+use super::route_socket::{RouteSocket, one_by_one};
 use super::{MAIN_TABLE, Rule, Site, Way, WayStep, Ways};
-use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
-use crate::rtnl::{GROUPS, WAYS_PROTOCOL, link, route, rule};
+use crate::netlink::{NetlinkError, Requests};
+use crate::rtnl::{WAYS_PROTOCOL, link, route, rule};
 use crate::{Namespace, failed};
 
 /// Holds [`Ways`] in the kernel, in one namespace.
@@ -32,11 +31,7 @@ use crate::{Namespace, failed};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct KernelWays {
-    namespace: Namespace,
-    socket: Socket,
-    notices: Option<Notices>,
-}
+pub struct KernelWays(RouteSocket);
 
 impl KernelWays {
     /// Works in this namespace.
@@ -44,13 +39,12 @@ impl KernelWays {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None })
+        RouteSocket::open(namespace).map(Self)
     }
 
     fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
         let found =
-            self.socket.dump(&route::dump(family, WAYS_PROTOCOL), |message| route::parse(message, WAYS_PROTOCOL));
+            self.0.socket.dump(&route::dump(family, WAYS_PROTOCOL), |message| route::parse(message, WAYS_PROTOCOL));
         match found {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Vec::new()),
             found => found,
@@ -73,15 +67,12 @@ impl KernelWays {
     fn remove(&mut self, write: impl FnOnce(&mut Requests)) -> Result<(), NetlinkError> {
         let mut request = Requests::default();
         write(&mut request);
-        match self.socket.request(&request) {
-            Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
-            done => done,
-        }
+        self.0.remove(&request)
     }
 
     fn index_of(&mut self, device: IfName) -> Result<u32, BackendError> {
         let doing = || format!("find device {device}");
-        let found = self.socket.ask(&link::by_name(device), link::parse).map_err(|error| error.during(doing()))?;
+        let found = self.0.socket.ask(&link::by_name(device), link::parse).map_err(|error| error.during(doing()))?;
         found.first().map(|link| link.index).ok_or_else(|| failed(doing(), nix::errno::Errno::ENODEV))
     }
 
@@ -91,13 +82,13 @@ impl KernelWays {
         let target = route::Target::Device { index, gateway: way.gateway, source: Some(from), onlink: false };
         let (table, destination) = (Ways::table(from), everywhere(from));
         let wanted = route::Found { table, destination, metric: Ways::METRIC, target };
-        if let Err(error) = self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)) {
+        if let Err(error) = self.0.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)) {
             return Ok(Err(error));
         }
         for rule in rules(from) {
             let mut request = Requests::default();
             rule::add_marked(&mut request, &rule.rule, rule.but_default, WAYS_PROTOCOL);
-            match self.socket.request(&request) {
+            match self.0.socket.request(&request) {
                 Err(error) if error.errno() == Some(EEXIST) => {}
                 Err(error) => return Ok(Err(error)),
                 Ok(()) => {}
@@ -117,7 +108,7 @@ impl KernelWays {
     /// The sources whose rules are there, and those of whose two rules one is.
     fn ruled(&mut self, family: IpFamily) -> Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>), NetlinkError> {
         let found =
-            self.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
+            self.0.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
         let found: BTreeSet<rule::Found> = match found {
             Err(error) if error.kind() == ErrorKind::Unsupported => BTreeSet::new(),
             found => found?.into_iter().collect(),
@@ -132,7 +123,7 @@ impl KernelWays {
         let index = self.index_of(way.device)?;
         let target = route::Target::Device { index, gateway: way.gateway, source: None, onlink: false };
         let wanted = route::Found { table: MAIN_TABLE, destination, metric: Ways::METRIC, target };
-        let taken = match self.socket.request(&route::add(&wanted, WAYS_PROTOCOL)) {
+        let taken = match self.0.socket.request(&route::add(&wanted, WAYS_PROTOCOL)) {
             Err(error) if error.errno() == Some(EEXIST) => error,
             done => return Ok(done),
         };
@@ -140,7 +131,7 @@ impl KernelWays {
         let ours = ours.map_err(|error| error.during(format!("look for the route to {destination}")))?;
         Ok(match ours.into_iter().find(|found| is_way(found) && found.destination == destination) {
             Some(found) if found == wanted => Ok(()),
-            Some(_) => self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)),
+            Some(_) => self.0.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)),
             None => Err(taken),
         })
     }
@@ -188,6 +179,7 @@ impl Backend for KernelWays {
     fn observe(&mut self) -> Result<Ways, BackendError> {
         let reading = |error: NetlinkError| error.during("read routes");
         let names: BTreeMap<u32, IfName> = self
+            .0
             .socket
             .dump(&link::dump(), link::parse)
             .map_err(reading)?
@@ -217,29 +209,17 @@ impl Backend for KernelWays {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        for (at, step) in steps.iter().enumerate() {
-            let applied = if at == 0 { Applied::Nothing } else { Applied::Before };
-            self.step(step).map_err(|source| {
-                let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
-                StepError { at, applied: if doubt { Applied::Unknown } else { applied }, source }
-            })?;
-        }
-        Ok(())
+        one_by_one(steps, |step| self.step(step))
     }
 }
 
 impl Witness for KernelWays {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.notices = None;
-        let notices = self.namespace.notices(Family::Route, &GROUPS, 1 << 16)?;
-        notices.ignore(self.socket.port()).map_err(|error| error.during("watch routes"))?;
-        self.notices = Some(notices);
-        Ok(())
+        self.0.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        let Some(notices) = &mut self.notices else { return Ok(false) };
-        Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+        self.0.undisturbed()
     }
 }
 
