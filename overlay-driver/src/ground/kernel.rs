@@ -14,7 +14,6 @@ use overlay_firewall::Firewall;
 use overlay_kernel::link::{Tap, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
-use overlay_lb::kernel::Nftables;
 use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
@@ -23,6 +22,8 @@ use super::Ground;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
+use super::seldom::Seldom;
+use super::services::Services;
 use crate::Source;
 
 /// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
@@ -145,19 +146,20 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb: Box<dyn Table<overlay_lb::State>> = match Nftables::open(&self.owner(None)?, namespace.try_clone()?) {
-            Ok(services) => Box::new(Shadow::new(services)),
-            Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
-            Err(error) => return Err(error),
-        };
+        let lb = Box::new(self.services(Arc::clone(&namespace))?);
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { link, vxlan, firewall, lb, routes })
     }
 
-    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
+    fn services(&self, container: Arc<Namespace>) -> Result<Seldom<Services>, BackendError> {
+        Ok(Seldom::new(Services { owner: self.owner(None)?, container }))
+    }
+
+    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Macvlans>, BackendError> {
         let tag = Owner::new(self.cluster.clone(), container.clone()).tag();
         let owner = self.instance(&format!("{}-{tag:016x}", self.node.short()))?;
-        Ok(Macvlans::new(owner, Arc::clone(&self.host), (container.clone(), namespace)))
+        let (host, container) = (Arc::clone(&self.host), (container.clone(), namespace));
+        Ok(Seldom::new(Macvlans { owner, host, container }))
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -166,8 +168,7 @@ impl KernelPlaces {
             self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
-            let mut services = Nftables::open(&self.owner(None)?, namespace.try_clone()?)?;
-            reconcile(&mut services, &overlay_lb::State::default())?;
+            self.services(Arc::clone(namespace))?.clear()?;
             reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };
@@ -279,7 +280,6 @@ impl Ground for KernelPlaces {
 
 const LINKS: &str = "local networks are the host's";
 const SERVICES: &str = "services are balanced in containers";
-const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names.
