@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 
-use crate::tables::wire::{BUCKETS, Digest, Message, Root, Summary, Vector, Vectors};
+use crate::tables::wire::{Digest, Message, Pieces, Place, Root, Scope, Summary, Vector, Vectors};
 use crate::tables::{Chain, Replica, Tables, hash};
 
 impl Tables {
@@ -118,7 +118,7 @@ impl Tables {
             return;
         };
         if replica.chains().len() <= FEW_OWNERS {
-            return self.send_vectors(to, network, u32::MAX);
+            return self.send_vectors(to, network, &Scope::ALL);
         }
         let summary = Summary { network, hashes: *replica.hashes() };
         self.outbox.push(to, &Message::Summary(Box::new(summary)), self.config.datagram);
@@ -131,40 +131,81 @@ impl Tables {
         };
         let pairs = replica.hashes().iter().zip(&summary.hashes).enumerate();
         let differing = pairs.filter(|(_, (own, theirs))| own != theirs).fold(0, |mask, (at, _)| mask | 1 << at);
-        if differing != 0 {
-            self.send_vectors(from, summary.network, differing);
+        if differing == 0 {
+            return;
+        }
+        if replica.is_large() {
+            self.send_pieces(from, summary.network, differing);
+        } else {
+            self.send_vectors(from, summary.network, &Scope::of_parts(differing));
         }
     }
 
-    /// Tells what was seen of all owners of the parts in `mask`, in messages of bounded size.
-    fn send_vectors(&mut self, to: NodeId, network: NetworkId, mask: u32) {
+    /// Tells the hashes of the pieces of these parts.
+    fn send_pieces(&mut self, to: NodeId, network: NetworkId, parts: u32) {
         if self.is_overloaded() {
             return;
         }
         let Some(replica) = self.replicas.get(&network) else {
             return;
         };
-        let mut parts: Vec<Vec<Vector>> = vec![Vec::new(); BUCKETS];
-        for (owner, chain) in replica.chains().iter().filter(|(_, chain)| !chain.seen().is_empty()) {
-            let at = hash::bucket(*owner);
-            if mask & 1 << at != 0 {
-                parts[at].push(replica.vector(*owner, chain));
+        let all = replica.pieces();
+        let (all, _) = all.as_chunks();
+        let hashes =
+            all.iter().enumerate().filter(|(part, _)| parts >> part & 1 == 1).map(|(_, hashes)| *hashes).collect();
+        self.outbox.push(to, &Message::Pieces(Pieces { network, parts, hashes }), self.config.datagram);
+    }
+
+    pub(super) fn handle_pieces(&mut self, from: NodeId, pieces: &Pieces) {
+        let Some(replica) = self.replicas.get(&pieces.network) else {
+            self.counts.refused.foreign_network += 1;
+            return;
+        };
+        let own = replica.pieces();
+        let mut theirs = pieces.hashes.iter().flatten();
+        let mut differing = Scope::NONE;
+        for place in Scope::of_parts(pieces.parts).places() {
+            if theirs.next().is_some_and(|theirs| *theirs != own[place.index()]) {
+                differing.insert(place);
             }
         }
-        let mut vectors = Vectors { network, whole: 0, owners: Vec::new() };
-        for (at, part) in parts.into_iter().enumerate().filter(|(at, _)| mask & 1 << at != 0) {
-            if part.len() > VECTORS {
-                self.push_vectors(to, network, &part); // not whole: who has more says so in its own comparison
+        if !differing.is_empty() {
+            self.send_vectors(from, pieces.network, &differing);
+        }
+    }
+
+    /// Tells what was seen of all owners in a scope, in messages of bounded size.
+    fn send_vectors(&mut self, to: NodeId, network: NetworkId, scope: &Scope) {
+        if self.is_overloaded() {
+            return;
+        }
+        let Some(replica) = self.replicas.get(&network) else {
+            return;
+        };
+        let seen = replica.chains().iter().filter(|(_, chain)| !chain.seen().is_empty());
+        let placed = seen.map(|(owner, chain)| (hash::place(*owner), *owner, chain));
+        let inside = placed.filter(|(place, ..)| scope.contains(*place));
+        let mut owners: Vec<(Place, Vector)> =
+            inside.map(|(place, owner, chain)| (place, replica.vector(owner, chain))).collect();
+        owners.sort_by_key(|(place, _)| *place);
+        let mut owners = owners.into_iter().peekable();
+        let mut vectors = Vectors { network, whole: Scope::NONE, owners: Vec::new() };
+        for place in scope.places() {
+            let piece: Vec<Vector> =
+                std::iter::from_fn(|| owners.next_if(|(at, _)| *at == place)).map(|(_, vector)| vector).collect();
+            if piece.len() > VECTORS {
+                self.push_vectors(to, network, &piece); // not whole: who has more says so in its own comparison
                 continue;
             }
-            vectors.whole |= 1 << at;
-            vectors.owners.extend(part);
+            vectors.whole.insert(place);
+            vectors.owners.extend(piece);
             if vectors.owners.len() >= VECTORS {
-                let full = std::mem::replace(&mut vectors, Vectors { network, whole: 0, owners: Vec::new() });
+                let next = Vectors { network, whole: Scope::NONE, owners: Vec::new() };
+                let full = std::mem::replace(&mut vectors, next);
                 self.outbox.push(to, &Message::Vectors(full), self.config.datagram);
             }
         }
-        if vectors.whole != 0 {
+        if !vectors.whole.is_empty() {
             self.outbox.push(to, &Message::Vectors(vectors), self.config.datagram);
         }
     }
@@ -172,7 +213,7 @@ impl Tables {
     /// Tells of owners among others.
     fn push_vectors(&mut self, to: NodeId, network: NetworkId, owners: &[Vector]) {
         for some in owners.chunks(VECTORS) {
-            let vectors = Vectors { network, whole: 0, owners: some.to_vec() };
+            let vectors = Vectors { network, whole: Scope::NONE, owners: some.to_vec() };
             self.outbox.push(to, &Message::Vectors(vectors), self.config.datagram);
         }
     }
@@ -186,19 +227,19 @@ impl Tables {
 
     pub(super) fn handle_vectors(&mut self, from: NodeId, vectors: Vectors, now: Instant) {
         let Vectors { network, whole, owners } = vectors;
-        let overloaded = whole != 0 && self.is_overloaded();
+        let complete = !whole.is_empty() && !self.is_overloaded(); // else no answer is due, or none is made
         let Some(replica) = self.replicas.get(&network) else {
             self.counts.refused.foreign_network += 1;
             return;
         };
         let theirs: BTreeMap<NodeId, &Vector> = owners.iter().map(|vector| (vector.owner, vector)).collect();
         let surplus = |owner: &NodeId, chain: &Chain| {
-            whole & 1 << hash::bucket(*owner) != 0
-                && !chain.seen().is_empty()
+            !chain.seen().is_empty()
+                && whole.contains(hash::place(*owner))
                 && theirs.get(owner).is_none_or(|vector| has_more(chain, vector))
         };
         let mut more: Vec<Vector> = Vec::new();
-        if whole != 0 && !overloaded {
+        if complete {
             let surplus = replica.chains().iter().filter(|(owner, chain)| surplus(owner, chain));
             more.extend(surplus.map(|(owner, chain)| replica.vector(*owner, chain)));
         }

@@ -6,7 +6,7 @@ use overlay_core::NodeId;
 use siphasher::sip::SipHasher13;
 
 use crate::tables::Intervals;
-use crate::tables::wire::BUCKETS;
+use crate::tables::wire::Place;
 use crate::{Key, TableId};
 
 /// The hash of one entry. A chain's content is the sum of them, so that one change costs one entry.
@@ -33,9 +33,9 @@ pub(crate) fn of_chain(owner: NodeId, incarnation: u64, seen: &Intervals, conten
     hasher.finish()
 }
 
-/// The part of a network's owners that this one is in.
-pub(crate) fn bucket(owner: NodeId) -> usize {
+/// The piece of a network's owners that this one is in.
+pub(crate) fn place(owner: NodeId) -> Place {
     let mut hasher = SipHasher13::new_with_keys(3, 0);
     hasher.write(&owner.to_bytes());
-    (hasher.finish() % BUCKETS as u64) as usize
+    Place::of_hash(hasher.finish())
 }

@@ -6,6 +6,7 @@
 //! put ──► Fresh ──► Fresh ──► …            a change, to some subscribers each round, who tell others
 //! now and then: Digest ──►                 one hash for each network both subscribe to; equal: that is all
 //!               ◄── Summary or Vectors     else the parts that differ, or what was seen of each owner
+//!               Pieces ──► ◄── Vectors     of a thousand owners and more, first which pieces of those parts
 //!               Want ──► ◄── Chunk, …      what one has not seen, 64 KiB at a time, each owner from one node at once
 //! Confirm ──► owner, owner ──► Tip         through which of its changes one has seen; a reminder to who is behind
 //! ```
@@ -169,6 +170,7 @@ impl Tables {
             Message::Fresh(fresh) => self.handle_fresh(from, fresh, now),
             Message::Digest(digest) => self.handle_digest(from, &digest, now),
             Message::Summary(summary) => self.handle_summary(from, &summary),
+            Message::Pieces(pieces) => self.handle_pieces(from, &pieces),
             Message::Vectors(vectors) => self.handle_vectors(from, vectors, now),
             Message::Want(want) => self.handle_want(from, &want),
             Message::Chunk(chunk) => self.handle_chunk(from, chunk, now),

@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use super::pump::{Pump, TABLE, key, network, node_id};
 use crate::member_change::MemberChange;
 use crate::tables::chain::Room;
+use crate::tables::hash::place;
 use crate::tables::wire::tests::message;
 use crate::tables::wire::{
-    Change, Chunk, Confirm, Confirmed, Digest, End, Fresh, Group, Message, Missing, Part, Root, Summary, Vector,
-    Vectors, Want,
+    Change, Chunk, Confirm, Confirmed, Digest, End, Fresh, Group, Message, Missing, Part, Pieces, Root, Scope, Summary,
+    Vector, Vectors, Want,
 };
 use crate::tables::{DIRECTORY, Intervals, Refused, Tables, TablesConfig, Verify};
 use crate::{Key, TableId};
@@ -295,6 +296,7 @@ fn aim(message: &mut Message) {
         }),
         Message::Digest(digest) => digest.roots.iter_mut().for_each(|root| root.network = net),
         Message::Summary(summary) => summary.network = net,
+        Message::Pieces(pieces) => pieces.network = net,
         Message::Vectors(vectors) => {
             vectors.network = net;
             vectors.owners.iter_mut().for_each(|vector| (vector.owner, vector.incarnation) = (owner, 1));
@@ -331,7 +333,7 @@ fn who_claims_to_have_seen_what_is_yet_to_come_makes_nobody_deaf_to_it() {
     let mut all = Intervals::default();
     all.insert_span(1, Intervals::MOST);
     let vector = Vector { owner, incarnation: 1, content: 7, seen: all.clone() };
-    let claim = Message::Vectors(Vectors { network: network(1), whole: 0, owners: vec![vector] });
+    let claim = Message::Vectors(Vectors { network: network(1), whole: Scope::NONE, owners: vec![vector] });
     let asked = give(&mut pump.nodes[0].tables, liar, &claim, now);
     let [Message::Want(want)] = &asked[..] else { panic!("{asked:?}") };
     let group = Group { owner, incarnation: 1, stable: u64::MAX, changes: vec![] };
@@ -351,15 +353,16 @@ fn who_claims_to_have_seen_what_is_yet_to_come_makes_nobody_deaf_to_it() {
 #[test]
 fn a_few_bytes_do_not_make_a_flood_of_vectors() {
     let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
-    for owner in 1..=1_000 {
+    for owner in 1..=1_100 {
         tables.handle_member(node_id(owner), MemberChange::Alive { incarnation: 1 }, NOW);
         let body = fresh(DIRECTORY, node_id(owner), 1, Change { table: TableId(0), ..change(1, "sixteen bytes ok") });
         tables.handle(node_id(owner), &body, NOW).unwrap();
     }
     while tables.poll_transmit().is_some() {}
     let requests = [
-        Message::Vectors(Vectors { network: DIRECTORY, whole: u32::MAX, owners: vec![] }),
+        Message::Vectors(Vectors { network: DIRECTORY, whole: Scope::ALL, owners: vec![] }),
         Message::Summary(Box::new(Summary { network: DIRECTORY, hashes: [7; 32] })),
+        Message::Pieces(Pieces { network: DIRECTORY, parts: u32::MAX, hashes: vec![[7; 32]; 32] }),
         Message::Digest(Digest {
             incarnation: 1,
             roots: vec![Root { network: DIRECTORY, subscription: 0, hash: 7 }; 7_000],
@@ -376,12 +379,10 @@ fn a_few_bytes_do_not_make_a_flood_of_vectors() {
     assert!(tables.metrics().refused.overload > 0);
 }
 
-#[test]
-fn owners_that_fill_one_part_of_a_network_still_fit_its_messages() {
+/// A node that knows such owners of the directory, each with as many gaps as make a long vector.
+fn crowded(crowd: &[NodeId]) -> Tables {
     let mut tables = Tables::new(TablesConfig::default(), node_id(0), 1, [7; 32], NOW);
-    let crowd: Vec<NodeId> =
-        (1..).map(node_id).filter(|owner| crate::tables::hash::bucket(*owner) == 3).take(1_800).collect();
-    for owner in &crowd {
+    for owner in crowd {
         tables.handle_member(*owner, MemberChange::Alive { incarnation: 1 }, NOW);
         for number in 1..=17 {
             let change = Change { table: TableId(1), ..change(number << 52, &format!("k{number}")) };
@@ -389,20 +390,37 @@ fn owners_that_fill_one_part_of_a_network_still_fit_its_messages() {
         }
     }
     while tables.poll_transmit().is_some() {}
+    tables
+}
+
+/// How many owners a node names to another that has other hashes of part 3.
+fn named_of_part_3(tables: &mut Tables, to: NodeId) -> usize {
+    let pieces = Pieces { network: DIRECTORY, parts: 1 << 3, hashes: vec![[7; 32]] };
+    let told = give(tables, to, &Message::Pieces(pieces), NOW);
+    let lengths = told.iter().map(Message::encoded_len);
+    assert!(lengths.max().unwrap() < crate::STREAM_LIMIT);
+    told.iter().map(|message| if let Message::Vectors(vectors) = message { vectors.owners.len() } else { 0 }).sum()
+}
+
+#[test]
+fn owners_that_fill_one_part_of_a_network_still_fit_its_messages() {
+    let in_part = |owner: &NodeId| place(*owner).part() == 3;
+    let crowd: Vec<NodeId> = (1..).map(node_id).filter(in_part).take(1_800).collect();
+    let mut tables = crowded(&crowd);
     let digest = Digest { incarnation: 1, roots: vec![Root { network: DIRECTORY, subscription: 0, hash: 7 }] };
-    give(&mut tables, crowd[0], &Message::Digest(digest), NOW);
+    let told = give(&mut tables, crowd[0], &Message::Digest(digest), NOW);
+    assert!(matches!(&told[..], [Message::Summary(_)]), "{told:?}");
     let summary = Message::Summary(Box::new(Summary { network: DIRECTORY, hashes: [7; 32] }));
-    let mut body = Vec::new();
-    summary.encode(&mut body);
-    tables.handle(crowd[0], &body, NOW).unwrap();
-    let mut named = 0;
-    while let Some(transmit) = tables.poll_transmit() {
-        assert!(transmit.body.len() < crate::STREAM_LIMIT, "{} bytes", transmit.body.len());
-        if let Message::Vectors(vectors) = Message::parse(&transmit.body).unwrap() {
-            named += vectors.owners.len();
-        }
-    }
-    assert_eq!(named, 1_800);
+    let told = give(&mut tables, crowd[0], &summary, NOW);
+    assert!(matches!(&told[..], [Message::Pieces(pieces)] if pieces.parts == u32::MAX), "{told:?}");
+    assert_eq!(named_of_part_3(&mut tables, crowd[0]), 1_800);
+}
+
+#[test]
+fn owners_that_fill_one_piece_of_a_part_still_fit_its_messages() {
+    let in_piece = |owner: &NodeId| place(*owner).index() == 3 * 32 + 5;
+    let crowd: Vec<NodeId> = (1..).map(node_id).filter(in_piece).take(600).collect();
+    assert_eq!(named_of_part_3(&mut crowded(&crowd), crowd[0]), 600);
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod confirm;
 mod digest;
 mod fresh;
 mod group;
+mod pieces;
+mod scope;
 mod summary;
 mod tip;
 mod vectors;
@@ -17,6 +19,8 @@ pub(crate) use confirm::{Confirm, Confirmed};
 pub(crate) use digest::{Digest, Root};
 pub(crate) use fresh::Fresh;
 pub(crate) use group::Group;
+pub(crate) use pieces::Pieces;
+pub(crate) use scope::{PIECES, Place, Scope};
 pub(crate) use summary::{BUCKETS, Summary};
 pub(crate) use tip::Tip;
 pub(crate) use vectors::{Vector, Vectors};
@@ -29,6 +33,8 @@ use crate::wire::Reader;
 pub(crate) use change::tests::change as any_change;
 #[cfg(test)]
 pub(crate) use group::tests::group as any_group;
+#[cfg(test)]
+pub(crate) use scope::tests::scope as any_scope;
 
 /// One message of the tables: a number for its kind, then its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +47,7 @@ pub(crate) enum Message {
     Chunk(Chunk),
     Confirm(Confirm),
     Tip(Tip),
+    Pieces(Pieces),
 }
 
 impl Message {
@@ -56,8 +63,9 @@ impl Message {
             Chunk::KIND => Self::Chunk(Chunk::parse(&mut reader)?),
             7 => Self::Confirm(Confirm::parse(&mut reader)?),
             8 => Self::Tip(Tip::parse(&mut reader)?),
+            9 => Self::Pieces(Pieces::parse(&mut reader)?),
             found => {
-                return Err(Malformed::Range { field: "kind of message", found: found.into(), least: 1, most: 8 });
+                return Err(Malformed::Range { field: "kind of message", found: found.into(), least: 1, most: 9 });
             }
         };
         reader.end("message")?;
@@ -75,6 +83,7 @@ impl Message {
             Self::Chunk(chunk) => chunk.encode(out),
             Self::Confirm(confirm) => confirm.encode(out),
             Self::Tip(tip) => tip.encode(out),
+            Self::Pieces(pieces) => pieces.encode(out),
         }
     }
 
@@ -89,6 +98,7 @@ impl Message {
             Self::Chunk(chunk) => chunk.encoded_len(),
             Self::Confirm(confirm) => confirm.encoded_len(),
             Self::Tip(tip) => tip.encoded_len(),
+            Self::Pieces(pieces) => pieces.encoded_len(),
         }
     }
 
@@ -102,6 +112,7 @@ impl Message {
             Self::Chunk(_) => Chunk::KIND,
             Self::Confirm(_) => 7,
             Self::Tip(_) => 8,
+            Self::Pieces(_) => 9,
         }
     }
 }
@@ -164,8 +175,12 @@ pub(crate) mod tests {
                 .prop_map(|(incarnation, roots)| Message::Digest(Digest { incarnation, roots })),
             (network_id(), any::<[u64; BUCKETS]>())
                 .prop_map(|(network, hashes)| Message::Summary(Box::new(Summary { network, hashes }))),
-            (network_id(), any::<u32>(), vec(vector(), 0..4))
+            (network_id(), any_scope(), vec(vector(), 0..4))
                 .prop_map(|(network, whole, owners)| Message::Vectors(Vectors { network, whole, owners })),
+            (network_id(), vec(any::<[u64; BUCKETS]>(), 0..3), any::<u32>()).prop_map(|(network, hashes, shift)| {
+                let parts = ((1 << hashes.len()) - 1_u32).rotate_left(shift);
+                Message::Pieces(Pieces { network, parts, hashes })
+            }),
             (any::<u64>(), network_id(), vec(missing(), 0..4)).prop_map(|(id, network, owners)| {
                 let owners: BTreeMap<NodeId, Missing> = owners.into_iter().map(|each| (each.owner, each)).collect();
                 Message::Want(Want { id, network, owners: owners.into_values().collect() })
@@ -192,7 +207,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn what_parses_is_the_one_encoding(bytes in vec(any::<u8>(), 0..60), kind in 0..10_u8) {
+        fn what_parses_is_the_one_encoding(bytes in vec(any::<u8>(), 0..60), kind in 0..11_u8) {
             let bytes = [&[kind], &bytes[..]].concat();
             if let Ok(message) = Message::parse(&bytes) {
                 let mut again = Vec::new();

@@ -4,14 +4,15 @@ use overlay_core::{NetworkId, NodeId};
 
 use crate::Malformed;
 use crate::tables::Intervals;
+use crate::tables::wire::Scope;
 use crate::wire::{Reader, put_varint, varint_len};
 
 /// What the sender has seen of some owners of a network.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Vectors {
     pub(crate) network: NetworkId,
-    /// The parts ([`BUCKETS`](super::BUCKETS), a bit each) of whose owners all are named; who has more answers with it. 0 in an answer.
-    pub(crate) whole: u32,
+    /// Those of whose owners all are named; who has more answers with it. None in an answer.
+    pub(crate) whole: Scope,
     pub(crate) owners: Vec<Vector>,
 }
 
@@ -28,7 +29,7 @@ pub(crate) struct Vector {
 impl Vectors {
     pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let network = reader.network_id("network")?;
-        let whole = reader.u32("parts")?;
+        let whole = Scope::parse(reader)?;
         let mut owners = Vec::new();
         while !reader.is_empty() {
             owners.push(Vector {
@@ -43,7 +44,7 @@ impl Vectors {
 
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.network.to_bytes());
-        out.extend_from_slice(&self.whole.to_be_bytes());
+        self.whole.encode(out);
         for vector in &self.owners {
             out.extend_from_slice(&vector.owner.to_bytes());
             put_varint(vector.incarnation, out);
@@ -55,6 +56,6 @@ impl Vectors {
     /// Bytes that [`encode`](Self::encode) appends.
     pub(crate) fn encoded_len(&self) -> usize {
         let each = |vector: &Vector| 24 + varint_len(vector.incarnation) + vector.seen.encoded_len();
-        20 + self.owners.iter().map(each).sum::<usize>()
+        16 + self.whole.encoded_len() + self.owners.iter().map(each).sum::<usize>()
     }
 }
