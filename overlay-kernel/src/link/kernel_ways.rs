@@ -31,7 +31,9 @@ use crate::{Namespace, failed};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct KernelWays(RouteSocket);
+pub struct KernelWays {
+    socket: RouteSocket,
+}
 
 impl KernelWays {
     /// Works in this namespace.
@@ -39,12 +41,12 @@ impl KernelWays {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        RouteSocket::open(namespace).map(Self)
+        Ok(Self { socket: RouteSocket::open(namespace)? })
     }
 
     fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
         let found =
-            self.0.socket.dump(&route::dump(family, WAYS_PROTOCOL), |message| route::parse(message, WAYS_PROTOCOL));
+            self.socket.dump(&route::dump(family, WAYS_PROTOCOL), |message| route::parse(message, WAYS_PROTOCOL));
         match found {
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Vec::new()),
             found => found,
@@ -67,12 +69,12 @@ impl KernelWays {
     fn remove(&mut self, write: impl FnOnce(&mut Requests)) -> Result<(), NetlinkError> {
         let mut request = Requests::default();
         write(&mut request);
-        self.0.remove(&request)
+        self.socket.remove(&request)
     }
 
     fn index_of(&mut self, device: IfName) -> Result<u32, BackendError> {
         let doing = || format!("find device {device}");
-        let found = self.0.socket.ask(&link::by_name(device), link::parse).map_err(|error| error.during(doing()))?;
+        let found = self.socket.ask(&link::by_name(device), link::parse).map_err(|error| error.during(doing()))?;
         found.first().map(|link| link.index).ok_or_else(|| failed(doing(), nix::errno::Errno::ENODEV))
     }
 
@@ -82,13 +84,13 @@ impl KernelWays {
         let target = route::Target::Device { index, gateway: way.gateway, source: Some(from), onlink: false };
         let (table, destination) = (Ways::table(from), everywhere(from));
         let wanted = route::Found { table, destination, metric: Ways::METRIC, target };
-        if let Err(error) = self.0.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)) {
+        if let Err(error) = self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)) {
             return Ok(Err(error));
         }
         for rule in rules(from) {
             let mut request = Requests::default();
             rule::add_marked(&mut request, &rule.rule, rule.but_default, WAYS_PROTOCOL);
-            match self.0.socket.request(&request) {
+            match self.socket.request(&request) {
                 Err(error) if error.errno() == Some(EEXIST) => {}
                 Err(error) => return Ok(Err(error)),
                 Ok(()) => {}
@@ -108,7 +110,7 @@ impl KernelWays {
     /// The sources whose rules are there, and those of whose two rules one is.
     fn ruled(&mut self, family: IpFamily) -> Result<(BTreeSet<IpAddr>, BTreeSet<IpAddr>), NetlinkError> {
         let found =
-            self.0.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
+            self.socket.dump(&rule::dump(family), |message| rule::parse_marked(message, &Site::Home, WAYS_PROTOCOL));
         let found: BTreeSet<rule::Found> = match found {
             Err(error) if error.kind() == ErrorKind::Unsupported => BTreeSet::new(),
             found => found?.into_iter().collect(),
@@ -123,7 +125,7 @@ impl KernelWays {
         let index = self.index_of(way.device)?;
         let target = route::Target::Device { index, gateway: way.gateway, source: None, onlink: false };
         let wanted = route::Found { table: MAIN_TABLE, destination, metric: Ways::METRIC, target };
-        let taken = match self.0.socket.request(&route::add(&wanted, WAYS_PROTOCOL)) {
+        let taken = match self.socket.request(&route::add(&wanted, WAYS_PROTOCOL)) {
             Err(error) if error.errno() == Some(EEXIST) => error,
             done => return Ok(done),
         };
@@ -131,7 +133,7 @@ impl KernelWays {
         let ours = ours.map_err(|error| error.during(format!("look for the route to {destination}")))?;
         Ok(match ours.into_iter().find(|found| is_way(found) && found.destination == destination) {
             Some(found) if found == wanted => Ok(()),
-            Some(_) => self.0.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)),
+            Some(_) => self.socket.request(&route::replace(&wanted, WAYS_PROTOCOL)),
             None => Err(taken),
         })
     }
@@ -179,7 +181,6 @@ impl Backend for KernelWays {
     fn observe(&mut self) -> Result<Ways, BackendError> {
         let reading = |error: NetlinkError| error.during("read routes");
         let names: BTreeMap<u32, IfName> = self
-            .0
             .socket
             .dump(&link::dump(), link::parse)
             .map_err(reading)?
@@ -215,11 +216,11 @@ impl Backend for KernelWays {
 
 impl Witness for KernelWays {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.0.watch()
+        self.socket.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        self.0.undisturbed()
+        self.socket.undisturbed()
     }
 }
 

@@ -49,7 +49,7 @@ impl overlay_core::State for Locals {
     fn apply(&mut self, step: &LocalStep) {
         match step {
             LocalStep::Put(address, source) => drop(self.0.insert(*address, *source)),
-            LocalStep::Remove(address) => drop(self.0.remove(address)),
+            LocalStep::Remove(address) => drop(self.socket.remove(address)),
         }
     }
 
@@ -101,7 +101,9 @@ impl fmt::Display for LocalStep {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct KernelLocals(RouteSocket);
+pub struct KernelLocals {
+    socket: RouteSocket,
+}
 
 impl KernelLocals {
     /// Works in this namespace.
@@ -109,12 +111,11 @@ impl KernelLocals {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        RouteSocket::open(namespace).map(Self)
+        Ok(Self { socket: RouteSocket::open(namespace)? })
     }
 
     fn locals(&mut self, family: IpFamily) -> Result<Vec<route::Local>, NetlinkError> {
         let found = self
-            .0
             .socket
             .dump(&route::dump(family, LOCALS_PROTOCOL), |message| route::parse_local(message, LOCALS_PROTOCOL));
         match found {
@@ -126,21 +127,21 @@ impl KernelLocals {
     fn step(&mut self, step: &LocalStep) -> Result<(), BackendError> {
         let done = match step {
             LocalStep::Put(address, source) => self.put(route::Local { address: *address, source: Some(*source) }),
-            LocalStep::Remove(address) => self.0.remove(&route::remove_local(*address, LOCALS_PROTOCOL)),
+            LocalStep::Remove(address) => self.socket.remove(&route::remove_local(*address, LOCALS_PROTOCOL)),
         };
         done.map_err(|error| error.during(step.to_string()))
     }
 
     /// Adds a route, or in place of one of ours; never of another's.
     fn put(&mut self, wanted: route::Local) -> Result<(), NetlinkError> {
-        let taken = match self.0.socket.request(&route::add_local(&wanted, LOCALS_PROTOCOL)) {
+        let taken = match self.socket.request(&route::add_local(&wanted, LOCALS_PROTOCOL)) {
             Err(error) if error.errno() == Some(EEXIST) => error,
             done => return done,
         };
         let ours = self.locals(IpFamily::of(wanted.address))?;
         match ours.into_iter().find(|found| found.address == wanted.address) {
             Some(found) if found == wanted => Ok(()),
-            Some(_) => self.0.socket.request(&route::replace_local(&wanted, LOCALS_PROTOCOL)),
+            Some(_) => self.socket.request(&route::replace_local(&wanted, LOCALS_PROTOCOL)),
             None => Err(taken),
         }
     }
@@ -166,11 +167,11 @@ impl Backend for KernelLocals {
 
 impl Witness for KernelLocals {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.0.watch()
+        self.socket.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        self.0.undisturbed()
+        self.socket.undisturbed()
     }
 }
 

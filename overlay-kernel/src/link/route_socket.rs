@@ -1,5 +1,7 @@
 //! One namespace's routes: a socket that changes them step by step, and the notices of what others change.
 
+use std::ops::{Deref, DerefMut};
+
 use nix::libc::{ENODEV, ENOENT, ESRCH};
 use overlay_core::{Applied, BackendError, ErrorKind, StepError};
 
@@ -11,7 +13,7 @@ use crate::rtnl::GROUPS;
 #[derive(Debug)]
 pub(super) struct RouteSocket {
     namespace: Namespace,
-    pub(super) socket: Socket,
+    socket: Socket,
     notices: Option<Notices>,
 }
 
@@ -42,6 +44,20 @@ impl RouteSocket {
     pub(super) fn undisturbed(&mut self) -> Result<bool, BackendError> {
         let Some(notices) = &mut self.notices else { return Ok(false) };
         Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+    }
+}
+
+impl Deref for RouteSocket {
+    type Target = Socket;
+
+    fn deref(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl DerefMut for RouteSocket {
+    fn deref_mut(&mut self) -> &mut Socket {
+        &mut self.socket
     }
 }
 
