@@ -1,11 +1,14 @@
 //! Sockets born in a namespace.
 
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
+use nix::libc;
 use overlay_core::{BackendError, ErrorKind};
 
-use crate::netlink::{Family, Notices, Socket};
+use crate::netlink::{Family, NetlinkError, Notices, Socket};
+use crate::rtnl::route;
 use crate::{Namespace, failed};
 
 /// Sockets that speak with the kernel about this namespace.
@@ -62,9 +65,11 @@ impl Namespace {
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] if the port is taken,
-    /// [`ErrorKind::Gone`] if the namespace has no such address.
+    /// [`ErrorKind::Gone`] if the namespace has no such address, also where Linux would not mind: a namespace that never had one
+    /// of IPv4 lets any be bound, as a broadcast address, and whoever asks there is answered from another for good.
     pub fn udp(&self, local: SocketAddr) -> Result<UdpSocket, BackendError> {
         let doing = || format!("bind udp {local} in {}", self.id());
+        self.expect_route(local.ip(), doing)?;
         self.run(|| UdpSocket::bind(local)).and_then(|socket| socket.map_err(|error| failed(doing(), error)))
     }
 
@@ -74,7 +79,22 @@ impl Namespace {
     /// As [`udp`](Self::udp).
     pub fn listen(&self, local: SocketAddr) -> Result<TcpListener, BackendError> {
         let doing = || format!("listen on tcp {local} in {}", self.id());
+        self.expect_route(local.ip(), doing)?;
         self.run(|| TcpListener::bind(local)).and_then(|socket| socket.map_err(|error| failed(doing(), error)))
+    }
+
+    /// Refuses an address of IPv4 to which no route leads, as one does to each of the namespace's own.
+    fn expect_route(&self, local: IpAddr, doing: impl Fn() -> String) -> Result<(), BackendError> {
+        if local.is_ipv6() || local.is_unspecified() {
+            return Ok(());
+        }
+        match self.netlink(Family::Route)?.request(&route::lookup(local)) {
+            Err(NetlinkError::Refused { errno: libc::ENETUNREACH | libc::EHOSTUNREACH, .. }) => {
+                Err(failed(doing(), io::Error::from_raw_os_error(libc::EADDRNOTAVAIL)))
+            }
+            Err(NetlinkError::Refused { .. }) | Ok(()) => Ok(()), // what binding says counts
+            Err(error) => Err(error.during(doing())),
+        }
     }
 
     /// A TCP connection to `remote`, made within `deadline`.

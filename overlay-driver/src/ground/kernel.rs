@@ -252,6 +252,9 @@ impl Ground for KernelPlaces {
 
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
+        if matches!(place, Place::Container(_)) {
+            raise_loopback(&namespace)?; // it may not have been opened since its runtime made it
+        }
         let mut listen = Listen::default();
         for address in at {
             listen.udp.push(namespace.udp(*address)?);

@@ -140,6 +140,14 @@ fn local_head<'a, 'b>(
         .u32(RTA_PRIORITY, LOCAL_METRIC)
 }
 
+/// Asks by which route something for an address leaves; refused where none leads there.
+pub(crate) fn lookup(address: IpAddr) -> Requests {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    Requests::one(RTM_GETROUTE, Flags::NONE, |body| {
+        body.raw(&[af(IpFamily::of(address)), length, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).ip(RTA_DST, address);
+    })
+}
+
 /// Asks for all routes of a family, whoever made them. The kernel that knows no strict requests tells them all anyway.
 pub(crate) fn dump_all(family: IpFamily) -> Requests {
     Requests::one(RTM_GETROUTE, Flags::NONE, |body| {

@@ -43,5 +43,24 @@ fn a_taken_port_and_a_foreign_address_are_told_apart() {
         assert_eq!(namespace.udp(address).unwrap_err().kind(), ErrorKind::Conflict);
         let foreign = SocketAddr::from(([192, 0, 2, 1], 53));
         assert_eq!(namespace.udp(foreign).unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(namespace.listen(foreign).unwrap_err().kind(), ErrorKind::Gone);
+    });
+}
+
+#[test]
+fn nothing_is_bound_where_no_address_has_ever_been() {
+    kernel_test(Kernel::Host, "kernel::nothing_is_bound_where_no_address_has_ever_been", || {
+        let namespace = Namespace::create().unwrap();
+        let second = SocketAddr::from(([127, 0, 0, 2], 0));
+        assert_eq!(namespace.udp(second).unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(namespace.listen(second).unwrap_err().kind(), ErrorKind::Gone);
+
+        route::socket(&namespace).request(&route::up(1)).unwrap();
+        let (server, client) = (namespace.udp(second).unwrap(), namespace.udp(ANY_PORT).unwrap());
+        client.send_to(b"who?", server.local_addr().unwrap()).unwrap();
+        let mut heard = [0; 16];
+        let (_, from) = server.recv_from(&mut heard).unwrap();
+        server.send_to(b"I", from).unwrap();
+        assert_eq!(client.recv_from(&mut heard).unwrap().1, server.local_addr().unwrap());
     });
 }
