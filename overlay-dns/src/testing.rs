@@ -56,7 +56,14 @@ pub fn endpoint() -> impl Strategy<Value = Endpoint> {
     let addresses = proptest::collection::btree_set(few_addresses(), 0..3);
     let rest = (health, 0_u16..3);
     (few_ids(), names, addresses, proptest::option::of(few_names()), rest).prop_map(
-        |(id, names, addresses, service, (health, weight))| Endpoint { id, names, addresses, service, health, weight },
+        |(id, names, addresses, service, (health, weight))| Endpoint {
+            id,
+            names,
+            addresses: addresses.into(),
+            service,
+            health,
+            weight,
+        },
     )
 }
 

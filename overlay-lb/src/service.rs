@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use overlay_core::{EndpointId, IpFamily, Port, Protocol};
+use overlay_core::{AddressSet, EndpointId, IpFamily, Port, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Replica, Scheduler};
@@ -17,7 +17,7 @@ use crate::{Condition, Replica, Scheduler};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// The VIP: one address of each family at most, one at least. Several services may have one VIP, on ports of their own.
-    pub vips: BTreeSet<IpAddr>,
+    pub vips: AddressSet,
     /// What of it is served.
     pub ports: Ports,
     /// How replicas are chosen for new flows.
@@ -76,7 +76,7 @@ impl Service {
     }
 }
 
-pub(crate) fn of_family(addresses: &BTreeSet<IpAddr>, family: IpFamily) -> Option<IpAddr> {
+pub(crate) fn of_family(addresses: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
     addresses.iter().copied().find(|address| IpFamily::of(*address) == family)
 }
 

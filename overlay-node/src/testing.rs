@@ -11,7 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use overlay_core::testing::any;
 use overlay_core::{
-    EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, Protocol, ServiceId, UnixTime, Vni,
+    AddressSet, EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, Protocol, ServiceId,
+    UnixTime, Vni,
 };
 use overlay_dns::testing::{dns_name, few_names};
 use overlay_dns::{DnsName, Health};
@@ -158,7 +159,7 @@ pub fn any_remote_endpoint() -> impl Strategy<Value = RemoteEndpoint> {
             node,
             container,
             mac,
-            addresses,
+            addresses: addresses.into(),
             names,
             service,
             labels,
@@ -350,7 +351,7 @@ fn remote(number: u8) -> impl Strategy<Value = (bool, RemoteEndpoint)> {
             node,
             container,
             mac,
-            addresses,
+            addresses: addresses.into(),
             names,
             service,
             labels,
@@ -368,7 +369,7 @@ fn honest() -> impl Strategy<Value = bool> {
 }
 
 /// The address and Ethernet address that only this endpoint has.
-fn own(number: u8, id: EndpointId) -> (BTreeSet<IpAddr>, Mac) {
+fn own(number: u8, id: EndpointId) -> (AddressSet, Mac) {
     let host = id.to_bytes()[15] + 2;
     let v6 = Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, host.into());
     ([IpAddr::from([10, number, 0, host]), v6.into()].into(), Mac::from_ipv4([10, number, 0, host].into()))
@@ -419,7 +420,7 @@ fn with_id(number: u8, id: EndpointId, (honest, local): (bool, LocalEndpoint)) -
     let mut interface = local.interface;
     if honest {
         let (addresses, mac) = own(number, id);
-        (endpoint.addresses, endpoint.mac) = (addresses.into_iter().map(net).collect(), mac);
+        (endpoint.addresses, endpoint.mac) = (addresses.iter().copied().map(net).collect(), mac);
         interface = IfName::new(&format!("eth{number}-{}", id.to_bytes()[15])).expect("a short name");
     }
     LocalEndpoint { endpoint: Arc::new(endpoint), interface, ..local }

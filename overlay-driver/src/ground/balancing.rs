@@ -4,7 +4,7 @@ use std::fmt;
 
 use overlay_core::{Backend as _, BackendError, ErrorKind, Owner, Shadow, Table, told};
 use overlay_kernel::Namespace;
-use overlay_lb::kernel::{Ipvs, Nftables};
+use overlay_lb::kernel::{Ipvs, IpvsNative, Native, Nftables};
 use overlay_lb::{Capabilities, Service, State};
 
 /// What holds the services of a place, and why it is not what would come first.
@@ -46,6 +46,23 @@ impl Balancing {
             Ok(services) => Ok(Some(Self { table: Box::new(Shadow::new(services)), choice })),
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what [`open`](Self::open) would give holds something of ours already.
+    ///
+    /// # Errors
+    /// As it.
+    pub(super) fn is_used(owner: &Owner, namespace: &Namespace, asked: &State) -> Result<bool, BackendError> {
+        if Capabilities::ipvs().permit(asked).is_ok()
+            && let Ok(mut ipvs) = ipvs(namespace)
+        {
+            return Ok(ipvs.observe()? != IpvsNative::default());
+        }
+        let nftables = Nftables::open(owner, namespace.try_clone()?);
+        match nftables.and_then(|mut nftables| nftables.observe()) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+            found => Ok(found? != Native::default()),
         }
     }
 

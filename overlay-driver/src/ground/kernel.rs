@@ -14,16 +14,16 @@ use overlay_firewall::Firewall;
 use overlay_kernel::link::{Tap, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::{Namespace, NamespaceDir};
-use overlay_lb::kernel::Nftables;
 use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
 
 use super::Ground;
-use super::balancing::Balancing;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
+use super::seldom::Seldom;
+use super::services::Services;
 use crate::Source;
 
 /// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
@@ -146,20 +146,21 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let balancing = Balancing::open(&self.owner(None)?, &namespace, &Balancing::asked())?;
-        self.containers.balances(container, balancing.as_ref().map(|it| it.choice.to_string()));
-        let lb: Box<dyn Table<overlay_lb::State>> = match balancing {
-            Some(balancing) => balancing.table,
-            None => Box::new(Nothing::because(NO_TABLES)),
-        };
+        let lb = Box::new(self.services(container, Arc::clone(&namespace))?);
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { link, vxlan, firewall, lb, routes })
     }
 
-    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
+    fn services(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Services>, BackendError> {
+        let (owner, containers) = (self.owner(None)?, Arc::clone(&self.containers));
+        Ok(Seldom::new(Services { owner, container: (container.clone(), namespace), containers }))
+    }
+
+    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Macvlans>, BackendError> {
         let tag = Owner::new(self.cluster.clone(), container.clone()).tag();
         let owner = self.instance(&format!("{}-{tag:016x}", self.node.short()))?;
-        Ok(Macvlans::new(owner, Arc::clone(&self.host), (container.clone(), namespace)))
+        let (host, container) = (Arc::clone(&self.host), (container.clone(), namespace));
+        Ok(Seldom::new(Macvlans { owner, host, container }))
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -168,8 +169,7 @@ impl KernelPlaces {
             self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
-            let mut services = Nftables::open(&self.owner(None)?, namespace.try_clone()?)?;
-            reconcile(&mut services, &overlay_lb::State::default())?;
+            self.services(container, Arc::clone(namespace))?.clear()?;
             reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };
@@ -289,7 +289,6 @@ impl Ground for KernelPlaces {
 
 const LINKS: &str = "local networks are the host's";
 const SERVICES: &str = "services are balanced in containers";
-const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names.
@@ -315,14 +314,19 @@ impl Containers {
         let namespace = Arc::new(namespace);
         match all.get_mut(container) {
             Some(entered) if entered.namespace.id() == namespace.id() => {}
-            Some(entered) => entered.left.push(std::mem::replace(&mut entered.namespace, namespace)),
+            Some(entered) => {
+                entered.left.push(std::mem::replace(&mut entered.namespace, namespace));
+                entered.balancer = None;
+            }
             None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new(), balancer: None })),
         }
     }
 
-    fn balances(&self, container: &Name, balancer: Option<String>) {
-        if let Some(entered) = self.lock().get_mut(container) {
-            entered.balancer = balancer;
+    /// What balances services in a container's namespace, if it is still there.
+    pub(super) fn balances(&self, container: &Name, namespace: &Namespace, balancer: String) {
+        let mut all = self.lock();
+        if let Some(entered) = all.get_mut(container).filter(|entered| entered.namespace.id() == namespace.id()) {
+            entered.balancer = Some(balancer);
         }
     }
 

@@ -7,6 +7,8 @@ mod macvlans;
 mod memory;
 mod nothing;
 mod reaching;
+mod seldom;
+mod services;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nix::libc::{EEXIST, ENODEV, ENOENT, ESRCH};
-use overlay_core::{
-    Applied, Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness,
-};
+use nix::libc::EEXIST;
+use overlay_core::{Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness};
 
+use super::route_socket::{RouteSocket, one_by_one};
 use super::{MAIN_TABLE, Rule, Site, Way, WayStep, Ways};
-use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
-use crate::rtnl::{GROUPS, WAYS_PROTOCOL, link, route, rule};
+use crate::netlink::{NetlinkError, Requests};
+use crate::rtnl::{WAYS_PROTOCOL, link, route, rule};
 use crate::{Namespace, failed};
 
 /// Holds [`Ways`] in the kernel, in one namespace.
@@ -33,9 +32,7 @@ use crate::{Namespace, failed};
 /// ```
 #[derive(Debug)]
 pub struct KernelWays {
-    namespace: Namespace,
-    socket: Socket,
-    notices: Option<Notices>,
+    socket: RouteSocket,
 }
 
 impl KernelWays {
@@ -44,8 +41,7 @@ impl KernelWays {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None })
+        Ok(Self { socket: RouteSocket::open(namespace)? })
     }
 
     fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
@@ -73,10 +69,7 @@ impl KernelWays {
     fn remove(&mut self, write: impl FnOnce(&mut Requests)) -> Result<(), NetlinkError> {
         let mut request = Requests::default();
         write(&mut request);
-        match self.socket.request(&request) {
-            Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
-            done => done,
-        }
+        self.socket.remove(&request)
     }
 
     fn index_of(&mut self, device: IfName) -> Result<u32, BackendError> {
@@ -217,29 +210,17 @@ impl Backend for KernelWays {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        for (at, step) in steps.iter().enumerate() {
-            let applied = if at == 0 { Applied::Nothing } else { Applied::Before };
-            self.step(step).map_err(|source| {
-                let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
-                StepError { at, applied: if doubt { Applied::Unknown } else { applied }, source }
-            })?;
-        }
-        Ok(())
+        one_by_one(steps, |step| self.step(step))
     }
 }
 
 impl Witness for KernelWays {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.notices = None;
-        let notices = self.namespace.notices(Family::Route, &GROUPS, 1 << 16)?;
-        notices.ignore(self.socket.port()).map_err(|error| error.during("watch routes"))?;
-        self.notices = Some(notices);
-        Ok(())
+        self.socket.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        let Some(notices) = &mut self.notices else { return Ok(false) };
-        Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+        self.socket.undisturbed()
     }
 }
 

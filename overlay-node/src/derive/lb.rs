@@ -61,14 +61,14 @@ pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option
     Some(service)
 }
 
-fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> {
-    let of = |v4: bool| addresses.iter().copied().find(move |address| address.is_ipv4() == v4);
+fn of_each_family<'a>(addresses: impl IntoIterator<Item = &'a IpAddr> + Copy) -> impl Iterator<Item = IpAddr> {
+    let of = |v4: bool| addresses.into_iter().copied().find(move |address| address.is_ipv4() == v4);
     [of(true), of(false)].into_iter().flatten()
 }
 
 /// What a container reaches: the services of all its networks, each from its own address there.
 pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
-    let mut state = State::default();
+    let (mut state, mut sources) = (State::default(), Vec::new());
     let balanced = attachments.iter().filter_map(|attachment| Some((attachment, attachment.services?)));
     for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
         match state.services.is_empty() {
@@ -76,11 +76,11 @@ pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
             false => add(&mut state.services, services, attachment),
         }
         let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
-        for vip in services.values().flat_map(|service| &service.vips) {
-            let source = of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
-            state.sources.extend(source.filter(|_| !state.sources.contains_key(vip)).map(|source| (*vip, source)));
-        }
+        let vips = services.values().flat_map(|service| &service.vips);
+        let source = |vip: &IpAddr| of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
+        sources.extend(vips.filter_map(|vip| Some((*vip, source(vip)?))));
     }
+    state.sources = sources.into_iter().rev().collect(); // of several networks that have a VIP, the first counts
     if attachments.len() > 1 {
         part(&mut state);
     }

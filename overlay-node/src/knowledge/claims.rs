@@ -1,10 +1,9 @@
 //! Which of what other nodes say of endpoints counts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Mac, NetworkId, NodeId, ServiceId};
+use overlay_core::{AddressSet, EndpointId, Mac, NetworkId, NodeId, ServiceId};
 use overlay_lb::Weight;
 
 use crate::{Condition, Endpoint, RemoteEndpoint, Section};
@@ -15,7 +14,7 @@ pub(crate) struct Assigned {
     pub(crate) network: NetworkId,
     node: NodeId,
     mac: Mac,
-    addresses: Box<[IpAddr]>,
+    addresses: AddressSet,
     service: Option<ServiceId>,
     weight: Weight,
 }
@@ -135,6 +134,8 @@ fn take_back(section: &mut Arc<Section>, id: EndpointId, node: NodeId) -> Option
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::net::IpAddr;
+
     use overlay_core::UnixTime;
     use proptest::prelude::*;
 
