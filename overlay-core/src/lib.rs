@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod address_set;
 mod backend;
 mod diff;
 mod encapsulation;
@@ -33,6 +34,7 @@ mod told;
 mod traced;
 mod vni;
 
+pub use address_set::{AddressIter, AddressSet};
 pub use backend::{Applied, Backend, BackendError, ErrorKind, Meter, StepError, StepOf};
 pub use diff::{Change, KeyedDiff, keyed_diff};
 pub use encapsulation::{Encapsulation, Esp, Icv};

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    Amended, Backend, BackendError, Lower, Memo, ReconcileError, Refusal, State, StepError, StepOf, in_phases,
+    Amended, Backend, BackendError, Lower, Memo, Meter, ReconcileError, Refusal, State, StepError, StepOf, in_phases,
 };
 
 /// A backend that can prove that nobody else changed what it holds.
@@ -153,6 +153,15 @@ impl<B: Witness> Backend for Shadow<B> {
 
     fn plan_to(&mut self, desired: &Self::State) -> Result<Vec<StepOf<Self>>, BackendError> {
         Ok(self.current()?.plan(desired))
+    }
+}
+
+/// What changes by itself is read from the backend, always.
+impl<B: Backend + Meter> Meter for Shadow<B> {
+    type Reading = B::Reading;
+
+    fn read(&mut self) -> Result<B::Reading, BackendError> {
+        self.inner.read()
     }
 }
 

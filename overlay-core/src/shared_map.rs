@@ -208,12 +208,22 @@ impl<K: fmt::Debug, V: fmt::Debug> fmt::Debug for SharedMap<K, V> {
 /// Of entries with one key the last counts.
 impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(entries: I) -> Self {
-        let sorted: BTreeMap<K, V> = entries.into_iter().collect();
-        let len = sorted.len();
+        let mut entries: Vec<(K, V)> = entries.into_iter().collect();
+        if !entries.is_sorted_by(|(one, _), (next, _)| one < next) {
+            entries.sort_by(|(one, _), (next, _)| one.cmp(next));
+            entries.dedup_by(|next, kept| {
+                let same = next.0 == kept.0;
+                if same {
+                    std::mem::swap(next, kept);
+                }
+                same
+            });
+        }
+        let len = entries.len();
         let mut chunks = Vec::with_capacity(len.div_ceil(FILL));
-        let mut sorted = sorted.into_iter().peekable();
-        while sorted.peek().is_some() {
-            chunks.push(Arc::new(sorted.by_ref().take(FILL).collect()));
+        let mut entries = entries.into_iter();
+        while entries.len() > 0 {
+            chunks.push(Arc::new(entries.by_ref().take(FILL).collect()));
         }
         Self { chunks, len }
     }
@@ -388,6 +398,13 @@ mod tests {
             prop_assert_eq!(kept == shared, was == plain);
             let again: SharedMap<u16, u8> = plain.clone().into_iter().collect();
             prop_assert_eq!(&again, &shared, "however it was made");
+        }
+
+        #[test]
+        fn a_collected_map_has_the_last_of_each_key_in_any_order(entries in vec((0_u16..200, any::<u8>()), 0..300)) {
+            let shared: SharedMap<u16, u8> = entries.iter().copied().collect();
+            sound(&shared);
+            prop_assert!(shared.iter().eq(&entries.into_iter().collect::<BTreeMap<_, _>>()));
         }
     }
 

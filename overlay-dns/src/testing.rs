@@ -54,8 +54,17 @@ pub fn endpoint() -> impl Strategy<Value = Endpoint> {
     let health = prop_oneof![Just(Health::Healthy), Just(Health::Suspect), Just(Health::Draining)];
     let names = proptest::collection::vec(few_names().prop_map(|name| DnsName::from(&name)), 0..3);
     let addresses = proptest::collection::btree_set(few_addresses(), 0..3);
-    (few_ids(), names, addresses, proptest::option::of(few_names()), health)
-        .prop_map(|(id, names, addresses, service, health)| Endpoint { id, names, addresses, service, health })
+    let rest = (health, 0_u16..3);
+    (few_ids(), names, addresses, proptest::option::of(few_names()), rest).prop_map(
+        |(id, names, addresses, service, (health, weight))| Endpoint {
+            id,
+            names,
+            addresses: addresses.into(),
+            service,
+            health,
+            weight,
+        },
+    )
 }
 
 /// Records as they are given.

@@ -8,7 +8,7 @@ use overlay_core::{EndpointId, Name, Protocol};
 use overlay_dns::testing::{Left, change};
 use overlay_dns::{
     Asked, Data, DnsName, Endpoint, Given, Health, Lookup, Mode, Policy, RecordSource as _, RecordTtl, RecordType,
-    Service, Txt, View, Zone,
+    Service, Srv, Txt, View, Zone,
 };
 use proptest::prelude::*;
 
@@ -40,6 +40,12 @@ fn task(number: u8, service: &str, health: Health) -> Endpoint {
     task
 }
 
+/// Where it leads, and its weight if that is not 1.
+fn srv(srv: &Srv) -> String {
+    let weight = if srv.weight == 1 { String::new() } else { format!(" of {}", srv.weight) };
+    format!("{}:{}{weight}", srv.target, srv.port)
+}
+
 /// What a view says, as text: the TTL, then the data, sorted.
 fn said(view: &View, asked: &str, record_type: RecordType) -> String {
     match view.lookup(&Asked::new(&name(asked), record_type).question()) {
@@ -51,7 +57,7 @@ fn said(view: &View, asked: &str, record_type: RecordType) -> String {
                 Data::A(all) => all.iter().map(ToString::to_string).collect(),
                 Data::Aaaa(all) => all.iter().map(ToString::to_string).collect(),
                 Data::Ptr(all) => all.iter().map(ToString::to_string).collect(),
-                Data::Srv(all) => all.iter().map(|it| format!("{}:{}", it.target, it.port)).collect(),
+                Data::Srv(all) => all.iter().map(srv).collect(),
                 Data::Txt(all) => all.iter().flat_map(Txt::strings).map(|it| it.escape_ascii().to_string()).collect(),
             };
             data.sort();
@@ -118,6 +124,9 @@ fn a_round_robin_service_has_the_healthy_else_the_suspect_and_never_the_draining
     );
     let view = View::from(zone.clone());
     assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), "0 s: web.3.net.:80 web.4.net.:80");
+    zone.put_endpoint(Endpoint { weight: 7, ..task(4, "web", Health::Healthy) });
+    let view = View::from(zone.clone());
+    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), "0 s: web.3.net.:80 web.4.net.:80 of 7");
     zone.remove_endpoint(id(3));
     zone.remove_endpoint(id(4));
     assert_eq!(of(&zone, "web"), "0 s: 10.0.9.2");

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, ServiceId};
 use overlay_dns::DnsName;
+use overlay_lb::Weight;
 use overlay_node::{Endpoint, EndpointSpec, Reference};
 
 use crate::Source;
@@ -45,6 +46,8 @@ pub struct Attach {
     pub labels: BTreeMap<String, String>,
     /// Which of a container's networks gives the default route: that with the highest.
     pub priority: i32,
+    /// Its share of its service's work, relative to the others'.
+    pub weight: Weight,
 }
 
 impl Attach {
@@ -62,6 +65,7 @@ impl Attach {
             mac: None,
             labels: BTreeMap::new(),
             priority: 0,
+            weight: Weight::ONE,
         }
     }
 
@@ -73,6 +77,7 @@ impl Attach {
             mac: self.mac,
             labels: self.labels.clone(),
             priority: self.priority,
+            weight: self.weight,
             ..EndpointSpec::new(network, self.container.clone(), node)
         }
     }

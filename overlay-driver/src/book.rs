@@ -1,8 +1,8 @@
 //! What is plugged in, written down: so that a driver that starts again plugs it in again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use overlay_core::{EndpointId, IfName, Name, NsKey};
@@ -85,12 +85,12 @@ impl Book {
         GatewayPort::new(number)
     }
 
+    /// It outlives the process, not the machine, as what is plugged in does: so no disk is waited for, which is slow when others write, and
+    /// nobody is heard meanwhile.
     pub(crate) fn write(&mut self, plugged: Plugged) -> io::Result<()> {
         let (path, new) = (self.path(plugged.endpoint), self.dir.join("new"));
         let page = Page { version: VERSION, plugged };
-        let mut file = File::create(&new)?;
-        file.write_all(&serde_json::to_vec(&page)?)?;
-        file.sync_all()?;
+        fs::write(&new, serde_json::to_vec(&page)?)?;
         fs::rename(new, path)?;
         self.plugs.insert(page.plugged.endpoint, page.plugged);
         Ok(())

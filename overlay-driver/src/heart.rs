@@ -393,6 +393,7 @@ impl<G: Ground> Heart<G> {
             place: place.to_string(),
             holds: !lacking.contains(place),
             failure: self.state.failures.get(place).cloned(),
+            balancer: self.ground.balancer(place),
         };
         Status {
             node: self.me.id,

@@ -52,6 +52,9 @@ pub struct PlaceStatus {
     pub holds: bool,
     /// Why it could not be brought to it, last.
     pub failure: Option<String>,
+    /// What balances services there, and in brackets why it is not what would come before it: IPVS before nf_tables.
+    #[serde(default)]
+    pub balancer: Option<String>,
 }
 
 /// Something that happened, for a log.

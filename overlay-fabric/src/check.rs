@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlay_core::testing::block_on;
-use overlay_core::{EndpointId, Instant, IpFamily, Mac, Name, NetworkId, State as _};
+use overlay_core::{AddressSet, EndpointId, Instant, IpFamily, Mac, Name, NetworkId, State as _};
 use overlay_gossip::TableId;
 use overlay_node::{Condition, Control, Endpoint, Network, Place};
 
@@ -312,9 +312,9 @@ fn across(
     what
 }
 
-type Entry = (IpAddr, BTreeSet<IpAddr>);
+type Entry = (IpAddr, AddressSet);
 
-fn addresses(endpoint: &Endpoint) -> BTreeSet<IpAddr> {
+fn addresses(endpoint: &Endpoint) -> AddressSet {
     endpoint.addresses.iter().map(|net| net.addr()).collect()
 }
 

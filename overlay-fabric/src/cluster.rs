@@ -30,6 +30,8 @@ pub struct Cluster {
     pub(crate) memory: MemoryStore,
     pub(crate) store: FlakyStore<MemoryStore>,
     pub(crate) root: Prefix,
+    /// Beside which those of the nodes are.
+    feed: Feed,
     /// What no fault touches, to look at the catalogue.
     pub(crate) oracle: Manager,
     pub(crate) dice: Dice,
@@ -80,6 +82,7 @@ impl Cluster {
         let oracle = Manager::new(Arc::new(memory.clone()), &root, NodeId::from_bytes([0xff; 16]), dice.seed());
         let oracle = oracle.map_err(FabricError::internal)?;
         let net = Net::new(config.conditions.clone(), u64::from_be_bytes(first_8(dice.seed())));
+        let feed = Feed::new(Arc::new(store.clone()), &root).map_err(FabricError::internal)?;
         let mut cluster = Self {
             seed,
             config,
@@ -88,6 +91,7 @@ impl Cluster {
             memory,
             store,
             root,
+            feed,
             oracle,
             dice,
             cut: BTreeSet::new(),
@@ -202,7 +206,7 @@ impl Cluster {
             views: self.net.machine(number).map(|station| station.views.clone()),
             places: ObservedNode::of(&node.places.held),
         });
-        Observed { nodes: nodes.collect(), cut: self.cut.clone() }
+        Observed::new(nodes.collect(), self.cut.clone())
     }
 
     /// The date by a node's clock.
@@ -220,15 +224,13 @@ impl Cluster {
     /// A new life of a node: its agent, which finds the places that are there.
     pub(crate) fn start(&mut self, number: usize) -> Result<Station, FabricError> {
         let (now, seeds) = (self.now(), [self.dice.seed(), self.dice.seed(), self.dice.seed()]);
-        let store: Arc<dyn Store> = Arc::new(self.store.clone());
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.incarnation += 1;
         if node.role == Role::Manager {
-            let manager = Manager::new(Arc::clone(&store), &self.root, node.id, seeds[0]);
+            let manager = Manager::new(Arc::new(self.store.clone()), &self.root, node.id, seeds[0]);
             node.manager = Some(manager.map_err(FabricError::internal)?);
         }
-        let feed = Feed::new(store, &self.root).map_err(FabricError::internal)?;
-        node.feed = Some(Connection { feed, seen: None });
+        node.feed = Some(Connection { feed: self.feed.beside(), seen: None });
         let me = Me {
             id: node.id,
             incarnation: node.incarnation,

@@ -20,6 +20,8 @@ pub struct Observed {
     pub nodes: Vec<ObservedNode>,
     /// Pairs of nodes between which the underlay carries nothing, each way by itself.
     pub cut: BTreeSet<(usize, usize)>,
+    /// The node that each container was on when it was observed.
+    on: BTreeMap<Name, usize>,
 }
 
 /// What one node holds.
@@ -111,9 +113,21 @@ impl ObservedNode {
 }
 
 impl Observed {
+    pub(crate) fn new(nodes: Vec<ObservedNode>, cut: BTreeSet<(usize, usize)>) -> Self {
+        let mut on = BTreeMap::new();
+        for (number, node) in nodes.iter().enumerate() {
+            for name in node.containers.keys() {
+                on.entry(name.clone()).or_insert(number);
+            }
+        }
+        Self { nodes, cut, on }
+    }
+
     /// The node that a container is on.
     pub(crate) fn node_of(&self, container: &Name) -> Option<(usize, &ObservedNode)> {
-        self.nodes.iter().enumerate().find(|(_, node)| node.containers.contains_key(container))
+        let is_on = |(_, node): &(usize, &ObservedNode)| node.containers.contains_key(container);
+        let known = self.on.get(container).and_then(|number| Some((*number, self.nodes.get(*number)?)));
+        known.filter(is_on).or_else(|| self.nodes.iter().enumerate().find(is_on))
     }
 
     pub(crate) fn node_at(&self, vtep: IpAddr) -> Option<usize> {

@@ -269,6 +269,45 @@ fn a_second_start_with_an_older_incarnation_is_told() {
 }
 
 #[test]
+fn an_older_start_is_told_at_whatever_address_it_joins() {
+    let ([mut gossip, _], _, now) = pair(&Config::lan());
+    let mut old = Gossip::new(Config::lan(), Member::new(id(2), 4, address(22)), [4; 32], now).unwrap();
+    old.join(&[address(1)], now);
+    old.handle_timeout(now);
+    assert!(supersedes(&mut [&mut gossip, &mut old], now).contains(&Event::Superseded { incarnation: 5 }));
+}
+
+#[test]
+fn a_member_that_was_started_again_elsewhere_is_told() {
+    let ([mut gossip, mut old], _, now) = pair(&Config::lan());
+    let mut new = Gossip::new(Config::lan(), Member::new(id(2), 6, address(22)), [6; 32], now).unwrap();
+    new.join(&[address(1)], now);
+    new.handle_timeout(now);
+    assert_eq!(supersedes(&mut [&mut gossip, &mut new], now), [], "it is the later one");
+    assert_eq!(gossip.member(id(2)).unwrap().0.address, address(22));
+    let told = supersedes(&mut [&mut gossip, &mut old], now);
+    assert_eq!(told, [Event::Superseded { incarnation: 6 }]);
+    assert_eq!(gossip.member(id(2)).unwrap().0.address, address(22));
+}
+
+/// What the last of two is told of later starts within five seconds, if only these are heard.
+fn supersedes(two: &mut [&mut Gossip; 2], mut now: Instant) -> Vec<Event> {
+    for _ in 0..100 {
+        now += Duration::from_millis(50);
+        for turn in [0, 1] {
+            two[turn].handle_timeout(now);
+            let source = two[turn].me().address;
+            while let Some(Transmit { to, class, payload }) = two[turn].poll_transmit(now) {
+                if to == two[1 - turn].me().address {
+                    two[1 - turn].handle(source, class, &payload, now).unwrap();
+                }
+            }
+        }
+    }
+    std::iter::from_fn(|| two[1].poll_event()).filter(|event| matches!(event, Event::Superseded { .. })).collect()
+}
+
+#[test]
 fn a_changed_address_is_told_and_used() {
     let ([mut gossip, mut other], _, mut now) = pair(&Config::lan());
     while gossip.poll_event().is_some() {}

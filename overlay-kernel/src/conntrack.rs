@@ -52,18 +52,26 @@ impl Conntrack {
         self.socket.dump(&dump(), parse).map_err(|error| error.during("list flows"))
     }
 
+    /// The flows that matter to the caller: none is asked for where there is none at all.
+    ///
+    /// # Errors
+    /// As [`flows`](Self::flows).
+    pub fn some(&mut self, mut matters: impl FnMut(&Flow) -> bool) -> Result<Vec<Flow>, BackendError> {
+        // A list costs a walk through a table of the whole machine, even if none of its flows is of this namespace.
+        if self.count()? == Some(0) {
+            return Ok(Vec::new());
+        }
+        Ok(self.flows()?.into_iter().filter(|flow| matters(flow)).collect())
+    }
+
     /// Cuts the flows that are to go, and says how many were there to cut. One that ended by itself meanwhile counts as
     /// cut; another of the same addresses and ports that began meanwhile is not cut.
     ///
     /// # Errors
     /// As [`flows`](Self::flows); and if the kernel refuses one: some may be cut then. Calling it again goes on.
-    pub fn cut(&mut self, mut goes: impl FnMut(&Flow) -> bool) -> Result<usize, BackendError> {
-        // A list costs a walk through a table of the whole machine, even if none of its flows is of this namespace.
-        if self.count()? == Some(0) {
-            return Ok(0);
-        }
+    pub fn cut(&mut self, goes: impl FnMut(&Flow) -> bool) -> Result<usize, BackendError> {
         let mut requests = Requests::default();
-        for flow in self.flows()?.iter().filter(|flow| goes(flow)) {
+        for flow in &self.some(goes)? {
             delete(&mut requests, flow);
         }
         let gone = |_, errno| errno_kind(errno) == overlay_core::ErrorKind::Gone;
@@ -109,6 +117,8 @@ pub struct Flow {
     pub mark: u32,
     /// Its zone.
     pub zone: u16,
+    /// Of TCP and SCTP, how far it is (`enum tcp_conntrack`, `enum sctp_conntrack`).
+    pub stage: Option<u8>,
     id: Option<u32>,
     /// The original way as the kernel wrote it, by which it finds the flow again.
     key: Box<[u8]>,
@@ -128,6 +138,15 @@ pub struct Way {
 }
 
 impl Flow {
+    /// Whether nothing more is to come of it: it is only kept in mind, or was reset. Never of a protocol that does not say an end.
+    pub fn has_ended(&self) -> bool {
+        match self.protocol {
+            TCP => matches!(self.stage, Some(TCP_TIME_WAIT | TCP_CLOSE)),
+            SCTP => self.stage == Some(SCTP_CLOSED),
+            _ => false,
+        }
+    }
+
     /// Whether an address is at either end of it, before or after translation.
     pub fn touches(&self, address: IpAddr) -> bool {
         [self.original.from, self.original.to, self.reply.from, self.reply.to].contains(&address)
@@ -164,7 +183,7 @@ fn parse(message: &Message<'_>) -> Result<Option<Flow>, Malformed> {
         return Ok(None);
     }
     let (mut original, mut reply, mut key) = (None, None, Box::default());
-    let (mut status, mut mark, mut zone, mut id) = (0, 0, 0, None);
+    let (mut status, mut mark, mut zone, mut id, mut stage) = (0, 0, 0, None, None);
     for attribute in message.attributes(HEAD)? {
         let attribute: Attribute<'_> = attribute?;
         match attribute.kind {
@@ -176,12 +195,27 @@ fn parse(message: &Message<'_>) -> Result<Option<Flow>, Malformed> {
             STATUS => status = attribute.be32()?,
             MARK => mark = attribute.be32()?,
             ZONE => zone = attribute.be16()?,
+            ABOUT => stage = self::stage(attribute.nested())?,
             ID => id = Some(attribute.be32()?),
             _ => {}
         }
     }
     let (Some((protocol, original)), Some((_, reply))) = (original, reply) else { return Ok(None) };
-    Ok(Some(Flow { protocol, original, reply, status, mark, zone, id, key }))
+    Ok(Some(Flow { protocol, original, reply, status, mark, zone, stage, id, key }))
+}
+
+/// How far a flow is, of protocols that tell.
+fn stage(attributes: Attributes<'_>) -> Result<Option<u8>, Malformed> {
+    for attribute in attributes {
+        let attribute = attribute?;
+        for inner in attribute.nested().filter(|_| matches!(attribute.kind, OF_TCP | OF_SCTP)) {
+            let inner = inner?;
+            if inner.kind == STAGE {
+                return inner.u8().map(Some);
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// A direction, and the protocol.
@@ -219,6 +253,15 @@ const NESTED: u16 = 0x8000;
 const ORIGINAL: u16 = 1;
 const REPLY: u16 = 2;
 const STATUS: u16 = 3;
+const ABOUT: u16 = 4;
+const OF_TCP: u16 = 1;
+const OF_SCTP: u16 = 3;
+const STAGE: u16 = 1;
+const TCP: u8 = 6;
+const SCTP: u8 = 132;
+const TCP_TIME_WAIT: u8 = 7;
+const TCP_CLOSE: u8 = 8;
+const SCTP_CLOSED: u8 = 1;
 const MARK: u16 = 8;
 const ID: u16 = 12;
 const ZONE: u16 = 18;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{Name, State as _};
 use overlay_kernel::nft::{
@@ -40,6 +40,32 @@ fn forward() -> Base {
 
 fn refusal(state: &State) -> String {
     state.check().unwrap_err().to_string()
+}
+
+#[test]
+fn rules_fill_only_what_is_there_for_them_to_fill_and_for_a_time() {
+    type Client = (Ipv4Addr, Ipv4Addr);
+    let fills = |seconds, set: Set| {
+        let rule = rule().update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &name("s"), seconds);
+        let chains = [(name("c"), Chain::base(forward(), vec![rule]))].into();
+        table(Family::Ip, Table { chains, sets: [(name("s"), set)].into(), ..Table::default() })
+    };
+    assert_eq!(fills(60, Set::filled::<Client, Ipv4Addr>()).check(), Ok(()));
+    for (seconds, set, word) in [
+        (0, Set::filled::<Client, Ipv4Addr>(), "a time of 0 s"),
+        (50 * 24 * 3600, Set::filled::<Client, Ipv4Addr>(), "up to 49 days"),
+        (60, Set::filled::<Client, u16>(), "of other types"),
+        (60, Set::map([((v4(1), v4(2)), v4(3))]), "of other types"),
+    ] {
+        let refused = refusal(&fills(seconds, set));
+        assert!(refused.contains(word), "{refused}");
+    }
+    let wide = (ip6::SADDR, ip6::DADDR, ip6::SADDR);
+    let rule = rule().update((&wide, &(ip6::DADDR, th::DPORT)), &name("s"), 60);
+    let set = Set::filled::<(Ipv6Addr, Ipv6Addr, Ipv6Addr), (Ipv6Addr, u16)>();
+    let chains = [(name("c"), Chain::base(forward(), vec![rule]))].into();
+    let refused = refusal(&table(Family::Ip6, Table { chains, sets: [(name("s"), set)].into(), ..Table::default() }));
+    assert!(refused.contains("64 bytes at most"), "{refused}");
 }
 
 #[test]
@@ -94,7 +120,7 @@ fn what_a_family_or_a_hook_cannot_do_is_refused() {
 }
 
 fn ip6_one() -> std::net::IpAddr {
-    std::net::Ipv6Addr::LOCALHOST.into()
+    Ipv6Addr::LOCALHOST.into()
 }
 
 #[test]

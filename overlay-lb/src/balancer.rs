@@ -8,14 +8,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{EndpointId, Instant, IpFamily, Name, Protocol, Refusal, State as _};
+use overlay_core::{
+    BackendError, EndpointId, Instant, IpFamily, Meter, Name, Protocol, Refusal, State as _, is_host_address,
+};
 
 use self::live::{Live, Taker};
 use crate::flow::{HashKey, narrow};
 use crate::packet::{Content, Quote, Segment, View, echo_reply, refusal, rewrite, stir};
 use crate::{
-    Capabilities, Flow, FlowId, FlowTable, Scheduler, Signal, Stage, State, TableError, TableSize, TimeoutScope,
-    Timeouts, Tuple, Way,
+    Capabilities, Flow, FlowId, FlowTable, Readings, Scheduler, Signal, Stage, State, TableError, TableSize,
+    TimeoutScope, Timeouts, Tuple, Way,
 };
 
 /// How large a [`Balancer`] is.
@@ -279,6 +281,7 @@ impl Balancer {
             Content::Segment(segment) => self.segment(ip, &view, segment, now),
             Content::Error { quote } => self.error(ip, &view, quote, now),
             _ if !self.live.is_vip(view.to) => Ended::Passed,
+            Content::Echo if !is_somebodys(&view) => self.dropped(Reason::Silent),
             Content::Echo => {
                 echo_reply(ip, &view);
                 self.answer.clear();
@@ -327,6 +330,9 @@ impl Balancer {
     }
 
     fn begin(&mut self, ip: &mut [u8], view: &View, tuple: &Tuple, now: Instant) -> Ended {
+        if !is_somebodys(view) {
+            return self.dropped(Reason::Silent);
+        }
         let taker = self.live.pick(&self.key, tuple, now);
         let Some(Taker { owner, replica }) = taker else { return self.refuse(ip, view, now) };
         let end = |address, port| SocketAddr::new(narrow(address), port);
@@ -402,9 +408,7 @@ impl Balancer {
     fn refuse(&mut self, ip: &[u8], view: &View, now: Instant) -> Ended {
         self.counts.refused += 1;
         let Content::Segment(segment) = view.content else { return self.dropped(Reason::Protocol) };
-        let source = narrow(view.from);
-        let may = !source.is_multicast() && !source.is_unspecified();
-        if !may || (segment.protocol != Protocol::Tcp && !self.errors.take(now)) {
+        if !is_somebodys(view) || (segment.protocol != Protocol::Tcp && !self.errors.take(now)) {
             return self.dropped(Reason::Silent);
         }
         self.answer.clear();
@@ -421,10 +425,30 @@ impl Balancer {
     }
 }
 
+impl Meter for Balancer {
+    type Reading = Readings;
+
+    /// O(flows).
+    fn read(&mut self) -> Result<Readings, BackendError> {
+        let mut readings = Readings::default();
+        for (id, flow) in self.flows.flows() {
+            if self.flows.stage(id).is_some_and(|stage| stage != Stage::Closing) {
+                readings.add(flow.vip.ip(), flow.replica.ip(), 1);
+            }
+        }
+        Ok(readings)
+    }
+}
+
 impl fmt::Debug for Balancer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balancer").field("flows", &self.flows).field("counts", &self.counts).finish_non_exhaustive()
     }
+}
+
+/// Whether a packet's source is one host, that can be answered (RFC 1122 §3.2.1.3, RFC 4443 §2.4 e.6).
+fn is_somebodys(view: &View) -> bool {
+    is_host_address(narrow(view.from))
 }
 
 /// A verdict before it borrows.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use overlay_core::{Protocol, Refusal};
 
-use crate::{Ports, Scheduler, State};
+use crate::{Ports, Scheduler, Service, State};
 
 /// What a backend can express. A [`State`] that needs more is refused by name, before anything is done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +41,44 @@ pub enum TimeoutScope {
 }
 
 impl Capabilities {
+    /// What nf_tables can express: see `kernel::Nftables`.
+    pub fn nf_tables() -> Self {
+        Self {
+            backend: "nf_tables",
+            schedulers: [
+                Scheduler::RoundRobin,
+                Scheduler::WeightedRoundRobin,
+                Scheduler::SourceHash,
+                Scheduler::Maglev,
+            ]
+            .into(),
+            replicas: Self::NF_TABLES_REPLICAS,
+            affinity: true,
+            timeouts: TimeoutScope::Nobody,
+            all_ports: true,
+            rejects: true,
+            published: true,
+            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        }
+    }
+
+    /// What IPVS can express: see `kernel::Ipvs`.
+    pub fn ipvs() -> Self {
+        Self {
+            backend: "IPVS",
+            schedulers: Scheduler::ALL.into(),
+            replicas: Service::MAX_REPLICAS,
+            affinity: true,
+            timeouts: TimeoutScope::Together,
+            all_ports: false,
+            rejects: false,
+            published: false,
+            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        }
+    }
+
+    pub(crate) const NF_TABLES_REPLICAS: usize = 1024;
+
     /// Refuses what of a state is not among them.
     ///
     /// # Errors
@@ -67,6 +105,10 @@ impl Capabilities {
             }
             if service.ports == Ports::All && !self.all_ports {
                 return refuse("all ports".to_owned(), format!("{backend} serves ports by name"));
+            }
+            if service.is_published() && service.affinity.is_some() {
+                let reason = format!("{backend} remembers no clients of published services");
+                return refuse("affinity".to_owned(), reason);
             }
             if service.is_published() && !self.published {
                 return refuse("the machine's own addresses".to_owned(), format!("{backend} serves VIPs"));

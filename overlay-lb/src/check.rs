@@ -65,7 +65,7 @@ fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
 }
 
 /// At most one address of each family, and each of a kind that a host can have.
-fn each_of_a_family(name: &Name, what: &'static str, addresses: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+fn each_of_a_family(name: &Name, what: &'static str, addresses: &[IpAddr]) -> Result<(), Refusal> {
     if let Some(bad) = addresses.iter().find(|it| !is_host_address(**it) || it.is_loopback()) {
         return Err(refuse(name, bad, "that is no address that one host has on a network"));
     }

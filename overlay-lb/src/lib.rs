@@ -10,6 +10,7 @@ mod flow;
 #[cfg(feature = "kernel")]
 pub mod kernel;
 mod packet;
+mod readings;
 mod replica;
 mod schedule;
 mod service;
@@ -23,6 +24,7 @@ pub use balancer::{Balancer, Config, Counts, Reason, Verdict};
 pub use capabilities::{Capabilities, TimeoutScope};
 pub use flow::{Flow, FlowId, FlowTable, Signal, Stage, TableError, Tuple, Way};
 pub use packet::{Untranslatable, translate};
+pub use readings::Readings;
 pub use replica::{Condition, Replica, Weight, WeightError};
 pub use schedule::{Clue, Maglev, MaglevError, Schedule, Scheduler, SmoothWeighted, TableSize, TableSizeError};
 pub use service::{Affinity, Ports, ServedPort, Service, Timeouts};

@@ -1,11 +1,10 @@
 //! Who serves.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use overlay_core::IpFamily;
+use overlay_core::{AddressSet, IpFamily};
 use serde::{Deserialize, Serialize};
 
 use crate::service::of_family;
@@ -14,7 +13,7 @@ use crate::service::of_family;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replica {
     /// Its addresses: one of each family at most, one at least.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: AddressSet,
     /// How much of the work it gets, for schedulers that weigh.
     pub weight: Weight,
     /// Whether it gets any.
@@ -85,6 +84,13 @@ impl Weight {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a weight is 1 to 65535, this is 0; a replica that is to get no new flows is draining")]
 pub struct WeightError;
+
+impl Default for Weight {
+    /// The least.
+    fn default() -> Self {
+        Self::ONE
+    }
+}
 
 impl TryFrom<u16> for Weight {
     type Error = WeightError;

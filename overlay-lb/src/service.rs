@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use overlay_core::{EndpointId, IpFamily, Port, Protocol};
+use overlay_core::{AddressSet, EndpointId, IpFamily, Port, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Replica, Scheduler};
@@ -20,7 +20,7 @@ pub struct Service {
     ///
     /// Without one, the service is *published*: at ports, which it must name, of all addresses that the machine itself has, of both families,
     /// but of loopback ones. Whatever listens there is not asked.
-    pub vips: BTreeSet<IpAddr>,
+    pub vips: AddressSet,
     /// What of it is served.
     pub ports: Ports,
     /// How replicas are chosen for new flows.
@@ -94,7 +94,7 @@ impl Service {
     }
 }
 
-pub(crate) fn of_family(addresses: &BTreeSet<IpAddr>, family: IpFamily) -> Option<IpAddr> {
+pub(crate) fn of_family(addresses: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
     addresses.iter().copied().find(|address| IpFamily::of(*address) == family)
 }
 

@@ -120,7 +120,10 @@ impl Draw {
             service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
         }
         service.scheduler = self.scheduler;
-        service.affinity = self.affinity.map(|it| Affinity { timeout: Duration::from_secs(u64::from(it) * 30) });
+        service.affinity = self
+            .affinity
+            .filter(|_| !published)
+            .map(|it| Affinity { timeout: Duration::from_secs(u64::from(it) * 30) });
         service.timeouts =
             self.timeouts.map(|it| Timeouts { datagram: Duration::from_secs(u64::from(it)), ..Timeouts::default() });
         for (at, (weight, condition)) in (2_u8..).zip(&self.replicas).filter_map(|(at, it)| Some((at, (*it)?))) {

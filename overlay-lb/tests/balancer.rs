@@ -360,6 +360,32 @@ fn what_nobody_takes_is_refused() {
     assert!(errors < 60, "errors are limited: {errors}");
 }
 
+/// Nobody is answered who is not one (RFC 1122 §3.2.1.3), and no flow begins for him.
+#[test]
+fn what_comes_from_no_single_host_is_dropped() {
+    let mut scene = Scene::new(service(1));
+    for from in ["224.0.0.1", "255.255.255.255", "0.0.0.0"] {
+        let mut echo = Vec::new();
+        step(from.parse().unwrap(), "10.0.9.100".parse().unwrap())
+            .icmpv4_echo_request(1, 2)
+            .write(&mut echo, b"ping")
+            .unwrap();
+        let asks = udp(SocketAddr::new(from.parse().unwrap(), 53), at("10.0.9.100:53"), b"?");
+        let begins = tcp(SocketAddr::new(from.parse().unwrap(), 7), at("10.0.9.100:80"), SYN, &[]);
+        for mut packet in [echo, asks, begins] {
+            let verdict = scene.balancer.handle_packet(&mut packet, scene.now);
+            assert_eq!(verdict, Verdict::Drop(Reason::Silent), "{from}");
+        }
+    }
+    let mut echo = Vec::new();
+    step("ff02::1".parse().unwrap(), "fd00::100".parse().unwrap())
+        .icmpv6_echo_request(1, 2)
+        .write(&mut echo, b"ping")
+        .unwrap();
+    assert_eq!(scene.balancer.handle_packet(&mut echo, scene.now), Verdict::Drop(Reason::Silent));
+    assert!(scene.balancer.flows().is_empty());
+}
+
 #[test]
 fn an_echo_request_to_the_vip_is_answered() {
     let mut scene = Scene::new(service(0));

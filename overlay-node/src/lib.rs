@@ -33,7 +33,7 @@ pub use place::{
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec, PublishError,
-    PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
+    PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

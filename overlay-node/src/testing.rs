@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use overlay_core::testing::any;
 use overlay_core::{
-    EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, Protocol, ServiceId, UnixTime, Vni,
+    AddressSet, EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, Protocol, ServiceId,
+    UnixTime, Vni,
 };
 use overlay_dns::testing::{dns_name, few_names};
 use overlay_dns::{DnsName, Health};
 use overlay_ipam::{Subnet, SubnetRequest};
+use overlay_lb::{Affinity, Scheduler, Weight};
 use overlay_link::MacvlanMode;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -24,9 +27,9 @@ use proptest::sample::select;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint,
-    Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec,
-    Settings, Standing,
+    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
+    LocalEndpoint, Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service,
+    ServiceSpec, Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -163,12 +166,13 @@ pub fn any_remote_endpoint() -> impl Strategy<Value = RemoteEndpoint> {
             node,
             container,
             mac,
-            addresses,
+            addresses: addresses.into(),
             names,
             service,
             labels,
             health,
             moves,
+            weight: Weight::ONE,
         },
     )
 }
@@ -355,19 +359,20 @@ fn health() -> impl Strategy<Value = Health> {
 /// What some node says of an endpoint of the network of this number.
 fn remote(number: u8) -> impl Strategy<Value = (bool, RemoteEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..4);
-    let what = (few_nodes(), few_containers(), few_macs(number), addresses, 0_u64..3);
+    let what = (few_nodes(), few_containers(), few_macs(number), addresses, (0_u64..3, few_weights()));
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
     let remote = (what, names, option::of(few_services()), few_labels(), health()).prop_map(
-        |((node, container, mac, addresses, moves), names, service, labels, health)| RemoteEndpoint {
+        |((node, container, mac, addresses, (moves, weight)), names, service, labels, health)| RemoteEndpoint {
             node,
             container,
             mac,
-            addresses,
+            addresses: addresses.into(),
             names,
             service,
             labels,
             health,
             moves,
+            weight,
         },
     );
     (honest(), remote)
@@ -379,7 +384,7 @@ fn honest() -> impl Strategy<Value = bool> {
 }
 
 /// The address and Ethernet address that only this endpoint has.
-fn own(number: u8, id: EndpointId) -> (BTreeSet<IpAddr>, Mac) {
+fn own(number: u8, id: EndpointId) -> (AddressSet, Mac) {
     let host = id.to_bytes()[15] + 2;
     let v6 = Ipv6Addr::new(0xfd00, number.into(), 0, 0, 0, 0, 0, host.into());
     ([IpAddr::from([10, number, 0, host]), v6.into()].into(), Mac::from_ipv4([10, number, 0, host].into()))
@@ -393,14 +398,15 @@ fn of(number: u8, id: EndpointId, (honest, remote): (bool, RemoteEndpoint)) -> R
 fn local(number: u8) -> impl Strategy<Value = (bool, LocalEndpoint)> {
     let addresses = btree_set(few_addresses(number), 0..3);
     let end = (any::<bool>(), 0_u8..3);
-    let what = (few_containers(), few_macs(number), addresses, end, -1_i32..2);
+    let what = (few_containers(), few_macs(number), addresses, end, (-1_i32..2, few_weights()));
     let names = vec(few_names().prop_map(|name| DnsName::from(&name)), 0..2);
     let local = (what, names, option::of(few_services()), health()).prop_map(
-        move |((container, mac, addresses, (machine, end), priority), names, service, health)| {
+        move |((container, mac, addresses, (machine, end), (priority, weight)), names, service, health)| {
             let spec = EndpointSpec {
                 names,
                 service,
                 priority,
+                weight,
                 ..EndpointSpec::new(network_id(number), container.clone(), ME)
             };
             let endpoint = Endpoint {
@@ -429,7 +435,7 @@ fn with_id(number: u8, id: EndpointId, (honest, local): (bool, LocalEndpoint)) -
     let mut interface = local.interface;
     if honest {
         let (addresses, mac) = own(number, id);
-        (endpoint.addresses, endpoint.mac) = (addresses.into_iter().map(net).collect(), mac);
+        (endpoint.addresses, endpoint.mac) = (addresses.iter().copied().map(net).collect(), mac);
         interface = IfName::new(&format!("eth{number}-{}", id.to_bytes()[15])).expect("a short name");
     }
     LocalEndpoint { endpoint: Arc::new(endpoint), interface, ..local }
@@ -440,6 +446,20 @@ fn net(address: IpAddr) -> IpNet {
     let small = matches!(address, IpAddr::V4(v4) if v4.octets()[2] == 1);
     let length = if address.is_ipv6() { 64 } else { 28 + u8::from(small) };
     IpNet::new(address, length).expect("a length")
+}
+
+fn few_weights() -> impl Strategy<Value = Weight> {
+    (1_u16..4).prop_map(|weight| Weight::new(weight).expect("not 0"))
+}
+
+/// How the work is shared, in ways that make no sense too.
+fn balancing() -> impl Strategy<Value = Balancing> {
+    let affinity = option::of((0_u64..3).prop_map(|seconds| Affinity { timeout: Duration::from_secs(seconds) }));
+    (select(&Scheduler::ALL[..]), affinity).prop_map(|(scheduler, affinity)| Balancing {
+        scheduler,
+        affinity,
+        timeouts: None,
+    })
 }
 
 fn service(number: u8) -> impl Strategy<Value = Service> {
@@ -457,11 +477,15 @@ fn service(number: u8) -> impl Strategy<Value = Service> {
             mode,
         },
     );
-    let mode = prop_oneof![Just(EndpointMode::Vip), Just(EndpointMode::RoundRobin)];
+    let mode = prop_oneof![
+        Just((EndpointMode::Vip, Balancing::default())),
+        (Just(EndpointMode::Vip), balancing()),
+        Just((EndpointMode::RoundRobin, Balancing::default()))
+    ];
     let condition = prop_oneof![5 => Just(Condition::Ready), 1 => Just(Condition::Accepted)];
     (few_names(), vips, mode, vec(port, 0..2), btree_set(few_names(), 0..2), condition).prop_map(
-        move |(name, vips, mode, ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {
-            let mut spec = ServiceSpec { mode, ..ServiceSpec::new(name, [network_id(number)]) };
+        move |(name, vips, (mode, balancing), ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {
+            let mut spec = ServiceSpec { mode, balancing, ..ServiceSpec::new(name, [network_id(number)]) };
             spec.networks.insert(network_id(number), aliases);
             Service {
                 id: ServiceId::from_bytes([0; 16]),

@@ -135,7 +135,7 @@ proptest! {
                 prop_assert_eq!((&segment.ports, &segment.gateways), (&before.ports, &before.gateways));
                 let ours: BTreeSet<Mac> = segment.ports.values().map(|port| port.mac).collect();
                 prop_assert!(segment.peers.keys().all(|mac| !ours.contains(mac)));
-                let theirs: BTreeSet<IpAddr> = segment.peers.values().flat_map(|peer| peer.addresses.clone()).collect();
+                let theirs: BTreeSet<IpAddr> = segment.peers.values().flat_map(|peer| peer.addresses.iter().copied()).collect();
                 let nets = segment.ports.values().flat_map(|port| &port.addresses).chain(&segment.gateways);
                 prop_assert!(nets.map(|net| net.addr()).chain(vips.clone().copied()).all(|ours| !theirs.contains(&ours)));
             }

@@ -89,7 +89,8 @@ fn who_heeds_all_that_is_told_knows_what_there_is_whatever_was_missed() {
         let manager = manager(Arc::new(memory.clone()), 1);
         block_on(manager.add_node(node(0), node_spec("a"), NOW)).unwrap();
         let mut feed = Feed::new(Arc::new(flaky.clone()), &root()).unwrap();
-        let mut mirror = Mirror::default();
+        let mut beside = feed.beside();
+        let (mut mirror, mut other) = (Mirror::default(), Mirror::default());
         for _ in 0..60 {
             (0..dice.below(6)).for_each(|_| one_call(&manager, &mut dice));
             if dice.one_in(8) {
@@ -98,8 +99,12 @@ fn who_heeds_all_that_is_told_knows_what_there_is_whatever_was_missed() {
             if dice.one_in(2) {
                 listen(&mut feed, &mut mirror, &manager);
             }
+            if dice.one_in(3) {
+                listen(&mut beside, &mut other, &manager);
+            }
         }
         listen(&mut feed, &mut mirror, &manager);
+        listen(&mut beside, &mut other, &manager);
         resets += flaky.injected().resets;
     }
     assert!(resets > 0);

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, NsKey, Port, PortRange, Ttl};
+use overlay_core::{AddressSet, DontFragment, EndpointId, IfName, IpFamily, Mac, Mtu, NsKey, Port, PortRange, Ttl};
 use serde::{Deserialize, Serialize};
 
 /// One VNI on one node: the tunnel's end, the endpoints here, and where the others are.
@@ -159,5 +159,5 @@ pub struct Peer {
     /// The VTEP of the node it is on.
     pub vtep: IpAddr,
     /// Its IP addresses, for which ARP and neighbour discovery are answered on this node.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: AddressSet,
 }

@@ -225,8 +225,9 @@ impl fmt::Display for SegmentStep {
     }
 }
 
-fn list<T: fmt::Display + Ord>(f: &mut fmt::Formatter<'_>, items: &BTreeSet<T>) -> fmt::Result {
-    let Some(first) = items.first() else { return f.write_str("no address") };
+fn list<'a, T: fmt::Display + 'a>(f: &mut fmt::Formatter<'_>, items: impl IntoIterator<Item = &'a T>) -> fmt::Result {
+    let mut items = items.into_iter();
+    let Some(first) = items.next() else { return f.write_str("no address") };
     write!(f, "{first}")?;
-    items.iter().skip(1).try_for_each(|item| write!(f, ", {item}"))
+    items.try_for_each(|item| write!(f, ", {item}"))
 }

@@ -161,12 +161,12 @@ impl Collected {
         let is = |(port, protocol)| names().any(|of| port_name(port, protocol, of)[..] == *name);
         let ports = service.ports.iter().filter(|((port, protocol), _)| is((port, *protocol))).map(|(_, port)| *port);
         for port in ports {
-            let record = |target| Srv { priority: 0, weight: 1, port, target };
+            let record = |weight, target| Srv { priority: 0, weight, port, target };
             match &service.mode {
-                Mode::Vip(_) => self.others.srv.push(record(full(zone, &DnsName::from(&service.name)))),
+                Mode::Vip(_) => self.others.srv.push(record(1, full(zone, &DnsName::from(&service.name)))),
                 Mode::RoundRobin => {
-                    let targets = alive(group).map(|endpoint| full(zone, &endpoint.first_name()));
-                    self.others.srv.extend(targets.map(record));
+                    let targets = alive(group).map(|it| record(it.weight, full(zone, &it.first_name())));
+                    self.others.srv.extend(targets);
                 }
             }
         }

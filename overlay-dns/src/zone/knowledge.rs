@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Name, Port, Protocol};
+use overlay_core::{AddressSet, EndpointId, Name, Port, Protocol};
 
 use super::entry::Source;
 use super::{Key, key, service_key};
@@ -51,11 +51,13 @@ pub struct Endpoint {
     /// a task's `web.1.2q7…`. The first is what its addresses are called backwards. Endpoints may share names.
     pub names: Vec<DnsName>,
     /// Its addresses.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: AddressSet,
     /// The service it serves.
     pub service: Option<Name>,
     /// Whether it should be sent to.
     pub health: Health,
+    /// Its share of its service's work, relative to the others': what SRV records say (RFC 2782). 1 is usual.
+    pub weight: u16,
 }
 
 impl Endpoint {
@@ -67,6 +69,7 @@ impl Endpoint {
             addresses: addresses.into_iter().collect(),
             service: None,
             health: Health::Healthy,
+            weight: 1,
         }
     }
 

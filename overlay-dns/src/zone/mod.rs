@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, Name};
+use overlay_core::{AddressSet, EndpointId, Name};
 use smallvec::SmallVec;
 
 pub use self::knowledge::{Endpoint, Health, Mode, Service};
@@ -219,7 +219,7 @@ impl Zone {
     }
 
     /// The endpoints of a service, in the order of their ids; O(1) to begin.
-    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> {
+    pub fn members(&self, service: &Name) -> impl Iterator<Item = &Endpoint> + Clone {
         let group = self.services.get(&service_key(service));
         group.into_iter().flat_map(|group| &group.members).map(AsRef::as_ref)
     }
@@ -293,11 +293,11 @@ impl Zone {
     /// Puts an endpoint where it is found by its id and addresses, and the former there no more.
     fn bear(&mut self, id: EndpointId, old: Option<&Endpoint>, new: Option<&Arc<Endpoint>>) {
         self.endpoints.alter(&innate::by_id(id), |held| innate::replaced(held, id, new.cloned()));
-        let addresses = |endpoint: &Endpoint| endpoint.addresses.clone();
-        let addresses: BTreeSet<_> = old.into_iter().chain(new.map(AsRef::as_ref)).flat_map(addresses).collect();
-        for address in addresses {
-            let new = new.filter(|endpoint| endpoint.addresses.contains(&address));
-            self.addresses.alter(&innate::by_address(address), |held| innate::replaced(held, id, new.cloned()));
+        let both = || old.into_iter().chain(new.map(AsRef::as_ref));
+        let addresses: AddressSet = both().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
+        for address in &addresses {
+            let new = new.filter(|endpoint| endpoint.addresses.contains(address));
+            self.addresses.alter(&innate::by_address(*address), |held| innate::replaced(held, id, new.cloned()));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use overlay_core::StoreError;
@@ -24,8 +25,8 @@ pub(super) async fn feed(
 ) {
     let limits = &service.limits;
     let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), is_first: true };
-    let feed = service.feed.as_ref().map(|(store, root)| Feed::new(store.clone(), root));
-    let Some(Ok(mut feed)) = feed else {
+    let feed = service.feed.as_ref().map(|feed| feed.lock().unwrap_or_else(PoisonError::into_inner).beside());
+    let Some(mut feed) = feed else {
         let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };
         return drop(teller.say(&Frame::Refused(refusal)).await);
     };

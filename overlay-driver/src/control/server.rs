@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
@@ -80,8 +80,7 @@ impl ControlServer {
     /// # Errors
     /// If the root is longer than 200 bytes.
     pub fn with_feed(mut self, store: Arc<dyn Store>, root: &Prefix) -> Result<Self, RootError> {
-        Feed::new(Arc::clone(&store), root)?;
-        self.service.feed = Some((store, root.clone()));
+        self.service.feed = Some(Mutex::new(Feed::new(store, root)?));
         Ok(self)
     }
 
@@ -191,7 +190,8 @@ impl Drop for Serving {
 /// What is served.
 pub(super) struct Service {
     pub(super) control: Arc<dyn Control>,
-    pub(super) feed: Option<(Arc<dyn Store>, Prefix)>,
+    /// Beside which those are that followers have.
+    pub(super) feed: Option<Mutex<Feed>>,
     pub(super) local: Option<Arc<dyn AnyLocal>>,
     pub(super) access: Access,
     pub(super) limits: Limits,

@@ -23,6 +23,8 @@ use super::Ground;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
+use super::seldom::Seldom;
+use super::services::Services;
 use crate::Source;
 
 /// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
@@ -98,7 +100,7 @@ impl KernelPlaces {
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
         let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
-        let lb = self.services(&host)?;
+        let lb = self.published(&host)?;
         let firewall = Firewall::of_host(&owner, host.try_clone()?)?;
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
@@ -147,23 +149,30 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb = self.services(&namespace)?;
+        let lb = Box::new(self.services(container, Arc::clone(&namespace))?);
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { link, vxlan, firewall, lb, routes })
     }
 
-    fn services(&self, of: &Namespace) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError> {
-        Ok(match Nftables::open(&self.owner(None)?, of.try_clone()?) {
+    /// What balances the node's published ports.
+    fn published(&self, host: &Namespace) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError> {
+        Ok(match Nftables::open(&self.owner(None)?, host.try_clone()?) {
             Ok(services) => Box::new(Shadow::new(services)),
             Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
             Err(error) => return Err(error),
         })
     }
 
-    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Macvlans, BackendError> {
+    fn services(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Services>, BackendError> {
+        let (owner, containers) = (self.owner(None)?, Arc::clone(&self.containers));
+        Ok(Seldom::new(Services { owner, container: (container.clone(), namespace), containers }))
+    }
+
+    fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Macvlans>, BackendError> {
         let tag = Owner::new(self.cluster.clone(), container.clone()).tag();
         let owner = self.instance(&format!("{}-{tag:016x}", self.node.short()))?;
-        Ok(Macvlans::new(owner, Arc::clone(&self.host), (container.clone(), namespace)))
+        let (host, container) = (Arc::clone(&self.host), (container.clone(), namespace));
+        Ok(Seldom::new(Macvlans { owner, host, container }))
     }
 
     /// Takes what is ours from a namespace that the container has left. If that fails it is because the namespace is gone too.
@@ -172,8 +181,7 @@ impl KernelPlaces {
             self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
-            let mut services = Nftables::open(&self.owner(None)?, namespace.try_clone()?)?;
-            reconcile(&mut services, &overlay_lb::State::default())?;
+            self.services(container, Arc::clone(namespace))?.clear()?;
             reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };
@@ -255,6 +263,11 @@ impl Ground for KernelPlaces {
         self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
     }
 
+    fn balancer(&self, place: &Place) -> Option<String> {
+        let Place::Container(container) = place else { return None };
+        self.containers.lock().get(container)?.balancer.clone()
+    }
+
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
         if matches!(place, Place::Container(_)) {
@@ -303,6 +316,8 @@ struct Entered {
     namespace: Arc<Namespace>,
     /// Those it was in before, in which something of ours may be left.
     left: Vec<Arc<Namespace>>,
+    /// What balances services in it, once it was opened.
+    balancer: Option<String>,
 }
 
 impl Containers {
@@ -324,8 +339,19 @@ impl Containers {
         let namespace = Arc::new(namespace);
         match all.get_mut(container) {
             Some(entered) if entered.namespace.id() == namespace.id() => {}
-            Some(entered) => entered.left.push(std::mem::replace(&mut entered.namespace, namespace)),
-            None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new() })),
+            Some(entered) => {
+                entered.left.push(std::mem::replace(&mut entered.namespace, namespace));
+                entered.balancer = None;
+            }
+            None => drop(all.insert(container.clone(), Entered { namespace, left: Vec::new(), balancer: None })),
+        }
+    }
+
+    /// What balances services in a container's namespace, if it is still there.
+    pub(super) fn balances(&self, container: &Name, namespace: &Namespace, balancer: String) {
+        let mut all = self.lock();
+        if let Some(entered) = all.get_mut(container).filter(|entered| entered.namespace.id() == namespace.id()) {
+            entered.balancer = Some(balancer);
         }
     }
 

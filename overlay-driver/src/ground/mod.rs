@@ -1,11 +1,14 @@
 //! What a driver stands on.
 
+mod balancing;
 mod kernel;
 mod led;
 mod macvlans;
 mod memory;
 mod nothing;
 mod reaching;
+mod seldom;
+mod services;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -48,6 +51,11 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// # Errors
     /// If it cannot be looked at.
     fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError>;
+
+    /// What balances the services of a place, and why not what would come before it, in words. `None` where nothing does, or it is not open yet.
+    fn balancer(&self, _place: &Place) -> Option<String> {
+        None
+    }
 
     /// Sockets for the resolver of a place, at these addresses there.
     ///

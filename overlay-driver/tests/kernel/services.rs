@@ -14,7 +14,8 @@ use overlay_dns::Health;
 use overlay_driver::testing::{Container, date, resolve};
 use overlay_driver::{Attach, Attached};
 use overlay_ipam::SubnetRequest;
-use overlay_node::{EndpointMode, NetworkSpec, Service, ServiceSpec};
+use overlay_lb::{Affinity, Scheduler, Weight};
+use overlay_node::{Balancing, EndpointMode, NetworkSpec, Service, ServiceSpec};
 
 use crate::world::{World, attachable, pings};
 
@@ -32,6 +33,10 @@ struct Replica {
 
 impl Replica {
     fn new(world: &World, host: usize, name: &str, service: &Service) -> Self {
+        Self::weighing(Weight::ONE, world, host, (name, service))
+    }
+
+    fn weighing(weight: Weight, world: &World, host: usize, (name, service): (&str, &Service)) -> Self {
         let container = world.hosts().lab.container(name).unwrap();
         let end = Arc::new(AtomicBool::new(false));
         let bind = |any: &str| {
@@ -45,6 +50,7 @@ impl Replica {
         let served = vec![std::thread::spawn(move || serve(&listener, &name, &ended))];
         let attach = Attach {
             service: Some(service.id),
+            weight,
             ..Attach::new(container.name.clone(), container.source.clone(), "front")
         };
         let attached = world.wait(world.driver(host).attach(attach)).unwrap();
@@ -117,8 +123,12 @@ fn front() -> NetworkSpec {
 }
 
 fn service(world: &World, mode: EndpointMode) -> Service {
+    balanced(world, mode, Balancing::default())
+}
+
+fn balanced(world: &World, mode: EndpointMode, balancing: Balancing) -> Service {
     let network = world.network(front());
-    let spec = ServiceSpec { mode, ..ServiceSpec::new("web".parse().unwrap(), [network.id]) };
+    let spec = ServiceSpec { mode, balancing, ..ServiceSpec::new("web".parse().unwrap(), [network.id]) };
     world.wait(world.manager().create_service(ServiceId::from_bytes([7; 16]), spec, date())).unwrap()
 }
 
@@ -220,5 +230,51 @@ fn in_mode_dnsrr_a_services_name_is_all_its_containers_addresses() {
                 shares
             });
         assert_eq!(shares, [("web-0".to_owned(), 2), ("web-1".to_owned(), 2)].into());
+    });
+}
+
+#[test]
+fn a_services_scheduler_and_its_endpoints_weights_hold_on_all_hosts_and_it_is_said_what_balances() {
+    kernel_test(Kernel::Host, "driver::a_services_scheduler_and_weights_hold_on_all_hosts", || {
+        let world = World::new(2);
+        let balancing = Balancing { scheduler: Scheduler::WeightedRoundRobin, ..Balancing::default() };
+        let web = balanced(&world, EndpointMode::Vip, balancing);
+        let (near, _) = world.run(0, "near", "front");
+        let (far, _) = world.run(1, "far", "front");
+        let heavy = Weight::new(3).unwrap();
+        let _replicas = [
+            Replica::weighing(heavy, &world, 0, ("web-0", &web)),
+            Replica::weighing(Weight::ONE, &world, 1, ("web-1", &web)),
+        ];
+        for client in [&near, &far] {
+            let vip = vip(&web, IpFamily::V4);
+            world.until(SOON, |_| answers(client, vip, 8).len() == 2);
+            assert_eq!(answers(client, vip, 80), [("web-0".to_owned(), 60), ("web-1".to_owned(), 20)].into());
+        }
+        let places = world.status(0).places;
+        let said = places.iter().find(|it| it.place == "container near").and_then(|it| it.balancer.clone());
+        assert_eq!(said.as_deref(), Some("nf_tables (IPVS cannot have all ports: IPVS serves ports by name)"));
+    });
+}
+
+#[test]
+fn a_client_of_a_service_with_affinity_comes_back_until_its_container_ends() {
+    kernel_test(Kernel::Host, "driver::a_client_of_a_service_with_affinity_comes_back", || {
+        let world = World::new(2);
+        let affinity = Some(Affinity { timeout: Duration::from_secs(60) });
+        let web = balanced(&world, EndpointMode::Vip, Balancing { affinity, ..Balancing::default() });
+        let (client, _) = world.run(0, "client", "front");
+        let replicas: Vec<Replica> =
+            (0..2).map(|host| Replica::new(&world, host, &format!("web-{host}"), &web)).collect();
+        for family in [IpFamily::V4, IpFamily::V6] {
+            let vip = vip(&web, family);
+            world.until(SOON, |_| !answers(&client, vip, 1).contains_key("nobody"));
+            assert_eq!(answers(&client, vip, 20).len(), 1);
+        }
+        let vip = vip(&web, IpFamily::V4);
+        let (had, _) = answers(&client, vip, 1).pop_first().unwrap();
+        let host = usize::from(had == "web-1");
+        world.wait(world.driver(host).set_health(replicas[host].attached.endpoint.id, Health::Draining)).unwrap();
+        world.until(SOON, |_| answers(&client, vip, 20) == [(format!("web-{}", 1 - host), 20)].into());
     });
 }

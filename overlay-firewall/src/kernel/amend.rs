@@ -39,7 +39,7 @@ impl Last {
         let (was, is) = (lower::tables(&before).ok()?, lower::tables(&after).ok()?);
         let rules = native.tables.amended(&was, &is)?;
         let state = Arc::new(desired.clone());
-        let steps = around(&native.tables, rules, None, &Meaning(Some(Arc::clone(&state))));
+        let steps = around(&native.tables, rules, &Meaning(Some(Arc::clone(&state))));
         Some((steps, Self { state, taken }))
     }
 }

@@ -1,20 +1,18 @@
 //! The native state: tables, what bridges do, and whether flows are still to be cut.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use overlay_core::{Name, Phase, Refusal, State, in_phases};
-use overlay_kernel::nft::{self, Set, Table};
+use overlay_kernel::nft::{self, Burial, Buried, Cut, Grave, Set, Table};
 
 use super::{BridgeNf, lower};
 use crate::Judge;
 
 /// What a kernel holds for a [`State`](crate::State) of one place.
 ///
-/// A permission that goes leaves flows that it had let begin, and whether those are cut cannot be read back. So a *grave*
-/// is dug first: a table of ours that packets never see, with the addresses that the old rules were about. Then the rules
-/// change, the flows are cut, and the grave goes. Whoever finds a grave cuts, and so a crash anywhere is made good.
+/// A permission that goes leaves flows that it had let begin, which are to be cut: a [`Grave`] with the addresses that the old rules were about
+/// says so until it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Native {
     /// Tables, a grave among them if there is one.
@@ -47,10 +45,8 @@ pub enum NativeStep {
 /// What flows are judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withdrawn {
-    pub(super) grave: Table,
+    cut: Cut,
     pub(super) meaning: Meaning,
-    /// Whether a table goes, which it does last: no flow may begin after those before it were cut.
-    last: bool,
 }
 
 impl State for Native {
@@ -58,13 +54,9 @@ impl State for Native {
 
     /// O(n) for n rules and elements.
     fn plan(&self, desired: &Self) -> Vec<NativeStep> {
-        let grave = lower::grave().ok();
-        let mut rules = self.tables.plan(&desired.tables);
-        rules.retain(|step| Some(step.table()) != grave.as_ref());
-        let held = |tables: &nft::State| grave.as_ref().and_then(|key| tables.tables.get(key)).cloned();
-        let (dug, wanted) = (held(&self.tables), held(&desired.tables));
-        let dug = dug.filter(|_| !rules.is_empty() || wanted.is_none());
-        let mut steps = around(&self.tables, rules, dug, &desired.meaning);
+        let meaning = &desired.meaning;
+        let buried = grave().map(|grave| grave.plan(&self.tables, &desired.tables, meaning));
+        let mut steps = buried.map_or_else(Vec::new, |buried| steps_of(buried, meaning));
         if self.bridge_nf != desired.bridge_nf {
             steps.push(NativeStep::SetBridgeNf(desired.bridge_nf));
         }
@@ -81,9 +73,10 @@ impl State for Native {
 
     fn phase(step: &NativeStep) -> Phase {
         match step {
-            NativeStep::Bury(_) | NativeStep::SetBridgeNf(BridgeNf::Through | BridgeNf::Mixed) => Phase::Guard,
-            NativeStep::Rules(step) => nft::State::phase(step),
-            NativeStep::Cut(withdrawn) if !withdrawn.last => Phase::Close,
+            NativeStep::SetBridgeNf(BridgeNf::Through | BridgeNf::Mixed) => Phase::Guard,
+            // In one transaction with the change, as nothing comes in between.
+            NativeStep::Bury(step) | NativeStep::Rules(step) => nft::State::phase(step),
+            NativeStep::Cut(withdrawn) if !withdrawn.cut.last => Phase::Close,
             NativeStep::Cut(_) | NativeStep::Exhume(_) | NativeStep::SetBridgeNf(BridgeNf::Around) => Phase::Unguard,
         }
     }
@@ -94,67 +87,20 @@ impl State for Native {
 }
 
 /// A change of rules, and what must be done before and after it for flows that they permit no more.
-pub(super) fn around(
-    now: &nft::State,
-    rules: Vec<nft::Step>,
-    grave: Option<Table>,
-    meaning: &Meaning,
-) -> Vec<NativeStep> {
-    if grave.is_none() && !rules.iter().any(|step| meaning.withdraws(step)) {
-        return rules.into_iter().map(NativeStep::Rules).collect();
-    }
-    let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), now, &rules));
-    let after = graveyard(Some(dug.clone()));
-    let mut steps: Vec<_> = before.plan(&after).into_iter().map(NativeStep::Bury).collect();
-    let last = rules.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
-    steps.extend(rules.into_iter().map(NativeStep::Rules));
-    steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: meaning.clone(), last }));
-    steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
-    steps
+pub(super) fn around(now: &nft::State, change: Vec<nft::Step>, meaning: &Meaning) -> Vec<NativeStep> {
+    let buried = grave().map(|grave| grave.around(now, change, None, meaning));
+    buried.map_or_else(Vec::new, |buried| steps_of(buried, meaning))
 }
 
-fn graveyard(grave: Option<Table>) -> nft::State {
-    let tables = lower::grave().ok().zip(grave);
-    nft::State { tables: tables.into_iter().collect() }
+fn steps_of(Buried { dig, change, cut, exhume }: Buried, meaning: &Meaning) -> Vec<NativeStep> {
+    let cut = cut.map(|cut| NativeStep::Cut(Withdrawn { cut, meaning: meaning.clone() }));
+    let steps = dig.into_iter().map(NativeStep::Bury).chain(change.into_iter().map(NativeStep::Rules));
+    steps.chain(cut).chain(exhume.into_iter().map(NativeStep::Exhume)).collect()
 }
 
-/// A grave with what it had, and with what the rules are about now and will not be: of the rest, the new rules know.
-fn dig(mut grave: Table, now: &nft::State, rules: &[nft::Step]) -> Table {
-    let key = lower::key().ok();
-    let rules = rules.iter().filter(|step| Some(step.table()) == key.as_ref());
-    let sets = key.as_ref().and_then(|key| now.tables.get(key)).map(|table| &table.sets);
-    for (name, set) in rules.flat_map(|step| sets.into_iter().flat_map(|sets| gone(sets, step))) {
-        if grave.sets.values().any(|known| *known == set) || set.is_empty() {
-            continue;
-        }
-        let free = (0..).find_map(|number| {
-            let name = Name::new(&format!("{name}-{number}")).ok()?;
-            (!grave.sets.contains_key(&name)).then_some(name)
-        });
-        free.into_iter().for_each(|name| drop(grave.sets.insert(name, set.clone())));
-    }
-    grave
-}
-
-/// What a step takes of the sets that are remembered.
-fn gone<'s>(sets: &'s BTreeMap<Name, Set>, step: &nft::Step) -> Vec<(&'s Name, Set)> {
-    use nft::Step::*;
-    let remembered = sets.iter().filter(|(name, _)| is_remembered(name));
-    match step {
-        TakeElements(_, name, elements) => {
-            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.only(elements))).collect()
-        }
-        EmptySet(_, name) | ClearSet(_, name) | RemoveSet(_, name) => {
-            remembered.filter(|it| it.0 == name).map(|(name, set)| (name, set.clone())).collect()
-        }
-        ClearTable(_) | RemoveTable(_) => remembered.map(|(name, set)| (name, set.clone())).collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// What tells whether a flow was one that our rules had let begin.
-fn is_remembered(name: &Name) -> bool {
-    ["subnets", "targets"].iter().any(|kind| name.as_str().starts_with(kind))
+/// Where it is written down that flows are to be cut. Names that are fixed are names.
+fn grave() -> Option<Grave> {
+    lower::key().ok().zip(lower::grave().ok()).map(|(table, grave)| Grave { table, grave })
 }
 
 impl Meaning {
@@ -162,7 +108,10 @@ impl Meaning {
     pub(super) fn judge(&self) -> Judge {
         self.0.as_deref().map(Judge::new).unwrap_or_default()
     }
+}
 
+/// Of permissions that go, what the rules were about and will not be is buried: of the rest, the new rules know.
+impl Burial for Meaning {
     /// Whether a change of rules may forbid what was permitted.
     fn withdraws(&self, step: &nft::Step) -> bool {
         use nft::Step::*;
@@ -172,15 +121,29 @@ impl Meaning {
             let name = name.as_str();
             name == "internal" || name.starts_with("restricted") || name.starts_with("group") && denies()
         };
-        let of_rules = lower::key().is_ok_and(|key| key == *step.table());
-        of_rules
-            && match step {
-                AddTable(_) | AddChain(..) | AddOpenChain(..) | AddSet(..) => false,
-                PutElements(_, set, _) => restricts(set),
-                TakeElements(_, set, _) | EmptySet(_, set) => about_flows(set),
-                SetRules(_, chain, _) => !matches!(chain.as_str(), "raw" | "input" | "output"),
-                _ => true,
-            }
+        match step {
+            AddTable(_) | AddChain(..) | AddOpenChain(..) | AddSet(..) => false,
+            PutElements(_, set, _) => restricts(set),
+            TakeElements(_, set, _) | EmptySet(_, set) => about_flows(set),
+            SetRules(_, chain, _) => !matches!(chain.as_str(), "raw" | "input" | "output"),
+            _ => true,
+        }
+    }
+
+    /// What tells whether a flow was one that our rules had let begin.
+    fn is_remembered(&self, set: &Name) -> bool {
+        ["subnets", "targets"].iter().any(|kind| set.as_str().starts_with(kind))
+    }
+
+    fn bury(&self, grave: &mut Table, name: &Name, lost: &Set) {
+        if lost.is_empty() || grave.sets.values().any(|known| known == lost) {
+            return;
+        }
+        let free = (0..).find_map(|number| {
+            let name = Name::new(&format!("{name}-{number}")).ok()?;
+            (!grave.sets.contains_key(&name)).then_some(name)
+        });
+        free.into_iter().for_each(|name| drop(grave.sets.insert(name, lost.clone())));
     }
 }
 
@@ -199,7 +162,7 @@ impl Withdrawn {
     }
 
     fn sets(&self, kind: &str) -> impl Iterator<Item = &Set> {
-        self.grave.sets.iter().filter(move |(name, _)| name.as_str().starts_with(kind)).map(|(_, set)| set)
+        self.cut.grave.sets.iter().filter(move |(name, _)| name.as_str().starts_with(kind)).map(|(_, set)| set)
     }
 }
 

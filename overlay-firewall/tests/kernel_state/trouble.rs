@@ -138,7 +138,7 @@ fn conversations_whose_permission_was_withdrawn_are_cut_and_others_go_on() {
 
         let plan = firewall.plan(&gateway()).unwrap().to_string();
         let said =
-            ["guard      add table inet withdrawn", "close      cut flows", "unguard    remove table inet withdrawn"];
+            ["build      add table inet withdrawn", "close      cut flows", "unguard    remove table inet withdrawn"];
         assert!(said.iter().all(|line| plan.contains(line)), "{plan}");
         reconcile(&mut firewall, &gateway()).unwrap();
         assert!(!hears(&mut comes, &mut taken), "withdrawn");

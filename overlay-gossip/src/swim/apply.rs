@@ -1,6 +1,7 @@
 //! What is believed of members, and what makes it change.
 
 use std::cmp::Ordering;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use overlay_core::{Instant, NodeId};
@@ -282,14 +283,13 @@ impl Swim {
         let Some(at) = self.roster.find(from.node) else { return };
         let Some(slot) = self.roster.slot(at) else { return };
         if at != ME && is_gone(slot.standing) && now - slot.told() >= self.config.probe_timeout {
-            self.challenge(at, now);
+            self.challenge(at, slot.member.address, now);
         }
     }
 
-    /// Probes a member that is believed gone; the probe tells it so.
-    pub(super) fn challenge(&mut self, at: Index, now: Instant) {
-        let Some(slot) = self.roster.slot(at) else { return };
-        let (id, address) = (slot.member.id, slot.member.address);
+    /// Probes a member that is believed gone, or an earlier start of it at another address; the probe tells it so.
+    pub(super) fn challenge(&mut self, at: Index, address: SocketAddr, now: Instant) {
+        let Some(id) = self.roster.slot(at).map(|slot| slot.member.id) else { return };
         let ping = Ping { sequence: self.call_number(), digest: self.roster.digest(), target: Some(id) };
         let mut body = Vec::new();
         ping.encode(&mut body);

@@ -101,7 +101,7 @@ impl Swim {
         let mut payload = wire::begin(self.me().id);
         wire::put_frame(kind, body, &mut payload);
         let room = (self.config.room() * NEWS_SHARE / 100).saturating_sub(payload.len());
-        self.fill_for(node, room, &mut payload, now);
+        self.fill_for(node.map(|node| (node, Some(to))), room, &mut payload, now);
         self.transmits.push_back(Outgoing { to, node, class: Class::Datagram, payload });
     }
 
@@ -112,14 +112,18 @@ impl Swim {
         self.transmits.push_back(Outgoing { to, node, class: Class::Stream, payload });
     }
 
-    /// Appends news; first, what is thought of the receiver itself, if that is nothing good (Lifeguard's buddy system).
-    fn fill_for(&mut self, to: Option<NodeId>, room: usize, out: &mut Vec<u8>, now: Instant) {
-        let to = to.and_then(|node| self.roster.find(node));
-        let accused = to.filter(|at| self.roster.slot(*at).is_some_and(|slot| slot.standing != Standing::Alive));
+    /// Appends news; first, what is thought of the receiver itself, if that is nothing good (Lifeguard's buddy system), or if it is not
+    /// sent to where the member is: then a later start of it may be there, which this one cannot know.
+    fn fill_for(&mut self, to: Option<(NodeId, Option<SocketAddr>)>, room: usize, out: &mut Vec<u8>, now: Instant) {
+        let address = to.and_then(|(_, address)| address);
+        let to = to.and_then(|(node, _)| self.roster.find(node));
+        let elsewhere = |slot: &Slot| address.is_some_and(|address| address != slot.member.address);
+        let of_note = |slot: &Slot| slot.standing != Standing::Alive || elsewhere(slot);
+        let itself = to.filter(|at| self.roster.slot(*at).is_some_and(of_note));
         let mut body = Vec::new();
         let mut told = Vec::new();
         let mut misses = 0;
-        for at in accused.into_iter().chain(self.news.iter().filter(|at| Some(*at) != to)) {
+        for at in itself.into_iter().chain(self.news.iter().filter(|at| Some(*at) != to)) {
             let Some(update) = self.roster.slot(at).map(|slot| slot.update(now)) else { continue };
             if wire::frame_len(body.len() + update.encoded_len()) > room {
                 misses += 1;
@@ -137,7 +141,8 @@ impl Swim {
         wire::put_frame(Kind::News, &body, out);
         let limit = self.retransmit_limit();
         told.into_iter().for_each(|at| self.news.told(at, limit));
-        if let Some(slot) = accused.and_then(|at| self.roster.slot_mut(at)) {
+        let accused = itself.and_then(|at| self.roster.slot_mut(at)).filter(|slot| slot.standing != Standing::Alive);
+        if let Some(slot) = accused {
             slot.trouble_mut().told = now;
         }
     }
@@ -284,7 +289,7 @@ impl Membership for Swim {
     fn fill(&mut self, to: NodeId, room: usize, out: &mut Vec<u8>, now: Instant) {
         self.urgency = Urgency::Usual;
         let room = room * NEWS_SHARE / 100;
-        self.fill_for(Some(to), room, out, now);
+        self.fill_for(Some((to, None)), room, out, now);
     }
 
     fn draw(&mut self, count: usize) -> Vec<(NodeId, SocketAddr)> {

@@ -102,6 +102,9 @@ impl Swim {
             self.counts.stray += 1;
             return;
         }
+        if let Some(at) = self.later_start(&request.me) {
+            return self.challenge(at, request.me.member.address, now);
+        }
         self.on_news(&request.me, now);
         let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
         let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| differing(self.roster.digests(), theirs));
@@ -111,6 +114,13 @@ impl Swim {
             reply.encode(&mut body);
             self.stream(from.address, Some(from.node), Kind::SyncReply, &body);
         }
+    }
+
+    /// Whether whoever speaks has started again since, elsewhere: what it asked for would be sent there.
+    fn later_start(&self, said: &Update) -> Option<Index> {
+        let at = self.roster.find(said.member.id)?;
+        let held = &self.roster.slot(at)?.member;
+        (held.incarnation > said.member.incarnation && held.address != said.member.address).then_some(at)
     }
 
     pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
@@ -160,13 +170,13 @@ impl Swim {
                 continue;
             };
             let (same, standing) = (slot.number() == update.number(), slot.standing);
-            let (at, id) = (known.unwrap_or(ME), slot.member.id);
+            let (at, id, address) = (known.unwrap_or(ME), slot.member.id, slot.member.address);
             if at != ME && same && update.standing == Standing::Suspended && !is_gone(standing) {
                 continue;
             }
             if at != ME && same && is_gone(standing) && !is_gone(update.standing) && challenges < CHALLENGES {
                 challenges += 1;
-                self.challenge(at, now);
+                self.challenge(at, address, now);
                 continue;
             }
             debug_assert_eq!(id, update.member.id);

@@ -5,14 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use nix::libc::{EEXIST, ENODEV, ENOENT, ESRCH};
-use overlay_core::{
-    Applied, Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness,
-};
+use nix::libc::EEXIST;
+use overlay_core::{Backend, BackendError, ErrorKind, IfName, IpFamily, Lower, Refusal, StepError, StepOf, Witness};
 
+use super::route_socket::{RouteSocket, one_by_one};
 use super::{MAIN_TABLE, MarkedWay, Rule, Site, Way, WayStep, Ways};
-use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
-use crate::rtnl::{GROUPS, WAYS_PROTOCOL, link, route, rule};
+use crate::netlink::{NetlinkError, Requests};
+use crate::rtnl::{WAYS_PROTOCOL, link, route, rule};
 use crate::{Namespace, Sysctl, failed};
 
 /// Holds [`Ways`] in the kernel, in one namespace.
@@ -33,9 +32,7 @@ use crate::{Namespace, Sysctl, failed};
 /// ```
 #[derive(Debug)]
 pub struct KernelWays {
-    namespace: Namespace,
-    socket: Socket,
-    notices: Option<Notices>,
+    socket: RouteSocket,
     /// Whether there are marks, which the kernel tells nobody of when it stops to mind them.
     marks: bool,
 }
@@ -46,8 +43,7 @@ impl KernelWays {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None, marks: false })
+        Ok(Self { socket: RouteSocket::open(namespace)?, marks: false })
     }
 
     fn routes(&mut self, family: IpFamily) -> Result<Vec<route::Found>, NetlinkError> {
@@ -79,10 +75,7 @@ impl KernelWays {
     fn remove(&mut self, write: impl FnOnce(&mut Requests)) -> Result<(), NetlinkError> {
         let mut request = Requests::default();
         write(&mut request);
-        match self.socket.request(&request) {
-            Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
-            done => done,
-        }
+        self.socket.remove(&request)
     }
 
     fn index_of(&mut self, device: IfName) -> Result<u32, BackendError> {
@@ -123,14 +116,14 @@ impl KernelWays {
     /// Whether the switch is on that marks need, if there are some.
     fn minds_marks(&self) -> Result<bool, BackendError> {
         let switch = valid_marks()?;
-        Ok(!self.marks || self.namespace.run(|| switch.read()).flatten()? == "1")
+        Ok(!self.marks || self.socket.namespace().run(|| switch.read()).flatten()? == "1")
     }
 
     /// A family that it has no router of has nothing of the mark afterwards.
     fn put_marked(&mut self, mark: u32, way: &MarkedWay) -> Result<Result<(), NetlinkError>, BackendError> {
         self.marks = true;
         let switch = valid_marks()?;
-        self.namespace.run(|| switch.set("1")).flatten()?;
+        self.socket.namespace().run(|| switch.set("1")).flatten()?;
         let index = self.index_of(way.device)?;
         for (family, router) in [(IpFamily::V4, way.v4.map(IpAddr::V4)), (IpFamily::V6, way.v6.map(IpAddr::V6))] {
             let done = match router {
@@ -348,30 +341,17 @@ impl Backend for KernelWays {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        for (at, step) in steps.iter().enumerate() {
-            let applied = if at == 0 { Applied::Nothing } else { Applied::Before };
-            self.step(step).map_err(|source| {
-                let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
-                StepError { at, applied: if doubt { Applied::Unknown } else { applied }, source }
-            })?;
-        }
-        Ok(())
+        one_by_one(steps, |step| self.step(step))
     }
 }
 
 impl Witness for KernelWays {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.notices = None;
-        let notices = self.namespace.notices(Family::Route, &GROUPS, 1 << 16)?;
-        notices.ignore(self.socket.port()).map_err(|error| error.during("watch routes"))?;
-        self.notices = Some(notices);
-        Ok(())
+        self.socket.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        let Some(notices) = &mut self.notices else { return Ok(false) };
-        let quiet = notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet;
-        Ok(quiet && self.minds_marks()?)
+        Ok(self.socket.undisturbed()? && self.minds_marks()?)
     }
 }
 

@@ -5,16 +5,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use nix::libc::{EEXIST, ENODEV, ENOENT, ESRCH};
+use nix::libc::EEXIST;
 use overlay_core::{
-    Applied, Backend, BackendError, Change, ErrorKind, IpFamily, Lower, Phase, Refusal, StepError, StepOf, Witness,
-    in_phases, is_host_address, keyed_diff,
+    Backend, BackendError, Change, ErrorKind, IpFamily, Lower, Phase, Refusal, StepError, StepOf, Witness, in_phases,
+    is_host_address, keyed_diff,
 };
 use serde::{Deserialize, Serialize};
 
+use super::route_socket::{RouteSocket, one_by_one};
 use crate::Namespace;
-use crate::netlink::{Drained, Family, NetlinkError, Notices, Socket};
-use crate::rtnl::{GROUPS, LOCALS_PROTOCOL, route};
+use crate::netlink::NetlinkError;
+use crate::rtnl::{LOCALS_PROTOCOL, route};
 
 /// Addresses that a namespace takes for its own, each with the address that packets to it come from: virtual services' addresses.
 ///
@@ -101,9 +102,7 @@ impl fmt::Display for LocalStep {
 /// ```
 #[derive(Debug)]
 pub struct KernelLocals {
-    namespace: Namespace,
-    socket: Socket,
-    notices: Option<Notices>,
+    socket: RouteSocket,
 }
 
 impl KernelLocals {
@@ -112,8 +111,7 @@ impl KernelLocals {
     /// # Errors
     /// [`ErrorKind::Permission`] if it may not be entered.
     pub fn open(namespace: Namespace) -> Result<Self, BackendError> {
-        let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None })
+        Ok(Self { socket: RouteSocket::open(namespace)? })
     }
 
     fn locals(&mut self, family: IpFamily) -> Result<Vec<route::Local>, NetlinkError> {
@@ -129,7 +127,7 @@ impl KernelLocals {
     fn step(&mut self, step: &LocalStep) -> Result<(), BackendError> {
         let done = match step {
             LocalStep::Put(address, source) => self.put(route::Local { address: *address, source: Some(*source) }),
-            LocalStep::Remove(address) => self.remove(*address),
+            LocalStep::Remove(address) => self.socket.remove(&route::remove_local(*address, LOCALS_PROTOCOL)),
         };
         done.map_err(|error| error.during(step.to_string()))
     }
@@ -145,13 +143,6 @@ impl KernelLocals {
             Some(found) if found == wanted => Ok(()),
             Some(_) => self.socket.request(&route::replace_local(&wanted, LOCALS_PROTOCOL)),
             None => Err(taken),
-        }
-    }
-
-    fn remove(&mut self, address: IpAddr) -> Result<(), NetlinkError> {
-        match self.socket.request(&route::remove_local(address, LOCALS_PROTOCOL)) {
-            Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
-            done => done,
         }
     }
 }
@@ -170,29 +161,17 @@ impl Backend for KernelLocals {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        for (at, step) in steps.iter().enumerate() {
-            let applied = if at == 0 { Applied::Nothing } else { Applied::Before };
-            self.step(step).map_err(|source| {
-                let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
-                StepError { at, applied: if doubt { Applied::Unknown } else { applied }, source }
-            })?;
-        }
-        Ok(())
+        one_by_one(steps, |step| self.step(step))
     }
 }
 
 impl Witness for KernelLocals {
     fn watch(&mut self) -> Result<(), BackendError> {
-        self.notices = None;
-        let notices = self.namespace.notices(Family::Route, &GROUPS, 1 << 16)?;
-        notices.ignore(self.socket.port()).map_err(|error| error.during("watch routes"))?;
-        self.notices = Some(notices);
-        Ok(())
+        self.socket.watch()
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        let Some(notices) = &mut self.notices else { return Ok(false) };
-        Ok(notices.drain(|_| {}).map_err(|error| error.during("hear what changed"))? == Drained::Quiet)
+        self.socket.undisturbed()
     }
 }
 

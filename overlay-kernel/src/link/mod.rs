@@ -16,6 +16,7 @@ mod observe;
 mod plan;
 mod plug;
 mod route;
+mod route_socket;
 mod routed;
 mod setting;
 mod solicit;

@@ -171,6 +171,10 @@ fn expr_stands(family: Family, base: Option<&Base>, expr: &Expr) -> Result<(), W
         }
         Expr::Nat { .. } | Expr::Masquerade(_) | Expr::Redirect { .. } => translation(family, base, expr),
         Expr::Reject(reject) => rejection(family, hook, *reject),
+        Expr::Update { seconds: 0, .. } => wrong("a time of 0 s", "then nothing is remembered: say how long"),
+        Expr::Update { seconds, .. } if *seconds > MOST_SECONDS => {
+            wrong(format!("a time of {seconds} s"), "the kernel counts up to 49 days in milliseconds")
+        }
         Expr::Fib { .. } if !routed => wrong("fib", "only ip, ip6 and inet ask the routing tables"),
         Expr::Untracked | Expr::SetCt { .. } if family == Family::Netdev => wrong("flows", "netdev knows of none"),
         Expr::Ct { .. } if family == Family::Netdev => wrong("flows", "netdev knows of none"),
@@ -247,6 +251,14 @@ fn rejection(family: Family, hook: Option<Hook>, reject: Reject) -> Result<(), W
 /// The sets and chains that a rule leads to are there, and are what it takes them for.
 fn leads_somewhere(table: &Table, rule: &Rule) -> Result<(), Wrong> {
     for used in &rule.uses.0 {
+        if let Gives::Room(types) = used.gives
+            && length(used.key).max(SINGLE) + length(types) > REGISTERS
+        {
+            return wrong(
+                format!("set {}: a key of so much", used.set),
+                "with what it leads to it has 64 bytes at most",
+            );
+        }
         match table.sets.get(&used.set) {
             None => return wrong(format!("set {}", used.set), "there is none of this name in the table"),
             Some(set) if !set.head.serves(used) => {
@@ -281,6 +293,9 @@ fn set(object: &str, (name, set): (&Name, &Set), table: &Table) -> Result<(), Re
     named(object, name)?;
     if let SetKind::Strange(what) = &set.head.kind {
         return Err(refuse(&object, what, &"what is strange is only observed"));
+    }
+    if set.head.filled && !set.is_empty() {
+        return Err(refuse(&object, &"elements", &"rules fill it: it has none of its own"));
     }
     if length(&set.head.key) > 64 {
         return Err(refuse(&object, &set.head, &"a key has 64 bytes at most"));
@@ -436,3 +451,6 @@ fn refuse(object: &impl Display, wanted: &(impl Display + ?Sized), reason: &impl
 const DEVICES: usize = 256; // NFT_NETDEVICE_MAX
 const SPANS: usize = 1000;
 const JUMPS: usize = 16; // NFT_JUMP_STACK_SIZE
+const REGISTERS: usize = 64;
+const SINGLE: usize = 16;
+const MOST_SECONDS: u32 = 49 * 24 * 3600;

@@ -129,6 +129,13 @@ pub(super) enum Expr {
         to: Option<Found>,
         negated: bool,
     },
+    /// Puts a key and what it leads to into a map that rules fill, or has it begin its time anew.
+    Update {
+        set: Name,
+        key: Register,
+        value: Register,
+        seconds: u32,
+    },
     Nat {
         destination: bool,
         ipv6: bool,

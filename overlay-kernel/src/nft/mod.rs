@@ -14,10 +14,12 @@ mod chain;
 mod check;
 mod expr;
 mod field;
+mod grave;
 mod guest;
 mod kernel;
 mod observe;
 mod plan;
+mod prune;
 mod rule;
 mod set;
 mod state;
@@ -35,6 +37,7 @@ pub use expr::Verdict;
 pub use field::{
     Field, Operand, arp, ct, ether, fib, ip, ip6, jhash, meta, numgen_increment, numgen_random, rt, symhash, th, vxlan,
 };
+pub use grave::{Burial, Buried, Cut, Grave};
 pub use guest::HostChain;
 pub use kernel::{Nft, Reading, Readings, RuleKey};
 pub use rule::Rule;

@@ -133,7 +133,7 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
             continue;
         };
         let mut set = Set { head: one.head, elements: BTreeMap::new() };
-        if !matches!(set.head.kind, SetKind::Strange(_)) {
+        if !matches!(set.head.kind, SetKind::Strange(_)) && !set.head.filled {
             let (elements, known) = elements(&mut nft.socket, at, &one.name, &set.head)?;
             set.elements = elements;
             if !known {
@@ -150,7 +150,7 @@ fn sets(nft: &mut Nft, key: &TableKey, table: &mut Table) -> Result<(), NetlinkE
 /// The kernel tells the elements of a hash in several messages, and goes on in each after as many as it has told. A hash that grows
 /// meanwhile, which is a matter of its own and makes no new generation, has them in another order then: some are told twice, and as many
 /// not at all. So a set that is told one twice is asked again.
-fn elements(
+pub(super) fn elements(
     socket: &mut Socket,
     at: At<'_>,
     name: &str,

@@ -109,7 +109,7 @@ impl<'a> Diff<'a> {
         }
         for (name, chain) in &self.now.chains {
             let holds = |expr: &Expr| match expr {
-                Expr::Lookup { set, .. } => cleared.sets.contains(set),
+                Expr::Lookup { set, .. } | Expr::Update { set, .. } => cleared.sets.contains(set),
                 Expr::Verdict(verdict) => verdict.chain().is_some_and(|chain| cleared.chains.contains(chain)),
                 Expr::Strange(_) => true, // whatever it holds
                 _ => false,

@@ -60,6 +60,8 @@ pub(super) enum Gives {
     Nothing,
     Verdict,
     Value(&'static [Type]),
+    /// It takes values of these types.
+    Room(&'static [Type]),
 }
 
 impl Rule {
@@ -207,6 +209,18 @@ impl Rule {
     pub fn set_mark_by<O: Operand>(self, operand: &O, map: &Name) -> Self {
         self.lookup::<O>(operand, map, (Some(Found::In(0)), false), Gives::Value(Mark::TYPES))
             .with(Expr::SetMeta { from: 0, key: META_MARK })
+    }
+
+    /// Remembers in a map that [rules fill](super::Set::filled) that these fields lead to those, for so many seconds from now on. A key that is there
+    /// begins its time anew, and leads to what it led to; where no room is left for another, the packet goes to the next rule.
+    #[must_use]
+    pub fn update<K: Operand, V: Operand>(self, (key, value): (&K, &V), map: &Name, seconds: u32) -> Self {
+        let (parts, values) = (key.parts(), value.parts());
+        let after = taken(&parts);
+        let mut rule = self.load(&parts);
+        rule.load_at(&values, after, after + taken(&values));
+        rule.uses.0.push(Use { set: map.clone(), key: K::Value::TYPES, gives: Gives::Room(V::Value::TYPES) });
+        rule.with(Expr::Update { set: map.clone(), key: 0, value: after, seconds })
     }
 
     /// The packet is not tracked. In chains of priority -300 or lower.
@@ -396,9 +410,7 @@ impl Rule {
 
     /// Puts values into the registers from 0 on, one after the other.
     fn load(mut self, parts: &[Part]) -> Self {
-        // As nf_tables' own tool has it: a single value takes four registers, whatever its length.
-        let free: Register = if parts.len() == 1 { 4 } else { parts.iter().map(|part| words(part.size)).sum() };
-        self.load_at(parts, 0, free);
+        self.load_at(parts, 0, taken(parts));
         self
     }
 
@@ -434,6 +446,11 @@ impl Rule {
         };
         self.exprs.push(expr);
     }
+}
+
+/// How many registers values take. As nf_tables' own tool has it, a single one takes four, whatever its length.
+fn taken(parts: &[Part]) -> Register {
+    if parts.len() == 1 { 4 } else { parts.iter().map(|part| words(part.size)).sum() }
 }
 
 /// How many registers so many bytes take.

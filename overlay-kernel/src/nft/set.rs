@@ -37,6 +37,8 @@ pub struct SetHead {
     pub(super) key: Vec<Type>,
     pub(super) intervals: bool,
     pub(super) kind: SetKind,
+    /// Whether rules fill it.
+    pub(super) filled: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +97,13 @@ impl Set {
         Self::plain(elements, SetHead::of::<K>(SetKind::Verdicts).with_intervals())
     }
 
+    /// A map that rules fill ([`Rule::update`](super::Rule::update)), with elements that go when their time is over: 65,535 at most. What is in it
+    /// is no part of a state: it is neither read nor changed by plans, and it goes with the map.
+    pub fn filled<K: Value, V: Value>() -> Self {
+        let head = SetHead { filled: true, ..SetHead::of::<K>(SetKind::Map(V::TYPES.to_vec())) };
+        Self { head, elements: BTreeMap::new() }
+    }
+
     /// A set like this with those elements of it alone that a step is about.
     #[must_use]
     pub fn only(&self, elements: &Elements) -> Self {
@@ -109,7 +118,7 @@ impl Set {
         let size = length(&key);
         let parts = self.elements.keys().filter_map(|key| key.get(..size));
         let elements = parts.map(|part| (Bytes::new(part), Datum::Nothing)).collect();
-        Self { head: SetHead { key, intervals: false, kind: SetKind::Plain }, elements }
+        Self { head: SetHead { key, intervals: false, kind: SetKind::Plain, filled: false }, elements }
     }
 
     /// Whether its keys are of this type.
@@ -188,7 +197,7 @@ impl SetHead {
     }
 
     fn of<K: Value>(kind: SetKind) -> Self {
-        Self { key: K::TYPES.to_vec(), intervals: false, kind }
+        Self { key: K::TYPES.to_vec(), intervals: false, kind, filled: false }
     }
 
     fn with_intervals(self) -> Self {
@@ -201,6 +210,7 @@ impl SetHead {
             (SetKind::Plain, Gives::Nothing) => true,
             (SetKind::Verdicts, Gives::Verdict) => true,
             (SetKind::Map(has), Gives::Value(wanted)) => has == wanted,
+            (SetKind::Map(has), Gives::Room(wanted)) => self.filled && has == wanted,
             _ => false,
         };
         gives && self.key == used.key
@@ -222,7 +232,10 @@ impl fmt::Display for SetHead {
             SetKind::Map(types) => write!(f, " : {}", Types(types))?,
             SetKind::Strange(what) => write!(f, " ({what})")?,
         }
-        if self.intervals { f.write_str(" of intervals") } else { Ok(()) }
+        if self.intervals {
+            f.write_str(" of intervals")?;
+        }
+        if self.filled { f.write_str(" filled by rules") } else { Ok(()) }
     }
 }
 

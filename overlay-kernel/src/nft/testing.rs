@@ -54,8 +54,8 @@ struct Draws {
 type RuleDraw = (u8, u8);
 
 fn table() -> impl Strategy<Value = Draws> {
-    let rules = || vec((0_u8..24, any::<u8>()), 0..6);
-    let sets = vec(option::of((0_u8..9, any::<u16>())), 4);
+    let rules = || vec((0_u8..25, any::<u8>()), 0..6);
+    let sets = vec(option::of((0_u8..10, any::<u16>())), 4);
     let regular = vec(option::of(rules()), 2);
     let bases = vec(option::of((any::<u8>(), rules())), 4);
     (sets, regular, bases).prop_map(|(sets, regular, bases)| Draws { sets, regular, bases })
@@ -117,7 +117,7 @@ fn base(family: Family, number: usize, variant: u8) -> Option<Base> {
     Some(if base.kind == ChainKind::Nat { base } else { Base { policy, ..base } })
 }
 
-/// A set of one of nine kinds with those of sixteen elements whose bits are set.
+/// A set of one of ten kinds with those of sixteen elements whose bits are set.
 fn set(kind: u8, elements: u16, target: Option<&Name>) -> Set {
     let bits = (0..16_u8).filter(|bit| elements >> bit & 1 == 1);
     let verdict = |bit: u8| match target {
@@ -142,6 +142,7 @@ fn set(kind: u8, elements: u16, target: Option<&Name>) -> Set {
         4 => Set::range_verdicts(bits.map(|bit| (u16::from(bit) * 10..=u16::from(bit) * 10 + 9, verdict(bit)))),
         5 => Set::ranges(bits.map(|bit| (v4(bit * 8), 1000_u16)..=(v4(bit * 8 + 5), 1000 + u16::from(bit)))),
         6 => Set::map(bits.map(|bit| (u16::from(bit), Mark(value(bit).into())))),
+        9 => Set::filled::<(Ipv4Addr, IpProtocol), (Ipv4Addr, u16)>(),
         8 => Set::of(bits.map(|bit| (v4(bit), IpProtocol::TCP, 80_u16, Mark(bit.into())))),
         _ => Set::of(bits.map(|bit| (v6(bit), Mac::new([2, 0, 0, 0, 0, bit])))),
     }
@@ -161,6 +162,7 @@ impl Draw<'_> {
         match what {
             0..8 => self.lookup(rule, what, variant, base.is_some() || number == 0),
             8..12 if nat => self.translation(rule, variant, base.is_some_and(|base| base.hook == Hook::Postrouting)),
+            24 => self.remember(rule, variant),
             12 if number == 0 && self.chains.contains(&chain_name(1)) => rule.jump(&chain_name(1)),
             13 if base.is_some() && self.chains.contains(&chain_name(0)) => rule.goto(&chain_name(0)),
             14..20 if matches!(self.family, Family::Ip | Family::Ip6 | Family::Inet) => {
@@ -187,6 +189,13 @@ impl Draw<'_> {
             _ if matches!(self.family, Family::Bridge) => rule.is_in(&(ip6::SADDR, ether::SADDR), set),
             _ => self.plain(rule, variant),
         }
+    }
+
+    /// Fills the map that rules fill, if there is one.
+    fn remember(&self, rule: Rule, variant: u8) -> Rule {
+        let Some((map, _)) = self.kinds.iter().find(|(_, kind)| **kind == 9) else { return self.plain(rule, variant) };
+        let (key, value) = ((ip::SADDR, meta::L4PROTO), (ip::DADDR, th::DPORT));
+        rule.eq(&meta::L4PROTO, IpProtocol::UDP).update((&key, &value), map, u32::from(variant) + 1).counter()
     }
 
     fn translation(&self, rule: Rule, variant: u8, source: bool) -> Rule {

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Backend, IpFamily, Name, Owner, Shadow, reconcile};
+use overlay_core::{Backend, ErrorKind, IpFamily, Name, Owner, Shadow, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::nft::{
     Base, Chain, CtDirection, CtState, Family, Field, Hook, IpProtocol, Limit, Log, LogTo, Mark, NatFlags, Nft, Reject,
@@ -75,6 +75,8 @@ pub(crate) fn everything() -> Table {
         ]),
     );
     table.sets.insert(name("marks"), Set::map([(80_u16, Mark(7))]));
+    table.sets.insert(name("stays"), Set::filled::<(Ipv4Addr, Ipv4Addr), Ipv4Addr>());
+    table.sets.insert(name("stays6"), Set::filled::<(Ipv6Addr, Ipv6Addr, IpProtocol, u16), (Ipv6Addr, u16)>());
     let web = vec![rule("web").counter().verdict(Verdict::Return)];
     table.chains.insert(name("web"), Chain::regular(web));
     table.chains.insert(name("forward"), Chain::base(Base::filter(Hook::Forward, 0).or_drop(), filters()));
@@ -125,6 +127,12 @@ fn filters() -> Vec<Rule> {
             .drop(),
         rule("set-mark").eq(&meta::L4PROTO, IpProtocol::TCP).set_mark_by(&th::DPORT, &name("marks")),
         rule("set-mark-2").set_mark(&Field::value(Mark(9))),
+        rule("stays").family(IpFamily::V4).update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &name("stays"), 90),
+        rule("stays6").family(IpFamily::V6).update(
+            (&(ip6::SADDR, ip6::DADDR, meta::L4PROTO, th::SPORT), &(ip6::DADDR, th::DPORT)),
+            &name("stays6"),
+            3600,
+        ),
         rule("set-ct-mark").set_ct_mark(&meta::MARK),
         rule("ports-of-ours").begins(&meta::OIFNAME, "p-".parse().unwrap()).drop(),
         rule("random").eq(&numgen_random(4), Mark(1)).ne(&symhash(8), Mark(2)).counter(),
@@ -168,5 +176,50 @@ fn what_is_wanted_of_every_kind_is_what_is_read_back() {
         assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());
         reconcile(&mut nft, &State::default()).unwrap();
         assert_eq!(judge(&home, "nft", &["list", "ruleset"]), before);
+    });
+}
+
+/// What is in it is no part of the state, and what another set does not vouch for goes.
+#[test]
+fn a_map_that_rules_fill_is_held_to_a_set_and_otherwise_left_alone() {
+    kernel_test(Kernel::Host, "kernel::nft_a_map_that_rules_fill_is_held_to_a_set", || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "set", "lo", "up"]);
+        let stays = [1, 3].map(|last| Ipv4Addr::new(127, 0, 0, last)).map(|to| (to, to));
+        let (map, vouching) = (name("clients"), name("stays"));
+        let mut table = Table::default();
+        table.sets.insert(map.clone(), Set::filled::<(Ipv4Addr, Ipv4Addr), Ipv4Addr>());
+        table.sets.insert(vouching.clone(), Set::of(stays));
+        let fills = rule("fills").family(IpFamily::V4).eq(&meta::L4PROTO, IpProtocol::UDP);
+        let fills = fills.update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &map, 60);
+        table.chains.insert(name("out"), Chain::base(Base::filter(Hook::Output, 0), vec![fills]));
+        let wanted = one(Family::Inet, table);
+        let mut nft = Shadow::new(open("a", &home));
+        reconcile(&mut nft, &wanted).unwrap();
+        let socket = home.run(|| std::net::UdpSocket::bind("127.0.0.1:0")).unwrap().unwrap();
+        for last in 1..=4 {
+            // Nobody listens, and some of it is told at the next.
+            let _ = socket.send_to(b"?", (Ipv4Addr::new(127, 0, 0, last), 9));
+            let _ = socket.send_to(b"?", (Ipv4Addr::new(127, 0, 0, last), 9));
+        }
+        let has = || {
+            let listed = judge(&home, "nft", &["list", "ruleset"]);
+            (1..=4).filter(|last| listed.contains(&format!("127.0.0.1 . 127.0.0.{last} timeout"))).collect::<Vec<_>>()
+        };
+        assert_eq!(has(), [1, 2, 3, 4]);
+        assert!(reconcile(&mut nft, &wanted).unwrap().is_empty(), "what rules fill is no drift");
+        let mut other = open("a", &home);
+        assert_eq!(other.observe().unwrap(), wanted);
+        let key = TableKey::new(Family::Inet, name("fw"));
+        assert_eq!(other.prune(&key, &map, &vouching).unwrap(), 2);
+        assert_eq!(has(), [1, 3]);
+        assert_eq!(other.prune(&key, &map, &vouching).unwrap(), 0);
+        assert_eq!(other.set(&key, &vouching).unwrap(), Some(Set::of(stays)));
+        assert_eq!(other.set(&key, &name("nothing")).unwrap(), None);
+        assert_eq!(other.set(&TableKey::new(Family::Inet, name("none")), &vouching).unwrap(), None);
+        let gone = other.prune(&key, &name("nothing"), &vouching).unwrap_err();
+        assert_eq!(gone.kind(), ErrorKind::Gone);
+        assert!(reconcile(&mut nft, &wanted).unwrap().is_empty());
+        reconcile(&mut nft, &State::default()).unwrap();
     });
 }

@@ -166,7 +166,7 @@ impl Live {
         self.retired.extend(served.into_iter().flat_map(|served| served.owners.into_values()));
     }
 
-    /// Forgets owners that are in no service any more: once their flows are gone.
+    /// Forgets owners that are in no service any more: once their flows are gone. O(owners + sources).
     pub(super) fn forget_owners(&mut self) {
         self.free.append(&mut self.retired);
         for served in self.served.iter_mut().flatten() {
@@ -179,8 +179,14 @@ impl Live {
                 stays
             });
         }
-        let (free, sources) = (&self.free, &mut self.sources);
-        sources.known.retain(|_, (owner, _)| !free.contains(owner));
+        if self.sources.known.is_empty() {
+            return;
+        }
+        let mut stays = vec![true; self.owners.len()];
+        for free in &self.free {
+            stays.get_mut(*free as usize).into_iter().for_each(|stays| *stays = false);
+        }
+        self.sources.known.retain(|_, (owner, _)| stays.get(*owner as usize).is_some_and(|stays| *stays));
     }
 
     /// Whether a flow's place in the state is still there.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay_core::{Change, Name, Port, Protocol, SharedMap, State as _};
 use overlay_kernel::link::LocalStep;
 
-use super::lower::{self, Class, Places, Wanted};
+use super::lower::{self, Affine, Class, Places, Wanted};
 use super::native::around;
 use super::{Meaning, Native, NativeStep, Nftables};
 use crate::{Ports, Service, State, check};
@@ -62,6 +62,7 @@ impl Last {
         let locals = taken.reach(&self.state, desired)?;
         let places = Places::of(taken.vips.len(), desired.sources.len());
         let alike = taken.classes.keys().eq(self.taken.classes.keys())
+            && taken.affines.keys().eq(self.taken.affines.keys())
             && places == Places::of(self.taken.vips.len(), self.state.sources.len());
         if !alike || !taken.is_sound(&is) {
             return None;
@@ -74,12 +75,12 @@ impl Last {
             let services: Vec<&Service> = services.into_iter().map(|(_, service)| service).collect();
             let vips = was.iter().chain(&is).flat_map(|(_, service)| service.vips.iter().copied());
             let vips = vips.filter(|vip| of.vips.contains_key(vip)).collect();
-            let classes = taken.classes.keys().copied().collect();
-            lower::tables(&Wanted { services, vips, classes, places, arrivals: None }).ok()
+            let (classes, affines) = (taken.classes.keys().copied().collect(), taken.affines.keys().copied().collect());
+            lower::tables(&Wanted { services, vips, classes, affines, places, arrivals: None }).ok()
         };
         let tables = native.tables.amended(&slice(was.clone(), &self.taken)?, &slice(is.clone(), &taken)?)?;
         let state = Arc::new(desired.clone());
-        let mut steps = around(&native.tables, tables, None, &Meaning(Some(Arc::clone(&state))));
+        let mut steps = around(&native.tables, tables, &Meaning(Some(Arc::clone(&state))));
         steps.extend(locals.into_iter().map(NativeStep::Local));
         Some((steps, Self { state, taken }))
     }
@@ -95,6 +96,7 @@ struct Taken {
     all: SharedMap<IpAddr, ()>,
     places: SharedMap<(IpAddr, Protocol, Port), ()>,
     classes: BTreeMap<Class, u32>,
+    affines: BTreeMap<Affine, u32>,
 }
 
 impl Taken {
@@ -107,12 +109,8 @@ impl Taken {
             }
         }
         addresses(service).for_each(|address| less(&mut self.addresses, address));
-        for class in lower::classes(service) {
-            match self.classes.get_mut(&class) {
-                Some(count) if *count > 1 => *count -= 1,
-                _ => drop(self.classes.remove(&class)),
-            }
-        }
+        lower::classes(service).for_each(|class| one_less(&mut self.classes, &class));
+        lower::affine(service).for_each(|affine| one_less(&mut self.affines, &affine));
     }
 
     /// Nothing if another service is where this one would be.
@@ -129,6 +127,7 @@ impl Taken {
         }
         addresses(service).for_each(|address| more(&mut self.addresses, address));
         lower::classes(service).for_each(|class| *self.classes.entry(class).or_default() += 1);
+        lower::affine(service).for_each(|affine| *self.affines.entry(affine).or_default() += 1);
         Some(())
     }
 
@@ -173,6 +172,13 @@ fn named(service: &Service) -> impl Iterator<Item = &crate::ServedPort> {
 
 fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {
     service.replicas.values().flat_map(|replica| &replica.addresses).copied()
+}
+
+fn one_less<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+    match counts.get_mut(key) {
+        Some(count) if *count > 1 => *count -= 1,
+        _ => drop(counts.remove(key)),
+    }
 }
 
 fn more(counts: &mut SharedMap<IpAddr, u32>, key: IpAddr) {

@@ -6,19 +6,19 @@ use std::net::SocketAddr;
 
 use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Phase, Protocol, Refusal, StepError};
 use overlay_kernel::Namespace;
-use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Readings, Setting};
+use overlay_kernel::ipvs::{self, Destination, Forward, Key, Options, Setting};
 use overlay_kernel::link::{KernelLocals, LocalStep, Locals};
 
 use super::lower;
-use crate::{Capabilities, Condition, Ports, Scheduler, Service, State, TimeoutScope};
+use crate::{Capabilities, Condition, Ports, Readings, Scheduler, Service, State};
 
 /// Holds a [`State`] in a Linux kernel: IPVS of one namespace, which must be its alone.
 ///
-/// It has what nf_tables lacks: schedulers that count connections, affinity, idle timeouts (the same for all services), and counts for
-/// each replica ([`Meter`]). It lacks what nf_tables has: services at all ports, and refusal of ports that nothing serves: these are left to whoever
-/// listens there in the client's namespace. A replica that drains has weight 0. When one goes, or is down, its connections are forgotten with
+/// It has what nf_tables lacks: schedulers that count connections, and idle timeouts (the same for all services). It lacks what
+/// nf_tables has: services at all ports, and refusal of ports that nothing serves: these are left to whoever listens there in the client's namespace. A replica that drains has weight 0. When one goes, or is down, its connections are forgotten with
 /// their next packet, which is lost (`expire_nodest_conn`): UDP's go to another replica with the one after, TCP's are reset by the client's
-/// own kernel, which knows no such connection. Affinity is of each port by itself.
+/// own kernel, which knows no such connection. Affinity is of each port by itself, and lasts for as
+/// long as the source has connections, besides. Its [`Meter`] counts replicas' connections.
 ///
 /// IPVS tells nobody of changes: each reconcile reads it back, with a request for each port of a VIP.
 ///
@@ -70,17 +70,7 @@ impl Ipvs {
 
     /// What it can express.
     pub fn capabilities() -> Capabilities {
-        Capabilities {
-            backend: "IPVS",
-            schedulers: Scheduler::ALL.into(),
-            replicas: Service::MAX_REPLICAS,
-            affinity: true,
-            timeouts: TimeoutScope::Together,
-            all_ports: false,
-            rejects: false,
-            published: false,
-            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
-        }
+        Capabilities::ipvs()
     }
 }
 
@@ -195,8 +185,18 @@ impl Lower<State> for Ipvs {
 impl Meter for Ipvs {
     type Reading = Readings;
 
+    /// One request for each port of a VIP.
     fn read(&mut self) -> Result<Readings, BackendError> {
-        self.ipvs.read()
+        let mut readings = Readings::default();
+        for (key, (_, replicas)) in self.ipvs.read()? {
+            let Key::At { protocol, at } = key else { continue };
+            for (replica, reading) in replicas {
+                // Of TCP and SCTP, what does not stand has ended; of UDP, nothing stands.
+                let idle = if protocol == Protocol::Udp { reading.inactive } else { 0 };
+                readings.add(at.ip(), replica.ip(), u64::from(reading.active) + u64::from(idle));
+            }
+        }
+        Ok(readings)
     }
 }
 

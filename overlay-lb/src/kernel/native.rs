@@ -1,21 +1,19 @@
 //! The native state: tables, VIPs that are the namespace's own, and whether flows are still to be cut.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use overlay_core::{Name, Phase, Port, Protocol, Refusal, State, in_phases};
 use overlay_kernel::link::{LocalStep, Locals};
-use overlay_kernel::nft::{self, IpProtocol, Set, Table};
+use overlay_kernel::nft::{self, Burial, Buried, Cut, Grave, IpProtocol, Set, Table};
 
 use super::lower;
 
 /// What a kernel holds for a [`State`](crate::State) of one place.
 ///
-/// A replica that goes leaves flows that lead to it, and whether those are cut cannot be read back. So a *grave* is dug first:
-/// a table of ours that packets never see, with the VIPs and published ports that something is taken from. Then the tables change, the
-/// flows are cut, and the grave goes. Whoever finds a grave cuts, and so a crash anywhere is made good.
+/// A replica that goes leaves flows that lead to it, which are to be cut: a [`Grave`] with the VIPs and published ports that something is taken from
+/// says so until it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Native {
     /// Tables, a grave among them if there is one.
@@ -48,10 +46,10 @@ pub enum NativeStep {
 /// What flows are judged by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withdrawn {
-    pub(super) grave: Table,
+    cut: Cut,
     pub(super) meaning: Meaning,
-    /// Whether the table goes, which it does last: no flow may begin after those before it were cut.
-    last: bool,
+    /// What rules have filled with clients.
+    pub(super) remembered: Vec<Name>,
 }
 
 impl State for Native {
@@ -59,13 +57,8 @@ impl State for Native {
 
     /// O(n) for n elements.
     fn plan(&self, desired: &Self) -> Vec<NativeStep> {
-        let grave = lower::grave().ok();
-        let mut tables = self.tables.plan(&desired.tables);
-        tables.retain(|step| Some(step.table()) != grave.as_ref());
-        let held = |tables: &nft::State| grave.as_ref().and_then(|key| tables.tables.get(key)).cloned();
-        let (dug, wanted) = (held(&self.tables), held(&desired.tables));
-        let dug = dug.filter(|_| !tables.is_empty() || wanted.is_none());
-        let mut steps = around(&self.tables, tables, dug, &desired.meaning);
+        let buried = grave().map(|grave| grave.plan(&self.tables, &desired.tables, &Replicas));
+        let mut steps = buried.map_or_else(Vec::new, |buried| steps_of(&self.tables, buried, &desired.meaning));
         steps.extend(self.locals.plan(&desired.locals).into_iter().map(NativeStep::Local));
         in_phases::<Self>(steps)
     }
@@ -80,10 +73,10 @@ impl State for Native {
 
     fn phase(step: &NativeStep) -> Phase {
         match step {
-            NativeStep::Bury(_) => Phase::Guard,
-            NativeStep::Tables(step) => nft::State::phase(step),
+            // In one transaction with the change, as nothing comes in between.
+            NativeStep::Bury(step) | NativeStep::Tables(step) => nft::State::phase(step),
             NativeStep::Local(step) => Locals::phase(step),
-            NativeStep::Cut(withdrawn) if !withdrawn.last => Phase::Close,
+            NativeStep::Cut(withdrawn) if !withdrawn.cut.last => Phase::Close,
             NativeStep::Cut(_) | NativeStep::Exhume(_) => Phase::Unguard,
         }
     }
@@ -100,83 +93,59 @@ fn places(set: &Set) -> Set {
 }
 
 /// A change of tables, and what must be done before and after it for flows that lead to no replica any more.
-pub(super) fn around(
-    now: &nft::State,
-    tables: Vec<nft::Step>,
-    grave: Option<Table>,
-    meaning: &Meaning,
-) -> Vec<NativeStep> {
-    if grave.is_none() && !tables.iter().any(withdraws) {
-        return tables.into_iter().map(NativeStep::Tables).collect();
-    }
-    let (before, dug) = (graveyard(grave.clone()), dig(grave.unwrap_or_default(), now, &tables));
-    let after = graveyard(Some(dug.clone()));
-    let mut steps: Vec<_> = before.plan(&after).into_iter().map(NativeStep::Bury).collect();
-    let last = tables.iter().any(|step| matches!(step, nft::Step::RemoveTable(_)));
-    steps.extend(tables.into_iter().map(NativeStep::Tables));
-    steps.push(NativeStep::Cut(Withdrawn { grave: dug, meaning: meaning.clone(), last }));
-    steps.extend(after.plan(&graveyard(None)).into_iter().map(NativeStep::Exhume));
-    steps
+pub(super) fn around(now: &nft::State, change: Vec<nft::Step>, meaning: &Meaning) -> Vec<NativeStep> {
+    let buried = grave().map(|grave| grave.around(now, change, None, &Replicas));
+    buried.map_or_else(Vec::new, |buried| steps_of(now, buried, meaning))
 }
 
-fn graveyard(grave: Option<Table>) -> nft::State {
-    let tables = lower::grave().ok().zip(grave);
-    nft::State { tables: tables.into_iter().collect() }
+fn steps_of(now: &nft::State, Buried { dig, change, cut, exhume }: Buried, meaning: &Meaning) -> Vec<NativeStep> {
+    let cut = cut.map(|cut| {
+        let sets = lower::key().ok().and_then(|key| now.tables.get(&key)).map(|table| &table.sets);
+        let filled = sets.into_iter().flat_map(|sets| sets.keys()).filter(|set| lower::vouching(set).is_some());
+        NativeStep::Cut(Withdrawn { cut, meaning: meaning.clone(), remembered: filled.cloned().collect() })
+    });
+    let steps = dig.into_iter().map(NativeStep::Bury).chain(change.into_iter().map(NativeStep::Tables));
+    steps.chain(cut).chain(exhume.into_iter().map(NativeStep::Exhume)).collect()
 }
 
-/// Whether a change of tables may take a replica away: what takes new flows, or drains.
-fn withdraws(step: &nft::Step) -> bool {
-    use nft::Step::*;
-    let of_services = lower::key().is_ok_and(|key| key == *step.table());
-    of_services
-        && match step {
-            TakeElements(_, set, _) | EmptySet(_, set) | ClearSet(_, set) | RemoveSet(_, set) => leads(set),
+/// Where it is written down that flows are to be cut. Names that are fixed are names.
+fn grave() -> Option<Grave> {
+    lower::key().ok().zip(lower::grave().ok()).map(|(table, grave)| Grave { table, grave })
+}
+
+/// Of replicas that go, the VIPs that they were behind are buried.
+struct Replicas;
+
+impl Burial for Replicas {
+    /// Whether a change may take a replica away: what takes new flows, drains, or is come back to.
+    fn withdraws(&self, step: &nft::Step) -> bool {
+        use nft::Step::*;
+        match step {
+            TakeElements(_, set, _) | EmptySet(_, set) | ClearSet(_, set) | RemoveSet(_, set) => {
+                self.is_remembered(set)
+            }
             ClearTable(_) | RemoveTable(_) => true,
             _ => false,
         }
-}
+    }
 
-/// Whether a set or map has replicas in it.
-fn leads(set: &Name) -> bool {
-    ["slots", "drains"].iter().any(|kind| set.as_str().starts_with(kind))
-}
+    fn is_remembered(&self, set: &Name) -> bool {
+        ["slots", "drains", "stays"].iter().any(|kind| set.as_str().starts_with(kind))
+    }
 
-/// A grave with what it had, and with the VIPs and published ports that a change takes something from.
-fn dig(mut grave: Table, now: &nft::State, steps: &[nft::Step]) -> Table {
-    let key = lower::key().ok();
-    let steps = steps.iter().filter(|step| Some(step.table()) == key.as_ref());
-    let sets = key.as_ref().and_then(|key| now.tables.get(key)).map(|table| &table.sets);
-    for vips in steps.flat_map(|step| sets.into_iter().flat_map(|sets| taken(sets, step))) {
+    fn bury(&self, grave: &mut Table, _: &Name, lost: &Set) {
+        let vips = places(lost);
         let name = match () {
             () if vips.has_keys::<Ipv4Addr>() => "vips4",
             () if vips.has_keys::<Ipv6Addr>() => "vips6",
             () => "published",
         };
-        let Ok(name) = lower::name(name) else { continue };
+        let Ok(name) = lower::name(name) else { return };
         match grave.sets.get_mut(&name) {
             Some(set) => set.absorb(vips),
             None if vips.is_empty() => {}
             None => drop(grave.sets.insert(name, vips)),
         }
-    }
-    grave
-}
-
-/// The VIPs and published ports that a step takes something from.
-fn taken(sets: &BTreeMap<Name, Set>, step: &nft::Step) -> Vec<Set> {
-    use nft::Step::*;
-    let all = |only: Option<&Name>| -> Vec<Set> {
-        let sets = sets.iter().filter(|(name, _)| leads(name) && only.is_none_or(|only| only == *name));
-        sets.map(|(_, set)| places(set)).collect()
-    };
-    match step {
-        TakeElements(_, name, elements) => {
-            let set = sets.get(name).filter(|_| leads(name));
-            set.map(|set| places(&set.only(elements))).into_iter().collect()
-        }
-        EmptySet(_, name) | ClearSet(_, name) | RemoveSet(_, name) => all(Some(name)),
-        ClearTable(_) | RemoveTable(_) => all(None),
-        _ => Vec::new(),
     }
 }
 
@@ -184,12 +153,12 @@ impl Withdrawn {
     /// Whether something was taken from a published port.
     pub(super) fn is_about_port(&self, protocol: Protocol, port: u16) -> bool {
         let Ok(port) = Port::new(port) else { return false };
-        self.grave.sets.values().any(|set| set.contains(&lower::place_of(protocol, port)))
+        self.cut.grave.sets.values().any(|set| set.contains(&lower::place_of(protocol, port)))
     }
 
     /// Whether something was taken from a VIP.
     pub(super) fn is_about(&self, vip: IpAddr) -> bool {
-        self.grave.sets.values().any(|set| match vip {
+        self.cut.grave.sets.values().any(|set| match vip {
             IpAddr::V4(vip) => set.contains::<Ipv4Addr>(&vip),
             IpAddr::V6(vip) => set.contains::<Ipv6Addr>(&vip),
         })

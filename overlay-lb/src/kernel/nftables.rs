@@ -2,20 +2,21 @@
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{
-    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Name, Owner, Protocol, Refusal, StepError, Witness,
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Meter, Name, Owner, Refusal, StepError, Witness,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::link::KernelLocals;
-use overlay_kernel::nft::{self, Nft};
+use overlay_kernel::nft::{self, Nft, Set};
 
 use super::amend::Last;
-use super::standing::Standing;
-use super::{Meaning, Native, NativeStep, lower};
-use crate::{Capabilities, Scheduler, State, TimeoutScope};
+use super::standing::{self, Standing};
+use super::{Meaning, Native, NativeStep, Withdrawn, lower};
+use crate::{Capabilities, Readings, State};
 
 /// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
 ///
@@ -29,16 +30,22 @@ use crate::{Capabilities, Scheduler, State, TimeoutScope};
 /// its class: as many as its replicas weigh together, where these are 16 or fewer, and else 64, 256, 1,024 or 4,096,
 /// four for each replica at least, dealt by weight as evenly as they can be. *Round robin* takes turns among all flows of a class
 /// of services, so it is even over many flows, but one service's own flows do not go to its replicas in turn. *Maglev* and *source hash* have a
-/// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, affinity and timeouts are refused:
+/// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, and timeouts, are refused:
 /// see [`capabilities`](Self::capabilities).
 ///
 /// A published service's rules ask for addresses that are the namespace's own, and not loopback's: whoever listens there is not asked, and where no
 /// replica is left, who asks is refused. Flows that [arrive](crate::Arrivals) from such a service elsewhere are marked, they and their answers.
+/// *Affinity* is a map that rules fill, from a client and a place to the replica that it got: 65,535 clients of each kind at most, and who
+/// comes then is not remembered. It is of each port by itself, of all ports together where a service has all. When a replica drains or goes, who came to it
+/// is forgotten before flows are cut; in the moment between, a client may come to it still.
+///
+/// Its [`Meter`] counts the flows of replicas by connection tracking.
 ///
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
 /// | prerouting, output | `arrivals`, `answers`: the marks of flows that arrive | -150 |
+/// | prerouting, output, with affinity | `remember-arriving`, `remember-own` | -99 |
 /// | input, for VIPs that are the namespace's own, and published ports | `refuse-input`: what no service takes | -20 |
 /// | forward, output, for others | `refuse-forward`, `refuse-output` | -20 |
 ///
@@ -68,7 +75,7 @@ pub struct Nftables {
 
 impl Nftables {
     /// The most replicas of one service.
-    pub const MAX_REPLICAS: usize = 4096 / lower::SLOTS_EACH;
+    pub const MAX_REPLICAS: usize = Capabilities::NF_TABLES_REPLICAS;
 
     /// Works in this namespace. Its tables are those of an owner of its own, whose instance is that of `owner` with `-lb` behind it: so
     /// a firewall of the same owner in the same namespace does not take them for its own.
@@ -87,31 +94,39 @@ impl Nftables {
 
     /// What it can express.
     pub fn capabilities() -> Capabilities {
-        Capabilities {
-            backend: "nf_tables",
-            schedulers: [
-                Scheduler::RoundRobin,
-                Scheduler::WeightedRoundRobin,
-                Scheduler::SourceHash,
-                Scheduler::Maglev,
-            ]
-            .into(),
-            replicas: Self::MAX_REPLICAS,
-            affinity: false,
-            timeouts: TimeoutScope::Nobody,
-            all_ports: true,
-            rejects: true,
-            published: true,
-            protocols: [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into(),
+        Capabilities::nf_tables()
+    }
+
+    /// The VIPs that the kernel has for us.
+    fn vips(&mut self) -> Result<[Option<Set>; 2], BackendError> {
+        let invalid = |refusal: Refusal| BackendError::new(ErrorKind::Invalid, "name a set").caused_by(refusal);
+        let key = lower::key().map_err(invalid)?;
+        let [v4, v6] = ["vips4", "vips6"].map(|name| lower::name(name).map_err(invalid));
+        Ok([self.nft.set(&key, &v4?)?, self.nft.set(&key, &v6?)?])
+    }
+
+    /// Forgets which clients came to those that take no new flows any more: before flows are cut, which would find their way back.
+    fn forget(&mut self, withdrawn: &Withdrawn) -> Result<(), BackendError> {
+        for map in &withdrawn.remembered {
+            let Some(vouching) = lower::vouching(map) else { continue };
+            let key = lower::key()
+                .map_err(|refusal| BackendError::new(ErrorKind::Invalid, "name a table").caused_by(refusal))?;
+            match self.nft.prune(&key, map, &vouching) {
+                Err(error) if error.kind() != ErrorKind::Gone => return Err(error),
+                _ => {} // the map went by itself
+            }
         }
+        Ok(())
     }
 
     /// Carries out the steps from here on that are of one kind.
     fn some(&mut self, steps: &[NativeStep]) -> Result<usize, StepError> {
         match steps {
             [NativeStep::Cut(withdrawn), ..] => {
-                let standing = LazyCell::new(|| Standing::new(&withdrawn.meaning, withdrawn));
-                let cut = self.flows.cut(|flow| standing.lacks(withdrawn, flow));
+                let cut = self.forget(withdrawn).and_then(|()| {
+                    let standing = LazyCell::new(|| Standing::new(&withdrawn.meaning, withdrawn));
+                    self.flows.cut(|flow| standing.lacks(withdrawn, flow))
+                });
                 cut.map(|_| 1).map_err(|source| StepError { at: 0, applied: Applied::Nothing, source })
             }
             [NativeStep::Local(_), ..] => {
@@ -159,6 +174,29 @@ impl Backend for Nftables {
     }
 }
 
+impl Meter for Nftables {
+    type Reading = Readings;
+
+    /// The flows that connection tracking has, of the VIPs that are served now. O(flows of the machine + VIPs).
+    fn read(&mut self) -> Result<Readings, BackendError> {
+        let mut readings = Readings::default();
+        let translated = self.flows.some(|flow| standing::is_translated(flow) && !flow.has_ended())?;
+        if translated.is_empty() {
+            return Ok(readings);
+        }
+        let [v4, v6] = self.vips()?;
+        for flow in translated {
+            let vip = flow.original.to;
+            let ours = match vip {
+                IpAddr::V4(vip) => v4.as_ref().is_some_and(|vips| vips.contains(&vip)),
+                IpAddr::V6(vip) => v6.as_ref().is_some_and(|vips| vips.contains(&vip)),
+            };
+            readings.add(vip, flow.reply.from, ours.into());
+        }
+        Ok(readings)
+    }
+}
+
 impl Witness for Nftables {
     fn watch(&mut self) -> Result<(), BackendError> {
         self.locals.watch()?;
@@ -192,3 +230,5 @@ impl Lower<State> for Nftables {
         Some(Amended { steps, memo: Memo::new(last) })
     }
 }
+
+const _: () = assert!(Nftables::MAX_REPLICAS * lower::SLOTS_EACH == 4096, "the largest class has slots for all");

@@ -33,13 +33,18 @@ impl<'s> Standing<'s> {
         let (vip, port) = (flow.original.to, flow.original.to_port);
         let of_port = Protocol::from_number(flow.protocol).is_some_and(|of| withdrawn.is_about_port(of, port));
         let services = match (withdrawn.is_about(vip), of_port) {
-            _ if flow.status & TRANSLATED == 0 => return false,
+            _ if !is_translated(flow) => return false,
             (true, _) => self.of_vips.get(&vip).map(Vec::as_slice).unwrap_or_default(),
             (false, true) => &self.published,
             (false, false) => return false,
         };
         !services.iter().any(|service| serves(service, flow))
     }
+}
+
+/// Whether somebody translated its destination.
+pub(super) const fn is_translated(flow: &Flow) -> bool {
+    flow.status & TRANSLATED != 0
 }
 
 fn serves(service: &Service, flow: &Flow) -> bool {

@@ -44,8 +44,7 @@ fn ipvs_counts_what_replicas_have() {
         let held: Vec<_> = (0..3).map(|_| place.open(Protocol::Tcp, at(KINDS[0]))).collect();
         assert!(held.iter().all(|(_, answer)| matches!(answer, Answer::From(..))));
         let readings = place.table.read().unwrap();
-        let active: u32 = readings.values().flat_map(|(_, all)| all.values()).map(|it| it.active).sum();
-        assert_eq!(active, 3, "{readings:?}");
+        assert_eq!(readings.of_replica([10, 0, 9, 2].into()), 3, "{readings:?}");
     });
 }
 

@@ -109,7 +109,7 @@ where
         config.cases = cases;
     }
     let schedulers = Nftables::capabilities().schedulers.into_iter().collect();
-    let wants = Wants { schedulers, affinity: false, timeouts: false, all_ports: true, published: true };
+    let wants = Wants { schedulers, affinity: true, timeouts: false, all_ports: true, published: true };
     let outcome = TestRunner::new(config).run(&(vec(state_of(wants), 1..4), any::<[u8; 32]>()), |(desired, seed)| {
         let seen = laws::backend(&mut World::new(open), &desired, seed)?;
         let seen = [seen.steps, seen.faults, seen.kills, seen.repairs, seen.reached];

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::{IpHeaders, NetSlice, PacketBuilder, PacketBuilderStep, SlicedPacket, TransportSlice};
-use overlay_core::{Instant, IpFamily, Protocol};
+use overlay_core::{Instant, IpFamily, Meter as _, Protocol};
 use overlay_lb::{Balancer, Capabilities, Config, State, Verdict};
 
 use crate::suite::{self, Answer, Ground, HERE, Held};
@@ -101,6 +101,10 @@ impl Ground for Played {
             step(from.ip(), to.ip()).tcp(from.port(), to.port(), 1, 1000).rst().write(&mut reset, &[]).unwrap();
             let _ = self.balancer.handle_packet(&mut reset, self.now);
         }
+    }
+
+    fn flows(&mut self, replica: IpAddr) -> u64 {
+        self.balancer.read().unwrap().of_replica(replica)
     }
 
     fn pings(&mut self, to: IpAddr) -> bool {

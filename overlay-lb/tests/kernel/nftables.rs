@@ -1,12 +1,10 @@
 //! nf_tables: the suite, and what is peculiar to it.
 
-use std::time::Duration;
-
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
 use overlay_kernel::nft;
 use overlay_lb::kernel::Nftables;
-use overlay_lb::{Affinity, Condition, Scheduler, Service, State, Weight};
+use overlay_lb::{Condition, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
 use crate::town::{Place, Town, owner, whole};
@@ -72,9 +70,9 @@ fn what_nftables_lacks_is_refused_by_name_and_changes_nothing() {
         let refused = reconcile(&mut opened(&town), &state(&service)).unwrap_err().to_string();
         assert_eq!(refused, "service web: least connection: nf_tables has no such scheduler");
         service.scheduler = Scheduler::Maglev;
-        service.affinity = Some(Affinity { timeout: Duration::from_secs(60) });
+        service.timeouts = Some(overlay_lb::Timeouts::default());
         let refused = reconcile(&mut opened(&town), &state(&service)).unwrap_err().to_string();
-        assert!(refused.starts_with("service web: affinity: nf_tables cannot remember sources"), "{refused}");
+        assert_eq!(refused, "service web: timeouts: nf_tables leaves them to the namespace");
         assert_eq!(whole(&town.client), before);
     });
 }

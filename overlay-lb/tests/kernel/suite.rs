@@ -1,6 +1,6 @@
 //! What every backend does that says it can: one suite, on whatever ground.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ pub(crate) trait Ground {
     fn ask(&mut self, held: Held) -> Answer;
     /// Ends one.
     fn close(&mut self, held: Held);
+    /// How many flows a replica has.
+    fn flows(&mut self, replica: IpAddr) -> u64;
     /// An echo request.
     fn pings(&mut self, to: IpAddr) -> bool;
     /// Lets time pass, if it is its own to say.
@@ -116,8 +118,16 @@ pub(crate) fn run(ground: &mut dyn Ground) {
         all_ports_lead_to_the_same_ports(ground);
     }
     nobody_else_answers(ground, &can);
+    flows_are_counted_until_they_end(ground);
     if can.affinity {
         sources_come_back(ground);
+        if can.all_ports {
+            sources_come_back_at_all_ports(ground);
+        }
+        // IPVS remembers a source for as long as it has flows, besides.
+        if can.backend != Capabilities::ipvs().backend {
+            sources_are_forgotten(ground);
+        }
     }
     if can.timeouts != overlay_lb::TimeoutScope::Nobody {
         idle_flows_are_forgotten(ground);
@@ -242,13 +252,105 @@ fn nobody_else_answers(ground: &mut dyn Ground, can: &Capabilities) {
     }
 }
 
-fn sources_come_back(ground: &mut dyn Ground) {
-    let mut service = service(&[2, 3, 4]);
-    service.affinity = Some(Affinity { timeout: Duration::from_secs(60) });
-    ground.settle(&state(&service));
-    for kind in KINDS {
-        assert_eq!(spread(ground, kind, 9).len(), 1, "{kind:?}");
+/// What whoever drains a replica waits for.
+fn flows_are_counted_until_they_end(ground: &mut dyn Ground) {
+    ground.settle(&state(&service(&[2])));
+    for family in [IpFamily::V4, IpFamily::V6] {
+        let replica = replica(2).address(family).unwrap();
+        let before = ground.flows(replica);
+        let open = |ground: &mut dyn Ground, protocol| {
+            let (held, answer) = ground.open(protocol, at((protocol, family)));
+            assert!(matches!(answer, Answer::From(..)), "{protocol}: {answer:?}");
+            held
+        };
+        let held = [Protocol::Tcp, Protocol::Tcp, Protocol::Tcp].map(|protocol| open(ground, protocol));
+        let kept = [Protocol::Udp, Protocol::Udp].map(|protocol| open(ground, protocol));
+        let mut drained = service(&[2, 3]);
+        drained.replicas.get_mut(&id(2)).unwrap().condition = Condition::Draining;
+        ground.settle(&state(&drained));
+        assert_eq!(ground.flows(replica) - before, 5, "{family}: those of one that drains count too");
+        held.into_iter().for_each(|held| ground.close(held));
+        let ended = (0..50).any(|_| ground.flows(replica) - before == 2 || !ground.wait(Duration::from_millis(100)));
+        assert!(ended, "{family}: {} of {before} before", ground.flows(replica));
+        kept.into_iter().for_each(|held| ground.close(held));
+        ground.settle(&state(&service(&[2])));
     }
+}
+
+fn sources_come_back(ground: &mut dyn Ground) {
+    let affinity = Some(Affinity { timeout: Duration::from_secs(60) });
+    let like = |replicas: &[u8]| Service { affinity, ..service(replicas) };
+    ground.settle(&state(&like(&[2, 3])));
+    let had = KINDS.map(|kind| spread(ground, kind, 9));
+    assert!(had.iter().all(|spread| spread.len() == 1), "{had:?}");
+    let had = had.map(|spread| spread.into_keys().collect::<Vec<_>>());
+    // Who comes in addition is not for sources that have been here; who drains is for none of them.
+    ground.settle(&state(&like(&[2, 3, 4])));
+    for (kind, had) in KINDS.into_iter().zip(&had) {
+        assert_eq!(spread(ground, kind, 9).into_keys().collect::<Vec<_>>(), *had, "{kind:?}");
+    }
+    let mut drained = like(&[2, 3, 4]);
+    let gone: BTreeSet<u8> = had.into_iter().flatten().collect();
+    for number in &gone {
+        drained.replicas.get_mut(&id(*number)).unwrap().condition = Condition::Draining;
+    }
+    ground.settle(&state(&drained));
+    for kind in KINDS {
+        let now = spread(ground, kind, 9);
+        assert!(now.len() == 1 && now.keys().all(|it| !gone.contains(it)), "{kind:?}: {now:?} after {gone:?}");
+    }
+    ground.settle(&state(&service(&[2, 3, 4])));
+    for kind in KINDS {
+        assert_eq!(spread(ground, kind, 9).len(), 3, "{kind:?}: none is remembered any more");
+    }
+}
+
+/// The time runs from a source's last flow on.
+fn sources_are_forgotten(ground: &mut dyn Ground) {
+    let mut service = service(&[2, 3, 4]);
+    service.affinity = Some(Affinity { timeout: Duration::from_secs(2) });
+    ground.settle(&state(&service));
+    let udp = (Protocol::Udp, IpFamily::V4);
+    let mut seen = BTreeSet::new();
+    for _ in 0..6 {
+        let first = spread(ground, udp, 2);
+        assert_eq!(first.len(), 1, "{first:?}");
+        seen.extend(first.into_keys());
+        if seen.len() > 1 || !ground.wait(Duration::from_secs(4)) {
+            return;
+        }
+    }
+    panic!("round robin goes on: {seen:?}");
+}
+
+fn sources_come_back_at_all_ports(ground: &mut dyn Ground) {
+    let affinity = Some(Affinity { timeout: Duration::from_secs(60) });
+    let like = |replicas: &[u8]| Service { affinity, ports: Ports::All, ..service(replicas) };
+    let asked = |ground: &mut dyn Ground| -> BTreeSet<IpAddr> {
+        let all = [Protocol::Tcp, Protocol::Udp].map(|protocol| {
+            let opened: Vec<_> =
+                (0..4).map(|_| ground.open(protocol, SocketAddr::new(vip(IpFamily::V4), 8080))).collect();
+            opened
+                .into_iter()
+                .map(|(held, answer)| {
+                    ground.close(held);
+                    let Answer::From(replica, _) = answer else { panic!("{protocol}: {answer:?}") };
+                    replica
+                })
+                .collect::<Vec<_>>()
+        });
+        all.into_iter().flatten().collect()
+    };
+    ground.settle(&state(&like(&[2, 3, 4])));
+    let first = asked(ground);
+    assert_eq!(first.len(), 1, "TCP and UDP go to the same: {first:?}");
+    let gone = last_of(*first.first().unwrap());
+    let left: Vec<u8> = [2, 3, 4].into_iter().filter(|number| *number != gone).collect();
+    ground.settle(&state(&like(&left)));
+    let second = asked(ground);
+    assert!(second.len() == 1 && second != first, "{first:?}, then {second:?}");
+    ground.settle(&state(&like(&[2, 3, 4])));
+    assert_eq!(asked(ground), second, "who comes back later finds others served");
 }
 
 fn idle_flows_are_forgotten(ground: &mut dyn Ground) {

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use overlay_core::{Owner, Protocol, Table, reconcile};
+use overlay_core::{Meter, Owner, Protocol, Table, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
-use overlay_lb::{Capabilities, State};
+use overlay_lb::{Capabilities, Readings, State};
 
 use crate::suite::{Answer, Ground, Held};
 
@@ -143,7 +143,7 @@ impl Socket {
     }
 }
 
-impl<T: Table<State>> Ground for Place<'_, T> {
+impl<T: Table<State> + Meter<Reading = Readings>> Ground for Place<'_, T> {
     fn capabilities(&self) -> Capabilities {
         self.can.clone()
     }
@@ -193,6 +193,10 @@ impl<T: Table<State>> Ground for Place<'_, T> {
         self.held[held] = Socket::None;
     }
 
+    fn flows(&mut self, replica: IpAddr) -> u64 {
+        self.table.read().unwrap().of_replica(replica)
+    }
+
     fn pings(&mut self, to: IpAddr) -> bool {
         let ping = || Command::new("ping").args(["-c1", "-W2", "-n", &to.to_string()]).output().unwrap();
         self.town.client.run(ping).unwrap().status.success()
@@ -204,8 +208,9 @@ impl<T: Table<State>> Ground for Place<'_, T> {
     }
 }
 
-/// All that a client's namespace shows but its flows.
+/// All that a client's namespace shows but its flows. (Whether a link has a carrier is known a moment after it is up.)
 pub(crate) fn whole(namespace: &Namespace) -> String {
-    const SHOW: &str = "nft list ruleset; ip route show table all; ip -6 route show table all; ip -o addr";
+    const SHOW: &str = "nft list ruleset; ip -o addr
+        (ip route show table all; ip -6 route show table all) | sed 's/ linkdown//'";
     judge(namespace, "sh", &["-c", SHOW])
 }

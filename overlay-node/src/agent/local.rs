@@ -120,7 +120,7 @@ impl Agent {
     }
 
     /// Puts an endpoint of this node into its section if it is plugged in.
-    pub(super) fn place_endpoint(&mut self, id: EndpointId) {
+    fn place_endpoint(&mut self, id: EndpointId) {
         self.join_mesh(id);
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
@@ -171,13 +171,21 @@ impl Agent {
         }
         self.claims.entry(network).or_default().choose(section, id, &self.catalogue.assigned);
         self.changed = true;
-        self.recheck(network);
+        self.shifted.insert(network);
     }
 
-    /// What is in effect of a network's endpoints may depend on one of them.
-    fn recheck(&mut self, network: NetworkId) {
-        let section = self.knowledge.networks.get(&network);
-        self.touched.extend(section.into_iter().flat_map(|section| section.local.keys()));
+    /// Puts the endpoints of which something changed where they belong. Given back are those and all others of their networks here: what is in
+    /// effect of one may depend on another. O(n log n) however many changed.
+    pub(super) fn place_endpoints(&mut self) -> BTreeSet<EndpointId> {
+        let mut concerned = std::mem::take(&mut self.touched);
+        for id in &concerned {
+            self.place_endpoint(*id);
+        }
+        while let Some(network) = self.shifted.pop_first() {
+            let section = self.knowledge.networks.get(&network);
+            concerned.extend(section.into_iter().flat_map(|section| section.local.keys()));
+        }
+        concerned
     }
 
     /// Tells the other nodes of an endpoint that is here and fit, or that it is here no more.
@@ -231,5 +239,6 @@ fn fact(me: &overlay_core::NodeId, local: &LocalEndpoint) -> RemoteEndpoint {
         labels: endpoint.spec.labels.clone(),
         health: local.health,
         moves: endpoint.moves,
+        weight: endpoint.spec.weight,
     }
 }

@@ -53,6 +53,8 @@ pub struct Agent {
     /// Endpoints of this node, and networks, of which something changed since they were looked at last.
     touched: BTreeSet<EndpointId>,
     touched_networks: BTreeSet<NetworkId>,
+    /// Networks whose endpoints here changed since then.
+    shifted: BTreeSet<NetworkId>,
     /// Whether the node was told to take no part in the routing mesh any more.
     out_of_mesh: bool,
     changed: bool,
@@ -91,6 +93,7 @@ impl Agent {
             deriver: Deriver::default(),
             touched: BTreeSet::new(),
             touched_networks: BTreeSet::new(),
+            shifted: BTreeSet::new(),
             out_of_mesh: false,
             changed: false,
             events: VecDeque::new(),
@@ -219,13 +222,8 @@ impl Agent {
         while let Some(network) = self.touched_networks.pop_first() {
             self.settle_network(network, now);
         }
-        let mut placed = BTreeSet::new();
-        while let Some(endpoint) = self.touched.pop_first() {
-            // What it changes for others of its network touches those; they are looked at once more at most.
-            self.place_endpoint(endpoint);
-            placed.insert(endpoint);
-        }
-        self.tell_endpoints(&placed, now);
+        let concerned = self.place_endpoints();
+        self.tell_endpoints(&concerned, now);
     }
 }
 

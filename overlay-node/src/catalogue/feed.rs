@@ -10,6 +10,7 @@ use overlay_core::{
 };
 
 use super::keys::{Keys, RootError};
+use super::recent::Recent;
 use super::record::{Flaw, Held, Object};
 use crate::CatalogueChange;
 
@@ -47,6 +48,8 @@ pub struct Feed {
     /// The networks that endpoints were told to be on.
     on: BTreeMap<EndpointId, NetworkId>,
     unreadable: BTreeMap<Key, String>,
+    /// What feeds beside this one have read.
+    recent: Option<Recent>,
 }
 
 impl Feed {
@@ -56,8 +59,20 @@ impl Feed {
     /// If the root is longer than 200 bytes.
     pub fn new(store: Arc<dyn Store>, root: &Prefix) -> Result<Self, RootError> {
         let keys = Keys::of(root)?;
+        Ok(Self::of(store, keys, None))
+    }
+
+    /// Another feed of this catalogue, which tells from the beginning. What one of them reads, others beside it need not: who
+    /// serves a hundred nodes, or simulates them, reads each record once.
+    #[must_use]
+    pub fn beside(&mut self) -> Self {
+        let recent = self.recent.get_or_insert_default().clone();
+        Self::of(Arc::clone(&self.store), self.keys.clone(), Some(recent))
+    }
+
+    fn of(store: Arc<dyn Store>, keys: Keys, recent: Option<Recent>) -> Self {
         let (told, on, unreadable) = Default::default();
-        Ok(Self { store, keys, watch: None, told, on, unreadable })
+        Self { store, keys, watch: None, told, on, unreadable, recent }
     }
 
     /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing
@@ -143,9 +158,9 @@ impl Feed {
             return;
         };
         let change = match kind {
-            Kind::Network => self.read(&key, &entry).map(CatalogueChange::Network),
-            Kind::Service => self.read(&key, &entry).map(CatalogueChange::Service),
-            Kind::Endpoint => self.read(&key, &entry).map(CatalogueChange::Endpoint),
+            Kind::Network => self.read(&key, &entry, CatalogueChange::Network),
+            Kind::Service => self.read(&key, &entry, CatalogueChange::Service),
+            Kind::Endpoint => self.read(&key, &entry, CatalogueChange::Endpoint),
         };
         match change.and_then(|change| self.alone(&key, change)) {
             Ok(change) => {
@@ -185,8 +200,17 @@ impl Feed {
         }
     }
 
-    fn read<T: Object>(&self, key: &Key, entry: &Entry) -> Result<Arc<T>, Flaw> {
-        Held::<T>::decode(&self.keys, key, entry).map(|held| Arc::new(held.object))
+    fn read<T: Object>(
+        &self,
+        key: &Key,
+        entry: &Entry,
+        said: impl FnOnce(Arc<T>) -> CatalogueChange,
+    ) -> Result<CatalogueChange, Flaw> {
+        let read = || Held::<T>::decode(&self.keys, key, entry).map(|held| said(Arc::new(held.object)));
+        match &self.recent {
+            Some(recent) => recent.or_read(key, &entry.value, read),
+            None => read(),
+        }
     }
 }
 

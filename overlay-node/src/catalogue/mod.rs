@@ -9,6 +9,7 @@ use crate::{Endpoint, Network, Service};
 
 mod feed;
 pub(crate) mod keys;
+mod recent;
 pub(crate) mod record;
 
 pub use feed::Feed;

@@ -256,6 +256,19 @@ pub enum Refused {
     /// The routing mesh needs a VIP.
     #[error("a port published with ingress mode can't be used with dnsrr mode: publish in host mode, or use mode vip")]
     IngressWithRoundRobin,
+    /// Who asks for a service of mode `dnsrr` chooses himself.
+    #[error("a service of mode dnsrr has no scheduler, affinity or timeouts: leave them out, or use mode vip")]
+    BalancingWithRoundRobin,
+    /// The work cannot be shared so, or nodes cannot do it.
+    #[error("service {service}: {wanted}: {reason}")]
+    Balancing {
+        /// Its name.
+        service: Name,
+        /// What was asked for.
+        wanted: String,
+        /// Why that cannot be, and what could.
+        reason: String,
+    },
     /// One port is published twice.
     #[error("duplicate published ports provided: {port}/{protocol}")]
     DuplicatePort {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, Mac, NsId};
+use overlay_core::{AddressSet, EndpointId, IfName, Mac, NsId};
 use overlay_link::MacvlanMode;
 use overlay_vxlan::names;
 
@@ -57,7 +57,7 @@ impl Unfit {
 pub(super) struct Claim<'k> {
     pub(super) mac: Mac,
     /// Those that are known of it, where it has them all.
-    pub(super) addresses: Cow<'k, BTreeSet<IpAddr>>,
+    pub(super) addresses: Cow<'k, AddressSet>,
     pub(super) at: At,
 }
 
@@ -81,7 +81,7 @@ impl<'k> Claim<'k> {
         let endpoint = &local.endpoint;
         check_ground(ground, id, local)?;
         check_mac(endpoint.mac)?;
-        let mut addresses = BTreeSet::new();
+        let mut addresses = AddressSet::new();
         for net in &endpoint.addresses {
             let address = net.addr();
             if !is_free(section, address) || !is_host_of(address, *net) {

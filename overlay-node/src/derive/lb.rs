@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_core::{IpFamily, Name, SharedMap};
-use overlay_dns::{Endpoint, Health, Mode, Zone};
-use overlay_lb::{Condition, Replica, Service, State};
+use overlay_dns::{Health, Mode, Zone};
+use overlay_lb::{Condition, Replica, Service, State, Weight};
 
 use super::container::Attachment;
 use super::zone;
-use crate::Section;
+use crate::{Balancing, Section};
 
 /// The virtual services of a network, by their names: what its containers share.
 pub(super) type Services = SharedMap<Name, Service>;
@@ -20,8 +20,9 @@ const MOST: usize = 1024;
 /// The services that have a VIP there. Of two that say they have one VIP, the first by name has it.
 pub(super) fn services(section: &Section, zone: &Zone) -> Services {
     let mut taken = BTreeSet::new();
-    let named = zone::services(section).into_keys().filter_map(|name| {
-        let service = service(zone, &name)?;
+    let named = zone::services(section).into_iter().filter_map(|(name, record)| {
+        let balancing = record.spec.balancing.sound(&name);
+        let service = service(zone, &name, &balancing)?;
         let free = service.vips.iter().all(|vip| !taken.contains(vip));
         taken.extend(service.vips.iter().copied().filter(|_| free));
         free.then_some((name, service))
@@ -29,43 +30,46 @@ pub(super) fn services(section: &Section, zone: &Zone) -> Services {
     named.collect()
 }
 
-/// A service as it is now; `None` if it has no VIP.
-pub(super) fn service(zone: &Zone, name: &Name) -> Option<Service> {
+/// A service as it is now, balanced so; `None` if it has no VIP.
+///
+/// Who is suspected gets work where nobody else is left; who ends keeps what it has.
+pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option<Service> {
     let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
-    let service = Service::new(of_each_family(vips));
+    let service = balancing.service(of_each_family(vips));
     (!service.vips.is_empty()).then(|| with_replicas(service, zone, name))
 }
 
 /// A service with the endpoints that serve it, as far as they have addresses of its families.
 pub(super) fn with_replicas(mut service: Service, zone: &Zone, name: &Name) -> Service {
-    let healthy = zone.members(name).any(|member| member.health == Health::Healthy);
+    let (mut healthy, mut suspects) = (false, Vec::new());
     for member in zone.members(name).take(MOST) {
         let addresses = of_each_family(&member.addresses).filter(|own| service.serves(IpFamily::of(*own)));
-        let replica = Replica::new(addresses).being(condition(member, healthy));
-        if !replica.addresses.is_empty() {
-            service.replicas.insert(member.id, replica);
+        let replica = Replica::new(addresses).weighing(Weight::new(member.weight).unwrap_or_default());
+        if replica.addresses.is_empty() {
+            continue;
         }
+        let condition = match member.health {
+            Health::Healthy => Condition::Active,
+            Health::Suspect | Health::Draining => Condition::Draining,
+        };
+        healthy |= member.health == Health::Healthy;
+        suspects.extend((member.health == Health::Suspect).then_some(member.id));
+        service.replicas.insert(member.id, replica.being(condition));
+    }
+    for id in suspects.iter().filter(|_| !healthy) {
+        service.replicas.entry(*id).and_modify(|replica| replica.condition = Condition::Active);
     }
     service
 }
 
-/// Who is suspected gets work where nobody else is left; who ends keeps what it has.
-fn condition(member: &Endpoint, healthy: bool) -> Condition {
-    match member.health {
-        Health::Healthy => Condition::Active,
-        Health::Suspect if !healthy => Condition::Active,
-        Health::Suspect | Health::Draining => Condition::Draining,
-    }
-}
-
-fn of_each_family(addresses: &BTreeSet<IpAddr>) -> impl Iterator<Item = IpAddr> {
-    let of = |v4: bool| addresses.iter().copied().find(move |address| address.is_ipv4() == v4);
+fn of_each_family<'a>(addresses: impl IntoIterator<Item = &'a IpAddr> + Copy) -> impl Iterator<Item = IpAddr> {
+    let of = |v4: bool| addresses.into_iter().copied().find(move |address| address.is_ipv4() == v4);
     [of(true), of(false)].into_iter().flatten()
 }
 
 /// What a container reaches: the services of all its networks but the ingress network, each from its own address there.
 pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
-    let mut state = State::default();
+    let (mut state, mut sources) = (State::default(), Vec::new());
     let named = attachments.iter().filter(|attachment| !attachment.network.spec.ingress);
     let balanced = named.filter_map(|attachment| Some((attachment, attachment.services?)));
     for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
@@ -74,11 +78,11 @@ pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
             false => add(&mut state.services, services, attachment),
         }
         let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
-        for vip in services.values().flat_map(|service| &service.vips) {
-            let source = of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
-            state.sources.extend(source.filter(|_| !state.sources.contains_key(vip)).map(|source| (*vip, source)));
-        }
+        let vips = services.values().flat_map(|service| &service.vips);
+        let source = |vip: &IpAddr| of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
+        sources.extend(vips.filter_map(|vip| Some((*vip, source(vip)?))));
     }
+    state.sources = sources.into_iter().rev().collect(); // of several networks that have a VIP, the first counts
     if attachments.len() > 1 {
         part(&mut state);
     }

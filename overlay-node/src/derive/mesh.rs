@@ -55,8 +55,9 @@ fn nodes(known: Known<'_>, segment: &Segment) -> BTreeMap<Mac, BTreeSet<IpAddr>>
             return Some((port.mac, port.addresses.iter().map(IpNet::addr).collect()));
         }
         let remote = section.remote.get(&id).filter(|remote| remote.node == *node)?;
-        let peer = segment.peers.get(&remote.mac).filter(|peer| peer.addresses.is_subset(&remote.addresses))?;
-        Some((remote.mac, peer.addresses.clone()))
+        let its = |address: &IpAddr| remote.addresses.contains(address);
+        let peer = segment.peers.get(&remote.mac).filter(|peer| peer.addresses.iter().all(its))?;
+        Some((remote.mac, peer.addresses.iter().copied().collect()))
     });
     all.collect()
 }
@@ -66,8 +67,8 @@ fn published(known: Known<'_>, zone: &Zone) -> BTreeMap<Name, Service> {
     let services = zone::services(known.section).into_iter().filter_map(|(name, service)| {
         let ports = ports(&service.ports, PublishMode::Ingress)
             .filter(|(protocol, port, _)| !is_ours(known.knowledge, *protocol, *port));
-        let published =
-            ports.fold(Service::published(), |service, (protocol, port, target)| service.port(protocol, port, target));
+        let balanced = Service { affinity: None, ..service.spec.balancing.sound(&name).service([]) };
+        let published = ports.fold(balanced, |service, (protocol, port, target)| service.port(protocol, port, target));
         if published.ports == overlay_lb::Ports::All {
             return None;
         }

@@ -13,7 +13,7 @@ use super::lb::{self, Services};
 use super::mesh::Mesh;
 use super::touched::{Known, Touched};
 use super::{Footing, admission, container, firewall, vxlan, zone};
-use crate::PlaceState;
+use crate::{Balancing, PlaceState};
 
 /// What is derived of an overlay, and what it takes to change it in part.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl SegmentPart {
     fn balance(&mut self, services: &BTreeSet<Name>) {
         for name in services {
             let Some(held) = self.services.get(name) else { continue };
-            match lb::service(&self.zone, name) {
+            match lb::service(&self.zone, name, &Balancing::of(held)) {
                 Some(service) if *held == service => {}
                 Some(service) => drop(self.services.insert(name.clone(), service)),
                 None => drop(self.services.remove(name)),

@@ -1,9 +1,8 @@
 //! The segment of a network.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay_core::Vni;
+use overlay_core::{AddressSet, Vni};
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, State, Vtep};
 
 use super::Footing;
@@ -33,7 +32,7 @@ pub(super) fn port(local: &LocalEndpoint) -> LocalPort {
 }
 
 pub(super) fn peer(vtep: IpAddr, claim: &Claim<'_>) -> Peer {
-    Peer { vtep, addresses: BTreeSet::clone(&claim.addresses) }
+    Peer { vtep, addresses: AddressSet::clone(&claim.addresses) }
 }
 
 const fn elsewhere(claim: &Claim<'_>) -> Option<IpAddr> {

@@ -1,10 +1,10 @@
 //! The names of a network.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Name, NodeId, ServiceId};
+use overlay_core::{AddressSet, EndpointId, Name, NodeId, ServiceId};
 use overlay_dns::{DnsName, Endpoint, Health, Mode, Policy, Zone};
 
 use super::admission::{Admission, Peer};
@@ -83,9 +83,10 @@ fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim<
     Endpoint {
         id,
         names: names(&spec.container, &spec.names),
-        addresses: BTreeSet::clone(&claim.addresses),
+        addresses: AddressSet::clone(&claim.addresses),
         service: service_name(section, spec.service),
         health: local.health,
+        weight: spec.weight.get(),
     }
 }
 
@@ -95,8 +96,9 @@ fn there(section: &Section, peer: &Peer<'_>) -> Endpoint {
     Endpoint {
         id: peer.id,
         names: names(&remote.container, &remote.names),
-        addresses: BTreeSet::clone(&peer.claim.addresses),
+        addresses: AddressSet::clone(&peer.claim.addresses),
         service: service_name(section, remote.service),
+        weight: remote.weight.get(),
         health: if peer.alive { remote.health } else { remote.health.max(Health::Suspect) },
     }
 }

@@ -194,8 +194,8 @@ impl<'w> Walk<'w> {
     /// Behind a VIP, a replica.
     fn balanced(&mut self, way: Way<'w>) -> Result<Way<'w>, Break> {
         let section = way.section;
-        let has = |vips: &BTreeSet<IpAddr>| vips.contains(&way.to);
         let mut services = section.services.values();
+        let has = |vips: &BTreeSet<IpAddr>| vips.contains(&way.to);
         let named = services.find(|service| service.vips.get(&section.network.id).is_some_and(has));
         let Some(service) = named.map(|service| &service.spec.name) else { return Ok(way) };
         let place = self.place_of(way.local);
@@ -205,7 +205,7 @@ impl<'w> Walk<'w> {
         }
         let [wanted, held] = [self.desired, self.held].map(|of| {
             let lb = &self.state(of, &place)?.lb;
-            Some((lb.services.values().find(|service| has(&service.vips))?, lb.sources.get(&way.to)))
+            Some((lb.services.values().find(|service| service.vips.contains(&way.to))?, lb.sources.get(&way.to)))
         });
         if wanted.is_none() || held != wanted {
             let missing = format!("{place} does not balance {} of {service} as it should", way.to);

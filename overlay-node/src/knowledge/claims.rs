@@ -1,10 +1,10 @@
 //! Which of what other nodes say of endpoints counts.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Mac, NetworkId, NodeId, ServiceId};
+use overlay_core::{AddressSet, EndpointId, Mac, NetworkId, NodeId, ServiceId};
+use overlay_lb::Weight;
 
 use crate::{Condition, Endpoint, RemoteEndpoint, Section};
 
@@ -14,8 +14,9 @@ pub(crate) struct Assigned {
     pub(crate) network: NetworkId,
     node: NodeId,
     mac: Mac,
-    addresses: Box<[IpAddr]>,
+    addresses: AddressSet,
     service: Option<ServiceId>,
+    weight: Weight,
 }
 
 /// What the catalogue has of all endpoints.
@@ -31,6 +32,7 @@ impl Assigned {
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|net| net.addr()).collect(),
             service: endpoint.spec.service,
+            weight: endpoint.spec.weight,
         })
     }
 
@@ -95,19 +97,26 @@ impl Claims {
         let assigned = assigned.get(&id).filter(|_| !section.local.contains_key(&id));
         let fits = |claim: &&Arc<RemoteEndpoint>| assigned.is_some_and(|it| it.vouches_for(network, claim));
         let shown = section.remote.get(&id);
-        if shown.is_some_and(|shown| fits(&shown)) {
+        let weight = assigned.map_or(Weight::ONE, |assigned| assigned.weight);
+        if shown.is_some_and(|shown| fits(&shown) && shown.weight == weight) {
             return false;
         }
-        let fit =
-            assigned.map(|assigned| (id, assigned.node)).filter(|key| self.0.get(key).is_some_and(|it| fits(&it)));
-        if shown.is_none() && fit.is_none() {
+        let fit = |said: &Self| {
+            let key = (id, assigned?.node);
+            said.0.get(&key).filter(fits).map(|_| key)
+        };
+        if shown.is_none() && fit(self).is_none() {
             return false;
         }
         let section = Arc::make_mut(section);
         if let Some(shown) = section.remote.remove(&id) {
             self.0.insert((id, shown.node), shown);
         }
-        section.remote.extend(fit.and_then(|key| Some((id, self.0.remove(&key)?))));
+        let mut word = fit(self).and_then(|key| self.0.remove(&key));
+        if let Some(word) = word.as_mut().filter(|word| word.weight != weight) {
+            Arc::make_mut(word).weight = weight; // what the catalogue has, whatever is said
+        }
+        section.remote.extend(word.map(|word| (id, word)));
         true
     }
 
@@ -125,6 +134,8 @@ fn take_back(section: &mut Arc<Section>, id: EndpointId, node: NodeId) -> Option
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    use std::net::IpAddr;
+
     use overlay_core::UnixTime;
     use proptest::prelude::*;
 
@@ -188,6 +199,7 @@ mod tests {
             labels: BTreeMap::new(),
             health: overlay_dns::Health::Healthy,
             moves: 0,
+            weight: Weight::ONE,
         }
     }
 

@@ -3,15 +3,17 @@
 mod claims;
 pub(crate) mod gateway;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use overlay_core::{
-    Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port, ServiceId,
+    AddressSet, Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port,
+    ServiceId,
 };
 use overlay_dns::{DnsName, Health};
+use overlay_lb::Weight;
 
 pub use gateway::{GatewayBridge, GatewayPort};
 
@@ -148,7 +150,7 @@ pub struct RemoteEndpoint {
     /// Its Ethernet address.
     pub mac: Mac,
     /// Its addresses.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: AddressSet,
     /// Its names besides the container's.
     pub names: Vec<DnsName>,
     /// The service it serves.
@@ -159,4 +161,6 @@ pub struct RemoteEndpoint {
     pub health: Health,
     /// How often it had moved when its node was given it.
     pub moves: u64,
+    /// Its share of its service's work, as the catalogue has it: its node does not say.
+    pub weight: Weight,
 }

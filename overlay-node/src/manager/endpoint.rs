@@ -48,6 +48,7 @@ impl EndpointSpec {
             labels: self.labels.clone(),
             health: Health::Healthy,
             moves: 0,
+            weight: self.weight,
         }
     }
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use overlay_core::{NodeId, Prefix, Store};
 use overlay_ipam::{Allocator, Config, Ipam, Ports, Vnis};
+use overlay_lb::Capabilities;
 
 use crate::RootError;
 use crate::catalogue::keys::Keys;
@@ -38,6 +39,8 @@ pub struct Manager {
     vnis: Vnis,
     ports: Ports,
     keys: Keys,
+    /// What all nodes can do for services.
+    balancers: Capabilities,
 }
 
 impl Manager {
@@ -55,7 +58,7 @@ impl Manager {
         let ipam = Allocator::new(Arc::clone(&store), &below("ipam/")?, node, config, seed).map_err(|_| refused)?;
         let vnis = Vnis::new(Arc::clone(&store), &below("vni/")?, node, rest).map_err(|_| refused)?;
         let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, Duration::ZERO).map_err(|_| refused)?;
-        Ok(Self { store, ipam: Arc::new(ipam), vnis, ports, keys })
+        Ok(Self { store, ipam: Arc::new(ipam), vnis, ports, keys, balancers: Capabilities::nf_tables() })
     }
 
     /// Takes subnets and addresses from another allocator: one of ours that is configured otherwise, or a company's own. It must
@@ -63,6 +66,14 @@ impl Manager {
     #[must_use]
     pub fn with_ipam(self, ipam: Arc<dyn Ipam>) -> Self {
         Self { ipam, ..self }
+    }
+
+    /// Refuses services whose work the nodes cannot share as asked: this is what each of them can. What nf_tables can if nothing is said, as
+    /// every node of ours has it; nodes that all balance in user space, say, can more.
+    /// A place that is given what it cannot do has none of its services.
+    #[must_use]
+    pub fn with_balancers(self, balancers: Capabilities) -> Self {
+        Self { balancers, ..self }
     }
 }
 

@@ -47,6 +47,10 @@ impl ServiceSpec {
         if self.mode == EndpointMode::RoundRobin && self.needs_ingress() {
             return Err(Refused::IngressWithRoundRobin);
         }
+        if self.mode == EndpointMode::RoundRobin && !self.balancing.is_usual() {
+            return Err(Refused::BalancingWithRoundRobin);
+        }
+        self.balancing.check(&self.name)?;
         let mut seen = BTreeSet::new();
         let numbered = self.ports.iter().filter_map(|port| Some((port.published?, port.protocol)));
         for (port, protocol) in numbered {
@@ -91,6 +95,7 @@ impl Manager {
         now: UnixTime,
     ) -> Result<Service, ControlError> {
         spec.check()?;
+        spec.balancing.permit(&spec.name, &self.balancers)?;
         let held = self.accept_on_networks(|snapshot| self.accept_service(snapshot, id, &spec, now), now).await?;
         self.complete(held, now).await
     }

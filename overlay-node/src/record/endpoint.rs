@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, Mac, Name, NetworkId, NodeId, ServiceId, UnixTime};
 use overlay_dns::DnsName;
+use overlay_lb::Weight;
 use serde::{Deserialize, Serialize};
 
 use crate::Condition;
@@ -33,6 +34,9 @@ pub struct EndpointSpec {
     /// Of the networks a container is on, that with the highest priority gives its default route, of equals that with the
     /// first name. Internal networks give none. 0 is usual.
     pub priority: i32,
+    /// Its share of its service's work, relative to the others': see [`Balancing`](crate::Balancing). 1 is usual.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub weight: Weight,
 }
 
 impl EndpointSpec {
@@ -48,6 +52,7 @@ impl EndpointSpec {
             mac: None,
             labels: BTreeMap::new(),
             priority: 0,
+            weight: Weight::ONE,
         }
     }
 }
@@ -86,4 +91,9 @@ pub struct Stay {
     pub node: NodeId,
     /// How often it had moved before: [`Endpoint::moves`].
     pub moves: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+const fn is_usual(weight: &Weight) -> bool {
+    weight.get() == 1
 }

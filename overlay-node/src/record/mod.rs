@@ -1,5 +1,6 @@
 //! The objects of the catalogue.
 
+mod balancing;
 mod condition;
 mod endpoint;
 mod network;
@@ -7,6 +8,7 @@ mod node;
 mod publish;
 mod service;
 
+pub use balancing::Balancing;
 pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Family, Kind, Network, NetworkSpec, Scope};

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use overlay_core::{Name, NetworkId, Port, Protocol, ServiceId, UnixTime};
 use serde::{Deserialize, Serialize};
 
+use super::Balancing;
 use crate::Condition;
 
 /// A service that somebody wants: a name for all its endpoints on some networks.
@@ -17,6 +18,9 @@ pub struct ServiceSpec {
     pub networks: BTreeMap<NetworkId, BTreeSet<Name>>,
     /// What its name stands for.
     pub mode: EndpointMode,
+    /// How the work is shared; of mode `dnsrr` it is the [usual](Balancing::is_usual), as clients choose.
+    #[serde(default, skip_serializing_if = "Balancing::is_usual")]
+    pub balancing: Balancing,
     /// Ports that are reached from outside.
     pub ports: Vec<PublishedPort>,
     /// What its user knows it by.
@@ -30,6 +34,7 @@ impl ServiceSpec {
             name,
             networks: networks.into_iter().map(|network| (network, BTreeSet::new())).collect(),
             mode: EndpointMode::Vip,
+            balancing: Balancing::default(),
             ports: Vec::new(),
             labels: BTreeMap::new(),
         }

@@ -1,10 +1,10 @@
 //! An endpoint, as its node tells it in the table of its network.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 
-use overlay_core::{Mac, Name, NodeId, ServiceId};
+use overlay_core::{AddressSet, Mac, Name, NodeId, ServiceId};
 use overlay_dns::{DnsName, Health};
+use overlay_lb::Weight;
 use serde::{Deserialize, Serialize};
 
 use super::reader::put_address;
@@ -16,7 +16,7 @@ use crate::control::word::{self, Word};
 pub const FACT_LIMIT: usize = 16 * 1024;
 
 impl RemoteEndpoint {
-    /// Reads what [`encode`](Self::encode) wrote, on the word of `node`.
+    /// Reads what [`encode`](Self::encode) wrote, on the word of `node`; of the weight that says nothing.
     ///
     /// # Errors
     /// For bytes that are no such fact.
@@ -31,6 +31,7 @@ impl RemoteEndpoint {
             node,
             health: health(&mut reader)?,
             moves: reader.u64("moves")?,
+            weight: Weight::ONE,
             mac: Mac::new(reader.array("mac")?),
             service: service(&mut reader)?,
             container: container(&mut reader)?,
@@ -117,8 +118,8 @@ fn container(reader: &mut Reader<'_>) -> Result<Name, Malformed> {
     text.parse().map_err(|_| wrong)
 }
 
-fn addresses(reader: &mut Reader<'_>) -> Result<BTreeSet<IpAddr>, Malformed> {
-    let mut addresses = BTreeSet::new();
+fn addresses(reader: &mut Reader<'_>) -> Result<AddressSet, Malformed> {
+    let mut addresses = AddressSet::new();
     for _ in 0..reader.small("addresses", 0, MOST)? {
         let address = reader.address("address")?;
         if addresses.last().is_some_and(|last| *last >= address) {
@@ -190,12 +191,13 @@ mod tests {
             node: NodeId::from_bytes([1; 16]),
             container: "web-1".parse().unwrap(),
             mac: Mac::from_ipv4([10, 0, 9, 3].into()),
-            addresses: BTreeSet::new(),
+            addresses: AddressSet::new(),
             names: Vec::new(),
             service: None,
             labels: BTreeMap::new(),
             health: Health::Healthy,
             moves: 0,
+            weight: Weight::ONE,
         }
     }
 

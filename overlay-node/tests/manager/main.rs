@@ -15,10 +15,11 @@ use ipnet::IpNet;
 use overlay_core::testing::block_on;
 use overlay_core::{Commit, Key, MemoryStore, Mtu, Name, Store};
 use overlay_ipam::{Gateway, SubnetRequest};
+use overlay_lb::{Affinity, Balancer, Scheduler};
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
-    Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Manager, Network, NetworkSpec, PublishMode,
-    Service, ServiceSpec, Stay,
+    Balancing, Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Manager, Network, NetworkSpec,
+    PublishMode, Service, ServiceSpec, Stay,
 };
 
 fn name(text: &str) -> Name {
@@ -303,6 +304,18 @@ fn services_that_make_no_sense_are_refused_and_told_what_would() {
     let text =
         "a port published with ingress mode can't be used with dnsrr mode: publish in host mode, or use mode vip";
     refused(cluster.serve(1, dnsrr), text);
+    let like = |scheduler, affinity: Option<u64>| {
+        let affinity = affinity.map(|seconds| Affinity { timeout: Duration::from_secs(seconds) });
+        ServiceSpec { balancing: Balancing { scheduler, affinity, timeouts: None }, ..web(&[1]) }
+    };
+    let fewest = like(Scheduler::LeastConnection, None);
+    refused(cluster.serve(1, fewest.clone()), "service web: least connection: nf_tables has no such scheduler");
+    let text = "service web: affinity 0ns: it is 1 s to 30 days, in whole seconds";
+    refused(cluster.serve(1, like(Scheduler::Maglev, Some(0))), text);
+    let text = "a service of mode dnsrr has no scheduler, affinity or timeouts: leave them out, or use mode vip";
+    refused(cluster.serve(1, ServiceSpec { mode: EndpointMode::RoundRobin, ..fewest.clone() }), text);
+    let elsewhere = manager(Arc::new(cluster.store.clone()), 2).with_balancers(Balancer::capabilities());
+    block_on(elsewhere.create_service(service(8), ServiceSpec { name: name("fewest"), ..fewest }, NOW)).unwrap();
     let twice = publishing(&[(Some(80), Ingress), (Some(80), Host)]);
     refused(cluster.serve(1, twice), "duplicate published ports provided: 80/tcp");
     let many = ServiceSpec { ports: vec![tcp(None, 80, Ingress); 1001], ..web(&[1]) };

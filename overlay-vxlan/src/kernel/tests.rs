@@ -55,7 +55,7 @@ proptest! {
         let mut wanted = state;
         for segment in wanted.segments.values_mut() {
             let vtep = segment.peers.values().map(|peer| peer.vtep).next();
-            let peer = vtep.map(|vtep| Peer { vtep, addresses: BTreeSet::new() });
+            let peer = vtep.map(|vtep| Peer { vtep, addresses: Default::default() });
             segment.peers.extend(peer.map(|peer| (Mac::new([2, 9, 9, 9, 9, 9]), peer)));
         }
         let plan = from.plan(&links(&wanted, &key("host", 1), Tap::new()).unwrap());

@@ -132,6 +132,7 @@ pub(crate) fn remote(endpoint: &Endpoint) -> RemoteEndpoint {
         labels: endpoint.spec.labels.clone(),
         health: Health::Healthy,
         moves: endpoint.moves,
+        weight: endpoint.spec.weight,
     }
 }
 

@@ -8,9 +8,11 @@ use lexopt::{Arg, Parser, ValueExt as _};
 use overlay_core::{IfName, Mac, Name, Port};
 use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
+use overlay_lb::{Affinity, Weight};
 use overlay_link::MacvlanMode;
-use overlay_node::{EndpointMode, Kind, NetworkSpec, PublishedPort};
+use overlay_node::{Balancing, EndpointMode, Kind, NetworkSpec, PublishedPort};
 
+use crate::balancing::{idle, scheduler, seconds};
 use crate::question::NodeQuestion;
 
 /// How it is called.
@@ -26,13 +28,14 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   network inspect NETWORK
   network rm [--yes] NETWORK
   service create --name NAME [--network NETWORK]... [--endpoint-mode vip|dnsrr] [--replicas N]
+                 [--scheduler NAME] [--affinity SECONDS] [--idle SECONDS[,SECONDS,SECONDS]]
                  [-p [PUBLISHED:]TARGET[/PROTOCOL]]...
                  [-p target=PORT[,published=PORT][,protocol=tcp|udp|sctp][,mode=ingress|host]]...
   service ls
   service inspect SERVICE
   service rm SERVICE
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
-                 [--service SERVICE]
+                 [--service SERVICE] [--weight N]
   detach ENDPOINT
   node ls
   status
@@ -45,6 +48,10 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   -p                a port of the containers that is reached from outside: in mode ingress at every node, by who is attached to the ingress network
                     as well; in mode host at the node that a container is on
   --replicas N      waits until so many containers that are attached with --service are ready
+  --scheduler NAME  round-robin, weighted-round-robin, source-hash, maglev; least-connection, weighted-least-connection
+                    where all nodes can
+  --affinity SECONDS    a client comes back to the replica that it had last, within so long
+  --idle SECONDS[,SECONDS,SECONDS]  how long flows may be idle: connections that stand, that open or close, datagrams
 
 Ended by a signal, a node leaves what it has made; the next start goes on with it.";
 
@@ -94,6 +101,7 @@ pub(crate) struct Serve {
     pub(crate) networks: Vec<String>,
     pub(crate) mode: EndpointMode,
     pub(crate) ports: Vec<PublishedPort>,
+    pub(crate) balancing: Balancing,
     /// How many of its containers are waited for.
     pub(crate) replicas: usize,
 }
@@ -203,6 +211,8 @@ struct Words {
     networks: Vec<String>,
     dnsrr: bool,
     ports: Vec<PublishedPort>,
+    balancing: Balancing,
+    weight: Weight,
     replicas: usize,
     words: Vec<String>,
 }
@@ -277,6 +287,12 @@ impl Words {
                     self.ports.extend(PublishedPort::read(&text).map_err(lexopt::Error::from_any)?);
                 }
                 Arg::Long("replicas") => self.replicas = value(parser)?,
+                Arg::Long("weight") => self.weight = Weight::new(value(parser)?).map_err(lexopt::Error::from_any)?,
+                Arg::Long("scheduler") => self.balancing.scheduler = parser.value()?.parse_with(scheduler)?,
+                Arg::Long("affinity") => {
+                    self.balancing.affinity = Some(Affinity { timeout: parser.value()?.parse_with(seconds)? });
+                }
+                Arg::Long("idle") => self.balancing.timeouts = Some(parser.value()?.parse_with(idle)?),
                 Arg::Long("endpoint-mode") => match parser.value()?.string()?.as_str() {
                     "vip" => self.dnsrr = false,
                     "dnsrr" => self.dnsrr = true,
@@ -349,6 +365,7 @@ impl Words {
             networks: std::mem::take(&mut self.networks),
             ports: std::mem::take(&mut self.ports),
             mode: if self.dnsrr { EndpointMode::RoundRobin } else { EndpointMode::Vip },
+            balancing: self.balancing,
             replicas: self.replicas,
         }))
     }
@@ -362,6 +379,7 @@ impl Words {
             ips: std::mem::take(&mut self.ips),
             mac: self.mac,
             service: self.service.take(),
+            weight: self.weight,
         }))
     }
 }
@@ -398,6 +416,19 @@ mod tests {
         let parent = "eth0".parse().unwrap();
         assert_eq!(spec.kind, Kind::Macvlan { parent, mode: MacvlanMode::Private });
         assert_eq!((spec.subnets[0].auxiliary.len(), spec.subnets[0].endpoints.is_some()), (1, true));
+        let text = "service create --name web --network front --scheduler source-hash --affinity 60 --idle 30,10,5";
+        let Ok(Asked::Command { command: Command::Serve(serve), .. }) = parsed(text) else {
+            panic!("{:?}", parsed(text))
+        };
+        let said = (serve.balancing.scheduler, serve.balancing.affinity.map(|it| it.timeout.as_secs()));
+        assert_eq!(said, (overlay_lb::Scheduler::SourceHash, Some(60)));
+        assert_eq!(serve.balancing.timeouts.map(|it| it.transitory.as_secs()), Some(10));
+        let text = "attach front --name web-1 --tap --service web --weight 3";
+        let Ok(Asked::Command { command: Command::Node(NodeQuestion::Attach { weight, .. }), .. }) = parsed(text)
+        else {
+            panic!("{:?}", parsed(text))
+        };
+        assert_eq!(weight.get(), 3);
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -427,6 +458,10 @@ mod tests {
             ("service create --name web --endpoint-mode both", "there is no endpoint mode both"),
             ("service create --name web -p 10.0.0.1:80:80", "hostip is not supported"),
             ("service create --name web -p published=80", "missing mandatory field 'target'"),
+            ("service create --name web --scheduler fair", "there is no scheduler fair"),
+            ("service create --name web --affinity -1", "-1"),
+            ("service create --name web --idle 1,2", "one for all, or three"),
+            ("attach front --name web --tap --weight 0", "1 to 65535"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
             ("status --fast", "--fast"),

@@ -4,8 +4,8 @@ use std::io::{BufRead as _, Write as _};
 use std::path::Path;
 
 use overlay_core::NetworkId;
-use overlay_driver::Status;
 use overlay_driver::control::{AskError, ControlClient};
+use overlay_driver::{PlaceStatus, Status};
 use overlay_examples::listing;
 use overlay_node::{Control as _, Reference};
 use serde::Serialize;
@@ -111,16 +111,17 @@ pub(crate) fn show(json: bool, value: &impl Serialize, text: impl FnOnce() -> St
 
 fn status(status: &Status) -> String {
     let line = |cells: [&str; 3]| cells.map(str::to_owned).to_vec();
+    let balanced = |it: &PlaceStatus| it.balancer.as_ref().map(|by| format!("services by {by}"));
     let mut rows = vec![line(["NODE", "ADDRESS", "STANDING"])];
     rows.extend(
         status.members.iter().map(|it| line([&it.node.short().to_string(), &it.address.to_string(), &it.standing])),
     );
     rows.push(line(["", "", ""]));
-    rows.push(line(["PLACE", "HOLDS", "WHY NOT"]));
-    let places = status.places.iter();
-    rows.extend(
-        places.map(|it| line([&it.place, if it.holds { "yes" } else { "no" }, it.failure.as_deref().unwrap_or("")])),
-    );
+    rows.push(line(["PLACE", "HOLDS", "WHY NOT, OR HOW"]));
+    rows.extend(status.places.iter().map(|it| {
+        let said = it.failure.clone().or_else(|| balanced(it)).unwrap_or_default();
+        line([&it.place, if it.holds { "yes" } else { "no" }, &said])
+    }));
     rows.push(line(["", "", ""]));
     rows.push(line(["ENDPOINT", "CONTAINER", "INTERFACE"]));
     let plugged = status.plugged.iter();

@@ -9,6 +9,7 @@
 
 mod agent;
 mod arguments;
+mod balancing;
 mod commands;
 mod question;
 mod services;

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use overlay_core::{EndpointId, Mac, Name};
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
+use overlay_lb::Weight;
 use overlay_node::Endpoint;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -21,6 +22,8 @@ pub(crate) enum NodeQuestion {
         ips: Vec<IpAddr>,
         mac: Option<Mac>,
         service: Option<String>,
+        #[serde(default)]
+        weight: Weight,
     },
     Detach(EndpointId),
     Status,
@@ -61,7 +64,7 @@ pub(crate) struct Node {
 impl Local<NodeQuestion> for Node {
     async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
         match question {
-            NodeQuestion::Attach { network, container, source, interface, ips, mac, service } => {
+            NodeQuestion::Attach { network, container, source, interface, ips, mac, service, weight } => {
                 let service = match service {
                     Some(name) => {
                         let found = self.driver.control().service(&name.as_str().into()).await;
@@ -75,6 +78,7 @@ impl Local<NodeQuestion> for Node {
                     addresses: ips.into_iter().collect(),
                     mac,
                     service,
+                    weight,
                     ..Attach::new(container, source, network.as_str())
                 };
                 let attached = self.driver.attach(attach).await.map_err(|error| refusal(&error))?;

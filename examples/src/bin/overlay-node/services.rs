@@ -22,7 +22,9 @@ pub(crate) async fn create(node: &ControlClient, json: bool, serve: Serve) -> Ou
     for network in &serve.networks {
         networks.push(node.network(&network.as_str().into()).await?.id);
     }
-    let spec = ServiceSpec { mode: serve.mode, ports: serve.ports, ..ServiceSpec::new(serve.name, networks) };
+    let Serve { mode, ports, balancing, .. } = &serve;
+    let (mode, ports, balancing) = (*mode, ports.clone(), balancing.clone());
+    let spec = ServiceSpec { mode, ports, balancing, ..ServiceSpec::new(serve.name, networks) };
     let service = node.create_service(ServiceId::generate(random), spec, now()).await?;
     show(json, &service, || service.id.to_string())?;
     if serve.replicas == 0 || json {

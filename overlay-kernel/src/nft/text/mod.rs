@@ -82,6 +82,9 @@ fn write_set(text: &mut String, name: &str, set: &Set) -> fmt::Result {
         SetKind::Map(types) => writeln!(text, "\tmap {name} {{\n\t\ttype {keys} : {}", Types(types))?,
         SetKind::Strange(what) => return writeln!(text, "\t# set {name}: {what}"),
     }
+    if set.head.filled {
+        writeln!(text, "\t\tsize {}\n\t\tflags dynamic,timeout", super::wire::set::FILLED)?;
+    }
     if set.head.intervals {
         writeln!(text, "\t\tflags interval")?;
     }

@@ -252,6 +252,7 @@ impl Writer<'_> {
         match expr {
             Expr::SetMeta { from, .. } => format!("meta mark set {}", self.content(*from).as_value(Type::Mark)),
             Expr::SetCt { from, .. } => format!("ct mark set {}", self.content(*from).as_value(Type::Mark)),
+            Expr::Update { set, key, value, seconds } => self.update(set.as_str(), (*key, *value), *seconds),
             Expr::Verdict(verdict) => verdict.to_string(),
             Expr::Nat { destination, ipv6, address, port, flags } => {
                 let what = if *destination { "dnat" } else { "snat" };
@@ -275,6 +276,17 @@ impl Writer<'_> {
             Expr::Untracked => "notrack".to_owned(),
             other => format!("<{other:?}>"),
         }
+    }
+
+    fn update(&self, name: &str, (key, value): (Register, Register), seconds: u32) -> String {
+        let set = self.table.sets.get(name);
+        let keys = set.map_or(4, |set| length(&set.head.key));
+        let values = match set.map(|set| &set.head.kind) {
+            Some(SetKind::Map(types)) => length(types),
+            _ => 4,
+        };
+        let (key, value) = (self.joined(key, keys), self.joined(value, values));
+        format!("update @{name} {{ {key} timeout {seconds}s : {value} }}")
     }
 
     /// `ip` or `ip6` where the table does not say it.

@@ -136,6 +136,32 @@ pub(in crate::nft) fn parse(message: &Message<'_>, found: &mut Vec<Found>) -> Re
     Ok(known)
 }
 
+/// A key and a value.
+pub(in crate::nft) type Pair = (Bytes, Box<[u8]>);
+
+/// Reads keys and values alone, whatever else the elements have.
+pub(in crate::nft) fn pairs(message: &Message<'_>, found: &mut Vec<Pair>) -> Result<(), Malformed> {
+    for attribute in message.attributes(HEAD)?.filter(|_| is(message.kind, NEW)) {
+        let attribute = attribute?;
+        for element in attribute.nested().filter(|_| attribute.kind == ELEMENTS) {
+            let (mut key, mut value) = (Bytes::default(), Box::default());
+            for part in element?.nested() {
+                let part = part?;
+                if !matches!(part.kind, KEY | DATA) {
+                    continue;
+                }
+                match read_data(part.nested())? {
+                    Data::Value(bytes) if part.kind == KEY => key = Bytes::new(bytes),
+                    Data::Value(bytes) => value = bytes.into(),
+                    _ => {}
+                }
+            }
+            found.push((key, value));
+        }
+    }
+    Ok(())
+}
+
 fn read(attributes: Attributes<'_>) -> Result<Option<Found>, Malformed> {
     let mut found = Found { key: Bytes::default(), key_end: None, datum: Datum::Nothing, ends: false };
     let mut known = true;

@@ -28,6 +28,7 @@ fn name(expr: &Expr) -> &str {
         Expr::Bits { .. } => "bitwise",
         Expr::ToNetworkOrder { .. } => "byteorder",
         Expr::Lookup { .. } => "lookup",
+        Expr::Update { .. } => "dynset",
         Expr::Nat { .. } => "nat",
         Expr::Masquerade(_) => "masq",
         Expr::Redirect { .. } => "redir",
@@ -65,6 +66,11 @@ fn body_of(data: &mut Body<'_>, expr: &Expr) {
                 None if *negated => drop(data.be32(LOOKUP_FLAGS, LOOKUP_NEGATED)),
                 None => {}
             }
+        }
+        Expr::Update { set, key, value, seconds } => {
+            data.text(UPDATE_SET, set.as_str()).be32(UPDATE_HOW, UPDATE_KEPT);
+            data.be32(UPDATE_KEY, number(*key)).be32(UPDATE_VALUE, number(*value));
+            data.be64(UPDATE_TIME, u64::from(*seconds) * 1000);
         }
         Expr::TransparentProxy { ipv6, address, port } => {
             data.be32(TPROXY_FAMILY, ipv6.map_or(0, family));
@@ -266,6 +272,15 @@ pub(super) const LOOKUP_FROM: u16 = 2;
 pub(super) const LOOKUP_TO: u16 = 3;
 pub(super) const LOOKUP_FLAGS: u16 = 5;
 pub(super) const LOOKUP_NEGATED: u32 = 1;
+pub(super) const UPDATE_SET: u16 = 1;
+pub(super) const UPDATE_HOW: u16 = 3;
+pub(super) const UPDATE_KEY: u16 = 4;
+pub(super) const UPDATE_VALUE: u16 = 5;
+pub(super) const UPDATE_TIME: u16 = 6;
+pub(super) const UPDATE_EXPRESSION: u16 = 7;
+pub(super) const UPDATE_FLAGS: u16 = 9;
+pub(super) const UPDATE_EXPRESSIONS: u16 = 10;
+pub(super) const UPDATE_KEPT: u32 = 1; // NFT_DYNSET_OP_UPDATE
 pub(super) const NAT_KIND: u16 = 1;
 pub(super) const NAT_FAMILY: u16 = 2;
 pub(super) const NAT_ADDRESS: u16 = 3;

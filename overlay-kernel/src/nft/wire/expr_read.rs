@@ -113,6 +113,7 @@ fn known(name: &str, fields: &Fields<'_>) -> Option<Expr> {
         "bitwise" => bits(fields),
         "byteorder" => order(fields),
         "lookup" => lookup(fields),
+        "dynset" => update(fields),
         "nat" | "masq" | "redir" => translation(name, fields),
         "tproxy" => tproxy(fields),
         "reject" => reject(fields),
@@ -222,6 +223,18 @@ fn lookup(fields: &Fields<'_>) -> Option<Expr> {
         Some(_) => Some(Found::In(fields.register(LOOKUP_TO)?)),
     };
     Some(Expr::Lookup { set, from: fields.register(LOOKUP_FROM)?, to, negated })
+}
+
+fn update(fields: &Fields<'_>) -> Option<Expr> {
+    let set = fields.0.get(&UPDATE_SET)?.text().ok()?.parse().ok()?;
+    let plain = fields.word(UPDATE_HOW)? == UPDATE_KEPT
+        && fields.word_or_none(UPDATE_FLAGS) == 0
+        && !fields.has(UPDATE_EXPRESSION)
+        && !fields.has(UPDATE_EXPRESSIONS);
+    let time = fields.wide(UPDATE_TIME)?;
+    let seconds = u32::try_from(time / 1000).ok().filter(|_| time.is_multiple_of(1000))?;
+    let (key, value) = (fields.register(UPDATE_KEY)?, fields.register(UPDATE_VALUE)?);
+    plain.then_some(Expr::Update { set, key, value, seconds })
 }
 
 fn translation(name: &str, fields: &Fields<'_>) -> Option<Expr> {

@@ -22,6 +22,9 @@ pub(in crate::nft) fn add(requests: &mut Requests, at: At<'_>, name: &str, set: 
     if !matches!(set.kind, SetKind::Plain) {
         flags |= MAP;
     }
+    if set.filled {
+        flags |= BY_RULES;
+    }
     requests.add(message(NEW), Flags::CREATE, |body| {
         head(body, at.family.number())
             .text(TABLE, at.table)
@@ -38,18 +41,25 @@ pub(in crate::nft) fn add(requests: &mut Requests, at: At<'_>, name: &str, set: 
         }
         body.be32(ID, id);
         write_orders(body, set);
-        if set.key.len() > 1 {
-            body.nest(DESCRIPTION, |about| {
-                about.nest(DESCRIPTION_CONCATENATION, |list| {
-                    for part in &set.key {
-                        list.nest(LIST_ELEMENT, |field| {
-                            field.be32(FIELD_LENGTH, part.size() as u32);
-                        });
-                    }
-                });
-            });
+        if set.key.len() > 1 || set.filled {
+            body.nest(DESCRIPTION, |about| describe(about, set));
         }
     });
+}
+
+fn describe(about: &mut Body<'_>, set: &SetHead) {
+    if set.filled {
+        about.be32(DESCRIPTION_SIZE, FILLED);
+    }
+    if set.key.len() > 1 {
+        about.nest(DESCRIPTION_CONCATENATION, |list| {
+            for part in &set.key {
+                list.nest(LIST_ELEMENT, |field| {
+                    field.be32(FIELD_LENGTH, part.size() as u32);
+                });
+            }
+        });
+    }
 }
 
 /// Says to `nft` in which byte order keys and values are; the kernel does not look at it.
@@ -90,6 +100,7 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
     }
     let mut name = None;
     let (mut flags, mut key, mut key_length, mut data, mut data_length) = (0, 0, 0, 0, 0);
+    let mut size = 0;
     for attribute in message.attributes(HEAD)? {
         let attribute = attribute?;
         match attribute.kind {
@@ -99,14 +110,26 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
             KEY_LENGTH => key_length = attribute.be32()?,
             DATA_TYPE => data = attribute.be32()?,
             DATA_LENGTH => data_length = attribute.be32()?,
+            DESCRIPTION => {
+                for about in attribute.nested() {
+                    let about = about?;
+                    if about.kind == DESCRIPTION_SIZE {
+                        size = about.be32()?;
+                    }
+                }
+            }
             _ => {}
         }
     }
     let Some(name) = name else { return Ok(None) };
     let strange = |what: String| SetKind::Strange(what.into());
     let types = |folded, size: u32| unfold(folded).filter(|types| length(types) == size as usize);
+    let filled = flags & BY_RULES == BY_RULES && flags & MAP != 0;
     let kind = match types(data, data_length) {
-        _ if flags & !(INTERVAL | MAP | CONCATENATION) != 0 => strange(format!("flags {flags:#x}")),
+        _ if filled && (size != FILLED || flags & INTERVAL != 0) => strange(format!("flags {flags:#x}, size {size}")),
+        _ if flags & !(INTERVAL | MAP | CONCATENATION | if filled { BY_RULES } else { 0 }) != 0 => {
+            strange(format!("flags {flags:#x}"))
+        }
         _ if flags & MAP == 0 => SetKind::Plain,
         _ if data == VERDICT => SetKind::Verdicts,
         Some(types) => SetKind::Map(types),
@@ -116,7 +139,7 @@ pub(in crate::nft) fn parse(message: &Message<'_>) -> Result<Option<Found>, Malf
         Some(types) => (types, kind),
         None => (Vec::new(), strange(format!("key type {key} of {key_length} bytes"))),
     };
-    Ok(Some(Found { name: name.to_owned(), head: SetHead { key, intervals: flags & INTERVAL != 0, kind } }))
+    Ok(Some(Found { name: name.to_owned(), head: SetHead { key, intervals: flags & INTERVAL != 0, kind, filled } }))
 }
 
 /// A concatenation's number: six bits for each of its types.
@@ -143,11 +166,15 @@ const DATA_LENGTH: u16 = 7;
 const DESCRIPTION: u16 = 9;
 const ID: u16 = 10;
 const USER_DATA: u16 = 13;
+const DESCRIPTION_SIZE: u16 = 1;
 const DESCRIPTION_CONCATENATION: u16 = 2;
 const FIELD_LENGTH: u16 = 1;
 const INTERVAL: u32 = 0x4;
 const MAP: u32 = 0x8;
 const CONCATENATION: u32 = 0x80;
+const BY_RULES: u32 = 0x10 | 0x20; // NFT_SET_TIMEOUT, NFT_SET_EVAL
+/// The most elements of a set that rules fill: what the kernel has where nobody says.
+pub(in crate::nft) const FILLED: u32 = 65_535;
 const VERDICT: u32 = 0xffff_ff00; // NFT_DATA_VERDICT
 const KEY_ORDER: u8 = 0; // NFTNL_UDATA_SET_KEYBYTEORDER
 const DATA_ORDER: u8 = 1;

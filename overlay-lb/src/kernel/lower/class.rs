@@ -28,11 +28,25 @@ pub(in crate::kernel) enum Draws {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(in crate::kernel) enum Reach {
     Named,
     All,
     /// Of the machine's own addresses.
     Published,
+}
+
+impl Reach {
+    /// What names of sets end with.
+    pub(super) const fn suffix(self, family: IpFamily) -> &'static str {
+        match (self, family) {
+            (Self::Named, IpFamily::V4) => "4",
+            (Self::Named, IpFamily::V6) => "6",
+            (Self::All, IpFamily::V4) => "-all4",
+            (Self::All, IpFamily::V6) => "-all6",
+            (Self::Published, IpFamily::V4) => "-published4",
+            (Self::Published, IpFamily::V6) => "-published6",
+        }
+    }
 }
 
 impl Draws {
@@ -57,14 +71,7 @@ impl Class {
     }
 
     const fn suffix(&self) -> &'static str {
-        match (self.reach, self.family) {
-            (Reach::Named, IpFamily::V4) => "4",
-            (Reach::Named, IpFamily::V6) => "6",
-            (Reach::All, IpFamily::V4) => "-all4",
-            (Reach::All, IpFamily::V6) => "-all6",
-            (Reach::Published, IpFamily::V4) => "-published4",
-            (Reach::Published, IpFamily::V6) => "-published6",
-        }
+        self.reach.suffix(self.family)
     }
 }
 

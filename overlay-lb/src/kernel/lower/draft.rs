@@ -27,6 +27,11 @@ impl Draft {
         Ok(name)
     }
 
+    /// The same by a name that there is already.
+    pub(super) fn chain_of(&mut self, name: &Name, rules: Vec<Rule>) {
+        self.0.chains.insert(name.clone(), Chain::regular(rules));
+    }
+
     pub(super) fn finished(self) -> Table {
         self.0
     }

@@ -4,6 +4,7 @@
 //! elements. A VIP and port lead by a verdict map to the one rule of a *class*; that draws a number, and looks up who
 //! gets the flow by VIP, port and number. A class is how many numbers there are, and what they are drawn from.
 
+mod affinity;
 mod arrivals;
 mod class;
 mod draft;
@@ -20,6 +21,8 @@ use overlay_kernel::nft::{
     jhash, meta, numgen_increment, th,
 };
 
+use self::affinity::Stays;
+pub(super) use self::affinity::{Affine, affine, vouching};
 pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
@@ -44,6 +47,8 @@ pub(super) struct Wanted<'s> {
     pub(super) vips: BTreeSet<IpAddr>,
     /// The classes there are to be, whether a service is of them or not.
     pub(super) classes: BTreeSet<Class>,
+    /// The affinities, likewise.
+    pub(super) affines: BTreeSet<Affine>,
     pub(super) places: Places,
     pub(super) arrivals: Option<&'s Arrivals>,
 }
@@ -63,6 +68,7 @@ impl<'s> Wanted<'s> {
         let vips: BTreeSet<IpAddr> = services.iter().flat_map(|it| it.vips.iter().copied()).collect();
         Self {
             classes: services.iter().flat_map(|it| classes(it)).collect(),
+            affines: services.iter().flat_map(|it| affine(it)).collect(),
             places: Places::of(vips.len(), state.sources.len()),
             arrivals: state.arrivals.as_ref(),
             vips,
@@ -98,8 +104,9 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     }
     let mut draft = Draft::default();
     let (mut first, mut refuse, mut input) = (Vec::new(), Vec::new(), Vec::new());
-    of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
-    of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?;
+    let mut looks = of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
+    looks.extend(of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?);
+    affinity::look(&mut draft, looks)?;
     if published {
         published::services(&mut draft, wanted, (&mut first, &mut input))?;
     }
@@ -130,10 +137,10 @@ fn of_version<V: Version>(
     draft: &mut Draft,
     wanted: &Wanted<'_>,
     (first, refuse): (&mut Vec<Rule>, &mut Vec<Rule>),
-) -> Result<(), Refusal> {
+) -> Result<Vec<Rule>, Refusal> {
     let here = |vip: &&IpAddr| V::address(**vip).is_some();
     if !wanted.vips.iter().any(|vip| here(&vip)) {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut elements = Elements::<V>::default();
     for service in &wanted.services {
@@ -151,6 +158,8 @@ fn of_version<V: Version>(
     let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
     let (to, protocol, port) = (V::destination(), meta::L4PROTO, th::DPORT);
 
+    let affines: Vec<Affine> = wanted.affines.iter().filter(|it| it.family == V::FAMILY).copied().collect();
+    let looks = affinity::write::<V>(draft, &affines, elements.stays, first)?;
     let leads = draft.set(&V::named("leads"), Set::verdicts(elements.leads))?;
     let leads_all = draft.set(&V::named("leads-all"), Set::verdicts(elements.leads_all))?;
     let ours = || rule("served").map(V::only);
@@ -160,7 +169,7 @@ fn of_version<V: Version>(
     let refused = || rule("refused").map(|rule| V::only(rule).is_in(&to, &vips));
     refuse.push(refused()?.eq(&protocol, IpProtocol::TCP).reject(Reject::TcpReset));
     refuse.push(refused()?.is_in(&protocol, &transports).reject(Reject::Unreachable(Unreachable::Port)));
-    Ok(())
+    Ok(looks)
 }
 
 /// A VIP, a protocol and a port.
@@ -177,6 +186,7 @@ struct Elements<V: Version> {
     slots_all: Slotted<(V::Address, Mark), V::Address>,
     drains: Vec<V::Drain>,
     drains_all: Vec<(V::Address, V::Address)>,
+    stays: Stays<V>,
 }
 
 impl<V: Version> Default for Elements<V> {
@@ -188,6 +198,7 @@ impl<V: Version> Default for Elements<V> {
             slots_all: BTreeMap::new(),
             drains: Vec::new(),
             drains_all: Vec::new(),
+            stays: Stays::default(),
         }
     }
 }
@@ -204,11 +215,13 @@ impl<V: Version> Elements<V> {
         let size = slots.as_ref().map_or(0, |slots| slots.class.size);
         let draining = service.replicas.values().filter(|replica| replica.condition == Condition::Draining);
         let draining: Vec<_> = draining.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+        let stay = Self::staying(service)?;
         match &service.ports {
             Ports::All => {
                 self.leads_all.extend(verdict.map(|verdict| (at, verdict)));
                 self.slots_all.entry(size).or_default().extend(numbered().map(|(slot, to)| ((at, slot), to)));
                 self.drains_all.extend(draining.iter().map(|replica| (at, *replica)));
+                self.stays.all.extend(stay.iter().map(|(to, verdict)| ((at, *to), verdict.clone())));
             }
             Ports::Named(named) => {
                 for served in named {
@@ -219,10 +232,21 @@ impl<V: Version> Elements<V> {
                         numbered().map(|(slot, to)| (V::slot((at, protocol, port), slot), V::target(to, target)));
                     self.slots.entry(size).or_default().extend(slots);
                     self.drains.extend(draining.iter().map(|it| V::drain((at, protocol, port), (*it, target))));
+                    let place = (at, protocol, port);
+                    let stay = stay.iter().map(|(to, verdict)| (V::drain(place, (*to, target)), verdict.clone()));
+                    self.stays.named.extend(stay);
                 }
             }
         }
         Ok(())
+    }
+
+    /// Who takes new flows of a service whose clients are remembered, and what remembers them.
+    fn staying(service: &Service) -> Result<Vec<(V::Address, Verdict)>, Refusal> {
+        let Some(affine) = affine(service).find(|affine| affine.family == V::FAMILY) else { return Ok(Vec::new()) };
+        let verdict = affine.verdict()?;
+        let takers = service.takers(V::FAMILY).filter_map(|(_, _, address)| V::address(address));
+        Ok(takers.map(|taker| (taker, verdict.clone())).collect())
     }
 
     /// The maps and rules of classes.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use overlay_core::IpFamily;
-use overlay_kernel::nft::{Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ip, ip6};
+use overlay_kernel::nft::{CtDirection, Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ct, ip, ip6};
 
 /// A version of IP: how its addresses are written in rules and sets.
 pub(super) trait Version {
@@ -23,6 +23,8 @@ pub(super) trait Version {
 
     fn source() -> Field<Self::Address>;
     fn destination() -> Field<Self::Address>;
+    /// The destination before it was translated.
+    fn original_destination() -> Field<Self::Address>;
     fn address(of: IpAddr) -> Option<Self::Address>;
     fn target(address: Self::Address, port: u16) -> Self::Target;
     fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
@@ -42,7 +44,7 @@ pub(super) struct V4;
 pub(super) struct V6;
 
 macro_rules! version {
-    ($version:ident, $address:ty, $number:literal, $fields:ident, $variant:ident, $loopback:expr) => {
+    ($version:ident, $address:ty, $number:literal, $fields:ident, $original:path, $variant:ident, $loopback:expr) => {
         impl Version for $version {
             type Address = $address;
             type Target = ($address, u16);
@@ -59,6 +61,10 @@ macro_rules! version {
 
             fn destination() -> Field<$address> {
                 $fields::DADDR
+            }
+
+            fn original_destination() -> Field<$address> {
+                $original(CtDirection::Original)
             }
 
             fn address(of: IpAddr) -> Option<$address> {
@@ -97,5 +103,5 @@ macro_rules! version {
     };
 }
 
-version!(V4, Ipv4Addr, "4", ip, V6, Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255));
-version!(V6, Ipv6Addr, "6", ip6, V4, Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST);
+version!(V4, Ipv4Addr, "4", ip, ct::daddr_ip, V6, Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255));
+version!(V6, Ipv6Addr, "6", ip6, ct::daddr_ip6, V4, Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST);
