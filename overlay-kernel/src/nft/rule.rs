@@ -216,7 +216,8 @@ impl Rule {
     #[must_use]
     pub fn update<K: Operand, V: Operand>(self, (key, value): (&K, &V), map: &Name, seconds: u32) -> Self {
         let (parts, values) = (key.parts(), value.parts());
-        let after = taken(&parts);
+        // As nf_tables' own tool has it: four registers are the key's at least.
+        let after = taken(&parts).max(4);
         let mut rule = self.load(&parts);
         rule.load_at(&values, after, after + taken(&values));
         rule.uses.0.push(Use { set: map.clone(), key: K::Value::TYPES, gives: Gives::Room(V::Value::TYPES) });
