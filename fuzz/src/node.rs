@@ -85,6 +85,7 @@ fn knowledge() -> Option<Knowledge> {
         resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
         gateway: None,
+        host: None,
     };
     Some(Knowledge {
         me: node(1),

@@ -36,6 +36,7 @@ pub(crate) fn knowledge() -> Knowledge {
         resolver_port: Port::VXLAN,
         suffixes: Vec::new(),
         gateway: None,
+        host: None,
     };
     Knowledge {
         me: node_id(0),
