@@ -23,7 +23,7 @@ pub(crate) async fn create(node: &ControlClient, json: bool, serve: Serve) -> Ou
         networks.push(node.network(&network.as_str().into()).await?.id);
     }
     let Serve { mode, ports, balancing, .. } = &serve;
-    let (mode, ports, balancing) = (*mode, ports.clone(), balancing.clone());
+    let (mode, ports, balancing) = (*mode, ports.clone(), *balancing);
     let spec = ServiceSpec { mode, ports, balancing, ..ServiceSpec::new(serve.name, networks) };
     let service = node.create_service(ServiceId::generate(random), spec, now()).await?;
     show(json, &service, || service.id.to_string())?;
