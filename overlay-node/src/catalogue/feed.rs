@@ -62,8 +62,8 @@ impl Feed {
         Ok(Self::of(store, keys, None))
     }
 
-    /// Another feed of this catalogue, which tells from the beginning. What one of them reads, others beside it need not: who
-    /// serves a hundred nodes, or simulates them, reads each record once.
+    /// Another feed of this catalogue, which tells from the beginning. What one of them has read lately, up to 1,024 records, others beside it
+    /// need not: who serves a hundred nodes, or simulates them, reads each change once. A catalogue of more records each reads for itself at first.
     #[must_use]
     pub fn beside(&mut self) -> Self {
         let recent = self.recent.get_or_insert_default().clone();

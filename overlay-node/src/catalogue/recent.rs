@@ -31,8 +31,8 @@ impl Recent {
         }
         let change = read()?;
         let mut all = self.lock();
-        if all.len() >= MOST {
-            all.clear();
+        if all.len() >= MOST && !all.contains_key(key) {
+            all.pop_first(); // lists are in the order of keys: the end of a long one stays
         }
         all.insert(key.clone(), (record.clone(), change.clone()));
         Ok(change)
