@@ -28,15 +28,14 @@ impl<'s> Standing<'s> {
         Self { of_vips, published }
     }
 
-    /// Whether a flow is one of ours that no service has a replica for.
+    /// Whether a flow is one of ours that no service has a replica for: never one that others translated.
     pub(super) fn lacks(&self, withdrawn: &Withdrawn, flow: &Flow) -> bool {
-        let (vip, port) = (flow.original.to, flow.original.to_port);
-        let of_port = Protocol::from_number(flow.protocol).is_some_and(|of| withdrawn.is_about_port(of, port));
-        let services = match (withdrawn.is_about(vip), of_port) {
-            _ if !is_translated(flow) => return false,
-            (true, _) => self.of_vips.get(&vip).map(Vec::as_slice).unwrap_or_default(),
-            (false, true) => &self.published,
-            (false, false) => return false,
+        let vip = flow.original.to;
+        let services = match () {
+            () if !is_translated(flow) => return false,
+            () if withdrawn.is_about(vip) => self.of_vips.get(&vip).map(Vec::as_slice).unwrap_or_default(),
+            () if withdrawn.has_taken_from(flow) => &self.published,
+            () => return false,
         };
         !services.iter().any(|service| serves(service, flow))
     }

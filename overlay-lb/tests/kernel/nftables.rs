@@ -7,7 +7,7 @@ use overlay_lb::kernel::Nftables;
 use overlay_lb::{Condition, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
-use crate::town::{Place, Town, owner, whole};
+use crate::town::{Place, Town, owner, script, whole};
 
 #[test]
 fn nftables_does_what_it_says_it_can() {
@@ -213,5 +213,38 @@ fn a_published_port_leads_to_replicas_that_see_who_asks_and_whoever_listens_ther
         drop(listener);
         place.settle(&State::default());
         assert_eq!(whole(&town.client), before);
+    });
+}
+
+#[test]
+fn flows_that_others_translated_are_not_cut_though_they_began_at_a_published_port() {
+    kernel_test(Kernel::Host, "lb::flows_that_others_translated_are_not_cut", || {
+        let town = Town::new(2);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let published = |replicas: &[u8]| state(&Service { vips: [].into(), ..service(replicas) });
+        place.settle(&published(&[2, 3]));
+        // A proxy of somebody else's, for who asks others at the port that we publish here.
+        let theirs = "nft add table inet proxy
+            nft add chain inet proxy c '{ type nat hook output priority -120; }'
+            nft add rule inet proxy c ip daddr 10.0.9.77 meta l4proto { tcp, udp } redirect to :8080
+            nft add rule inet proxy c ip6 daddr fd00::77 meta l4proto { tcp, udp } redirect to :8080";
+        script(&town.client, theirs);
+        let elsewhere = ["10.0.9.77", "fd00::77"].map(|it| it.parse::<std::net::IpAddr>().unwrap());
+        let proxied = elsewhere.map(|to| place.open(Protocol::Tcp, std::net::SocketAddr::new(to, 80)));
+        for (_, answer) in &proxied {
+            assert!(matches!(answer, Answer::From(..)), "{answer:?}");
+        }
+        // What goes on from here on goes on by tracking alone.
+        script(&town.client, "nft flush table inet proxy");
+        for replicas in [&[3][..], &[]] {
+            place.settle(&published(replicas));
+            for (held, before) in &proxied {
+                assert_eq!(place.ask(*held), *before, "{replicas:?} are left");
+            }
+        }
+        place.settle(&State::default());
+        for (held, before) in proxied {
+            assert_eq!(place.ask(held), before, "nothing is published any more");
+        }
     });
 }

@@ -15,8 +15,8 @@ pub(super) trait Version {
     type Slot: Value + Copy;
     /// A place, and who drains behind it.
     type Drain: Value;
-    /// A place of the machine's own, and who drains behind it.
-    type PublishedDrain: Value;
+    /// A place of the machine's own, and a replica behind it.
+    type Published: Value;
 
     const FAMILY: IpFamily;
     const LOOPBACK: RangeInclusive<Self::Address>;
@@ -29,7 +29,7 @@ pub(super) trait Version {
     fn target(address: Self::Address, port: u16) -> Self::Target;
     fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
     fn drain(place: (Self::Address, IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Drain;
-    fn published_drain(place: (IpProtocol, u16), replica: (Self::Address, u16)) -> Self::PublishedDrain;
+    fn published(place: (IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Published;
 
     /// The name of one of a pair of sets.
     fn named(name: &str) -> String;
@@ -39,6 +39,9 @@ pub(super) trait Version {
         rule.family(Self::FAMILY)
     }
 }
+
+/// A protocol and a port of the machine's own, and a replica's address and port.
+pub(in crate::kernel) type Published<A> = (IpProtocol, u16, A, u16);
 
 pub(super) struct V4;
 pub(super) struct V6;
@@ -50,7 +53,7 @@ macro_rules! version {
             type Target = ($address, u16);
             type Slot = ($address, IpProtocol, u16, Mark);
             type Drain = ($address, IpProtocol, u16, $address, u16);
-            type PublishedDrain = (IpProtocol, u16, $address, u16);
+            type Published = Published<$address>;
 
             const FAMILY: IpFamily = IpFamily::$version;
             const LOOPBACK: RangeInclusive<$address> = $loopback;
@@ -89,10 +92,7 @@ macro_rules! version {
                 (address, protocol, port, replica, target)
             }
 
-            fn published_drain(
-                (protocol, port): (IpProtocol, u16),
-                (replica, target): ($address, u16),
-            ) -> Self::PublishedDrain {
+            fn published((protocol, port): (IpProtocol, u16), (replica, target): ($address, u16)) -> Self::Published {
                 (protocol, port, replica, target)
             }
 
