@@ -108,6 +108,25 @@ pub enum Ports {
     Named(BTreeSet<ServedPort>),
 }
 
+#[cfg(feature = "kernel")]
+impl Ports {
+    /// Those that are named; none where all are served.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &ServedPort> {
+        let named = match self {
+            Self::All => None,
+            Self::Named(named) => Some(named),
+        };
+        named.into_iter().flatten()
+    }
+
+    /// Where a port leads, if it is served. O(log n).
+    pub(crate) fn target(&self, protocol: Protocol, port: Port) -> Option<Port> {
+        let Self::Named(named) = self else { return Some(port) };
+        let to = |target| ServedPort { protocol, port, target };
+        named.range(to(crate::check::LOWEST)..=to(Port::MAX)).next().map(|served| served.target)
+    }
+}
+
 /// A port of a VIP, and where it leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServedPort {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use overlay_core::{Name, Phase, Refusal, State, in_phases};
 use overlay_kernel::conntrack::Flow;
 use overlay_kernel::link::{LocalStep, Locals};
-use overlay_kernel::nft::{self, Burial, Buried, Cut, Grave, Set, Table};
+use overlay_kernel::nft::{self, Burial, Buried, Cut, Grave, IpProtocol, Set, Table};
 
 use super::lower;
 
@@ -149,6 +149,12 @@ impl Burial for Replicas {
 }
 
 impl Withdrawn {
+    /// The published ports that something was taken from, in sets of these.
+    pub(super) fn ports(&self) -> Vec<Set> {
+        let published = |set: &&Set| set.first_parts(1).has_keys::<IpProtocol>();
+        self.cut.grave.sets.values().filter(published).map(|set| set.first_parts(2)).collect()
+    }
+
     /// Whether a flow goes from a published port to a replica that was taken from it.
     pub(super) fn has_taken_from(&self, flow: &Flow) -> bool {
         self.cut.grave.sets.values().any(|set| lower::leads(set, flow))

@@ -27,7 +27,7 @@ pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
 use self::draft::{Draft, rule};
-pub(super) use self::published::{REPLICAS, leads};
+pub(super) use self::published::{REPLICAS, leads, place};
 pub(super) use self::version::Published;
 use self::version::{V4, V6, Version};
 use crate::{Arrivals, Condition, Ports, Service, State};

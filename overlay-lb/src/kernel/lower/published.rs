@@ -13,7 +13,7 @@ use super::class::{Reach, Slots};
 use super::draft::{Draft, name, rule};
 use super::version::{Published, V4, V6, Version};
 use super::{Wanted, draw, protocol_of};
-use crate::{Condition, Ports, ServedPort, Service};
+use crate::{Condition, ServedPort, Service};
 
 /// Who asks for one is led to a replica; who is not is refused, whoever listens there.
 pub(super) fn services(
@@ -24,7 +24,7 @@ pub(super) fn services(
     let all: Vec<&Service> = wanted.services.iter().copied().filter(|service| service.is_published()).collect();
     of_version::<V4>(draft, (&all, wanted), first)?;
     of_version::<V6>(draft, (&all, wanted), first)?;
-    let places = all.iter().flat_map(|service| named(service)).map(place);
+    let places = all.iter().flat_map(|service| service.ports.named()).map(place);
     let places = draft.set("published", Set::of(places))?;
     let refuse = draft.part(
         "refuse-published",
@@ -60,7 +60,7 @@ fn of_version<V: Version>(
         let chain = taken.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
         let stay = service.replicas.values().filter(|replica| replica.condition != Condition::Down);
         let stay: Vec<_> = stay.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
-        for served in named(service) {
+        for served in service.ports.named() {
             let ((protocol, port), target) = (place(served), served.target.get());
             leads.extend(chain.clone().map(|chain| ((protocol, port), Verdict::Goto(chain))));
             replicas.extend(stay.iter().map(|it| V::published((protocol, port), (*it, target))));
@@ -85,9 +85,10 @@ fn of_version<V: Version>(
 }
 
 /// A protocol and a port.
-type Place = (IpProtocol, u16);
+pub(in crate::kernel) type Place = (IpProtocol, u16);
 
-const fn place(served: &ServedPort) -> Place {
+/// A served port as rules have it.
+pub(in crate::kernel) const fn place(served: &ServedPort) -> Place {
     (protocol_of(served.protocol), served.port.get())
 }
 
@@ -102,11 +103,3 @@ pub(in crate::kernel) fn leads(set: &Set, flow: &Flow) -> bool {
 
 /// What begins the names of the sets of all replicas of published services that may have flows. No rule asks them.
 pub(in crate::kernel) const REPLICAS: &str = "replicas-published";
-
-fn named(service: &Service) -> impl Iterator<Item = &ServedPort> {
-    let named = match &service.ports {
-        Ports::All => None,
-        Ports::Named(named) => Some(named),
-    };
-    named.into_iter().flatten()
-}
