@@ -162,10 +162,7 @@ impl Withdrawn {
 
     /// Whether something was taken from a VIP.
     pub(super) fn is_about(&self, vip: IpAddr) -> bool {
-        self.cut.grave.sets.values().any(|set| match vip {
-            IpAddr::V4(vip) => set.contains::<Ipv4Addr>(&vip),
-            IpAddr::V6(vip) => set.contains::<Ipv6Addr>(&vip),
-        })
+        self.cut.grave.sets.values().any(|set| lower::has_vip(set, vip))
     }
 }
 

@@ -1,10 +1,10 @@
 //! nf_tables: the suite, and what is peculiar to it.
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
+use overlay_core::{Meter as _, Phase, Protocol, Shadow, Table, reconcile};
 use overlay_kernel::nft;
 use overlay_lb::kernel::Nftables;
-use overlay_lb::{Condition, Scheduler, Service, State, Weight};
+use overlay_lb::{Condition, Readings, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
 use crate::town::{Place, Town, owner, script, whole};
@@ -193,6 +193,13 @@ fn a_published_port_leads_to_replicas_that_see_who_asks_and_whoever_listens_ther
             }
             held.extend(answers.map(|(held, answer)| (protocol, family, held, answer)));
         }
+        // They are counted by the address that was asked, those of one that drains too.
+        let mut drained = service(&[2, 3]);
+        drained.replicas.get_mut(&suite::id(2)).unwrap().condition = Condition::Draining;
+        place.settle(&state(&Service { vips: [].into(), ..drained }));
+        let of = |own: std::net::IpAddr, number| suite::replica(number).address(overlay_core::IpFamily::of(own));
+        let each = here.into_iter().flat_map(|own| [2, 3].map(|number| (own, of(own, number).unwrap(), 4)));
+        assert_eq!(place.table.read().unwrap().iter().collect::<Vec<_>>(), each.collect::<Vec<_>>());
         // Flows to one that goes are cut, those to the other stay.
         place.settle(&published(&[3]));
         for (protocol, family, held, before) in held {
@@ -223,9 +230,11 @@ fn flows_that_others_translated_are_not_cut_though_they_began_at_a_published_por
         let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
         let published = |replicas: &[u8]| state(&Service { vips: [].into(), ..service(replicas) });
         place.settle(&published(&[2, 3]));
-        // A proxy of somebody else's, for who asks others at the port that we publish here.
+        // A proxy of somebody else's, for who asks others at the port that we publish here; flows are tracked for it, whether for us or not.
         let theirs = "nft add table inet proxy
             nft add chain inet proxy c '{ type nat hook output priority -120; }'
+            nft add chain inet proxy tracks '{ type filter hook output priority 0; }'
+            nft add rule inet proxy tracks ct state new counter
             nft add rule inet proxy c ip daddr 10.0.9.77 meta l4proto { tcp, udp } redirect to :8080
             nft add rule inet proxy c ip6 daddr fd00::77 meta l4proto { tcp, udp } redirect to :8080";
         script(&town.client, theirs);
@@ -234,8 +243,9 @@ fn flows_that_others_translated_are_not_cut_though_they_began_at_a_published_por
         for (_, answer) in &proxied {
             assert!(matches!(answer, Answer::From(..)), "{answer:?}");
         }
+        assert_eq!(place.table.read().unwrap(), Readings::default(), "none is a service's");
         // What goes on from here on goes on by tracking alone.
-        script(&town.client, "nft flush table inet proxy");
+        script(&town.client, "nft flush chain inet proxy c");
         for replicas in [&[3][..], &[]] {
             place.settle(&published(replicas));
             for (held, before) in &proxied {

@@ -284,6 +284,14 @@ fn draw<V: Version>(class: Class) -> Field<Mark> {
     }
 }
 
+/// Whether a set of VIPs has one.
+pub(super) fn has_vip(set: &Set, vip: IpAddr) -> bool {
+    match vip {
+        IpAddr::V4(vip) => set.contains(&vip),
+        IpAddr::V6(vip) => set.contains(&vip),
+    }
+}
+
 const fn protocol_of(of: Protocol) -> IpProtocol {
     match of {
         Protocol::Tcp => IpProtocol::TCP,
