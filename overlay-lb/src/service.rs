@@ -19,7 +19,7 @@ pub struct Service {
     /// The VIP: one address of each family at most. Several services may have one VIP, on ports of their own.
     ///
     /// Without one, the service is *published*: at ports, which it must name, of all addresses that the machine itself has, of both families,
-    /// but of loopback ones. Whatever listens there is not asked.
+    /// but of loopback ones and IPv6's link-local ones. Whatever listens there is not asked.
     pub vips: AddressSet,
     /// What of it is served.
     pub ports: Ports,

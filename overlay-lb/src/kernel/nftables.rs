@@ -32,7 +32,7 @@ use crate::{Capabilities, Readings, State};
 /// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, and timeouts, are refused:
 /// see [`capabilities`](Self::capabilities).
 ///
-/// A published service's rules ask for addresses that are the namespace's own, and not loopback's: whoever listens there is not asked, and where no
+/// A published service's rules ask for addresses that are the namespace's own, and not loopback's or IPv6's of a link: whoever listens there is not asked, and where no
 /// replica is left, who asks is refused. Flows that [arrive](crate::Arrivals) from such a service elsewhere are marked, they and their answers.
 /// *Affinity* is a map that rules fill, from a client and a place to the replica that it got: 65,535 clients of each kind at most, and who
 /// comes then is not remembered. It is of each port by itself, of all ports together where a service has all. When a replica drains or goes, who came to it

@@ -7,7 +7,7 @@ use overlay_lb::kernel::Nftables;
 use overlay_lb::{Condition, Readings, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
-use crate::town::{Place, Town, owner, script, whole};
+use crate::town::{PATIENCE, Place, Town, owner, script, whole};
 
 #[test]
 fn nftables_does_what_it_says_it_can() {
@@ -255,6 +255,29 @@ fn flows_that_others_translated_are_not_cut_though_they_began_at_a_published_por
         place.settle(&State::default());
         for (held, before) in proxied {
             assert_eq!(place.ask(held), before, "nothing is published any more");
+        }
+    });
+}
+
+#[test]
+fn whoever_listens_at_an_address_of_a_link_is_asked_whatever_is_published() {
+    kernel_test(Kernel::Host, "lb::whoever_listens_at_an_address_of_a_link_is_asked", || {
+        let town = Town::new(2);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let neighbour = &town.replicas[0];
+        script(&town.client, "ip addr add fe80::5/64 dev eth0 nodad");
+        script(neighbour, "ip addr add fe80::2/64 dev eth0 nodad");
+        let listener = town.client.run(|| std::net::TcpListener::bind("[::]:80")).unwrap().unwrap();
+        // With a replica a flow would be led to it, without one it would be refused.
+        for replicas in [&[3][..], &[]] {
+            place.settle(&state(&Service { vips: [].into(), ..service(replicas) }));
+            let asks = || {
+                let there = std::net::ToSocketAddrs::to_socket_addrs(&("fe80::5%eth0", 80)).unwrap().next().unwrap();
+                std::net::TcpStream::connect_timeout(&there, PATIENCE)
+            };
+            let asked = neighbour.run(asks).unwrap();
+            assert!(asked.is_ok(), "{replicas:?}: {asked:?}");
+            assert_eq!(listener.accept().unwrap().1.port(), asked.unwrap().local_addr().unwrap().port());
         }
     });
 }

@@ -45,7 +45,7 @@ fn refused<V: Version>() -> Result<Rule, Refusal> {
 
 fn here<V: Version>(id: &str) -> Result<Rule, Refusal> {
     let here = V::only(rule(id)?).eq(&fib::DADDR_TYPE, AddressType::LOCAL);
-    Ok(here.outside(&V::destination(), *V::LOOPBACK.start(), *V::LOOPBACK.end()))
+    Ok(V::NEAR.iter().fold(here, |here, near| here.outside(&V::destination(), *near.start(), *near.end())))
 }
 
 fn of_version<V: Version>(

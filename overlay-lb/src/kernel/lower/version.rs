@@ -8,7 +8,7 @@ use overlay_kernel::nft::{CtDirection, Field, IpProtocol, Mark, NatTarget, Rule,
 
 /// A version of IP: how its addresses are written in rules and sets.
 pub(super) trait Version {
-    type Address: Scalar + NatTarget;
+    type Address: Scalar + NatTarget + 'static;
     /// An address and a port.
     type Target: NatTarget + Copy;
     /// A place and a slot.
@@ -19,7 +19,8 @@ pub(super) trait Version {
     type Published: Value;
 
     const FAMILY: IpFamily;
-    const LOOPBACK: RangeInclusive<Self::Address>;
+    /// Addresses of the machine's own at which nothing is published: what is sent there goes no further than the machine, or a link.
+    const NEAR: &'static [RangeInclusive<Self::Address>];
 
     fn source() -> Field<Self::Address>;
     fn destination() -> Field<Self::Address>;
@@ -47,7 +48,7 @@ pub(super) struct V4;
 pub(super) struct V6;
 
 macro_rules! version {
-    ($version:ident, $address:ty, $number:literal, $fields:ident, $original:path, $variant:ident, $loopback:expr) => {
+    ($version:ident, $address:ty, $number:literal, $fields:ident, $original:path, $variant:ident, $near:expr) => {
         impl Version for $version {
             type Address = $address;
             type Target = ($address, u16);
@@ -56,7 +57,7 @@ macro_rules! version {
             type Published = Published<$address>;
 
             const FAMILY: IpFamily = IpFamily::$version;
-            const LOOPBACK: RangeInclusive<$address> = $loopback;
+            const NEAR: &'static [RangeInclusive<$address>] = &$near;
 
             fn source() -> Field<$address> {
                 $fields::SADDR
@@ -103,5 +104,9 @@ macro_rules! version {
     };
 }
 
-version!(V4, Ipv4Addr, "4", ip, ct::daddr_ip, V6, Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255));
-version!(V6, Ipv6Addr, "6", ip6, ct::daddr_ip6, V4, Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST);
+version!(V4, Ipv4Addr, "4", ip, ct::daddr_ip, V6, [Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255)]);
+version!(V6, Ipv6Addr, "6", ip6, ct::daddr_ip6, V4, [Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST, LINK_LOCAL]);
+
+/// What no router forwards (RFC 4291 §2.5.6).
+const LINK_LOCAL: RangeInclusive<Ipv6Addr> =
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)..=Ipv6Addr::from_bits((0xfec0 << 112) - 1);
