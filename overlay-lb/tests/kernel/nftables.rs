@@ -3,8 +3,9 @@
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Meter as _, Phase, Protocol, Shadow, Table, reconcile};
 use overlay_kernel::nft;
+use overlay_kernel::testing::judge;
 use overlay_lb::kernel::Nftables;
-use overlay_lb::{Condition, Readings, Scheduler, Service, State, Weight};
+use overlay_lb::{Arrivals, Condition, Readings, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
 use crate::town::{PATIENCE, Place, Town, owner, script, whole};
@@ -278,6 +279,45 @@ fn whoever_listens_at_an_address_of_a_link_is_asked_whatever_is_published() {
             let asked = neighbour.run(asks).unwrap();
             assert!(asked.is_ok(), "{replicas:?}: {asked:?}");
             assert_eq!(listener.accept().unwrap().1.port(), asked.unwrap().local_addr().unwrap().port());
+        }
+    });
+}
+
+#[test]
+fn nobody_comes_by_a_balancer_with_an_address_from_inside() {
+    kernel_test(Kernel::Host, "lb::nobody_comes_by_a_balancer_with_an_address_from_inside", || {
+        let town = Town::new(1);
+        let neighbour = &town.replicas[0];
+        // A balancer's machine that forwards what anybody outside says, and a place that has a way back to all of them.
+        script(neighbour, "ip addr add 10.0.77.9/32 dev eth0; ip addr add fd00:77::9/128 dev eth0 nodad");
+        script(&town.client, "ip route add 10.0.77.0/24 dev eth0; ip route add fd00:77::/64 dev eth0");
+        let shown = judge(neighbour, "ip", &["-br", "link", "show", "dev", "eth0"]);
+        let mac = shown.split_whitespace().nth(2).unwrap().parse().unwrap();
+        let with = |inside: &[&str]| {
+            let inside = inside.iter().map(|net| net.parse().unwrap()).collect();
+            let (interface, marks) = ("eth0".parse().unwrap(), [(mac, 7)].into());
+            let arrivals = Some(Arrivals { interface, marks, answers: [].into(), inside });
+            State { arrivals, ..State::default() }
+        };
+        let asks = |from: &str, to: &str| {
+            let socket = neighbour.run(|| std::net::UdpSocket::bind((from, 0))).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE / 4)).unwrap();
+            let asked = socket.connect((to, 8080)).and_then(|()| socket.send(b"?"));
+            asked.and_then(|_| socket.recv(&mut [0; 64])).is_ok()
+        };
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let all = [("10.0.9.2", "10.0.77.9", suite::HERE[0]), ("fd00::2", "fd00:77::9", suite::HERE[1])];
+        place.settle(&with(&[]));
+        for (outside, inside, here) in all {
+            assert!(asks(outside, here) && asks(inside, here), "{here}");
+        }
+        place.settle(&with(&["10.0.77.0/24", "10.0.77.9/32", "fd00:77::/64"]));
+        for (outside, inside, here) in all {
+            assert!(asks(outside, here) && !asks(inside, here), "{here}");
+            // What the place itself begins is answered.
+            let there = std::net::SocketAddr::new(inside.parse().unwrap(), 8080);
+            let reached = town.client.run(|| std::net::TcpStream::connect_timeout(&there, PATIENCE)).unwrap();
+            assert!(reached.is_ok(), "{there}: {reached:?}");
         }
     });
 }

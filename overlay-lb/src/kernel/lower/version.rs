@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use overlay_core::IpFamily;
 use overlay_kernel::nft::{CtDirection, Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ct, ip, ip6};
 
@@ -27,6 +28,7 @@ pub(super) trait Version {
     /// The destination before it was translated.
     fn original_destination() -> Field<Self::Address>;
     fn address(of: IpAddr) -> Option<Self::Address>;
+    fn range(of: IpNet) -> Option<RangeInclusive<Self::Address>>;
     fn target(address: Self::Address, port: u16) -> Self::Target;
     fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
     fn drain(place: (Self::Address, IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Drain;
@@ -75,6 +77,13 @@ macro_rules! version {
                 match of {
                     IpAddr::$version(address) => Some(address),
                     IpAddr::$variant(_) => None,
+                }
+            }
+
+            fn range(of: IpNet) -> Option<RangeInclusive<$address>> {
+                match of {
+                    IpNet::$version(net) => Some(net.network()..=net.broadcast()),
+                    IpNet::$variant(_) => None,
                 }
             }
 
