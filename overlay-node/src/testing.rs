@@ -244,6 +244,11 @@ fn few_endpoints() -> impl Strategy<Value = EndpointId> {
     })
 }
 
+/// The id of a node's own endpoint on an ingress network, by which it takes part in the routing mesh.
+pub fn mesh_endpoint(network: NetworkId, node: NodeId) -> EndpointId {
+    crate::mesh::endpoint(network, node)
+}
+
 /// Two of the endpoints are nodes' own in the routing mesh, on a network that has one.
 fn meshed(number: u8, id: EndpointId, node: NodeId) -> EndpointId {
     let own = id.to_bytes().first().is_some_and(|first| *first >= 10);

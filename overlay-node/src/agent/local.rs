@@ -93,15 +93,35 @@ impl Agent {
         }
     }
 
-    /// The ingress network's subnets are on the host's link: one that the node itself is in would take its way to the other nodes.
+    /// The ingress network's subnets are on the host's link: one that a node is in would take the way to it, and what is behind the gateway bridge
+    /// cannot be there too.
     fn hinders_mesh(&self, network: NetworkId) -> Option<String> {
-        let own = self.knowledge.nodes.get(&self.knowledge.me)?;
         let network = self.catalogue.networks.get(&network)?;
-        let mut subnets = network.subnets.iter().map(|subnet| subnet.net());
-        let net = subnets.find(|net| [own.vtep, own.address.ip()].iter().any(|own| net.contains(own)))?;
+        let nodes = || self.knowledge.nodes.values().flat_map(|node| [node.vtep, node.address.ip()]);
+        let gateway = self.knowledge.settings.gateway.as_ref();
+        let bridge: Vec<IpNet> = gateway
+            .iter()
+            .flat_map(|it| [it.v4.map(IpNet::V4), it.v6.map(IpNet::V6)])
+            .flatten()
+            .map(|net| net.trunc())
+            .collect();
+        let subnets = network.subnets.iter().map(|subnet| subnet.net());
+        let mut hindered = subnets.filter_map(|net| {
+            let node = nodes().find(|address| net.contains(address)).map(|address| format!("the node {address}"));
+            let overlaps = |other: &&IpNet| other.contains(&net) || net.contains(*other);
+            Some((net, node.or_else(|| bridge.iter().find(overlaps).map(|it| format!("the gateway bridge {it}")))?))
+        });
+        let (net, who) = hindered.next()?;
         Some(format!(
-            "the node's own address is in {net} of the ingress network, so it publishes nothing: create that network with another subnet"
+            "{who} is in {net} of the ingress network, so the node publishes nothing: create that network with another subnet"
         ))
+    }
+
+    /// Looks at the node's own part of the routing mesh again.
+    pub(super) fn doubt_mesh(&mut self) {
+        let me = self.knowledge.me;
+        let ingress = self.catalogue.networks.values().filter(|network| network.spec.ingress);
+        self.touched.extend(ingress.map(|network| mesh::endpoint(network.id, me)));
     }
 
     pub(super) fn unplug(&mut self, id: EndpointId) {

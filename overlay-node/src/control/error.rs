@@ -338,8 +338,10 @@ pub enum Refused {
         /// Its kind: [`Host`](Kind::Host) or [`None`](Kind::None).
         kind: Kind,
     },
-    /// The routing mesh has its network for itself.
-    #[error("containers cannot be attached to the ingress network {network}: choose another")]
+    /// The routing mesh has its network for itself, and for those that serve a published port.
+    #[error(
+        "only containers of a service that publishes a port in mode ingress are attached to the ingress network {network}: name such a service, or choose another network"
+    )]
     OnIngress {
         /// Its name.
         network: Name,

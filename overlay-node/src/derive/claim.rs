@@ -35,7 +35,7 @@ pub enum Unfit {
     #[error("another endpoint is plugged in at {0}")]
     Interface(IfName),
     /// A virtual machine is plugged in where only containers can be.
-    #[error("a virtual machine is plugged in to overlay networks only")]
+    #[error("a virtual machine is plugged in to overlay networks only, and not to the ingress network")]
     Machine,
     /// Its network takes an interface of the node over, and another endpoint is there.
     #[error("another endpoint has the interface {0}, which its network takes over")]
@@ -79,6 +79,9 @@ impl<'k> Claim<'k> {
         local: &LocalEndpoint,
     ) -> Result<Self, Unfit> {
         let endpoint = &local.endpoint;
+        if section.network.spec.ingress && local.namespace.is_none() {
+            return Err(Unfit::Machine);
+        }
         check_ground(ground, id, local)?;
         check_mac(endpoint.mac)?;
         let mut addresses = AddressSet::new();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay_core::{IpFamily, Name, SharedMap};
+use overlay_core::{IpFamily, Name, SharedMap, is_host_address};
 use overlay_dns::{Health, Mode, Zone};
 use overlay_lb::{Condition, Replica, Service, State, Weight};
 
@@ -62,8 +62,10 @@ pub(super) fn with_replicas(mut service: Service, zone: &Zone, name: &Name) -> S
     service
 }
 
+/// One address of each family that can be a host's, whatever a catalogue says.
 fn of_each_family<'a>(addresses: impl IntoIterator<Item = &'a IpAddr> + Copy) -> impl Iterator<Item = IpAddr> {
-    let of = |v4: bool| addresses.into_iter().copied().find(move |address| address.is_ipv4() == v4);
+    let fits = |address: &IpAddr| is_host_address(*address) && !address.is_loopback();
+    let of = |v4: bool| addresses.into_iter().copied().find(move |address| address.is_ipv4() == v4 && fits(address));
     [of(true), of(false)].into_iter().flatten()
 }
 

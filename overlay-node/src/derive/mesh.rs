@@ -64,9 +64,11 @@ fn nodes(known: Known<'_>, segment: &Segment) -> BTreeMap<Mac, BTreeSet<IpAddr>>
 
 /// The services that publish a port in the mesh, each with those of its endpoints that are on the network.
 fn published(known: Known<'_>, zone: &Zone) -> BTreeMap<Name, Service> {
+    let mut taken = BTreeSet::new(); // of two with one port, the first by name has it
     let services = zone::services(known.section).into_iter().filter_map(|(name, service)| {
-        let ports = ports(&service.ports, PublishMode::Ingress)
-            .filter(|(protocol, port, _)| !is_ours(known.knowledge, *protocol, *port));
+        let ports = ports(&service.ports, PublishMode::Ingress).filter(|(protocol, port, _)| {
+            !is_ours(known.knowledge, *protocol, *port) && taken.insert((*protocol, *port))
+        });
         let balanced = Service { affinity: None, ..service.spec.balancing.sound(&name).service([]) };
         let published = ports.fold(balanced, |service, (protocol, port, target)| service.port(protocol, port, target));
         if published.ports == overlay_lb::Ports::All {

@@ -48,7 +48,7 @@ impl Control for Manager {
         let meshed = spec.needs_ingress();
         let service = self.make_service(id, spec, now).await?;
         if meshed {
-            self.join_mesh(now).await.map_err(in_doubt)?;
+            but_refused(self.join_mesh(now).await)?;
         }
         Ok(service)
     }
@@ -99,7 +99,7 @@ impl Control for Manager {
 
     async fn add_node(&self, id: NodeId, spec: NodeSpec, now: UnixTime) -> Result<Node, ControlError> {
         let node = self.run(|snapshot| self.put_node(snapshot, id, &spec, now)).await?;
-        self.join_mesh_as(id, now).await.map_err(in_doubt)?;
+        but_refused(self.join_mesh_as(id, now).await)?;
         Ok(node)
     }
 
@@ -117,4 +117,12 @@ impl Control for Manager {
     async fn nodes(&self) -> Result<Vec<Node>, ControlError> {
         self.by_name().await
     }
+}
+
+/// A node that is refused its part of the routing mesh, as its network is full say, publishes nothing, and settling tells of it again and again:
+/// what was asked for is there all the same.
+fn but_refused(joined: Result<Vec<ControlError>, ControlError>) -> Result<(), ControlError> {
+    let troubles = joined.map_err(in_doubt)?;
+    let trouble = troubles.into_iter().find(|trouble| !matches!(trouble, ControlError::Refused(_)));
+    trouble.map_or(Ok(()), |trouble| Err(in_doubt(trouble)))
 }

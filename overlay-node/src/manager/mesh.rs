@@ -9,21 +9,23 @@ use crate::{Condition, ControlError, Endpoint, Network, Node, mesh};
 
 impl Manager {
     /// Gives every node its endpoint on the ingress network, if a service publishes a port there. It keeps it until the network or the node goes.
-    pub(super) async fn join_mesh(&self, now: UnixTime) -> Result<(), ControlError> {
-        let Some(network) = self.used_ingress().await? else { return Ok(()) };
+    /// Gives what was in the way of some of them: they publish nothing until it is gone.
+    pub(super) async fn join_mesh(&self, now: UnixTime) -> Result<Vec<ControlError>, ControlError> {
+        let mut troubles = Vec::new();
+        let Some(network) = self.used_ingress().await? else { return Ok(troubles) };
         let nodes: Vec<Node> = self.by_name().await?;
         for node in nodes.iter().filter(|node| node.condition != Condition::Removing) {
-            self.join_node(network, node.id, now).await?;
+            troubles.extend(self.join_node(network, node.id, now).await.err());
         }
-        Ok(())
+        Ok(troubles)
     }
 
     /// The same of one node.
-    pub(super) async fn join_mesh_as(&self, node: NodeId, now: UnixTime) -> Result<(), ControlError> {
-        match self.used_ingress().await? {
-            Some(network) => self.join_node(network, node, now).await,
-            None => Ok(()),
-        }
+    pub(super) async fn join_mesh_as(&self, node: NodeId, now: UnixTime) -> Result<Vec<ControlError>, ControlError> {
+        Ok(match self.used_ingress().await? {
+            Some(network) => self.join_node(network, node, now).await.err().into_iter().collect(),
+            None => Vec::new(),
+        })
     }
 
     /// The ingress network, if it is allocated and a service publishes there.

@@ -51,6 +51,12 @@ impl ServiceSpec {
             return Err(Refused::BalancingWithRoundRobin);
         }
         self.balancing.check(&self.name)?;
+        if self.needs_ingress() && self.balancing.affinity.is_some() {
+            let reason = "the routing mesh brings no client back: publish the port in mode host, or leave affinity out"
+                .to_owned();
+            let wanted = "affinity with a port published in mode ingress".to_owned();
+            return Err(Refused::Balancing { service: self.name.clone(), wanted, reason });
+        }
         let mut seen = BTreeSet::new();
         let numbered = self.ports.iter().filter_map(|port| Some((port.published?, port.protocol)));
         for (port, protocol) in numbered {

@@ -45,7 +45,10 @@ impl Manager {
             self.note(&mut settled, &held, done.map(|_| None).map_err(Trouble::from)).await;
         }
         self.settle_all::<Endpoint>(&mut settled, now).await?;
-        settled.troubles.extend(self.join_mesh(now).await.err());
+        match self.join_mesh(now).await {
+            Ok(troubles) => settled.troubles.extend(troubles),
+            Err(error) => settled.troubles.push(error),
+        }
         match self.reclaim(now).await {
             Ok(reclaimed) => settled.reclaimed = reclaimed,
             Err(error) => settled.troubles.push(error),

@@ -79,7 +79,7 @@ fn short(text: &str) -> Result<Vec<PublishedPort>, PublishError> {
         return Err(PublishError::NoTarget);
     }
     let targets = range("target", target)?;
-    let published = published.map(|published| range("published", published)).transpose()?;
+    let published = published.filter(|it| *it != "0").map(|published| range("published", published)).transpose()?;
     let count = targets.1 - targets.0;
     if count >= MOST || published.is_some_and(|(low, high)| high - low != count) {
         return Err(PublishError::Range(text.to_owned()));
@@ -160,6 +160,7 @@ mod tests {
         assert_eq!(read("80:8080/UDP"), [(Some(80), 8080, Protocol::Udp, Ingress)]);
         let both = [(Some(8000), 80, Protocol::Sctp, Ingress), (Some(8001), 81, Protocol::Sctp, Ingress)];
         assert_eq!(read("8000-8001:80-81/sctp"), both);
+        assert_eq!(read("0:80"), [(None, 80, Protocol::Tcp, Ingress)]);
         assert_eq!(read("target=80"), [(None, 80, Protocol::Tcp, Ingress)]);
         assert_eq!(read("published=0,target=80,mode=host"), [(None, 80, Protocol::Tcp, Host)]);
         assert_eq!(

@@ -254,6 +254,29 @@ fn the_ingress_network_is_removed_when_nobody_publishes_on_it_and_made_anew_with
 }
 
 #[test]
+fn a_node_that_finds_no_room_on_the_ingress_network_is_added_and_settling_tells_of_it_and_goes_on() {
+    let cluster = Cluster::new();
+    block_on(cluster.manager.remove_network(&"ingress".into(), NOW)).unwrap();
+    let subnets = vec![SubnetRequest::this("192.0.2.0/29".parse().unwrap())]; // the gateway's, a VIP, and four more
+    cluster.create(3, NetworkSpec { ingress: true, subnets, ..NetworkSpec::overlay(name("mesh")) }).unwrap();
+    cluster.serve(1, publishing(&[(Some(80), PublishMode::Ingress)])).unwrap();
+    let add = |number: u8| block_on(cluster.manager.add_node(node(number), node_spec(&format!("n{number}")), NOW));
+    (3..=7).for_each(|number| drop(add(number).unwrap()));
+    let on_mesh = || block_on(cluster.manager.endpoints(network(3))).unwrap().len();
+    assert_eq!(on_mesh(), 4);
+    let settled = block_on(cluster.manager.settle(NOW)).unwrap();
+    assert_eq!(settled.troubles.len(), 3, "{settled:?}"); // of seven nodes
+    assert!(
+        cluster.serve(2, ServiceSpec { name: name("more"), ..publishing(&[(Some(81), PublishMode::Host)]) }).is_ok()
+    );
+    // Who is late gets a place that is free again.
+    block_on(cluster.manager.remove_node(&"n3".into(), NOW)).unwrap();
+    let rested = NOW + Duration::from_secs(3_600);
+    block_on(cluster.manager.settle(rested)).unwrap();
+    assert_eq!(on_mesh(), 4);
+}
+
+#[test]
 fn every_node_is_on_the_ingress_network_while_a_service_publishes_there_and_containers_that_serve_it_may_be() {
     let cluster = Cluster::new();
     let on_mesh = || block_on(cluster.manager.endpoints(network(0))).unwrap();
@@ -270,7 +293,8 @@ fn every_node_is_on_the_ingress_network_while_a_service_publishes_there_and_cont
     assert_eq!(on_mesh().len(), 3);
     // Nobody moves one, or has what is a node's.
     let own = on_mesh().into_iter().find(|endpoint| endpoint.spec.node != node(3)).unwrap();
-    let text = "containers cannot be attached to the ingress network ingress: choose another";
+    let text = "only containers of a service that publishes a port in mode ingress are attached to the ingress network ingress: \
+                name such a service, or choose another network";
     let elsewhere = [node(1), node(2), node(3)].into_iter().find(|node| *node != own.spec.node).unwrap();
     refused(block_on(cluster.manager.relocate(own.id, elsewhere, NOW)), text);
     // Containers of a service that publishes there are let in, others are not.
@@ -312,6 +336,10 @@ fn services_that_make_no_sense_are_refused_and_told_what_would() {
     refused(cluster.serve(1, fewest.clone()), "service web: least connection: nf_tables has no such scheduler");
     let text = "service web: affinity 0ns: it is 1 s to 30 days, in whole seconds";
     refused(cluster.serve(1, like(Scheduler::Maglev, Some(0))), text);
+    let come_back = ServiceSpec { ports: vec![tcp(Some(80), 80, Ingress)], ..like(Scheduler::Maglev, Some(60)) };
+    let text = "service web: affinity with a port published in mode ingress: the routing mesh brings no client back: \
+                publish the port in mode host, or leave affinity out";
+    refused(cluster.serve(1, come_back), text);
     let text = "a service of mode dnsrr has no scheduler, affinity or timeouts: leave them out, or use mode vip";
     refused(cluster.serve(1, ServiceSpec { mode: EndpointMode::RoundRobin, ..fewest.clone() }), text);
     let elsewhere = manager(Arc::new(cluster.store.clone()), 2).with_balancers(Balancer::capabilities());
@@ -375,7 +403,8 @@ fn attachments_that_make_no_sense_are_refused_and_told_what_would() {
     refused(cluster.attach(1, nowhere), &format!("node {} not found", node(9)));
     let text = "network back not manually attachable: name a service, or create it attachable";
     refused(cluster.attach(1, at(2, "c1")), text);
-    let text = "containers cannot be attached to the ingress network ingress: choose another";
+    let text = "only containers of a service that publishes a port in mode ingress are attached to the ingress network ingress: \
+                name such a service, or choose another network";
     refused(cluster.attach(1, at(0, "c1")), text);
     let of = EndpointSpec { service: Some(service(1)), ..at(2, "c1") };
     refused(cluster.attach(1, of.clone()), &format!("service {} not found", service(1)));
