@@ -1,9 +1,10 @@
 //! Flows that balancers of other places send here, and their way back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use overlay_core::{IfName, Mac, Refusal, is_host_address};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub struct Arrivals {
     /// By an address of this place at the interface: the one that this place answers from by itself, where that is another. Flows are led to that,
     /// and the client sees the first all the same. Without it, a UDP socket that is bound to no address would answer from one that the client did not ask.
     pub answers: BTreeMap<IpAddr, IpAddr>,
+    /// From where nobody comes by a balancer: the subnets of the place's other networks, and its own addresses. What begins there with such a
+    /// source is dropped, whoever sends it: else the outside could speak as a neighbour of an inner network. Networks, none of them everything.
+    pub inside: BTreeSet<IpNet>,
 }
 
 impl Arrivals {
@@ -32,6 +36,12 @@ impl Arrivals {
             |wanted: String, reason| Err(Refusal::new(format!("arrivals by {}", self.interface), wanted, reason));
         if let Some((mac, _)) = self.marks.iter().find(|(mac, mark)| !mac.is_station() || **mark == 0) {
             return refuse(format!("mark of {mac}"), "a station has one, and it is not 0");
+        }
+        if let Some(net) = self.inside.iter().find(|net| net.trunc() != **net || net.prefix_len() == 0) {
+            return refuse(
+                net.to_string(),
+                "what is inside is a network without bits behind its prefix, and not everything",
+            );
         }
         let is_own = |address: &IpAddr| is_host_address(*address) && !address.is_loopback();
         let wrong = |(at, from): &(&IpAddr, &IpAddr)| {
@@ -49,6 +59,7 @@ impl Arrivals {
 impl fmt::Display for Arrivals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "what comes by {} from {} balancers", self.interface, self.marks.len())?;
-        self.answers.iter().try_for_each(|(at, from)| write!(f, ", {at} at {from}"))
+        self.answers.iter().try_for_each(|(at, from)| write!(f, ", {at} at {from}"))?;
+        self.inside.iter().try_for_each(|net| write!(f, ", nobody of {net}"))
     }
 }

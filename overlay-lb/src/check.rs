@@ -158,7 +158,7 @@ impl Taken {
     }
 }
 
-const LOWEST: Port = match Port::new(1) {
+pub(crate) const LOWEST: Port = match Port::new(1) {
     Ok(port) => port,
     Err(_) => Port::MAX,
 };

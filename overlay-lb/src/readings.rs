@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// What a backend's [`Meter`](overlay_core::Meter) reads: how many flows stand, by the VIP that they were sent to and the replica's address
-/// that has them. Those that have ended, and are only kept in mind (TCP's `TIME_WAIT`), do not count; a UDP flow counts until it
+/// that has them. The VIP of a [published](crate::Service::is_published) service is whichever of the machine's own addresses was asked. Those that have ended, and are only kept in mind (TCP's `TIME_WAIT`), do not count; a UDP flow counts until it
 /// was idle for too long.
 ///
 /// Whoever drains a replica waits until it has [none](Self::of_replica).

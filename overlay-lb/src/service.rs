@@ -19,7 +19,7 @@ pub struct Service {
     /// The VIP: one address of each family at most. Several services may have one VIP, on ports of their own.
     ///
     /// Without one, the service is *published*: at ports, which it must name, of all addresses that the machine itself has, of both families,
-    /// but of loopback ones. Whatever listens there is not asked.
+    /// but of loopback ones and IPv6's link-local ones. Whatever listens there is not asked.
     pub vips: AddressSet,
     /// What of it is served.
     pub ports: Ports,
@@ -106,6 +106,25 @@ pub enum Ports {
     All,
     /// These, one at least.
     Named(BTreeSet<ServedPort>),
+}
+
+#[cfg(feature = "kernel")]
+impl Ports {
+    /// Those that are named; none where all are served.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &ServedPort> {
+        let named = match self {
+            Self::All => None,
+            Self::Named(named) => Some(named),
+        };
+        named.into_iter().flatten()
+    }
+
+    /// Where a port leads, if it is served. O(log n).
+    pub(crate) fn target(&self, protocol: Protocol, port: Port) -> Option<Port> {
+        let Self::Named(named) = self else { return Some(port) };
+        let to = |target| ServedPort { protocol, port, target };
+        named.range(to(crate::check::LOWEST)..=to(Port::MAX)).next().map(|served| served.target)
+    }
 }
 
 /// A port of a VIP, and where it leads.

@@ -56,15 +56,21 @@ pub fn state_of(wants: Wants) -> impl Strategy<Value = State> {
 
 fn arrivals() -> impl Strategy<Value = Option<Arrivals>> {
     let marks = btree_map(1_u8..4, 1_u32..3, 0..3);
-    option::of((any::<bool>(), marks, vec(any::<bool>(), 2))).prop_map(|drawn| {
-        let (other, marks, answers) = drawn?;
+    let inside = proptest::sample::subsequence(&INSIDE[..], 0..=INSIDE.len());
+    option::of((any::<bool>(), marks, vec(any::<bool>(), 2), inside)).prop_map(|drawn| {
+        let (other, marks, answers, inside) = drawn?;
+        let inside = inside.into_iter().map(|net| net.parse().expect("a network")).collect();
         let interface = IfName::new(if other { "eth1" } else { "eth0" }).expect("a short name");
         let marks = marks.into_iter().map(|(host, mark)| (Mac::from_ipv4([10, 0, 11, host].into()), mark)).collect();
         let pairs = draw_addresses(11, 20).into_iter().zip(draw_addresses(12, 20)).zip(answers);
         let answers = pairs.filter(|(_, has)| *has).map(|(pair, _)| pair).collect();
-        Some(Arrivals { interface, marks, answers })
+        Some(Arrivals { interface, marks, answers, inside })
     })
 }
+
+/// Some beside each other, some in others.
+const INSIDE: [&str; 6] =
+    ["10.0.12.128/25", "10.0.13.0/24", "10.0.13.7/32", "10.0.14.0/24", "fd00:0:0:d::/64", "fd00:0:0:d::7/128"];
 
 #[derive(Debug, Clone)]
 struct Draw {

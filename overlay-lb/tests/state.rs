@@ -85,9 +85,19 @@ fn published_ports_and_arrivals_that_make_no_sense_are_refused_by_name() {
     let arrivals = |marks: &[(Mac, u32)], answers: &[[&str; 2]]| {
         let answers = answers.iter().map(|pair| pair.map(|it| it.parse().unwrap()).into());
         let marks = marks.iter().copied().collect();
-        let arrivals = Arrivals { interface: "eth1".parse().unwrap(), marks, answers: answers.collect() };
+        let arrivals =
+            Arrivals { interface: "eth1".parse().unwrap(), marks, answers: answers.collect(), inside: [].into() };
         refused(&State { arrivals: Some(arrivals), ..State::default() })
     };
+    for inside in ["10.0.0.1/24", "0.0.0.0/0", "::/0"] {
+        let inside = [inside.parse().unwrap()].into();
+        let (interface, marks, answers) = ("eth1".parse().unwrap(), [].into(), [].into());
+        let arrivals = Some(Arrivals { interface, marks, answers, inside });
+        let said = arrivals.as_ref().unwrap().to_string();
+        assert!(said.starts_with("what comes by eth1 from 0 balancers, nobody of "), "{said}");
+        let reason = "what is inside is a network without bits behind its prefix, and not everything";
+        assert!(refused(&State { arrivals, ..State::default() }).ends_with(reason));
+    }
     let station = Mac::from_ipv4([10, 0, 0, 2].into());
     for marks in [[(station, 0)], [(Mac::BROADCAST, 1)]] {
         assert!(arrivals(&marks, &[]).ends_with("a station has one, and it is not 0"));

@@ -104,7 +104,7 @@ impl Taken {
         for vip in &service.vips {
             less(&mut self.vips, *vip);
             self.all.remove(vip);
-            for served in named(service) {
+            for served in service.ports.named() {
                 self.places.remove(&(*vip, served.protocol, served.port));
             }
         }
@@ -118,7 +118,8 @@ impl Taken {
         for vip in &service.vips {
             let alone = service.ports != Ports::All || !self.vips.contains_key(vip);
             let free = !self.all.contains_key(vip) && alone;
-            let mut places = named(service).map(|it| self.places.insert((*vip, it.protocol, it.port), ()).is_none());
+            let mut places =
+                service.ports.named().map(|it| self.places.insert((*vip, it.protocol, it.port), ()).is_none());
             (free && places.all(|free| free)).then_some(())?;
             more(&mut self.vips, *vip);
             if service.ports == Ports::All {
@@ -160,14 +161,6 @@ impl Taken {
         }
         Some(steps)
     }
-}
-
-fn named(service: &Service) -> impl Iterator<Item = &crate::ServedPort> {
-    let named = match &service.ports {
-        Ports::All => None,
-        Ports::Named(named) => Some(named),
-    };
-    named.into_iter().flatten()
 }
 
 fn addresses(service: &Service) -> impl Iterator<Item = IpAddr> + '_ {

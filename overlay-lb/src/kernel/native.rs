@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use overlay_core::{Name, Phase, Port, Protocol, Refusal, State, in_phases};
+use overlay_core::{Name, Phase, Refusal, State, in_phases};
+use overlay_kernel::conntrack::Flow;
 use overlay_kernel::link::{LocalStep, Locals};
 use overlay_kernel::nft::{self, Burial, Buried, Cut, Grave, IpProtocol, Set, Table};
 
@@ -12,8 +13,8 @@ use super::lower;
 
 /// What a kernel holds for a [`State`](crate::State) of one place.
 ///
-/// A replica that goes leaves flows that lead to it, which are to be cut: a [`Grave`] with the VIPs and published ports that something is taken from
-/// says so until it is done.
+/// A replica that goes leaves flows that lead to it, which are to be cut: a [`Grave`] with the VIPs that something is taken from, and the replicas that are taken from
+/// published ports, says so until it is done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Native {
     /// Tables, a grave among them if there is one.
@@ -86,12 +87,6 @@ impl State for Native {
     }
 }
 
-/// The places of a set of replicas: VIPs, or published ports.
-fn places(set: &Set) -> Set {
-    let published = set.first_parts(1).has_keys::<IpProtocol>();
-    set.first_parts(if published { 2 } else { 1 })
-}
-
 /// A change of tables, and what must be done before and after it for flows that lead to no replica any more.
 pub(super) fn around(now: &nft::State, change: Vec<nft::Step>, meaning: &Meaning) -> Vec<NativeStep> {
     let buried = grave().map(|grave| grave.around(now, change, None, &Replicas));
@@ -113,7 +108,8 @@ fn grave() -> Option<Grave> {
     lower::key().ok().zip(lower::grave().ok()).map(|(table, grave)| Grave { table, grave })
 }
 
-/// Of replicas that go, the VIPs that they were behind are buried.
+/// Of replicas that go, the VIPs that they were behind are buried. A VIP's flows are all ours; those from a port of the machine's own may be anybody's, so
+/// there the replicas are buried themselves.
 struct Replicas;
 
 impl Burial for Replicas {
@@ -130,38 +126,43 @@ impl Burial for Replicas {
     }
 
     fn is_remembered(&self, set: &Name) -> bool {
-        ["slots", "drains", "stays"].iter().any(|kind| set.as_str().starts_with(kind))
+        let set = set.as_str();
+        let kinds = ["slots", "drains", "stays", lower::REPLICAS];
+        kinds.iter().any(|kind| set.starts_with(kind)) && !set.starts_with("slots-published")
     }
 
     fn bury(&self, grave: &mut Table, _: &Name, lost: &Set) {
-        let vips = places(lost);
-        let name = match () {
-            () if vips.has_keys::<Ipv4Addr>() => "vips4",
-            () if vips.has_keys::<Ipv6Addr>() => "vips6",
-            () => "published",
+        let vips = || lost.first_parts(1);
+        let (name, lost) = match () {
+            () if lost.has_keys::<lower::Published<Ipv4Addr>>() => ("published4", lost.clone()),
+            () if lost.has_keys::<lower::Published<Ipv6Addr>>() => ("published6", lost.clone()),
+            () if vips().has_keys::<Ipv4Addr>() => ("vips4", vips()),
+            () => ("vips6", vips()),
         };
         let Ok(name) = lower::name(name) else { return };
         match grave.sets.get_mut(&name) {
-            Some(set) => set.absorb(vips),
-            None if vips.is_empty() => {}
-            None => drop(grave.sets.insert(name, vips)),
+            Some(set) => set.absorb(lost),
+            None if lost.is_empty() => {}
+            None => drop(grave.sets.insert(name, lost)),
         }
     }
 }
 
 impl Withdrawn {
-    /// Whether something was taken from a published port.
-    pub(super) fn is_about_port(&self, protocol: Protocol, port: u16) -> bool {
-        let Ok(port) = Port::new(port) else { return false };
-        self.cut.grave.sets.values().any(|set| set.contains(&lower::place_of(protocol, port)))
+    /// The published ports that something was taken from, in sets of these.
+    pub(super) fn ports(&self) -> Vec<Set> {
+        let published = |set: &&Set| set.first_parts(1).has_keys::<IpProtocol>();
+        self.cut.grave.sets.values().filter(published).map(|set| set.first_parts(2)).collect()
+    }
+
+    /// Whether a flow goes from a published port to a replica that was taken from it.
+    pub(super) fn has_taken_from(&self, flow: &Flow) -> bool {
+        self.cut.grave.sets.values().any(|set| lower::leads(set, flow))
     }
 
     /// Whether something was taken from a VIP.
     pub(super) fn is_about(&self, vip: IpAddr) -> bool {
-        self.cut.grave.sets.values().any(|set| match vip {
-            IpAddr::V4(vip) => set.contains::<Ipv4Addr>(&vip),
-            IpAddr::V6(vip) => set.contains::<Ipv6Addr>(&vip),
-        })
+        self.cut.grave.sets.values().any(|set| lower::has_vip(set, vip))
     }
 }
 

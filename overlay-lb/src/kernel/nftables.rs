@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::cell::LazyCell;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{
@@ -33,7 +32,7 @@ use crate::{Capabilities, Readings, State};
 /// Maglev table of the class's size: with so few slots shares differ by up to a quarter. Schedulers that count flows, and timeouts, are refused:
 /// see [`capabilities`](Self::capabilities).
 ///
-/// A published service's rules ask for addresses that are the namespace's own, and not loopback's: whoever listens there is not asked, and where no
+/// A published service's rules ask for addresses that are the namespace's own, and not loopback's or IPv6's of a link: whoever listens there is not asked, and where no
 /// replica is left, who asks is refused. Flows that [arrive](crate::Arrivals) from such a service elsewhere are marked, they and their answers.
 /// *Affinity* is a map that rules fill, from a client and a place to the replica that it got: 65,535 clients of each kind at most, and who
 /// comes then is not remembered. It is of each port by itself, of all ports together where a service has all. When a replica drains or goes, who came to it
@@ -44,7 +43,7 @@ use crate::{Capabilities, Readings, State};
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
-/// | prerouting, output | `arrivals`, `answers`: the marks of flows that arrive | -150 |
+/// | prerouting, output | `arrivals`, `answers`: the marks of flows that arrive, and what may not arrive | -150 |
 /// | prerouting, output, with affinity | `remember-arriving`, `remember-own` | -99 |
 /// | input, for VIPs that are the namespace's own, and published ports | `refuse-input`: what no service takes | -20 |
 /// | forward, output, for others | `refuse-forward`, `refuse-output` | -20 |
@@ -97,11 +96,11 @@ impl Nftables {
         Capabilities::nf_tables()
     }
 
-    /// The VIPs that the kernel has for us.
-    fn vips(&mut self) -> Result<[Option<Set>; 2], BackendError> {
+    /// The sets of such a name that the kernel has for us, of each family.
+    fn pair(&mut self, name: &str) -> Result<[Option<Set>; 2], BackendError> {
         let invalid = |refusal: Refusal| BackendError::new(ErrorKind::Invalid, "name a set").caused_by(refusal);
         let key = lower::key().map_err(invalid)?;
-        let [v4, v6] = ["vips4", "vips6"].map(|name| lower::name(name).map_err(invalid));
+        let [v4, v6] = ["4", "6"].map(|family| lower::name(&format!("{name}{family}")).map_err(invalid));
         Ok([self.nft.set(&key, &v4?)?, self.nft.set(&key, &v6?)?])
     }
 
@@ -177,21 +176,19 @@ impl Backend for Nftables {
 impl Meter for Nftables {
     type Reading = Readings;
 
-    /// The flows that connection tracking has, of the VIPs that are served now. O(flows of the machine + VIPs).
+    /// The flows that connection tracking has: of the VIPs that are served now, and those from published ports to replicas that these have now,
+    /// by the address of the machine's own that was asked. O(flows of the machine + VIPs + published ports with each replica).
     fn read(&mut self) -> Result<Readings, BackendError> {
         let mut readings = Readings::default();
         let translated = self.flows.some(|flow| standing::is_translated(flow) && !flow.has_ended())?;
         if translated.is_empty() {
             return Ok(readings);
         }
-        let [v4, v6] = self.vips()?;
+        let sets = [self.pair("vips")?, self.pair(lower::REPLICAS)?];
+        let sets: Vec<Set> = sets.into_iter().flatten().flatten().collect();
         for flow in translated {
-            let vip = flow.original.to;
-            let ours = match vip {
-                IpAddr::V4(vip) => v4.as_ref().is_some_and(|vips| vips.contains(&vip)),
-                IpAddr::V6(vip) => v6.as_ref().is_some_and(|vips| vips.contains(&vip)),
-            };
-            readings.add(vip, flow.reply.from, ours.into());
+            let ours = sets.iter().any(|set| lower::has_vip(set, flow.original.to) || lower::leads(set, &flow));
+            readings.add(flow.original.to, flow.reply.from, ours.into());
         }
         Ok(readings)
     }

@@ -1,13 +1,14 @@
 //! nf_tables: the suite, and what is peculiar to it.
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Phase, Protocol, Shadow, Table, reconcile};
+use overlay_core::{Meter as _, Phase, Protocol, Shadow, Table, reconcile};
 use overlay_kernel::nft;
+use overlay_kernel::testing::judge;
 use overlay_lb::kernel::Nftables;
-use overlay_lb::{Condition, Scheduler, Service, State, Weight};
+use overlay_lb::{Arrivals, Condition, Readings, Scheduler, Service, State, Weight};
 
 use crate::suite::{self, Answer, Ground as _, KINDS, at, service, state};
-use crate::town::{Place, Town, owner, whole};
+use crate::town::{PATIENCE, Place, Town, owner, script, whole};
 
 #[test]
 fn nftables_does_what_it_says_it_can() {
@@ -193,6 +194,13 @@ fn a_published_port_leads_to_replicas_that_see_who_asks_and_whoever_listens_ther
             }
             held.extend(answers.map(|(held, answer)| (protocol, family, held, answer)));
         }
+        // They are counted by the address that was asked, those of one that drains too.
+        let mut drained = service(&[2, 3]);
+        drained.replicas.get_mut(&suite::id(2)).unwrap().condition = Condition::Draining;
+        place.settle(&state(&Service { vips: [].into(), ..drained }));
+        let of = |own: std::net::IpAddr, number| suite::replica(number).address(overlay_core::IpFamily::of(own));
+        let each = here.into_iter().flat_map(|own| [2, 3].map(|number| (own, of(own, number).unwrap(), 4)));
+        assert_eq!(place.table.read().unwrap().iter().collect::<Vec<_>>(), each.collect::<Vec<_>>());
         // Flows to one that goes are cut, those to the other stay.
         place.settle(&published(&[3]));
         for (protocol, family, held, before) in held {
@@ -213,5 +221,103 @@ fn a_published_port_leads_to_replicas_that_see_who_asks_and_whoever_listens_ther
         drop(listener);
         place.settle(&State::default());
         assert_eq!(whole(&town.client), before);
+    });
+}
+
+#[test]
+fn flows_that_others_translated_are_not_cut_though_they_began_at_a_published_port() {
+    kernel_test(Kernel::Host, "lb::flows_that_others_translated_are_not_cut", || {
+        let town = Town::new(2);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let published = |replicas: &[u8]| state(&Service { vips: [].into(), ..service(replicas) });
+        place.settle(&published(&[2, 3]));
+        // A proxy of somebody else's, for who asks others at the port that we publish here; flows are tracked for it, whether for us or not.
+        let theirs = "nft add table inet proxy
+            nft add chain inet proxy c '{ type nat hook output priority -120; }'
+            nft add chain inet proxy tracks '{ type filter hook output priority 0; }'
+            nft add rule inet proxy tracks ct state new counter
+            nft add rule inet proxy c ip daddr 10.0.9.77 meta l4proto { tcp, udp } redirect to :8080
+            nft add rule inet proxy c ip6 daddr fd00::77 meta l4proto { tcp, udp } redirect to :8080";
+        script(&town.client, theirs);
+        let elsewhere = ["10.0.9.77", "fd00::77"].map(|it| it.parse::<std::net::IpAddr>().unwrap());
+        let proxied = elsewhere.map(|to| place.open(Protocol::Tcp, std::net::SocketAddr::new(to, 80)));
+        for (_, answer) in &proxied {
+            assert!(matches!(answer, Answer::From(..)), "{answer:?}");
+        }
+        assert_eq!(place.table.read().unwrap(), Readings::default(), "none is a service's");
+        // What goes on from here on goes on by tracking alone.
+        script(&town.client, "nft flush chain inet proxy c");
+        for replicas in [&[3][..], &[]] {
+            place.settle(&published(replicas));
+            for (held, before) in &proxied {
+                assert_eq!(place.ask(*held), *before, "{replicas:?} are left");
+            }
+        }
+        place.settle(&State::default());
+        for (held, before) in proxied {
+            assert_eq!(place.ask(held), before, "nothing is published any more");
+        }
+    });
+}
+
+#[test]
+fn whoever_listens_at_an_address_of_a_link_is_asked_whatever_is_published() {
+    kernel_test(Kernel::Host, "lb::whoever_listens_at_an_address_of_a_link_is_asked", || {
+        let town = Town::new(2);
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let neighbour = &town.replicas[0];
+        script(&town.client, "ip addr add fe80::5/64 dev eth0 nodad");
+        script(neighbour, "ip addr add fe80::2/64 dev eth0 nodad");
+        let listener = town.client.run(|| std::net::TcpListener::bind("[::]:80")).unwrap().unwrap();
+        // With a replica a flow would be led to it, without one it would be refused.
+        for replicas in [&[3][..], &[]] {
+            place.settle(&state(&Service { vips: [].into(), ..service(replicas) }));
+            let asks = || {
+                let there = std::net::ToSocketAddrs::to_socket_addrs(&("fe80::5%eth0", 80)).unwrap().next().unwrap();
+                std::net::TcpStream::connect_timeout(&there, PATIENCE)
+            };
+            let asked = neighbour.run(asks).unwrap();
+            assert!(asked.is_ok(), "{replicas:?}: {asked:?}");
+            assert_eq!(listener.accept().unwrap().1.port(), asked.unwrap().local_addr().unwrap().port());
+        }
+    });
+}
+
+#[test]
+fn nobody_comes_by_a_balancer_with_an_address_from_inside() {
+    kernel_test(Kernel::Host, "lb::nobody_comes_by_a_balancer_with_an_address_from_inside", || {
+        let town = Town::new(1);
+        let neighbour = &town.replicas[0];
+        // A balancer's machine that forwards what anybody outside says, and a place that has a way back to all of them.
+        script(neighbour, "ip addr add 10.0.77.9/32 dev eth0; ip addr add fd00:77::9/128 dev eth0 nodad");
+        script(&town.client, "ip route add 10.0.77.0/24 dev eth0; ip route add fd00:77::/64 dev eth0");
+        let shown = judge(neighbour, "ip", &["-br", "link", "show", "dev", "eth0"]);
+        let mac = shown.split_whitespace().nth(2).unwrap().parse().unwrap();
+        let with = |inside: &[&str]| {
+            let inside = inside.iter().map(|net| net.parse().unwrap()).collect();
+            let (interface, marks) = ("eth0".parse().unwrap(), [(mac, 7)].into());
+            let arrivals = Some(Arrivals { interface, marks, answers: [].into(), inside });
+            State { arrivals, ..State::default() }
+        };
+        let asks = |from: &str, to: &str| {
+            let socket = neighbour.run(|| std::net::UdpSocket::bind((from, 0))).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE / 4)).unwrap();
+            let asked = socket.connect((to, 8080)).and_then(|()| socket.send(b"?"));
+            asked.and_then(|_| socket.recv(&mut [0; 64])).is_ok()
+        };
+        let mut place = Place::new(&town, Shadow::new(opened(&town)), Nftables::capabilities());
+        let all = [("10.0.9.2", "10.0.77.9", suite::HERE[0]), ("fd00::2", "fd00:77::9", suite::HERE[1])];
+        place.settle(&with(&[]));
+        for (outside, inside, here) in all {
+            assert!(asks(outside, here) && asks(inside, here), "{here}");
+        }
+        place.settle(&with(&["10.0.77.0/24", "10.0.77.9/32", "fd00:77::/64"]));
+        for (outside, inside, here) in all {
+            assert!(asks(outside, here) && !asks(inside, here), "{here}");
+            // What the place itself begins is answered.
+            let there = std::net::SocketAddr::new(inside.parse().unwrap(), 8080);
+            let reached = town.client.run(|| std::net::TcpStream::connect_timeout(&there, PATIENCE)).unwrap();
+            assert!(reached.is_ok(), "{there}: {reached:?}");
+        }
     });
 }

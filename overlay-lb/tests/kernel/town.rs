@@ -24,7 +24,7 @@ pub(crate) fn owner() -> Owner {
 pub(crate) struct Town {
     _bridge: Namespace,
     pub(crate) client: Namespace,
-    _replicas: Vec<Namespace>,
+    pub(crate) replicas: Vec<Namespace>,
 }
 
 impl Town {
@@ -53,7 +53,7 @@ impl Town {
             judge(&client, "ping", &["-c1", "-W5", &format!("10.0.9.{number}")]);
             judge(&client, "ping", &["-c1", "-W5", &format!("fd00::{number}")]);
         }
-        Self { _bridge: bridge, client, _replicas: stations }
+        Self { _bridge: bridge, client, replicas: stations }
     }
 }
 

@@ -159,7 +159,7 @@ pub(super) fn back(
         let from = answering(routes, attachments, way_out, family).filter(|from| *from != at)?;
         Some((at, from))
     });
-    services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect() });
+    services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect(), inside: BTreeSet::new() });
 }
 
 /// The address that a container answers strangers from by itself: its own at its default way.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use ipnet::IpNet;
 use overlay_core::{Name, Refusal};
 use overlay_kernel::nft::{Base, ChainKind, CtDirection, Hook, IpProtocol, Mark, Rule, Set, ct, ether, meta};
 
@@ -9,8 +10,8 @@ use super::draft::{Draft, rule};
 use super::version::{V4, V6, Version};
 use crate::Arrivals;
 
-/// Each packet that comes in marks its flow, before it is asked whether it may come from there; answers are routed by it. What no balancer sent is
-/// dropped.
+/// Each packet that comes in marks its flow, before it is asked whether it may come from there; answers are routed by it. What no balancer sent,
+/// or is said to be from inside, is dropped.
 pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<Rule>) -> Result<(), Refusal> {
     let marks = arrivals.marks.iter().map(|(mac, mark)| (*mac, Mark(*mark)));
     let by = draft.set("balancers", Set::map(marks))?;
@@ -23,12 +24,22 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
     let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
     let stranger = rule("arrival/stranger")?.eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::L4PROTO, &transports);
     let stranger = stranger.eq(&ct::DIRECTION, CtDirection::Original).not_in(&ether::SADDR, &stations).counter().drop();
-    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), vec![flow, stranger])?;
+    let rules = vec![lies::<V4>(draft, arrivals)?, lies::<V6>(draft, arrivals)?, flow, stranger];
+    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), rules)?;
     let route = Base { kind: ChainKind::Route, ..Base::filter(Hook::Output, Base::MANGLE) };
     draft.chain("answers", route, vec![rule("answer")?.is_in(&ct::MARK, &marks).set_mark(&ct::MARK)])?;
     arriving.push(led::<V4>(draft, (arrivals, &marks))?);
     arriving.push(led::<V6>(draft, (arrivals, &marks))?);
     Ok(())
+}
+
+/// What begins with the source of somebody inside.
+fn lies<V: Version>(draft: &mut Draft, arrivals: &Arrivals) -> Result<Rule, Refusal> {
+    let apart = IpNet::aggregate(&arrivals.inside.iter().copied().collect());
+    let inside = draft.set(&V::named("inside"), Set::ranges(apart.into_iter().filter_map(V::range)))?;
+    let begins = V::only(rule("arrival/inside")?).eq(&meta::IIFNAME, arrivals.interface);
+    let begins = begins.eq(&ct::DIRECTION, CtDirection::Original);
+    Ok(begins.is_in(&V::source(), &inside).counter().drop())
 }
 
 /// What comes for one address gets to the one that is answered from.

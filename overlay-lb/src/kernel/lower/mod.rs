@@ -27,7 +27,8 @@ pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
 use self::draft::{Draft, rule};
-pub(super) use self::published::place_of;
+pub(super) use self::published::{REPLICAS, leads, place};
+pub(super) use self::version::Published;
 use self::version::{V4, V6, Version};
 use crate::{Arrivals, Condition, Ports, Service, State};
 
@@ -280,6 +281,14 @@ fn draw<V: Version>(class: Class) -> Field<Mark> {
         Draws::Turns => numgen_increment(class.size),
         Draws::Source => jhash(&V::source(), class.size, SEED),
         Draws::Flow => jhash(&(V::source(), th::SPORT), class.size, SEED),
+    }
+}
+
+/// Whether a set of VIPs has one.
+pub(super) fn has_vip(set: &Set, vip: IpAddr) -> bool {
+    match vip {
+        IpAddr::V4(vip) => set.contains(&vip),
+        IpAddr::V6(vip) => set.contains(&vip),
     }
 }
 

@@ -1,17 +1,19 @@
 //! Services at ports of the machine's own addresses.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use overlay_core::{Port, Protocol, Refusal};
+use overlay_core::Refusal;
+use overlay_kernel::conntrack::Flow;
 use overlay_kernel::nft::{
     AddressType, CtState, IpProtocol, Mark, Reject, Rule, Set, Unreachable, Verdict, fib, meta, th,
 };
 
 use super::class::{Reach, Slots};
 use super::draft::{Draft, name, rule};
-use super::version::{V4, V6, Version};
+use super::version::{Published, V4, V6, Version};
 use super::{Wanted, draw, protocol_of};
-use crate::{Condition, Ports, ServedPort, Service};
+use crate::{Condition, ServedPort, Service};
 
 /// Who asks for one is led to a replica; who is not is refused, whoever listens there.
 pub(super) fn services(
@@ -22,7 +24,7 @@ pub(super) fn services(
     let all: Vec<&Service> = wanted.services.iter().copied().filter(|service| service.is_published()).collect();
     of_version::<V4>(draft, (&all, wanted), first)?;
     of_version::<V6>(draft, (&all, wanted), first)?;
-    let places = all.iter().flat_map(|service| named(service)).map(place);
+    let places = all.iter().flat_map(|service| service.ports.named()).map(place);
     let places = draft.set("published", Set::of(places))?;
     let refuse = draft.part(
         "refuse-published",
@@ -43,7 +45,7 @@ fn refused<V: Version>() -> Result<Rule, Refusal> {
 
 fn here<V: Version>(id: &str) -> Result<Rule, Refusal> {
     let here = V::only(rule(id)?).eq(&fib::DADDR_TYPE, AddressType::LOCAL);
-    Ok(here.outside(&V::destination(), *V::LOOPBACK.start(), *V::LOOPBACK.end()))
+    Ok(V::NEAR.iter().fold(here, |here, near| here.outside(&V::destination(), *near.start(), *near.end())))
 }
 
 fn of_version<V: Version>(
@@ -51,17 +53,17 @@ fn of_version<V: Version>(
     (services, wanted): (&[&Service], &Wanted<'_>),
     first: &mut Vec<Rule>,
 ) -> Result<(), Refusal> {
-    let (mut leads, mut drains) = (Vec::<(Place, Verdict)>::new(), Vec::new());
+    let (mut leads, mut replicas) = (Vec::<(Place, Verdict)>::new(), Vec::new());
     let mut slots = BTreeMap::<u32, Vec<((IpProtocol, u16, Mark), V::Target)>>::new();
     for service in services {
         let taken = Slots::of(service, V::FAMILY);
         let chain = taken.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
-        let draining = service.replicas.values().filter(|replica| replica.condition == Condition::Draining);
-        let draining: Vec<_> = draining.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
-        for served in named(service) {
+        let stay = service.replicas.values().filter(|replica| replica.condition != Condition::Down);
+        let stay: Vec<_> = stay.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+        for served in service.ports.named() {
             let ((protocol, port), target) = (place(served), served.target.get());
             leads.extend(chain.clone().map(|chain| ((protocol, port), Verdict::Goto(chain))));
-            drains.extend(draining.iter().map(|it| V::published_drain((protocol, port), (*it, target))));
+            replicas.extend(stay.iter().map(|it| V::published((protocol, port), (*it, target))));
             let Some(taken) = &taken else { continue };
             let takers = taken.takers.iter().filter_map(|taker| V::address(*taker));
             let numbered = (0..).map(Mark).zip(takers);
@@ -76,28 +78,28 @@ fn of_version<V: Version>(
         let rule = V::only(rule(class.draws.text())?).dnat_by::<V::Target, _>(&key, &map);
         draft.part(&class.chain(), vec![rule])?;
     }
-    draft.set(&V::named("drains-published"), Set::of(drains))?;
+    draft.set(&V::named(REPLICAS), Set::of(replicas))?;
     let leads = draft.set(&V::named("leads-published"), Set::verdicts(leads))?;
     first.push(here::<V>("published")?.verdict_by(&(meta::L4PROTO, th::DPORT), &leads));
     Ok(())
 }
 
 /// A protocol and a port.
-type Place = (IpProtocol, u16);
+pub(in crate::kernel) type Place = (IpProtocol, u16);
 
 /// A served port as rules have it.
-pub(in crate::kernel) const fn place_of(protocol: Protocol, port: Port) -> (IpProtocol, u16) {
-    (protocol_of(protocol), port.get())
+pub(in crate::kernel) const fn place(served: &ServedPort) -> Place {
+    (protocol_of(served.protocol), served.port.get())
 }
 
-const fn place(served: &ServedPort) -> Place {
-    place_of(served.protocol, served.port)
+/// Whether a flow goes from a published port to one of the replicas that a set has for it.
+pub(in crate::kernel) fn leads(set: &Set, flow: &Flow) -> bool {
+    let (protocol, port, target) = (IpProtocol(flow.protocol), flow.original.to_port, flow.reply.from_port);
+    match flow.reply.from {
+        IpAddr::V4(replica) => set.contains::<Published<Ipv4Addr>>(&(protocol, port, replica, target)),
+        IpAddr::V6(replica) => set.contains::<Published<Ipv6Addr>>(&(protocol, port, replica, target)),
+    }
 }
 
-fn named(service: &Service) -> impl Iterator<Item = &ServedPort> {
-    let named = match &service.ports {
-        Ports::All => None,
-        Ports::Named(named) => Some(named),
-    };
-    named.into_iter().flatten()
-}
+/// What begins the names of the sets of all replicas of published services that may have flows. No rule asks them.
+pub(in crate::kernel) const REPLICAS: &str = "replicas-published";

@@ -3,33 +3,36 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use overlay_core::IpFamily;
 use overlay_kernel::nft::{CtDirection, Field, IpProtocol, Mark, NatTarget, Rule, Scalar, Value, ct, ip, ip6};
 
 /// A version of IP: how its addresses are written in rules and sets.
 pub(super) trait Version {
-    type Address: Scalar + NatTarget;
+    type Address: Scalar + NatTarget + 'static;
     /// An address and a port.
     type Target: NatTarget + Copy;
     /// A place and a slot.
     type Slot: Value + Copy;
     /// A place, and who drains behind it.
     type Drain: Value;
-    /// A place of the machine's own, and who drains behind it.
-    type PublishedDrain: Value;
+    /// A place of the machine's own, and a replica behind it.
+    type Published: Value;
 
     const FAMILY: IpFamily;
-    const LOOPBACK: RangeInclusive<Self::Address>;
+    /// Addresses of the machine's own at which nothing is published: what is sent there goes no further than the machine, or a link.
+    const NEAR: &'static [RangeInclusive<Self::Address>];
 
     fn source() -> Field<Self::Address>;
     fn destination() -> Field<Self::Address>;
     /// The destination before it was translated.
     fn original_destination() -> Field<Self::Address>;
     fn address(of: IpAddr) -> Option<Self::Address>;
+    fn range(of: IpNet) -> Option<RangeInclusive<Self::Address>>;
     fn target(address: Self::Address, port: u16) -> Self::Target;
     fn slot(place: (Self::Address, IpProtocol, u16), slot: Mark) -> Self::Slot;
     fn drain(place: (Self::Address, IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Drain;
-    fn published_drain(place: (IpProtocol, u16), replica: (Self::Address, u16)) -> Self::PublishedDrain;
+    fn published(place: (IpProtocol, u16), replica: (Self::Address, u16)) -> Self::Published;
 
     /// The name of one of a pair of sets.
     fn named(name: &str) -> String;
@@ -40,20 +43,23 @@ pub(super) trait Version {
     }
 }
 
+/// A protocol and a port of the machine's own, and a replica's address and port.
+pub(in crate::kernel) type Published<A> = (IpProtocol, u16, A, u16);
+
 pub(super) struct V4;
 pub(super) struct V6;
 
 macro_rules! version {
-    ($version:ident, $address:ty, $number:literal, $fields:ident, $original:path, $variant:ident, $loopback:expr) => {
+    ($version:ident, $address:ty, $number:literal, $fields:ident, $original:path, $variant:ident, $near:expr) => {
         impl Version for $version {
             type Address = $address;
             type Target = ($address, u16);
             type Slot = ($address, IpProtocol, u16, Mark);
             type Drain = ($address, IpProtocol, u16, $address, u16);
-            type PublishedDrain = (IpProtocol, u16, $address, u16);
+            type Published = Published<$address>;
 
             const FAMILY: IpFamily = IpFamily::$version;
-            const LOOPBACK: RangeInclusive<$address> = $loopback;
+            const NEAR: &'static [RangeInclusive<$address>] = &$near;
 
             fn source() -> Field<$address> {
                 $fields::SADDR
@@ -74,6 +80,13 @@ macro_rules! version {
                 }
             }
 
+            fn range(of: IpNet) -> Option<RangeInclusive<$address>> {
+                match of {
+                    IpNet::$version(net) => Some(net.network()..=net.broadcast()),
+                    IpNet::$variant(_) => None,
+                }
+            }
+
             fn target(address: $address, port: u16) -> Self::Target {
                 (address, port)
             }
@@ -89,10 +102,7 @@ macro_rules! version {
                 (address, protocol, port, replica, target)
             }
 
-            fn published_drain(
-                (protocol, port): (IpProtocol, u16),
-                (replica, target): ($address, u16),
-            ) -> Self::PublishedDrain {
+            fn published((protocol, port): (IpProtocol, u16), (replica, target): ($address, u16)) -> Self::Published {
                 (protocol, port, replica, target)
             }
 
@@ -103,5 +113,9 @@ macro_rules! version {
     };
 }
 
-version!(V4, Ipv4Addr, "4", ip, ct::daddr_ip, V6, Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255));
-version!(V6, Ipv6Addr, "6", ip6, ct::daddr_ip6, V4, Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST);
+version!(V4, Ipv4Addr, "4", ip, ct::daddr_ip, V6, [Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255)]);
+version!(V6, Ipv6Addr, "6", ip6, ct::daddr_ip6, V4, [Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST, LINK_LOCAL]);
+
+/// What no router forwards (RFC 4291 §2.5.6).
+const LINK_LOCAL: RangeInclusive<Ipv6Addr> =
+    Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)..=Ipv6Addr::from_bits((0xfec0 << 112) - 1);
