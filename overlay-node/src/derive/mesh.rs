@@ -159,7 +159,15 @@ pub(super) fn back(
         let from = answering(routes, attachments, way_out, family).filter(|from| *from != at)?;
         Some((at, from))
     });
-    services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect(), inside: BTreeSet::new() });
+    services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect(), inside: inside(attachments) });
+}
+
+/// Where nobody is who comes by another node: the container's other networks, but physical ones, which have clients too, and its own addresses.
+fn inside(attachments: &[Attachment<'_>]) -> BTreeSet<IpNet> {
+    let others = attachments.iter().filter(|attachment| attachment.mesh.is_none() && attachment.macvlan.is_none());
+    let subnets = others.flat_map(|attachment| &attachment.network.subnets).map(|subnet| subnet.net().trunc());
+    let own = attachments.iter().flat_map(|attachment| &attachment.local.endpoint.addresses).map(IpNet::addr);
+    subnets.chain(own.map(IpNet::from)).filter(|net| net.prefix_len() > 0).collect()
 }
 
 /// The address that a container answers strangers from by itself: its own at its default way.
