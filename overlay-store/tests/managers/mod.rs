@@ -16,6 +16,7 @@ use overlay_node::{
 const NOW: UnixTime = UnixTime::from_millis(1_767_225_600_000);
 /// Containers that each manager attaches.
 const CONTAINERS: u8 = 4;
+const NODES: u8 = 3;
 
 fn root() -> Prefix {
     Prefix::new("cluster/").unwrap()
@@ -53,7 +54,7 @@ fn surely<T>(call: impl Fn() -> Result<T, ControlError>) -> Result<T, ControlErr
 fn work(store: &Arc<dyn Store>, by: u8) -> bool {
     let manager = manager(store, by);
     surely(|| block_on(manager.found_cluster(network(0x99), NOW))).unwrap();
-    for number in 1..=3 {
+    for number in 1..=NODES {
         let spec = NodeSpec { name: format!("host-{number}").parse().unwrap(), role: Role::Manager };
         surely(|| block_on(manager.add_node(node(number), spec.clone(), NOW))).unwrap();
     }
@@ -63,7 +64,7 @@ fn work(store: &Arc<dyn Store>, by: u8) -> bool {
     let first = surely(|| block_on(manager.create_network(network(0x20 + by), overlay("first"), NOW)));
     for number in 0..CONTAINERS {
         let name = format!("c-{by}-{number}").parse().unwrap();
-        let spec = EndpointSpec::new(front.id, name, node(1 + number % 3));
+        let spec = EndpointSpec::new(front.id, name, node(1 + number % NODES));
         surely(|| block_on(manager.attach(endpoint(by, number), spec.clone(), NOW))).unwrap();
     }
     let subnets = vec![SubnetRequest::any(IpFamily::V4), SubnetRequest::this("fd00:7::/64".parse().unwrap())];
@@ -106,7 +107,10 @@ pub(crate) fn three_managers_make_nothing_twice_and_lose_nothing(stores: &[Arc<d
         let addresses: Vec<_> = endpoints.iter().flat_map(|endpoint| &endpoint.addresses).collect();
         assert_eq!(addresses.iter().collect::<BTreeSet<_>>().len(), addresses.len());
         let told = Feed::new(Arc::clone(&stores[1]), &root()).unwrap().next().await.unwrap();
-        assert_eq!(told.len(), NETWORKS + 3 + endpoints.len(), "networks, services and endpoints");
+        let own = manager.endpoints(network(0x99)).await.unwrap();
+        assert_eq!(own.len(), usize::from(NODES), "each node's own on the ingress network, where the services publish");
+        let all = NETWORKS + 3 + endpoints.len() + own.len();
+        assert_eq!(told.len(), all, "networks, services and endpoints");
     });
 }
 
