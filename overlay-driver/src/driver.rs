@@ -246,9 +246,22 @@ impl Driver {
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
-        let (asked, answer) = oneshot::channel();
-        self.send(command(asked)).await?;
-        answer.await.map_err(|_| Stopped)
+        ask(&self.commands, command).await
+    }
+}
+
+/// A command that is sent while its receiver goes may be neither refused nor dropped, but lie in the channel as long as there are senders: so
+/// the end of the receiver is waited for too.
+async fn ask<T>(
+    commands: &mpsc::Sender<Command>,
+    command: impl FnOnce(oneshot::Sender<T>) -> Command,
+) -> Result<T, Stopped> {
+    let (asked, mut answer) = oneshot::channel();
+    commands.send(command(asked)).await.map_err(|_| Stopped)?;
+    tokio::select! {
+        biased;
+        answered = &mut answer => answered.map_err(|_| Stopped),
+        () = commands.closed() => answer.try_recv().map_err(|_| Stopped),
     }
 }
 
@@ -257,4 +270,23 @@ impl Driver {
 pub(crate) fn now() -> UnixTime {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     UnixTime::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_asks_while_it_ends_is_told_so() {
+        for round in 0..20_000 {
+            let (commands, heard) = mpsc::channel(64);
+            let ending = tokio::task::spawn_blocking(move || {
+                (0..round % 64).for_each(|_| std::hint::spin_loop()); // at another moment each time
+                drop(heard);
+            });
+            let asked = timeout(Duration::from_secs(30), ask(&commands, Command::Stop)).await;
+            assert_eq!(asked.expect("it is never told"), Err(Stopped));
+            ending.await.unwrap();
+        }
+    }
 }
