@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use overlay_core::{EndpointId, Name, NetworkId};
@@ -22,6 +23,8 @@ pub(super) struct Attachment<'p> {
     pub(super) zone: &'p Zone,
     /// The network's virtual services, if it has such.
     pub(super) services: Option<&'p Services>,
+    /// Their VIPs, in order.
+    pub(super) vips: &'p [IpAddr],
     /// What more there is of the network, if it is the ingress network.
     pub(super) mesh: Option<&'p Mesh>,
     /// The service that the container serves there.
@@ -51,10 +54,10 @@ pub(super) fn attachments<'p>(
         for (id, local) in plugged {
             let macvlan = part.local().and_then(|part| Some((id, part.macvlan(id)?)));
             let service = local.endpoint.spec.service.and_then(|service| section.services.get(&service));
-            let (services, mesh) = (part.services(), part.mesh().map(|(_, mesh)| mesh));
+            let (services, vips, mesh) = (part.services(), part.vips(), part.mesh().map(|(_, mesh)| mesh));
             let service = service.map(|service| &**service);
             let network = &section.network;
-            let attachment = Attachment { network, local, zone: part.zone(), services, mesh, service, macvlan };
+            let attachment = Attachment { network, local, zone: part.zone(), services, vips, mesh, service, macvlan };
             all.entry(local.endpoint.spec.container.clone()).or_default().push(attachment);
         }
     }

@@ -71,24 +71,36 @@ fn of_each_family<'a>(addresses: impl IntoIterator<Item = &'a IpAddr> + Copy) ->
 
 /// What a container reaches: the services of all its networks but the ingress network, each from its own address there.
 pub(super) fn state(attachments: &[Attachment<'_>]) -> State {
-    let (mut state, mut sources) = (State::default(), Vec::new());
+    let mut state = State::default();
     let named = attachments.iter().filter(|attachment| !attachment.network.spec.ingress);
     let balanced = named.filter_map(|attachment| Some((attachment, attachment.services?)));
-    for (attachment, services) in balanced.filter(|(_, services)| !services.is_empty()) {
+    let balanced: Vec<_> = balanced.filter(|(_, services)| !services.is_empty()).collect();
+    for (attachment, services) in &balanced {
         match state.services.is_empty() {
-            true => state.services = services.clone(),
+            true => state.services = Services::clone(services),
             false => add(&mut state.services, services, attachment),
         }
-        let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
-        let vips = services.values().flat_map(|service| &service.vips);
-        let source = |vip: &IpAddr| of_each_family(&own).find(|own| own.is_ipv4() == vip.is_ipv4());
-        sources.extend(vips.filter_map(|vip| Some((*vip, source(vip)?))));
     }
-    state.sources = sources.into_iter().rev().collect(); // of several networks that have a VIP, the first counts
+    // Of several networks that have a VIP, the first counts.
+    state.sources = balanced.iter().rev().flat_map(|(attachment, _)| sources(attachment)).collect();
     if attachments.len() > 1 {
         part(&mut state);
     }
     state
+}
+
+/// From which of its addresses there a container reaches a network's VIPs, in their order.
+fn sources(attachment: &Attachment<'_>) -> impl Iterator<Item = (IpAddr, IpAddr)> {
+    let own: BTreeSet<IpAddr> = attachment.local.endpoint.addresses.iter().map(|own| own.addr()).collect();
+    let own = [true, false].map(|v4| of_each_family(&own).find(|own| own.is_ipv4() == v4));
+    attachment.vips.iter().filter_map(move |vip| Some((*vip, own[usize::from(vip.is_ipv6())]?)))
+}
+
+/// The VIPs of these services, in order.
+pub(super) fn vips(services: &Services) -> Vec<IpAddr> {
+    let mut vips: Vec<IpAddr> = services.values().flat_map(|service| service.vips.iter().copied()).collect();
+    vips.sort_unstable();
+    vips
 }
 
 /// Adds the services of a further network. One whose name is taken is called after its network too.

@@ -1,5 +1,6 @@
 //! What is derived of one network.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::EndpointId;
@@ -66,6 +67,14 @@ impl Part {
         match self {
             Self::Segment(part) => Some(&part.services),
             Self::Local(_) => None,
+        }
+    }
+
+    /// Their VIPs, in order.
+    pub(super) fn vips(&self) -> &[IpAddr] {
+        match self {
+            Self::Segment(part) => &part.vips,
+            Self::Local(_) => &[],
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is derived of an overlay.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, Name, Vni};
@@ -22,6 +23,8 @@ pub(super) struct SegmentPart {
     footing: Footing,
     pub(super) zone: Zone,
     pub(super) services: Services,
+    /// Their VIPs, in order: what each container has its own way to.
+    pub(super) vips: Vec<IpAddr>,
     /// What more there is of an ingress network.
     pub(super) mesh: Option<Mesh>,
     /// What the sandbox should hold.
@@ -50,7 +53,7 @@ impl SegmentPart {
     fn new((vni, footing): (Vni, Footing), admission: Admission<'_>, zone: Zone, state: Arc<PlaceState>) -> Self {
         let contended = admission.unfit.values().any(|unfit| unfit.is_contended());
         let (services, unfit, taken) = (Services::new(), admission.unfit.len(), admission.taken);
-        Self { vni, footing, zone, services, mesh: None, state, unfit, taken, contended }
+        Self { vni, footing, zone, services, vips: Vec::new(), mesh: None, state, unfit, taken, contended }
     }
 
     /// As [`derive`](Self::derive), of a network that was derived when `old` was known. What did not change is kept.
@@ -118,6 +121,7 @@ impl SegmentPart {
         if self.state.view != view {
             Arc::make_mut(&mut self.state).view = view;
         }
+        self.vips = lb::vips(&self.services);
         let before = self.mesh.take();
         self.mesh = self.segment().and_then(|segment| Mesh::of(known, segment, &self.zone, before));
         let ports = self.segment().is_some_and(|segment| !segment.ports.is_empty());
