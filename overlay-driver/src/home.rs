@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use overlay_core::{BackendError, Mtu};
 use overlay_dns::{Dial, Here};
-use overlay_kernel::{Namespace, failed};
+use overlay_kernel::{Namespace, failed, link};
 
 /// Where the node's own sockets are: the process's namespace, or another that plays the host.
 #[derive(Debug, Clone, Default)]
@@ -43,11 +43,11 @@ impl Home {
 
     /// The largest packet of the device that has this address; `None` if none has.
     pub(crate) fn mtu(&self, address: IpAddr) -> Result<Option<Mtu>, BackendError> {
-        let namespace = match &self.0 {
-            Some(namespace) => namespace.try_clone()?,
-            None => Namespace::current()?,
+        let device = match &self.0 {
+            Some(namespace) => link::device_with(namespace, address)?,
+            None => link::own_device_with(address)?,
         };
-        Ok(overlay_kernel::link::device_with(&namespace, address)?.map(|(_, mtu)| mtu))
+        Ok(device.map(|(_, mtu)| mtu))
     }
 
     /// Runs this there. It must not take long: where another namespace is entered, a thread is started for it.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use overlay_core::{BackendError, ErrorKind, IfName, IpFamily, Mtu};
 
 use crate::Namespace;
-use crate::netlink::{Family, Requests};
+use crate::netlink::{Family, Requests, Socket};
 use crate::rtnl::{address, link, link_request, route};
 
 /// The names of a namespace's devices, ours and others'.
@@ -36,13 +36,25 @@ pub fn has_macvlans(namespace: &Namespace) -> Result<bool, BackendError> {
 /// # Errors
 /// As [`devices`].
 pub fn device_with(namespace: &Namespace, address: IpAddr) -> Result<Option<(IfName, Mtu)>, BackendError> {
-    let mut socket = namespace.netlink(Family::Route)?;
-    let doing = || format!("look for {address} in {}", namespace.id());
-    let addresses = socket.dump(&address::dump(), address::parse).map_err(|error| error.during(doing()))?;
+    device_by(&mut namespace.netlink(Family::Route)?, address, &format!("look for {address} in {}", namespace.id()))
+}
+
+/// The same in the namespace that the caller is in: reading that takes no privilege, as entering it would.
+///
+/// # Errors
+/// As [`devices`], but for want of a privilege.
+pub fn own_device_with(address: IpAddr) -> Result<Option<(IfName, Mtu)>, BackendError> {
+    let doing = format!("look for {address}");
+    let mut socket = Socket::open(Family::Route).map_err(|error| error.during(doing.clone()))?;
+    device_by(&mut socket, address, &doing)
+}
+
+fn device_by(socket: &mut Socket, address: IpAddr, doing: &str) -> Result<Option<(IfName, Mtu)>, BackendError> {
+    let addresses = socket.dump(&address::dump(), address::parse).map_err(|error| error.during(doing.to_owned()))?;
     let Some(index) = addresses.into_iter().find(|found| found.address == address).map(|found| found.index) else {
         return Ok(None);
     };
-    let links = socket.dump(&link::dump(), link::parse).map_err(|error| error.during(doing()))?;
+    let links = socket.dump(&link::dump(), link::parse).map_err(|error| error.during(doing.to_owned()))?;
     let link = links.into_iter().find(|link| link.index == index);
     Ok(link.and_then(|link| Some((link.name?, Mtu::new(link.mtu.min(Mtu::MAX.get())).ok()?))))
 }

@@ -29,7 +29,7 @@ mod watch;
 mod ways;
 
 pub use device::{Dev, Site};
-pub use foreign::{device_with, devices, has_macvlans, raise_loopback, uplinks};
+pub use foreign::{device_with, devices, has_macvlans, own_device_with, raise_loopback, uplinks};
 pub use interface::{BridgePort, Kind, Link, MacvlanMode, Tap, Vxlan};
 pub use kernel_ways::KernelWays;
 pub use links::Links;

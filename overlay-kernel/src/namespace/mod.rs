@@ -11,7 +11,6 @@ use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
-use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use overlay_core::{BackendError, ErrorKind, Name, NsId, NsKey};
@@ -120,17 +119,14 @@ impl Namespace {
     /// that returns a `Result` is flattened: `namespace.run(job).flatten()`.
     ///
     /// # Errors
-    /// Before `job` ran: [`ErrorKind::Permission`] without `CAP_SYS_ADMIN` over the namespace, unless the caller is in it already,
-    /// [`ErrorKind::Limit`] if there can be no more threads, [`ErrorKind::Invalid`] if the file is another kind of namespace's.
+    /// Before `job` ran: [`ErrorKind::Permission`] without `CAP_SYS_ADMIN` over the namespace, [`ErrorKind::Limit`]
+    /// if there can be no more threads, [`ErrorKind::Invalid`] if the file is another kind of namespace's.
     ///
     /// # Panics
     /// As `job` does, with its payload.
     pub fn run<T: Send>(&self, job: impl FnOnce() -> T + Send) -> Result<T, BackendError> {
         on_a_thread(|| {
-            match setns(&self.file, CloneFlags::CLONE_NEWNET) {
-                Err(Errno::EPERM) if Self::current().is_ok_and(|current| current.id == self.id) => {}
-                entered => entered.map_err(|error| failed(format!("enter {}", self.id), error))?,
-            }
+            setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|error| failed(format!("enter {}", self.id), error))?;
             Ok(job())
         })
     }
