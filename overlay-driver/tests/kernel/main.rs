@@ -5,6 +5,7 @@
 
 mod deaf;
 mod direct;
+mod drain;
 mod faults;
 mod killed;
 mod matrix;
