@@ -13,6 +13,7 @@ mod mesh;
 mod ordinary;
 mod outside;
 mod refusals;
+mod rolling;
 mod services;
 mod town;
 mod walk;
