@@ -65,8 +65,9 @@ pub(crate) struct Counted {
 
 const SOONEST: Duration = Duration::from_millis(20);
 const LATEST: Duration = Duration::from_millis(250);
-/// A look may take up to such a part of the time.
+/// A look may take up to a tenth of the time, but one comes each second.
 const SHARE: u32 = 10;
+const LONGEST: Duration = Duration::from_secs(1);
 const UNSEEN: &str = "what is in no namespace, such as a virtual machine, has flows that its host does not see";
 
 impl Drains {
@@ -77,8 +78,8 @@ impl Drains {
 
 impl UnderWay {
     fn due(&self) -> Instant {
-        let looks = matches!(self.eye, Eye::Closed | Eye::Open(_)).then(|| self.looks_at());
-        looks.map_or(self.drain.deadline(), |at| at.min(self.drain.deadline()))
+        let (deadline, looks) = (self.drain.deadline(), matches!(self.eye, Eye::Closed | Eye::Open(_)));
+        if looks { self.looks_at().min(deadline) } else { deadline }
     }
 
     /// As soon as a look may end it, or after a pause.
@@ -178,7 +179,7 @@ impl<G: Ground> Heart<G> {
             Ok(flows) => under_way.drain.handle_flows(flows, begun, now),
             Err(reason) => under_way.drain.handle_unreadable(reason),
         }
-        let pause = under_way.pace.pause.max((now - begun) * SHARE);
+        let pause = under_way.pace.pause.max(((now - begun) * SHARE).min(LONGEST));
         let longer = (under_way.pace.pause * 3 / 2).min(LATEST);
         under_way.pace = Pace { due: now + pause, pause: longer, begun: Some(begun) };
     }

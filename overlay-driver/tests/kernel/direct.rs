@@ -74,14 +74,6 @@ impl Ground for Untabled {
         self.0.interfaces(container)
     }
 
-    fn flows(
-        &mut self,
-        container: &Name,
-        at: BTreeSet<std::net::IpAddr>,
-    ) -> Result<Option<overlay_driver::FlowMeter>, BackendError> {
-        self.0.flows(container, at)
-    }
-
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
         self.0.listen(place, at)
     }

@@ -1,6 +1,7 @@
 //! The flows that an endpoint has.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use overlay_core::Protocol;
@@ -47,4 +48,11 @@ pub struct LeftFlows {
     pub peer: IpAddr,
     /// How many they are.
     pub flows: u64,
+}
+
+impl fmt::Display for LeftFlows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, peer, flows } = self;
+        write!(f, "{flows} {protocol} flow{} of {peer}", if *flows == 1 { "" } else { "s" })
+    }
 }

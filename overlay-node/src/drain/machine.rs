@@ -1,6 +1,7 @@
 //! When an endpoint has nothing more to do.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use overlay_core::{Instant, NodeId};
@@ -64,6 +65,16 @@ impl Drained {
     /// Whether taking the endpoint away cuts nothing.
     pub fn is_complete(&self) -> bool {
         self.behind.is_empty() && self.left.is_empty() && self.uncounted.is_none()
+    }
+}
+
+impl fmt::Display for Drained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = if self.is_complete() { "drained" } else { "not drained" };
+        write!(f, "{said} after {:.3} s", self.took.as_secs_f64())?;
+        self.left.iter().try_for_each(|left| write!(f, "\n{left} left"))?;
+        self.behind.iter().try_for_each(|node| write!(f, "\nnode {node} has not acted upon it"))?;
+        self.uncounted.iter().try_for_each(|reason| write!(f, "\nflows are not known: {reason}"))
     }
 }
 
@@ -211,10 +222,12 @@ mod tests {
         let mut drain = Drain::new(at(0), PATIENCE);
         drain.handle_behind([node(2)].into(), at(0));
         let reading = flows(&[1, 2], &[3]);
-        drain.handle_flows(reading.clone(), at(10), at(11));
+        drain.handle_flows(reading, at(10), at(11));
         let left = vec![LeftFlows { protocol: Protocol::Tcp, peer: [10, 0, 9, 7].into(), flows: 2 }];
         let drained = drain.poll(drain.deadline()).unwrap();
         assert_eq!((&drained.left, &drained.behind, drained.is_complete()), (&left, &[node(2)].into(), false));
+        let said = format!("not drained after 5.000 s\n2 tcp flows of 10.0.9.7 left\nnode {} has not acted upon it", node(2));
+        assert_eq!(drained.to_string(), said);
         drain.handle_unreadable("no right".to_owned());
         let drained = drain.poll(drain.deadline()).unwrap();
         assert_eq!((drained.left, drained.uncounted.as_deref()), (Vec::new(), Some("no right")));
@@ -230,7 +243,7 @@ mod tests {
             let (mut drain, mut now) = (Drain::new(at(0), PATIENCE), at(0));
             let (mut heard, mut came, mut known) = (None, at(0), None::<u16>);
             for (kind, later, number) in told {
-                now = now + MILLI * later;
+                now += MILLI * later;
                 match kind {
                     0 => {
                         drain.handle_behind((0..number as u8).map(node).collect(), now);
