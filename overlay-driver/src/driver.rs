@@ -14,7 +14,9 @@ use crate::builder::{Builder, random};
 use crate::control::Follow;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
-use crate::{Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError};
+use crate::{
+    Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError,
+};
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
 /// kernel as it is, as [`stop`](Self::stop) does.

@@ -15,8 +15,8 @@ use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me, Place,
-    PlaceState, Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me,
+    Place, PlaceState, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};

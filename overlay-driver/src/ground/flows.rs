@@ -61,9 +61,7 @@ impl ContainerFlows {
         });
         // What is tracked is not counted twice, nor one that was begun here.
         let untracked = came.filter(|it| !known.contains(&ends(it.remote, it.local)));
-        flows.standing.extend(
-            untracked.map(|it| Flow { protocol: Protocol::Tcp, from: it.remote, to: it.local }),
-        );
+        flows.standing.extend(untracked.map(|it| Flow { protocol: Protocol::Tcp, from: it.remote, to: it.local }));
         flows
     }
 }
@@ -97,5 +95,45 @@ fn if_there<T>(result: Result<T, BackendError>) -> Result<Option<T>, BackendErro
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Gone) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "10.0.9.2:80";
+    const LED: &str = "172.18.0.2:80";
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn meter() -> ContainerFlows {
+        ContainerFlows { at: [at(OWN).ip()].into(), tracked: None, sockets: None, listened: BTreeSet::new() }
+    }
+
+    fn flow(from: &str, to: &str) -> Flow {
+        Flow { protocol: Protocol::Tcp, from: at(from), to: at(to) }
+    }
+
+    fn tracked(from: &str, asked: &str, to: &str, has_ended: bool) -> Tracked {
+        Tracked { flow: flow(from, to), asked: at(asked).ip(), has_ended }
+    }
+
+    #[test]
+    fn what_came_to_the_endpoint_counts_also_if_it_was_led_on_and_what_its_container_began_does_not() {
+        let came = [("10.0.9.3:4000", OWN, OWN, false), ("192.0.2.9:4000", OWN, LED, false)];
+        let others = [
+            ("10.0.9.2:5000", "10.0.9.3:80", "10.0.9.3:80", false), // it began it
+            ("10.0.9.2:5001", OWN, OWN, false),                     // it asked itself
+            ("10.0.9.3:4001", "10.0.8.2:80", "10.0.8.2:80", false), // to another endpoint of it
+            ("10.0.9.3:4002", OWN, OWN, true),
+        ];
+        let all: Vec<Tracked> =
+            came.iter().chain(&others).map(|(from, asked, to, ended)| tracked(from, asked, to, *ended)).collect();
+        let flows = meter().join(&all, &[]);
+        assert_eq!(flows.standing, [flow("10.0.9.3:4000", OWN), flow("192.0.2.9:4000", LED)].into());
+        assert_eq!(flows.ended, [flow("10.0.9.3:4002", OWN)].into());
     }
 }

@@ -208,8 +208,7 @@ fn scene() -> (World, [Service; 2]) {
         mode: PublishMode::Ingress,
     };
     let web = ServiceSpec { ports: vec![port], ..ServiceSpec::new("web".parse().unwrap(), [front.id]) };
-    let names =
-        ServiceSpec { mode: EndpointMode::RoundRobin, ..ServiceSpec::new("names".parse().unwrap(), [back.id]) };
+    let names = ServiceSpec { mode: EndpointMode::RoundRobin, ..ServiceSpec::new("names".parse().unwrap(), [back.id]) };
     let mut number = 0;
     let services = [web, names].map(|spec| {
         number += 1;

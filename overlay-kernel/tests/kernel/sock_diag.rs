@@ -29,8 +29,13 @@ fn the_tcp_sockets_of_a_namespace_are_told_with_both_ends_and_no_others() {
                 let far = listener.accept().unwrap().0;
                 let from = near.local_addr().unwrap();
                 let ends = |sockets: &mut SockDiag| {
-                    let mut ends: Vec<_> =
-                        sockets.tcp().unwrap().into_iter().filter(TcpSocket::is_standing).map(|it| (it.local, it.remote)).collect();
+                    let mut ends: Vec<_> = sockets
+                        .tcp()
+                        .unwrap()
+                        .into_iter()
+                        .filter(TcpSocket::is_standing)
+                        .map(|it| (it.local, it.remote))
+                        .collect();
                     ends.sort();
                     ends
                 };

@@ -226,7 +226,8 @@ mod tests {
         let left = vec![LeftFlows { protocol: Protocol::Tcp, peer: [10, 0, 9, 7].into(), flows: 2 }];
         let drained = drain.poll(drain.deadline()).unwrap();
         assert_eq!((&drained.left, &drained.behind, drained.is_complete()), (&left, &[node(2)].into(), false));
-        let said = format!("not drained after 5.000 s\n2 tcp flows of 10.0.9.7 left\nnode {} has not acted upon it", node(2));
+        let said =
+            format!("not drained after 5.000 s\n2 tcp flows of 10.0.9.7 left\nnode {} has not acted upon it", node(2));
         assert_eq!(drained.to_string(), said);
         drain.handle_unreadable("no right".to_owned());
         let drained = drain.poll(drain.deadline()).unwrap();

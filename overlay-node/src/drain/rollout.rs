@@ -165,7 +165,10 @@ mod tests {
     #[test]
     fn after_a_failure_nobody_else_is_begun_and_who_has_begun_goes_on() {
         let mut rollout = Rollout::new([1, 2, 3], Order::StopFirst, NonZeroUsize::new(2).unwrap());
-        assert_eq!((rollout.next(), rollout.next(), rollout.next()), (Some(Step::Drain(1)), Some(Step::Drain(2)), None));
+        assert_eq!(
+            (rollout.next(), rollout.next(), rollout.next()),
+            (Some(Step::Drain(1)), Some(Step::Drain(2)), None)
+        );
         rollout.fail(&Step::Drain(1));
         rollout.done(&Step::Drain(2));
         assert_eq!(rollout.next(), Some(Step::Stop(2)));
