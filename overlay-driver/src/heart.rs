@@ -1,5 +1,6 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
+mod drains;
 mod plugs;
 mod rounds;
 
@@ -14,8 +15,8 @@ use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Explanation, Hop, Input, Me, Place,
-    PlaceState, Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me,
+    Place, PlaceState, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -30,8 +31,9 @@ use crate::resolvers::{Bound, Resolvers};
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
 use crate::works::{Done, Works};
-use crate::{PlugError, Source};
+use crate::{DrainError, Driver, PlugError, Source};
 
+pub(crate) use drains::Counted;
 pub(crate) use plugs::Entered;
 
 /// What somebody who has the driver's handle wants.
@@ -44,6 +46,8 @@ pub(crate) enum Command {
     /// Answered when no place holds it any more.
     Unplug(EndpointId, oneshot::Sender<()>),
     Health(EndpointId, Health),
+    /// Answered when it has no work any more, or this time has passed.
+    Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
@@ -76,6 +80,8 @@ pub(crate) enum News {
     /// An endpoint was withdrawn: whether the catalogue still has it here.
     Withdrawn(EndpointId, bool),
     Mtu(overlay_core::Mtu),
+    /// The flows of an endpoint were looked at.
+    Flows(Box<Counted>),
 }
 
 /// What a heart hears.
@@ -134,6 +140,9 @@ pub(crate) struct State {
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
+    /// Whether something was heard that places have yet to be brought to.
+    acting: bool,
+    drains: drains::Drains,
     looking: Vec<oneshot::Sender<()>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
@@ -205,7 +214,7 @@ impl<G: Ground> Heart<G> {
     fn due(&self) -> Option<tokio::time::Instant> {
         let agent = self.agent.poll_timeout().map(|(at, _)| at);
         let upkeep = self.upkeep.poll_timeout().filter(|_| self.may_work());
-        let next = [agent, self.state.look_at, self.state.names_at, upkeep];
+        let next = [agent, self.state.look_at, self.state.names_at, upkeep, self.state.drains.poll_timeout()];
         let next = next.into_iter().flatten().min();
         next.map(|at| self.origin + (at - Instant::ZERO))
     }
@@ -239,7 +248,9 @@ impl<G: Ground> Heart<G> {
         }
         self.take_events();
         self.answer();
+        self.mind_acted();
         let now = self.now();
+        self.mind_drains(now);
         while let Some(Transmit { to, class, payload }) = self.agent.poll_transmit(now) {
             match class {
                 // What is lost on the way is lost: gossip is made for it.
@@ -253,8 +264,10 @@ impl<G: Ground> Heart<G> {
         while let Some(event) = self.agent.poll_event() {
             match event {
                 AgentEvent::Changed => {
-                    let at = self.now() + LINGER;
-                    self.state.look_at.get_or_insert(at);
+                    let now = self.now();
+                    self.state.look_at.get_or_insert(now + LINGER);
+                    self.state.acting = true;
+                    self.agent.act(now + Driver::ACTED_WITHIN);
                 }
                 AgentEvent::Report { endpoint, moves, result } => {
                     self.state.reported.insert(endpoint, result.clone());
@@ -307,6 +320,7 @@ impl<G: Ground> Heart<G> {
                 self.state.leaving.push((endpoint, asked));
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
+            Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),
@@ -353,6 +367,7 @@ impl<G: Ground> Heart<G> {
                     self.hints.listen(&place, notices);
                 }
             }
+            News::Flows(counted) => self.take_counted(*counted),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),

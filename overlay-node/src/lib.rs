@@ -7,6 +7,7 @@ mod catalogue;
 mod control;
 mod derive;
 mod desired;
+mod drain;
 mod explain;
 mod knowledge;
 mod manager;
@@ -22,6 +23,7 @@ pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};
+pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
 pub use explain::{Break, Explanation, Hop, Target, explain};
 pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,

@@ -5,6 +5,7 @@
 
 mod deaf;
 mod direct;
+mod drain;
 mod faults;
 mod killed;
 mod matrix;
@@ -12,6 +13,7 @@ mod mesh;
 mod ordinary;
 mod outside;
 mod refusals;
+mod rolling;
 mod services;
 mod town;
 mod walk;

@@ -131,7 +131,7 @@ impl Agent {
         self.gossip.unsubscribe(id, now);
         self.claims.remove(&id);
         if self.knowledge.networks.remove(&id).is_some() {
-            self.told.retain(|_, (network, _)| *network != id);
+            self.told.retain(|_, told| told.network != id);
             self.changed = true;
             self.touch_all(id);
         }
