@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
-use overlay_node::{Control, Desired, Endpoint, Explanation, Target};
+use overlay_node::{Control, Desired, Endpoint, Explanation, Reference, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -14,7 +14,9 @@ use crate::builder::{Builder, random};
 use crate::control::Follow;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
-use crate::{Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError};
+use crate::{
+    Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped, TearDownError,
+};
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
 /// kernel as it is, as [`stop`](Self::stop) does.
@@ -171,6 +173,16 @@ impl Driver {
     /// If the driver has stopped.
     pub async fn set_health(&self, endpoint: EndpointId, health: Health) -> Result<(), Stopped> {
         self.send(Command::Health(endpoint, health)).await
+    }
+
+    /// Follows the endpoints of a service, as this node knows them by the catalogue and by gossip, for somebody who balances by himself: an HTTP proxy,
+    /// say. Nothing need be plugged in here, nor the service be there yet; who wants to know whether it is asks [`Control::service`].
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn watch(&self, service: impl Into<Reference>) -> Result<ServiceWatch, Stopped> {
+        let service = service.into();
+        Ok(ServiceWatch::new(self.ask(|asked| Command::Watch(service, asked)).await?))
     }
 
     /// How it is doing.

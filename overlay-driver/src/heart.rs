@@ -2,6 +2,7 @@
 
 mod plugs;
 mod rounds;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,11 +16,11 @@ use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
     Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Explanation, Hop, Input, Me, Place,
-    PlaceState, Target, Upkeep,
+    PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
 use crate::ground::Ground;
@@ -29,6 +30,7 @@ use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
+use crate::watch::Latest;
 use crate::works::{Done, Works};
 use crate::{PlugError, Source};
 
@@ -44,6 +46,7 @@ pub(crate) enum Command {
     /// Answered when no place holds it any more.
     Unplug(EndpointId, oneshot::Sender<()>),
     Health(EndpointId, Health),
+    Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
@@ -135,6 +138,8 @@ pub(crate) struct State {
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
     looking: Vec<oneshot::Sender<()>>,
+    /// Services that are watched, and what is known of each.
+    watched: BTreeMap<Reference, watch::Sender<Latest>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
     deaf: Option<String>,
@@ -182,7 +187,10 @@ impl<G: Ground> Heart<G> {
                     Some(command) => self.take_command(command),
                     None => break, // nobody has a handle any more
                 },
-                _ = watch.tick() => self.watch(),
+                _ = watch.tick() => {
+                    self.watch();
+                    self.end_watches();
+                }
                 () = sleep_until(due) => {
                     let now = self.now();
                     self.agent.handle_timeout(now);
@@ -226,10 +234,12 @@ impl<G: Ground> Heart<G> {
             let desired = &self.state.desired;
             self.hints.retain(|place| desired.places.contains_key(place));
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.state.names_at.is_some_and(|at| at <= now) {
             self.state.names_at = None;
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.may_work()
             && let Some(round) = self.upkeep.begin(now)
@@ -307,6 +317,7 @@ impl<G: Ground> Heart<G> {
                 self.state.leaving.push((endpoint, asked));
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
+            Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),

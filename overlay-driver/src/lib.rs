@@ -20,6 +20,7 @@ mod status;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 mod works;
 
 pub use attach::{Attach, Attached};
@@ -30,3 +31,4 @@ pub use error::{AttachError, PlugError, StartError, Stopped, TearDownError};
 pub use ground::{Ground, KernelPlaces, MemoryGround};
 pub use source::Source;
 pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};
+pub use watch::ServiceWatch;

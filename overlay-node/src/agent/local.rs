@@ -213,6 +213,7 @@ impl Agent {
         if self.told.get(&id) == fit.as_ref() {
             return;
         }
+        self.changed |= self.watches.note();
         if let Some((network, _)) = self.told.remove(&id) {
             let moved = fit.as_ref().is_none_or(|(to, _)| *to != network);
             if let (true, Some(key)) = (moved, key(id)) {

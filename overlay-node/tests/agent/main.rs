@@ -4,6 +4,7 @@
 
 mod explain;
 mod town;
+mod watch;
 
 use std::sync::Arc;
 
