@@ -73,11 +73,16 @@ impl RemoteWatch {
             }
             (WatchedPart::Changes(changes), none) => *none = Some(ServiceEvent::Changes(changes)),
         }
-        let event = self.part.take_if(|_| !more)?;
-        let mut now = self.told.clone().flatten();
-        event.heed(&mut now);
-        let news = ServiceEvent::between(self.told.as_ref(), &now);
-        self.told = Some(now);
-        news
+        match self.part.take_if(|_| !more)? {
+            ServiceEvent::All(now) => {
+                let news = ServiceEvent::between(self.told.as_ref(), &now);
+                self.told = Some(now);
+                news
+            }
+            changes @ ServiceEvent::Changes(_) => {
+                changes.clone().heed(self.told.as_mut()?);
+                Some(changes)
+            }
+        }
     }
 }

@@ -72,20 +72,25 @@ impl Teller {
                     endpoints: [].into(),
                 };
                 self.part(!endpoints.is_empty(), WatchedPart::All(Some(Box::new(head)))).await?;
-                let added = endpoints.iter().map(|(id, endpoint)| EndpointChange::Added(*id, endpoint.clone()));
-                self.changes(added).await
+                let (mut left, mut part) = (endpoints.len(), Vec::new());
+                for (id, endpoint) in endpoints {
+                    part.push(EndpointChange::Added(*id, endpoint.clone()));
+                    left -= 1;
+                    if part.len() == PART || left == 0 {
+                        self.part(left > 0, WatchedPart::Changes(std::mem::take(&mut part))).await?;
+                    }
+                }
+                Ok(())
             }
-            ServiceEvent::Changes(changes) => self.changes(changes.into_iter()).await,
+            ServiceEvent::Changes(mut left) => {
+                while !left.is_empty() {
+                    let next = left.split_off(PART.min(left.len()));
+                    self.part(!next.is_empty(), WatchedPart::Changes(left)).await?;
+                    left = next;
+                }
+                Ok(())
+            }
         }
-    }
-
-    async fn changes(&mut self, changes: impl Iterator<Item = EndpointChange>) -> io::Result<()> {
-        let mut changes = changes.peekable();
-        while changes.peek().is_some() {
-            let part = changes.by_ref().take(PART).collect();
-            self.part(changes.peek().is_some(), WatchedPart::Changes(part)).await?;
-        }
-        Ok(())
     }
 
     async fn part(&mut self, more: bool, part: WatchedPart) -> io::Result<()> {
