@@ -6,6 +6,7 @@
 mod deaf;
 mod direct;
 mod faults;
+mod haproxy;
 mod killed;
 mod matrix;
 mod mesh;
