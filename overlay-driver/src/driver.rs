@@ -15,7 +15,8 @@ use crate::control::Follow;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
 use crate::{
-    Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped, TearDownError,
+    Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped,
+    TearDownError,
 };
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the

@@ -140,8 +140,11 @@ async fn after_the_server_was_away_only_what_differs_is_told() {
     assert!(matches!(soon(there.next()).await, Err(RemoteError::Connect { .. })), "nobody serves");
     let _serving = world.serve().await;
     let told = soon(there.next()).await.unwrap();
-    assert!(matches!(&told, ServiceEvent::Changes(changes)
-        if matches!(&changes[..], [EndpointChange::Added(id, _)] if *id == second)), "{told:?}");
+    assert!(
+        matches!(&told, ServiceEvent::Changes(changes)
+        if matches!(&changes[..], [EndpointChange::Added(id, _)] if *id == second)),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,7 +177,8 @@ async fn who_does_not_read_is_told_the_last_and_not_all_that_was_meanwhile() {
         world.driver.set_health(endpoint, health).await.unwrap();
         loop {
             let told = soon(here.next()).await.unwrap();
-            let is_it = matches!(&told, ServiceEvent::Changes(all) if all[..] == [EndpointChange::Health(endpoint, health)]);
+            let is_it =
+                matches!(&told, ServiceEvent::Changes(all) if all[..] == [EndpointChange::Health(endpoint, health)]);
             let has_it = matches!(&told, ServiceEvent::All(Some(all)) if all.endpoints.get(&endpoint).is_some_and(|it| it.health == health));
             if is_it || has_it {
                 break;

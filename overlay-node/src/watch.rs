@@ -116,10 +116,7 @@ impl ServiceEndpoints {
 
 impl ServiceEvent {
     /// What is to be told to somebody who knows `old`, or nothing at all yet, so that he knows `new`; `None` if he does.
-    pub fn between(
-        old: Option<&Option<Arc<ServiceEndpoints>>>,
-        new: &Option<Arc<ServiceEndpoints>>,
-    ) -> Option<Self> {
+    pub fn between(old: Option<&Option<Arc<ServiceEndpoints>>>, new: &Option<Arc<ServiceEndpoints>>) -> Option<Self> {
         let changes = match (old, new) {
             (Some(Some(old)), Some(new)) if Arc::ptr_eq(old, new) => return None,
             (Some(Some(old)), Some(new)) => old.changes_to(new),

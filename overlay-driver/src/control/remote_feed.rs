@@ -27,13 +27,7 @@ pub struct RemoteFeed {
 
 impl RemoteFeed {
     pub(super) fn new(address: Address) -> Self {
-        Self {
-            address,
-            hearing: None,
-            part: Vec::new(),
-            told: Mirror::default(),
-            unreadable: BTreeMap::new(),
-        }
+        Self { address, hearing: None, part: Vec::new(), told: Mirror::default(), unreadable: BTreeMap::new() }
     }
 
     async fn hear(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {

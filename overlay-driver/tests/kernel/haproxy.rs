@@ -18,7 +18,7 @@ use overlay_driver::{Attach, Attached};
 use overlay_lb::Weight;
 use overlay_node::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
 
-use crate::world::{World, attachable};
+use crate::world::World;
 
 const SOON: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -207,10 +207,8 @@ fn haproxy_follows_a_service_by_srv_and_a_and_one_that_drains_gets_no_new_reques
         let world = World::new(2);
         let web = service(&world);
         let (proxy, _) = world.run(0, "proxy", "front");
-        let mut replicas = vec![
-            Replica::new(&world, 0, "web-0", (&web, 3)),
-            Replica::new(&world, 1, "web-1", (&web, 1)),
-        ];
+        let mut replicas =
+            vec![Replica::new(&world, 0, "web-0", (&web, 3)), Replica::new(&world, 1, "web-1", (&web, 1))];
         let _haproxy = Haproxy::start(&proxy);
         for way in WAYS {
             world.until(SOON, |_| answers(&proxy, way, 8).keys().eq(["web-0", "web-1"]));

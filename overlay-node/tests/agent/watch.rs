@@ -93,7 +93,9 @@ fn whoever_watches_is_told_of_each_endpoint_that_comes_drains_heals_and_goes() {
     assert_eq!(watcher.read(), Some(ServiceEvent::All(None)), "nothing is called so yet");
     town.publish(&CatalogueChange::Service(Arc::new(web())));
     watcher.look(&mut town);
-    assert!(matches!(watcher.read(), Some(ServiceEvent::All(Some(all))) if all.service == WEB && all.endpoints.is_empty()));
+    assert!(
+        matches!(watcher.read(), Some(ServiceEvent::All(Some(all))) if all.service == WEB && all.endpoints.is_empty())
+    );
 
     put(&mut town, &replica(2, 0, 0, 3));
     town.run(2);
@@ -177,7 +179,11 @@ fn a_service_is_watched_by_name_by_id_and_by_the_beginning_of_its_id_if_that_is_
     town.publish(&CatalogueChange::Service(Arc::new(other)));
     assert_eq!(knows(&mut town), [Some(WEB), Some(WEB), None], "two begin so");
     town.publish(&CatalogueChange::Service(Arc::new(Service { condition: Condition::Accepted, ..web() })));
-    assert_eq!(knows(&mut town), [None, None, Some(ServiceId::from_bytes(bytes))], "what is not allocated is not there");
+    assert_eq!(
+        knows(&mut town),
+        [None, None, Some(ServiceId::from_bytes(bytes))],
+        "what is not allocated is not there"
+    );
 }
 
 #[test]
@@ -269,7 +275,8 @@ impl Model {
                 }
             }
             Happens::Service(there) => {
-                let change = if there { CatalogueChange::Service(Arc::new(web())) } else { CatalogueChange::ServiceGone(WEB) };
+                let change =
+                    if there { CatalogueChange::Service(Arc::new(web())) } else { CatalogueChange::ServiceGone(WEB) };
                 town.publish(&change);
                 self.has_service = there;
             }
