@@ -34,6 +34,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   service ls
   service inspect SERVICE
   service rm SERVICE
+  service watch SERVICE   tells its endpoints as this node knows them, and every change of them, until it is ended
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
                  [--service SERVICE] [--weight N]
   detach ENDPOINT
@@ -89,6 +90,7 @@ pub(crate) enum Command {
     Services,
     Service(String),
     Unserve(String),
+    Watch(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
     Nodes,
@@ -177,6 +179,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("service", "ls") => Command::Services,
         ("service", "inspect") => Command::Service(words.only("a service")?),
         ("service", "rm") => Command::Unserve(words.only("a service")?),
+        ("service", "watch") => Command::Watch(words.only("a service")?),
         ("attach", _) => words.attach()?,
         ("detach", _) => {
             Command::Node(NodeQuestion::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?))

@@ -50,6 +50,7 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
             let removed = node.remove_service(&service.as_str().into(), now()).await?;
             show(json, &removed, || removed.spec.name.to_string())
         }
+        Command::Watch(service) => crate::services::watch(&node, json, &service).await,
         Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
         Command::Nodes => {
             let nodes = node.nodes().await?;

@@ -93,6 +93,7 @@ fn ill(world: &mut World) -> Outcome {
 fn dead(world: &mut World) -> Outcome {
     let web = world.ask("GET", "shop.example", "/");
     let load = Load::start(world.client(), web)?;
+    world.until(web, &["web-3", "web-4"])?;
     println!("$ kill -9 web-4");
     world.kill("web-4")?;
     world.until(web, &["web-3"])?;
