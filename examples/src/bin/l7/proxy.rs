@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -244,7 +244,11 @@ impl Proxy {
                 Ok(Err(_)) => return Ok(plain(StatusCode::BAD_REQUEST)),
                 Err(_) => return Ok(plain(StatusCode::REQUEST_TIMEOUT)),
             },
-            _ => Asked::Passing(body),
+            Some(_) => Asked::Passing(body),
+            None => {
+                parts.headers.remove(CONTENT_LENGTH); // it came in pieces: whatever it said of its length, they count
+                Asked::Passing(body)
+            }
         };
         let mut response = upstream.ask(parts, body, self.patience).await;
         *response.version_mut() = Version::HTTP_11;
@@ -300,7 +304,190 @@ pub(crate) fn plain(status: StatusCode) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use overlay_core::{NetworkId, NodeId, Port, ServiceId};
+    use overlay_dns::Health;
+    use overlay_lb::Weight;
+    use overlay_node::{EndpointChange, ServiceEndpoint, ServiceEndpoints};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::pool::{Checks, Target};
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    /// Replicas at addresses of loopback, and one port.
+    struct World {
+        upstream: Arc<Upstream>,
+        proxy: Arc<Proxy>,
+        listeners: Vec<TcpListener>,
+    }
+
+    impl World {
+        async fn new(replicas: u8) -> Self {
+            let first = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = first.local_addr().unwrap().port();
+            let mut listeners = vec![first];
+            for number in 1..replicas {
+                listeners.push(TcpListener::bind(SocketAddr::from(([127, 0, 0, 1 + number], port))).await.unwrap());
+            }
+            let endpoint = |number: u8| {
+                let there = ServiceEndpoint {
+                    network: NetworkId::from_bytes([9; 16]),
+                    container: "web".parse().unwrap(),
+                    node: NodeId::from_bytes([1; 16]),
+                    node_address: [192, 0, 2, 1].into(),
+                    addresses: [[127, 0, 0, 1 + number].into()].into(),
+                    weight: Weight::ONE,
+                    health: Health::Healthy,
+                };
+                (EndpointId::from_bytes([number; 16]), there)
+            };
+            let web = ServiceEndpoints {
+                service: ServiceId::from_bytes([7; 16]),
+                name: "web".parse().unwrap(),
+                ports: Vec::new(),
+                unheard: BTreeSet::new(),
+                endpoints: (0..replicas).map(endpoint).collect(),
+            };
+            let checks = Checks { every: Duration::from_secs(3600), failures: 2 };
+            let upstream = Arc::new(Upstream::new(Pool::new(Target::Number(Port::new(port).unwrap()), checks)));
+            upstream.heed(ServiceEvent::All(Some(Arc::new(web))));
+            let (routes, upstreams) = (vec!["*=web:80".parse().unwrap()], vec![Arc::clone(&upstream)]);
+            let proxy = Arc::new(Proxy { routes, upstreams, patience: PATIENCE });
+            Self { upstream, proxy, listeners }
+        }
+
+        /// What comes back of what a client says, with the proxy between.
+        async fn exchange(&self, said: &[u8]) -> String {
+            let (mut client, server) = tokio::io::duplex(1 << 20);
+            let proxy = Arc::clone(&self.proxy);
+            let answer = service_fn(move |request| Arc::clone(&proxy).answer(([192, 0, 2, 9], 1).into(), request));
+            let served = http1::Builder::new().serve_connection(TokioIo::new(server), answer);
+            let mut heard = Vec::new();
+            let talk = async {
+                client.write_all(said).await.unwrap();
+                client.read_to_end(&mut heard).await.unwrap();
+            };
+            timeout(PATIENCE, async { tokio::join!(talk, async move { drop(served.await) }) }).await.unwrap();
+            String::from_utf8(heard).unwrap()
+        }
+    }
+
+    /// Reads a request up to this, and gives what was read.
+    async fn hear(stream: &mut TcpStream, end: &str) -> String {
+        let (mut heard, mut buffer) = (String::new(), [0; 4096]);
+        while !heard.ends_with(end) {
+            match timeout(PATIENCE, stream.read(&mut buffer)).await.unwrap().unwrap() {
+                0 => break,
+                read => heard.push_str(str::from_utf8(&buffer[..read]).unwrap()),
+            }
+        }
+        heard
+    }
+
+    const GOOD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
+
+    fn asked(method: &str, body: &str) -> Vec<u8> {
+        let length = body.len();
+        let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+        [head.as_bytes(), body.as_bytes()].concat()
+    }
+
+    #[tokio::test]
+    async fn what_a_replica_took_and_did_not_answer_is_asked_of_another_if_that_does_no_harm() {
+        for (method, status) in [("GET", "200 OK"), ("PUT", "200 OK"), ("POST", "502 Bad Gateway")] {
+            let world = World::new(2).await;
+            let replicas = async {
+                let (mut first, _) = world.listeners[0].accept().await.unwrap();
+                let heard = hear(&mut first, "hi").await;
+                drop(first); // without a word
+                if status == "200 OK" {
+                    let (mut second, _) = world.listeners[1].accept().await.unwrap();
+                    assert_eq!(hear(&mut second, "hi").await, heard);
+                    second.write_all(GOOD).await.unwrap();
+                }
+            };
+            let said = asked(method, "hi");
+            let (answer, ()) = tokio::join!(world.exchange(&said), replicas);
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{method}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_sent_goes_to_another_whatever_it_is_and_as_long_as_it_is() {
+        for body in ["hi".to_owned(), "x".repeat(200_000)] {
+            let mut world = World::new(2).await;
+            drop(world.listeners.remove(0)); // nobody listens there
+            let replica = async {
+                let (mut stream, _) = world.listeners[0].accept().await.unwrap();
+                let heard = hear(&mut stream, &body).await;
+                assert!(heard.starts_with("POST / HTTP/1.1\r\n") && heard.ends_with(&format!("\r\n\r\n{body}")));
+                stream.write_all(GOOD).await.unwrap();
+            };
+            let said = asked("POST", &body);
+            let (answer, ()) = tokio::join!(world.exchange(&said), replica);
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("good"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_until_its_replica_drains_and_then_it_is_closed() {
+        let world = World::new(1).await;
+        let replica = async {
+            let (mut stream, _) = world.listeners[0].accept().await.unwrap();
+            for _ in 0..2 {
+                hear(&mut stream, "\r\n\r\n").await;
+                stream.write_all(GOOD).await.unwrap();
+            }
+            stream
+        };
+        let clients = async {
+            for _ in 0..2 {
+                assert!(world.exchange(&asked("GET", "")).await.ends_with("good"));
+                // Its answer was read; that it is idle is seen a moment later.
+                while world.upstream.lock().idle.values().all(Vec::is_empty) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let both = async { tokio::join!(replica, clients) };
+        let (mut stream, ()) = timeout(PATIENCE, both).await.unwrap();
+        let drains = EndpointChange::Health(EndpointId::from_bytes([0; 16]), Health::Draining);
+        world.upstream.heed(ServiceEvent::Changes(vec![drains]));
+        assert_eq!(hear(&mut stream, "?").await, "", "it is closed");
+        let answer = world.exchange(&asked("GET", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_is_as_long_as_they_are_whatever_else_is_said() {
+        let world = World::new(1).await;
+        let said = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n\
+            5\r\nhello\r\n0\r\n\r\n";
+        let replica = async {
+            let (mut stream, _) = world.listeners[0].accept().await.unwrap();
+            let heard = hear(&mut stream, "0\r\n\r\n").await;
+            stream.write_all(GOOD).await.unwrap();
+            heard
+        };
+        let (answer, heard) = tokio::join!(world.exchange(said), replica);
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        assert!(!heard.contains("content-length") && heard.ends_with("\r\n\r\n5\r\nhello\r\n0\r\n\r\n"), "{heard}");
+    }
+
+    #[tokio::test]
+    async fn who_has_no_route_or_wants_a_tunnel_is_told_so() {
+        let mut world = World::new(1).await;
+        let tunnel = world.exchange(b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert!(tunnel.starts_with("HTTP/1.1 501 "), "{tunnel}");
+        let proxy = Proxy { routes: Vec::new(), upstreams: Vec::new(), patience: PATIENCE };
+        world.proxy = Arc::new(proxy);
+        let answer = world.exchange(&asked("GET", "")).await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
 
     fn parts(request: hyper::http::request::Builder) -> Parts {
         request.body(()).unwrap().into_parts().0

@@ -128,7 +128,6 @@ async fn follow(mut watch: RemoteWatch, service: String, upstream: Arc<Upstream>
 /// Asks replicas how they are, now and then, each by itself.
 async fn check_all(upstream: Arc<Upstream>, path: PathAndQuery) {
     let mut checks = JoinSet::new();
-    #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         let (due, next) = upstream.due();
         for (id, at) in due {
