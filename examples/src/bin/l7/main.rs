@@ -1,6 +1,8 @@
 //! A reverse proxy over the services of an overlay network, which balances by itself: it follows a service's endpoints by a node's control socket, so
 //! that whoever drains gets nothing new at once, checks them itself, and tries a request on another replica where that does no harm.
 //!
+//! It speaks HTTP/1.1 without TLS, and passes no upgrade on (WebSocket).
+//!
 //! `l7` alone shows that on two hosts of namespaces. `l7 --control PATH --listen ADDRESS --route …` is the proxy: run it where the services' containers
 //! are reached, in the namespace of a container that is attached to their networks.
 

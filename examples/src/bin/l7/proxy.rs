@@ -270,9 +270,10 @@ fn forwarded(parts: &mut Parts, host: &str, from: SocketAddr) -> Result<(), Stat
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     (parts.uri, parts.version) = (Uri::from(path), Version::HTTP_11);
     parts.headers.insert(HOST, HeaderValue::from_str(host).map_err(bad)?);
-    let before = parts.headers.get(&FORWARDED_FOR).and_then(|before| before.to_str().ok());
-    let all = before.map_or_else(|| from.ip().to_string(), |before| format!("{before}, {}", from.ip()));
-    parts.headers.insert(FORWARDED_FOR, HeaderValue::from_str(&all).map_err(bad)?);
+    let before =
+        parts.headers.get_all(&FORWARDED_FOR).iter().filter_map(|before| before.to_str().ok().map(str::to_owned));
+    let all: Vec<String> = before.chain([from.ip().to_string()]).collect();
+    parts.headers.insert(FORWARDED_FOR, HeaderValue::from_str(&all.join(", ")).map_err(bad)?);
     Ok(())
 }
 
@@ -496,13 +497,17 @@ mod tests {
     #[test]
     fn what_is_of_one_connection_stays_there_and_who_asked_is_told() {
         let request = Request::get("http://Shop.example:80/a?b=1").header("connection", "close, X-Mine, ,");
-        let request = request.header("x-mine", "1").header("te", "trailers").header("x-forwarded-for", "192.0.2.7");
+        let request = request
+            .header("x-mine", "1")
+            .header("te", "trailers")
+            .header("x-forwarded-for", "192.0.2.7")
+            .header("x-forwarded-for", "a, b");
         let mut parts = parts(request.header("accept", "*/*"));
         forwarded(&mut parts, "Shop.example:80", ([10, 0, 0, 1], 9).into()).unwrap();
         assert_eq!(parts.uri, "/a?b=1");
         let mut headers: Vec<String> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         headers.sort();
-        assert_eq!(headers, ["accept: */*", "host: Shop.example:80", "x-forwarded-for: 192.0.2.7, 10.0.0.1"]);
+        assert_eq!(headers, ["accept: */*", "host: Shop.example:80", "x-forwarded-for: 192.0.2.7, a, b, 10.0.0.1"]);
     }
 }
