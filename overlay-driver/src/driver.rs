@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
-use overlay_node::{Control, Desired, Drained, Endpoint, Explanation, Target};
+use overlay_node::{Control, Desired, Drained, Endpoint, Explanation, Reference, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -15,7 +15,8 @@ use crate::control::Follow;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
 use crate::{
-    Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError,
+    Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped,
+    TearDownError,
 };
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
@@ -198,6 +199,17 @@ impl Driver {
     /// See [`DrainError`]. It ends at once when the endpoint goes, or the driver stops.
     pub async fn drain(&self, endpoint: EndpointId, deadline: Duration) -> Result<Drained, DrainError> {
         self.ask(|asked| Command::Drain(endpoint, deadline, asked)).await?
+    }
+
+    /// Follows the endpoints of a service, as this node knows them by the catalogue and by gossip, for somebody who balances by himself: an HTTP proxy,
+    /// say. Nothing need be plugged in here, nor the service be there yet; who wants to know whether it is asks [`Control::service`]. Endpoints of a network
+    /// that was not followed before come as their nodes are heard, in a fraction of a second mostly.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn watch(&self, service: impl Into<Reference>) -> Result<ServiceWatch, Stopped> {
+        let service = service.into();
+        Ok(ServiceWatch::new(self.ask(|asked| Command::Watch(service, asked)).await?))
     }
 
     /// How it is doing.

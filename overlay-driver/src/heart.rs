@@ -3,6 +3,7 @@
 mod drains;
 mod plugs;
 mod rounds;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,11 +17,11 @@ use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
     Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me,
-    Place, PlaceState, Target, Upkeep,
+    Place, PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
 use crate::ground::Ground;
@@ -30,6 +31,7 @@ use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
+use crate::watch::Latest;
 use crate::works::{Done, Works};
 use crate::{DrainError, Driver, PlugError, Source};
 
@@ -48,6 +50,7 @@ pub(crate) enum Command {
     Health(EndpointId, Health),
     /// Answered when it has no work any more, or this time has passed.
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
+    Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
@@ -144,6 +147,8 @@ pub(crate) struct State {
     acting: bool,
     drains: drains::Drains,
     looking: Vec<oneshot::Sender<()>>,
+    /// Services that are watched, and what is known of each.
+    watched: BTreeMap<Reference, watch::Sender<Latest>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
     deaf: Option<String>,
@@ -191,7 +196,10 @@ impl<G: Ground> Heart<G> {
                     Some(command) => self.take_command(command),
                     None => break, // nobody has a handle any more
                 },
-                _ = watch.tick() => self.watch(),
+                _ = watch.tick() => {
+                    self.watch();
+                    self.end_watches();
+                }
                 () = sleep_until(due) => {
                     let now = self.now();
                     self.agent.handle_timeout(now);
@@ -235,10 +243,12 @@ impl<G: Ground> Heart<G> {
             let desired = &self.state.desired;
             self.hints.retain(|place| desired.places.contains_key(place));
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.state.names_at.is_some_and(|at| at <= now) {
             self.state.names_at = None;
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.may_work()
             && let Some(round) = self.upkeep.begin(now)
@@ -321,6 +331,7 @@ impl<G: Ground> Heart<G> {
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
+            Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),

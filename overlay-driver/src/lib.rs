@@ -21,6 +21,7 @@ mod status;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 mod works;
 
 pub use attach::{Attach, Attached};
@@ -32,3 +33,4 @@ pub use ground::{FlowMeter, Ground, KernelPlaces, MemoryGround};
 pub use replace::{Replace, Replaced, replace};
 pub use source::Source;
 pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};
+pub use watch::ServiceWatch;

@@ -16,6 +16,7 @@ mod place;
 mod record;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
@@ -38,4 +39,5 @@ pub use record::{
     Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
     PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
+pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

@@ -7,6 +7,7 @@ mod deaf;
 mod direct;
 mod drain;
 mod faults;
+mod haproxy;
 mod killed;
 mod matrix;
 mod mesh;

@@ -222,6 +222,7 @@ impl Agent {
         if self.told.get(&id).map(|told| (told.network, &told.fact)) == fit.as_ref().map(|(to, fact)| (*to, fact)) {
             return;
         }
+        self.changed |= self.watches.note();
         if let Some(Told { network, .. }) = self.told.remove(&id) {
             let moved = fit.as_ref().is_none_or(|(to, _)| *to != network);
             if let (true, Some(key)) = (moved, key(id)) {

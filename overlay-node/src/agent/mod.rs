@@ -7,6 +7,7 @@ mod input;
 mod local;
 mod metrics;
 mod report;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ pub use metrics::AgentMetrics;
 use catalogue::Catalogue;
 use local::{Plug, Told};
 use report::Reports;
+use watch::Watches;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
@@ -34,7 +36,7 @@ use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Targ
 /// they are empty, then ask [`poll_timeout`](Self::poll_timeout) when to call [`handle_timeout`](Self::handle_timeout). At
 /// [`AgentEvent::Changed`], have the places hold what is [`desired`](Self::desired), and give [`Input::Applied`] back for each.
 ///
-/// A network is followed from the moment the catalogue has an endpoint of it on this node: so its peers are known before the
+/// A network is followed from the moment the catalogue has an endpoint of it on this node, and while a service on it is watched: so its peers are known before the
 /// endpoint is plugged in, and in place when it is. It has a place while an endpoint is plugged in.
 #[derive(Debug)]
 pub struct Agent {
@@ -49,6 +51,7 @@ pub struct Agent {
     /// What this node tells in the tables.
     told: BTreeMap<EndpointId, Told>,
     reports: Reports,
+    watches: Watches,
     deriver: Deriver,
     /// Endpoints of this node, and networks, of which something changed since they were looked at last.
     touched: BTreeSet<EndpointId>,
@@ -90,6 +93,7 @@ impl Agent {
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
             reports: Reports::default(),
+            watches: Watches::default(),
             deriver: Deriver::default(),
             touched: BTreeSet::new(),
             touched_networks: BTreeSet::new(),
@@ -129,6 +133,8 @@ impl Agent {
             Input::GatewayPort { container, port } => self.set_gateway_port(container, port)?,
             Input::Unplug(endpoint) => self.unplug(endpoint),
             Input::Health(endpoint, health) => self.set_health(endpoint, health),
+            Input::Watch(service) => self.watch(service),
+            Input::Unwatch(service) => self.unwatch(&service),
             Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
             Input::Applied { place, state, result } => self.handle_applied(place, state, result),
             Input::Leave => self.gossip.leave(now),

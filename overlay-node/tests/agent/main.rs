@@ -5,6 +5,7 @@
 mod drain;
 mod explain;
 mod town;
+mod watch;
 
 use std::sync::Arc;
 

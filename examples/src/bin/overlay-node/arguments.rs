@@ -35,6 +35,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   service ls
   service inspect SERVICE
   service rm SERVICE
+  service watch SERVICE   tells its endpoints as this node knows them, and every change of them, until it is ended
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
                  [--service SERVICE] [--weight N]
   drain ENDPOINT [--deadline SECONDS]
@@ -98,6 +99,7 @@ pub(crate) enum Command {
         endpoint: EndpointId,
         deadline: Option<Duration>,
     },
+    Watch(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
     Nodes,
@@ -186,6 +188,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("service", "ls") => Command::Services,
         ("service", "inspect") => Command::Service(words.only("a service")?),
         ("service", "rm") => Command::Unserve(words.only("a service")?),
+        ("service", "watch") => Command::Watch(words.only("a service")?),
         ("attach", _) => words.attach()?,
         ("drain", _) => Command::Drain { deadline: words.deadline, endpoint: words.endpoint()? },
         ("resume", _) => Command::Node(NodeQuestion::Resume(words.endpoint()?)),

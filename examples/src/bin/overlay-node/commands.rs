@@ -51,6 +51,7 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
             show(json, &removed, || removed.spec.name.to_string())
         }
         Command::Drain { endpoint, deadline } => crate::drain::until_done(&node, json, endpoint, deadline).await,
+        Command::Watch(service) => crate::services::watch(&node, json, &service).await,
         Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
         Command::Nodes => {
             let nodes = node.nodes().await?;
