@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use overlay_core::testing::{Kernel, kernel_test};
@@ -154,6 +156,59 @@ fn the_missions_commands_do_what_they_say() {
         assert_eq!(inspected[0]["IPAM"]["Config"][0]["Gateway"], "172.16.0.1");
         let twice = world.told(0, &create);
         assert!(String::from_utf8_lossy(&twice.stderr).contains("is already present: remove it first"), "{twice:?}");
+        for host in [1, 0] {
+            world.tell(host, &["teardown"]);
+        }
+    });
+}
+
+/// A command that goes on, and what it says.
+struct Watching {
+    command: Child,
+    said: Receiver<String>,
+}
+
+impl Watching {
+    fn begin(world: &World, words: &[&str]) -> Self {
+        let mut command = Command::new(NODE);
+        command.arg("--socket").arg(world.socket(1)).args(words).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut command = command.spawn().unwrap();
+        let (lines, said) = (BufReader::new(command.stdout.take().unwrap()).lines(), channel());
+        std::thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| said.0.send(line)));
+        Self { command, said: said.1 }
+    }
+
+    #[track_caller]
+    fn says(&self, what: &str) {
+        let line = self.said.recv_timeout(SOON).unwrap();
+        assert!(line.contains(what), "{line}");
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.command.kill();
+        let _ = self.command.wait();
+    }
+}
+
+#[test]
+fn whoever_watches_a_service_at_another_node_is_told_what_comes_and_goes() {
+    kernel_test(Kernel::Host, "examples::whoever_watches_a_service_at_another_node", || {
+        let world = World::new();
+        world.tell(0, &["network", "create", "-d", "overlay", "--attachable", "front"]);
+        let watching = Watching::begin(&world, &["service", "watch", "web"]);
+        watching.says("there is no service web");
+        world.tell(0, &["service", "create", "--name", "web", "--network", "front"]);
+        watching.says("web, 0 endpoints");
+        let container = world.lab.container("web-1").unwrap();
+        let path = container.source.path().unwrap();
+        let words = ["--json", "attach", "front", "--name", "web-1", "--service", "web", "--weight", "3", "--netns"];
+        let attached = world.tell(0, &[&words[..], &[path.to_str().unwrap()]].concat());
+        let attached: Value = serde_json::from_str(&attached).unwrap();
+        watching.says("weight 3, healthy, added");
+        world.tell(0, &["detach", attached["endpoint"]["id"].as_str().unwrap()]);
+        watching.says("removed");
         for host in [1, 0] {
             world.tell(host, &["teardown"]);
         }

@@ -89,6 +89,7 @@ fn a_vip_service_has_its_vips_and_its_tasks_have_their_own() {
         ("_http._tcp.web", RecordType::SRV, "5 s: web.net.:8080"),
         ("_HTTP._tcp.www", RecordType::SRV, "5 s: web.net.:8080"),
         ("_http._udp.web", RecordType::SRV, "not ours"),
+        ("_http._tcp.tasks.www", RecordType::SRV, &format!("0 s: {} {}", target(1, 8080, 256), target(2, 8080, 256))),
         ("web.1", RecordType::A, "5 s: 10.0.9.1"),
         ("1.9.0.10.in-addr.arpa", RecordType::PTR, "5 s: web.1.net."),
         ("100.9.0.10.in-addr.arpa", RecordType::PTR, "5 s: web.net."),
@@ -102,6 +103,30 @@ fn a_vip_service_has_its_vips_and_its_tasks_have_their_own() {
     }
     let short = id(1).short().to_string();
     assert_eq!(said(&view, &short, RecordType::A), "5 s: 10.0.9.1");
+}
+
+/// What SRV says of an endpoint.
+fn target(number: u8, port: u16, weight: u16) -> String {
+    let weight = if weight == 1 { String::new() } else { format!(" of {weight}") };
+    format!("{}.net.:{port}{weight}", id(number).short())
+}
+
+#[test]
+fn srv_tells_endpoints_apart_that_have_a_containers_or_the_services_name_in_common() {
+    let mut zone = zone("net");
+    let mut service = Service::new(label("web"), Mode::RoundRobin);
+    service.ports.insert((label("http"), Protocol::Tcp), overlay_core::Port::new(80).unwrap());
+    zone.put_service(service);
+    for number in [1, 2] {
+        zone.put_endpoint(Endpoint { names: vec![name("web")], ..task(number, "web", Health::Healthy) });
+    }
+    let view = View::from(zone);
+    let both = format!("0 s: {} {}", target(1, 80, 256), target(2, 80, 256));
+    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), both);
+    for number in [1, 2] {
+        let target = format!("{}.net", id(number).short());
+        assert_eq!(said(&view, &target, RecordType::A), format!("5 s: 10.0.9.{number}"));
+    }
 }
 
 #[test]
@@ -123,10 +148,16 @@ fn a_round_robin_service_has_the_healthy_else_the_suspect_and_never_the_draining
         ("0 s: 10.0.9.3 10.0.9.4".into(), "0 s: 10.0.9.3 10.0.9.4".into())
     );
     let view = View::from(zone.clone());
-    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), "0 s: web.3.net.:80 web.4.net.:80");
+    let both = |weights: [u16; 2]| format!("0 s: {} {}", target(3, 80, weights[0]), target(4, 80, weights[1]));
+    for name in ["_http._tcp.web", "_http._tcp.tasks.web"] {
+        assert_eq!(said(&view, name, RecordType::SRV), both([256, 256]));
+    }
     zone.put_endpoint(Endpoint { weight: 7, ..task(4, "web", Health::Healthy) });
     let view = View::from(zone.clone());
-    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), "0 s: web.3.net.:80 web.4.net.:80 of 7");
+    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), both([256, 1792]));
+    zone.put_endpoint(Endpoint { weight: 256, ..task(4, "web", Health::Healthy) });
+    let view = View::from(zone.clone());
+    assert_eq!(said(&view, "_http._tcp.web", RecordType::SRV), both([1, 256]), "more than fits is as it is");
     zone.remove_endpoint(id(3));
     zone.remove_endpoint(id(4));
     assert_eq!(of(&zone, "web"), "0 s: 10.0.9.2");

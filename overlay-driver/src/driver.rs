@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
-use overlay_node::{Control, Desired, Endpoint, Explanation, Target};
+use overlay_node::{Control, Desired, Drained, Endpoint, Explanation, Reference, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -14,7 +14,10 @@ use crate::builder::{Builder, random};
 use crate::control::Follow;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
-use crate::{Attach, AttachError, Attached, DriverEvent, PlugError, Plugged, Source, Status, Stopped, TearDownError};
+use crate::{
+    Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped,
+    TearDownError,
+};
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
 /// kernel as it is, as [`stop`](Self::stop) does.
@@ -39,6 +42,9 @@ const GONE: Duration = Duration::from_secs(30);
 const GOODBYE: Duration = Duration::from_secs(2);
 
 impl Driver {
+    /// Within which a node brings about what others say, or confirms it all the same: 3 s. A place that fails is not waited for.
+    pub const ACTED_WITHIN: Duration = Duration::from_secs(3);
+
     /// A driver of the node `node` of `cluster`, on this ground. What is attached is written down by `control`; what all nodes shall
     /// hold is learnt from `catalogue`.
     pub fn builder<G: Ground>(
@@ -171,6 +177,39 @@ impl Driver {
     /// If the driver has stopped.
     pub async fn set_health(&self, endpoint: EndpointId, health: Health) -> Result<(), Stopped> {
         self.send(Command::Health(endpoint, health)).await
+    }
+
+    /// Takes an endpoint's work away, and returns when it has none: it gets no new flows by names, VIPs or published ports from any live node
+    /// of the cluster, and those it had have ended; or when `deadline` has passed, with what stands then. After that it can be
+    /// [detached](Self::detach), which cuts what is left; of a service's last endpoint the work is refused from the first step on.
+    ///
+    /// 1. All are told that it is draining: their resolvers do not name it for its service any more, their balancers choose others.
+    /// 2. It waits until every live node that knows the network has confirmed to *hold* that (its watermark), this one included. A node that
+    ///    cannot bring it about confirms after [`ACTED_WITHIN`](Self::ACTED_WITHIN) all the same; one that fails is not waited for.
+    /// 3. It waits until nobody has begun a flow for [`Drain::QUIET`](overlay_node::Drain::QUIET), and none stands. That is counted in the container's own namespace, by
+    ///    connection tracking and TCP's sockets, whoever began the flow and by whichever way it came. A UDP flow stands until it was idle
+    ///    for as long as the kernel keeps it: 30 s, or 120 s if it had an answer. Flows of a virtual machine cannot be seen:
+    ///    they are waited for until the deadline, and [said](Drained::uncounted) not to be known.
+    ///
+    /// An idle endpoint takes some 0.4 s. Several may be drained at once, and one by several callers. If this future is dropped, or returns, the
+    /// endpoint *stays* draining: [say](Self::set_health) that it is healthy to have it back. The catalogue does not know; a
+    /// driver that is started again says that it is healthy.
+    ///
+    /// # Errors
+    /// See [`DrainError`]. It ends at once when the endpoint goes, or the driver stops.
+    pub async fn drain(&self, endpoint: EndpointId, deadline: Duration) -> Result<Drained, DrainError> {
+        self.ask(|asked| Command::Drain(endpoint, deadline, asked)).await?
+    }
+
+    /// Follows the endpoints of a service, as this node knows them by the catalogue and by gossip, for somebody who balances by himself: an HTTP proxy,
+    /// say. Nothing need be plugged in here, nor the service be there yet; who wants to know whether it is asks [`Control::service`]. Endpoints of a network
+    /// that was not followed before come as their nodes are heard, in a fraction of a second mostly.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn watch(&self, service: impl Into<Reference>) -> Result<ServiceWatch, Stopped> {
+        let service = service.into();
+        Ok(ServiceWatch::new(self.ask(|asked| Command::Watch(service, asked)).await?))
     }
 
     /// How it is doing.

@@ -164,6 +164,41 @@ impl AttachError {
     }
 }
 
+/// Why a drain did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// Nothing was done.
+    #[error("endpoint {endpoint} is not plugged in here: drain it at the node that has it")]
+    NotHere {
+        /// The endpoint.
+        endpoint: EndpointId,
+    },
+    /// The endpoint was taken away meanwhile, or its container ended or began anew: what flows it had are cut.
+    #[error("endpoint {endpoint} is not there any more")]
+    Gone {
+        /// The endpoint.
+        endpoint: EndpointId,
+    },
+    /// Somebody said meanwhile that it is not draining: it gets new flows again.
+    #[error("endpoint {endpoint} was told to go on")]
+    Revived {
+        /// The endpoint.
+        endpoint: EndpointId,
+    },
+    /// The other nodes cannot be told of it. It stays draining here, and they lead new flows there still.
+    #[error("the other nodes cannot be told that endpoint {endpoint} is draining: {reason}")]
+    Untold {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// Why.
+        reason: String,
+    },
+    /// The driver has stopped. The others take the endpoint for draining until another start of this node says otherwise.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Why not all of a node was removed: what is left is named. Calling it again goes on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,7 +1,9 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
+mod drains;
 mod plugs;
 mod rounds;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -14,12 +16,12 @@ use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Explanation, Hop, Input, Me, Place,
-    PlaceState, Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me,
+    Place, PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
 use crate::ground::Ground;
@@ -29,9 +31,11 @@ use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
+use crate::watch::Latest;
 use crate::works::{Done, Works};
-use crate::{PlugError, Source};
+use crate::{DrainError, Driver, PlugError, Source};
 
+pub(crate) use drains::Counted;
 pub(crate) use plugs::Entered;
 
 /// What somebody who has the driver's handle wants.
@@ -44,6 +48,9 @@ pub(crate) enum Command {
     /// Answered when no place holds it any more.
     Unplug(EndpointId, oneshot::Sender<()>),
     Health(EndpointId, Health),
+    /// Answered when it has no work any more, or this time has passed.
+    Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
+    Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
@@ -76,6 +83,8 @@ pub(crate) enum News {
     /// An endpoint was withdrawn: whether the catalogue still has it here.
     Withdrawn(EndpointId, bool),
     Mtu(overlay_core::Mtu),
+    /// The flows of an endpoint were looked at.
+    Flows(Box<Counted>),
 }
 
 /// What a heart hears.
@@ -134,7 +143,12 @@ pub(crate) struct State {
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
+    /// Whether something was heard that places have yet to be brought to.
+    acting: bool,
+    drains: drains::Drains,
     looking: Vec<oneshot::Sender<()>>,
+    /// Services that are watched, and what is known of each.
+    watched: BTreeMap<Reference, watch::Sender<Latest>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
     deaf: Option<String>,
@@ -182,7 +196,10 @@ impl<G: Ground> Heart<G> {
                     Some(command) => self.take_command(command),
                     None => break, // nobody has a handle any more
                 },
-                _ = watch.tick() => self.watch(),
+                _ = watch.tick() => {
+                    self.watch();
+                    self.end_watches();
+                }
                 () = sleep_until(due) => {
                     let now = self.now();
                     self.agent.handle_timeout(now);
@@ -205,7 +222,7 @@ impl<G: Ground> Heart<G> {
     fn due(&self) -> Option<tokio::time::Instant> {
         let agent = self.agent.poll_timeout().map(|(at, _)| at);
         let upkeep = self.upkeep.poll_timeout().filter(|_| self.may_work());
-        let next = [agent, self.state.look_at, self.state.names_at, upkeep];
+        let next = [agent, self.state.look_at, self.state.names_at, upkeep, self.state.drains.poll_timeout()];
         let next = next.into_iter().flatten().min();
         next.map(|at| self.origin + (at - Instant::ZERO))
     }
@@ -226,10 +243,12 @@ impl<G: Ground> Heart<G> {
             let desired = &self.state.desired;
             self.hints.retain(|place| desired.places.contains_key(place));
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.state.names_at.is_some_and(|at| at <= now) {
             self.state.names_at = None;
             self.serve_adopted();
+            self.tell_watchers();
         }
         if self.may_work()
             && let Some(round) = self.upkeep.begin(now)
@@ -239,7 +258,9 @@ impl<G: Ground> Heart<G> {
         }
         self.take_events();
         self.answer();
+        self.mind_acted();
         let now = self.now();
+        self.mind_drains(now);
         while let Some(Transmit { to, class, payload }) = self.agent.poll_transmit(now) {
             match class {
                 // What is lost on the way is lost: gossip is made for it.
@@ -253,8 +274,10 @@ impl<G: Ground> Heart<G> {
         while let Some(event) = self.agent.poll_event() {
             match event {
                 AgentEvent::Changed => {
-                    let at = self.now() + LINGER;
-                    self.state.look_at.get_or_insert(at);
+                    let now = self.now();
+                    self.state.look_at.get_or_insert(now + LINGER);
+                    self.state.acting = true;
+                    self.agent.act(now + Driver::ACTED_WITHIN);
                 }
                 AgentEvent::Report { endpoint, moves, result } => {
                     self.state.reported.insert(endpoint, result.clone());
@@ -307,6 +330,8 @@ impl<G: Ground> Heart<G> {
                 self.state.leaving.push((endpoint, asked));
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
+            Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
+            Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),
@@ -353,6 +378,7 @@ impl<G: Ground> Heart<G> {
                     self.hints.listen(&place, notices);
                 }
             }
+            News::Flows(counted) => self.take_counted(*counted),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),

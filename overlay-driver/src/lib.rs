@@ -13,6 +13,7 @@ mod ground;
 mod heart;
 mod hints;
 mod home;
+mod replace;
 mod reporter;
 mod resolvers;
 mod source;
@@ -20,13 +21,16 @@ mod status;
 mod streams;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 mod works;
 
 pub use attach::{Attach, Attached};
 pub use book::Plugged;
 pub use builder::Builder;
 pub use driver::Driver;
-pub use error::{AttachError, PlugError, StartError, Stopped, TearDownError};
-pub use ground::{Ground, KernelPlaces, MemoryGround};
+pub use error::{AttachError, DrainError, PlugError, StartError, Stopped, TearDownError};
+pub use ground::{FlowMeter, Ground, KernelPlaces, MemoryGround};
+pub use replace::{Replace, Replaced, replace};
 pub use source::Source;
 pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};
+pub use watch::ServiceWatch;

@@ -4,11 +4,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Attach, AttachError, Builder, Driver, MemoryGround, Source, StartError};
-use overlay_node::{Condition, Control, Feed, Manager, NetworkSpec, Place};
+use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
+use overlay_node::{Condition, Control, Drain, Feed, Manager, NetworkSpec, Place};
 
 const NOW: UnixTime = UnixTime::EPOCH;
 
@@ -96,6 +97,25 @@ async fn what_is_attached_is_held_and_reported_and_gone_when_it_is_detached() {
     driver.tear_down().await.unwrap();
     assert!(ground.0.places().is_empty());
     assert!(manager.nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_drains_alone_is_done_when_nobody_comes_and_a_virtual_machine_at_its_deadline() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("drain"));
+    let manager = manager(&store);
+    let driver = start(1, &ground, &dir, manager.clone(), Feed::new(store, &root()).unwrap()).await.unwrap();
+    create(&*manager).await;
+    let web = driver.attach(web()).await.unwrap().endpoint.id;
+    let drained = driver.drain(web, Duration::from_secs(20)).await.unwrap();
+    assert!(drained.is_complete() && drained.took >= Drain::QUIET, "{drained:?}");
+    let machine = Attach::new("vm".parse().unwrap(), Source::Tap, "front");
+    let machine = driver.attach(machine).await.unwrap().endpoint.id;
+    let drained = driver.drain(machine, Duration::from_millis(300)).await.unwrap();
+    assert!(drained.uncounted.is_some_and(|why| why.contains("virtual machine")));
+    driver.detach(web).await.unwrap();
+    let gone = driver.drain(web, Duration::ZERO).await;
+    assert_eq!(gone, Err(DrainError::NotHere { endpoint: web }));
+    driver.tear_down().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

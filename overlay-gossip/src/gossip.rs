@@ -442,6 +442,24 @@ impl Gossip {
         self.tables.watermark(network)
     }
 
+    /// Has this node confirm nothing of others' changes before `until`, or until it is [released](Self::release_confirmations). Whoever calls this
+    /// when an event comes, and releases what it withholds once it has acted upon it, makes the others' watermarks say what was *acted* upon.
+    /// A time that is set already stays: so whatever comes meanwhile, and whether it can be acted upon, others are not kept waiting
+    /// for longer. What came after the first is confirmed with it then.
+    pub fn withhold_confirmations(&mut self, until: Instant) {
+        self.tables.withhold_confirmations(until);
+    }
+
+    /// Confirms what was seen as usual, [`TablesConfig::confirm_delay`] after it came.
+    pub fn release_confirmations(&mut self) {
+        self.tables.release_confirmations();
+    }
+
+    /// The live subscribers of a network that have not confirmed this node's own changes through this one yet.
+    pub fn behind(&self, network: NetworkId, sequence: Sequence) -> impl Iterator<Item = NodeId> {
+        self.tables.behind(network, sequence)
+    }
+
     /// By how many of this node's own changes the watermark of a network is behind the last; `None` for one that it does not take
     /// part in.
     pub fn watermark_lag(&self, network: NetworkId) -> Option<u64> {

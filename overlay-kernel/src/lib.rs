@@ -11,6 +11,7 @@ pub mod netlink;
 pub mod nft;
 mod probe;
 mod rtnl;
+pub mod sock_diag;
 mod sockets;
 mod sysctl;
 mod tap;

@@ -148,7 +148,7 @@ pub trait Control: Send + Sync + fmt::Debug {
 
 /// How somebody calls an object: by its name, its id, or the beginning of its id. A whole name is looked for first, then a whole id,
 /// then what begins so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Reference(String);
 
 impl Reference {

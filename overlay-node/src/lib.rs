@@ -7,6 +7,7 @@ mod catalogue;
 mod control;
 mod derive;
 mod desired;
+mod drain;
 mod explain;
 mod knowledge;
 mod manager;
@@ -15,6 +16,7 @@ mod place;
 mod record;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod watch;
 mod wire;
 
 pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
@@ -22,6 +24,7 @@ pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};
+pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
 pub use explain::{Break, Explanation, Hop, Target, explain};
 pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
@@ -36,4 +39,5 @@ pub use record::{
     Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
     PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
+pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

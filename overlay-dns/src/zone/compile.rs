@@ -3,12 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use overlay_core::{Name, Port, Protocol};
 use smallvec::SmallVec;
 
 use super::entry::{Sets, Several, Source};
 use super::innate::Innate;
-use super::knowledge::port_name;
-use super::{Endpoint, Group, Health, Mode, Service, Zone};
+use super::knowledge::{port_name, short, tasks_port_name};
+use super::{Endpoint, Group, Health, Key, Mode, Service, Zone};
 use crate::{DnsName, RecordTtl, Srv};
 
 /// What a name stands for, whoever gives it. Most are given by one endpoint.
@@ -157,23 +158,37 @@ impl Collected {
 
     fn port(&mut self, zone: &Zone, key: &[u8], name: &[u8]) {
         let Some((group, service)) = group(zone, key) else { return };
-        let names = || std::iter::once(&service.name).chain(&service.aliases);
-        let is = |(port, protocol)| names().any(|of| port_name(port, protocol, of)[..] == *name);
-        let ports = service.ports.iter().filter(|((port, protocol), _)| is((port, *protocol))).map(|(_, port)| *port);
-        for port in ports {
-            let record = |weight, target| Srv { priority: 0, weight, port, target };
-            match &service.mode {
-                Mode::Vip(_) => self.others.srv.push(record(1, full(zone, &DnsName::from(&service.name)))),
-                Mode::RoundRobin => {
-                    let targets = alive(group).map(|it| record(it.weight, full(zone, &it.first_name())));
-                    self.others.srv.extend(targets);
+        let is = |called: PortName, (port, protocol): (&Name, Protocol)| {
+            let mut names = std::iter::once(&service.name).chain(&service.aliases);
+            names.any(|of| called(port, protocol, of)[..] == *name)
+        };
+        for ((port, protocol), target) in &service.ports {
+            if is(tasks_port_name, (port, *protocol)) {
+                self.targets(zone, group, *target);
+            }
+            if is(port_name, (port, *protocol)) {
+                match &service.mode {
+                    Mode::Vip(_) => {
+                        let target_name = full(zone, &DnsName::from(&service.name));
+                        self.others.srv.push(Srv { priority: 0, weight: 1, port: *target, target: target_name });
+                        self.lower(zone.policy.service_ttl);
+                    }
+                    Mode::RoundRobin => self.targets(zone, group, *target),
                 }
             }
         }
-        self.lower(match service.mode {
-            Mode::Vip(_) => zone.policy.service_ttl,
-            Mode::RoundRobin => zone.policy.members_ttl,
-        });
+    }
+
+    /// A service's endpoints, each by a name that is its own: a container's may be a service's or another container's too.
+    fn targets(&mut self, zone: &Zone, group: &Group, port: Port) {
+        let least = if alive(group).all(|it| it.weight <= 255) { 256 } else { 1 };
+        self.others.srv.extend(alive(group).map(|it| Srv {
+            priority: 0,
+            weight: it.weight * least,
+            port,
+            target: full(zone, &short(it.id)),
+        }));
+        self.lower(zone.policy.members_ttl);
     }
 
     fn vip(&mut self, zone: &Zone, key: &[u8]) {
@@ -231,6 +246,9 @@ impl Collected {
         })
     }
 }
+
+/// What a port of a service is called.
+type PortName = fn(&Name, Protocol, &Name) -> Key;
 
 /// As [`Best`], of whole endpoints.
 fn alive(group: &Group) -> impl Iterator<Item = &Endpoint> {

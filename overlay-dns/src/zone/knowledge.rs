@@ -20,7 +20,7 @@ pub struct Service {
     pub aliases: BTreeSet<Name>,
     /// What its names stand for.
     pub mode: Mode,
-    /// Ports that have a name: `_http._tcp.web` is found by SRV (RFC 2782).
+    /// Ports that have a name: `_http._tcp.web` is found by SRV (RFC 2782), and its endpoints each by `_http._tcp.tasks.web`.
     pub ports: BTreeMap<(Name, Protocol), Port>,
     /// Texts under its name and aliases.
     pub texts: BTreeSet<Txt>,
@@ -56,7 +56,8 @@ pub struct Endpoint {
     pub service: Option<Name>,
     /// Whether it should be sent to.
     pub health: Health,
-    /// Its share of its service's work, relative to the others': what SRV records say (RFC 2782). 1 is usual.
+    /// Its share of its service's work, relative to the others': what SRV records say (RFC 2782), there 256 times as much as long as no endpoint of the
+    /// service has more than 255, since balancers take weights of 16 bits down to 8. 1 is usual.
     pub weight: u16,
 }
 
@@ -99,6 +100,7 @@ pub(super) fn service_names(service: &Service) -> BTreeSet<(Key, Source)> {
         names.insert((below(&[b"tasks"], name), Source::Tasks(of.clone())));
         for (port, protocol) in service.ports.keys() {
             names.insert((port_name(port, *protocol, name), Source::Port(of.clone())));
+            names.insert((tasks_port_name(port, *protocol, name), Source::Port(of.clone())));
         }
     }
     if let Mode::Vip(vips) = &service.mode {
@@ -128,6 +130,11 @@ pub(super) fn port_name(port: &Name, protocol: Protocol, service: &Name) -> Key 
     below(&[format!("_{port}").as_bytes(), format!("_{protocol}").as_bytes()], service)
 }
 
+/// `_http._tcp.tasks.web`.
+pub(super) fn tasks_port_name(port: &Name, protocol: Protocol, service: &Name) -> Key {
+    below(&[format!("_{port}").as_bytes(), format!("_{protocol}").as_bytes(), b"tasks"], service)
+}
+
 /// Labels before a service's name; a port's name of 63 characters, which leaves no room for its `_`, gives no name
 /// but the service's.
 fn below(labels: &[&[u8]], service: &Name) -> Key {
@@ -135,6 +142,7 @@ fn below(labels: &[&[u8]], service: &Name) -> Key {
     DnsName::from_labels(labels).map_or_else(|_| service_key(service), |name| name.fold())
 }
 
-fn short(id: EndpointId) -> DnsName {
+/// The beginning of an id, a name that no other endpoint has.
+pub(super) fn short(id: EndpointId) -> DnsName {
     DnsName::displayed(id.short()).unwrap_or_default()
 }

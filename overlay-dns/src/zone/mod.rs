@@ -33,7 +33,7 @@ use crate::{DnsName, Question, RecordTtl, RecordType, Srv, Txt};
 ///
 /// | put | names that it gives |
 /// |---|---|
-/// | [`Service`] | its name and aliases (its VIPs, or its endpoints' addresses), `tasks.` before each of them (its endpoints' addresses), `_port._proto.` before each (SRV), the reverse of its VIPs (PTR) |
+/// | [`Service`] | its name and aliases (its VIPs, or its endpoints' addresses), `tasks.` before each of them (its endpoints' addresses), `_port._proto.` before each (SRV of the VIP, or of its endpoints), `_port._proto.tasks.` before each (SRV of its endpoints, by the beginnings of their ids), the reverse of its VIPs (PTR) |
 /// | [`Endpoint`] | its own names, its id's first 12 characters, the reverse of its addresses (PTR) |
 /// | records | any name, with addresses, SRV, PTR or TXT as they are given |
 ///

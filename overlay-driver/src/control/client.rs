@@ -19,7 +19,7 @@ use super::call::Call;
 use super::dial::{Address, read_frame};
 use super::frame::{Fault, Frame, Outcome, Purpose};
 use super::link::{Link, Unanswered};
-use super::{AskError, Limits, Question, RemoteError, RemoteFeed};
+use super::{AskError, Limits, Question, RemoteError, RemoteFeed, RemoteWatch};
 
 /// A [`Control`] in another process: whoever serves at this path with a [`ControlServer`](super::ControlServer).
 ///
@@ -89,6 +89,11 @@ impl ControlClient {
     /// Follows the server's catalogue.
     pub fn follow(&self) -> RemoteFeed {
         RemoteFeed::new(self.address.clone())
+    }
+
+    /// Follows the endpoints of a service, as the server's node knows them.
+    pub fn watch(&self, service: impl Into<Reference>) -> RemoteWatch {
+        RemoteWatch::new(self.address.clone(), service.into())
     }
 
     /// Asks the process that serves.

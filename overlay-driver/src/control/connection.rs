@@ -15,7 +15,7 @@ use super::call::{Call, QUESTIONS, Reply};
 use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
-use super::{Caller, feeder};
+use super::{Caller, feeder, watcher};
 
 /// Serves whoever is at the other end, until either wants no more.
 pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Service>, mut stopping: Stopping) {
@@ -44,6 +44,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Servi
     match purpose {
         Ok(Purpose::Call) => calls(lines, write_half, caller, service, stopping).await,
         Ok(Purpose::Follow) => feeder::feed(lines, write_half, &service, stopping).await,
+        Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &service, stopping).await,
         Err(_) => {}
     }
 }

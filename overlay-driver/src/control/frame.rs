@@ -3,12 +3,12 @@
 //! A client begins with `{"hello":{"version":1,"purpose":"call"}}`, and is answered `{"welcome":…}` or `{"refused":…}`. Then it
 //! sends requests, `{"id":7,"call":{"create_network":{…}}}`, as many as it likes, and gets
 //! `{"answer":{"id":7,"outcome":{"ok":…}}}` or `{"answer":{"id":7,"outcome":{"error":…}}}` for each, in any order. Who comes with the
-//! purpose `follow` sends nothing else, and gets `{"told":…}` and `"beat"`. Of a connection with
+//! purpose `follow` sends nothing else, and gets `{"told":…}` and `"beat"`; with `{"watch":"web"}` it is `{"watched":…}` and `"beat"`. Of a connection with
 //! requests, the server's last word is `"bye"`, once all that it took is answered: what is not was never taken.
 
 use std::collections::BTreeMap;
 
-use overlay_node::{CatalogueChange, ControlError};
+use overlay_node::{CatalogueChange, ControlError, EndpointChange, Reference, ServiceEndpoints};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -37,11 +37,13 @@ pub(super) struct Wanted {
 }
 
 /// What a connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Purpose {
     Call,
     Follow,
+    /// The endpoints of a service.
+    Watch(Reference),
 }
 
 /// Every later line of a client.
@@ -69,6 +71,7 @@ pub(super) enum Frame<T> {
         outcome: T,
     },
     Told(Told),
+    Watched(Watched),
     /// The store could not be read; it goes on nevertheless.
     Trouble(ControlError),
     Beat,
@@ -140,6 +143,22 @@ pub(super) struct Told {
     pub(super) changes: Vec<CatalogueChange>,
     /// What records cannot be read from now on, and why, at the end of a batch: of one that is all, or if those are others than before.
     pub(super) unreadable: Option<BTreeMap<String, String>>,
+}
+
+/// A part of an event of a service's endpoints.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Watched {
+    /// Whether the event goes on.
+    pub(super) more: bool,
+    pub(super) part: WatchedPart,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum WatchedPart {
+    /// In place of all that was told before. The endpoints follow, as changes.
+    All(Option<Box<ServiceEndpoints>>),
+    Changes(Vec<EndpointChange>),
 }
 
 /// A line. What we send always has a JSON form: its keys are texts, numbers or ids, and what is others' comes as a JSON value.

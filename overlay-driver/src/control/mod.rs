@@ -1,7 +1,7 @@
 //! A node's [`Control`](overlay_node::Control) over a Unix socket: for a command line, and for a second process on the machine.
 //!
 //! [`ControlServer`] serves it at a path, [`ControlClient`] *is* it in another process, and [`RemoteFeed`] follows the
-//! catalogue from there; whoever needs a catalogue's changes takes any [`Follow`]. A process may answer [`Question`]s of its own besides.
+//! catalogue from there; whoever needs a catalogue's changes takes any [`Follow`]. A [`RemoteWatch`] follows the endpoints of one service. A process may answer [`Question`]s of its own besides.
 //!
 //! Callers are known by what the kernel says of them ([`Caller`], [`Access`]), and bear with [`Limits`]: nobody keeps others waiting or
 //! makes the server's memory grow, whatever it sends or leaves unread. The protocol is versioned: one JSON value a line.
@@ -15,15 +15,18 @@ mod error;
 mod feeder;
 mod follow;
 mod frame;
+mod hearing;
 mod limits;
 mod lines;
 mod link;
 mod mirror;
 mod question;
 mod remote_feed;
+mod remote_watch;
 mod server;
 mod slots;
 mod socket;
+mod watcher;
 
 pub use access::{Access, Caller};
 pub use client::ControlClient;
@@ -32,4 +35,5 @@ pub use follow::{Follow, FollowError};
 pub use limits::Limits;
 pub use question::{Local, Question};
 pub use remote_feed::RemoteFeed;
+pub use remote_watch::RemoteWatch;
 pub use server::{ControlServer, Serving};

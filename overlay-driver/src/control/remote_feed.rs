@@ -1,14 +1,13 @@
 //! The catalogue of a server, followed.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use overlay_node::{CatalogueChange, ControlError};
-use tokio::time::{Instant, timeout_at};
 
-use super::dial::{Address, Connection, heard, read_frame};
+use super::dial::Address;
 use super::frame::{Frame, Purpose, Told};
+use super::hearing::Hearing;
 use super::mirror::Mirror;
 use super::{Follow, FollowError, RemoteError};
 
@@ -19,51 +18,33 @@ use super::{Follow, FollowError, RemoteError};
 #[derive(Debug)]
 pub struct RemoteFeed {
     address: Address,
-    connection: Option<Connection>,
+    hearing: Option<Hearing>,
     /// What has come of a batch.
     part: Vec<CatalogueChange>,
     told: Mirror,
     unreadable: BTreeMap<String, String>,
-    heard: Instant,
 }
 
 impl RemoteFeed {
     pub(super) fn new(address: Address) -> Self {
-        Self {
-            address,
-            connection: None,
-            part: Vec::new(),
-            told: Mirror::default(),
-            unreadable: BTreeMap::new(),
-            heard: Instant::now(),
-        }
+        Self { address, hearing: None, part: Vec::new(), told: Mirror::default(), unreadable: BTreeMap::new() }
     }
 
     async fn hear(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
+        let hearing = match &mut self.hearing {
+            Some(hearing) => hearing,
             none => {
                 self.part.clear();
-                let connection = self.address.dial(Purpose::Follow).await.map_err(FollowError::Remote)?;
-                self.heard = Instant::now();
-                none.insert(connection)
+                none.insert(Hearing::begin(&self.address, Purpose::Follow).await.map_err(FollowError::Remote)?)
             }
         };
-        let silence = Duration::from_millis(connection.welcome.beat_millis).saturating_mul(3);
-        // Who calls rarely has not listened: silence counts only while somebody does.
-        let until = (self.heard + silence.min(LONGEST)).max(Instant::now() + LISTEN);
-        let line = match timeout_at(until, connection.lines.next()).await {
-            Ok(line) => heard(line),
-            Err(_) => Err(RemoteError::Late { after: silence }),
-        };
-        self.heard = Instant::now();
-        match line.and_then(|line| read_frame(&line)).map_err(FollowError::Remote)? {
+        match hearing.next().await.map_err(FollowError::Remote)? {
             Frame::Told(told) => Ok(self.heed(told)),
             Frame::Beat => Ok(Vec::new()),
             Frame::Trouble(ControlError::Store(error)) => Err(FollowError::Store(error)),
             Frame::Refused(refusal) => Err(FollowError::Remote(refusal.into())),
             Frame::Bye => Err(FollowError::Remote(RemoteError::Lost)),
-            Frame::<()>::Welcome(_) | Frame::Answer { .. } | Frame::Trouble(_) => {
+            Frame::Welcome(_) | Frame::Answer { .. } | Frame::Trouble(_) | Frame::Watched(_) => {
                 Err(FollowError::Remote(RemoteError::Garbled { flaw: "it tells no changes".to_owned() }))
             }
         }
@@ -93,7 +74,7 @@ impl Follow for RemoteFeed {
                 Err(error) => {
                     // The server goes on after trouble with its store; all else ends the connection.
                     if matches!(error, FollowError::Remote(_)) {
-                        self.connection = None;
+                        self.hearing = None;
                     }
                     return Err(error);
                 }
@@ -106,8 +87,3 @@ impl Follow for RemoteFeed {
         self.unreadable.clone()
     }
 }
-
-/// A call listens for so long at least.
-const LISTEN: Duration = Duration::from_secs(1);
-/// A server that is silent for so long is dead, whatever it said of its beat: an hour.
-const LONGEST: Duration = Duration::from_secs(3600);

@@ -20,6 +20,7 @@ use super::question::{AnyLocal, Spoken};
 use super::slots::{Slot, Slots};
 use super::socket::SocketFile;
 use super::{Access, BindError, Caller, Limits, Local, Question, connection};
+use crate::Driver;
 
 /// Serves a [`Control`] at a Unix socket, for [`ControlClient`](super::ControlClient)s on the same machine: [`Control`] itself, the
 /// catalogue to be followed, and questions of the process.
@@ -68,6 +69,7 @@ impl ControlServer {
             control,
             feed: None,
             local: None,
+            driver: None,
             access: Access::default(),
             limits: Limits::default(),
             clock: Arc::new(system_time),
@@ -87,6 +89,12 @@ impl ControlServer {
     /// Has this one answer [`Question`]s.
     pub fn with_local<Q: Question>(mut self, local: Arc<dyn Local<Q>>) -> Self {
         self.service.local = Some(Arc::new(Spoken::new(local)));
+        self
+    }
+
+    /// Lets others watch the endpoints of services, as the node of this driver knows them: see [`Driver::watch`].
+    pub fn with_driver(mut self, driver: Driver) -> Self {
+        self.service.driver = Some(driver);
         self
     }
 
@@ -193,6 +201,8 @@ pub(super) struct Service {
     /// Beside which those are that followers have.
     pub(super) feed: Option<Mutex<Feed>>,
     pub(super) local: Option<Arc<dyn AnyLocal>>,
+    /// Who knows the endpoints of services.
+    pub(super) driver: Option<Driver>,
     pub(super) access: Access,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,

@@ -1,7 +1,7 @@
 //! Places in the Linux kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +19,13 @@ use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::Sandbox;
 
-use super::Ground;
+use super::flows::ContainerFlows;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
 use super::reaching::Reaching;
 use super::seldom::Seldom;
 use super::services::Services;
+use super::{FlowMeter, Ground};
 use crate::Source;
 
 /// A node's places in this machine's kernel: the host's namespace, a named namespace for each network's sandbox, and the containers'
@@ -266,6 +267,11 @@ impl Ground for KernelPlaces {
     fn balancer(&self, place: &Place) -> Option<String> {
         let Place::Container(container) = place else { return None };
         self.containers.lock().get(container)?.balancer.clone()
+    }
+
+    fn flows(&mut self, container: &Name, at: BTreeSet<IpAddr>) -> Result<Option<FlowMeter>, BackendError> {
+        let Some(namespace) = self.containers.current(container) else { return Ok(None) };
+        Ok(Some(Box::new(ContainerFlows::open(&namespace, at)?)))
     }
 
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {

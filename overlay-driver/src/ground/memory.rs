@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, IfName, Name, NsId, NsKey};
+use overlay_core::{BackendError, IfName, Meter, Name, NsId, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{MemoryPlaces, Place, PlaceTables, Places};
+use overlay_node::{Flows, MemoryPlaces, Place, PlaceTables, Places};
 
-use super::Ground;
+use super::{FlowMeter, Ground};
 use crate::Source;
 
 /// Places in memory, for tests and for embedders that carry frames themselves. Namespaces are taken to be where it is said
@@ -58,12 +58,28 @@ impl Ground for MemoryGround {
         Ok(BTreeSet::new())
     }
 
+    /// Nobody has any.
+    fn flows(&mut self, _: &Name, _: BTreeSet<IpAddr>) -> Result<Option<FlowMeter>, BackendError> {
+        Ok(Some(Box::new(Nobody)))
+    }
+
     fn listen(&mut self, _: &Place, _: &[SocketAddr]) -> Result<Listen, BackendError> {
         Ok(Listen::default())
     }
 
     fn hints(&mut self, _: &Place) -> Result<Vec<Notices>, BackendError> {
         Ok(Vec::new())
+    }
+}
+
+/// Has no flows.
+struct Nobody;
+
+impl Meter for Nobody {
+    type Reading = Flows;
+
+    fn read(&mut self) -> Result<Flows, BackendError> {
+        Ok(Flows::default())
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a driver stands on.
 
 mod balancing;
+mod flows;
 mod kernel;
 mod led;
 mod macvlans;
@@ -11,20 +12,23 @@ mod seldom;
 mod services;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, IfName, Name, NsKey};
+use overlay_core::{BackendError, IfName, Meter, Name, NsKey};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
-use overlay_node::{Break, Place, PlaceState, Places};
+use overlay_node::{Break, Flows, Place, PlaceState, Places};
 
 pub use kernel::KernelPlaces;
 pub(crate) use led::{Direct, Led};
 pub use memory::MemoryGround;
 
 use crate::Source;
+
+/// Reads the flows that come to an endpoint.
+pub type FlowMeter = Box<dyn Meter<Reading = Flows> + Send>;
 
 /// Places, and what a driver needs besides to serve the containers in them: the one switch between memory and kernel.
 ///
@@ -55,6 +59,14 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// What balances the services of a place, and why not what would come before it, in words. `None` where nothing does, or it is not open yet.
     fn balancer(&self, _place: &Place) -> Option<String> {
         None
+    }
+
+    /// What reads the flows that come to these addresses of a container; `None` if that cannot be seen, as of what is not in a namespace.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    fn flows(&mut self, _container: &Name, _at: BTreeSet<IpAddr>) -> Result<Option<FlowMeter>, BackendError> {
+        Ok(None)
     }
 
     /// Sockets for the resolver of a place, at these addresses there.

@@ -5,13 +5,16 @@
 
 mod deaf;
 mod direct;
+mod drain;
 mod faults;
+mod haproxy;
 mod killed;
 mod matrix;
 mod mesh;
 mod ordinary;
 mod outside;
 mod refusals;
+mod rolling;
 mod services;
 mod town;
 mod walk;

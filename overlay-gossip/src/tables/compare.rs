@@ -86,7 +86,8 @@ impl Tables {
     pub(super) fn send_digest(&mut self, to: NodeId, first: Option<NetworkId>) {
         let root = |network| {
             let replica = self.replicas.get(&network)?;
-            let subscription = self.subscription(self.me, network).map_or(0, |(sequence, _)| sequence);
+            let subscription = self.subscription(self.me, network).filter(|_| self.withheld.is_none());
+            let subscription = subscription.map_or(Root::NO_WORD, |(sequence, _)| sequence);
             Some(Root { network, subscription, hash: replica.root() })
         };
         let roots = self.common(to, first).into_iter().filter_map(root).collect();
@@ -100,12 +101,12 @@ impl Tables {
                 self.counts.refused.foreign_network += 1;
                 continue;
             };
-            if replica.root() == root.hash {
-                let through = self.made(root.network);
-                self.confirmed(from, (digest.incarnation, root.subscription), (root.network, through), now);
-            } else {
+            if replica.root() != root.hash {
                 self.counts.mismatches += 1;
                 self.answer_mismatch(from, root.network);
+            } else if root.subscription != Root::NO_WORD {
+                let through = self.made(root.network);
+                self.confirmed(from, (digest.incarnation, root.subscription), (root.network, through), now);
             }
         }
     }

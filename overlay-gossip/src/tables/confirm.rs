@@ -14,8 +14,23 @@ impl Tables {
         self.confirms.insert((owner, network));
     }
 
+    /// Says nothing of what was seen until then, unless it is released before. A time that is set already stays.
+    pub(crate) fn withhold_confirmations(&mut self, until: Instant) {
+        self.withheld.get_or_insert(until);
+    }
+
+    pub(crate) fn release_confirmations(&mut self) {
+        self.withheld = None;
+    }
+
+    /// When confirmations may go, if there are some.
+    pub(super) fn may_confirm(&self) -> Instant {
+        self.withheld.map_or(self.confirm_due, |until| until.max(self.confirm_due))
+    }
+
     pub(super) fn confirm_due(&mut self, now: Instant) {
-        if self.confirms.is_empty() || self.confirm_due > now {
+        self.withheld = self.withheld.filter(|until| *until > now);
+        if self.confirms.is_empty() || self.may_confirm() > now {
             return;
         }
         self.confirm_due = now + self.chance.around(self.config.confirm_delay);

@@ -98,6 +98,8 @@ pub(crate) struct Tables {
     pulls: Pulls,
     confirms: BTreeSet<(NodeId, NetworkId)>,
     confirm_due: Instant,
+    /// Until when this node says nothing of what it has seen, as its user has yet to act upon it.
+    withheld: Option<Instant>,
     confirm_cursor: NodeId,
     remind_due: Instant,
     /// Whether reminders or tombstones may be due.
@@ -126,6 +128,7 @@ impl Tables {
             pulls: Pulls::default(),
             confirms: BTreeSet::new(),
             confirm_due: now,
+            withheld: None,
             confirm_cursor: me,
             remind_due: now,
             awake: false,
@@ -259,9 +262,14 @@ impl Tables {
 
     /// The live subscribers that have not confirmed all of this node's changes.
     pub(crate) fn unconfirmed(&self, network: NetworkId) -> impl Iterator<Item = NodeId> {
+        self.behind(network, Sequence(self.made(network)))
+    }
+
+    /// The live subscribers that have not confirmed this node's changes through this one.
+    pub(crate) fn behind(&self, network: NetworkId, through: Sequence) -> impl Iterator<Item = NodeId> {
         let replica = self.replicas.get(&network).filter(|_| network != DIRECTORY);
-        let (subscribers, made) = (self.members.subscribers(network), self.made(network));
-        replica.into_iter().flat_map(move |replica| replica.confirmations.behind(subscribers, made, self.me))
+        let subscribers = self.members.subscribers(network);
+        replica.into_iter().flat_map(move |replica| replica.confirmations.behind(subscribers, through.0, self.me))
     }
 
     /// The last of this node's own changes in a network.

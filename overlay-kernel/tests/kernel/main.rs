@@ -28,6 +28,7 @@ mod ordinary;
 mod probe;
 mod route;
 mod scratch;
+mod sock_diag;
 mod sockets;
 mod sysctl;
 mod taps;

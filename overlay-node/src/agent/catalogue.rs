@@ -62,6 +62,7 @@ impl Agent {
         };
         for service in old.iter().chain(new) {
             self.touched_networks.extend(service.spec.networks.keys().chain(service.vips.keys()));
+            self.watches.reconsider(service, &self.catalogue);
         }
     }
 
@@ -92,9 +93,10 @@ impl Agent {
         self.touched_networks.insert(endpoint.spec.network);
     }
 
-    /// Follows a network that an endpoint is assigned to here, and forgets one that has none.
+    /// Follows a network that an endpoint is assigned to here, or a service on which somebody watches, and forgets one that has neither.
     pub(super) fn settle_network(&mut self, id: NetworkId, now: Instant) {
-        let wanted = self.catalogue.endpoints.values().any(|endpoint| endpoint.spec.network == id);
+        let has_endpoint = self.catalogue.endpoints.values().any(|endpoint| endpoint.spec.network == id);
+        let wanted = has_endpoint || self.watches.need(id, &self.catalogue);
         let network = self.catalogue.networks.get(&id).filter(|_| wanted).cloned();
         let Some(network) = network else { return self.unfollow(id, now) };
         if let Err(refused) = self.gossip.subscribe(id, now) {
@@ -131,7 +133,7 @@ impl Agent {
         self.gossip.unsubscribe(id, now);
         self.claims.remove(&id);
         if self.knowledge.networks.remove(&id).is_some() {
-            self.told.retain(|_, (network, _)| *network != id);
+            self.told.retain(|_, told| told.network != id);
             self.changed = true;
             self.touch_all(id);
         }

@@ -9,7 +9,7 @@ use overlay_dns::Health;
 use overlay_gossip::Class;
 
 use super::UnderlayError;
-use crate::{CatalogueChange, GatewayPort, Place, PlaceState};
+use crate::{CatalogueChange, GatewayPort, Place, PlaceState, Reference};
 
 /// Something that happened, outside of the machine.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,6 +48,11 @@ pub enum Input {
     Unplug(EndpointId),
     /// Whether an endpoint that is plugged in should be sent to. Nothing happens if it is not.
     Health(EndpointId, Health),
+    /// The endpoints of a service are wanted, whether or not there is one that is called so: see [`Agent::watched`](crate::Agent::watched). Its networks are
+    /// followed for that, be there an endpoint here or not.
+    Watch(Reference),
+    /// They are not any more. Nothing happens if they were not.
+    Unwatch(Reference),
     /// The underlay is otherwise from now on.
     Underlay {
         /// Where datagrams are sent from and received at.
@@ -72,7 +77,7 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AgentEvent {
-    /// What is [`desired`](crate::Agent::desired) may be other than before.
+    /// What is [`desired`](crate::Agent::desired) may be other than before, or what is [watched](crate::Agent::watched).
     Changed,
     /// What became of an endpoint, to be passed on to [`Control::report`](crate::Control::report).
     Report {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Instant, Name, NetworkId, NsKey};
 use overlay_dns::Health;
-use overlay_gossip::EntryKey;
+use overlay_gossip::{EntryKey, Sequence};
 
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, AgentEvent, InputError};
@@ -19,7 +19,16 @@ use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, Remo
 pub(super) struct Plug {
     namespace: Option<NsKey>,
     interface: IfName,
-    health: Health,
+    pub(super) health: Health,
+}
+
+/// What others were told of an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) network: NetworkId,
+    pub(super) fact: Bytes,
+    /// The number of that change.
+    pub(super) sequence: Sequence,
 }
 
 impl Plug {
@@ -210,10 +219,11 @@ impl Agent {
 
     /// Tells the other nodes of an endpoint that is here and fit, or that it is here no more.
     fn tell(&mut self, id: EndpointId, fit: Option<(NetworkId, Bytes)>, now: Instant) {
-        if self.told.get(&id) == fit.as_ref() {
+        if self.told.get(&id).map(|told| (told.network, &told.fact)) == fit.as_ref().map(|(to, fact)| (*to, fact)) {
             return;
         }
-        if let Some((network, _)) = self.told.remove(&id) {
+        self.changed |= self.watches.note();
+        if let Some(Told { network, .. }) = self.told.remove(&id) {
             let moved = fit.as_ref().is_none_or(|(to, _)| *to != network);
             if let (true, Some(key)) = (moved, key(id)) {
                 // Not subscribed any more means that the entries are gone already.
@@ -222,7 +232,7 @@ impl Agent {
         }
         if let (Some((network, fact)), Some(key)) = (fit, key(id)) {
             match self.gossip.put(EntryKey { network, table: ENDPOINTS, key }, fact.clone(), now) {
-                Ok(_) => drop(self.told.insert(id, (network, fact))),
+                Ok(sequence) => drop(self.told.insert(id, Told { network, fact, sequence })),
                 Err(refused) => self.reports.untold(id, refused.to_string()),
             }
         }

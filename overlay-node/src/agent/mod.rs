@@ -7,12 +7,13 @@ mod input;
 mod local;
 mod metrics;
 mod report;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
+use overlay_dns::Health;
 use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
@@ -20,8 +21,9 @@ pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
 
 use catalogue::Catalogue;
-use local::Plug;
+use local::{Plug, Told};
 use report::Reports;
+use watch::Watches;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
@@ -34,7 +36,7 @@ use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Targ
 /// they are empty, then ask [`poll_timeout`](Self::poll_timeout) when to call [`handle_timeout`](Self::handle_timeout). At
 /// [`AgentEvent::Changed`], have the places hold what is [`desired`](Self::desired), and give [`Input::Applied`] back for each.
 ///
-/// A network is followed from the moment the catalogue has an endpoint of it on this node: so its peers are known before the
+/// A network is followed from the moment the catalogue has an endpoint of it on this node, and while a service on it is watched: so its peers are known before the
 /// endpoint is plugged in, and in place when it is. It has a place while an endpoint is plugged in.
 #[derive(Debug)]
 pub struct Agent {
@@ -47,8 +49,9 @@ pub struct Agent {
     lapsing: BTreeMap<(NetworkId, NodeId), Instant>,
     plugs: BTreeMap<EndpointId, Plug>,
     /// What this node tells in the tables.
-    told: BTreeMap<EndpointId, (NetworkId, Bytes)>,
+    told: BTreeMap<EndpointId, Told>,
     reports: Reports,
+    watches: Watches,
     deriver: Deriver,
     /// Endpoints of this node, and networks, of which something changed since they were looked at last.
     touched: BTreeSet<EndpointId>,
@@ -90,6 +93,7 @@ impl Agent {
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
             reports: Reports::default(),
+            watches: Watches::default(),
             deriver: Deriver::default(),
             touched: BTreeSet::new(),
             touched_networks: BTreeSet::new(),
@@ -129,6 +133,8 @@ impl Agent {
             Input::GatewayPort { container, port } => self.set_gateway_port(container, port)?,
             Input::Unplug(endpoint) => self.unplug(endpoint),
             Input::Health(endpoint, health) => self.set_health(endpoint, health),
+            Input::Watch(service) => self.watch(service),
+            Input::Unwatch(service) => self.unwatch(&service),
             Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
             Input::Applied { place, state, result } => self.handle_applied(place, state, result),
             Input::Leave => self.gossip.leave(now),
@@ -184,6 +190,34 @@ impl Agent {
     pub fn in_mesh(&self) -> impl Iterator<Item = EndpointId> {
         let is_part = |id: &&EndpointId| self.assigned(**id).is_some_and(|endpoint| self.is_of_mesh(endpoint));
         self.plugs.keys().filter(is_part).copied()
+    }
+
+    /// What was said last of an endpoint that is plugged in; `None` of one that is not.
+    pub fn health(&self, endpoint: EndpointId) -> Option<Health> {
+        self.plugs.get(&endpoint).map(|plug| plug.health)
+    }
+
+    /// The live nodes that have not confirmed yet what this node said last of an endpoint here; none if it says nothing of it.
+    ///
+    /// # Errors
+    /// Why the others cannot be told of it, in words: then they have heard something older, if anything.
+    pub fn unheard(&self, endpoint: EndpointId) -> Result<BTreeSet<NodeId>, String> {
+        if let Some(reason) = self.reports.why_untold(endpoint) {
+            return Err(reason.to_owned());
+        }
+        let told = self.told.get(&endpoint).into_iter();
+        Ok(told.flat_map(|told| self.gossip.behind(told.network, told.sequence)).collect())
+    }
+
+    /// Something changed that places have yet to be brought to: others are not told before `until`, or before it was
+    /// [acted](Self::acted) upon, that this node has seen it. See [`Gossip::withhold_confirmations`].
+    pub fn act(&mut self, until: Instant) {
+        self.gossip.withhold_confirmations(until);
+    }
+
+    /// All places hold what follows from what was heard, or cannot.
+    pub fn acted(&mut self) {
+        self.gossip.release_confirmations();
     }
 
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.

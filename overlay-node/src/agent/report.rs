@@ -118,6 +118,10 @@ impl Reports {
         self.untold.insert(id, reason);
     }
 
+    pub(super) fn why_untold(&self, id: EndpointId) -> Option<&str> {
+        self.untold.get(&id).map(String::as_str)
+    }
+
     pub(super) fn told(&mut self, id: EndpointId) {
         self.untold.remove(&id);
     }

@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
+mod drain;
 mod explain;
 mod town;
+mod watch;
 
 use std::sync::Arc;
 

@@ -21,7 +21,7 @@ use overlay_lb::{
 };
 
 use crate::firewall::must;
-use crate::lb_kernel;
+use crate::{lb_drain, lb_kernel};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     build(bench, "lb/maglev-build-100", 100)?;
@@ -30,7 +30,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     flows(bench)?;
     rewrite(bench)?;
     packets(bench)?;
-    lb_kernel::run(bench)
+    lb_kernel::run(bench)?;
+    lb_drain::run(bench)
 }
 
 fn replicas(count: u32) -> Vec<(EndpointId, Weight)> {

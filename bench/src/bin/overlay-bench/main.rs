@@ -23,6 +23,7 @@ mod ipam_durable;
 mod kernel;
 mod kernel_nft;
 mod lb;
+mod lb_drain;
 mod lb_kernel;
 mod node;
 mod node_agent;

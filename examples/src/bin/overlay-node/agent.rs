@@ -45,7 +45,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
 
     let (end, mut ended) = mpsc::channel(1);
     let mut server = ControlServer::new(catalogue.control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }));
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }))
+        .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
     }

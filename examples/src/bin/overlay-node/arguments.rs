@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{IfName, Mac, Name, Port};
+use overlay_core::{EndpointId, IfName, Mac, Name, Port};
 use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
 use overlay_lb::{Affinity, Weight};
@@ -34,8 +35,11 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   service ls
   service inspect SERVICE
   service rm SERVICE
+  service watch SERVICE   tells its endpoints as this node knows them, and every change of them, until it is ended
   attach NETWORK --name CONTAINER (--netns PATH | --pid PID | --tap) [--interface NAME] [--ip IP]... [--mac MAC]
                  [--service SERVICE] [--weight N]
+  drain ENDPOINT [--deadline SECONDS]
+  resume ENDPOINT
   detach ENDPOINT
   node ls
   status
@@ -47,6 +51,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --json            answers for programs
   -p                a port of the containers that is reached from outside: in mode ingress at every node, by who is attached to the ingress network
                     as well; in mode host at the node that a container is on
+  drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
+                    30 seconds if nothing else is said, and tells what a detach would cut. It gets nothing new after either, until resume
   --replicas N      waits until so many containers that are attached with --service are ready
   --scheduler NAME  round-robin, weighted-round-robin, source-hash, maglev; least-connection, weighted-least-connection
                     where all nodes can
@@ -89,6 +95,11 @@ pub(crate) enum Command {
     Services,
     Service(String),
     Unserve(String),
+    Drain {
+        endpoint: EndpointId,
+        deadline: Option<Duration>,
+    },
+    Watch(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
     Nodes,
@@ -177,10 +188,11 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("service", "ls") => Command::Services,
         ("service", "inspect") => Command::Service(words.only("a service")?),
         ("service", "rm") => Command::Unserve(words.only("a service")?),
+        ("service", "watch") => Command::Watch(words.only("a service")?),
         ("attach", _) => words.attach()?,
-        ("detach", _) => {
-            Command::Node(NodeQuestion::Detach(words.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)?))
-        }
+        ("drain", _) => Command::Drain { deadline: words.deadline, endpoint: words.endpoint()? },
+        ("resume", _) => Command::Node(NodeQuestion::Resume(words.endpoint()?)),
+        ("detach", _) => Command::Node(NodeQuestion::Detach(words.endpoint()?)),
         ("node", "ls") => Command::Nodes,
         ("status", _) => Command::Node(NodeQuestion::Status),
         ("teardown", _) => Command::Node(NodeQuestion::TearDown),
@@ -214,6 +226,7 @@ struct Words {
     balancing: Balancing,
     weight: Weight,
     replicas: usize,
+    deadline: Option<Duration>,
     words: Vec<String>,
 }
 
@@ -286,6 +299,7 @@ impl Words {
                     let text = parser.value()?.string()?;
                     self.ports.extend(PublishedPort::read(&text).map_err(lexopt::Error::from_any)?);
                 }
+                Arg::Long("deadline") => self.deadline = Some(parser.value()?.parse_with(seconds)?),
                 Arg::Long("replicas") => self.replicas = value(parser)?,
                 Arg::Long("weight") => self.weight = Weight::new(value(parser)?).map_err(lexopt::Error::from_any)?,
                 Arg::Long("scheduler") => self.balancing.scheduler = parser.value()?.parse_with(scheduler)?,
@@ -335,6 +349,10 @@ impl Words {
             (Driver::Overlay, None) => Ok(Kind::Overlay),
             (Driver::Bridge, None) => Ok(Kind::Bridge),
         }
+    }
+
+    fn endpoint(&mut self) -> Read<EndpointId> {
+        self.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)
     }
 
     fn only(&mut self, what: &str) -> Read<String> {
@@ -429,6 +447,11 @@ mod tests {
             panic!("{:?}", parsed(text))
         };
         assert_eq!(weight.get(), 3);
+        let text = format!("drain {} --deadline 5", EndpointId::from_bytes([7; 16]));
+        let Ok(Asked::Command { command: Command::Drain { deadline, .. }, .. }) = parsed(&text) else {
+            panic!("{:?}", parsed(&text))
+        };
+        assert_eq!(deadline, Some(Duration::from_secs(5)));
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -464,6 +487,7 @@ mod tests {
             ("attach front --name web --tap --weight 0", "1 to 65535"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
+            ("drain", "name an endpoint, and nothing else"),
             ("status --fast", "--fast"),
         ] {
             let said = parsed(text).unwrap_err();

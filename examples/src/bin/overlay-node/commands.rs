@@ -50,6 +50,8 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
             let removed = node.remove_service(&service.as_str().into(), now()).await?;
             show(json, &removed, || removed.spec.name.to_string())
         }
+        Command::Drain { endpoint, deadline } => crate::drain::until_done(&node, json, endpoint, deadline).await,
+        Command::Watch(service) => crate::services::watch(&node, json, &service).await,
         Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
         Command::Nodes => {
             let nodes = node.nodes().await?;
@@ -68,6 +70,8 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
             let said = json!({ "endpoint": endpoint, "interface": interface });
             show(json, &said, || format!("{}   {interface}   {addresses}", endpoint.id))
         }
+        NodeAnswer::Drained(drained) => show(json, &drained, || drained.to_string()),
+        NodeAnswer::Resumed => show(json, &json!({ "resumed": true }), || "it gets new flows again".to_owned()),
         NodeAnswer::Detached(Some(detached)) => show(json, &detached, || detached.id.to_string()),
         NodeAnswer::Detached(None) => Err(format!("endpoint not found: {question:?}").into()),
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
@@ -96,7 +100,7 @@ async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool
     show(json, &removed, || removed.spec.name.to_string())
 }
 
-async fn ask(node: &ControlClient, question: &NodeQuestion) -> Outcome<NodeAnswer> {
+pub(crate) async fn ask(node: &ControlClient, question: &NodeQuestion) -> Outcome<NodeAnswer> {
     node.ask(question).await.map_err(|error| match error {
         AskError::Refused(refusal) => refusal.into(),
         other => other.to_string().into(),

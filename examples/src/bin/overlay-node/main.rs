@@ -11,6 +11,7 @@ mod agent;
 mod arguments;
 mod balancing;
 mod commands;
+mod drain;
 mod question;
 mod services;
 

@@ -1,13 +1,15 @@
 //! What is asked of a node itself, beside the cluster's manager.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use overlay_core::{EndpointId, Mac, Name};
+use overlay_dns::Health;
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
 use overlay_lb::Weight;
-use overlay_node::Endpoint;
+use overlay_node::{Drained, Endpoint};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -25,6 +27,9 @@ pub(crate) enum NodeQuestion {
         #[serde(default)]
         weight: Weight,
     },
+    /// For so many milliseconds at most.
+    Drain(EndpointId, u64),
+    Resume(EndpointId),
     Detach(EndpointId),
     Status,
     TearDown,
@@ -34,6 +39,8 @@ pub(crate) enum NodeQuestion {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum NodeAnswer {
     Attached { endpoint: Box<Endpoint>, interface: String },
+    Drained(Drained),
+    Resumed,
     Detached(Option<Box<Endpoint>>),
     Status(Status),
     TearingDown,
@@ -84,6 +91,14 @@ impl Local<NodeQuestion> for Node {
                 let attached = self.driver.attach(attach).await.map_err(|error| refusal(&error))?;
                 let interface = attached.interface.to_string();
                 Ok(NodeAnswer::Attached { endpoint: Box::new(attached.endpoint), interface })
+            }
+            NodeQuestion::Drain(endpoint, most) => {
+                let drained = self.driver.drain(endpoint, Duration::from_millis(most)).await;
+                drained.map(NodeAnswer::Drained).map_err(|error| refusal(&error))
+            }
+            NodeQuestion::Resume(endpoint) => {
+                let resumed = self.driver.set_health(endpoint, Health::Healthy).await;
+                resumed.map(|()| NodeAnswer::Resumed).map_err(|error| refusal(&error))
             }
             NodeQuestion::Detach(endpoint) => {
                 let detached = self.driver.detach(endpoint).await.map_err(|error| refusal(&error))?;

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use overlay_core::ServiceId;
 use overlay_driver::control::ControlClient;
-use overlay_node::{Condition, Control as _, Endpoint, Service, ServiceSpec};
+use overlay_node::{
+    Condition, Control as _, Endpoint, EndpointChange, Service, ServiceEndpoint, ServiceEndpoints, ServiceEvent,
+    ServiceSpec,
+};
+use serde_json::json;
 
 use crate::Outcome;
 use crate::agent::{now, random};
@@ -67,4 +71,39 @@ pub(crate) async fn endpoints(node: &ControlClient, service: &Service) -> Outcom
         all.extend(endpoints.into_iter().filter(|endpoint| endpoint.spec.service == Some(service.id)));
     }
     Ok(all)
+}
+
+/// Tells what is known of its endpoints, and every change, one a line.
+pub(crate) async fn watch(node: &ControlClient, json: bool, service: &str) -> Outcome {
+    let mut watch = node.watch(service);
+    loop {
+        match watch.next().await? {
+            ServiceEvent::All(all) if json => println!("{}", json!({ "all": all.as_deref() })),
+            ServiceEvent::All(None) => println!("there is no service {service}"),
+            ServiceEvent::All(Some(all)) => println!("{}", listed(&all).trim_end()),
+            ServiceEvent::Changes(changes) if json => changes.iter().for_each(|change| println!("{}", json!(change))),
+            ServiceEvent::Changes(changes) => changes.iter().for_each(|change| println!("{}", changed(change))),
+        }
+    }
+}
+
+fn listed(all: &ServiceEndpoints) -> String {
+    let endpoints = all.endpoints.iter().map(|(id, endpoint)| format!("{} {}\n", id.short(), described(endpoint)));
+    format!("{}, {} endpoints\n{}", all.name, all.endpoints.len(), endpoints.collect::<String>())
+}
+
+fn changed(change: &EndpointChange) -> String {
+    match change {
+        EndpointChange::Added(id, endpoint) => format!("{} {}, added", id.short(), described(endpoint)),
+        EndpointChange::Changed(id, endpoint) => format!("{} {}, changed", id.short(), described(endpoint)),
+        EndpointChange::Health(id, health) => format!("{} {health:?}", id.short()).to_lowercase(),
+        EndpointChange::Removed(id) => format!("{} removed", id.short()),
+    }
+}
+
+fn described(endpoint: &ServiceEndpoint) -> String {
+    let ServiceEndpoint { container, node, addresses, weight, health, .. } = endpoint;
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    let health = format!("{health:?}").to_lowercase();
+    format!("{container} on node {}, {}, weight {weight}, {health}", node.short(), addresses.join(" and "))
 }

@@ -17,9 +17,15 @@ pub(crate) struct Digest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Root {
     pub(crate) network: NetworkId,
-    /// The number of the change by which the sender subscribed, so that no word from before counts after.
+    /// The number of the change by which the sender subscribed, so that no word from before counts after; or
+    /// [none](Self::NO_WORD).
     pub(crate) subscription: u64,
     pub(crate) hash: u64,
+}
+
+impl Root {
+    /// That the sender has seen the same is no word on having acted upon it. Changes are numbered from 1.
+    pub(crate) const NO_WORD: u64 = 0;
 }
 
 impl Digest {

@@ -12,7 +12,7 @@ use overlay_core::{Name, ServiceId};
 use overlay_driver::testing::{Container, Lab, date, resolve};
 use overlay_driver::{Attach, Attached};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, EndpointMode, PublishedPort, Service, ServiceSpec};
+use overlay_node::{Control, Drained, EndpointMode, PublishedPort, Service, ServiceSpec};
 
 use super::town::{Town, fill};
 
@@ -22,6 +22,7 @@ const PORT: u16 = 8080;
 /// What is published of it.
 const PUBLISHED: u16 = 80;
 const PATIENCE: Duration = Duration::from_millis(500);
+const DRAINED: Duration = Duration::from_secs(10);
 
 /// Shows a service whose name is a virtual address, and one whose name is its containers' addresses.
 pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Attached)) -> Outcome {
@@ -42,6 +43,7 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     town.check("its containers on two hosts share the work", names == BTreeSet::from(["nginx-1", "nginx-2"]));
     town.check("and see who asks them", told.iter().all(|(_, seen)| *seen == own));
     published(town)?;
+    nginx.drain(town)?;
     nginx.end(town)?;
 
     let api = Running::start(town, network, "api", EndpointMode::RoundRobin)?;
@@ -109,6 +111,36 @@ impl Running {
         }
         town.shown("verify: Service converged");
         Ok(Self { service, replicas, end, responders })
+    }
+
+    /// Takes the work from the container on host-2, while it is asked for from outside.
+    fn drain(&self, town: &mut Town) -> Outcome {
+        let ending: Vec<&Attached> =
+            self.replicas.iter().filter(|(host, _)| *host == 1).map(|(_, attached)| attached).collect();
+        let (over, host) = (AtomicBool::new(false), town.hosts.lab.address(0));
+        let (drained, told) = std::thread::scope(|scope| -> Outcome<_> {
+            let asking = scope.spawn(|| {
+                let mut told = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    told.push(asked(town.hosts.lab.outside(), host, PUBLISHED));
+                }
+                told
+            });
+            let drained = ending.iter().try_fold(Vec::new(), |mut all, attached| -> Outcome<_> {
+                town.typed(1, &format!("drain {}", attached.endpoint.id));
+                all.push(town.wait(town.driver(1)?.drain(attached.endpoint.id, DRAINED))?);
+                println!("{}", all.last().map(ToString::to_string).unwrap_or_default());
+                Ok(all)
+            });
+            over.store(true, Ordering::Relaxed);
+            Ok((drained?, asking.join().map_err(|_| "who asks has failed")?))
+        })?;
+        println!("{} requests from outside meanwhile\n", told.len());
+        town.check("a container is drained, and then has no flow left", drained.iter().all(Drained::is_complete));
+        town.check("and no request fails meanwhile", told.len() > 10 && told.iter().all(Option::is_some));
+        let after: BTreeSet<_> = (0..10).filter_map(|_| asked(town.hosts.lab.outside(), host, PUBLISHED)).collect();
+        town.check("after which the other has all the work", after.iter().all(|(name, _)| name == "nginx-2"));
+        Ok(())
     }
 
     fn end(self, town: &Town) -> Outcome {

@@ -1,0 +1,139 @@
+//! The flows that come to a container.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+
+use overlay_core::{BackendError, ErrorKind, Meter, Protocol};
+use overlay_kernel::Namespace;
+use overlay_kernel::conntrack::{self, Conntrack};
+use overlay_kernel::sock_diag::{SockDiag, TcpSocket};
+use overlay_node::{Flow, Flows};
+
+/// Counts them where they end, in the container's own namespace. Connection tracking knows flows of all protocols, and which address one came
+/// to that was led on to another, as those of published ports are; where it tracks nothing, sockets know TCP's.
+pub(super) struct ContainerFlows {
+    /// The endpoint's addresses.
+    at: BTreeSet<IpAddr>,
+    tracked: Option<Conntrack>,
+    sockets: Option<SockDiag>,
+    /// Ports that somebody listened at, ever: whoever is about to end stops to listen first.
+    listened: BTreeSet<u16>,
+}
+
+impl ContainerFlows {
+    /// To these addresses of `namespace`.
+    pub(super) fn open(namespace: &Namespace, at: BTreeSet<IpAddr>) -> Result<Self, BackendError> {
+        let (tracked, sockets) = (if_there(Conntrack::open(namespace))?, if_there(SockDiag::open(namespace))?);
+        Ok(Self { at, tracked, sockets, listened: BTreeSet::new() })
+    }
+}
+
+impl Meter for ContainerFlows {
+    type Reading = Flows;
+
+    fn read(&mut self) -> Result<Flows, BackendError> {
+        let tracked = self.tracked.as_mut().map(|tracked| if_there(tracked.some(|_| true))).transpose()?.flatten();
+        let sockets = self.sockets.as_mut().map(|sockets| if_there(sockets.tcp())).transpose()?.flatten();
+        if tracked.is_none() && sockets.is_none() {
+            const NEITHER: &str = "this kernel lists neither tracked flows nor sockets";
+            return Err(BackendError::new(ErrorKind::Unsupported, "count flows").caused_by(NEITHER));
+        }
+        let tracked: Vec<Tracked> = tracked.into_iter().flatten().filter_map(|flow| Tracked::of(&flow)).collect();
+        Ok(self.join(&tracked, &sockets.unwrap_or_default()))
+    }
+}
+
+impl ContainerFlows {
+    fn join(&mut self, tracked: &[Tracked], sockets: &[TcpSocket]) -> Flows {
+        let mut flows = Flows::default();
+        let mut known = BTreeSet::new();
+        for Tracked { flow, asked, has_ended } in tracked {
+            known.insert(ends(flow.from, flow.to));
+            if self.at.contains(asked) && !self.at.contains(&flow.from.ip()) {
+                let all = if *has_ended { &mut flows.ended } else { &mut flows.standing };
+                all.insert(*flow);
+            }
+        }
+        self.listened.extend(sockets.iter().filter(|it| it.is_listening()).map(|it| it.local.port()));
+        let came = sockets.iter().filter(|it| {
+            let to_us = self.at.contains(&it.local.ip()) && !self.at.contains(&it.remote.ip());
+            to_us && it.is_standing() && self.listened.contains(&it.local.port())
+        });
+        // What is tracked is not counted twice, nor one that was begun here.
+        let untracked = came.filter(|it| !known.contains(&ends(it.remote, it.local)));
+        flows.standing.extend(untracked.map(|it| Flow { protocol: Protocol::Tcp, from: it.remote, to: it.local }));
+        flows
+    }
+}
+
+/// A flow that is tracked.
+#[derive(Debug, Clone, Copy)]
+struct Tracked {
+    flow: Flow,
+    /// Which address it came to.
+    asked: IpAddr,
+    has_ended: bool,
+}
+
+impl Tracked {
+    fn of(flow: &conntrack::Flow) -> Option<Self> {
+        let protocol = Protocol::from_number(flow.protocol)?;
+        let from = SocketAddr::new(flow.original.from, flow.original.from_port);
+        let to = SocketAddr::new(flow.reply.from, flow.reply.from_port);
+        Some(Self { flow: Flow { protocol, from, to }, asked: flow.original.to, has_ended: flow.has_ended() })
+    }
+}
+
+/// The same for both directions.
+fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
+    if one <= other { [one, other] } else { [other, one] }
+}
+
+/// Nothing, where a kernel does not have it.
+fn if_there<T>(result: Result<T, BackendError>) -> Result<Option<T>, BackendError> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid | ErrorKind::Gone) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: &str = "10.0.9.2:80";
+    const LED: &str = "172.18.0.2:80";
+
+    fn at(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn meter() -> ContainerFlows {
+        ContainerFlows { at: [at(OWN).ip()].into(), tracked: None, sockets: None, listened: BTreeSet::new() }
+    }
+
+    fn flow(from: &str, to: &str) -> Flow {
+        Flow { protocol: Protocol::Tcp, from: at(from), to: at(to) }
+    }
+
+    fn tracked(from: &str, asked: &str, to: &str, has_ended: bool) -> Tracked {
+        Tracked { flow: flow(from, to), asked: at(asked).ip(), has_ended }
+    }
+
+    #[test]
+    fn what_came_to_the_endpoint_counts_also_if_it_was_led_on_and_what_its_container_began_does_not() {
+        let came = [("10.0.9.3:4000", OWN, OWN, false), ("192.0.2.9:4000", OWN, LED, false)];
+        let others = [
+            ("10.0.9.2:5000", "10.0.9.3:80", "10.0.9.3:80", false), // it began it
+            ("10.0.9.2:5001", OWN, OWN, false),                     // it asked itself
+            ("10.0.9.3:4001", "10.0.8.2:80", "10.0.8.2:80", false), // to another endpoint of it
+            ("10.0.9.3:4002", OWN, OWN, true),
+        ];
+        let all: Vec<Tracked> =
+            came.iter().chain(&others).map(|(from, asked, to, ended)| tracked(from, asked, to, *ended)).collect();
+        let flows = meter().join(&all, &[]);
+        assert_eq!(flows.standing, [flow("10.0.9.3:4000", OWN), flow("192.0.2.9:4000", LED)].into());
+        assert_eq!(flows.ended, [flow("10.0.9.3:4002", OWN)].into());
+    }
+}

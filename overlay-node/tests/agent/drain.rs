@@ -1,0 +1,46 @@
+//! What agents know of each other when an endpoint is to end.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use overlay_core::NodeId;
+use overlay_dns::Health;
+use overlay_node::Input;
+
+use crate::town::{Town, id, node_id};
+
+fn unheard(town: &mut Town) -> BTreeSet<NodeId> {
+    town.net.with(0, |node, _| node.0.unheard(id(2))).unwrap().unwrap()
+}
+
+#[test]
+fn a_node_has_heard_that_an_endpoint_drains_when_it_has_acted_upon_it_and_after_a_while_anyway() {
+    let mut town = Town::new(21, 3);
+    for number in 2..=4 {
+        town.assign(number, usize::from(number) - 2, 0);
+        town.plug(number, usize::from(number) - 2);
+    }
+    town.run(3);
+    assert_eq!(unheard(&mut town), [].into());
+    assert_eq!(
+        town.net.with(0, |node, _| (node.0.health(id(2)), node.0.health(id(3)))),
+        Some((Some(Health::Healthy), None))
+    );
+
+    let act = |town: &mut Town, node, within| town.net.with(node, |node, now| node.0.act(now + within)).unwrap();
+    act(&mut town, 1, Duration::from_secs(6));
+    act(&mut town, 2, Duration::from_secs(600));
+    town.tell(0, Input::Health(id(2), Health::Draining));
+    assert_eq!(unheard(&mut town), [1, 2].map(node_id).into(), "at once");
+    assert_eq!(town.net.with(0, |node, _| node.0.health(id(2))), Some(Some(Health::Draining)));
+    town.run(4);
+    assert_eq!(unheard(&mut town), [1, 2].map(node_id).into(), "they have seen it, and not acted");
+    town.run(4);
+    assert_eq!(unheard(&mut town), [node_id(2)].into());
+    town.net.with(2, |node, _| node.0.acted());
+    town.run(1);
+    assert_eq!(unheard(&mut town), [].into());
+    // Of what nobody was told nobody has anything to hear.
+    town.tell(0, Input::Unplug(id(2)));
+    assert_eq!((unheard(&mut town), town.net.with(0, |node, _| node.0.health(id(2)))), ([].into(), Some(None)));
+}
