@@ -125,7 +125,7 @@ pub(crate) fn of_family(addresses: &[IpAddr], family: IpFamily) -> Option<IpAddr
 /// Where on a machine a published service is found.
 ///
 /// Elsewhere its ports are not taken: whoever listens there is asked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bind {
     /// At every address of the machine's own, but loopback ones and IPv6's link-local ones.

@@ -27,13 +27,13 @@ pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
     Standing,
 };
-pub use manager::{Manager, Settled};
+pub use manager::{Manager, Settled, usually_kept};
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
-    PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Access, AccessError, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
+    NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

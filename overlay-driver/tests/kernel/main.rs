@@ -11,6 +11,7 @@ mod matrix;
 mod mesh;
 mod ordinary;
 mod outside;
+mod published;
 mod refusals;
 mod services;
 mod town;

@@ -1,0 +1,142 @@
+//! Where published ports are reached, and by whom.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{Port, Protocol};
+use overlay_driver::testing::Lab;
+use overlay_node::{Access, PublishMode, PublishedPort};
+
+use crate::mesh::{
+    Answer, Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, service, shares, world,
+};
+use crate::world::World;
+
+const REFUSED: Answer = Err(ErrorKind::ConnectionRefused);
+
+/// A TCP port that is reached so.
+fn port(number: u16, mode: PublishMode, access: Access) -> PublishedPort {
+    let published = Port::new(number).ok();
+    PublishedPort { published, mode, access, ..PublishedPort::new(Protocol::Tcp, Port::new(TARGET).unwrap()) }
+}
+
+fn only<T: Ord>(one: T) -> std::collections::BTreeSet<T> {
+    [one].into()
+}
+
+/// What who asks from outside hears at a host's port, of IPv4 and of IPv6: a name, or why not.
+fn heard(world: &World, host: usize, port: u16) -> [String; 2] {
+    let text = |answer: Answer| answer.map_or_else(|error| format!("{error:?}"), |(name, _)| name);
+    addresses(host).map(|to| text(asks_over_tcp(world.hosts().lab.outside(), SocketAddr::new(to, port))))
+}
+
+#[test]
+fn in_local_mode_a_node_leads_to_its_own_replicas_and_refuses_where_it_has_none() {
+    kernel_test(Kernel::Host, "driver::in_local_mode_a_node_leads_to_its_own_replicas", || {
+        let world = world();
+        let ports = publishes(PublishMode::Local, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]);
+        let web = service(&world, "web", ports);
+        let replica = |host: usize| Replica::new(&world, host, &format!("web-{host}"), &web, &["front", "ingress"]);
+        let replicas = [0, 1].map(replica);
+        let lab = &world.hosts().lab;
+        for host in [0, 1] {
+            for (to, client) in addresses(host).into_iter().zip(Lab::outside_addresses()) {
+                let tcp = || asks_over_tcp(lab.outside(), (to, 80).into());
+                let udp = || asks_over_udp(lab.outside(), (to, 53).into());
+                world.until(SOON, |_| tcp().is_ok() && udp().is_ok());
+                let expected = [format!("web-{host}")];
+                assert_eq!(names(&shares(20, client, tcp)), expected, "TCP to {to}");
+                assert_eq!(names(&shares(20, client, udp)), expected, "UDP to {to}");
+            }
+        }
+        for to in addresses(2) {
+            let refused = || asks_over_tcp(lab.outside(), (to, 80).into());
+            world.until(SOON, |_| refused() == REFUSED);
+            assert_eq!((refused(), asks_over_udp(lab.outside(), (to, 53).into())), (REFUSED, REFUSED), "{to}");
+        }
+        // With its last replica a node refuses too, whoever is left elsewhere.
+        for endpoint in &replicas[0].endpoints {
+            world.wait(world.driver(0).detach(*endpoint)).unwrap();
+        }
+        let refused = [(); 2].map(|()| "ConnectionRefused");
+        world.until(SOON, |world| heard(world, 0, 80) == refused);
+        assert_eq!(heard(&world, 1, 80), ["web-1", "web-1"]);
+    });
+}
+
+#[test]
+fn a_port_is_reached_where_it_is_said_to_be_and_by_whom() {
+    kernel_test(Kernel::Host, "driver::a_port_is_reached_where_it_is_said_to_be_and_by_whom", || {
+        let world = world();
+        let ([at, _], node) = (addresses(2), world.status(2).node);
+        let [client, _] = Lab::outside_addresses();
+        let mesh = |number, access| port(number, PublishMode::Ingress, access);
+        let by = |name: &str| Access { interfaces: only(name.parse().unwrap()), ..Access::default() };
+        let web = service(
+            &world,
+            "web",
+            vec![
+                mesh(80, Access::default()),
+                mesh(81, Access { addresses: only(at), ..Access::default() }),
+                mesh(82, by("eth0")),
+                mesh(83, by("eth9")),
+                mesh(84, Access { nodes: only(node), ..Access::default() }),
+                mesh(85, Access { sources: only(IpNet::from(client)), ..Access::default() }),
+            ],
+        );
+        let _replica = Replica::new(&world, 0, "web-0", &web, &["front", "ingress"]);
+        let (served, refused, dropped) = ("web-0", "ConnectionRefused", "TimedOut");
+        for host in [0, 1, 2] {
+            world.until(SOON, |world| heard(world, host, 80) == [served; 2]);
+            let here = if host == 2 { served } else { refused };
+            assert_eq!(heard(&world, host, 81), [here, refused], "an address, at host {host}");
+            assert_eq!(heard(&world, host, 82), [served; 2], "an interface, at host {host}");
+            assert_eq!(heard(&world, host, 83), [refused; 2], "another, at host {host}");
+            assert_eq!(heard(&world, host, 84), [here; 2], "a node, at host {host}");
+            assert_eq!(heard(&world, host, 85), [served, dropped], "a client, at host {host}");
+        }
+        // Whoever is on the node itself may ask, but comes in by no interface.
+        let itself = |port| asks_over_tcp(world.hosts().lab.host(2), SocketAddr::new(addresses(2)[1], port));
+        assert_eq!(itself(85), Ok(("web-0".to_owned(), addresses(2)[1])));
+        assert_eq!(itself(82), REFUSED);
+    });
+}
+
+#[test]
+fn in_host_mode_too_a_port_is_reached_where_it_is_said_to_be_and_by_whom() {
+    kernel_test(Kernel::Host, "driver::in_host_mode_too_a_port_is_reached_where_it_is_said_to_be", || {
+        let world = world();
+        let ([at, _], [client, _]) = (addresses(1), Lab::outside_addresses());
+        let host = |number, access| port(number, PublishMode::Host, access);
+        let inside: IpAddr = [127, 0, 0, 1].into();
+        let any = PublishedPort { published: None, ..host(1, Access::default()) };
+        let web = service(
+            &world,
+            "web",
+            vec![
+                host(80, Access { addresses: only(at), ..Access::default() }),
+                host(81, Access { interfaces: only("eth0".parse().unwrap()), ..Access::default() }),
+                host(82, Access { nodes: only(world.status(0).node), ..Access::default() }),
+                host(83, Access { sources: only(IpNet::from(client)), ..Access::default() }),
+                host(84, Access { addresses: only(inside), ..Access::default() }),
+                any,
+            ],
+        );
+        let _replica = Replica::new(&world, 1, "web-1", &web, &["front"]);
+        let (served, refused, dropped) = ("web-1", "ConnectionRefused", "TimedOut");
+        world.until(SOON, |world| heard(world, 1, 80) == [served, refused]);
+        assert_eq!(heard(&world, 1, 81), [served; 2], "an interface");
+        assert_eq!(heard(&world, 1, 82), [refused; 2], "another node");
+        assert_eq!(heard(&world, 1, 83), [served, dropped], "a client");
+        assert_eq!(heard(&world, 1, 84), [refused; 2], "the node itself, from outside");
+        let itself = asks_over_tcp(world.hosts().lab.host(1), SocketAddr::new(inside, 84));
+        assert_eq!(itself.map(|(name, _)| name), Ok(served.to_owned()));
+        // A port that nobody named has a number all the same.
+        let drawn = world.wait(world.manager().service(&"web".into())).unwrap().ports[5].published.unwrap();
+        assert!((30_000..=32_767).contains(&drawn.get()), "{drawn}");
+        assert_eq!(heard(&world, 1, drawn.get()), [served; 2], "a drawn port");
+        assert_eq!(heard(&world, 0, drawn.get()), [refused; 2], "a drawn port, elsewhere");
+    });
+}
