@@ -1,16 +1,18 @@
 //! Where published ports are reached, and by whom.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, SocketAddr};
+use std::io::{ErrorKind, Read as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 use ipnet::IpNet;
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Port, Protocol};
 use overlay_driver::testing::Lab;
 use overlay_node::{Access, PublishMode, PublishedPort};
+use socket2::{Domain, Socket, Type};
 
 use crate::mesh::{
-    Answer, Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, service, shares, world,
+    Answer, PATIENCE, Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, service,
+    shares, world,
 };
 use crate::world::World;
 
@@ -110,7 +112,6 @@ fn in_host_mode_too_a_port_is_reached_where_it_is_said_to_be_and_by_whom() {
         let world = world();
         let ([at, _], [client, _]) = (addresses(1), Lab::outside_addresses());
         let host = |number, access| port(number, PublishMode::Host, access);
-        let inside: IpAddr = [127, 0, 0, 1].into();
         let any = PublishedPort { published: None, ..host(1, Access::default()) };
         let web = service(
             &world,
@@ -120,7 +121,7 @@ fn in_host_mode_too_a_port_is_reached_where_it_is_said_to_be_and_by_whom() {
                 host(81, Access { interfaces: only("eth0".parse().unwrap()), ..Access::default() }),
                 host(82, Access { nodes: only(world.status(0).node), ..Access::default() }),
                 host(83, Access { sources: only(IpNet::from(client)), ..Access::default() }),
-                host(84, Access { addresses: only(inside), ..Access::default() }),
+                host(84, Access { addresses: only(at), sources: only(IpNet::from(at)), ..Access::default() }),
                 any,
             ],
         );
@@ -130,13 +131,57 @@ fn in_host_mode_too_a_port_is_reached_where_it_is_said_to_be_and_by_whom() {
         assert_eq!(heard(&world, 1, 81), [served; 2], "an interface");
         assert_eq!(heard(&world, 1, 82), [refused; 2], "another node");
         assert_eq!(heard(&world, 1, 83), [served, dropped], "a client");
-        assert_eq!(heard(&world, 1, 84), [refused; 2], "the node itself, from outside");
-        let itself = asks_over_tcp(world.hosts().lab.host(1), SocketAddr::new(inside, 84));
+        assert_eq!(heard(&world, 1, 84), [dropped, refused], "the node itself, from outside");
+        let itself = asks_over_tcp(world.hosts().lab.host(1), SocketAddr::new(at, 84));
         assert_eq!(itself.map(|(name, _)| name), Ok(served.to_owned()));
         // A port that nobody named has a number all the same.
         let drawn = world.wait(world.manager().service(&"web".into())).unwrap().ports[5].published.unwrap();
         assert!((30_000..=32_767).contains(&drawn.get()), "{drawn}");
         assert_eq!(heard(&world, 1, drawn.get()), [served; 2], "a drawn port");
         assert_eq!(heard(&world, 0, drawn.get()), [refused; 2], "a drawn port, elsewhere");
+    });
+}
+
+/// Connects to a place from an address and port that others of the same client have too.
+fn connects(client: SocketAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&client.into())?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+#[test]
+fn two_flows_of_a_client_that_differ_only_in_the_node_they_came_by_are_two() {
+    kernel_test(Kernel::Host, "driver::two_flows_that_differ_only_in_the_node_they_came_by_are_two", || {
+        let world = world();
+        let web = service(&world, "web", publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80), (Protocol::Udp, 53)]));
+        let _replica = Replica::new(&world, 0, "web-0", &web, &["front", "ingress"]);
+        let outside = world.hosts().lab.outside();
+        for (family, client) in Lab::outside_addresses().into_iter().enumerate() {
+            let nodes = [0, 1, 2].map(|host| addresses(host)[family]);
+            for to in nodes {
+                world.until(SOON, |_| asks_over_tcp(outside, (to, 80).into()).is_ok());
+            }
+            // All are open at once, from one port of the client.
+            let from = SocketAddr::new(client, 40_000);
+            let mut streams = nodes.map(|to| outside.run(|| connects(from, (to, 80).into())).unwrap().unwrap());
+            for stream in &mut streams {
+                let mut said = [0; 64];
+                let length = stream.read(&mut said).unwrap();
+                assert_eq!(str::from_utf8(&said[..length]).unwrap(), format!("web-0 {client}\n"));
+            }
+            let socket = outside.run(|| UdpSocket::bind(from)).unwrap().unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            // Each is asked again after the others, and answers from where it was asked.
+            for to in [nodes, nodes].concat() {
+                socket.send_to(b"?", (to, 53)).unwrap();
+                let mut said = [0; 64];
+                let (length, by) = socket.recv_from(&mut said).unwrap();
+                assert_eq!((by, &said[..length]), ((to, 53).into(), format!("web-0 {client}\n").as_bytes()));
+            }
+        }
     });
 }

@@ -114,7 +114,7 @@ fn ports<'p>(
     mode: impl Fn(PublishMode) -> bool,
 ) -> impl Iterator<Item = (&'p PublishedPort, Port)> {
     let of_mode = all.iter().filter(move |port| mode(port.mode));
-    let here = of_mode.filter(|port| port.access.is_at(knowledge.me) && port.access.check(port.mode).is_ok());
+    let here = of_mode.filter(|port| port.access.is_at(knowledge.me) && port.access.check().is_ok());
     let numbered = here.filter_map(|port| Some((port, port.published?)));
     numbered.filter(|(port, number)| kept(&knowledge.settings, port.protocol, *number).is_none())
 }

@@ -57,7 +57,7 @@ impl PublishMode {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Access {
-    /// At these addresses only, whichever node has one; at all of a node where empty. Loopback ones in mode host only, for the node's own clients.
+    /// At these addresses only, whichever node has one; at all of a node where empty. No loopback ones: what is sent there does not leave a node.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub addresses: BTreeSet<IpAddr>,
     /// By these interfaces of a node only, and not from the node itself; by all where empty. Not besides addresses.
@@ -87,11 +87,11 @@ impl Access {
         self.nodes.is_empty() || self.nodes.contains(&node)
     }
 
-    /// Whether it makes sense for a port of this mode.
+    /// Whether it makes sense.
     ///
     /// # Errors
     /// The first thing that does not.
-    pub fn check(&self, mode: PublishMode) -> Result<(), AccessError> {
+    pub fn check(&self) -> Result<(), AccessError> {
         let Self { addresses, interfaces, nodes, sources } = self;
         let sizes = [
             ("addresses", addresses.len(), Self::MOST),
@@ -105,7 +105,7 @@ impl Access {
         if !addresses.is_empty() && !interfaces.is_empty() {
             return Err(AccessError::AddressAndInterface);
         }
-        addresses.iter().try_for_each(|address| bound(*address, mode))?;
+        addresses.iter().try_for_each(|address| bound(*address))?;
         if interfaces.iter().any(|interface| interface.as_str() == "lo") {
             return Err(AccessError::LoopbackInterface);
         }
@@ -116,10 +116,9 @@ impl Access {
     }
 }
 
-fn bound(address: IpAddr, mode: PublishMode) -> Result<(), AccessError> {
+fn bound(address: IpAddr) -> Result<(), AccessError> {
     let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     match () {
-        () if address.is_loopback() && mode == PublishMode::Host => Ok(()),
         () if address.is_loopback() => Err(AccessError::Loopback(address)),
         () if !is_host_address(address) || is_mapped(address) || link_local => Err(AccessError::Address(address)),
         () => Ok(()),
@@ -137,11 +136,13 @@ pub enum AccessError {
     /// No host's address, or one of a link.
     #[error("nothing is published at {0}: name an address that a node has, and not a link-local one, or none for all")]
     Address(IpAddr),
-    /// A loopback address in the routing mesh.
-    #[error("the routing mesh publishes nothing at {0}: publish the port in mode host for clients on its node alone")]
+    /// A loopback address.
+    #[error(
+        "nothing is published at {0}, as what is sent there does not leave a node: name another address, and allow that one alone"
+    )]
     Loopback(IpAddr),
     /// The loopback interface.
-    #[error("nobody comes in by interface lo: publish the port at a loopback address in mode host instead")]
+    #[error("nobody comes in by interface lo: name an address of the node instead, and allow that one alone")]
     LoopbackInterface,
     /// Both addresses and interfaces.
     #[error("a port is published at addresses or by interfaces, not both: leave one of them out")]

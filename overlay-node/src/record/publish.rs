@@ -133,7 +133,7 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
     let target = port("target", target.ok_or(PublishError::NoTarget)?)?;
     let published = published.filter(|published| *published != 0).map(|it| port("published", it)).transpose()?;
     let (protocol, mode) = (protocol.unwrap_or(Protocol::Tcp), mode.unwrap_or_default());
-    access.check(mode)?;
+    access.check()?;
     Ok(PublishedPort { published, mode, access, ..PublishedPort::new(protocol, target) })
 }
 
@@ -251,7 +251,7 @@ mod tests {
             ("target=80,interface=a/b", "invalid interface 'a/b': the name of an interface"),
             ("target=80,node=web", "invalid node 'web': a node's id in full"),
             ("target=80,allow=10", "invalid allow '10': an address or a subnet"),
-            ("target=80,host_ip=127.0.0.1", "the routing mesh publishes nothing at 127.0.0.1"),
+            ("target=80,host_ip=127.0.0.1", "nothing is published at 127.0.0.1, as"),
             ("target=80,mode=host,host_ip=fe80::1", "nothing is published at fe80::1"),
             ("target=80,host_ip=0.0.0.0", "nothing is published at 0.0.0.0"),
             ("target=80,interface=lo", "nobody comes in by interface lo"),
