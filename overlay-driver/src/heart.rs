@@ -1,5 +1,6 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
+mod hindrances;
 mod plugs;
 mod rounds;
 
@@ -22,7 +23,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot};
 
 use crate::book::{Book, Plugged};
-use crate::ground::Ground;
+use crate::ground::{Ground, Hindrances};
 use crate::hints::Hints;
 use crate::home::Home;
 use crate::reporter::Reporter;
@@ -76,6 +77,8 @@ pub(crate) enum News {
     /// An endpoint was withdrawn: whether the catalogue still has it here.
     Withdrawn(EndpointId, bool),
     Mtu(overlay_core::Mtu),
+    /// What of the host is in the way of published ports.
+    Hindrances(Hindrances),
 }
 
 /// What a heart hears.
@@ -132,6 +135,7 @@ pub(crate) struct State {
     awaiting: BTreeMap<EndpointId, Vec<oneshot::Sender<Result<(), String>>>>,
     /// Endpoints that are being unplugged, and who waits for it.
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
+    hindered: hindrances::Hindered,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
     looking: Vec<oneshot::Sender<()>>,
@@ -182,7 +186,10 @@ impl<G: Ground> Heart<G> {
                     Some(command) => self.take_command(command),
                     None => break, // nobody has a handle any more
                 },
-                _ = watch.tick() => self.watch(),
+                _ = watch.tick() => {
+                    self.watch();
+                    self.watch_for_hindrances();
+                }
                 () = sleep_until(due) => {
                     let now = self.now();
                     self.agent.handle_timeout(now);
@@ -353,6 +360,7 @@ impl<G: Ground> Heart<G> {
                     self.hints.listen(&place, notices);
                 }
             }
+            News::Hindrances(found) => self.take_hindrances(found),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),
@@ -394,6 +402,7 @@ impl<G: Ground> Heart<G> {
             holds: !lacking.contains(place),
             failure: self.state.failures.get(place).cloned(),
             balancer: self.ground.balancer(place),
+            hindrances: if *place == Place::Host { self.hindrances() } else { Vec::new() },
         };
         Status {
             node: self.me.id,

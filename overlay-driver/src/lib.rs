@@ -27,6 +27,6 @@ pub use book::Plugged;
 pub use builder::Builder;
 pub use driver::Driver;
 pub use error::{AttachError, PlugError, StartError, Stopped, TearDownError};
-pub use ground::{Ground, KernelPlaces, MemoryGround};
+pub use ground::{Ground, Hindrances, KernelPlaces, MemoryGround};
 pub use source::Source;
 pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};

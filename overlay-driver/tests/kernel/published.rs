@@ -1,13 +1,15 @@
 //! Where published ports are reached, and by whom.
 
 use std::io::{ErrorKind, Read as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Port, Protocol};
-use overlay_driver::testing::Lab;
-use overlay_node::{Access, PublishMode, PublishedPort};
+use overlay_core::{EndpointId, Port, Protocol, ServiceId};
+use overlay_driver::testing::{Lab, date};
+use overlay_kernel::testing::judge;
+use overlay_node::{Access, Condition, Control as _, PublishMode, PublishedPort, ServiceSpec};
 use socket2::{Domain, Socket, Type};
 
 use crate::mesh::{
@@ -183,5 +185,109 @@ fn two_flows_of_a_client_that_differ_only_in_the_node_they_came_by_are_two() {
                 assert_eq!((by, &said[..length]), ((to, 53).into(), format!("web-0 {client}\n").as_bytes()));
             }
         }
+    });
+}
+
+/// What the catalogue says of an endpoint.
+fn condition(world: &World, endpoint: EndpointId) -> Condition {
+    world.wait(world.manager().endpoint(endpoint)).unwrap().unwrap().condition
+}
+
+/// What keeps clients from published ports of a host.
+fn hindrances(world: &World, host: usize) -> Vec<String> {
+    world.status(host).places.into_iter().flat_map(|place| place.hindrances).collect()
+}
+
+#[test]
+fn whoever_else_has_a_published_port_of_a_host_is_named_to_the_node_and_to_managers() {
+    kernel_test(Kernel::Host, "driver::whoever_else_has_a_published_port_is_named", || {
+        let world = world();
+        let host = world.hosts().lab.host(1);
+        let listener = host.run(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
+        let ports = publishes(PublishMode::Host, &[(Protocol::Tcp, 80), (Protocol::Tcp, 81)]);
+        let web = service(&world, "web", ports);
+        let first = Replica::new(&world, 1, "web-1", &web, &["front"]);
+        let me = std::fs::read_to_string("/proc/self/comm").unwrap();
+        let who = format!("{} (pid {})", me.trim_end(), std::process::id());
+        // The port is in the way of the one who listens, and both are told of.
+        world.until(SOON, |world| {
+            let said = Condition::Failed {
+                reason: format!("tcp 80 of the host is not the container's alone: {who} listens there"),
+            };
+            condition(world, first.endpoints[0]) == said
+        });
+        let told = format!(
+            "{who} listens at the host's tcp 80, and is not asked while a service publishes it: publish another port, or end that program"
+        );
+        assert_eq!(hindrances(&world, 1), [told]);
+        drop(listener);
+        world.until(Duration::from_secs(20), |world| condition(world, first.endpoints[0]) == Condition::Ready);
+        assert!(hindrances(&world, 1).is_empty());
+        // A second container of the node cannot have the port too, and says so; elsewhere it can.
+        let second = Replica::new(&world, 1, "web-2", &web, &["front"]);
+        let said = "tcp 80 of the host is not the container's: another container of this node publishes it";
+        let reason = said.to_owned();
+        world
+            .until(SOON, |world| condition(world, second.endpoints[0]) == Condition::Failed { reason: reason.clone() });
+        let third = Replica::new(&world, 0, "web-3", &web, &["front"]);
+        world.until(SOON, |world| condition(world, third.endpoints[0]) == Condition::Ready);
+        assert_eq!(
+            (heard(&world, 1, 80), heard(&world, 0, 80)),
+            (["web-1"; 2].map(str::to_owned), ["web-3"; 2].map(str::to_owned))
+        );
+        // When the first goes, it is the second's.
+        world.wait(world.driver(1).detach(first.endpoints[0])).unwrap();
+        world.until(SOON, |world| condition(world, second.endpoints[0]) == Condition::Ready);
+        world.until(SOON, |world| heard(world, 1, 80) == ["web-2"; 2]);
+    });
+}
+
+#[test]
+fn a_host_that_does_not_forward_is_told_that_its_published_ports_are_not_reached() {
+    kernel_test(Kernel::Host, "driver::a_host_that_does_not_forward_is_told_so", || {
+        let world = world();
+        let off = "for f in ipv4 ipv6; do echo 0 > /proc/sys/net/$f/conf/all/forwarding; done";
+        judge(world.hosts().lab.host(2), "sh", &["-c", off]);
+        let web = service(&world, "web", publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80)]));
+        let _replica = Replica::new(&world, 0, "web-0", &web, &["front", "ingress"]);
+        world.until(SOON, |world| hindrances(world, 2).len() == 2);
+        let told = hindrances(&world, 2);
+        let v4 = "the host does not forward IPv4 packets that come in by eth0, so no client from there reaches";
+        assert!(told[0].starts_with(v4), "{told:?}");
+        assert!(
+            told[1].starts_with("the host does not forward IPv6 packets, so no client of IPv6 reaches"),
+            "{told:?}"
+        );
+        assert!(hindrances(&world, 1).is_empty());
+        // What is told mends it.
+        for remedy in &told {
+            judge(world.hosts().lab.host(2), "sh", &["-c", remedy.rsplit_once(": ").unwrap().1]);
+        }
+        world.until(SOON, |world| heard(world, 2, 80) == ["web-0"; 2]);
+        world.until(Duration::from_secs(20), |world| hindrances(world, 2).is_empty());
+    });
+}
+
+#[test]
+fn what_a_node_needs_itself_it_does_not_publish_whatever_the_catalogue_says() {
+    kernel_test(Kernel::Host, "driver::what_a_node_needs_itself_it_does_not_publish", || {
+        let world = world();
+        let manager = &world.hosts().manager;
+        let ports = publishes(PublishMode::Ingress, &[(Protocol::Tcp, 22), (Protocol::Tcp, 80)]);
+        let front = world.wait(manager.network(&"front".into())).unwrap();
+        let spec = ServiceSpec { ports, ..ServiceSpec::new("ssh".parse().unwrap(), [front.id]) };
+        let id = ServiceId::from_bytes([9; 16]);
+        let refused = world.wait(manager.create_service(id, spec.clone(), date())).unwrap_err().to_string();
+        assert!(refused.starts_with("port 22/tcp is kept for the nodes themselves"), "{refused}");
+        // A manager that was told otherwise.
+        let careless = world.hosts().another_manager().unwrap().with_kept([]);
+        let ssh = world.wait(careless.create_service(id, spec, date())).unwrap();
+        let listener = world.hosts().lab.host(2).run(|| TcpListener::bind("[::]:22")).unwrap().unwrap();
+        let _replica = Replica::new(&world, 0, "ssh-0", &ssh, &["front", "ingress"]);
+        world.until(SOON, |world| heard(world, 2, 80) == ["ssh-0"; 2]);
+        let connects = world.hosts().lab.outside().run(|| TcpStream::connect((addresses(2)[0], 22))).unwrap();
+        assert!(connects.is_ok() && listener.accept().is_ok(), "{connects:?}");
+        let told = "tcp 22 of service ssh is not published here, as the node keeps it for itself: publish another port";
+        assert_eq!(hindrances(&world, 2), [told]);
     });
 }

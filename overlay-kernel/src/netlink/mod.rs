@@ -53,6 +53,8 @@ pub enum Family {
     Xfrm,
     /// nf_tables, conntrack.
     Netfilter,
+    /// The machine's sockets.
+    SockDiag,
     /// Families that have names: IPVS and others, see [`GenericFamily`].
     Generic,
 }
@@ -63,6 +65,7 @@ impl Family {
             Self::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Self::Xfrm => netlink_sys::protocols::NETLINK_XFRM,
             Self::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
+            Self::SockDiag => netlink_sys::protocols::NETLINK_SOCK_DIAG,
             Self::Generic => netlink_sys::protocols::NETLINK_GENERIC,
         }
     }

@@ -18,6 +18,7 @@ use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
+pub use report::unpublished;
 
 use catalogue::Catalogue;
 use local::Plug;
@@ -131,6 +132,10 @@ impl Agent {
             Input::Health(endpoint, health) => self.set_health(endpoint, health),
             Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
             Input::Applied { place, state, result } => self.handle_applied(place, state, result),
+            Input::Taken(taken) => {
+                self.reports.take(taken);
+                self.touched.extend(self.plugs.keys());
+            }
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);
