@@ -145,7 +145,7 @@ pub(super) fn put(state: &mut PlaceState, known: Known<'_>, (segment, mesh): (&S
     }
 }
 
-/// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first by name has it.
+/// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first that comes has it.
 pub(super) fn put_host_ports(
     state: &mut PlaceState,
     knowledge: &Knowledge,

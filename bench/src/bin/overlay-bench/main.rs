@@ -24,6 +24,7 @@ mod kernel;
 mod kernel_nft;
 mod lb;
 mod lb_kernel;
+mod lb_mesh;
 mod node;
 mod node_agent;
 mod node_hosts;
