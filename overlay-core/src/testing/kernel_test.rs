@@ -3,6 +3,8 @@
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::panic;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
 
 /// The kernel a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +43,7 @@ pub fn kernel_test_judged_by(judges: &[&str], kernel: Kernel, name: &str, body: 
         assert!(!required, "{name} needs {missing}, and OVERLAY_REQUIRE_KERNEL forbids to skip it");
         return skipped(name, &format!("needs {missing}"));
     }
-    body();
+    within(PATIENCE, name, body);
     if let Some(log) = std::env::var_os("OVERLAY_KERNEL_LOG") {
         let line = format!("{} {name}\n", if here == Kernel::Lab { "lab" } else { "host" });
         let written = OpenOptions::new()
@@ -51,6 +53,25 @@ pub fn kernel_test_judged_by(judges: &[&str], kernel: Kernel, name: &str, body: 
             .and_then(|mut file| file.write_all(line.as_bytes()));
         assert!(written.is_ok(), "OVERLAY_KERNEL_LOG: {written:?}");
     }
+}
+
+/// How long a test may take, which takes a minute at most on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Ends the process, and says which test it was, if `body` does not end: who waits for all tests would learn it hours later, and not from which.
+#[expect(clippy::disallowed_methods, reason = "it watches from beside")]
+fn within(patience: Duration, name: &str, body: impl FnOnce()) {
+    let (ended, ends) = std::sync::mpsc::channel::<()>();
+    let named = name.to_owned();
+    let watch = std::thread::Builder::new().spawn(move || {
+        if ends.recv_timeout(patience) == Err(RecvTimeoutError::Timeout) {
+            let _ = writeln!(io::stderr(), "{named} did not end within {patience:?}");
+            std::process::abort();
+        }
+    });
+    body();
+    drop(ended); // as when it panics
+    let _ = watch.map(std::thread::JoinHandle::join);
 }
 
 /// Says so on stderr itself: what `eprintln!` prints in a test that passes, the test harness keeps to itself.
@@ -76,4 +97,15 @@ fn privileged() -> bool {
     let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
     let wanted = 1 << 12 | 1 << 21;
     effective & wanted == wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_ends_or_panics_ends_its_watch() {
+        within(PATIENCE, "ends", || {});
+        panic::catch_unwind(|| within(PATIENCE, "panics", || panic!("as it should"))).unwrap_err();
+    }
 }

@@ -270,7 +270,8 @@ impl Ground for KernelPlaces {
     }
 
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
-        let Some(namespace) = self.namespace_of(place)? else { return Ok(Listen::default()) };
+        let gone = || BackendError::new(ErrorKind::Gone, format!("listen in {place}")).caused_by("it is not there");
+        let namespace = self.namespace_of(place)?.ok_or_else(gone)?;
         if matches!(place, Place::Container(_)) {
             raise_loopback(&namespace)?; // it may not have been opened since its runtime made it
         }

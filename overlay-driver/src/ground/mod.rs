@@ -62,7 +62,7 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// Sockets for the resolver of a place, at these addresses there.
     ///
     /// # Errors
-    /// If somebody else has one of them there.
+    /// If somebody else has one of them there, or the place is not there.
     fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError>;
 
     /// What of the host is in the way of what `state` has it forward or receive, its other programs' rules and its switches, and what would
