@@ -1,7 +1,7 @@
 //! Where ports are published and which are kept: what a manager refuses, and what it draws.
 
 use overlay_core::{Port, Protocol};
-use overlay_node::{Access, PublishMode, PublishedPort, ServiceSpec, usually_kept};
+use overlay_node::{Access, Control as _, PublishMode, PublishedPort, ServiceSpec, usually_kept};
 
 use super::{Cluster, NOW, block_on, name, publishing, refused, service, tcp};
 
