@@ -86,6 +86,7 @@ fn knowledge() -> Option<Knowledge> {
         suffixes: Vec::new(),
         gateway: None,
         host: None,
+        kept: overlay_node::usually_kept(),
     };
     Some(Knowledge {
         me: node(1),

@@ -1,6 +1,7 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
 mod drains;
+mod hindrances;
 mod plugs;
 mod rounds;
 mod watches;
@@ -24,7 +25,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
-use crate::ground::Ground;
+use crate::ground::{Ground, Hindrances};
 use crate::hints::Hints;
 use crate::home::Home;
 use crate::reporter::Reporter;
@@ -85,6 +86,8 @@ pub(crate) enum News {
     Mtu(overlay_core::Mtu),
     /// The flows of an endpoint were looked at.
     Flows(Box<Counted>),
+    /// What of the host is in the way of published ports.
+    Hindrances(Hindrances),
 }
 
 /// What a heart hears.
@@ -141,6 +144,7 @@ pub(crate) struct State {
     awaiting: BTreeMap<EndpointId, Vec<oneshot::Sender<Result<(), String>>>>,
     /// Endpoints that are being unplugged, and who waits for it.
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
+    hindered: hindrances::Hindered,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
     /// Whether something was heard that places have yet to be brought to.
@@ -199,6 +203,7 @@ impl<G: Ground> Heart<G> {
                 _ = watch.tick() => {
                     self.watch();
                     self.end_watches();
+                    self.watch_for_hindrances();
                 }
                 () = sleep_until(due) => {
                     let now = self.now();
@@ -379,6 +384,7 @@ impl<G: Ground> Heart<G> {
                 }
             }
             News::Flows(counted) => self.take_counted(*counted),
+            News::Hindrances(found) => self.take_hindrances(found),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),
@@ -420,6 +426,7 @@ impl<G: Ground> Heart<G> {
             holds: !lacking.contains(place),
             failure: self.state.failures.get(place).cloned(),
             balancer: self.ground.balancer(place),
+            hindrances: if *place == Place::Host { self.hindrances() } else { Vec::new() },
         };
         Status {
             node: self.me.id,

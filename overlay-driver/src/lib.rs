@@ -29,7 +29,7 @@ pub use book::Plugged;
 pub use builder::Builder;
 pub use driver::Driver;
 pub use error::{AttachError, DrainError, PlugError, StartError, Stopped, TearDownError};
-pub use ground::{FlowMeter, Ground, KernelPlaces, MemoryGround};
+pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround};
 pub use replace::{Replace, Replaced, replace};
 pub use source::Source;
 pub use status::{DriverEvent, MemberStatus, PlaceStatus, Status};

@@ -55,6 +55,10 @@ pub struct PlaceStatus {
     /// What balances services there, and in brackets why it is not what would come before it: IPVS before nf_tables.
     #[serde(default)]
     pub balancer: Option<String>,
+    /// Of the host, what keeps clients from ports that services publish there, and what would be right: other programs that listen, switches
+    /// that are off, ports that the node needs itself.
+    #[serde(default)]
+    pub hindrances: Vec<String>,
 }
 
 /// Something that happened, for a log.
@@ -100,6 +104,11 @@ pub enum DriverEvent {
         /// Why.
         reason: String,
     },
+    /// Something keeps clients from a port that a service publishes at this node.
+    Hindered {
+        /// What, and what would be right.
+        reason: String,
+    },
     /// Another start of this node is in the cluster: this one goes on as a later one.
     Superseded,
 }
@@ -120,6 +129,7 @@ impl fmt::Display for DriverEvent {
             Self::Unreported { endpoint, reason } => {
                 write!(f, "endpoint {} is not reported: {reason}", endpoint.short())
             }
+            Self::Hindered { reason } => f.write_str(reason),
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }

@@ -6,6 +6,7 @@ pub mod conntrack;
 mod errno;
 pub mod ipvs;
 pub mod link;
+pub mod listeners;
 mod namespace;
 pub mod netlink;
 pub mod nft;

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// mark as theirs, before they are routed. What leads packets with a mark back is not this area's: a route for each mark. A client that comes by
 /// another machine with the flow it had is answered by that from then on. TCP, UDP and SCTP that begin there and come from nobody of these are dropped: the
 /// interface is balancers' alone.
+///
+/// Two flows of a client that differ only in the balancer that they came by are two here too, though the place's sockets know them by client and port alone: to
+/// these, the second has another source port, and the client's address as the first has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrivals {
     /// The interface that they come in by.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use overlay_core::{IpFamily, Name, Port, Protocol, Refusal, is_host_address};
 
-use crate::{Affinity, Ports, Replica, Service, State, Timeouts};
+use crate::asked::is_near;
+use crate::{Affinity, Bind, Ports, Replica, Service, State, Timeouts};
 
 /// Refuses what makes no sense, by name.
 pub(crate) fn state(state: &State) -> Result<(), Refusal> {
@@ -55,6 +56,7 @@ fn service(name: &Name, service: &Service) -> Result<(), Refusal> {
     }
     each_of_a_family(name, "VIPs", &service.vips)?;
     ports(name, &service.ports)?;
+    access(name, service)?;
     if let Some(Affinity { timeout }) = service.affinity {
         seconds(name, "affinity", timeout)?;
     }
@@ -84,6 +86,38 @@ fn ports(name: &Name, ports: &Ports) -> Result<(), Refusal> {
     let mut seen = BTreeSet::new();
     match named.iter().find(|it| !seen.insert((it.protocol, it.port))) {
         Some(twice) => Err(refuse(name, twice, "a port leads to one port of the replicas")),
+        None => Ok(()),
+    }
+}
+
+/// Where it is found, and by whom: of a published service only.
+fn access(name: &Name, service: &Service) -> Result<(), Refusal> {
+    let Service { bind, sources, .. } = service;
+    if !service.is_published() && (*bind != Bind::Any || !sources.is_empty()) {
+        let wanted = format!("VIPs{bind} for {} sources", sources.len());
+        return Err(refuse(name, wanted, "where it is found and by whom is said of a published service only"));
+    }
+    match bind {
+        Bind::Addresses(none) if none.is_empty() => {
+            return Err(refuse(name, "no address", "it is published at one at least, or at any"));
+        }
+        Bind::Interfaces(none) if none.is_empty() => {
+            return Err(refuse(name, "no interface", "it is published at one at least, or at any"));
+        }
+        Bind::Addresses(addresses) => {
+            if let Some(bad) = addresses.iter().find(|it| !is_host_address(**it) || is_near(**it)) {
+                return Err(refuse(
+                    name,
+                    bad,
+                    "nothing is published there: it is no host's, or goes no further than a link",
+                ));
+            }
+        }
+        Bind::Any | Bind::Interfaces(_) => {}
+    }
+    let is_mapped = |it: &IpAddr| matches!(it, IpAddr::V6(it) if it.to_ipv4_mapped().is_some());
+    match sources.iter().find(|net| net.trunc() != **net || is_mapped(&net.addr())) {
+        Some(net) => Err(refuse(name, net, "a source is a network without bits behind its prefix, IPv4 as IPv4")),
         None => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod arrivals;
+mod asked;
 mod balancer;
 mod capabilities;
 mod check;
@@ -20,6 +21,7 @@ mod step;
 pub mod testing;
 
 pub use arrivals::Arrivals;
+pub use asked::{Ask, Asked};
 pub use balancer::{Balancer, Config, Counts, Reason, Verdict};
 pub use capabilities::{Capabilities, TimeoutScope};
 pub use flow::{Flow, FlowId, FlowTable, Signal, Stage, TableError, Tuple, Way};
@@ -27,6 +29,6 @@ pub use packet::{Untranslatable, translate};
 pub use readings::Readings;
 pub use replica::{Condition, Replica, Weight, WeightError};
 pub use schedule::{Clue, Maglev, MaglevError, Schedule, Scheduler, SmoothWeighted, TableSize, TableSizeError};
-pub use service::{Affinity, Ports, ServedPort, Service, Timeouts};
+pub use service::{Affinity, Bind, Ports, ServedPort, Service, Timeouts};
 pub use state::State;
 pub use step::Step;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use overlay_core::{AddressSet, EndpointId, IpFamily, Port, Protocol};
+use ipnet::IpNet;
+use overlay_core::{AddressSet, EndpointId, IfName, IpFamily, Port, Protocol};
 use serde::{Deserialize, Serialize};
 
 use crate::{Condition, Replica, Scheduler};
@@ -23,6 +24,13 @@ pub struct Service {
     pub vips: AddressSet,
     /// What of it is served.
     pub ports: Ports,
+    /// Where on the machine a published service is found; of others [`Bind::Any`].
+    #[serde(default)]
+    pub bind: Bind,
+    /// Who may ask for a published service, of those that are not on the machine itself: everybody where it is empty. What others send is dropped.
+    /// It is asked when a flow begins: flows that stand go on. Of others it is empty.
+    #[serde(default)]
+    pub sources: BTreeSet<IpNet>,
     /// How replicas are chosen for new flows.
     pub scheduler: Scheduler,
     /// Whether a source comes back to the replica that it had last.
@@ -42,6 +50,8 @@ impl Service {
         Self {
             vips: vips.into_iter().collect(),
             ports: Ports::All,
+            bind: Bind::Any,
+            sources: BTreeSet::new(),
             scheduler: Scheduler::RoundRobin,
             affinity: None,
             timeouts: None,
@@ -63,6 +73,19 @@ impl Service {
         };
         named.insert(ServedPort { protocol, port, target });
         self.ports = Ports::Named(named);
+        self
+    }
+
+    /// The same at this place of the machine.
+    #[must_use]
+    pub fn at(self, bind: Bind) -> Self {
+        Self { bind, ..self }
+    }
+
+    /// The same for clients of this subnet too, and for no others but those allowed before.
+    #[must_use]
+    pub fn from(mut self, source: IpNet) -> Self {
+        self.sources.insert(source);
         self
     }
 
@@ -88,14 +111,30 @@ impl Service {
     }
 
     pub(crate) fn differs_in_replicas_only(&self, other: &Self) -> bool {
-        let Self { vips, ports, scheduler, affinity, timeouts, replicas: _ } = self;
+        let Self { vips, ports, bind, sources, scheduler, affinity, timeouts, replicas: _ } = self;
         (vips, ports, scheduler) == (&other.vips, &other.ports, &other.scheduler)
+            && (bind, sources) == (&other.bind, &other.sources)
             && (affinity, timeouts) == (&other.affinity, &other.timeouts)
     }
 }
 
 pub(crate) fn of_family(addresses: &[IpAddr], family: IpFamily) -> Option<IpAddr> {
     addresses.iter().copied().find(|address| IpFamily::of(*address) == family)
+}
+
+/// Where on a machine a published service is found.
+///
+/// Elsewhere its ports are not taken: whoever listens there is asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Bind {
+    /// At every address of the machine's own, but loopback ones and IPv6's link-local ones.
+    #[default]
+    Any,
+    /// At these of its addresses, one at least; a machine that has none of them does not serve.
+    Addresses(BTreeSet<IpAddr>),
+    /// At every address, for what comes in by one of these interfaces, one at least; not for what begins on the machine itself.
+    Interfaces(BTreeSet<IfName>),
 }
 
 /// Which ports of a VIP are served.
@@ -108,9 +147,9 @@ pub enum Ports {
     Named(BTreeSet<ServedPort>),
 }
 
-#[cfg(feature = "kernel")]
 impl Ports {
     /// Those that are named; none where all are served.
+    #[cfg(feature = "kernel")]
     pub(crate) fn named(&self) -> impl Iterator<Item = &ServedPort> {
         let named = match self {
             Self::All => None,
@@ -175,8 +214,12 @@ impl fmt::Display for Service {
         let texts: Vec<_> = self.vips.iter().map(ToString::to_string).collect();
         let active = self.replicas.values().filter(|replica| replica.condition == Condition::Active).count();
         let (ports, scheduler, all) = (&self.ports, self.scheduler, self.replicas.len());
-        let at = if texts.is_empty() { "the machine's".to_owned() } else { texts.join(" and ") };
-        write!(f, "{at} {ports}, {scheduler} among {active} of {all} replicas")?;
+        let at = if texts.is_empty() { format!("the machine's{}", self.bind) } else { texts.join(" and ") };
+        write!(f, "{at} {ports}")?;
+        if !self.sources.is_empty() {
+            write!(f, " from {}", listed(&self.sources))?;
+        }
+        write!(f, ", {scheduler} among {active} of {all} replicas")?;
         if let Some(Affinity { timeout }) = self.affinity {
             write!(f, ", sources come back for {} s", timeout.as_secs())?;
         }
@@ -186,6 +229,21 @@ impl fmt::Display for Service {
         }
         Ok(())
     }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Addresses(addresses) => write!(f, " {}", listed(addresses)),
+            Self::Interfaces(interfaces) => write!(f, " by {}", listed(interfaces)),
+        }
+    }
+}
+
+fn listed<T: fmt::Display>(all: &BTreeSet<T>) -> String {
+    let texts: Vec<_> = all.iter().map(ToString::to_string).collect();
+    texts.join(" and ")
 }
 
 impl fmt::Display for Ports {

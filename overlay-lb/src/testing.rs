@@ -10,7 +10,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use crate::{Affinity, Arrivals, Condition, Replica, Scheduler, Service, State, Timeouts, Weight};
+use crate::{Affinity, Arrivals, Bind, Condition, Replica, Scheduler, Service, State, Timeouts, Weight};
 
 /// What of a service a state may have: all that there is, or less for a backend that can do less.
 #[derive(Debug, Clone)]
@@ -82,6 +82,8 @@ struct Draw {
     timeouts: Option<u8>,
     local: bool,
     published: bool,
+    bind: u8,
+    sources: Vec<&'static str>,
     replicas: Vec<Option<(u16, Condition)>>,
 }
 
@@ -96,8 +98,9 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
     let replicas = many.prop_flat_map(move |many| vec(option::of((weight.clone(), condition.clone())), many));
     let scheduler = proptest::sample::select(wants.schedulers);
     let rest = (option::of(1_u8..3), option::of(1_u8..3), any::<bool>(), any::<bool>());
-    (0_u8..3, any::<bool>(), ports, scheduler, rest, replicas).prop_map(
-        move |(families, named, ports, scheduler, (affinity, timeouts, local, published), replicas)| Draw {
+    let access = (0_u8..6, proptest::sample::subsequence(&INSIDE[..], 0..=3));
+    (0_u8..3, any::<bool>(), ports, scheduler, (rest, access), replicas).prop_map(
+        move |(families, named, ports, scheduler, ((affinity, timeouts, local, published), access), replicas)| Draw {
             families,
             named: named || !wants.all_ports,
             ports,
@@ -106,6 +109,8 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
             timeouts: timeouts.filter(|_| wants.timeouts),
             local,
             published: published && wants.published,
+            bind: access.0,
+            sources: access.1,
             replicas,
         },
     )
@@ -125,6 +130,10 @@ impl Draw {
         if number <= 2 || self.named || published {
             service = service.port(Protocol::Tcp, port(200 + u16::from(number)), port(80));
         }
+        if published {
+            service.bind = bind(self.bind);
+            service.sources = self.sources.iter().map(|net| net.parse().expect("a network")).collect();
+        }
         service.scheduler = self.scheduler;
         service.affinity = self
             .affinity
@@ -143,6 +152,15 @@ impl Draw {
     fn of_families(&self, subnet: u8, host: u8) -> impl Iterator<Item = IpAddr> + use<> {
         let families = self.families;
         draw_addresses(subnet, host).into_iter().filter(move |it| families == 2 || it.is_ipv4() == (families == 0))
+    }
+}
+
+fn bind(draw: u8) -> Bind {
+    match draw {
+        0 => Bind::Addresses(draw_addresses(11, 20).into()),
+        1 => Bind::Addresses([[10, 0, 11, 21].into()].into()),
+        2 => Bind::Interfaces(["eth0", "eth1"].map(|it| IfName::new(it).expect("a short name")).into()),
+        _ => Bind::Any,
     }
 }
 

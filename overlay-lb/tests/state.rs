@@ -8,8 +8,8 @@ use overlay_core::testing::laws::{self, InMemory};
 use overlay_core::{EndpointId, Mac, Memory, Phase, Port, Protocol, State as _, reconcile};
 use overlay_lb::testing::state;
 use overlay_lb::{
-    Affinity, Arrivals, Capabilities, Condition, Ports, Replica, Scheduler, Service, State, TimeoutScope, Timeouts,
-    Weight,
+    Affinity, Arrivals, Bind, Capabilities, Condition, Ports, Replica, Scheduler, Service, State, TimeoutScope,
+    Timeouts, Weight,
 };
 use proptest::prelude::*;
 
@@ -75,6 +75,30 @@ fn refused(state: &State) -> String {
     let refused = state.check().unwrap_err().to_string();
     assert_eq!(reconcile(&mut Memory::<State>::default(), state).unwrap_err().to_string(), refused);
     refused
+}
+
+#[test]
+fn places_and_sources_that_make_no_sense_are_refused_by_name() {
+    let published = |change: &dyn Fn(&mut Service)| {
+        refusal(|web| {
+            web.vips = [].into();
+            change(web);
+        })
+    };
+    let at = |bind: Bind| published(&|web| web.bind = bind.clone());
+    assert!(at(Bind::Addresses([].into())).ends_with("no address: it is published at one at least, or at any"));
+    assert!(at(Bind::Interfaces([].into())).ends_with("no interface: it is published at one at least, or at any"));
+    for address in ["127.0.0.1", "::1", "fe80::1", "0.0.0.0", "224.0.0.1", "::ffff:192.0.2.1"] {
+        let said = at(Bind::Addresses([address.parse().unwrap()].into()));
+        assert!(said.contains("nothing is published there"), "{said}");
+    }
+    for net in ["10.0.0.1/24", "::ffff:192.0.2.0/120"] {
+        let said = published(&|web| _ = web.sources.insert(net.parse().unwrap()));
+        assert!(said.ends_with("a source is a network without bits behind its prefix, IPv4 as IPv4"), "{said}");
+    }
+    let of_published = "where it is found and by whom is said of a published service only";
+    assert!(refusal(|web| web.bind = Bind::Interfaces(["eth0".parse().unwrap()].into())).ends_with(of_published));
+    assert!(refusal(|web| _ = web.sources.insert("10.0.0.0/8".parse().unwrap())).ends_with(of_published));
 }
 
 #[test]

@@ -19,7 +19,9 @@ pub mod testing;
 mod watch;
 mod wire;
 
-pub use agent::{Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError};
+pub use agent::{
+    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError, unpublished,
+};
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
@@ -30,14 +32,14 @@ pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
     Standing,
 };
-pub use manager::{Manager, Settled};
+pub use manager::{Manager, Settled, usually_kept};
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network, NetworkSpec, Node, NodeSpec,
-    PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Access, AccessError, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
+    NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

@@ -27,7 +27,7 @@ use proptest::sample::select;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
+    Access, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
     LocalEndpoint, Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service,
     ServiceSpec, Settings, Standing,
 };
@@ -306,6 +306,7 @@ fn settings() -> Settings {
             v6: Some("fd00:18::/64".parse().expect("a net")),
         }),
         host: Some(NsKey { name: "host".parse().expect("a name"), id: NsId { device: 4, inode: 1 } }),
+        kept: crate::usually_kept(),
     }
 }
 
@@ -467,19 +468,33 @@ fn balancing() -> impl Strategy<Value = Balancing> {
     })
 }
 
+/// Where a port is reached and by whom, in ways that make no sense too.
+fn access() -> impl Strategy<Value = Access> {
+    let addresses = select(&["192.0.2.1", "2001:db8::1", "127.0.0.1", "fe80::1", "224.0.0.1", "::ffff:192.0.2.1"][..]);
+    let addresses = btree_set(addresses.prop_map(|it| it.parse().expect("an address")), 0..3);
+    let interfaces = btree_set(select(&["eth0", "eth1", "lo"][..]).prop_map(|it| it.parse().expect("a name")), 0..2);
+    let sources = select(&["192.0.2.0/24", "192.0.2.128/25", "192.0.2.1/24", "0.0.0.0/0", "2001:db8::/32"][..]);
+    let sources = btree_set(sources.prop_map(|it| it.parse().expect("a net")), 0..3);
+    let nodes = btree_set((1_u8..4).prop_map(|it| NodeId::from_bytes([it << 4; 16])), 0..2);
+    let said = (addresses, interfaces, nodes, sources);
+    let said =
+        said.prop_map(|(addresses, interfaces, nodes, sources)| Access { addresses, interfaces, nodes, sources });
+    prop_oneof![2 => Just(Access::default()), 3 => said]
+}
+
 fn service(number: u8) -> impl Strategy<Value = Service> {
     let vips = btree_set(few_addresses(number), 0..2);
-    let published = option::of(select(&[80_u16, 443, 4789, 7946][..]));
+    let published = option::of(select(&[22_u16, 80, 443, 4789, 7946][..]));
     let published = published.prop_map(|number| number.and_then(|number| Port::new(number).ok()));
-    let spot = select(&[PublishMode::Host, PublishMode::Ingress][..]);
+    let spot = select(&[PublishMode::Host, PublishMode::Ingress, PublishMode::Local][..]);
     let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
-    let port = (few_names(), any::port(), (published, spot, protocol)).prop_map(
-        |(name, target, (published, mode, protocol))| PublishedPort {
+    let port = (few_names(), any::port(), (published, spot, protocol, access())).prop_map(
+        |(name, target, (published, mode, protocol, access))| PublishedPort {
             name: Some(name),
-            protocol,
-            target,
             published,
             mode,
+            access,
+            ..PublishedPort::new(protocol, target)
         },
     );
     let mode = prop_oneof![

@@ -22,6 +22,7 @@ use overlay_vxlan::Sandbox;
 use super::flows::ContainerFlows;
 use super::macvlans::Macvlans;
 use super::nothing::{Lacking, Nothing};
+use super::published::{self, Hindrances};
 use super::reaching::Reaching;
 use super::seldom::Seldom;
 use super::services::Services;
@@ -298,6 +299,10 @@ impl Ground for KernelPlaces {
         let of_switches = LocalNetworks::open(&owner, host)?.obstacles(&state.link)?;
         let of_switches = of_switches.into_iter().map(|it| Break { missing: it.what(), repair: it.remedy() });
         Ok(of_rules.chain(of_switches).collect())
+    }
+
+    fn hindrances(&mut self, state: &PlaceState) -> Result<Hindrances, BackendError> {
+        published::hindrances(&self.host, state)
     }
 
     fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {

@@ -7,6 +7,7 @@ mod led;
 mod macvlans;
 mod memory;
 mod nothing;
+mod published;
 mod reaching;
 mod seldom;
 mod services;
@@ -24,6 +25,7 @@ use overlay_node::{Break, Flows, Place, PlaceState, Places};
 pub use kernel::KernelPlaces;
 pub(crate) use led::{Direct, Led};
 pub use memory::MemoryGround;
+pub use published::Hindrances;
 
 use crate::Source;
 
@@ -82,6 +84,14 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// If it cannot be looked at.
     fn obstacles(&mut self, _state: &PlaceState) -> Result<Vec<Break>, BackendError> {
         Ok(Vec::new())
+    }
+
+    /// What else of the host is at the ports that `state` publishes, or keeps clients from them. Nothing, where nobody else is.
+    ///
+    /// # Errors
+    /// If it cannot be looked at.
+    fn hindrances(&mut self, _state: &PlaceState) -> Result<Hindrances, BackendError> {
+        Ok(Hindrances::default())
     }
 
     /// Sockets that become readable when something at the place was changed, whoever did it. None if there is nobody who could.

@@ -77,6 +77,9 @@ impl<G: Ground> Heart<G> {
             (Ok(()), Some(state)) => {
                 self.state.failures.remove(place);
                 self.state.held.insert(place.clone(), Arc::clone(state));
+                if *place == Place::Host {
+                    self.look_for_hindrances(state);
+                }
                 self.serve(place, state);
                 self.hear(place);
             }

@@ -157,6 +157,16 @@ impl Hosts {
         Ok((Arc::clone(&self.store), root()?))
     }
 
+    /// Another manager of the same catalogue, as if on a machine that is no host here.
+    ///
+    /// # Errors
+    /// None in practice: the root is as the first's.
+    pub fn another_manager(&self) -> Result<Manager, HostsError> {
+        let mut seed = [0; 32];
+        random(&mut seed);
+        Ok(Manager::new(Arc::clone(&self.store), &root()?, node(self.lab.hosts()), seed)?)
+    }
+
     /// Creates a network that containers can be attached to.
     ///
     /// # Errors

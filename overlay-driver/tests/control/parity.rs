@@ -91,11 +91,9 @@ fn this(net: &str) -> overlay_ipam::SubnetRequest {
 fn service_spec() -> impl Strategy<Value = ServiceSpec> {
     let mode = prop_oneof![Just(PublishMode::Ingress), Just(PublishMode::Host)];
     let port = (proptest::option::of(8080_u16..8082), mode).prop_map(|(published, mode)| overlay_node::PublishedPort {
-        name: None,
-        protocol: overlay_core::Protocol::Tcp,
-        target: overlay_core::Port::new(80).unwrap(),
         published: published.and_then(|port| overlay_core::Port::new(port).ok()),
         mode,
+        ..overlay_node::PublishedPort::new(overlay_core::Protocol::Tcp, overlay_core::Port::new(80).unwrap())
     });
     (name("s"), vec(number(), 0..3), vec(port, 0..3), labels()).prop_map(|(name, networks, ports, labels)| {
         ServiceSpec { ports, labels, ..ServiceSpec::new(name, networks.into_iter().map(network)) }

@@ -188,10 +188,8 @@ fn service(world: &World) -> Service {
     let network = world.wait(world.hosts().network("front")).unwrap();
     let http = PublishedPort {
         name: Some("http".parse().unwrap()),
-        protocol: Protocol::Tcp,
-        target: Port::new(PORT).unwrap(),
-        published: None,
         mode: PublishMode::Host,
+        ..PublishedPort::new(Protocol::Tcp, Port::new(PORT).unwrap())
     };
     let spec = ServiceSpec {
         mode: EndpointMode::Vip,

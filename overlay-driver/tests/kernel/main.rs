@@ -13,6 +13,7 @@ mod matrix;
 mod mesh;
 mod ordinary;
 mod outside;
+mod published;
 mod refusals;
 mod rolling;
 mod services;

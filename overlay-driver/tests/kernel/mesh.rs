@@ -19,21 +19,21 @@ use overlay_node::{NetworkSpec, PublishMode, PublishedPort, Service, ServiceSpec
 
 use crate::world::{World, attachable};
 
-const PATIENCE: Duration = Duration::from_millis(700);
-const SOON: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_millis(700);
+pub(crate) const SOON: Duration = Duration::from_secs(8);
 
 /// A container that tells who asks its name, and from where it was asked, over TCP and UDP of both families; a UDP socket is bound to no address.
-struct Replica {
-    container: Container,
-    endpoints: Vec<EndpointId>,
+pub(crate) struct Replica {
+    pub(crate) container: Container,
+    pub(crate) endpoints: Vec<EndpointId>,
     end: Arc<AtomicBool>,
     served: Vec<JoinHandle<()>>,
 }
 
-const TARGET: u16 = 8080;
+pub(crate) const TARGET: u16 = 8080;
 
 impl Replica {
-    fn new(world: &World, host: usize, name: &str, service: &Service, networks: &[&str]) -> Self {
+    pub(crate) fn new(world: &World, host: usize, name: &str, service: &Service, networks: &[&str]) -> Self {
         let container = world.hosts().lab.container(name).unwrap();
         let end = Arc::new(AtomicBool::new(false));
         let attach = |network: &&str| {
@@ -92,14 +92,14 @@ fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHa
 }
 
 /// Who answered, and from where that was asked.
-type Answer = Result<(String, IpAddr), ErrorKind>;
+pub(crate) type Answer = Result<(String, IpAddr), ErrorKind>;
 
 fn heard(line: &str) -> Answer {
     let (name, seen) = line.trim().split_once(' ').ok_or(ErrorKind::UnexpectedEof)?;
     Ok((name.to_owned(), seen.parse().map_err(|_| ErrorKind::InvalidData)?))
 }
 
-fn asks_over_tcp(from: &Namespace, to: SocketAddr) -> Answer {
+pub(crate) fn asks_over_tcp(from: &Namespace, to: SocketAddr) -> Answer {
     let connected = from.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap();
     let mut stream = connected.map_err(|error| error.kind())?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -108,7 +108,7 @@ fn asks_over_tcp(from: &Namespace, to: SocketAddr) -> Answer {
     heard(str::from_utf8(&buffer[..length]).unwrap())
 }
 
-fn asks_over_udp(from: &Namespace, to: SocketAddr) -> Answer {
+pub(crate) fn asks_over_udp(from: &Namespace, to: SocketAddr) -> Answer {
     let any: SocketAddr = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse().unwrap();
     let socket = from.run(|| UdpSocket::bind(any)).unwrap().unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -119,7 +119,7 @@ fn asks_over_udp(from: &Namespace, to: SocketAddr) -> Answer {
 }
 
 /// How often who answers, of so many, and that all say that this is who asked.
-fn shares(times: usize, client: IpAddr, ask: impl Fn() -> Answer) -> BTreeMap<String, usize> {
+pub(crate) fn shares(times: usize, client: IpAddr, ask: impl Fn() -> Answer) -> BTreeMap<String, usize> {
     let mut all = BTreeMap::new();
     for _ in 0..times {
         let name = match ask() {
@@ -132,23 +132,21 @@ fn shares(times: usize, client: IpAddr, ask: impl Fn() -> Answer) -> BTreeMap<St
     all
 }
 
-fn names(shares: &BTreeMap<String, usize>) -> Vec<&str> {
+pub(crate) fn names(shares: &BTreeMap<String, usize>) -> Vec<&str> {
     shares.keys().map(String::as_str).collect()
 }
 
-fn publishes(mode: PublishMode, ports: &[(Protocol, u16)]) -> Vec<PublishedPort> {
+pub(crate) fn publishes(mode: PublishMode, ports: &[(Protocol, u16)]) -> Vec<PublishedPort> {
     let port = |(protocol, published): &(Protocol, u16)| PublishedPort {
-        name: None,
-        protocol: *protocol,
-        target: Port::new(TARGET).unwrap(),
         published: Some(Port::new(*published).unwrap()),
         mode,
+        ..PublishedPort::new(*protocol, Port::new(TARGET).unwrap())
     };
     ports.iter().map(port).collect()
 }
 
 /// A cluster whose ingress network has both families, and a network for services.
-fn world() -> World {
+pub(crate) fn world() -> World {
     let world = World::new(3);
     let gone = world.wait(world.manager().remove_network(&"ingress".into(), date())).unwrap();
     assert!(gone.spec.ingress);
@@ -163,7 +161,7 @@ fn world() -> World {
     world
 }
 
-fn service(world: &World, name: &str, ports: Vec<PublishedPort>) -> Service {
+pub(crate) fn service(world: &World, name: &str, ports: Vec<PublishedPort>) -> Service {
     let front = world.wait(world.manager().network(&"front".into())).unwrap();
     let spec = ServiceSpec { ports, ..ServiceSpec::new(name.parse().unwrap(), [front.id]) };
     let id = ServiceId::from_bytes([name.as_bytes()[0]; 16]);
@@ -171,7 +169,7 @@ fn service(world: &World, name: &str, ports: Vec<PublishedPort>) -> Service {
 }
 
 /// A host's addresses on the wire.
-fn addresses(host: usize) -> [IpAddr; 2] {
+pub(crate) fn addresses(host: usize) -> [IpAddr; 2] {
     let last = 1 + host as u8;
     [[192, 0, 2, last].into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last.into()).into()]
 }

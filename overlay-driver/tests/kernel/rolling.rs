@@ -16,9 +16,7 @@ use overlay_driver::testing::{Container, Lab, date, resolve};
 use overlay_driver::{Attach, AttachError, DrainError, Driver, Replace, replace};
 use overlay_ipam::SubnetRequest;
 use overlay_kernel::Namespace;
-use overlay_node::{
-    Drained, EndpointMode, NetworkSpec, Order, PublishMode, PublishedPort, Rollout, Service, ServiceSpec,
-};
+use overlay_node::{Drained, EndpointMode, NetworkSpec, Order, PublishedPort, Rollout, Service, ServiceSpec};
 use tokio::task::{JoinError, JoinSet};
 
 use crate::world::{World, attachable};
@@ -201,11 +199,8 @@ fn scene() -> (World, [Service; 2]) {
     };
     let (front, back) = (network("front", "10.61.0.0/24"), network("back", "10.62.0.0/24"));
     let port = PublishedPort {
-        name: None,
-        protocol: Protocol::Tcp,
-        target: Port::new(TARGET).unwrap(),
         published: Some(Port::new(PUBLISHED).unwrap()),
-        mode: PublishMode::Ingress,
+        ..PublishedPort::new(Protocol::Tcp, Port::new(TARGET).unwrap())
     };
     let web = ServiceSpec { ports: vec![port], ..ServiceSpec::new("web".parse().unwrap(), [front.id]) };
     let names = ServiceSpec { mode: EndpointMode::RoundRobin, ..ServiceSpec::new("names".parse().unwrap(), [back.id]) };

@@ -73,6 +73,7 @@ pub(super) enum Expr {
     SetCt {
         from: Register,
         key: u32,
+        direction: Option<CtDirection>,
     },
     Fib {
         to: Register,

@@ -8,7 +8,7 @@ use overlay_core::{IfName, Name};
 use super::expr::{Compare, Expr, Found, Register, Verdict};
 use super::field::{Field, Load, Operand, Part, ct, ip, ip6, meta};
 use super::value::{Bytes, Scalar, Type, Value, bytes_of};
-use super::{CtState, Limit, Log, Mark, NatFlags, NatTarget, Reject};
+use super::{CtDirection, CtState, Limit, Log, Mark, NatFlags, NatTarget, Reject};
 
 /// A rule: what a packet must be, and then what becomes of it. Built by methods, in the order in which they act; if one
 /// does not match, the next rule's turn has come.
@@ -201,7 +201,7 @@ impl Rule {
     /// Gives the packet's flow a mark.
     #[must_use]
     pub fn set_ct_mark(self, mark: &Field<Mark>) -> Self {
-        self.load(std::slice::from_ref(&mark.part)).with(Expr::SetCt { from: 0, key: CT_MARK })
+        self.load(std::slice::from_ref(&mark.part)).with(Expr::SetCt { from: 0, key: CT_MARK, direction: None })
     }
 
     /// Gives the packet the mark that a map has for these fields; one without an entry goes to the next rule.
@@ -209,6 +209,19 @@ impl Rule {
     pub fn set_mark_by<O: Operand>(self, operand: &O, map: &Name) -> Self {
         self.lookup::<O>(operand, map, (Some(Found::In(0)), false), Gives::Value(Mark::TYPES))
             .with(Expr::SetMeta { from: 0, key: META_MARK })
+    }
+
+    /// Gives the flow that this packet begins the [zone](Mark::zone) that a map has for these fields, for what goes the packet's way; replies are of the
+    /// zone 0, where no two flows may be alike, so one of two that are gets another source port. A packet without an entry goes to the next rule. In
+    /// chains of priority -300, before flows are looked for.
+    #[must_use]
+    pub fn set_zone_by<O: Operand>(self, operand: &O, map: &Name) -> Self {
+        let direction = Some(CtDirection::Original);
+        self.lookup::<O>(operand, map, (Some(Found::In(0)), false), Gives::Value(Mark::TYPES)).with(Expr::SetCt {
+            from: 0,
+            key: CT_ZONE,
+            direction,
+        })
     }
 
     /// Remembers in a map that [rules fill](super::Set::filled) that these fields lead to those, for so many seconds from now on. A key that is there
@@ -468,3 +481,4 @@ fn address_bytes(address: IpAddr) -> Bytes {
 
 pub(super) const META_MARK: u32 = 3;
 pub(super) const CT_MARK: u32 = 3;
+pub(super) const CT_ZONE: u32 = 17;

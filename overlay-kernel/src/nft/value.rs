@@ -270,6 +270,14 @@ tuples! {
     A B C D E;
 }
 
+impl Mark {
+    /// A zone of flows, as [`set_zone_by`](super::Rule::set_zone_by) has it: the kernel takes the first two bytes of a number for it.
+    pub const fn zone(zone: u16) -> Self {
+        let [first, second] = zone.to_ne_bytes();
+        Self(u32::from_ne_bytes([first, second, 0, 0]))
+    }
+}
+
 macro_rules! numbers {
     ($($(#[$doc:meta])* $name:ident($inner:ty) { $($(#[$about:meta])* $constant:ident = $number:expr;)* })*) => { $(
         $(#[$doc])*

@@ -16,6 +16,7 @@ mod links_bared;
 mod links_faults;
 mod links_foreign;
 mod links_mtu;
+mod listeners;
 mod locals;
 mod namespace;
 mod netlink;

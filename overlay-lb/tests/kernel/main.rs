@@ -10,5 +10,6 @@ mod ipvs;
 mod laws;
 mod memory;
 mod nftables;
+mod published;
 mod suite;
 mod town;

@@ -1,10 +1,11 @@
 //! How an agent is set, and which node it is of.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use overlay_core::{Mtu, NodeId, NsKey, Port};
+use overlay_core::{Mtu, NodeId, NsKey, Port, Protocol};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
@@ -27,6 +28,9 @@ pub struct AgentConfig {
     pub gateway: Option<GatewayBridge>,
     /// The host's namespace, in which the node takes part in the routing mesh; without it the node has no published ports.
     pub host: Option<NsKey>,
+    /// Ports that this node needs itself and so never publishes, whatever the catalogue says, besides its gossip port and VXLAN's.
+    /// [`usually_kept`](crate::usually_kept) is usual.
+    pub kept: BTreeSet<(Protocol, Port)>,
 }
 
 impl AgentConfig {
@@ -36,7 +40,8 @@ impl AgentConfig {
         let mut gossip = overlay_gossip::Config::lan();
         gossip.tables.hide_after = Duration::from_secs(1);
         let (vxlan_port, resolver_port) = (Port::VXLAN, Port::RESOLVER);
-        Self { gossip, vxlan_port, resolver_port, suffixes: Vec::new(), gateway: None, host: None }
+        let kept = crate::usually_kept();
+        Self { gossip, vxlan_port, resolver_port, suffixes: Vec::new(), gateway: None, host: None, kept }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -53,6 +58,7 @@ impl AgentConfig {
             suffixes: self.suffixes.clone(),
             gateway: self.gateway,
             host: self.host.clone(),
+            kept: self.kept.clone(),
         })
     }
 }

@@ -1,10 +1,11 @@
 //! What an agent is told, and what it tells.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, IfName, Mtu, Name, NsKey};
+use overlay_core::{EndpointId, IfName, Mtu, Name, NsKey, Port, Protocol};
 use overlay_dns::Health;
 use overlay_gossip::Class;
 
@@ -69,6 +70,8 @@ pub enum Input {
         /// Whether it holds that now, or why not.
         result: Result<(), String>,
     },
+    /// The ports of the node's host that services publish and that other programs of it listen at, and which: all there are.
+    Taken(BTreeMap<(Protocol, Port), String>),
     /// Say goodbye; ends with [`AgentEvent::Gone`].
     Leave,
 }

@@ -19,6 +19,7 @@ use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
+pub use report::unpublished;
 
 use catalogue::Catalogue;
 use local::{Plug, Told};
@@ -137,6 +138,10 @@ impl Agent {
             Input::Unwatch(service) => self.unwatch(&service),
             Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
             Input::Applied { place, state, result } => self.handle_applied(place, state, result),
+            Input::Taken(taken) => {
+                self.reports.take(taken);
+                self.touched.extend(self.plugs.keys());
+            }
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);

@@ -1,13 +1,18 @@
 //! What became of the endpoints of this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NetworkId};
+use overlay_core::{EndpointId, IpFamily, Name, NetworkId, Port, Protocol};
+use overlay_firewall::Published;
 
 use super::{Agent, AgentEvent};
-use crate::derive::{Fitness, holds, port};
-use crate::{Condition, Endpoint, Kind, Knowledge, LocalEndpoint, Place, PlaceState, Section};
+use crate::derive::{Fitness, holds, kept, port};
+use crate::{
+    Condition, Endpoint, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint, Place, PlaceState, PublishMode,
+    Section,
+};
 
 /// What places were given, and what was reported of endpoints.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +26,8 @@ pub(super) struct Reports {
     /// Endpoints that the others cannot be told of.
     untold: BTreeMap<EndpointId, String>,
     said: BTreeMap<EndpointId, Result<(), String>>,
+    /// The published ports of the host that other programs listen at, and which.
+    taken: BTreeMap<(Protocol, Port), String>,
 }
 
 impl Reports {
@@ -66,7 +73,7 @@ impl Reports {
                 || section.network.spec.ingress
                 || self.sees(&container, section.network.spec.name.as_str()))
         {
-            return Some(Ok(()));
+            return Some(self.publishes(knowledge, section, local));
         }
         let places = [Place::Host, Place::Network(network), container];
         places.iter().find_map(|place| self.failed.get(place)).map(|reason| Err(reason.clone()))
@@ -81,6 +88,39 @@ impl Reports {
         let held = self.held.get(&Place::Network(network));
         let mut segments = held.into_iter().flat_map(|state| state.vxlan.segments.values());
         segments.any(|segment| segment.ports.get(&id) == Some(&port(local)))
+    }
+
+    /// Whether the ports that the endpoint's service publishes at hosts are this container's at this one, or why not.
+    fn publishes(&self, knowledge: &Knowledge, section: &Section, local: &LocalEndpoint) -> Result<(), String> {
+        let spec = &local.endpoint.spec;
+        let Some(service) = spec.service.and_then(|service| section.services.get(&service)) else { return Ok(()) };
+        if !service.ports.iter().any(|port| port.mode == PublishMode::Host) {
+            return Ok(());
+        }
+        let own = own_ends(knowledge, local);
+        for port in
+            service.ports.iter().filter(|port| port.mode == PublishMode::Host && port.access.is_at(knowledge.me))
+        {
+            let Some(number) = port.published else { continue };
+            let what = format!("{} {number} of the host is not the container's", port.protocol);
+            if let Some(why) = kept(&knowledge.settings, port.protocol, number) {
+                return Err(format!("{what}: {why}"));
+            }
+            if let Some(by) = self.taken.get(&(port.protocol, number)) {
+                return Err(format!("{what} alone: {by} listens there"));
+            }
+            let host = self.held.get(&Place::Host).into_iter().flat_map(|host| host.firewall.published.values());
+            let mut there = host.filter(|it| (it.protocol, it.port) == (port.protocol, number)).peekable();
+            let is_own = |it: &Published| targets(it).any(|target| own.contains(&target));
+            if there.peek().is_some() && !own.is_empty() && !there.any(is_own) {
+                return Err(format!("{what}: another container of this node publishes it"));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, taken: BTreeMap<(Protocol, Port), String>) {
+        self.taken = taken;
     }
 
     /// Whether the container sees the network.
@@ -125,6 +165,43 @@ impl Reports {
     pub(super) fn told(&mut self, id: EndpointId) {
         self.untold.remove(&id);
     }
+}
+
+/// Where an endpoint's host ports lead: the addresses at the gateway bridge of its container, and of those that share its namespace.
+fn own_ends(knowledge: &Knowledge, local: &LocalEndpoint) -> BTreeSet<IpAddr> {
+    let all = knowledge.networks.values().flat_map(|section| section.local.values());
+    let beside = all.filter(|other| {
+        other.namespace.is_some()
+            && other.namespace.as_ref().map(|it| it.id) == local.namespace.as_ref().map(|it| it.id)
+    });
+    let containers: BTreeSet<&Name> = beside.map(|other| &other.endpoint.spec.container).collect();
+    let ports = containers.into_iter().filter_map(|container| knowledge.gateway_ports.get(container).copied());
+    let at = ports.filter_map(|port| Some((knowledge.settings.gateway?, port)));
+    let of =
+        |(bridge, port): (GatewayBridge, GatewayPort)| [IpFamily::V4, IpFamily::V6].map(|of| bridge.address(of, port));
+    at.flat_map(of).flatten().map(|own| own.addr()).collect()
+}
+
+fn targets(published: &Published) -> impl Iterator<Item = IpAddr> {
+    let v6 = published.v6.map(|target| IpAddr::from(*target.ip()));
+    published.v4.map(|target| IpAddr::from(*target.ip())).into_iter().chain(v6)
+}
+
+/// What of the published ports a node does not publish though the catalogue says so, as it needs them itself. O(published ports).
+pub fn unpublished(knowledge: &Knowledge) -> Vec<String> {
+    let services = knowledge.networks.values().flat_map(|section| &section.services);
+    let services: BTreeMap<_, _> = services.collect();
+    let ports = services.values().flat_map(|service| service.ports.iter().map(|port| (&service.spec.name, port)));
+    let here = ports.filter(|(_, port)| port.access.is_at(knowledge.me));
+    let refused = here.filter_map(|(name, port)| {
+        let number = port.published?;
+        let why = kept(&knowledge.settings, port.protocol, number)?;
+        Some(format!(
+            "{} {number} of service {name} is not published here, as {why}: publish another port",
+            port.protocol
+        ))
+    });
+    refused.collect()
 }
 
 impl Agent {

@@ -156,7 +156,7 @@ impl Agent {
 
     /// One that is plugged in, if the others are told of it.
     fn here(&self, id: EndpointId, local: &LocalEndpoint) -> Option<ServiceEndpoint> {
-        let (network, _) = self.told.get(&id)?;
+        let network = &self.told.get(&id)?.network;
         let spec = &local.endpoint.spec;
         Some(ServiceEndpoint {
             network: *network,

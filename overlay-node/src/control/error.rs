@@ -291,6 +291,26 @@ pub enum Refused {
         /// How it publishes it.
         mode: PublishMode,
     },
+    /// A published port is reached at places, or by clients, that make no sense.
+    #[error("port {target}/{protocol} cannot be published so: {reason}")]
+    Access {
+        /// The container's port.
+        target: Port,
+        /// Its protocol.
+        protocol: Protocol,
+        /// What is wrong, and what would be right.
+        reason: String,
+    },
+    /// A port that nodes need themselves cannot be published away.
+    #[error(
+        "port {port}/{protocol} is kept for the nodes themselves: publish another, or change what managers and nodes keep"
+    )]
+    PortKept {
+        /// The port.
+        port: Port,
+        /// Its protocol.
+        protocol: Protocol,
+    },
     /// What is the same on all nodes cannot be on a network that is each node's own.
     #[error(
         "a service cannot be on network {network}, of kind {kind}, which each node has for itself: name overlay networks"
@@ -442,7 +462,7 @@ struct PortUse(PublishMode);
 impl fmt::Display for PortUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.0 {
-            PublishMode::Ingress => "an ingress port",
+            PublishMode::Ingress | PublishMode::Local => "an ingress port",
             PublishMode::Host => "a host-published port",
         })
     }

@@ -22,6 +22,7 @@ const WORDS: &[Word] = &[
     "networks",
     "published ports",
     "groups of 256 published ports",
+    "places and sources of published ports",
     "container",
     "addresses",
     "name",

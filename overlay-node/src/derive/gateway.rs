@@ -75,7 +75,10 @@ pub(super) fn put(
     let is_free = |net: &IpNet| !bridged.iter().any(|other| other.contains(&net.trunc()) || net.contains(other));
     local.addresses = families.filter_map(|family| settings.gateway(family)).filter(is_free).collect();
     let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
-    for (way, attachments) in ways.into_iter().filter(|(way, _)| taken.insert(way.namespace.id)) {
+    let mut ways: Vec<_> = ways.into_iter().filter(|(way, _)| taken.insert(way.namespace.id)).collect();
+    // Of two that publish one port at the host, the first that was there has it.
+    ways.sort_by_key(|(_, attachments)| attachments.iter().map(|it| it.local.endpoint.created).min());
+    for (way, attachments) in ways {
         mesh::put_host_ports(state, knowledge, &way, attachments);
         let Some(name) = port(knowledge.me, way.port) else { continue };
         let addresses: BTreeSet<IpNet> = way.ends.iter().map(|(own, _)| *own).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use overlay_core::{IpFamily, Name, SharedMap, is_host_address};
-use overlay_dns::{Health, Mode, Zone};
+use overlay_dns::{Endpoint, Health, Mode, Zone};
 use overlay_lb::{Condition, Replica, Service, State, Weight};
 
 use super::container::Attachment;
@@ -36,13 +36,13 @@ pub(super) fn services(section: &Section, zone: &Zone) -> Services {
 pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option<Service> {
     let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
     let service = balancing.service(of_each_family(vips));
-    (!service.vips.is_empty()).then(|| with_replicas(service, zone, name))
+    (!service.vips.is_empty()).then(|| with_replicas(service, zone.members(name)))
 }
 
-/// A service with the endpoints that serve it, as far as they have addresses of its families.
-pub(super) fn with_replicas(mut service: Service, zone: &Zone, name: &Name) -> Service {
+/// A service with these of the endpoints that serve it, as far as they have addresses of its families.
+pub(super) fn with_replicas<'z>(mut service: Service, members: impl Iterator<Item = &'z Endpoint>) -> Service {
     let (mut healthy, mut suspects) = (false, Vec::new());
-    for member in zone.members(name).take(MOST) {
+    for member in members.take(MOST) {
         let addresses = of_each_family(&member.addresses).filter(|own| service.serves(IpFamily::of(*own)));
         let replica = Replica::new(addresses).weighing(Weight::new(member.weight).unwrap_or_default());
         if replica.addresses.is_empty() {

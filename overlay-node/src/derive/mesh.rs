@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use overlay_core::{IpFamily, Mac, Name, Port, Protocol};
-use overlay_dns::Zone;
-use overlay_firewall::{Gateway, Published};
-use overlay_lb::{Arrivals, Service, State};
+use overlay_dns::{Endpoint, Zone};
+use overlay_firewall::{Bind as HostBind, Gateway, Published};
+use overlay_lb::{Arrivals, Bind, Ports, Service, State};
 use overlay_link::{Marked, Routes};
 use overlay_vxlan::Segment;
 
@@ -16,7 +17,7 @@ use super::gateway::WayOut;
 use super::lb::{self, Services};
 use super::touched::Known;
 use super::zone;
-use crate::{Knowledge, PlaceState, PublishMode, PublishedPort, mesh};
+use crate::{Access, Knowledge, PlaceState, PublishMode, PublishedPort, Service as Record, Settings, mesh};
 
 /// What is derived of an ingress network besides its segment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,7 +35,7 @@ impl Mesh {
             return None;
         }
         let mut services = before.unwrap_or_default().services;
-        let wanted = published(known, zone);
+        let wanted = published(known, segment, zone);
         let gone: Vec<Name> = services.keys().filter(|name| !wanted.contains_key(*name)).cloned().collect();
         gone.iter().for_each(|name| drop(services.remove(name)));
         for (name, service) in wanted {
@@ -62,34 +63,70 @@ fn nodes(known: Known<'_>, segment: &Segment) -> BTreeMap<Mac, BTreeSet<IpAddr>>
     all.collect()
 }
 
-/// The services that publish a port in the mesh, each with those of its endpoints that are on the network.
-fn published(known: Known<'_>, zone: &Zone) -> BTreeMap<Name, Service> {
+/// The services that publish ports in the mesh, each with those of its endpoints that are on the network: by where their ports are found, and by
+/// whom. One at all addresses for everybody has the service's name.
+fn published(known: Known<'_>, segment: &Segment, zone: &Zone) -> BTreeMap<Name, Service> {
+    let (named, mut all) = (zone::services(known.section), BTreeMap::new());
     let mut taken = BTreeSet::new(); // of two with one port, the first by name has it
-    let services = zone::services(known.section).into_iter().filter_map(|(name, service)| {
-        let ports = ports(&service.ports, PublishMode::Ingress).filter(|(protocol, port, _)| {
-            !is_ours(known.knowledge, *protocol, *port) && taken.insert((*protocol, *port))
-        });
-        let balanced = Service { affinity: None, ..service.spec.balancing.sound(&name).service([]) };
-        let published = ports.fold(balanced, |service, (protocol, port, target)| service.port(protocol, port, target));
-        if published.ports == overlay_lb::Ports::All {
-            return None;
+    for (name, record) in &named {
+        let balanced = Service { affinity: None, ..record.spec.balancing.sound(name).service([]) };
+        let mut groups = BTreeMap::<_, Service>::new();
+        for (port, number) in ports(known.knowledge, &record.ports, PublishMode::is_of_mesh) {
+            if taken.insert((port.protocol, number)) {
+                let group = (port.mode, bind(&port.access), &port.access.sources);
+                let service = groups.remove(&group).unwrap_or_else(|| balanced.clone());
+                groups.insert(group, service.port(port.protocol, number, port.target));
+            }
         }
-        Some((name.clone(), lb::with_replicas(published, zone, &name)))
-    });
-    services.collect()
+        for ((mode, bind, sources), service) in groups {
+            let usual = mode == PublishMode::Ingress && bind == Bind::Any && sources.is_empty();
+            let Some(name) = (if usual { Some(name.clone()) } else { free(&service, &named, &all) }) else { continue };
+            let here = |member: &&Endpoint| mode != PublishMode::Local || segment.ports.contains_key(&member.id);
+            let service = Service { bind, sources: sources.clone(), ..service };
+            let of = &record.spec.name.folded();
+            all.insert(name, lb::with_replicas(service, zone.members(of).filter(here)));
+        }
+    }
+    all
 }
 
-/// The ports of a mode that have a number: what clients ask for, and the container's.
-fn ports(all: &[PublishedPort], mode: PublishMode) -> impl Iterator<Item = (Protocol, Port, Port)> {
-    let of_mode = all.iter().filter(move |port| port.mode == mode);
-    of_mode.filter_map(|port| Some((port.protocol, port.published?, port.target)))
+/// A name for a part of a service, after its first port, that neither a service nor another part has.
+fn free(of: &Service, named: &BTreeMap<Name, &Arc<Record>>, parts: &BTreeMap<Name, Service>) -> Option<Name> {
+    let Ports::Named(ports) = &of.ports else { return None };
+    let (first, suffixes) = (ports.first()?, std::iter::once(String::new()).chain((1..).map(|it| format!("-{it}"))));
+    let mut names = suffixes.map_while(|it| Name::new(&format!("part-{}-{}{it}", first.protocol, first.port)).ok());
+    names.find(|name| !named.contains_key(name) && !parts.contains_key(name))
 }
 
-/// Whether the node itself needs a port: nobody may take its tunnels and gossip away.
-fn is_ours(knowledge: &Knowledge, protocol: Protocol, port: Port) -> bool {
-    let settings = &knowledge.settings;
-    port == settings.gossip_port && protocol != Protocol::Sctp
-        || port == settings.vxlan_port && protocol == Protocol::Udp
+/// Where a port is found on the node.
+fn bind(access: &Access) -> Bind {
+    match access {
+        Access { addresses, .. } if !addresses.is_empty() => Bind::Addresses(addresses.clone()),
+        Access { interfaces, .. } if !interfaces.is_empty() => Bind::Interfaces(interfaces.clone()),
+        _ => Bind::Any,
+    }
+}
+
+/// The ports of some modes that this node publishes: those that have a number, make sense, are for it, and are not needed by it.
+fn ports<'p>(
+    knowledge: &Knowledge,
+    all: &'p [PublishedPort],
+    mode: impl Fn(PublishMode) -> bool,
+) -> impl Iterator<Item = (&'p PublishedPort, Port)> {
+    let of_mode = all.iter().filter(move |port| mode(port.mode));
+    let here = of_mode.filter(|port| port.access.is_at(knowledge.me) && port.access.check().is_ok());
+    let numbered = here.filter_map(|port| Some((port, port.published?)));
+    numbered.filter(|(port, number)| kept(&knowledge.settings, port.protocol, *number).is_none())
+}
+
+/// Why the node itself needs a port, if it does: nobody may take its tunnels, its gossip, or the way to it away.
+pub(crate) fn kept(settings: &Settings, protocol: Protocol, port: Port) -> Option<&'static str> {
+    match () {
+        () if port == settings.gossip_port && protocol != Protocol::Sctp => Some("it is the node's gossip port"),
+        () if port == settings.vxlan_port && protocol == Protocol::Udp => Some("it is the node's VXLAN port"),
+        () if settings.kept.contains(&(protocol, port)) => Some("the node keeps it for itself"),
+        () => None,
+    }
 }
 
 /// Puts what the node itself publishes into the host's state, unless its subnets are behind another gateway of the host.
@@ -108,7 +145,7 @@ pub(super) fn put(state: &mut PlaceState, known: Known<'_>, (segment, mesh): (&S
     }
 }
 
-/// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first by name has it.
+/// Puts the ports that containers of this node publish at it alone into the host's state. Of two with one port the first that comes has it.
 pub(super) fn put_host_ports(
     state: &mut PlaceState,
     knowledge: &Knowledge,
@@ -117,16 +154,33 @@ pub(super) fn put_host_ports(
 ) {
     for attachment in attachments {
         let Some(service) = attachment.service else { continue };
-        for (protocol, port, target) in ports(&service.ports, PublishMode::Host) {
-            let Ok(name) = Name::new(&format!("host-{protocol}-{port}")) else { continue };
-            if is_ours(knowledge, protocol, port) || state.firewall.published.contains_key(&name) {
+        for (port, number) in ports(knowledge, &service.ports, |mode| mode == PublishMode::Host) {
+            let (protocol, target) = (port.protocol, port.target.get());
+            let name = |at| Name::new(&format!("host-{protocol}-{number}{}", suffix(at))).ok();
+            if name(0).is_none_or(|first| state.firewall.published.contains_key(&first)) {
                 continue;
             }
-            let at = |published: Published, (own, _): &(IpNet, IpAddr)| published.to((own.addr(), target.get()).into());
-            let published = way.ends.iter().fold(Published::new(protocol, port), at);
-            state.firewall.published.insert(name, published);
+            let at = |published: Published, (own, _): &(IpNet, IpAddr)| published.to((own.addr(), target).into());
+            let published = way.ends.iter().fold(Published::new(protocol, number), at);
+            let published = Published { sources: port.access.sources.clone(), ..published };
+            let is_found = |it: &Published| [IpFamily::V4, IpFamily::V6].iter().any(|of| it.target(*of).is_some());
+            let places = host_binds(&port.access).into_iter().map(|bind| published.clone().at(bind)).filter(is_found);
+            let named = places.enumerate().filter_map(|(at, published)| Some((name(at)?, published)));
+            state.firewall.published.extend(named);
         }
     }
+}
+
+fn suffix(at: usize) -> String {
+    if at == 0 { String::new() } else { format!("-{at}") }
+}
+
+/// Where a port is found on the node, one by one.
+fn host_binds(access: &Access) -> Vec<HostBind> {
+    let addresses = access.addresses.iter().map(|address| HostBind::Address(*address));
+    let all: Vec<_> =
+        addresses.chain(access.interfaces.iter().map(|interface| HostBind::Interface(*interface))).collect();
+    if all.is_empty() { vec![HostBind::Any] } else { all }
 }
 
 /// Who comes to a container by a node's published port is answered through that node: its flows are marked, and marks have routes.

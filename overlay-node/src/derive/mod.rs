@@ -33,6 +33,7 @@ use container::Attachment;
 use footing::Footing;
 use local::LocalPart;
 pub(crate) use local::{device, holds};
+pub(crate) use mesh::kept;
 use part::Part;
 use touched::Known;
 

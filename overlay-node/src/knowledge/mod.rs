@@ -3,14 +3,14 @@
 mod claims;
 pub(crate) mod gateway;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use overlay_core::{
     AddressSet, Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port,
-    ServiceId,
+    Protocol, ServiceId,
 };
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
@@ -58,6 +58,8 @@ pub struct Settings {
     pub gateway: Option<GatewayBridge>,
     /// The host's namespace, in which the node takes part in the routing mesh; it does not if `None`.
     pub host: Option<NsKey>,
+    /// Ports that the node needs itself and does not publish, besides its gossip port and VXLAN's.
+    pub kept: BTreeSet<(Protocol, Port)>,
 }
 
 impl Knowledge {

@@ -12,7 +12,7 @@ use super::Manager;
 use super::orphans::object;
 use super::ports::pages_of;
 use crate::catalogue::record::{Held, Object};
-use crate::{ControlError, Endpoint, Network, Node, PublishMode, Service};
+use crate::{ControlError, Endpoint, Network, Node, Service};
 
 /// What in a catalogue contradicts itself: two with one name, address, Ethernet address, VNI or port; an endpoint on a network that is
 /// not there; a key that says what no object says, or does not say what one does. It looks at one revision, so there is
@@ -104,7 +104,7 @@ pub async fn leaks(manager: &Manager) -> Result<Vec<String>, ControlError> {
         pending.extend(held.is_pending().then(|| held.owner()));
         let ports = if held.object.is_allocated() { &held.object.ports[..] } else { &[] };
         for (port, wanted) in ports.iter().zip(&held.object.spec.ports) {
-            let alone = port.mode == PublishMode::Ingress || wanted.published.is_none();
+            let alone = port.mode.is_of_mesh() || wanted.published.is_none();
             let published = port.published.filter(|_| alone);
             published.into_iter().for_each(|number| has_it(held.owner(), format!("{number}/{}", port.protocol)));
         }

@@ -19,11 +19,12 @@ mod transaction;
 
 pub use settle::Settled;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{NodeId, Prefix, Store};
+use overlay_core::{NodeId, Port, Prefix, Protocol, Store};
 use overlay_ipam::{Allocator, Config, Ipam, Ports, Vnis};
 use overlay_lb::Capabilities;
 
@@ -41,6 +42,8 @@ pub struct Manager {
     keys: Keys,
     /// What all nodes can do for services.
     balancers: Capabilities,
+    /// Ports that no service publishes.
+    kept: BTreeSet<(Protocol, Port)>,
 }
 
 impl Manager {
@@ -58,7 +61,15 @@ impl Manager {
         let ipam = Allocator::new(Arc::clone(&store), &below("ipam/")?, node, config, seed).map_err(|_| refused)?;
         let vnis = Vnis::new(Arc::clone(&store), &below("vni/")?, node, rest).map_err(|_| refused)?;
         let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, Duration::ZERO).map_err(|_| refused)?;
-        Ok(Self { store, ipam: Arc::new(ipam), vnis, ports, keys, balancers: Capabilities::nf_tables() })
+        Ok(Self {
+            store,
+            ipam: Arc::new(ipam),
+            vnis,
+            ports,
+            keys,
+            balancers: Capabilities::nf_tables(),
+            kept: usually_kept(),
+        })
     }
 
     /// Takes subnets and addresses from another allocator: one of ours that is configured otherwise, or a company's own. It must
@@ -75,6 +86,27 @@ impl Manager {
     pub fn with_balancers(self, balancers: Capabilities) -> Self {
         Self { balancers, ..self }
     }
+
+    /// Refuses services that publish one of these ports, and draws none of them: what nodes need themselves. [What is usual](usually_kept) if
+    /// nothing is said. A node keeps [what it was told to](crate::AgentConfig::kept) besides, whatever the catalogue says.
+    #[must_use]
+    pub fn with_kept(self, kept: impl IntoIterator<Item = (Protocol, Port)>) -> Self {
+        Self { kept: kept.into_iter().collect(), ..self }
+    }
+}
+
+/// The ports that a node usually needs itself: SSH's, by which it is administered, and those of the cluster's control, gossip and VXLAN.
+///
+/// ```
+/// use overlay_core::{Port, Protocol};
+///
+/// assert!(overlay_node::usually_kept().contains(&(Protocol::Tcp, Port::new(22)?)));
+/// # Ok::<(), overlay_core::PortError>(())
+/// ```
+pub fn usually_kept() -> BTreeSet<(Protocol, Port)> {
+    let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
+    let ssh = Port::new(22).into_iter().map(|port| (tcp, port));
+    ssh.chain([(tcp, Port::CONTROL), (tcp, Port::GOSSIP), (udp, Port::GOSSIP), (udp, Port::VXLAN)]).collect()
 }
 
 impl fmt::Debug for Manager {

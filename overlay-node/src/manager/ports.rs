@@ -32,7 +32,7 @@ struct Uses {
 impl Uses {
     fn add(&mut self, service: ServiceId, mode: PublishMode) {
         match mode {
-            PublishMode::Ingress => self.ingress = Some(service),
+            PublishMode::Ingress | PublishMode::Local => self.ingress = Some(service),
             PublishMode::Host => _ = self.host.insert(service),
         }
     }
@@ -40,7 +40,7 @@ impl Uses {
     /// What is in the way of a service that wants the port.
     fn conflict(&self, service: ServiceId, mode: PublishMode) -> Option<(ServiceId, PublishMode)> {
         let ingress = self.ingress.map(|other| (other, PublishMode::Ingress));
-        let host = self.host.iter().map(|other| (*other, PublishMode::Host)).filter(|_| mode == PublishMode::Ingress);
+        let host = self.host.iter().map(|other| (*other, PublishMode::Host)).filter(|_| mode.is_of_mesh());
         ingress.into_iter().chain(host).find(|(other, _)| *other != service)
     }
 }

@@ -16,14 +16,15 @@ use super::transaction::{Decided, Trouble, id_in, in_doubt, not_found, refuse, u
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Kept, Object, encode_new, owner};
 use crate::{
-    Condition, ControlError, Endpoint, EndpointMode, Network, NetworkSpec, PublishMode, PublishedPort, Refused, Scope,
-    Service, ServiceSpec, User,
+    Access, AccessError, Condition, ControlError, Endpoint, EndpointMode, Network, NetworkSpec, PublishMode,
+    PublishedPort, Refused, Scope, Service, ServiceSpec, User,
 };
 
 /// The most networks and published ports of a service: what any store takes in one commit.
 const NETWORKS: usize = 32;
 const PORTS: usize = 1000;
 const PAGES: usize = 64;
+const PLACES: usize = 4096;
 
 /// How often another port is drawn for one that turned out to be published at hosts.
 const DRAWS: usize = 64;
@@ -36,7 +37,12 @@ impl ServiceSpec {
     pub fn check(&self) -> Result<(), Refused> {
         let numbered = self.ports.iter().filter_map(|port| Some((port.published?.get() >> 8, port.protocol)));
         let pages = numbered.collect::<BTreeSet<_>>().len();
+        let said = |Access { addresses, interfaces, nodes, sources }: &Access| {
+            addresses.len() + interfaces.len() + nodes.len() + sources.len()
+        };
+        let places = self.ports.iter().map(|port| said(&port.access)).sum();
         let sizes = [
+            ("places and sources of published ports", places, PLACES),
             ("networks", self.networks.len(), NETWORKS),
             ("published ports", self.ports.len(), PORTS),
             ("groups of 256 published ports", pages, PAGES),
@@ -57,6 +63,13 @@ impl ServiceSpec {
             let wanted = "affinity with a port published in mode ingress".to_owned();
             return Err(Refused::Balancing { service: self.name.clone(), wanted, reason });
         }
+        for PublishedPort { target, protocol, access, .. } in &self.ports {
+            let refused = |error: AccessError| {
+                let (target, protocol, reason) = (*target, *protocol, error.to_string());
+                Refused::Access { target, protocol, reason }
+            };
+            access.check().map_err(refused)?;
+        }
         let mut seen = BTreeSet::new();
         let numbered = self.ports.iter().filter_map(|port| Some((port.published?, port.protocol)));
         for (port, protocol) in numbered {
@@ -69,7 +82,7 @@ impl ServiceSpec {
 
     /// Whether ports are published in the routing mesh.
     pub(super) fn needs_ingress(&self) -> bool {
-        self.ports.iter().any(|port| port.mode == PublishMode::Ingress)
+        self.ports.iter().any(|port| port.mode.is_of_mesh())
     }
 }
 
@@ -102,6 +115,10 @@ impl Manager {
     ) -> Result<Service, ControlError> {
         spec.check()?;
         spec.balancing.permit(&spec.name, &self.balancers)?;
+        let mut numbered = spec.ports.iter().filter_map(|port| Some((port.protocol, port.published?)));
+        if let Some((protocol, port)) = numbered.find(|port| self.kept.contains(port)) {
+            return Err(Refused::PortKept { port, protocol }.into());
+        }
         let held = self.accept_on_networks(|snapshot| self.accept_service(snapshot, id, &spec, now), now).await?;
         self.complete(held, now).await
     }
@@ -288,10 +305,12 @@ impl Manager {
         let mut pages = Pages::new(self, snapshot);
         pages.need(ports)?;
         let mut conflicts = Vec::new();
-        for (at, port) in ports.iter().enumerate() {
+        for (at, (port, wanted)) in ports.iter().zip(&held.object.spec.ports).enumerate() {
+            let drawn = port.published.filter(|_| wanted.published.is_none());
+            let is_kept = drawn.is_some_and(|number| self.kept.contains(&(port.protocol, number)));
             match pages.conflict(held.object.id, port)? {
-                Some(_) => conflicts.push(at),
-                None => pages.take(held.object.id, port)?,
+                None if !is_kept => pages.take(held.object.id, port)?,
+                _ => conflicts.push(at),
             }
         }
         if !conflicts.is_empty() {

@@ -5,6 +5,7 @@ mod condition;
 mod endpoint;
 mod network;
 mod node;
+mod port;
 mod publish;
 mod service;
 
@@ -13,8 +14,9 @@ pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
+pub use port::{Access, AccessError, PublishMode, PublishedPort};
 pub use publish::PublishError;
-pub use service::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
+pub use service::{EndpointMode, Service, ServiceSpec};
 
 /// DNS names as texts.
 mod names {

@@ -1,27 +1,36 @@
 //! Published ports as they are typed.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
 use overlay_core::{Port, Protocol};
 
-use crate::{PublishMode, PublishedPort};
+use crate::{Access, AccessError, PublishMode, PublishedPort};
 
 /// Why a text is no published port: what is wrong with it, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
     /// An address stands before the ports.
-    #[error("hostip is not supported: {0} publishes at all addresses of a node; leave the address out")]
+    #[error(
+        "hostip is not supported: {0} publishes at all addresses of a node; leave the address out, or write fields with host_ip=ADDRESS"
+    )]
     HostAddress(String),
     /// Where the container listens is not said.
     #[error("missing mandatory field 'target': say the container's port")]
     NoTarget,
     /// A mode that there is not.
-    #[error("invalid publish mode value ({0}): must be either 'ingress' or 'host'")]
+    #[error(
+        "invalid publish mode value ({0}): must be either 'ingress' or 'host', or 'local' for containers of the node that is asked"
+    )]
     Mode(String),
     /// A protocol that there is not.
     #[error("invalid protocol value '{0}': must be one of tcp, udp, sctp")]
     Protocol(String),
     /// A field that there is not.
-    #[error("invalid field key: {0}: fields are target, published, protocol and mode")]
+    #[error("invalid field key: {0}: fields are target, published, protocol, mode, host_ip, interface, node and allow")]
     Key(String),
     /// A word that is no field.
     #[error("invalid field: {0}: fields are NAME=VALUE, with commas between")]
@@ -37,6 +46,19 @@ pub enum PublishError {
         /// What was found.
         found: String,
     },
+    /// No address, interface, node or subnet.
+    #[error("invalid {field} '{found}': {wanted}")]
+    Place {
+        /// Which field.
+        field: &'static str,
+        /// What was found.
+        found: String,
+        /// What would be right.
+        wanted: &'static str,
+    },
+    /// Places or sources that make no sense.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Ranges that do not go together.
     #[error("invalid ranges {0}: both have as many ports, the lower first, and 1000 at most")]
     Range(String),
@@ -47,7 +69,8 @@ const MOST: u16 = 1000;
 
 impl PublishedPort {
     /// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, where both ports may be ranges of one length, in mode ingress; or, if there is a `=`, fields with commas
-    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host`. A port that is not said, or 0, is any.
+    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host|local`; and as often as wanted `host_ip=ADDRESS`,
+    /// `interface=NAME`, `node=ID`, `allow=SUBNET`. A port that is not said, or 0, is any.
     ///
     /// ```
     /// use overlay_node::{PublishMode, PublishedPort};
@@ -56,6 +79,8 @@ impl PublishedPort {
     /// assert_eq!((web.target.get(), web.mode), (8080, PublishMode::Ingress));
     /// assert_eq!(PublishedPort::read("published=53,target=53,protocol=udp,mode=host")?[0].mode, PublishMode::Host);
     /// assert_eq!(PublishedPort::read("8000-8002:80-82")?.len(), 3);
+    /// let inside = &PublishedPort::read("published=80,target=8080,mode=local,host_ip=192.0.2.1,allow=192.0.2.0/24")?[0];
+    /// assert_eq!((inside.mode, inside.access.sources.len()), (PublishMode::Local, 1));
     /// # Ok::<(), overlay_node::PublishError>(())
     /// ```
     ///
@@ -87,13 +112,14 @@ fn short(text: &str) -> Result<Vec<PublishedPort>, PublishError> {
     let all = (0..=count).map(|at| {
         let target = port("target", targets.0 + at)?;
         let published = published.map(|(low, _)| port("published", low + at)).transpose()?;
-        Ok(PublishedPort { name: None, protocol, target, published, mode: PublishMode::Ingress })
+        Ok(PublishedPort { published, ..PublishedPort::new(protocol, target) })
     });
     all.collect()
 }
 
 fn fields(text: &str) -> Result<PublishedPort, PublishError> {
     let (mut target, mut published, mut protocol, mut mode) = (None, None, None, None);
+    let mut access = Access::default();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| PublishError::Field(field.to_owned()))?;
         match key.trim() {
@@ -101,13 +127,41 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
             "published" => once("published", &mut published, number("published", value)?)?,
             "protocol" => once("protocol", &mut protocol, protocol_of(value)?)?,
             "mode" => once("mode", &mut mode, mode_of(value)?)?,
-            other => return Err(PublishError::Key(other.to_owned())),
+            key => placed(&mut access, key, value)?,
         }
     }
     let target = port("target", target.ok_or(PublishError::NoTarget)?)?;
     let published = published.filter(|published| *published != 0).map(|it| port("published", it)).transpose()?;
     let (protocol, mode) = (protocol.unwrap_or(Protocol::Tcp), mode.unwrap_or_default());
-    Ok(PublishedPort { name: None, protocol, target, published, mode })
+    access.check()?;
+    Ok(PublishedPort { published, mode, access, ..PublishedPort::new(protocol, target) })
+}
+
+/// A field that says where a port is reached, or by whom.
+fn placed(access: &mut Access, key: &str, value: &str) -> Result<(), PublishError> {
+    match key {
+        "host_ip" => one_more("host_ip", &mut access.addresses, value, "an address of a node, such as 192.0.2.1"),
+        "interface" => one_more("interface", &mut access.interfaces, value, "the name of an interface, such as eth0"),
+        "node" => one_more("node", &mut access.nodes, value, "a node's id in full"),
+        "allow" => match value.parse::<IpAddr>() {
+            Ok(address) => one_more("allow", &mut access.sources, &IpNet::from(address).to_string(), SUBNET),
+            Err(_) => one_more("allow", &mut access.sources, value, SUBNET),
+        },
+        other => Err(PublishError::Key(other.to_owned())),
+    }
+}
+
+const SUBNET: &str = "an address or a subnet of clients, such as 192.0.2.0/24";
+
+fn one_more<T: FromStr + Ord>(
+    field: &'static str,
+    held: &mut BTreeSet<T>,
+    text: &str,
+    wanted: &'static str,
+) -> Result<(), PublishError> {
+    let value = text.parse().map_err(|_| PublishError::Place { field, found: text.to_owned(), wanted })?;
+    held.insert(value);
+    Ok(())
 }
 
 fn once<T>(field: &'static str, held: &mut Option<T>, value: T) -> Result<(), PublishError> {
@@ -140,6 +194,7 @@ fn mode_of(text: &str) -> Result<PublishMode, PublishError> {
     match text {
         "ingress" => Ok(PublishMode::Ingress),
         "host" => Ok(PublishMode::Host),
+        "local" => Ok(PublishMode::Local),
         _ => Err(PublishError::Mode(text.to_owned())),
     }
 }
@@ -170,6 +225,21 @@ mod tests {
     }
 
     #[test]
+    fn where_and_by_whom_is_said_by_fields_as_often_as_wanted() {
+        let text = "target=80,mode=local,host_ip=192.0.2.1,host_ip=2001:db8::1,allow=192.0.2.0/24,allow=198.51.100.7";
+        let [port] = &PublishedPort::read(text).unwrap()[..] else { panic!() };
+        let texts = |net: &IpNet| net.to_string();
+        assert_eq!(port.mode, PublishMode::Local);
+        assert_eq!(port.access.addresses.len(), 2);
+        assert!(port.access.sources.iter().map(texts).eq(["192.0.2.0/24", "198.51.100.7/32"]));
+        let node = overlay_core::NodeId::from_bytes([9; 16]).to_string();
+        let text = format!("target=80,mode=host,interface=eth0,interface=eth1,node={node}");
+        let access = &PublishedPort::read(&text).unwrap()[0].access;
+        assert_eq!((access.interfaces.len(), access.nodes.first().unwrap().to_string()), (2, node.clone()));
+        assert!(access.is_at(node.parse().unwrap()) && !access.is_at(overlay_core::NodeId::from_bytes([1; 16])));
+    }
+
+    #[test]
     fn what_is_no_published_port_is_refused_and_told_what_would_be() {
         for (text, why) in [
             ("127.0.0.1:80:8080", "hostip is not supported"),
@@ -177,6 +247,16 @@ mod tests {
             ("80:", "missing mandatory field 'target'"),
             ("published=80", "missing mandatory field 'target'"),
             ("target=80,mode=both", "invalid publish mode value (both): must be either 'ingress' or 'host'"),
+            ("target=80,host_ip=here", "invalid host_ip 'here': an address of a node"),
+            ("target=80,interface=a/b", "invalid interface 'a/b': the name of an interface"),
+            ("target=80,node=web", "invalid node 'web': a node's id in full"),
+            ("target=80,allow=10", "invalid allow '10': an address or a subnet"),
+            ("target=80,host_ip=127.0.0.1", "nothing is published at 127.0.0.1, as"),
+            ("target=80,mode=host,host_ip=fe80::1", "nothing is published at fe80::1"),
+            ("target=80,host_ip=0.0.0.0", "nothing is published at 0.0.0.0"),
+            ("target=80,interface=lo", "nobody comes in by interface lo"),
+            ("target=80,interface=eth0,host_ip=192.0.2.1", "at addresses or by interfaces, not both"),
+            ("target=80,allow=192.0.2.1/24", "192.0.2.1/24 is no subnet of clients"),
             ("80/icmp", "invalid protocol value 'icmp'"),
             ("target=80,protocol=x", "invalid protocol value 'x'"),
             ("target=80,colour=red", "invalid field key: colour"),

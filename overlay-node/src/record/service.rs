@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use overlay_core::{Name, NetworkId, Port, Protocol, ServiceId, UnixTime};
+use overlay_core::{Name, NetworkId, ServiceId, UnixTime};
 use serde::{Deserialize, Serialize};
 
-use super::Balancing;
+use super::{Balancing, PublishedPort};
 use crate::Condition;
 
 /// A service that somebody wants: a name for all its endpoints on some networks.
@@ -51,32 +51,6 @@ pub enum EndpointMode {
     /// Its endpoints' addresses.
     #[serde(rename = "dnsrr")]
     RoundRobin,
-}
-
-/// A port of a service that is reached from outside.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PublishedPort {
-    /// Its name, by which SRV finds it, if it has one.
-    pub name: Option<Name>,
-    /// Of which the port is.
-    pub protocol: Protocol,
-    /// The container's port.
-    pub target: Port,
-    /// The port that clients ask for; any from 30000 to 32767 if `None`.
-    pub published: Option<Port>,
-    /// Where.
-    pub mode: PublishMode,
-}
-
-/// Where a published port is reached.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PublishMode {
-    /// At every node of the cluster, through the ingress network.
-    #[default]
-    Ingress,
-    /// At the nodes that its endpoints are on.
-    Host,
 }
 
 /// A service of the cluster.

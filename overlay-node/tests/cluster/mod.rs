@@ -59,7 +59,7 @@ pub(crate) fn port(number: u16) -> Port {
 
 pub(crate) fn tcp(published: Option<u16>, target: u16, mode: PublishMode) -> PublishedPort {
     let published = published.map(port);
-    PublishedPort { name: None, protocol: Protocol::Tcp, target: port(target), published, mode }
+    PublishedPort { published, mode, ..PublishedPort::new(Protocol::Tcp, port(target)) }
 }
 
 /// Some subnets: any, a certain one, of both families, or one that is in the way of others.

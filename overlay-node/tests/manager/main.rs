@@ -6,6 +6,7 @@
 mod cluster;
 mod kinds;
 mod mesh;
+mod published;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -9,8 +9,7 @@ use overlay_gossip::Role;
 use overlay_ipam::SubnetRequest;
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
-    Control, ControlError, EndpointSpec, Feed, Manager, Network, NetworkSpec, NodeSpec, PublishMode, PublishedPort,
-    ServiceSpec,
+    Control, ControlError, EndpointSpec, Feed, Manager, Network, NetworkSpec, NodeSpec, PublishedPort, ServiceSpec,
 };
 
 const NOW: UnixTime = UnixTime::from_millis(1_767_225_600_000);
@@ -71,13 +70,7 @@ fn work(store: &Arc<dyn Store>, by: u8) -> bool {
     let grown = NetworkSpec { subnets, ..front.spec };
     surely(|| block_on(manager.change_network(&"front".into(), grown.clone(), NOW))).unwrap();
     let mut spec = ServiceSpec::new(format!("web-{by}").parse().unwrap(), [front.id]);
-    spec.ports = vec![PublishedPort {
-        name: None,
-        protocol: overlay_core::Protocol::Tcp,
-        target: overlay_core::Port::new(80).unwrap(),
-        published: None,
-        mode: PublishMode::Ingress,
-    }];
+    spec.ports = vec![PublishedPort::new(overlay_core::Protocol::Tcp, overlay_core::Port::new(80).unwrap())];
     surely(|| block_on(manager.create_service(ServiceId::from_bytes([by; 16]), spec.clone(), NOW))).unwrap();
     surely(|| block_on(manager.relocate(endpoint(by, 0), node(3), NOW))).unwrap();
     surely(|| block_on(manager.detach(endpoint(by, 1), NOW))).unwrap();

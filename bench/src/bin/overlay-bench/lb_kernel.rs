@@ -34,7 +34,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let small = bench.pace() == Pace::Quick;
     apply(bench, if small { 1_000 } else { 10_000 })?;
     change(bench, if small { 1_000 } else { 10_000 })?;
-    connections(bench, if small { 500 } else { 5_000 }, if small { 200 } else { 2_000 })
+    connections(bench, if small { 500 } else { 5_000 }, if small { 200 } else { 2_000 })?;
+    crate::lb_mesh::run(bench)
 }
 
 fn apply(bench: &mut Bench<'_>, count: u32) -> io::Result<()> {

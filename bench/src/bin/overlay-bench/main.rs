@@ -25,6 +25,7 @@ mod kernel_nft;
 mod lb;
 mod lb_drain;
 mod lb_kernel;
+mod lb_mesh;
 mod node;
 mod node_agent;
 mod node_hosts;

@@ -37,6 +37,7 @@ pub(crate) fn knowledge() -> Knowledge {
         suffixes: Vec::new(),
         gateway: None,
         host: None,
+        kept: overlay_node::usually_kept(),
     };
     Knowledge {
         me: node_id(0),

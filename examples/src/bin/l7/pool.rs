@@ -237,10 +237,8 @@ mod tests {
             name: "web".parse().unwrap(),
             ports: vec![PublishedPort {
                 name: Some("http".parse().unwrap()),
-                protocol: Protocol::Tcp,
-                target: Port::new(8080).unwrap(),
-                published: None,
                 mode: PublishMode::Host,
+                ..PublishedPort::new(Protocol::Tcp, Port::new(8080).unwrap())
             }],
             unheard: BTreeSet::new(),
             endpoints: endpoints.iter().map(|(number, weight)| (id(*number), endpoint(*number, *weight))).collect(),

@@ -31,7 +31,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   service create --name NAME [--network NETWORK]... [--endpoint-mode vip|dnsrr] [--replicas N]
                  [--scheduler NAME] [--affinity SECONDS] [--idle SECONDS[,SECONDS,SECONDS]]
                  [-p [PUBLISHED:]TARGET[/PROTOCOL]]...
-                 [-p target=PORT[,published=PORT][,protocol=tcp|udp|sctp][,mode=ingress|host]]...
+                 [-p target=PORT[,published=PORT][,protocol=tcp|udp|sctp][,mode=ingress|host|local]
+                     [,host_ip=IP]...[,interface=NAME]...[,node=ID]...[,allow=NET]...]...
   service ls
   service inspect SERVICE
   service rm SERVICE

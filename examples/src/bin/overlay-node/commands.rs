@@ -122,9 +122,10 @@ fn status(status: &Status) -> String {
     );
     rows.push(line(["", "", ""]));
     rows.push(line(["PLACE", "HOLDS", "WHY NOT, OR HOW"]));
-    rows.extend(status.places.iter().map(|it| {
+    rows.extend(status.places.iter().flat_map(|it| {
         let said = it.failure.clone().or_else(|| balanced(it)).unwrap_or_default();
-        line([&it.place, if it.holds { "yes" } else { "no" }, &said])
+        let hindered = it.hindrances.iter().map(|reason| line(["", "", reason]));
+        [line([&it.place, if it.holds { "yes" } else { "no" }, &said])].into_iter().chain(hindered).collect::<Vec<_>>()
     }));
     rows.push(line(["", "", ""]));
     rows.push(line(["ENDPOINT", "CONTAINER", "INTERFACE"]));

@@ -2,7 +2,7 @@
 
 use overlay_core::{Port, Protocol};
 use overlay_ipam::{Gateway, SubnetRequest};
-use overlay_node::{Network, NetworkSpec, PublishMode, PublishedPort, ServiceSpec};
+use overlay_node::{Network, NetworkSpec, PublishedPort, ServiceSpec};
 
 use crate::session::Session;
 use overlay_examples::listing;
@@ -22,13 +22,7 @@ pub(crate) fn replace(session: &mut Session) -> Outcome {
 
 /// A service that publishes a port at every node.
 fn shop() -> Outcome<ServiceSpec> {
-    let port = PublishedPort {
-        name: None,
-        protocol: Protocol::Tcp,
-        target: Port::new(80)?,
-        published: Some(Port::new(8080)?),
-        mode: PublishMode::Ingress,
-    };
+    let port = PublishedPort { published: Some(Port::new(8080)?), ..PublishedPort::new(Protocol::Tcp, Port::new(80)?) };
     Ok(ServiceSpec { ports: vec![port], ..ServiceSpec::new("shop".parse()?, []) })
 }
 

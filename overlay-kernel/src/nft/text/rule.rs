@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::value::{number, one};
 use crate::nft::expr::{Compare, Expr, Found, Register};
 use crate::nft::field::Base;
+use crate::nft::rule::CT_ZONE;
 use crate::nft::rule::{Rule, words};
 use crate::nft::set::SetKind;
 use crate::nft::value::{Type, length};
@@ -251,6 +252,9 @@ impl Writer<'_> {
     fn statement(&self, expr: &Expr) -> String {
         match expr {
             Expr::SetMeta { from, .. } => format!("meta mark set {}", self.content(*from).as_value(Type::Mark)),
+            Expr::SetCt { from, key: CT_ZONE, .. } => {
+                format!("ct original zone set {}", self.content(*from).as_value(Type::Mark))
+            }
             Expr::SetCt { from, .. } => format!("ct mark set {}", self.content(*from).as_value(Type::Mark)),
             Expr::Update { set, key, value, seconds } => self.update(set.as_str(), (*key, *value), *seconds),
             Expr::Verdict(verdict) => verdict.to_string(),

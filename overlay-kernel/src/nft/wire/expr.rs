@@ -53,7 +53,12 @@ fn body_of(data: &mut Body<'_>, expr: &Expr) {
         }
         Expr::Nat { .. } | Expr::Masquerade(_) | Expr::Redirect { .. } => translate(data, expr),
         Expr::SetMeta { from, key } => drop(data.be32(META_KEY, *key).be32(META_FROM, number(*from))),
-        Expr::SetCt { from, key } => drop(data.be32(CT_KEY, *key).be32(CT_FROM, number(*from))),
+        Expr::SetCt { from, key, direction } => {
+            data.be32(CT_KEY, *key).be32(CT_FROM, number(*from));
+            if let Some(direction) = direction {
+                data.u8(CT_DIRECTION, *direction as u8);
+            }
+        }
         Expr::Verdict(verdict) => {
             data.be32(VALUE_TO, VERDICT_REGISTER);
             write_verdict(data, VALUE_DATA, verdict);

@@ -145,8 +145,7 @@ fn ct(fields: &Fields<'_>) -> Option<Expr> {
         Some(_) => return None,
     };
     match fields.register(CT_FROM) {
-        Some(from) if direction.is_none() => Some(Expr::SetCt { from, key }),
-        Some(_) => None,
+        Some(from) => Some(Expr::SetCt { from, key, direction }),
         None => Some(Expr::Ct { to: fields.register(CT_TO)?, key, direction }),
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
     let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
     let stranger = rule("arrival/stranger")?.eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::L4PROTO, &transports);
     let stranger = stranger.eq(&ct::DIRECTION, CtDirection::Original).not_in(&ether::SADDR, &stations).counter().drop();
+    zones(draft, arrivals)?;
     let rules = vec![lies::<V4>(draft, arrivals)?, lies::<V6>(draft, arrivals)?, flow, stranger];
     draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), rules)?;
     let route = Base { kind: ChainKind::Route, ..Base::filter(Hook::Output, Base::MANGLE) };
@@ -32,6 +33,25 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
     arriving.push(led::<V6>(draft, (arrivals, &marks))?);
     Ok(())
 }
+
+/// Two flows that differ only in the balancer they came by are of zones of their own, so none is taken for the other; towards the place's sockets, where
+/// they would be alike, the second of them gets another source port, which is undone in its answers.
+fn zones(draft: &mut Draft, arrivals: &Arrivals) -> Result<(), Refusal> {
+    let mut taken = BTreeSet::new();
+    let mut zone = |mark: u32| {
+        let first = (mark % ZONES) as u16;
+        let zone = (first..ZONES as u16).chain(0..first).map(|it| it + 1).find(|it| !taken.contains(it))?;
+        taken.insert(zone);
+        Some(Mark::zone(zone))
+    };
+    let zones = arrivals.marks.iter().filter_map(|(mac, mark)| Some((*mac, zone(*mark)?)));
+    let zones = draft.set("zones", Set::map(zones.collect::<Vec<_>>()))?;
+    let comes = rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface).set_zone_by(&ether::SADDR, &zones);
+    draft.chain("zones", Base::filter(Hook::Prerouting, Base::RAW), vec![comes])
+}
+
+/// Flows have zones 1 to this; 0 is where all others are.
+const ZONES: u32 = u16::MAX as u32;
 
 /// What begins with the source of somebody inside.
 fn lies<V: Version>(draft: &mut Draft, arrivals: &Arrivals) -> Result<Rule, Refusal> {

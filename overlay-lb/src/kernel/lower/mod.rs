@@ -27,6 +27,7 @@ pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
 use self::draft::{Draft, rule};
+use self::published::Hooks;
 pub(super) use self::published::{REPLICAS, leads, place};
 pub(super) use self::version::Published;
 use self::version::{V4, V6, Version};
@@ -104,19 +105,20 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
         return Ok(native);
     }
     let mut draft = Draft::default();
-    let (mut first, mut refuse, mut input) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut refuse) = (Vec::new(), Vec::new());
     let mut looks = of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
     looks.extend(of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?);
     affinity::look(&mut draft, looks)?;
+    let mut hooks = Hooks { arriving: first.clone(), own: first, input: Vec::new() };
     if published {
-        published::services(&mut draft, wanted, (&mut first, &mut input))?;
+        published::services(&mut draft, wanted, &mut hooks)?;
     }
-    let mut arriving = first.clone();
+    let Hooks { mut arriving, own, mut input } = hooks;
     if let Some(arrivals) = wanted.arrivals {
         arrivals::flows(&mut draft, arrivals, &mut arriving)?;
     }
     draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), arriving)?;
-    draft.chain("own", Base::nat(Hook::Output, TRANSLATE), first)?;
+    draft.chain("own", Base::nat(Hook::Output, TRANSLATE), own)?;
     let refuse = draft.part("refuse", refuse)?;
     if wanted.places.here {
         // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.

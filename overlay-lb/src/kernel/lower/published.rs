@@ -1,41 +1,54 @@
 //! Services at ports of the machine's own addresses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::marker::PhantomData;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
-use overlay_core::Refusal;
+use ipnet::IpNet;
+use overlay_core::{Name, Refusal};
 use overlay_kernel::conntrack::Flow;
 use overlay_kernel::nft::{
-    AddressType, CtState, IpProtocol, Mark, Reject, Rule, Set, Unreachable, Verdict, fib, meta, th,
+    AddressType, CtState, IpProtocol, Mark, Operand, Reject, Rule, Set, Unreachable, Value, Verdict, fib, meta, th,
 };
 
 use super::class::{Reach, Slots};
 use super::draft::{Draft, name, rule};
 use super::version::{Published, V4, V6, Version};
 use super::{Wanted, draw, protocol_of};
-use crate::{Condition, ServedPort, Service};
+use crate::{Bind, Condition, ServedPort, Service};
 
-/// Who asks for one is led to a replica; who is not is refused, whoever listens there.
-pub(super) fn services(
-    draft: &mut Draft,
-    wanted: &Wanted<'_>,
-    (first, input): (&mut Vec<Rule>, &mut Vec<Rule>),
-) -> Result<(), Refusal> {
+/// The rules of the hooks that have a part in it.
+pub(super) struct Hooks {
+    /// Translation of what comes in.
+    pub(super) arriving: Vec<Rule>,
+    /// Translation of what begins here.
+    pub(super) own: Vec<Rule>,
+    /// What no service takes.
+    pub(super) input: Vec<Rule>,
+}
+
+/// Who asks for one is led to a replica; who is not is refused, whoever listens there; who may not ask is dropped.
+pub(super) fn services(draft: &mut Draft, wanted: &Wanted<'_>, hooks: &mut Hooks) -> Result<(), Refusal> {
     let all: Vec<&Service> = wanted.services.iter().copied().filter(|service| service.is_published()).collect();
-    of_version::<V4>(draft, (&all, wanted), first)?;
-    of_version::<V6>(draft, (&all, wanted), first)?;
-    let places = all.iter().flat_map(|service| service.ports.named()).map(place);
-    let places = draft.set("published", Set::of(places))?;
-    let refuse = draft.part(
-        "refuse-published",
+    let restricted =
+        all.iter().filter(|service| !service.sources.is_empty()).flat_map(|it| it.ports.named()).map(place);
+    let restricted: BTreeSet<Place> = restricted.collect();
+    let restricts = !restricted.is_empty();
+    if restricts {
+        draft.set(RESTRICTED, Set::of(restricted))?;
+    }
+    draft.part(
+        REFUSE,
         vec![
             rule("refused")?.eq(&meta::L4PROTO, IpProtocol::TCP).reject(Reject::TcpReset),
             rule("refused")?.reject(Reject::Unreachable(Unreachable::Port)),
         ],
     )?;
-    input.push(refused::<V4>()?.is_in(&(meta::L4PROTO, th::DPORT), &places).jump(&refuse));
-    input.push(refused::<V6>()?.is_in(&(meta::L4PROTO, th::DPORT), &places).jump(&refuse));
-    Ok(())
+    slots::<V4>(draft, &all, wanted)?;
+    slots::<V6>(draft, &all, wanted)?;
+    of_version::<V4>(draft, (&all, restricts), hooks)?;
+    of_version::<V6>(draft, (&all, restricts), hooks)
 }
 
 /// What begins, and is for an address of the machine's own: what was begun before a port was published goes on.
@@ -48,21 +61,111 @@ fn here<V: Version>(id: &str) -> Result<Rule, Refusal> {
     Ok(V::NEAR.iter().fold(here, |here, near| here.outside(&V::destination(), *near.start(), *near.end())))
 }
 
+/// Where ports are found: at any address, at some, or by some interfaces. No two services have one port.
 fn of_version<V: Version>(
     draft: &mut Draft,
-    (services, wanted): (&[&Service], &Wanted<'_>),
-    first: &mut Vec<Rule>,
+    (services, restricts): (&[&Service], bool),
+    hooks: &mut Hooks,
 ) -> Result<(), Refusal> {
-    let (mut leads, mut replicas) = (Vec::<(Place, Verdict)>::new(), Vec::new());
+    if restricts {
+        let allowed = services.iter().flat_map(|service| allowed::<V>(service));
+        draft.set(&V::named(ALLOWED), Set::ranges(allowed))?;
+    }
+    let (protocol, port) = (meta::L4PROTO, th::DPORT);
+    let at_any = |bind: &Bind, place: Place| (*bind == Bind::Any).then_some(place).into_iter().collect();
+    let at_any = Kind::of::<V>(draft, ("", services), at_any)?;
+    at_any.rules::<V>(&(protocol.clone(), port.clone()), (restricts, true), hooks)?;
+    if services.iter().any(|service| matches!(service.bind, Bind::Addresses(_))) {
+        let at_some = |bind: &Bind, (protocol, port): Place| match bind {
+            Bind::Addresses(all) => all.iter().filter_map(|it| Some((V::address(*it)?, protocol, port))).collect(),
+            _ => Vec::new(),
+        };
+        let at_some = Kind::of::<V>(draft, ("-bound", services), at_some)?;
+        at_some.rules::<V>(&(V::destination(), protocol.clone(), port.clone()), (restricts, true), hooks)?;
+    }
+    if services.iter().any(|service| matches!(service.bind, Bind::Interfaces(_))) {
+        let by_some = |bind: &Bind, (protocol, port): Place| match bind {
+            Bind::Interfaces(all) => all.iter().map(|by| (*by, protocol, port)).collect(),
+            _ => Vec::new(),
+        };
+        let by_some = Kind::of::<V>(draft, ("-by", services), by_some)?;
+        by_some.rules::<V>(&(meta::IIFNAME, protocol, port), (restricts, false), hooks)?;
+    }
+    Ok(())
+}
+
+/// For those that are found in one way, the maps that rules ask.
+struct Kind<K> {
+    /// Where those lead that somebody takes.
+    leads: Name,
+    /// All of them.
+    places: Name,
+    keys: PhantomData<K>,
+}
+
+impl<K: Value + Copy> Kind<K> {
+    fn of<V: Version>(
+        draft: &mut Draft,
+        (suffix, services): (&str, &[&Service]),
+        keys: impl Fn(&Bind, Place) -> Vec<K>,
+    ) -> Result<Self, Refusal> {
+        let (mut leads, mut places) = (Vec::new(), Vec::new());
+        for service in services {
+            let chain = Slots::of(service, V::FAMILY).map(|slots| name(&slots.class.chain())).transpose()?;
+            for key in service.ports.named().flat_map(|served| keys(&service.bind, place(served))) {
+                places.push(key);
+                leads.extend(chain.clone().map(|chain| (key, Verdict::Goto(chain))));
+            }
+        }
+        let leads = draft.set(&V::named(&format!("leads-published{suffix}")), Set::verdicts(leads))?;
+        let places = draft.set(&V::named(&format!("published{suffix}")), Set::of(places))?;
+        Ok(Self { leads, places, keys: PhantomData })
+    }
+
+    /// Of those found by an interface, nothing that begins here is one.
+    fn rules<V: Version>(
+        &self,
+        key: &impl Operand<Value = K>,
+        (restricts, own): (bool, bool),
+        hooks: &mut Hooks,
+    ) -> Result<(), Refusal> {
+        if restricts {
+            let asks = (meta::L4PROTO, th::DPORT, V::source());
+            let stranger = here::<V>("published/sources")?.is_in(key, &self.places);
+            let stranger = stranger.is_in(&(meta::L4PROTO, th::DPORT), &name(RESTRICTED)?);
+            hooks.arriving.push(stranger.not_in(&asks, &name(&V::named(ALLOWED))?).counter().drop());
+        }
+        let led = here::<V>("published")?.verdict_by(key, &self.leads);
+        if own {
+            hooks.own.push(led.clone());
+        }
+        hooks.arriving.push(led);
+        hooks.input.push(refused::<V>()?.is_in(key, &self.places).jump(&name(REFUSE)?));
+        Ok(())
+    }
+}
+
+/// Who may ask for a service's ports, where that is not everybody.
+fn allowed<V: Version>(service: &Service) -> Vec<RangeInclusive<(IpProtocol, u16, V::Address)>> {
+    let apart = IpNet::aggregate(&service.sources.iter().copied().collect());
+    let ranges: Vec<_> = apart.into_iter().filter_map(V::range).collect();
+    let of_port = |(protocol, port): Place| {
+        let ranges = ranges.iter().map(move |net| (protocol, port, *net.start())..=(protocol, port, *net.end()));
+        ranges.collect::<Vec<_>>()
+    };
+    service.ports.named().map(place).flat_map(of_port).collect()
+}
+
+/// Who takes which number of each class, and the rules that draw one.
+fn slots<V: Version>(draft: &mut Draft, services: &[&Service], wanted: &Wanted<'_>) -> Result<(), Refusal> {
+    let mut replicas = Vec::new();
     let mut slots = BTreeMap::<u32, Vec<((IpProtocol, u16, Mark), V::Target)>>::new();
     for service in services {
         let taken = Slots::of(service, V::FAMILY);
-        let chain = taken.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
         let stay = service.replicas.values().filter(|replica| replica.condition != Condition::Down);
         let stay: Vec<_> = stay.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
         for served in service.ports.named() {
             let ((protocol, port), target) = (place(served), served.target.get());
-            leads.extend(chain.clone().map(|chain| ((protocol, port), Verdict::Goto(chain))));
             replicas.extend(stay.iter().map(|it| V::published((protocol, port), (*it, target))));
             let Some(taken) = &taken else { continue };
             let takers = taken.takers.iter().filter_map(|taker| V::address(*taker));
@@ -79,8 +182,6 @@ fn of_version<V: Version>(
         draft.part(&class.chain(), vec![rule])?;
     }
     draft.set(&V::named(REPLICAS), Set::of(replicas))?;
-    let leads = draft.set(&V::named("leads-published"), Set::verdicts(leads))?;
-    first.push(here::<V>("published")?.verdict_by(&(meta::L4PROTO, th::DPORT), &leads));
     Ok(())
 }
 
@@ -103,3 +204,8 @@ pub(in crate::kernel) fn leads(set: &Set, flow: &Flow) -> bool {
 
 /// What begins the names of the sets of all replicas of published services that may have flows. No rule asks them.
 pub(in crate::kernel) const REPLICAS: &str = "replicas-published";
+/// The ports that are not for everybody.
+const RESTRICTED: &str = "restricted";
+/// Who they are for.
+const ALLOWED: &str = "allowed";
+const REFUSE: &str = "refuse-published";
