@@ -1,0 +1,10 @@
+//! Keys that two nodes agree on, from what each publishes.
+
+mod derive;
+mod epoch;
+mod pair;
+mod public;
+
+pub use epoch::{AgreeError, EpochSecret};
+pub use pair::{AlreadyIssued, Direction, Issued, Pair, Use};
+pub use public::{Epoch, EpochError, EpochRecord, PublicKey};

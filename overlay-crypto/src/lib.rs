@@ -1,0 +1,31 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+mod check;
+mod cipher;
+mod esp;
+mod judge;
+mod key;
+mod keys;
+mod lane;
+mod sa;
+mod spi;
+mod state;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use cipher::Cipher;
+pub use esp::{
+    Arrived, Numbers, OpenCounts, OpenError, Opened, Opener, Openers, ReplayWindow, SealCounts, SealError, Sealer,
+    Sealers, UdpEncapsulation, WindowSize, WindowSizeError, sealed_len,
+};
+pub use judge::{Datagram, Reason, Verdict};
+pub use key::{KeyLengthError, SaKey, Spent, TakenKey};
+pub use keys::{
+    AgreeError, AlreadyIssued, Direction, Epoch, EpochError, EpochRecord, EpochSecret, Issued, Pair, PublicKey, Use,
+};
+pub use lane::{Lane, Lanes, LanesError};
+pub use sa::{Epochs, Sa, SaId};
+pub use spi::{Spi, SpiError};
+pub use state::{State, Step, Tunnel};
