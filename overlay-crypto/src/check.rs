@@ -18,9 +18,9 @@ pub(crate) fn state(state: &State) -> Result<(), Refusal> {
         fit.map_err(|(wanted, reason)| Refusal::new(format!("SA {id}"), wanted, reason))?;
     }
     for (tunnel, lanes) in &state.tunnels {
-        let fit = ends(tunnel.local, tunnel.peer).and_then(|()| guarded(state, tunnel)).and_then(|()| {
-            sends(state, tunnel, lanes)
-        });
+        let fit = ends(tunnel.local, tunnel.peer)
+            .and_then(|()| guarded(state, tunnel))
+            .and_then(|()| sends(state, tunnel, lanes));
         fit.map_err(|(wanted, reason)| Refusal::new(format!("tunnel {tunnel}"), wanted, reason))?;
     }
     Ok(())
@@ -68,9 +68,7 @@ fn sends(state: &State, tunnel: &Tunnel, lanes: &[Spi]) -> Result<(), Unfit> {
         if !seen.insert(spi) {
             return Err((format!("SPI {spi}"), "two lanes have it; give each its own"));
         }
-        let serves = |sa: &&Sa| {
-            sa.direction == Direction::Out && sa.port == tunnel.port && sa.source == tunnel.local
-        };
+        let serves = |sa: &&Sa| sa.direction == Direction::Out && sa.port == tunnel.port && sa.source == tunnel.local;
         if state.sas.get(&SaId { destination: tunnel.peer, spi: *spi }).filter(serves).is_none() {
             return Err((format!("SPI {spi}"), "there is no association of it that sends for this tunnel"));
         }

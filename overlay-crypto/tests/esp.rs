@@ -3,8 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use overlay_crypto::{
-    Cipher, Lanes, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Sealers, Spi, WindowSize,
-    sealed_len,
+    Cipher, Lanes, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Sealers, Spi, WindowSize, sealed_len,
 };
 use proptest::prelude::*;
 
@@ -153,12 +152,14 @@ fn a_dummy_packet_is_dropped_and_its_number_spent() {
 
 #[test]
 fn a_packet_that_is_late_by_the_window_is_refused_and_one_less_is_taken() {
-    let mut sealer = sealer(Cipher::Aes128Gcm, Numbers::Extended);
-    let packets: Vec<_> = (0..1025).map(|_| sealed(&mut sealer, b"")).collect();
-    let mut opener = opener(Cipher::Aes128Gcm, Numbers::Extended);
-    opener.open(&mut packets[1024].clone()).unwrap();
-    assert_eq!(opener.open(&mut packets[0].clone()).unwrap_err(), OpenError::Replayed { sequence: 1 });
-    assert_eq!(opener.open(&mut packets[1].clone()).unwrap().sequence, 2);
+    for numbers in [Numbers::Short, Numbers::Extended] {
+        let mut sealer = sealer(Cipher::Aes128Gcm, numbers);
+        let packets: Vec<_> = (0..1025).map(|_| sealed(&mut sealer, b"")).collect();
+        let mut opener = opener(Cipher::Aes128Gcm, numbers);
+        opener.open(&mut packets[1024].clone()).unwrap();
+        assert_eq!(opener.open(&mut packets[0].clone()).unwrap_err(), OpenError::Replayed { sequence: 1 });
+        assert_eq!(opener.open(&mut packets[1].clone()).unwrap().sequence, 2);
+    }
 }
 
 #[test]
@@ -174,7 +175,10 @@ fn an_opener_is_found_by_the_packets_spi_and_strays_are_counted() {
     assert_eq!(openers.insert(twin).unwrap_err().spi(), spi(0x1002));
 
     let mut second = Sealer::new(spi(0x1002), &key(cipher, 2), Numbers::Extended).unwrap();
-    let (whose, opened) = (&mut openers).open(&mut sealed(&mut second, b"to the second")).map(|(spi, it)| (spi, it.payload.to_vec())).unwrap();
+    let (whose, opened) = (&mut openers)
+        .open(&mut sealed(&mut second, b"to the second"))
+        .map(|(spi, it)| (spi, it.payload.to_vec()))
+        .unwrap();
     assert_eq!((whose, &opened[..]), (spi(0x1002), &b"to the second"[..]));
     openers.remove(spi(0x1002)).unwrap();
     let error = openers.open(&mut sealed(&mut second, b"late")).unwrap_err();
@@ -206,6 +210,7 @@ fn a_flow_stays_on_its_lane_and_flows_spread_over_all() {
 
 #[test]
 fn nothing_that_is_printed_tells_of_a_key() {
-    let shown = format!("{:?} {:?}", sealer(Cipher::Aes128Gcm, Numbers::Short), opener(Cipher::Aes128Gcm, Numbers::Short));
+    let shown =
+        format!("{:?} {:?}", sealer(Cipher::Aes128Gcm, Numbers::Short), opener(Cipher::Aes128Gcm, Numbers::Short));
     assert!(!shown.contains("salt") && !shown.contains("key"), "{shown}");
 }

@@ -206,11 +206,17 @@ fn what_makes_no_sense_is_refused_by_name_and_changes_nothing() {
         refused
     };
     assert!(refusal(|state| state.ports.clear()).contains("port 4790: it is not guarded"));
-    assert!(refusal(|state| *state.sas.values_mut().next().unwrap() = sa(Direction::In, here(), 9)).contains("two ends"));
-    assert!(refusal(|state| drop(state.sas.insert(id(here(), 0x3000), sa(Direction::In, there(), 2)))).contains("its key"));
     assert!(
-        refusal(|state| drop(state.sas.insert(id(here(), 0x3000), sa(Direction::In, "2001:db8::1".parse().unwrap(), 3))))
-            .contains("both ends have one family")
+        refusal(|state| *state.sas.values_mut().next().unwrap() = sa(Direction::In, here(), 9)).contains("two ends")
+    );
+    assert!(
+        refusal(|state| drop(state.sas.insert(id(here(), 0x3000), sa(Direction::In, there(), 2)))).contains("its key")
+    );
+    assert!(
+        refusal(|state| drop(
+            state.sas.insert(id(here(), 0x3000), sa(Direction::In, "2001:db8::1".parse().unwrap(), 3))
+        ))
+        .contains("both ends have one family")
     );
     assert!(
         refusal(|state| drop(state.sas.insert(id([224, 0, 0, 1].into(), 0x3000), sa(Direction::Out, here(), 3))))

@@ -146,7 +146,8 @@ impl Opener {
         }
         let sequence = self.new_sequence(low)?;
         let (nonce, associated) = (self.aead.nonce(*iv), self.aead.associated(sequence));
-        let text = self.aead.key.open_in_place(nonce, associated, sealed).map_err(|_| OpenError::Forged)?;
+        let text = self.aead.key.open_in_place(nonce, associated, sealed);
+        let text = text.map_err(|_| self.unauthentic(sequence))?;
         self.window.mark(sequence);
         let (payload, next_header) = strip(text)?;
         Ok(Opened { payload, next_header, sequence })
@@ -160,6 +161,17 @@ impl Opener {
             Numbers::Extended => self.window.infer(low).ok_or(OpenError::Replayed { sequence: u64::from(low) })?,
         };
         if self.window.is_new(sequence) { Ok(sequence) } else { Err(OpenError::Replayed { sequence }) }
+    }
+
+    /// What a packet is that is not authentic as `sequence`. One that comes after the window has passed it is taken for one of the next 2^32, so
+    /// its check fails; that is likelier than a jump by more than half of those.
+    fn unauthentic(&self, sequence: u64) -> OpenError {
+        match sequence.checked_sub(1 << 32) {
+            Some(earlier) if sequence.saturating_sub(self.window.highest()) > 1 << 31 => {
+                OpenError::Replayed { sequence: earlier }
+            }
+            _ => OpenError::Forged,
+        }
     }
 
     /// The association's SPI.
@@ -228,5 +240,97 @@ impl fmt::Debug for Opener {
         let mut shown = f.debug_struct("Opener");
         shown.field("spi", &aead.spi).field("numbers", &aead.numbers);
         shown.field("window", window).field("counts", counts).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::Sealer;
+    use super::*;
+    use crate::Cipher;
+
+    fn key() -> SaKey {
+        SaKey::new(Cipher::Aes128Gcm, &[3; 20]).unwrap()
+    }
+
+    fn ends(numbers: Numbers, last: u64) -> (Sealer, Opener) {
+        let mut sealer = Sealer::new(Spi::MIN, &key(), numbers).unwrap();
+        let mut opener = Opener::new(Spi::MIN, &key(), numbers, WindowSize::MIN).unwrap();
+        sealer.skip_to(last);
+        if last > 0 {
+            opener.skip_to(last);
+        }
+        (sealer, opener)
+    }
+
+    fn sealed(sealer: &mut Sealer) -> Vec<u8> {
+        let mut buffer = [0; 64];
+        let packet = sealer.seal(&mut buffer, 16..20, 17).unwrap();
+        buffer[packet].to_vec()
+    }
+
+    proptest! {
+        /// Over the ends of counts of 2^32 too, with up to 2^31 packets lost at once, and those within the window in any order.
+        #[test]
+        fn numbers_of_64_bits_go_on_over_losses_and_disorder(
+            start in prop_oneof![Just(0_u64), (1_u64 << 32) - 2_000..(1 << 32) + 2_000, Just((1_u64 << 40) - 5)],
+            bursts in proptest::collection::vec(
+                (prop_oneof![Just(0_u64), 0..3_000_u64, Just(1 << 31), Just((1 << 32) - 1_100)], 1_usize..40, any::<u64>()),
+                1..12,
+            ),
+        ) {
+            let (mut sealer, mut opener) = ends(Numbers::Extended, start);
+            for (lost, count, shuffle) in bursts {
+                sealer.skip_to(sealer.last() + lost);
+                let mut burst: Vec<_> = (0..count).map(|_| sealed(&mut sealer)).collect();
+                burst.sort_by_key(|packet| u64::from(packet[7]).wrapping_mul(shuffle | 1) >> 3);
+                for packet in &burst {
+                    prop_assert!(opener.open(&mut packet.clone()).is_ok());
+                    let again = opener.open(&mut packet.clone()).map(|opened| opened.sequence);
+                    prop_assert!(matches!(again, Err(OpenError::Replayed { .. })), "{:?}", again);
+                }
+                prop_assert_eq!(opener.highest(), sealer.last());
+            }
+        }
+    }
+
+    #[test]
+    fn a_forgery_is_one_wherever_its_number_is() {
+        let (mut sealer, mut opener) = ends(Numbers::Extended, (1 << 40) + 5_000);
+        let late = sealed(&mut sealer);
+        sealer.skip_to((1 << 40) + 5_500);
+        opener.open(&mut sealed(&mut sealer)).unwrap();
+        for number in [5_001_u32, 5_502, 1 << 30] {
+            let mut forged = late.clone();
+            forged[4..8].copy_from_slice(&number.to_be_bytes());
+            forged[20] ^= 1;
+            assert_eq!(opener.open(&mut forged).unwrap_err(), OpenError::Forged, "{number}");
+        }
+        assert_eq!((opener.highest(), opener.counts().forged), ((1 << 40) + 5_501, 3));
+    }
+
+    #[test]
+    fn the_last_number_is_taken_and_none_thereafter() {
+        for (numbers, last) in [(Numbers::Short, u64::from(u32::MAX)), (Numbers::Extended, u64::MAX)] {
+            let (mut sealer, mut opener) = ends(numbers, last - 1);
+            let packet = sealed(&mut sealer);
+            assert_eq!(opener.open(&mut packet.clone()).unwrap().sequence, last);
+            assert!(matches!(opener.open(&mut packet.clone()), Err(OpenError::Replayed { .. })));
+            let mut first = packet;
+            first[4..8].copy_from_slice(&[0, 0, 0, 1]);
+            assert_eq!(opener.open(&mut first).unwrap_err(), OpenError::Replayed { sequence: 1 });
+        }
+    }
+
+    #[test]
+    fn padding_that_is_not_as_it_should_be_is_refused() {
+        let text = |bytes: &[u8]| strip(&mut bytes.to_vec()).map(|(payload, next)| (payload.to_vec(), next));
+        assert_eq!(text(&[9, 1, 2, 2, 17]), Ok((vec![9], 17)));
+        assert_eq!(text(&[0, 17]), Ok((vec![], 17)));
+        for wrong in [&[9, 1, 3, 2, 17][..], &[1, 2, 17], &[1, 2, 3, 4, 17], &[17], &[]] {
+            assert_eq!(text(wrong), Err(OpenError::Padding), "{wrong:?}");
+        }
     }
 }

@@ -59,20 +59,15 @@ pub struct Issued {
 pub struct AlreadyIssued(pub Use);
 
 impl Pair {
-    pub(super) fn new(
-        shared: Zeroizing<[u8; 32]>,
-        ours: (NodeId, EpochRecord),
-        theirs: (NodeId, EpochRecord),
-    ) -> Self {
+    pub(super) fn new(shared: Zeroizing<[u8; 32]>, ours: (NodeId, EpochRecord), theirs: (NodeId, EpochRecord)) -> Self {
         Self { shared, ours, theirs, issued: BTreeSet::new() }
     }
 
     /// The key for `use`: HKDF-SHA256 (RFC 5869) of the secret, both nodes' ids, public keys and epochs in the order of sender and receiver, the
-    /// network, the lane and the cipher; key, salt and SPI are one output of it. A cipher is the network's: asked again for
-    /// the same use with another is asked again.
+    /// network, the lane and the cipher; key, salt and SPI are one output of it.
     ///
     /// # Errors
-    /// [`AlreadyIssued`] if it was issued before.
+    /// [`AlreadyIssued`] if it was issued before, for whatever cipher.
     pub fn issue(&mut self, r#use: Use, cipher: Cipher) -> Result<Issued, AlreadyIssued> {
         if self.issued.contains(&r#use) {
             return Err(AlreadyIssued(r#use));
@@ -91,6 +86,11 @@ impl Pair {
     /// The peer.
     pub fn peer(&self) -> NodeId {
         self.theirs.0
+    }
+
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> &[u8; 32] {
+        &self.shared
     }
 
     /// The peer's record that it comes of.
