@@ -10,6 +10,7 @@
 
 mod catalogue;
 mod core;
+mod crypto;
 mod dns;
 mod driver;
 mod gossip;
@@ -28,6 +29,7 @@ pub type Body = fn(&[u8]);
 pub const TARGETS: &[&[(&str, Body)]] = &[
     catalogue::TARGETS,
     core::TARGETS,
+    crypto::TARGETS,
     dns::TARGETS,
     driver::TARGETS,
     gossip::TARGETS,

@@ -1,0 +1,234 @@
+//! `crypto`: ESP in memory, and plans of tunnels' protection.
+//!
+//! Payload bytes per second on one core. The yardstick is the same library's AEAD alone, over as many bytes: no header, no padding, no replay
+//! window, nothing authenticated besides. Both work through the same 64 buffers in turn, by the same rounds. Opening spoils a packet, so packets are
+//! sealed anew outside the measurement.
+
+use std::hint::black_box;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use overlay_bench::{Bench, Pace};
+use overlay_core::{NetworkId, NodeId, Port, State as _};
+use overlay_crypto::{
+    Cipher, Direction, Epoch, EpochSecret, Epochs, Lane, Numbers, Opener, Sa, SaId, SaKey, Sealer, Spi, State, Tunnel,
+    Use, WindowSize, sealed_len,
+};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+
+pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
+    for (cipher, suffix) in
+        [(Cipher::Aes256Gcm, ""), (Cipher::Aes128Gcm, "-aes128"), (Cipher::ChaCha20Poly1305, "-chacha20")]
+    {
+        for size in [64, 1400, 8900] {
+            seal(bench, cipher, size, suffix)?;
+            open(bench, cipher, size, suffix)?;
+        }
+    }
+    plan(bench)?;
+    agree(bench)
+}
+
+const RING: usize = 64;
+const YARDSTICK: &str = "ring's AEAD alone";
+
+fn seal(bench: &mut Bench<'_>, cipher: Cipher, size: usize, suffix: &str) -> io::Result<()> {
+    let round = round(bench.pace());
+    let (mut ours, mut bare) = (buffers(size), buffers(size));
+    let mut sealer = sealer(cipher);
+    let mut alone = Bare::new(cipher);
+    bench
+        .figure(format!("crypto/esp-seal-{size}{suffix}"), "Gb/s")
+        .measured(move || {
+            gigabits(
+                size,
+                round,
+                &mut ours,
+                |_| {},
+                |buffer| {
+                    black_box(sealer.seal(black_box(buffer), 16..16 + size, 17).is_ok());
+                },
+            )
+        })
+        .yardstick_measured(YARDSTICK, move || {
+            gigabits(size, round, &mut bare, |_| {}, |buffer| alone.seal(black_box(buffer), size))
+        })
+        .report()
+}
+
+fn open(bench: &mut Bench<'_>, cipher: Cipher, size: usize, suffix: &str) -> io::Result<()> {
+    let round = round(bench.pace());
+    let (mut ours, mut bare) = (buffers(size), buffers(size));
+    let mut sealer = sealer(cipher);
+    let mut opener = Opener::new(Spi::MIN, &key(cipher), Numbers::Extended, WindowSize::default()).expect("a new key");
+    let (mut seals, mut opens) = (Bare::new(cipher), Bare::new(cipher));
+    let packet = sealed_len(size);
+    bench
+        .figure(format!("crypto/esp-open-{size}{suffix}"), "Gb/s")
+        .measured(move || {
+            let prepare = |buffer: &mut [u8]| assert!(sealer.seal(buffer, 16..16 + size, 17).is_ok());
+            gigabits(size, round, &mut ours, prepare, |buffer| {
+                assert!(opener.open(black_box(&mut buffer[..packet])).is_ok());
+            })
+        })
+        .yardstick_measured(YARDSTICK, move || {
+            gigabits(
+                size,
+                round,
+                &mut bare,
+                |buffer| seals.seal(buffer, size),
+                |buffer| {
+                    opens.open(black_box(buffer), size);
+                },
+            )
+        })
+        .report()
+}
+
+/// Works through all buffers, prepared first, again and again for `round` of measured time.
+fn gigabits(
+    size: usize,
+    round: Duration,
+    buffers: &mut [Vec<u8>],
+    mut prepare: impl FnMut(&mut [u8]),
+    mut work: impl FnMut(&mut [u8]),
+) -> f64 {
+    let (mut took, mut count) = (Duration::ZERO, 0);
+    while took < round {
+        buffers.iter_mut().for_each(|buffer| prepare(buffer));
+        let start = now();
+        buffers.iter_mut().for_each(|buffer| work(buffer));
+        took += start.elapsed();
+        count += buffers.len();
+    }
+    (count * size * 8) as f64 / took.as_secs_f64() / 1e9
+}
+
+/// Room for a packet of that payload, each in its own place.
+fn buffers(size: usize) -> Vec<Vec<u8>> {
+    vec![vec![0x5a; Sealer::HEADROOM + size + Sealer::TAILROOM]; RING]
+}
+
+fn key(cipher: Cipher) -> SaKey {
+    SaKey::new(cipher, &[7; 36][..cipher.material_len()]).expect("its length")
+}
+
+fn sealer(cipher: Cipher) -> Sealer {
+    Sealer::new(Spi::MIN, &key(cipher), Numbers::Extended).expect("a new key")
+}
+
+/// The library's AEAD with a counter for a nonce.
+struct Bare {
+    key: LessSafeKey,
+    next: u64,
+}
+
+impl Bare {
+    fn new(cipher: Cipher) -> Self {
+        let algorithm = match cipher {
+            Cipher::Aes128Gcm => &AES_128_GCM,
+            Cipher::Aes256Gcm => &AES_256_GCM,
+            Cipher::ChaCha20Poly1305 => &CHACHA20_POLY1305,
+        };
+        let key = UnboundKey::new(algorithm, &[7; 32][..cipher.key_len()]).expect("its length");
+        Self { key: LessSafeKey::new(key), next: 0 }
+    }
+
+    fn nonce(&mut self) -> Nonce {
+        self.next += 1;
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&self.next.to_be_bytes());
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    fn seal(&mut self, buffer: &mut [u8], size: usize) {
+        let nonce = self.nonce();
+        let (text, tag) = buffer[16..].split_at_mut(size);
+        let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::empty(), text).expect("it is short");
+        tag[..16].copy_from_slice(sealed.as_ref());
+    }
+
+    fn open(&mut self, buffer: &mut [u8], size: usize) {
+        let nonce = self.nonce();
+        let opened = self.key.open_in_place(nonce, Aad::empty(), &mut buffer[16..16 + size + 16]);
+        assert!(opened.is_ok_and(|text| text.len() == size));
+    }
+}
+
+/// What protects tunnels to 1,000 peers, from nothing, and a later epoch of them in place of the present.
+fn plan(bench: &mut Bench<'_>) -> io::Result<()> {
+    let (none, now, later) = (State::default(), protected(1, 1..=1), protected(2, 1..=2));
+    bench.figure("crypto/sa-plan-1000", "ms").once(|| (), |()| none.plan(&now)).report()?;
+    bench.figure("crypto/sa-plan-1000-next-epoch", "ms").once(|| (), |()| now.plan(&later)).report()?;
+    bench.figure("crypto/sa-check-1000", "ms").once(|| (), |()| assert_eq!(later.check(), Ok(()))).report()
+}
+
+fn protected(sends: u32, epochs: std::ops::RangeInclusive<u32>) -> State {
+    let port = Port::new(4790).expect("a port");
+    let local = IpAddr::from([10, 0, 0, 1]);
+    let mut state = State { ports: [port].into(), ..State::default() };
+    for peer in 0..1000_u32 {
+        let tunnel = Tunnel { port, local, peer: Ipv4Addr::from(0x0a01_0000 + peer).into() };
+        let spi =
+            |epoch: u32, direction| Spi::of_chance(peer << 8 | epoch << 4 | u32::from(direction == Direction::In));
+        for epoch in epochs.clone() {
+            for direction in [Direction::In, Direction::Out] {
+                let (source, destination) = match direction {
+                    Direction::In => (tunnel.peer, local),
+                    Direction::Out => (local, tunnel.peer),
+                };
+                let spi = spi(epoch, direction);
+                let mut material = [7; 36];
+                material[..4].copy_from_slice(&spi.get().to_be_bytes());
+                let number = Epoch::new(epoch.into()).expect("above 0");
+                let sa = Sa {
+                    direction,
+                    source,
+                    port,
+                    numbers: Numbers::Extended,
+                    window: WindowSize::default(),
+                    udp: None,
+                    epochs: Epochs { sender: number, receiver: number },
+                    key: SaKey::new(Cipher::Aes256Gcm, &material).expect("its length"),
+                };
+                state.sas.insert(SaId { destination, spi }, sa);
+            }
+        }
+        state.tunnels.insert(tunnel, vec![spi(sends, Direction::Out)]);
+    }
+    state
+}
+
+/// All keys of one network with one peer: the secret, and both directions' keys.
+fn agree(bench: &mut Bench<'_>) -> io::Result<()> {
+    let secret = |node: u8| {
+        EpochSecret::generate(NodeId::from_bytes([node; 16]), Epoch::FIRST, |bytes: &mut [u8]| bytes.fill(node))
+    };
+    let (mut ours, theirs) = (secret(1), secret(2).record());
+    let mut peer = 0_u128;
+    let network = NetworkId::from_bytes([9; 16]);
+    bench
+        .figure("crypto/agree", "us")
+        .each(|_| {
+            peer += 1;
+            let mut pair = ours.agree(NodeId::from_bytes((peer << 64).to_be_bytes()), theirs).expect("a new peer");
+            for direction in [Direction::In, Direction::Out] {
+                let r#use = Use { network, lane: Lane::default(), direction };
+                black_box(pair.issue(r#use, Cipher::Aes256Gcm).expect("a new use"));
+            }
+        })
+        .report()
+}
+
+const fn round(pace: Pace) -> Duration {
+    match pace {
+        Pace::Full => Duration::from_millis(15),
+        Pace::Quick => Duration::from_micros(1_500),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,98 @@
+//! Bodies for overlay-crypto: no bytes make an opener panic or take what its peer did not seal, and records are read and written alike.
+
+use overlay_crypto::{
+    Arrived, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi, WindowSize,
+};
+
+use crate::Body;
+
+pub(crate) const TARGETS: &[(&str, Body)] = &[("crypto_open", open), ("crypto_record", record)];
+
+/// Packets, each after a byte that says what it is and one of its length: as they are, with our SPI in front, or sealed by the peer, and then
+/// perhaps changed. What is opened is what was sealed, once; each is counted once.
+fn open(data: &[u8]) {
+    for (cipher, numbers) in [
+        (Cipher::Aes128Gcm, Numbers::Extended),
+        (Cipher::Aes256Gcm, Numbers::Short),
+        (Cipher::ChaCha20Poly1305, Numbers::Extended),
+    ] {
+        let Ok(mut sealer) = Sealer::new(Spi::MIN, &key(cipher), numbers) else { panic!("a new key is spent") };
+        let mut openers = Openers::new();
+        match Opener::new(Spi::MIN, &key(cipher), numbers, WindowSize::MIN) {
+            Ok(opener) => assert!(openers.insert(opener).is_ok()),
+            Err(spent) => panic!("{spent}"),
+        }
+        let (mut rest, mut taken, mut count) = (data, 0, 0);
+        while let [kind, length, after @ ..] = rest {
+            let (bytes, after) = after.split_at(after.len().min(usize::from(*length)));
+            rest = after;
+            count += 1;
+            taken += u64::from(arrive(&mut openers, &mut sealer, *kind, bytes));
+        }
+        let ours = openers.get(Spi::MIN).map(Opener::counts).unwrap_or_default();
+        assert_eq!((ours.packets, total(ours) + total(openers.strays())), (taken, count));
+    }
+}
+
+/// Whether it was opened.
+fn arrive(openers: &mut Openers, sealer: &mut Sealer, kind: u8, bytes: &[u8]) -> bool {
+    let (mut packet, true_one) = match kind % 4 {
+        0 => (bytes.to_vec(), false),
+        1 => ([&Spi::MIN.get().to_be_bytes(), bytes].concat(), false),
+        two_or_three => (sealed(sealer, bytes), two_or_three == 2),
+    };
+    if kind % 4 == 3 {
+        let at = usize::from(kind) % packet.len();
+        packet[at] ^= 1 << (kind >> 5);
+    }
+    let highest = |openers: &Openers| openers.get(Spi::MIN).map(Opener::highest);
+    let before = highest(openers);
+    match Arrived::read(&mut packet.clone()) {
+        Arrived::Keepalive => assert_eq!(packet, [0xff]),
+        Arrived::Other => assert!(packet.len() < 4 || packet.starts_with(&[0; 4])),
+        Arrived::Esp(all) => assert_eq!(all, packet),
+    }
+    match openers.open(&mut packet) {
+        Ok((spi, opened)) => {
+            assert!(true_one, "it was not sealed");
+            assert_eq!((spi, &*opened.payload, opened.next_header), (Spi::MIN, bytes, 17));
+            assert_eq!(opened.sequence, sealer.last());
+            true
+        }
+        Err(error) => {
+            assert!(!true_one, "{error}");
+            assert_eq!(highest(openers), before, "what is not authentic moves nothing");
+            assert_ne!(error, OpenError::Padding);
+            false
+        }
+    }
+}
+
+fn sealed(sealer: &mut Sealer, payload: &[u8]) -> Vec<u8> {
+    let range = Sealer::HEADROOM..Sealer::HEADROOM + payload.len();
+    let mut buffer = vec![0; range.end + Sealer::TAILROOM];
+    buffer[range.clone()].copy_from_slice(payload);
+    match sealer.seal(&mut buffer, range, 17) {
+        Ok(packet) => buffer[packet].to_vec(),
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
+fn key(cipher: Cipher) -> SaKey {
+    match SaKey::new(cipher, &[7; 36][..cipher.material_len()]) {
+        Ok(key) => key,
+        Err(refused) => panic!("{refused}"),
+    }
+}
+
+fn total(counts: OpenCounts) -> u64 {
+    let OpenCounts { packets, bytes: _, malformed, foreign, replayed, forged, padding, dummies } = counts;
+    packets + malformed + foreign + replayed + forged + padding + dummies
+}
+
+/// A node's published key: what parses is written as it was.
+fn record(data: &[u8]) {
+    if let Ok(record) = EpochRecord::parse(data) {
+        assert_eq!(record.encode(), data);
+    }
+}
