@@ -93,7 +93,10 @@ impl overlay_core::State for State {
             }
         }
         let unguarded = self.ports.difference(&desired.ports).copied().map(Step::Unguard);
-        steps.into_iter().chain(closed).chain(gone).chain(unguarded).collect()
+        steps.extend(closed);
+        steps.extend(gone);
+        steps.extend(unguarded);
+        steps
     }
 
     fn apply(&mut self, step: &Step) {

@@ -1,7 +1,6 @@
 //! Sealing and opening allocate nothing.
 
 #![expect(unsafe_code, reason = "a counting allocator has to be one")]
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

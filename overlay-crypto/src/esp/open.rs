@@ -156,9 +156,10 @@ impl Opener {
     /// The number whose low half is `low`, if it was not seen.
     #[inline]
     fn new_sequence(&self, low: u32) -> Result<u64, OpenError> {
+        let replayed = |low| OpenError::Replayed { sequence: u64::from(low) };
         let sequence = match self.aead.numbers {
             Numbers::Short => u64::from(low),
-            Numbers::Extended => self.window.infer(low).ok_or(OpenError::Replayed { sequence: u64::from(low) })?,
+            Numbers::Extended => self.window.infer(low).ok_or_else(|| replayed(low))?,
         };
         if self.window.is_new(sequence) { Ok(sequence) } else { Err(OpenError::Replayed { sequence }) }
     }

@@ -197,18 +197,26 @@ pub(super) fn seal_as(
     let header = before.last_chunk_mut::<{ Sealer::HEADROOM }>().ok_or(headroom)?;
     let padding = padding(length);
     let tailroom = SealError::Tailroom { need: padding + TRAILER + ICV, have: behind };
+    if behind < padding + TRAILER + ICV {
+        return Err(tailroom);
+    }
+    let trailer = rest.get_mut(length..).and_then(|behind| behind.first_chunk_mut()).ok_or(tailroom)?;
+    *trailer = self::trailer(padding, next_header);
     let (text, after) = rest.split_at_mut_checked(length + padding + TRAILER).ok_or(tailroom)?;
     let icv = after.first_chunk_mut::<ICV>().ok_or(tailroom)?;
-
-    let trailer = [[1, 2, 3], [padding as u8, next_header, 0]]; // RFC 4303 §2.4: padding is 1, 2, 3 …
-    let trailer = trailer[0][..padding].iter().chain(&trailer[1][..TRAILER]);
-    text[length..].iter_mut().zip(trailer).for_each(|(to, from)| *to = *from);
     let sealed = aead.key.seal_in_place_separate_tag(aead.nonce(iv), aead.associated(sequence), text);
     let tag = sealed.map_err(|_| SealError::TooLong { have: length })?; // for a cipher only gigabytes are
     icv.copy_from_slice(tag.as_ref());
     let number = u64::from(aead.spi.get()) << 32 | u64::from(sequence as u32);
     *header = (u128::from(number) << 64 | u128::from(u64::from_be_bytes(iv))).to_be_bytes();
     Ok(start - Sealer::HEADROOM..end + padding + TRAILER + ICV)
+}
+
+/// Padding and trailer, and zeros where the check value begins: written at once. RFC 4303 §2.4: padding is 1, 2, 3 …
+const fn trailer(padding: usize, next_header: u8) -> [u8; 8] {
+    let bits = 8 * padding as u32;
+    let numbers = 0x03_02_01 & ((1 << bits) - 1);
+    (numbers | (padding as u64 | (next_header as u64) << 8) << bits).to_le_bytes()
 }
 
 impl fmt::Debug for Sealer {
