@@ -2,8 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+use overlay_core::{Encapsulation, Esp, Icv, IpFamily};
 use overlay_crypto::{
-    Cipher, Lanes, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Sealers, Spi, WindowSize, sealed_len,
+    Cipher, Lanes, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Sealers, Spi, UdpEncapsulation,
+    WindowSize, sealed_len,
 };
 use proptest::prelude::*;
 
@@ -106,6 +108,15 @@ proptest! {
         prop_assert!(opener.open(&mut packet[..packet.len() - 1 - cut].to_vec()).is_err());
         prop_assert_eq!(opener.highest(), 0);
         prop_assert!(opener.open(&mut packet.clone()).is_ok());
+    }
+
+    /// What overlay-core computes a network's MTU with.
+    #[test]
+    fn a_packet_is_as_long_as_the_mtu_reckons_with(inner in 0_usize..9_000, udp: bool) {
+        let esp = Esp { icv: Icv::Octets16, udp_encapsulated: udp };
+        let outer = Encapsulation::vxlan(IpFamily::V4).with_esp(esp).outer_len(inner);
+        let encapsulated = if udp { UdpEncapsulation::LEN } else { 0 };
+        prop_assert_eq!(outer, 20 + encapsulated + sealed_len(8 + 8 + 14 + inner));
     }
 
     #[test]

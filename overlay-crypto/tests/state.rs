@@ -55,9 +55,9 @@ proptest! {
         }
     }
 
-    /// While an association is replaced by a later one, its tunnel has one to send by at every step, and takes what arrives by either.
+    /// Associations come before the tunnel sends by them, and go after it sends by others.
     #[test]
-    fn while_a_tunnel_stays_it_sends_and_receives_at_every_step(from in state(), to in state(), source_port: u16) {
+    fn while_a_tunnel_stays_it_has_something_to_send_by_at_every_step(from in state(), to in state(), source_port: u16) {
         let mut now = from.clone();
         for step in std::iter::once(None).chain(from.plan(&to).into_iter().map(Some)) {
             step.inspect(|step| now.apply(step));
