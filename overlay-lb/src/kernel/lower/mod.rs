@@ -18,8 +18,8 @@ use std::net::IpAddr;
 use overlay_core::{IpFamily, Protocol, Refusal};
 use overlay_kernel::link::Locals;
 use overlay_kernel::nft::{
-    self, Base, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable, Verdict,
-    jhash, meta, numgen_increment, th,
+    self, Base, CtState, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable,
+    Verdict, ct, jhash, meta, numgen_increment, th,
 };
 
 use self::affinity::Stays;
@@ -123,18 +123,23 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     let refuse = draft.part("refuse", refuse)?;
     if wanted.places.here {
         // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
-        input.push(rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse));
+        input.push(unanswered()?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse));
     }
     if !input.is_empty() {
         draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), input)?;
     }
     if wanted.places.elsewhere {
-        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![rule("refused")?.jump(&refuse)])?;
-        let leaving = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![unanswered()?.jump(&refuse)])?;
+        let leaving = unanswered()?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
         draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![leaving])?;
     }
     native.tables.insert(key()?, draft.finished());
     Ok(native)
+}
+
+/// Not of a flow that was answered: such a one was translated when it began, or began before there was a service, and packets of it are most.
+fn unanswered() -> Result<Rule, Refusal> {
+    Ok(rule("refused")?.none(&ct::STATE, CtState::ESTABLISHED | CtState::RELATED))
 }
 
 fn of_version<V: Version>(
