@@ -60,8 +60,8 @@ impl Draws {
 }
 
 impl Class {
-    /// The name of its rule's chain.
-    pub(super) fn chain(&self) -> String {
+    /// Its name: of the set of those that are of it, and of a chain of its rule where one leads there.
+    pub(super) fn name(&self) -> String {
         format!("{}{}-{}", self.draws.text(), self.suffix(), self.size)
     }
 

@@ -1,8 +1,9 @@
 //! From services to tables. A pure function.
 //!
-//! A service is elements of maps, never a chain and never a rule, so that one costs the same among ten thousand, and a change is
-//! elements. A VIP and port lead by a verdict map to the one rule of a *class*; that draws a number, and looks up who
-//! gets the flow by VIP, port and number. A class is how many numbers there are, and what they are drawn from.
+//! A service is elements of sets and maps, never a chain and never a rule, so that one costs the same among ten thousand, and a change is
+//! elements. A *class* is how many numbers there are, and what they are drawn from. It has one rule, which is for the VIPs and ports of a set, draws
+//! a number, and looks up who gets the flow by VIP, port and number. No map of verdicts leads to it: the kernel looks through a whole one whenever
+//! one element more leads to a chain (of 10,000, two thirds of what a change of one service cost); and there are few classes, however many services.
 
 mod affinity;
 mod arrivals;
@@ -17,8 +18,8 @@ use std::net::IpAddr;
 use overlay_core::{IpFamily, Protocol, Refusal};
 use overlay_kernel::link::Locals;
 use overlay_kernel::nft::{
-    self, Base, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable, Verdict,
-    jhash, meta, numgen_increment, th,
+    self, Base, CtState, Family, Field, Hook, IfIndex, IpProtocol, Mark, Reject, Rule, Set, TableKey, Unreachable,
+    Verdict, ct, jhash, meta, numgen_increment, th,
 };
 
 use self::affinity::Stays;
@@ -122,18 +123,23 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     let refuse = draft.part("refuse", refuse)?;
     if wanted.places.here {
         // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
-        input.push(rule("refused")?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse));
+        input.push(unanswered()?.eq(&meta::IIF, IfIndex::LOOPBACK).jump(&refuse));
     }
     if !input.is_empty() {
         draft.chain("refuse-input", Base::filter(Hook::Input, REFUSE), input)?;
     }
     if wanted.places.elsewhere {
-        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![rule("refused")?.jump(&refuse)])?;
-        let leaving = rule("refused")?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
+        draft.chain("refuse-forward", Base::filter(Hook::Forward, REFUSE), vec![unanswered()?.jump(&refuse)])?;
+        let leaving = unanswered()?.ne(&meta::OIF, IfIndex::LOOPBACK).jump(&refuse);
         draft.chain("refuse-output", Base::filter(Hook::Output, REFUSE), vec![leaving])?;
     }
     native.tables.insert(key()?, draft.finished());
     Ok(native)
+}
+
+/// Not of a flow that was answered: such a one was translated when it began, or began before there was a service, and packets of it are most.
+fn unanswered() -> Result<Rule, Refusal> {
+    Ok(rule("refused")?.none(&ct::STATE, CtState::ESTABLISHED | CtState::RELATED))
 }
 
 fn of_version<V: Version>(
@@ -154,20 +160,17 @@ fn of_version<V: Version>(
             .try_for_each(|(vip, at)| elements.add(service, (*vip, at)))?;
     }
     let classes = wanted.classes.iter().filter(|class| class.family == V::FAMILY);
-    elements.classes(draft, classes.filter(|class| class.reach != Reach::Published))?;
+    let served = elements.classes(draft, classes.filter(|class| class.reach != Reach::Published))?;
     let vips = draft.set(&V::named("vips"), Set::of(wanted.vips.iter().filter_map(|vip| V::address(*vip))))?;
     draft.set(&V::named("drains"), Set::of(elements.drains))?;
     draft.set(&V::named("drains-all"), Set::of(elements.drains_all))?;
     let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
-    let (to, protocol, port) = (V::destination(), meta::L4PROTO, th::DPORT);
+    let (to, protocol) = (V::destination(), meta::L4PROTO);
 
     let affines: Vec<Affine> = wanted.affines.iter().filter(|it| it.family == V::FAMILY).copied().collect();
     let looks = affinity::write::<V>(draft, &affines, elements.stays, first)?;
-    let leads = draft.set(&V::named("leads"), Set::verdicts(elements.leads))?;
-    let leads_all = draft.set(&V::named("leads-all"), Set::verdicts(elements.leads_all))?;
-    let ours = || rule("served").map(V::only);
-    first.push(ours()?.verdict_by(&(to.clone(), protocol.clone(), port), &leads));
-    first.push(ours()?.is_in(&protocol, &transports).verdict_by(&to, &leads_all));
+    let served = draft.part(&V::named("served"), served)?;
+    first.push(V::only(rule("served")?).is_in(&to, &vips).is_in(&protocol, &transports).jump(&served));
 
     let refused = || rule("refused").map(|rule| V::only(rule).is_in(&to, &vips));
     refuse.push(refused()?.eq(&protocol, IpProtocol::TCP).reject(Reject::TcpReset));
@@ -183,8 +186,9 @@ type Slotted<K, T> = BTreeMap<u32, Vec<(K, T)>>;
 
 /// What the services of a family are in maps.
 struct Elements<V: Version> {
-    leads: Vec<(Place<V>, Verdict)>,
-    leads_all: Vec<(V::Address, Verdict)>,
+    /// Of each class.
+    served: BTreeMap<Class, Vec<Place<V>>>,
+    served_all: BTreeMap<Class, Vec<V::Address>>,
     slots: Slotted<V::Slot, V::Target>,
     slots_all: Slotted<(V::Address, Mark), V::Address>,
     drains: Vec<V::Drain>,
@@ -195,8 +199,8 @@ struct Elements<V: Version> {
 impl<V: Version> Default for Elements<V> {
     fn default() -> Self {
         Self {
-            leads: Vec::new(),
-            leads_all: Vec::new(),
+            served: BTreeMap::new(),
+            served_all: BTreeMap::new(),
             slots: BTreeMap::new(),
             slots_all: BTreeMap::new(),
             drains: Vec::new(),
@@ -209,8 +213,7 @@ impl<V: Version> Default for Elements<V> {
 impl<V: Version> Elements<V> {
     fn add(&mut self, service: &Service, (vip, at): (IpAddr, V::Address)) -> Result<(), Refusal> {
         let slots = Slots::of(service, IpFamily::of(vip));
-        let chain = slots.as_ref().map(|slots| name(&slots.class.chain())).transpose()?;
-        let verdict = chain.map(Verdict::Goto);
+        let class = slots.as_ref().map(|slots| slots.class);
         let numbered = || {
             let slots = slots.iter().flat_map(|slots| &slots.takers).filter_map(|taker| V::address(*taker));
             (0_u32..).map(Mark).zip(slots)
@@ -221,7 +224,7 @@ impl<V: Version> Elements<V> {
         let stay = Self::staying(service)?;
         match &service.ports {
             Ports::All => {
-                self.leads_all.extend(verdict.map(|verdict| (at, verdict)));
+                class.into_iter().for_each(|class| self.served_all.entry(class).or_default().push(at));
                 self.slots_all.entry(size).or_default().extend(numbered().map(|(slot, to)| ((at, slot), to)));
                 self.drains_all.extend(draining.iter().map(|replica| (at, *replica)));
                 self.stays.all.extend(stay.iter().map(|(to, verdict)| ((at, *to), verdict.clone())));
@@ -230,12 +233,12 @@ impl<V: Version> Elements<V> {
                 for served in named {
                     let (protocol, port, target) =
                         (protocol_of(served.protocol), served.port.get(), served.target.get());
-                    self.leads.extend(verdict.clone().map(|verdict| ((at, protocol, port), verdict)));
+                    let place = (at, protocol, port);
+                    class.into_iter().for_each(|class| self.served.entry(class).or_default().push(place));
                     let slots =
                         numbered().map(|(slot, to)| (V::slot((at, protocol, port), slot), V::target(to, target)));
                     self.slots.entry(size).or_default().extend(slots);
                     self.drains.extend(draining.iter().map(|it| V::drain((at, protocol, port), (*it, target))));
-                    let place = (at, protocol, port);
                     let stay = stay.iter().map(|(to, verdict)| (V::drain(place, (*to, target)), verdict.clone()));
                     self.stays.named.extend(stay);
                 }
@@ -252,28 +255,34 @@ impl<V: Version> Elements<V> {
         Ok(takers.map(|taker| (taker, verdict.clone())).collect())
     }
 
-    /// The maps and rules of classes.
-    fn classes<'c>(&self, draft: &mut Draft, classes: impl Iterator<Item = &'c Class>) -> Result<(), Refusal> {
+    /// The sets and maps of classes, and their rules: those of a port before those of all.
+    fn classes<'c>(&self, draft: &mut Draft, classes: impl Iterator<Item = &'c Class>) -> Result<Vec<Rule>, Refusal> {
+        let mut rules = Vec::new();
         for class in classes {
-            let slots = match class.reach {
-                Reach::Named => Set::map(self.slots.get(&class.size).cloned().unwrap_or_default()),
-                Reach::All => Set::map(self.slots_all.get(&class.size).cloned().unwrap_or_default()),
-                Reach::Published => continue, // they have elements of their own
-            };
-            let map = draft.set(&class.map(), slots)?;
             let number = draw::<V>(*class);
-            // Who leads here has asked for the family already; `nft` must be told to read the rule.
-            let rule = V::only(rule(class.draws.text())?);
-            let rule = match class.reach {
+            let named = rule(&class.name()).map(V::only)?; // `nft` must be told the family to read the rule
+            rules.push(match class.reach {
                 Reach::Named => {
-                    let key = (V::destination(), meta::L4PROTO, th::DPORT, number);
-                    rule.dnat_by::<V::Target, _>(&key, &map)
+                    let served = Set::of(self.served.get(class).into_iter().flatten().copied());
+                    let served = draft.set(&class.name(), served)?;
+                    let slots = Set::map(self.slots.get(&class.size).cloned().unwrap_or_default());
+                    let slots = draft.set(&class.map(), slots)?;
+                    let place = (V::destination(), meta::L4PROTO, th::DPORT);
+                    let slot = (V::destination(), meta::L4PROTO, th::DPORT, number);
+                    named.is_in(&place, &served).dnat_by::<V::Target, _>(&slot, &slots)
                 }
-                Reach::All | Reach::Published => rule.dnat_by::<V::Address, _>(&(V::destination(), number), &map),
-            };
-            draft.part(&class.chain(), vec![rule])?;
+                Reach::All => {
+                    let served = Set::of(self.served_all.get(class).into_iter().flatten().copied());
+                    let served = draft.set(&class.name(), served)?;
+                    let slots = Set::map(self.slots_all.get(&class.size).cloned().unwrap_or_default());
+                    let slots = draft.set(&class.map(), slots)?;
+                    let slot = (V::destination(), number);
+                    named.is_in(&V::destination(), &served).dnat_by::<V::Address, _>(&slot, &slots)
+                }
+                Reach::Published => continue, // they have elements of their own
+            });
         }
-        Ok(())
+        Ok(rules)
     }
 }
 

@@ -111,7 +111,7 @@ impl<K: Value + Copy> Kind<K> {
     ) -> Result<Self, Refusal> {
         let (mut leads, mut places) = (Vec::new(), Vec::new());
         for service in services {
-            let chain = Slots::of(service, V::FAMILY).map(|slots| name(&slots.class.chain())).transpose()?;
+            let chain = Slots::of(service, V::FAMILY).map(|slots| name(&slots.class.name())).transpose()?;
             for key in service.ports.named().flat_map(|served| keys(&service.bind, place(served))) {
                 places.push(key);
                 leads.extend(chain.clone().map(|chain| (key, Verdict::Goto(chain))));
@@ -179,7 +179,7 @@ fn slots<V: Version>(draft: &mut Draft, services: &[&Service], wanted: &Wanted<'
         let map = draft.set(&class.map(), Set::map(slots.get(&class.size).cloned().unwrap_or_default()))?;
         let key = (meta::L4PROTO, th::DPORT, draw::<V>(*class));
         let rule = V::only(rule(class.draws.text())?).dnat_by::<V::Target, _>(&key, &map);
-        draft.part(&class.chain(), vec![rule])?;
+        draft.part(&class.name(), vec![rule])?;
     }
     draft.set(&V::named(REPLICAS), Set::of(replicas))?;
     Ok(())
