@@ -28,4 +28,4 @@ pub use keys::{
 pub use lane::{Lane, Lanes, LanesError};
 pub use sa::{Epochs, Sa, SaId};
 pub use spi::{Spi, SpiError};
-pub use state::{State, Step, Tunnel};
+pub use state::{SpiTaken, State, Step, Tunnel};

@@ -35,7 +35,7 @@ use crate::{Sa, SaId, Spi, check};
 pub struct State {
     /// The UDP ports whose datagrams pass in ESP only. Those of encrypted networks, which share them with no other.
     pub ports: BTreeSet<Port>,
-    /// The associations.
+    /// The associations; [`add`](Self::add) notices when an SPI comes twice.
     pub sas: BTreeMap<SaId, Sa>,
     /// The tunnels, with the SPI that each lane sends by: none, to receive only, or as many as there can be [`Lanes`](crate::Lanes).
     /// What arrives by any association of a tunnel's is taken.
@@ -68,6 +68,25 @@ pub enum Step {
     RemoveSa(SaId),
     /// A port is anybody's again.
     Unguard(Port),
+}
+
+/// Another association has the name already: an SPI is by chance. The receiver needs a new epoch, whose SPI is another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("SA {0} is there with another key; its receiver needs a new epoch")]
+pub struct SpiTaken(pub SaId);
+
+impl State {
+    /// Adds an association; or changes what is not its key, if it is there.
+    ///
+    /// # Errors
+    /// [`SpiTaken`], and nothing changed, if there is one of that name with another key.
+    pub fn add(&mut self, id: SaId, sa: Sa) -> Result<(), SpiTaken> {
+        if self.sas.get(&id).is_some_and(|there| there.key != sa.key) {
+            return Err(SpiTaken(id));
+        }
+        self.sas.insert(id, sa);
+        Ok(())
+    }
 }
 
 impl overlay_core::State for State {

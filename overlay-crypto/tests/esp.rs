@@ -99,7 +99,7 @@ proptest! {
         bit: prop::sample::Index,
         cut in 0_usize..20,
     ) {
-        let packet = sealed(&mut sealer(cipher, numbers), b"sixteen bytes ..");
+        let mut packet = sealed(&mut sealer(cipher, numbers), b"sixteen bytes ..");
         let mut opener = opener(cipher, numbers);
         let mut changed = packet.clone();
         let bit = bit.index(packet.len() * 8);
@@ -107,7 +107,7 @@ proptest! {
         prop_assert!(opener.open(&mut changed).is_err());
         prop_assert!(opener.open(&mut packet[..packet.len() - 1 - cut].to_vec()).is_err());
         prop_assert_eq!(opener.highest(), 0);
-        prop_assert!(opener.open(&mut packet.clone()).is_ok());
+        prop_assert!(opener.open(&mut packet).is_ok());
     }
 
     /// What overlay-core computes a network's MTU with.
@@ -186,10 +186,8 @@ fn an_opener_is_found_by_the_packets_spi_and_strays_are_counted() {
     assert_eq!(openers.insert(twin).unwrap_err().spi(), spi(0x1002));
 
     let mut second = Sealer::new(spi(0x1002), &key(cipher, 2), Numbers::Extended).unwrap();
-    let (whose, opened) = (&mut openers)
-        .open(&mut sealed(&mut second, b"to the second"))
-        .map(|(spi, it)| (spi, it.payload.to_vec()))
-        .unwrap();
+    let (whose, opened) =
+        openers.open(&mut sealed(&mut second, b"to the second")).map(|(spi, it)| (spi, it.payload.to_vec())).unwrap();
     assert_eq!((whose, &opened[..]), (spi(0x1002), &b"to the second"[..]));
     openers.remove(spi(0x1002)).unwrap();
     let error = openers.open(&mut sealed(&mut second, b"late")).unwrap_err();

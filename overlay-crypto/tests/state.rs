@@ -239,3 +239,18 @@ fn one_name_never_has_two_keys_and_a_changed_one_is_put_anew() {
     let steps = plain().plan(&changed);
     assert!(matches!(&steps[..], [Step::PutSa(of, _)] if *of == id(there(), TUNNEL_SPI)), "{steps:?}");
 }
+
+#[test]
+fn an_spi_that_comes_twice_by_chance_is_noticed_and_the_first_stays() {
+    let (mut state, of) = (plain(), id(here(), 0x1000));
+    let taken = state.add(of, sa(Direction::In, [192, 0, 2, 9].into(), 5)).unwrap_err();
+    assert_eq!(
+        taken.to_string(),
+        "SA 0x00001000 to 192.0.2.1 is there with another key; its receiver needs a new epoch"
+    );
+    assert_eq!(state, plain());
+    let wider = Sa { window: WindowSize::MAX, ..sa(Direction::In, there(), 2) };
+    state.add(of, wider.clone()).unwrap();
+    state.add(id(here(), 0x1004), sa(Direction::In, [192, 0, 2, 9].into(), 5)).unwrap();
+    assert_eq!((state.sas.get(&of), state.sas.len()), (Some(&wider), 3));
+}

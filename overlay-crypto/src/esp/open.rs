@@ -21,7 +21,7 @@ use crate::{SaKey, Spent, Spi};
 /// let packet = sealer.seal(&mut buffer, 16..21, 17)?;
 /// let mut again = buffer;
 /// let opened = opener.open(&mut buffer[packet.clone()])?;
-/// assert_eq!((&*opened.payload, opened.next_header, opened.sequence), (&mut b"hello"[..], 17, 1));
+/// assert_eq!((&*opened.payload, opened.next_header, opened.sequence), (&b"hello"[..], 17, 1));
 /// assert_eq!(opener.open(&mut again[packet]).unwrap_err(), OpenError::Replayed { sequence: 1 });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
