@@ -59,8 +59,10 @@ pub(super) fn put(
     bridged: &[IpNet],
     attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
 ) {
-    let ways = attachments.iter().filter_map(|(name, attachments)| way_out(knowledge, bridged, name, attachments));
-    let ways: Vec<WayOut> = ways.collect();
+    let ways = attachments
+        .iter()
+        .filter_map(|(name, attachments)| Some((way_out(knowledge, bridged, name, attachments)?, attachments)));
+    let ways: Vec<(WayOut, &Vec<Attachment<'_>>)> = ways.collect();
     let (Some(settings), Some(device), Some(mtu)) = (knowledge.settings.gateway, bridge(knowledge.me), mtu(knowledge))
     else {
         return;
@@ -72,12 +74,12 @@ pub(super) fn put(
     let families = [IpFamily::V4, IpFamily::V6].into_iter().filter(|family| carries(mtu, *family));
     let is_free = |net: &IpNet| !bridged.iter().any(|other| other.contains(&net.trunc()) || net.contains(other));
     local.addresses = families.filter_map(|family| settings.gateway(family)).filter(is_free).collect();
-    let mut first = BTreeMap::<NsId, WayOut>::new(); // containers that share a namespace share its interfaces
-    for way in &ways {
-        first.entry(way.namespace.id).or_insert_with(|| way.clone());
-    }
-    publish(state, knowledge, &first, attachments);
-    for way in first.into_values() {
+    let mut taken = BTreeSet::<NsId>::new(); // containers that share a namespace share its interfaces
+    let mut ways: Vec<_> = ways.into_iter().filter(|(way, _)| taken.insert(way.namespace.id)).collect();
+    // Of two that publish one port at the host, the first that was there has it.
+    ways.sort_by_key(|(_, attachments)| attachments.iter().map(|it| it.local.endpoint.created).min());
+    for (way, attachments) in ways {
+        mesh::put_host_ports(state, knowledge, &way, attachments);
         let Some(name) = port(knowledge.me, way.port) else { continue };
         let addresses: BTreeSet<IpNet> = way.ends.iter().map(|(own, _)| *own).collect();
         let pin = Pin::new(port_mac(way.port), addresses.iter().map(IpNet::addr)).isolated();
@@ -88,19 +90,6 @@ pub(super) fn put(
     let subnets = local.addresses.iter().map(IpNet::trunc);
     state.firewall.gateways.insert(device, Gateway::new(subnets));
     state.link.bridges.insert(device, local);
-}
-
-/// The host ports of all containers whose namespace has a way out, also if it is another's. Of two that publish one port the first that was there has it.
-fn publish(
-    state: &mut PlaceState,
-    knowledge: &Knowledge,
-    ways: &BTreeMap<NsId, WayOut>,
-    attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
-) {
-    let way = |all: &[Attachment<'_>]| all.iter().find_map(|it| ways.get(&it.local.namespace.as_ref()?.id));
-    let mut all: Vec<_> = attachments.values().filter_map(|all| Some((way(all)?, all))).collect();
-    all.sort_by_key(|(_, attachments)| attachments.iter().map(|it| it.local.endpoint.created).min());
-    all.into_iter().for_each(|(way, attachments)| mesh::put_host_ports(state, knowledge, way, attachments));
 }
 
 /// IPv6 needs packets of 1,280 bytes (RFC 8200 §5).

@@ -186,7 +186,7 @@ fn is_found(service: &Service, port: &PublishedPort, ask: &Ask) -> Result<(), Br
         IpAddr::V4(at) => at.is_loopback(),
         IpAddr::V6(at) => at.is_loopback() || at.is_unicast_link_local(),
     };
-    if is_near && (port.mode.is_of_mesh() || !ask.to.is_loopback()) {
+    if is_near {
         return broken(format!("{name} is not published at {}", ask.to), "ask at another address of the node");
     }
     let (addresses, interfaces) = (&port.access.addresses, &port.access.interfaces);
