@@ -260,7 +260,7 @@ fn a_host_port_that_leads_to_a_container_without_a_way_out_is_told_of() {
         };
         let inner = world.wait(world.manager().create_service(ServiceId::from_bytes([1; 16]), spec, date())).unwrap();
         let container = world.hosts().lab.container("inner-1").unwrap();
-        let attach = Attach::new("inner-1".parse().unwrap(), container.source.clone(), "vault");
+        let attach = Attach::new("inner-1".parse().unwrap(), container.source, "vault");
         world.wait(world.driver(1).attach(Attach { service: Some(inner.id), ..attach })).unwrap();
         let told = "tcp 83 of service inner does not lead to inner-1, as it has no way out: attach it to a network that is not internal";
         assert_eq!(hindrances(&world, 1), [told]);

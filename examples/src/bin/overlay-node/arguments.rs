@@ -490,7 +490,7 @@ mod tests {
         else {
             panic!("{:?}", parsed(text))
         };
-        assert_eq!((by, protocol, port.get()), ("eth0".parse().ok(), Protocol::Udp, 53));
+        assert_eq!((by, protocol, port.get()), ("eth0".parse().ok(), overlay_core::Protocol::Udp, 53));
         let text = format!("explain {} db", EndpointId::from_bytes([7; 16]));
         let Ok(Asked::Command { command: Command::Node(NodeQuestion::Explain(_, to)), .. }) = parsed(&text) else {
             panic!("{:?}", parsed(&text))
