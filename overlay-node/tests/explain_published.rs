@@ -10,6 +10,7 @@ use overlay_node::{Desired, Explanation, Hop, Knowledge, Place, derive, explain_
 use proptest::prelude::*;
 
 /// Those that a node of the random ones may have, and one that none has.
+#[expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 fn address() -> impl Strategy<Value = IpAddr> {
     let all = ["192.0.2.1", "192.0.2.9", "198.51.100.1", "127.0.0.1", "10.3.0.2", "2001:db8::3", "fe80::1", "::1"];
     proptest::sample::select(all.map(|text| text.parse().unwrap()).to_vec())
