@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
+use overlay_lb::Ask;
 use overlay_node::{Control, Desired, Drained, Endpoint, Explanation, Reference, Target};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
@@ -235,6 +236,16 @@ impl Driver {
     pub async fn explain(&self, from: EndpointId, to: Target) -> Result<Explanation, Stopped> {
         self.look().await?;
         self.ask(|asked| Command::Explain(from, to, asked)).await
+    }
+
+    /// What becomes of a client that asks this node for a published port: which service has it, whether here and for him, which replicas take it, the
+    /// way to the first of them, held against what the places hold; and what of the host is in the way, with what mends it.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn explain_published(&self, ask: Ask) -> Result<Explanation, Stopped> {
+        self.look().await?;
+        self.ask(|asked| Command::ExplainPublished(ask, asked)).await
     }
 
     /// What the node's places hold, which are looked at before.

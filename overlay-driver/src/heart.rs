@@ -1,6 +1,7 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
 mod drains;
+mod explained;
 mod hindrances;
 mod plugs;
 mod rounds;
@@ -12,13 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, Instant, NodeId, NsKey, told};
+use overlay_core::{EndpointId, Instant, NodeId, NsKey};
 use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
+use overlay_lb::Ask;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, Break, CatalogueChange, Control, Desired, Drained, Explanation, Hop, Input, Me,
-    Place, PlaceState, Reference, Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, Input, Me, Place,
+    PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -54,6 +56,7 @@ pub(crate) enum Command {
     Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
     Status(oneshot::Sender<Status>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
+    ExplainPublished(Ask, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
     /// Looks at every place, and answers when all are as they should be or have failed.
     Look(oneshot::Sender<()>),
@@ -339,6 +342,7 @@ impl<G: Ground> Heart<G> {
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
+            Command::ExplainPublished(ask, asked) => self.explain_published(ask, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),
             Command::Look(asked) => {
                 let places: Vec<Place> = self.state.desired.places.keys().cloned().collect();
@@ -439,26 +443,6 @@ impl<G: Ground> Heart<G> {
         }
     }
 
-    /// What places show, and, if all is well with those, what of the host is in the way.
-    fn explain(&self, from: EndpointId, to: &Target, asked: oneshot::Sender<Explanation>) {
-        let explanation = self.agent.explain(from, to, &self.held());
-        let host = self.state.desired.places.get(&Place::Host).filter(|_| explanation.broken.is_none());
-        let passed = host.and_then(|host| passed(host, explanation.hops.last()?));
-        let mut ground = self.ground.clone();
-        tokio::task::spawn_blocking(move || {
-            let obstacles = passed.map(|state| ground.obstacles(&state));
-            let obstacle = match obstacles {
-                Some(Ok(obstacles)) => obstacles.into_iter().next(),
-                Some(Err(error)) => Some(Break {
-                    missing: format!("the host cannot be looked at: {}", told(&error)),
-                    repair: "try again".to_owned(),
-                }),
-                None => None,
-            };
-            let _ = asked.send(explanation.hindered_by(obstacle));
-        });
-    }
-
     fn held(&self) -> Desired {
         Desired { places: self.state.held.clone() }
     }
@@ -500,18 +484,4 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// What of the host's state a packet passes that gets as far as this.
-fn passed(host: &PlaceState, last: &Hop) -> Option<PlaceState> {
-    let mut state = PlaceState::default();
-    match last {
-        Hop::Outside { .. } => {
-            state.link.bridges.clone_from(&host.link.bridges);
-            state.firewall.gateways.clone_from(&host.firewall.gateways);
-        }
-        Hop::Entry { .. } => state.firewall.tunnels.clone_from(&host.firewall.tunnels),
-        _ => return None,
-    }
-    Some(state)
 }

@@ -1,14 +1,15 @@
-//! Who listens at the ports of a namespace (`linux/sock_diag.h`, `linux/inet_diag.h`).
+//! Who listens at the ports of a namespace, as [`sock_diag`](crate::sock_diag) tells.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use overlay_core::{BackendError, ErrorKind, Protocol};
 
 use crate::Namespace;
-use crate::netlink::{Family, Flags, Malformed, Message, Requests};
+use crate::netlink::Family;
+use crate::sock_diag::{FAMILIES, TCP_CLOSE, TCP_LISTEN, Told, dump, parse};
 
 /// A socket that takes what anybody sends to a port: one of TCP that listens, or one of UDP that is connected to nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +33,8 @@ pub struct Process {
 }
 
 impl Listener {
-    /// All of a namespace. O(sockets of the machine that listen).
+    /// All of a namespace. O(sockets of the machine that listen). SCTP's are not looked for: to ask for them would load that protocol into a kernel
+    /// that does without.
     ///
     /// # Errors
     /// [`ErrorKind::Permission`] if the namespace may not be entered. A kernel that cannot list sockets of a protocol shows none.
@@ -43,15 +45,19 @@ impl Listener {
         };
         let mut all = Vec::new();
         for (protocol, states) in [(Protocol::Tcp, 1 << TCP_LISTEN), (Protocol::Udp, 1 << TCP_CLOSE)] {
-            for family in [AF_INET, AF_INET6] {
-                let found = socket.dump(&dump(family, protocol, states), |message| parse(message, protocol));
+            for family in FAMILIES {
+                let found = socket.dump(&dump(protocol, family, states), parse);
                 match found.map_err(|error| error.during("list sockets")) {
                     Err(error) if matches!(error.kind(), ErrorKind::Gone | ErrorKind::Unsupported) => {}
-                    found => all.extend(found?),
+                    found => all.extend(found?.into_iter().filter_map(|told| Self::of(told, protocol))),
                 }
             }
         }
         Ok(all)
+    }
+
+    fn of(Told { local, inode, .. }: Told, protocol: Protocol) -> Option<Self> {
+        (local.port() != 0).then_some(Self { protocol, at: local, inode })
     }
 
     /// Whether it would be asked at an address. A socket of IPv6 for all addresses may be for IPv6 alone: it counts as one for both.
@@ -100,38 +106,3 @@ impl fmt::Display for Process {
         write!(f, "{} (pid {})", self.name, self.pid)
     }
 }
-
-/// `struct inet_diag_req_v2`.
-fn dump(family: u8, protocol: Protocol, states: u32) -> Requests {
-    Requests::one(SOCK_DIAG_BY_FAMILY, Flags::NONE, |body| {
-        body.raw(&[family, protocol.number(), 0, 0]).raw(&states.to_ne_bytes()).raw(&[0; ID]);
-    })
-}
-
-/// `struct inet_diag_msg`.
-fn parse(message: &Message<'_>, protocol: Protocol) -> Result<Option<Listener>, Malformed> {
-    if message.kind != SOCK_DIAG_BY_FAMILY {
-        return Ok(None);
-    }
-    let head = message.head::<HEAD>()?;
-    let [family, _, _, _, high, low, _, _, rest @ ..] = head;
-    let port = u16::from_be_bytes([high, low]);
-    let address = match family {
-        AF_INET => rest.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
-        AF_INET6 => rest.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
-        _ => None,
-    };
-    let inode = head.last_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes));
-    let found = address.zip(inode).filter(|_| port != 0);
-    Ok(found.map(|(address, inode)| Listener { protocol, at: SocketAddr::new(address, port), inode }))
-}
-
-const SOCK_DIAG_BY_FAMILY: u16 = 20;
-/// `struct inet_diag_sockid`.
-const ID: usize = 48;
-/// All of `struct inet_diag_msg`: its last field is the inode.
-const HEAD: usize = 4 + ID + 5 * 4;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
-const TCP_CLOSE: u32 = 7;
-const TCP_LISTEN: u32 = 10;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use overlay_core::BackendError;
+use overlay_core::{BackendError, Protocol};
 
 use crate::Namespace;
 use crate::netlink::{Family, Flags, Malformed, Message, Requests, Socket};
@@ -43,9 +43,9 @@ impl SockDiag {
     /// [`Invalid`](overlay_core::ErrorKind::Invalid) if this kernel cannot list TCP sockets.
     pub fn tcp(&mut self) -> Result<Vec<TcpSocket>, BackendError> {
         let mut all = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            let found = self.socket.dump(&dump(family), parse);
-            all.extend(found.map_err(|error| error.during("list TCP sockets"))?);
+        for family in FAMILIES {
+            let found = self.socket.dump(&dump(Protocol::Tcp, family, u32::MAX), parse);
+            all.extend(found.map_err(|error| error.during("list TCP sockets"))?.into_iter().map(TcpSocket::from));
         }
         Ok(all)
     }
@@ -76,30 +76,51 @@ impl TcpSocket {
     }
 }
 
-fn dump(family: u8) -> Requests {
+impl From<Told> for TcpSocket {
+    fn from(Told { stage, local, remote, .. }: Told) -> Self {
+        let [local, remote] = [local, remote].map(|at| SocketAddr::new(at.ip().to_canonical(), at.port()));
+        Self { local, remote, stage }
+    }
+}
+
+/// What the kernel tells of a socket of TCP or UDP.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    pub(crate) stage: u8,
+    /// Its ends, as the socket has them: IPv4's addresses may be mapped to IPv6's.
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    /// The number of its file; 0 if nobody has it open any more.
+    pub(crate) inode: u32,
+}
+
+/// Asks for the sockets at some stages, a bit for each: `struct inet_diag_req_v2`.
+pub(crate) fn dump(protocol: Protocol, family: u8, stages: u32) -> Requests {
     Requests::one(SOCK_DIAG_BY_FAMILY, Flags::NONE, |body| {
-        body.raw(&[family, IPPROTO_TCP, 0, 0]).raw(&u32::MAX.to_ne_bytes()).raw(&[0; ID]);
+        body.raw(&[family, protocol.number(), 0, 0]).raw(&stages.to_ne_bytes()).raw(&[0; ID]);
     })
 }
 
 /// `struct inet_diag_msg`.
-fn parse(message: &Message<'_>) -> Result<Option<TcpSocket>, Malformed> {
+pub(crate) fn parse(message: &Message<'_>) -> Result<Option<Told>, Malformed> {
     if message.kind != SOCK_DIAG_BY_FAMILY {
         return Ok(None);
     }
     let head = message.head::<HEAD>()?;
-    let [family, stage, _, _, l0, l1, r0, r1, addresses @ ..] = head;
-    let (local, remote) = addresses.split_at(16);
-    let [local, remote] = [local, remote].map(|bytes| address(family, bytes));
-    let (Some(local), Some(remote)) = (local, remote) else { return Ok(None) };
+    let [family, stage, _, _, l0, l1, r0, r1, rest @ ..] = head;
+    let (local, rest) = rest.split_at(16);
+    let [local, remote] = [local, rest].map(|bytes| address(family, bytes));
+    let inode = head.last_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    let (Some(local), Some(remote), Some(inode)) = (local, remote, inode) else { return Ok(None) };
     let port = |high, low| u16::from_be_bytes([high, low]);
-    Ok(Some(TcpSocket { local: (local, port(l0, l1)).into(), remote: (remote, port(r0, r1)).into(), stage }))
+    let [local, remote] = [(local, port(l0, l1)), (remote, port(r0, r1))].map(SocketAddr::from);
+    Ok(Some(Told { stage, local, remote, inode }))
 }
 
 fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
     match family {
         AF_INET => bytes.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
-        AF_INET6 => bytes.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).to_canonical()),
+        AF_INET6 => bytes.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
         _ => None,
     }
 }
@@ -107,12 +128,13 @@ fn address(family: u8, bytes: &[u8]) -> Option<IpAddr> {
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// `struct inet_diag_sockid`.
 const ID: usize = 48;
-/// Up to its two addresses.
-const HEAD: usize = 4 + 2 + 2 + 16 + 16;
+/// All of `struct inet_diag_msg`: its last field is the inode.
+const HEAD: usize = 4 + ID + 5 * 4;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
-const IPPROTO_TCP: u8 = 6;
+pub(crate) const FAMILIES: [u8; 2] = [AF_INET, AF_INET6];
 const TCP_SYN_SENT: u8 = 2;
 const TCP_TIME_WAIT: u8 = 6;
-const TCP_CLOSE: u8 = 7;
-const TCP_LISTEN: u8 = 10;
+/// Of UDP: connected to nobody.
+pub(crate) const TCP_CLOSE: u8 = 7;
+pub(crate) const TCP_LISTEN: u8 = 10;

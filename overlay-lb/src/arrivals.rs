@@ -17,7 +17,8 @@ use serde::{Deserialize, Serialize};
 /// interface is balancers' alone.
 ///
 /// Two flows of a client that differ only in the balancer that they came by are two here too, though the place's sockets know them by client and port alone: to
-/// these, the second has another source port, and the client's address as the first has.
+/// these, the second has another source port, and the client's address as the first has. Where two balancers' marks differ by a multiple of 65,535, such
+/// flows by both are taken for one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrivals {
     /// The interface that they come in by.

@@ -27,7 +27,7 @@ pub use control::{Control, ControlError, Reference, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
-pub use explain::{Break, Explanation, Hop, Target, explain};
+pub use explain::{Break, Explanation, Hop, Target, explain, explain_published};
 pub use knowledge::{
     GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
     Standing,

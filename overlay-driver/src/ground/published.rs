@@ -9,15 +9,15 @@ use overlay_kernel::link::uplinks;
 use overlay_kernel::listeners::{Listener, Process};
 use overlay_kernel::{Namespace, Sysctl};
 use overlay_lb::{Bind, Ports};
-use overlay_node::PlaceState;
+use overlay_node::{Break, PlaceState};
 
 /// What of a host is in the way of the ports that it publishes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Hindrances {
     /// The published ports that a program of the host listens at too, and which: it is not asked while they are published.
     pub taken: BTreeMap<(Protocol, Port), String>,
-    /// What keeps clients from ports of the routing mesh, and the command that mends it.
-    pub switches: Vec<String>,
+    /// What keeps clients of a family from ports of the routing mesh, and the command that mends it.
+    pub switches: Vec<(IpFamily, Break)>,
 }
 
 /// Looks for them. O(sockets of the machine that listen); where one does at a published port, all open files of the machine too.
@@ -85,7 +85,7 @@ fn published(state: &PlaceState) -> BTreeMap<(Protocol, Port), Vec<Place>> {
 }
 
 /// What the mesh takes in is forwarded, out by the ingress network and back by where clients are.
-fn switches(host: &Namespace, state: &PlaceState) -> Result<Vec<String>, BackendError> {
+fn switches(host: &Namespace, state: &PlaceState) -> Result<Vec<(IpFamily, Break)>, BackendError> {
     let mut found = Vec::new();
     if state.lb.services.is_empty() {
         return Ok(found);
@@ -93,20 +93,19 @@ fn switches(host: &Namespace, state: &PlaceState) -> Result<Vec<String>, Backend
     for interface in uplinks(host, IpFamily::V4)? {
         if is_off(host, &Sysctl::of_interface(IpFamily::V4, &interface, "forwarding")?)? {
             let quoted = interface.as_str().replace('\'', r"'\''");
-            found.push(format!(
-                "the host does not forward IPv4 packets that come in by {interface}, so no client from there reaches a port of the \
-                 routing mesh: echo 1 > '/proc/sys/net/ipv4/conf/{quoted}/forwarding'"
-            ));
+            let missing = format!(
+                "the host does not forward IPv4 packets that come in by {interface}, so no client from there reaches a port of the routing mesh"
+            );
+            let repair = format!("echo 1 > '/proc/sys/net/ipv4/conf/{quoted}/forwarding'");
+            found.push((IpFamily::V4, Break { missing, repair }));
         }
     }
     if !uplinks(host, IpFamily::V6)?.is_empty()
         && is_off(host, &Sysctl::new(["net", "ipv6", "conf", "all", "forwarding"])?)?
     {
-        found.push(
-            "the host does not forward IPv6 packets, so no client of IPv6 reaches a port of the routing mesh: \
-             echo 1 > /proc/sys/net/ipv6/conf/all/forwarding"
-                .to_owned(),
-        );
+        let missing = "the host does not forward IPv6 packets, so no client of IPv6 reaches a port of the routing mesh";
+        let repair = "echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
+        found.push((IpFamily::V6, Break { missing: missing.to_owned(), repair: repair.to_owned() }));
     }
     Ok(found)
 }

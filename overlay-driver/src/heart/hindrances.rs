@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use overlay_node::{Input, Place, PlaceState, unpublished};
+use overlay_node::{Break, Input, Place, PlaceState, unpublished};
 
 use super::{Heart, News};
 use crate::ground::{Ground, Hindrances};
@@ -77,6 +77,6 @@ impl Hindrances {
                  another port, or end that program"
             )
         });
-        taken.chain(self.switches.iter().cloned())
+        taken.chain(self.switches.iter().map(|(_, Break { missing, repair })| format!("{missing}: {repair}")))
     }
 }

@@ -16,6 +16,7 @@ mod outside;
 mod published;
 mod refusals;
 mod rolling;
+mod sctp;
 mod services;
 mod town;
 mod walk;

@@ -1,7 +1,7 @@
 //! Where published ports are reached, and by whom.
 
 use std::io::{ErrorKind, Read as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,14 +10,17 @@ use overlay_core::{EndpointId, Port, Protocol, ServiceId};
 use overlay_driver::Attach;
 use overlay_driver::testing::{Lab, date};
 use overlay_kernel::testing::judge;
-use overlay_node::{Access, Condition, Control as _, PublishMode, PublishedPort, ServiceSpec};
+use overlay_lb::Ask;
+use overlay_node::{
+    Access, Condition, Control as _, Explanation, NetworkSpec, PublishMode, PublishedPort, ServiceSpec,
+};
 use socket2::{Domain, Socket, Type};
 
 use crate::mesh::{
     Answer, PATIENCE, Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, service,
     shares, world,
 };
-use crate::world::World;
+use crate::world::{World, attachable};
 
 const REFUSED: Answer = Err(ErrorKind::ConnectionRefused);
 
@@ -247,6 +250,25 @@ fn whoever_else_has_a_published_port_of_a_host_is_named_to_the_node_and_to_manag
 }
 
 #[test]
+fn a_host_port_that_leads_to_a_container_without_a_way_out_is_told_of() {
+    kernel_test(Kernel::Host, "driver::a_host_port_that_leads_to_a_container_without_a_way_out", || {
+        let world = world();
+        let vault = world.network(NetworkSpec { internal: true, ..attachable("vault") });
+        let spec = ServiceSpec {
+            ports: vec![port(83, PublishMode::Host, Access::default())],
+            ..ServiceSpec::new("inner".parse().unwrap(), [vault.id])
+        };
+        let inner = world.wait(world.manager().create_service(ServiceId::from_bytes([1; 16]), spec, date())).unwrap();
+        let container = world.hosts().lab.container("inner-1").unwrap();
+        let attach = Attach::new("inner-1".parse().unwrap(), container.source, "vault");
+        world.wait(world.driver(1).attach(Attach { service: Some(inner.id), ..attach })).unwrap();
+        let told = "tcp 83 of service inner does not lead to inner-1, as it has no way out: attach it to a network that is not internal";
+        assert_eq!(hindrances(&world, 1), [told]);
+        assert_eq!(heard(&world, 1, 83), ["ConnectionRefused"; 2]);
+    });
+}
+
+#[test]
 fn a_host_that_does_not_forward_is_told_that_its_published_ports_are_not_reached() {
     kernel_test(Kernel::Host, "driver::a_host_that_does_not_forward_is_told_so", || {
         let world = world();
@@ -269,6 +291,104 @@ fn a_host_that_does_not_forward_is_told_that_its_published_ports_are_not_reached
         }
         world.until(SOON, |world| heard(world, 2, 80) == ["web-0"; 2]);
         world.until(Duration::from_secs(20), |world| hindrances(world, 2).is_empty());
+    });
+}
+
+/// What becomes of a client who asks a host for a TCP port, and comes in by the wire.
+fn explained(world: &World, host: usize, (from, to): (IpAddr, IpAddr), port: u16) -> Explanation {
+    let (by, port) = ("eth0".parse().ok(), Port::new(port).unwrap());
+    let ask = Ask { by, from, to, protocol: Protocol::Tcp, port };
+    world.wait(world.driver(host).explain_published(ask)).unwrap()
+}
+
+#[test]
+fn what_becomes_of_a_client_of_a_published_port_is_explained() {
+    kernel_test(Kernel::Host, "driver::what_becomes_of_a_client_of_a_published_port_is_explained", || {
+        let world = world();
+        let ([at, at6], [client, client6]) = (addresses(2), Lab::outside_addresses());
+        let mesh = |number, access| port(number, PublishMode::Ingress, access);
+        let ports = vec![
+            mesh(80, Access::default()),
+            mesh(81, Access { addresses: only(at), ..Access::default() }),
+            mesh(82, Access { nodes: only(world.status(0).node), ..Access::default() }),
+            mesh(83, Access { sources: only(IpNet::from(client)), ..Access::default() }),
+            port(84, PublishMode::Host, Access::default()),
+            port(85, PublishMode::Local, Access::default()),
+        ];
+        let web = service(&world, "web", ports);
+        let _replica = Replica::new(&world, 0, "web-0", &web, &["front", "ingress"]);
+        let here = addresses(0)[0];
+        world.until(SOON, |world| heard(world, 2, 80) == ["web-0"; 2] && heard(world, 0, 84) == ["web-0"; 2]);
+        // Ways that are whole, and are so.
+        for (host, who, port, last) in [
+            (2, (client, at), 80, "entry     segment "),
+            (2, (client6, at6), 80, "entry     segment "),
+            (2, (client, at), 81, "entry     segment "),
+            (2, (client, at), 83, "entry     segment "),
+            (0, (client, here), 80, "here      web-0 is on this node"),
+            (0, (client, here), 82, "here      web-0 is on this node"),
+            (0, (client, here), 84, "here      web-0 is on this node"),
+            (0, (client, here), 85, "here      web-0 is on this node"),
+        ] {
+            let whole = explained(&world, host, who, port);
+            assert!(
+                whole.broken.is_none() && whole.to_string().lines().last().unwrap().starts_with(last),
+                "{port}: {whole}"
+            );
+            assert_eq!(
+                asks_over_tcp(world.hosts().lab.outside(), (who.1, port).into()),
+                Ok(("web-0".to_owned(), who.0))
+            );
+        }
+        // Others that are not.
+        for (host, who, port, missing) in [
+            (2, (client, at), 79, "no service on the networks of this node publishes tcp 79"),
+            (2, (client6, at6), 81, "web is not published at 2001:db8::3"),
+            (2, (client, at), 82, "web publishes tcp 82 at other nodes only"),
+            (2, (client6, at6), 83, "web is not for "),
+            (2, (client, at), 84, "no container of web is on this node, which refuses who asks"),
+            (2, (client, at), 85, "no endpoint of service web on this node takes work"),
+        ] {
+            let explanation = explained(&world, host, who, port);
+            let broken = explanation.broken.as_ref().unwrap();
+            assert!(broken.missing.starts_with(missing) && !broken.repair.is_empty(), "{explanation}");
+            assert!(asks_over_tcp(world.hosts().lab.outside(), (who.1, port).into()).is_err(), "{port} at {}", who.1);
+        }
+    });
+}
+
+#[test]
+fn what_of_a_host_is_in_the_way_of_its_published_ports_is_explained_with_its_remedy() {
+    kernel_test(Kernel::Host, "driver::what_of_a_host_is_in_the_way_of_its_published_ports", || {
+        let world = world();
+        let web = service(&world, "web", publishes(PublishMode::Ingress, &[(Protocol::Tcp, 80)]));
+        let _replica = Replica::new(&world, 0, "web-0", &web, &["front", "ingress"]);
+        world.until(SOON, |world| heard(world, 2, 80) == ["web-0"; 2]);
+        let host = world.hosts().lab.host(2);
+        let shut = "nft add table inet other; nft add chain inet other forward '{ type filter hook forward priority 0; policy drop; }'";
+        for (damage, family, told) in [
+            (shut, 0, "inet other forward of another program drops packets from and to m"),
+            (
+                "echo 0 > /proc/sys/net/ipv4/conf/eth0/forwarding",
+                0,
+                "the host does not forward IPv4 packets that come in by eth0",
+            ),
+            ("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding", 1, "the host does not forward IPv6 packets"),
+        ] {
+            judge(host, "sh", &["-c", damage]);
+            assert_ne!(heard(&world, 2, 80)[family], "web-0", "{damage}");
+            let who = (Lab::outside_addresses()[family], addresses(2)[family]);
+            let broken = explained(&world, 2, who, 80).broken.unwrap();
+            assert!(broken.missing.starts_with(told), "{broken}");
+            judge(host, "sh", &["-c", &broken.repair]);
+            assert_eq!(heard(&world, 2, 80)[family], "web-0", "{} mends {damage}", broken.repair);
+            assert_eq!(explained(&world, 2, who, 80).broken, None, "{damage}");
+        }
+        // Who else listens there is in nobody's way, and is told of.
+        let _listener = host.run(|| TcpListener::bind("0.0.0.0:80")).unwrap().unwrap();
+        let told = explained(&world, 2, (Lab::outside_addresses()[0], addresses(2)[0]), 80);
+        let last = told.to_string().lines().last().unwrap().to_owned();
+        assert!(last.starts_with("unasked   ") && last.ends_with(" listens there too"), "{told}");
     });
 }
 

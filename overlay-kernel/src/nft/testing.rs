@@ -185,6 +185,9 @@ impl Draw<'_> {
             8 => rule.is_in(&(ip::DADDR, meta::L4PROTO, th::DPORT, numgen_increment(4)), set),
             3 | 4 => rule.verdict_by(&th::DPORT, set),
             5 => rule.is_in(&(ip::SADDR, th::DPORT), set).counter().drop(),
+            6 if negated && matches!(self.family, Family::Ip | Family::Ip6 | Family::Inet) => {
+                rule.set_zone_by(&th::SPORT, set)
+            }
             6 => rule.set_mark_by(&th::SPORT, set),
             _ if matches!(self.family, Family::Bridge) => rule.is_in(&(ip6::SADDR, ether::SADDR), set),
             _ => self.plain(rule, variant),

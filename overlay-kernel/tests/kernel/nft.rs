@@ -126,6 +126,7 @@ fn filters() -> Vec<Rule> {
             .log(Log { prefix: "fw: ".into(), to: LogTo::Group { group: 3, bytes: 64 } })
             .drop(),
         rule("set-mark").eq(&meta::L4PROTO, IpProtocol::TCP).set_mark_by(&th::DPORT, &name("marks")),
+        rule("set-zone").eq(&meta::L4PROTO, IpProtocol::TCP).set_zone_by(&th::DPORT, &name("marks")),
         rule("set-mark-2").set_mark(&Field::value(Mark(9))),
         rule("stays").family(IpFamily::V4).update((&(ip::SADDR, ip::DADDR), &ip::DADDR), &name("stays"), 90),
         rule("stays6").family(IpFamily::V6).update(

@@ -27,13 +27,14 @@ fn feed(home: &Namespace, text: &str) {
 }
 
 /// Version 1.0.6 calls a computed number an integer, and looks it up in no map of marks; it knows of no ports of flows, and gives a key that
-/// is put into a map four registers, however long it is.
+/// is put into a map four registers, however long it is. A zone of flows it looks up in no map of marks either.
 fn is_said_by_nft(rule: &Rule) -> bool {
     let text = format!("{rule:?}");
     let computed = text.contains("Numgen") || text.contains("hash");
     let ports = text.contains("Ct { to: 0, key: 12");
     let long = text.contains("key: 0, value: 10, seconds");
-    !(ports || long || computed && text.contains("Lookup"))
+    let zone = text.contains("SetCt { from: 0, key: 17");
+    !(ports || long || zone || computed && text.contains("Lookup"))
 }
 
 #[test]

@@ -151,14 +151,15 @@ impl Agent {
         let smallest =
             |nodes: &std::collections::BTreeMap<NodeId, NodeFacts>| nodes.values().map(|facts| facts.mtu).min();
         let before = smallest(&self.knowledge.nodes);
-        let addresses = |facts: &NodeFacts| (facts.vtep, facts.address);
-        let moved = self.knowledge.nodes.get(&node).map(addresses) != facts.as_ref().map(addresses);
+        let addresses = |facts: &NodeFacts| [facts.vtep, facts.address.ip()];
+        let [was, is] = [self.knowledge.nodes.get(&node), facts.as_ref()].map(|facts| facts.map(addresses));
+        let concerns_mesh = was != is && was.iter().chain(&is).flatten().any(|address| self.is_of_ingress(*address));
         let nodes = Arc::make_mut(&mut self.knowledge.nodes);
         match facts {
             Some(facts) => drop(nodes.insert(node, facts)),
             None => drop(nodes.remove(&node)),
         }
-        if moved {
+        if concerns_mesh {
             self.doubt_mesh();
         }
         if smallest(&self.knowledge.nodes) != before {

@@ -1,6 +1,7 @@
 //! Endpoints on this node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -124,6 +125,12 @@ impl Agent {
         Some(format!(
             "{who} is in {net} of the ingress network, so the node publishes nothing: create that network with another subnet"
         ))
+    }
+
+    /// Whether an ingress network has an address: that a node is there hinders the mesh.
+    pub(super) fn is_of_ingress(&self, address: IpAddr) -> bool {
+        let ingress = self.catalogue.networks.values().filter(|network| network.spec.ingress);
+        ingress.flat_map(|network| &network.subnets).any(|subnet| subnet.net().contains(&address))
     }
 
     /// Looks at the node's own part of the routing mesh again.

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_dns::Health;
 use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
+use overlay_lb::Ask;
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
+pub(crate) use report::own_ends;
 pub use report::unpublished;
 
 use catalogue::Catalogue;
@@ -233,6 +235,11 @@ impl Agent {
     /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain()).
     pub fn explain(&self, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
         crate::explain(&self.knowledge, from, to, held)
+    }
+
+    /// What becomes of a client that asks this node for a published port: see [`explain_published`](crate::explain_published()).
+    pub fn explain_published(&self, ask: &Ask, held: &Desired) -> Explanation {
+        crate::explain_published(&self.knowledge, ask, held)
     }
 
     /// A snapshot of counts and lengths. O(owners of entries).

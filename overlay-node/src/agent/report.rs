@@ -11,7 +11,7 @@ use super::{Agent, AgentEvent};
 use crate::derive::{Fitness, holds, kept, port};
 use crate::{
     Condition, Endpoint, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint, Place, PlaceState, PublishMode,
-    Section,
+    PublishedPort, Section,
 };
 
 /// What places were given, and what was reported of endpoints.
@@ -168,7 +168,7 @@ impl Reports {
 }
 
 /// Where an endpoint's host ports lead: the addresses at the gateway bridge of its container, and of those that share its namespace.
-fn own_ends(knowledge: &Knowledge, local: &LocalEndpoint) -> BTreeSet<IpAddr> {
+pub(crate) fn own_ends(knowledge: &Knowledge, local: &LocalEndpoint) -> BTreeSet<IpAddr> {
     let all = knowledge.networks.values().flat_map(|section| section.local.values());
     let beside = all.filter(|other| {
         other.namespace.is_some()
@@ -187,8 +187,52 @@ fn targets(published: &Published) -> impl Iterator<Item = IpAddr> {
     published.v4.map(|target| IpAddr::from(*target.ip())).into_iter().chain(v6)
 }
 
-/// What of the published ports a node does not publish though the catalogue says so, as it needs them itself. O(published ports).
+/// What of the published ports a node does not publish though the catalogue says so: it needs them itself, or no way leads to the container.
+/// O(published ports, and endpoints here).
 pub fn unpublished(knowledge: &Knowledge) -> Vec<String> {
+    let mut all = needed(knowledge);
+    all.extend(unreached(knowledge));
+    all
+}
+
+/// Host ports lead to containers by the gateway bridge, where they are if a network of theirs has a way out.
+fn unreached(knowledge: &Knowledge) -> Vec<String> {
+    let is_open = |section: &&Arc<Section>| {
+        section.network.spec.kind == Kind::Overlay
+            && !section.network.spec.internal
+            && knowledge.settings.gateway.is_some()
+    };
+    let open = knowledge.networks.values().filter(is_open).flat_map(|section| section.local.values());
+    let led = open.filter(|local| knowledge.gateway_ports.contains_key(&local.endpoint.spec.container));
+    let led: BTreeSet<_> = led.filter_map(|local| Some(local.namespace.as_ref()?.id)).collect();
+    let mut found = BTreeMap::new(); // once for a container, however many networks it is on
+    for section in knowledge.networks.values() {
+        for local in section.local.values() {
+            if local.namespace.as_ref().is_some_and(|namespace| led.contains(&namespace.id)) {
+                continue;
+            }
+            let spec = &local.endpoint.spec;
+            let Some(service) = spec.service.and_then(|service| section.services.get(&service)) else { continue };
+            let here = |port: &&PublishedPort| port.mode == PublishMode::Host && port.access.is_at(knowledge.me);
+            for port in service.ports.iter().filter(here) {
+                let Some(number) = port.published else { continue };
+                let why = match local.namespace {
+                    Some(_) => "it has no way out: attach it to a network that is not internal",
+                    None => {
+                        "it is a virtual machine: publish the port in mode ingress, or bridge it to a physical network"
+                    }
+                };
+                let (container, name) = (&spec.container, &service.spec.name);
+                let text =
+                    format!("{} {number} of service {name} does not lead to {container}, as {why}", port.protocol);
+                found.insert((container, port.protocol, number), text);
+            }
+        }
+    }
+    found.into_values().collect()
+}
+
+fn needed(knowledge: &Knowledge) -> Vec<String> {
     let services = knowledge.networks.values().flat_map(|section| &section.services);
     let services: BTreeMap<_, _> = services.collect();
     let ports = services.values().flat_map(|service| service.ports.iter().map(|port| (&service.spec.name, port)));

@@ -193,18 +193,14 @@ pub(super) fn back(
     let Some((attachment, mesh)) = on_mesh else { return };
     let interface = attachment.local.interface;
     let own = |family| own_address(attachment, family);
-    let (mut marks, mut taken) = (BTreeMap::new(), BTreeSet::new());
-    for (mac, addresses) in &mesh.nodes {
+    let mut marks = BTreeMap::new();
+    for ((mac, mark), addresses) in self::marks(mesh.nodes.keys()).into_iter().zip(mesh.nodes.values()) {
         let router =
             |family| addresses.iter().copied().find(|it| IpFamily::of(*it) == family).filter(|_| own(family).is_some());
         let v4 = router(IpFamily::V4).and_then(|it| if let IpAddr::V4(it) = it { Some(it) } else { None });
         let v6 = router(IpFamily::V6).and_then(|it| if let IpAddr::V6(it) = it { Some(it) } else { None });
-        let mut mark = mesh::mark(*mac);
-        while !taken.insert(mark) {
-            mark = mark % ((1 << 30) - 1) + 1; // of two with one mark, the second has the next
-        }
         if v4.is_some() || v6.is_some() {
-            marks.insert(*mac, mark);
+            marks.insert(mac, mark);
             routes.marked.insert(mark, Marked { interface, v4, v6 });
         }
     }
@@ -214,6 +210,20 @@ pub(super) fn back(
         Some((at, from))
     });
     services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect(), inside: inside(attachments) });
+}
+
+/// The marks of nodes, each its own: of two that would have one, the second has the next. So a node's standing flows lose their way back when another comes
+/// whose mark it has, which is one in 2³⁰ for each two nodes.
+fn marks<'m>(nodes: impl Iterator<Item = &'m Mac>) -> BTreeMap<Mac, u32> {
+    let mut taken = BTreeSet::new();
+    let own = |mac: &Mac| {
+        let mut mark = mesh::mark(*mac);
+        while !taken.insert(mark) {
+            mark = mark % ((1 << 30) - 1) + 1;
+        }
+        (*mac, mark)
+    };
+    nodes.map(own).collect()
 }
 
 /// Where nobody is who comes by another node: the container's other networks, but physical ones, which have clients too, and its own addresses.
@@ -243,4 +253,26 @@ fn answering(
 
 fn own_address(attachment: &Attachment<'_>, family: IpFamily) -> Option<IpAddr> {
     attachment.local.endpoint.addresses.iter().map(IpNet::addr).find(|own| IpFamily::of(*own) == family)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mac(number: u32) -> Mac {
+        let [a, b, c, d] = number.wrapping_mul(0x9e37_79b9).to_be_bytes(); // spread, as neighbours differ
+        Mac::new([2, 0x42, a, b, c, d])
+    }
+
+    #[test]
+    fn of_nodes_whose_marks_would_be_one_each_has_its_own_and_the_others_keep_theirs() {
+        let mut first = BTreeMap::new();
+        let twin = |number| Some((first.insert(mesh::mark(mac(number)), number)?, number));
+        let (one, other) = (0..1 << 20).find_map(twin).unwrap();
+        let all: Vec<Mac> = [7, one, other].map(mac).to_vec();
+        let marks = marks(all.iter());
+        assert_eq!((marks[&all[0]], marks[&all[1]]), (mesh::mark(all[0]), mesh::mark(all[1])));
+        assert_eq!(marks.values().collect::<BTreeSet<_>>().len(), 3, "{marks:?}");
+        assert!(marks.values().all(|mark| (1..1 << 30).contains(mark)), "{marks:?}");
+    }
 }

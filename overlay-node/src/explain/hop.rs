@@ -3,10 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use overlay_core::{IfName, Mac, Name, NodeId, Vni};
+use overlay_core::{IfName, Mac, Name, NodeId, Port, Protocol, Vni};
 use overlay_dns::DnsName;
 
-use crate::Standing;
+use crate::{PublishMode, PublishedPort, Standing};
 
 /// Whom an explanation is to lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,6 +117,38 @@ pub enum Hop {
         /// Its container.
         container: Name,
     },
+    /// A client asks the node for a port.
+    Client {
+        /// Who asks.
+        client: IpAddr,
+        /// At which of the node's addresses.
+        at: IpAddr,
+        /// By which interface it comes in; `None` if it is on the node itself.
+        by: Option<IfName>,
+        /// Of TCP, UDP or SCTP.
+        protocol: Protocol,
+        /// For which port.
+        port: Port,
+    },
+    /// A service publishes the port at this node.
+    Published {
+        /// Its name.
+        service: Name,
+        /// How, and where.
+        port: Box<PublishedPort>,
+    },
+    /// The node gives each new flow to one of these. The hops that follow are the first one's.
+    Replicas {
+        /// Whose they are.
+        service: Name,
+        /// Their addresses; one at least.
+        replicas: Vec<IpAddr>,
+    },
+    /// A program of the node listens at the port too, and is not asked.
+    Unasked {
+        /// Which.
+        program: String,
+    },
 }
 
 impl fmt::Display for Hop {
@@ -147,7 +179,44 @@ impl fmt::Display for Hop {
             }
             Self::Entry { vni, mac, vtep } => write!(f, "entry     segment {vni} sends {mac} to {vtep}"),
             Self::Here { container } => write!(f, "here      {container} is on this node"),
+            Self::Client { client, at, by, protocol, port } => {
+                write!(f, "client    {client} asks for {protocol} {port} at {at}")?;
+                match by {
+                    Some(by) => write!(f, ", by {by}"),
+                    None => f.write_str(", from the node itself"),
+                }
+            }
+            Self::Published { service, port } => {
+                write!(f, "published by {service}, to {} of its containers, {}", port.target, Manner(port))
+            }
+            Self::Replicas { service, replicas } => {
+                let first: Vec<_> = replicas.iter().take(SHOWN).map(ToString::to_string).collect();
+                write!(f, "replicas  {} of {service}: {}", replicas.len(), first.join(", "))?;
+                if replicas.len() > SHOWN { f.write_str(", …") } else { Ok(()) }
+            }
+            Self::Unasked { program } => write!(f, "unasked   {program} listens there too"),
         }
+    }
+}
+
+/// So many replicas are shown by their addresses.
+const SHOWN: usize = 8;
+
+/// How a port is published.
+struct Manner<'p>(&'p PublishedPort);
+
+impl fmt::Display for Manner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PublishedPort { mode, access, .. } = self.0;
+        f.write_str(match mode {
+            PublishMode::Ingress => "in mode ingress",
+            PublishMode::Local => "in mode local",
+            PublishMode::Host => "in mode host",
+        })?;
+        access.addresses.iter().try_for_each(|it| write!(f, ", at {it}"))?;
+        access.interfaces.iter().try_for_each(|it| write!(f, ", by {it}"))?;
+        access.nodes.iter().try_for_each(|it| write!(f, ", at node {}", it.short()))?;
+        access.sources.iter().try_for_each(|it| write!(f, ", for {it}"))
     }
 }
 

@@ -1,12 +1,14 @@
-//! Why a container does not reach another, seen from its node.
+//! Why a container does not reach another, or a client no container, seen from one node.
 
 mod hop;
 mod outside;
+mod published;
 mod walk;
 
 use std::fmt;
 
 use overlay_core::EndpointId;
+use overlay_lb::Ask;
 
 pub use hop::{Break, Hop, Target};
 
@@ -14,8 +16,8 @@ use walk::Walk;
 
 use crate::{Desired, Knowledge, derive};
 
-/// The way from an endpoint that is plugged in here to a name or an address, hop by hop: what this node knows of each, held
-/// against what is there. The first break ends it.
+/// The way from an endpoint that is plugged in here to a name or an address, or from a client to a published port, hop by hop: what this node knows of
+/// each, held against what is there. The first break ends it.
 ///
 /// Its text has a line for each hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +36,17 @@ pub fn explain(knowledge: &Knowledge, from: EndpointId, to: &Target, held: &Desi
     let desired = derive(knowledge);
     let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
     let broken = walk.go(from, to).err();
+    Explanation { hops: walk.hops, broken }
+}
+
+/// Explains what becomes of a client that asks this node for a port: which service publishes it, whether here and for him, which replicas take it, and
+/// the way to the first of them.
+///
+/// O(n log n) for n endpoints: all that should be held is derived anew.
+pub fn explain_published(knowledge: &Knowledge, ask: &Ask, held: &Desired) -> Explanation {
+    let desired = derive(knowledge);
+    let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
+    let broken = walk.visit(ask).err();
     Explanation { hops: walk.hops, broken }
 }
 

@@ -20,13 +20,13 @@ pub(super) struct Walk<'w> {
     pub(super) hops: Vec<Hop>,
 }
 
-/// An endpoint of the container, on the network that the packet takes.
+/// An endpoint of the container, or the node's own, on the network that the packet takes.
 #[derive(Clone, Copy)]
-struct Way<'w> {
-    id: EndpointId,
-    section: &'w Section,
-    local: &'w LocalEndpoint,
-    to: IpAddr,
+pub(super) struct Way<'w> {
+    pub(super) id: EndpointId,
+    pub(super) section: &'w Section,
+    pub(super) local: &'w LocalEndpoint,
+    pub(super) to: IpAddr,
 }
 
 impl<'w> Walk<'w> {
@@ -48,7 +48,9 @@ impl<'w> Walk<'w> {
         }
         let way = self.balanced(way)?;
         let segment = self.port(way)?;
-        self.policy(way)?;
+        let own =
+            way.local.endpoint.addresses.iter().map(|own| own.addr()).find(|own| own.is_ipv4() == way.to.is_ipv4());
+        self.policy(way, own.map(|own| (own, Transport::tcp(40_000, 80))))?;
         let Some(remote) = self.peer(way)? else { return self.here(way, segment) };
         let vtep = self.vtep(remote)?;
         self.entry(way, segment, remote, vtep)
@@ -225,7 +227,7 @@ impl<'w> Walk<'w> {
     }
 
     /// The sandbox has the endpoint's port.
-    fn port(&self, way: Way<'_>) -> Result<&'w Segment, Break> {
+    pub(super) fn port(&self, way: Way<'_>) -> Result<&'w Segment, Break> {
         let network = way.section.network.id;
         let held = self.segment(self.held, network);
         let wanted = self.segment(self.desired, network).and_then(|segment| segment.ports.get(&way.id));
@@ -236,15 +238,13 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// The sandbox's firewall lets a packet of the container pass.
-    fn policy(&mut self, way: Way<'_>) -> Result<(), Break> {
+    /// The sandbox's firewall lets a packet of the endpoint pass, from this source.
+    pub(super) fn policy(&mut self, way: Way<'_>, from: Option<(IpAddr, Transport)>) -> Result<(), Break> {
         let network = way.section.network.id;
         let Some(state) = self.state(self.held, &Place::Network(network)) else {
             return self.unheld(network, "its firewall is missing");
         };
-        let own =
-            way.local.endpoint.addresses.iter().map(|own| own.addr()).find(|own| own.is_ipv4() == way.to.is_ipv4());
-        let ip = own.and_then(|own| Ip::between(own, way.to, Transport::tcp(40_000, 80)));
+        let ip = from.and_then(|(source, transport)| Ip::between(source, way.to, transport));
         let vni = way.section.network.vni.and_then(|vni| Some((names::bridge(vni).ok()?, names::tunnel(vni).ok()?)));
         let port = if way.local.namespace.is_some() { names::port(way.id).ok() } else { Some(way.local.interface) };
         let (Some(ip), Some((bridge, tunnel)), Some(port)) = (ip, vni, port) else { return Ok(()) };
@@ -266,7 +266,7 @@ impl<'w> Walk<'w> {
     }
 
     /// The endpoint elsewhere that has the address; `None` if it is one here.
-    fn peer(&mut self, way: Way<'w>) -> Result<Option<&'w RemoteEndpoint>, Break> {
+    pub(super) fn peer(&mut self, way: Way<'w>) -> Result<Option<&'w RemoteEndpoint>, Break> {
         let section = way.section;
         let here = |local: &LocalEndpoint| local.endpoint.addresses.iter().any(|own| own.addr() == way.to);
         if let Some(local) = section.local.values().find(|local| here(local)) {
@@ -297,7 +297,7 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn here(&mut self, way: Way<'_>, segment: &Segment) -> Result<(), Break> {
+    pub(super) fn here(&mut self, way: Way<'_>, segment: &Segment) -> Result<(), Break> {
         let other =
             way.section.local.iter().find(|(_, local)| local.endpoint.addresses.iter().any(|own| own.addr() == way.to));
         match other {
@@ -310,7 +310,7 @@ impl<'w> Walk<'w> {
     }
 
     /// The other node's VTEP is known, and the host lets its datagrams in.
-    fn vtep(&mut self, remote: &RemoteEndpoint) -> Result<IpAddr, Break> {
+    pub(super) fn vtep(&mut self, remote: &RemoteEndpoint) -> Result<IpAddr, Break> {
         let Some(facts) = self.knowledge.nodes.get(&remote.node) else {
             return broken(
                 format!("nothing is known of node {}", remote.node.short()),
@@ -328,7 +328,13 @@ impl<'w> Walk<'w> {
     }
 
     /// The segment knows the peer.
-    fn entry(&mut self, way: Way<'_>, segment: &Segment, remote: &RemoteEndpoint, vtep: IpAddr) -> Result<(), Break> {
+    pub(super) fn entry(
+        &mut self,
+        way: Way<'_>,
+        segment: &Segment,
+        remote: &RemoteEndpoint,
+        vtep: IpAddr,
+    ) -> Result<(), Break> {
         let (network, mac) = (way.section.network.id, remote.mac);
         match segment.peers.get(&mac) {
             Some(peer) if peer.vtep != vtep => {

@@ -42,6 +42,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   drain ENDPOINT [--deadline SECONDS]
   resume ENDPOINT
   detach ENDPOINT
+  explain ENDPOINT NAME|IP
+  explain published PORT[/PROTOCOL] --client IP --at IP [--interface NAME]
   node ls
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it
@@ -54,6 +56,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                     as well; in mode host at the node that a container is on
   drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
                     30 seconds if nothing else is said, and tells what a detach would cut. It gets nothing new after either, until resume
+  explain           how an endpoint of this node reaches a name or an address, or what becomes of a client that asks for a published port at an
+                    address of this node, and comes in by an interface, or is on the node itself; what is in the way, and what mends it
   --replicas N      waits until so many containers that are attached with --service are ready
   --scheduler NAME  round-robin, weighted-round-robin, source-hash, maglev; least-connection, weighted-least-connection
                     where all nodes can
@@ -194,6 +198,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("drain", _) => Command::Drain { deadline: words.deadline, endpoint: words.endpoint()? },
         ("resume", _) => Command::Node(NodeQuestion::Resume(words.endpoint()?)),
         ("detach", _) => Command::Node(NodeQuestion::Detach(words.endpoint()?)),
+        ("explain", _) => Command::Node(words.explain()?),
         ("node", "ls") => Command::Nodes,
         ("status", _) => Command::Node(NodeQuestion::Status),
         ("teardown", _) => Command::Node(NodeQuestion::TearDown),
@@ -228,6 +233,8 @@ struct Words {
     weight: Weight,
     replicas: usize,
     deadline: Option<Duration>,
+    client: Option<IpAddr>,
+    at: Option<IpAddr>,
     words: Vec<String>,
 }
 
@@ -301,6 +308,8 @@ impl Words {
                     self.ports.extend(PublishedPort::read(&text).map_err(lexopt::Error::from_any)?);
                 }
                 Arg::Long("deadline") => self.deadline = Some(parser.value()?.parse_with(seconds)?),
+                Arg::Long("client") => self.client = Some(value(parser)?),
+                Arg::Long("at") => self.at = Some(value(parser)?),
                 Arg::Long("replicas") => self.replicas = value(parser)?,
                 Arg::Long("weight") => self.weight = Weight::new(value(parser)?).map_err(lexopt::Error::from_any)?,
                 Arg::Long("scheduler") => self.balancing.scheduler = parser.value()?.parse_with(scheduler)?,
@@ -354,6 +363,26 @@ impl Words {
 
     fn endpoint(&mut self) -> Read<EndpointId> {
         self.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)
+    }
+
+    fn explain(&mut self) -> Read<NodeQuestion> {
+        match std::mem::take(&mut self.words).as_slice() {
+            [what, port] if what == "published" => {
+                let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+                Ok(NodeQuestion::ExplainPublished {
+                    client: self.client.ok_or("explain published needs --client")?,
+                    at: self.at.ok_or("explain published needs --at, an address of the node")?,
+                    by: self.interface.take().map(|name| name.parse()).transpose().map_err(lexopt::Error::from_any)?,
+                    protocol: protocol.parse().map_err(lexopt::Error::from_any)?,
+                    port: Port::new(port.parse().map_err(lexopt::Error::from_any)?).map_err(lexopt::Error::from_any)?,
+                })
+            }
+            [endpoint, to] => {
+                let endpoint = endpoint.parse().map_err(lexopt::Error::from_any)?;
+                Ok(NodeQuestion::Explain(endpoint, to.clone()))
+            }
+            _ => Err("name an endpoint, and a name or an address; or: published, and a port".into()),
+        }
     }
 
     fn only(&mut self, what: &str) -> Read<String> {
@@ -453,6 +482,20 @@ mod tests {
             panic!("{:?}", parsed(&text))
         };
         assert_eq!(deadline, Some(Duration::from_secs(5)));
+        let text = "explain published 53/udp --client 192.0.2.9 --at 192.0.2.1 --interface eth0";
+        let Ok(Asked::Command {
+            command: Command::Node(NodeQuestion::ExplainPublished { by, protocol, port, .. }),
+            ..
+        }) = parsed(text)
+        else {
+            panic!("{:?}", parsed(text))
+        };
+        assert_eq!((by, protocol, port.get()), ("eth0".parse().ok(), overlay_core::Protocol::Udp, 53));
+        let text = format!("explain {} db", EndpointId::from_bytes([7; 16]));
+        let Ok(Asked::Command { command: Command::Node(NodeQuestion::Explain(_, to)), .. }) = parsed(&text) else {
+            panic!("{:?}", parsed(&text))
+        };
+        assert_eq!(to, "db");
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -488,6 +531,9 @@ mod tests {
             ("attach front --name web --tap --weight 0", "1 to 65535"),
             ("attach front --name web", "--netns, --pid or --tap"),
             ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
+            ("explain published 80 --at 192.0.2.1", "explain published needs --client"),
+            ("explain published 80/icmp --client 192.0.2.9 --at 192.0.2.1", "a protocol is tcp, udp or sctp"),
+            ("explain db", "name an endpoint, and a name or an address"),
             ("drain", "name an endpoint, and nothing else"),
             ("status --fast", "--fast"),
         ] {

@@ -74,6 +74,10 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
         NodeAnswer::Resumed => show(json, &json!({ "resumed": true }), || "it gets new flows again".to_owned()),
         NodeAnswer::Detached(Some(detached)) => show(json, &detached, || detached.id.to_string()),
         NodeAnswer::Detached(None) => Err(format!("endpoint not found: {question:?}").into()),
+        NodeAnswer::Explained { lines, whole } => {
+            show(json, &json!({ "lines": lines, "whole": whole }), || lines.join("\n"))?;
+            if whole { Ok(()) } else { Err("it is not reached".into()) }
+        }
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
         NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())

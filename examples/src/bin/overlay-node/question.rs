@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overlay_core::{EndpointId, Mac, Name};
+use overlay_core::{EndpointId, IfName, Mac, Name, Port, Protocol};
 use overlay_dns::Health;
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
-use overlay_lb::Weight;
-use overlay_node::{Drained, Endpoint};
+use overlay_lb::{Ask, Weight};
+use overlay_node::{Drained, Endpoint, Explanation, Target};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -31,6 +31,17 @@ pub(crate) enum NodeQuestion {
     Drain(EndpointId, u64),
     Resume(EndpointId),
     Detach(EndpointId),
+    /// How an endpoint here reaches a name or an address, or why not.
+    Explain(EndpointId, String),
+    /// What becomes of a client that asks for a published port.
+    ExplainPublished {
+        client: IpAddr,
+        at: IpAddr,
+        /// None for a client on the node itself.
+        by: Option<IfName>,
+        protocol: Protocol,
+        port: Port,
+    },
     Status,
     TearDown,
 }
@@ -38,10 +49,18 @@ pub(crate) enum NodeQuestion {
 /// Its answer.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum NodeAnswer {
-    Attached { endpoint: Box<Endpoint>, interface: String },
+    Attached {
+        endpoint: Box<Endpoint>,
+        interface: String,
+    },
     Drained(Drained),
     Resumed,
     Detached(Option<Box<Endpoint>>),
+    /// Line by line, and whether nothing is in the way.
+    Explained {
+        lines: Vec<String>,
+        whole: bool,
+    },
     Status(Status),
     TearingDown,
 }
@@ -56,7 +75,7 @@ impl Question for NodeQuestion {
     type Refusal = Refusal;
 
     fn changes(&self) -> bool {
-        !matches!(self, Self::Status)
+        !matches!(self, Self::Status | Self::Explain(..) | Self::ExplainPublished { .. })
     }
 }
 
@@ -104,6 +123,17 @@ impl Local<NodeQuestion> for Node {
                 let detached = self.driver.detach(endpoint).await.map_err(|error| refusal(&error))?;
                 Ok(NodeAnswer::Detached(detached.map(Box::new)))
             }
+            NodeQuestion::Explain(from, to) => {
+                let to = match to.parse() {
+                    Ok(address) => Target::Address(address),
+                    Err(_) => Target::Name(to.parse().map_err(|error| refusal(&error))?),
+                };
+                self.driver.explain(from, to).await.map(|it| explained(&it)).map_err(|error| refusal(&error))
+            }
+            NodeQuestion::ExplainPublished { client, at, by, protocol, port } => {
+                let ask = Ask { by, from: client, to: at, protocol, port };
+                self.driver.explain_published(ask).await.map(|it| explained(&it)).map_err(|error| refusal(&error))
+            }
             NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
             NodeQuestion::TearDown => {
                 let _ = self.end.send(()).await;
@@ -111,6 +141,11 @@ impl Local<NodeQuestion> for Node {
             }
         }
     }
+}
+
+fn explained(explanation: &Explanation) -> NodeAnswer {
+    let lines = explanation.to_string().lines().map(str::to_owned).collect();
+    NodeAnswer::Explained { lines, whole: explanation.broken.is_none() }
 }
 
 fn refusal(error: &dyn std::error::Error) -> Refusal {

@@ -35,23 +35,20 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
 }
 
 /// Two flows that differ only in the balancer they came by are of zones of their own, so none is taken for the other; towards the place's sockets, where
-/// they would be alike, the second of them gets another source port, which is undone in its answers.
+/// they would be alike, the second of them gets another source port, which is undone in its answers. A balancer's zone follows from its mark alone, so
+/// that none's flows change theirs when others come and go. There are fewer zones than marks: of two balancers in 65,535 that share one, flows of a client
+/// that has one port for both are taken for one.
 fn zones(draft: &mut Draft, arrivals: &Arrivals) -> Result<(), Refusal> {
-    let mut taken = BTreeSet::new();
-    let mut zone = |mark: u32| {
-        let first = (mark % ZONES) as u16;
-        let zone = (first..ZONES as u16).chain(0..first).map(|it| it + 1).find(|it| !taken.contains(it))?;
-        taken.insert(zone);
-        Some(Mark::zone(zone))
-    };
-    let zones = arrivals.marks.iter().filter_map(|(mac, mark)| Some((*mac, zone(*mark)?)));
-    let zones = draft.set("zones", Set::map(zones.collect::<Vec<_>>()))?;
+    let zones = arrivals.marks.iter().map(|(mac, mark)| (*mac, zone(*mark)));
+    let zones = draft.set("zones", Set::map(zones))?;
     let comes = rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface).set_zone_by(&ether::SADDR, &zones);
     draft.chain("zones", Base::filter(Hook::Prerouting, Base::RAW), vec![comes])
 }
 
-/// Flows have zones 1 to this; 0 is where all others are.
-const ZONES: u32 = u16::MAX as u32;
+/// Flows have zones 1 to 65,535; 0 is where all others are.
+const fn zone(mark: u32) -> Mark {
+    Mark::zone((mark % u16::MAX as u32) as u16 + 1)
+}
 
 /// What begins with the source of somebody inside.
 fn lies<V: Version>(draft: &mut Draft, arrivals: &Arrivals) -> Result<Rule, Refusal> {
@@ -68,4 +65,33 @@ fn led<V: Version>(draft: &mut Draft, (arrivals, marks): (&Arrivals, &Name)) -> 
     let answers = draft.set(&V::named("answers"), Set::map(pairs))?;
     let arrived = V::only(rule("arrival")?).eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::MARK, marks);
     Ok(arrived.dnat_by::<V::Address, _>(&V::destination(), &answers))
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::Mac;
+
+    use super::*;
+
+    fn zones_of(marks: &[(Mac, u32)]) -> Set {
+        let marks = marks.iter().copied().collect();
+        let interface = "eth1".parse().unwrap();
+        let arrivals = Arrivals { interface, marks, answers: [].into(), inside: [].into() };
+        let mut draft = Draft::default();
+        zones(&mut draft, &arrivals).unwrap();
+        draft.finished().sets.values().next().cloned().unwrap()
+    }
+
+    #[test]
+    fn a_balancers_zone_stays_what_it_is_whoever_else_comes_and_is_never_that_of_all_others() {
+        let [a, b] = [1, 2].map(|last| Mac::new([2, 0, 0, 0, 0, last]));
+        assert_eq!(zones_of(&[(b, 7)]), Set::map([(b, Mark::zone(8))]));
+        let beside = zones_of(&[(a, 7 + 65_535), (b, 7)]);
+        assert_eq!(
+            beside,
+            Set::map([(a, Mark::zone(8)), (b, Mark::zone(8))]),
+            "of two in 65,535 with one zone, both keep it"
+        );
+        assert_eq!([0, 1, 65_534, 65_535, u32::MAX].map(zone), [1, 2, 65_535, 1, 1].map(Mark::zone));
+    }
 }
