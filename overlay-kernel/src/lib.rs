@@ -18,6 +18,7 @@ mod sysctl;
 mod tap;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod xfrm;
 
 pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};

@@ -33,6 +33,8 @@ mod sock_diag;
 mod sockets;
 mod sysctl;
 mod taps;
+mod xfrm;
+mod xfrm_traffic;
 
 /// Whether time is no object: in CI, which requires these tests, but not for somebody who tries the whole workspace.
 fn is_thorough() -> bool {
