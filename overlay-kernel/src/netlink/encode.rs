@@ -103,7 +103,7 @@ impl Requests {
     }
 
     /// Says in each whose it is: XFRM repeats that in its notices, where other families know it of the socket.
-    pub(crate) fn from_port(mut self, port: u32) -> Self {
+    pub(crate) fn with_port(mut self, port: u32) -> Self {
         for at in 0..self.len() {
             let start = self.start(at);
             if let Some(said) = self.bytes.get_mut(start + 12..start + 16) {

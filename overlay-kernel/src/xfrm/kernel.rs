@@ -37,7 +37,7 @@ impl Claim {
 /// back is parameters, as a kernel in lockdown hides keys. An association that is there with other parameters is not replaced, and one
 /// that is gone is not put back under its key: both are [`ErrorKind::Conflict`], and need another SPI. It needs `CAP_NET_ADMIN`.
 ///
-/// A dump holds keys where the kernel does not hide them; they are in the socket's buffers for as long as it is at work.
+/// A dump holds keys where the kernel does not hide them. The socket's buffers through which keys go are freed after each request, not wiped.
 ///
 /// ```no_run
 /// use overlay_core::reconcile;
@@ -106,7 +106,7 @@ impl Xfrm {
     /// Asks for a change, which the kernel's notices will say was ours.
     fn ask(&mut self, request: Requests) -> Result<(), NetlinkError> {
         let port = self.socket.port();
-        self.socket.request(&request.from_port(port))
+        self.socket.request(&request.with_port(port))
     }
 
     fn step(&mut self, step: &Step) -> Result<(), BackendError> {

@@ -25,7 +25,7 @@ pub fn state(with_sas: bool) -> impl Strategy<Value = State> {
 }
 
 fn addresses(number: u32) -> (IpAddr, IpAddr) {
-    if number % 2 == 0 {
+    if number.is_multiple_of(2) {
         ([10, 0, 0, 1].into(), [10, 0, 0, 2].into())
     } else {
         ([0xfd00, 0, 0, 0, 0, 0, 0, 1].into(), [0xfd00, 0, 0, 0, 0, 0, 0, 2].into())
@@ -34,7 +34,7 @@ fn addresses(number: u32) -> (IpAddr, IpAddr) {
 
 fn association(number: u32) -> (SaId, Sa) {
     let (source, destination) = addresses(number);
-    let aead = if number % 3 == 0 { Aead::Aes128Gcm } else { Aead::Aes256Gcm };
+    let aead = if number.is_multiple_of(3) { Aead::Aes128Gcm } else { Aead::Aes256Gcm };
     let hard =
         Limits { bytes: (number == 3).then_some(1 << 40), packets: (number == 4).then_some(1 << 31), seconds: None };
     let soft = Limits { seconds: (number == 5).then_some(86_400), ..Limits::default() };

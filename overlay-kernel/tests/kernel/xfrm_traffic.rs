@@ -21,7 +21,7 @@ struct Host {
     home: Namespace,
     address: Ipv4Addr,
     peer: Ipv4Addr,
-    /// Hears what arrives by the cable.
+    /// Hears what arrives, by the cable and by devices on top of it.
     tap: Socket,
 }
 
@@ -235,6 +235,7 @@ fn an_encrypted_vxlan_passes_in_esp_and_in_nothing_else() {
         }
         judge(&a.home, "ping", &["-c", "5", "-i", "0.2", "-W", "5", "10.9.0.2"]);
         for host in [&mut a, &mut b] {
+            // The tap hears the ping within by x0, too: what is left came by the cable.
             let outer: Vec<u8> = host.heard().into_iter().filter(|protocol| *protocol != 1).collect();
             assert!(outer.len() >= 5 && outer.iter().all(|protocol| *protocol == ESP), "{outer:?}");
         }
