@@ -22,7 +22,7 @@ pub struct Claim {
 }
 
 impl Claim {
-    const fn has_reqid(&self, reqid: u32) -> bool {
+    pub(super) const fn has_reqid(&self, reqid: u32) -> bool {
         self.reqids.0 <= reqid && reqid <= self.reqids.1
     }
 

@@ -8,6 +8,7 @@
 //! SPI would count from 1 again, and under the same key that repeats nonces.
 
 mod check;
+mod expiry;
 mod kernel;
 mod key;
 mod policy;
@@ -18,6 +19,7 @@ mod step;
 pub mod testing;
 mod wire;
 
+pub use expiry::{Expiries, Expiry, Heard};
 pub use kernel::{Claim, Reading, Readings, Xfrm};
 pub use key::Key;
 pub use policy::{Action, Direction, Policy, PolicyKey, Selector, Template};

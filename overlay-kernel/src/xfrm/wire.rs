@@ -181,6 +181,17 @@ pub(super) fn parse_sa(message: &Message<'_>) -> Result<Option<FoundSa>, Malform
     Ok(Some(FoundSa { id, reqid, sa, reading }))
 }
 
+/// What a notice says of an association that expires: which, whose, and whether it is gone.
+pub(super) fn parse_expiry(message: &Message<'_>) -> Result<Option<(SaId, u32, bool)>, Malformed> {
+    if message.kind != EXPIRE {
+        return Ok(None);
+    }
+    let head = message.head::<{ SA_HEAD + 8 }>()?;
+    let Some(destination) = address(&head, 56, half(&head, 212)) else { return Ok(None) };
+    let id = SaId { destination, spi: u32::from_be_bytes(part(&head, 72)) };
+    Ok(Some((id, word(&head, 208), head[SA_HEAD] != 0)))
+}
+
 #[derive(Default)]
 struct SaAttributes {
     aead: Option<Aead>,
@@ -401,6 +412,7 @@ const GET_SA: u16 = 0x12;
 const NEW_POLICY: u16 = 0x13;
 const DEL_POLICY: u16 = 0x14;
 const GET_POLICY: u16 = 0x15;
+const EXPIRE: u16 = 0x18;
 const UPDATE_POLICY: u16 = 0x19;
 
 // Attributes.
@@ -445,14 +457,14 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_a_reader_panic(sa: bool, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            let requests = Requests::one(if sa { NEW_SA } else { NEW_POLICY }, Flags::NONE, |body| {
+        fn no_bytes_make_a_reader_panic(kind in 0_usize..3, bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            let requests = Requests::one([NEW_SA, NEW_POLICY, EXPIRE][kind], Flags::NONE, |body| {
                 body.raw(&bytes);
             });
             let mut bytes = Vec::new();
             requests.copy_all(&mut bytes);
             for message in Messages::new(&bytes).flatten() {
-                let _ = (parse_sa(&message), parse_policy(&message));
+                let _ = (parse_sa(&message), parse_policy(&message), parse_expiry(&message));
             }
         }
     }

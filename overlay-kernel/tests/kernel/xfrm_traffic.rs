@@ -9,7 +9,8 @@ use overlay_core::{Backend as _, ErrorKind, Meter as _, ReconcileError, State as
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
 use overlay_kernel::xfrm::{
-    Action, Aead, Claim, Direction, Key, Mode, Policy, PolicyKey, Sa, SaId, Selector, State, Step, Template, Xfrm,
+    Action, Aead, Claim, Direction, Expiries, Expiry, Heard, Key, Lifetimes, Limits, Mode, Policy, PolicyKey, Sa, SaId,
+    Selector, State, Step, Template, Xfrm,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -218,6 +219,28 @@ fn an_association_is_neither_replaced_nor_put_back_under_its_key() {
         let failed = xfrm.apply(&[Step::AddSa(*id, sa.clone())]).unwrap_err();
         assert_eq!(failed.source.kind(), ErrorKind::Conflict);
         assert!(xfrm.observe().unwrap().sas.is_empty());
+    });
+}
+
+#[test]
+fn an_association_that_reaches_its_limits_says_so_and_ends() {
+    kernel_test(Kernel::Lab, "kernel::an_association_says_when_it_ends", || {
+        let [a, b] = Host::pair();
+        reconcile(&mut b.xfrm(), &b.protected(Aead::Aes128Gcm, 0)).unwrap();
+        let mut wanted = a.protected(Aead::Aes128Gcm, 0);
+        let out = SaId { destination: b.address.into(), spi: 0x1001 };
+        let limits = |packets| Limits { packets: Some(packets), ..Limits::default() };
+        wanted.sas.get_mut(&out).unwrap().lifetimes = Lifetimes { soft: limits(2), hard: limits(4) };
+        reconcile(&mut a.xfrm(), &wanted).unwrap();
+        let mut expiries = Expiries::open(&a.home, CLAIM).unwrap();
+        let mut unclaimed = Expiries::open(&a.home, Claim { reqids: (1, 99), ..CLAIM }).unwrap();
+        let passed = (0..8).filter(|_| passes(&a, &b)).count();
+        assert!((2..=4).contains(&passed), "{passed}");
+        let [soft, hard] = [false, true].map(|is_gone| Expiry { id: out, is_gone });
+        let heard = expiries.drain().unwrap();
+        assert_eq!((heard.expiries.first(), heard.expiries.last()), (Some(&soft), Some(&hard)), "{heard:?}");
+        assert_eq!(unclaimed.drain().unwrap(), Heard { expiries: vec![], overrun: false });
+        assert!(!a.xfrm().observe().unwrap().sas.contains_key(&out));
     });
 }
 
