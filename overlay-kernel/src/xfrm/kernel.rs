@@ -83,8 +83,13 @@ impl Xfrm {
     /// Works in this namespace, on what is claimed.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] if the kernel has no XFRM, [`ErrorKind::Permission`] if the namespace may not be entered.
+    /// [`ErrorKind::Unsupported`] if the kernel has no XFRM, [`ErrorKind::Permission`] if the namespace may not be entered,
+    /// [`ErrorKind::Invalid`] if the claim has request id 0 or priority 0, which objects have whose maker chose none.
     pub fn open(namespace: Namespace, claim: Claim) -> Result<Self, BackendError> {
+        let Claim { reqids, priorities } = claim;
+        if [reqids, priorities].iter().any(|(first, last)| *first == 0 || last < first) {
+            return Err(BackendError::new(ErrorKind::Invalid, format!("claim {claim:?}, from 1 up")));
+        }
         let socket = namespace.netlink(Family::Xfrm)?;
         Ok(Self { namespace, socket, claim, notices: None })
     }

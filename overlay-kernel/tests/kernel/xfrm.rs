@@ -143,6 +143,12 @@ fn what_is_not_claimed_is_refused_and_a_foreign_policy_stays() {
     kernel_test(Kernel::Host, "kernel::what_xfrm_has_not_claimed_stays", || {
         let world = World::new(false);
         let wanted = one(false);
+        for claim in
+            [Claim { reqids: (0, 9), ..ELSE }, Claim { priorities: (0, 9), ..ELSE }, Claim { reqids: (9, 8), ..ELSE }]
+        {
+            let refused = Xfrm::open(world.home.try_clone().unwrap(), claim).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Invalid, "what nobody marked would be ours");
+        }
         let refused = reconcile(&mut world.holder(ELSE), &wanted).unwrap_err();
         assert!(refused.to_string().contains("not claimed"), "{refused}");
         let (key, policy) = wanted.policies.iter().next().unwrap();
