@@ -4,6 +4,7 @@ use std::fmt;
 
 use overlay_core::{Backend as _, BackendError, ErrorKind, Owner, Shadow, Table, told};
 use overlay_kernel::Namespace;
+use overlay_kernel::nft::Writers;
 use overlay_lb::kernel::{Ipvs, IpvsNative, Native, Nftables};
 use overlay_lb::{Capabilities, Service, State};
 
@@ -30,7 +31,11 @@ impl Balancing {
     ///
     /// # Errors
     /// If the namespace may not be entered.
-    pub(super) fn open(owner: &Owner, namespace: &Namespace, asked: &State) -> Result<Option<Self>, BackendError> {
+    pub(super) fn open(
+        owner: &Owner,
+        (namespace, writers): (&Namespace, &Writers),
+        asked: &State,
+    ) -> Result<Option<Self>, BackendError> {
         let passed_over = match Capabilities::ipvs().permit(asked) {
             Err(refusal) => format!("IPVS cannot have {}: {}", refusal.wanted, refusal.reason),
             Ok(()) => match ipvs(namespace) {
@@ -43,7 +48,7 @@ impl Balancing {
         };
         let choice = Choice { backend: Capabilities::nf_tables().backend, passed_over: Some(passed_over) };
         match Nftables::open(owner, namespace.try_clone()?) {
-            Ok(services) => Ok(Some(Self { table: Box::new(Shadow::new(services)), choice })),
+            Ok(services) => Ok(Some(Self { table: Box::new(Shadow::new(services.among(writers))), choice })),
             Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
             Err(error) => Err(error),
         }
@@ -98,14 +103,14 @@ mod tests {
         kernel_test(Kernel::Host, "driver::what_balances_is_chosen", || {
             let home = Namespace::create().unwrap();
             let owner = Owner::new("choice".parse().unwrap(), "a".parse().unwrap());
-            let opened = Balancing::open(&owner, &home, &Balancing::asked()).unwrap().unwrap();
+            let opened = Balancing::open(&owner, (&home, &Writers::default()), &Balancing::asked()).unwrap().unwrap();
             let said = "nf_tables (IPVS cannot have all ports: IPVS serves ports by name)";
             assert_eq!(opened.choice.to_string(), said);
 
             let mut asked = Balancing::asked();
             let web = Service::new([[192, 0, 2, 1].into()]).port(Protocol::Tcp, Port::DNS, Port::DNS);
             asked.services.insert("any".parse().unwrap(), web);
-            let opened = Balancing::open(&owner, &home, &asked).unwrap().unwrap();
+            let opened = Balancing::open(&owner, (&home, &Writers::default()), &asked).unwrap().unwrap();
             let said = opened.choice.to_string();
             let expected = match ipvs(&home) {
                 Ok(_) => "IPVS".to_owned(),

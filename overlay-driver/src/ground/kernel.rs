@@ -13,6 +13,7 @@ use overlay_dns::Listen;
 use overlay_firewall::Firewall;
 use overlay_kernel::link::{Tap, devices, raise_loopback};
 use overlay_kernel::netlink::Notices;
+use overlay_kernel::nft::Writers;
 use overlay_kernel::{Namespace, NamespaceDir};
 use overlay_lb::kernel::Nftables;
 use overlay_link::{ContainerRoutes, LocalNetworks, Routes};
@@ -102,8 +103,9 @@ impl KernelPlaces {
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
         let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
-        let lb = self.published(&host)?;
-        let firewall = Firewall::of_host(&owner, host.try_clone()?)?;
+        let writers = Writers::default(); // the firewall and the balancer have tables beside one another
+        let lb = self.published(&host, &writers)?;
+        let firewall = Firewall::of_host(&owner, host.try_clone()?)?.among(&writers);
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
@@ -145,29 +147,38 @@ impl KernelPlaces {
         };
         let link = Box::new(self.macvlans(container, Arc::clone(&namespace))?);
         raise_loopback(&namespace)?;
+        let writers = Writers::default();
         let firewall: Box<dyn Table<overlay_firewall::State>> =
             match Firewall::of_host(&self.owner(None)?, namespace.try_clone()?) {
-                Ok(firewall) => Box::new(Shadow::new(firewall)),
+                Ok(firewall) => Box::new(Shadow::new(firewall.among(&writers))),
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb = Box::new(self.services(container, Arc::clone(&namespace))?);
+        let lb = Box::new(self.services((container, Arc::clone(&namespace)), writers)?);
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { link, vxlan, firewall, lb, routes })
     }
 
     /// What balances the node's published ports.
-    fn published(&self, host: &Namespace) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError> {
+    fn published(
+        &self,
+        host: &Namespace,
+        writers: &Writers,
+    ) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError> {
         Ok(match Nftables::open(&self.owner(None)?, host.try_clone()?) {
-            Ok(services) => Box::new(Shadow::new(services)),
+            Ok(services) => Box::new(Shadow::new(services.among(writers))),
             Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Nothing::because(NO_TABLES)),
             Err(error) => return Err(error),
         })
     }
 
-    fn services(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Services>, BackendError> {
+    fn services(
+        &self,
+        (container, namespace): (&Name, Arc<Namespace>),
+        writers: Writers,
+    ) -> Result<Seldom<Services>, BackendError> {
         let (owner, containers) = (self.owner(None)?, Arc::clone(&self.containers));
-        Ok(Seldom::new(Services { owner, container: (container.clone(), namespace), containers }))
+        Ok(Seldom::new(Services { owner, container: (container.clone(), namespace), writers, containers }))
     }
 
     fn macvlans(&self, container: &Name, namespace: Arc<Namespace>) -> Result<Seldom<Macvlans>, BackendError> {
@@ -183,7 +194,7 @@ impl KernelPlaces {
             self.macvlans(container, Arc::clone(namespace))?.clear()?;
             let mut firewall = Firewall::of_host(&self.owner(None)?, namespace.try_clone()?)?;
             reconcile(&mut firewall, &overlay_firewall::State::default())?;
-            self.services(container, Arc::clone(namespace))?.clear()?;
+            self.services((container, Arc::clone(namespace)), Writers::default())?.clear()?;
             reconcile(&mut ContainerRoutes::open(namespace.try_clone()?)?, &Routes::default())?;
             Ok(())
         };

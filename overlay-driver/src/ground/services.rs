@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use overlay_core::{BackendError, ErrorKind, Name, Owner, Table};
 use overlay_kernel::Namespace;
+use overlay_kernel::nft::Writers;
 use overlay_lb::State;
 
 use super::balancing::Balancing;
@@ -14,6 +15,8 @@ use super::seldom::Kernel;
 pub(super) struct Services {
     pub(super) owner: Owner,
     pub(super) container: (Name, Arc<Namespace>),
+    /// Those that write tables there.
+    pub(super) writers: Writers,
     /// Where the choice is written down.
     pub(super) containers: Arc<Containers>,
 }
@@ -29,7 +32,9 @@ impl Kernel for Services {
     fn open(&self) -> Result<Self::Table, BackendError> {
         const NEEDED: &str = "services are balanced by nf_tables or IPVS, and this kernel has neither for it";
         let (name, namespace) = &self.container;
-        let Some(Balancing { table, choice }) = Balancing::open(&self.owner, namespace, &Balancing::asked())? else {
+        let Some(Balancing { table, choice }) =
+            Balancing::open(&self.owner, (namespace, &self.writers), &Balancing::asked())?
+        else {
             return Err(BackendError::new(ErrorKind::Unsupported, "open what balances services").caused_by(NEEDED));
         };
         self.containers.balances(name, namespace, choice.to_string());

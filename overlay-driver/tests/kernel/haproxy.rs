@@ -16,7 +16,7 @@ use overlay_dns::Health;
 use overlay_driver::testing::{Container, date};
 use overlay_driver::{Attach, Attached};
 use overlay_lb::Weight;
-use overlay_node::{EndpointMode, PublishMode, PublishedPort, Service, ServiceSpec};
+use overlay_node::{EndpointMode, PublishedPort, Service, ServiceSpec};
 
 use crate::world::World;
 
@@ -188,7 +188,6 @@ fn service(world: &World) -> Service {
     let network = world.wait(world.hosts().network("front")).unwrap();
     let http = PublishedPort {
         name: Some("http".parse().unwrap()),
-        mode: PublishMode::Host,
         ..PublishedPort::new(Protocol::Tcp, Port::new(PORT).unwrap())
     };
     let spec = ServiceSpec {

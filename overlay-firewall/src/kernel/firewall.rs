@@ -8,7 +8,7 @@ use std::sync::Arc;
 use overlay_core::{Amended, Applied, Backend, BackendError, Lower, Memo, Meter, Owner, Refusal, StepError, Witness};
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
-use overlay_kernel::nft::{self, Nft, Reading};
+use overlay_kernel::nft::{self, Nft, Reading, Writers};
 
 use super::amend::Last;
 use super::{BridgeNf, Meaning, Native, NativeStep, lower};
@@ -113,6 +113,12 @@ impl Firewall {
         let able = BridgeNf::read(&namespace)?.is_some();
         let bridges = if able { Bridges::Ours(None) } else { Bridges::Unable };
         Ok(Self { bridges, ..Self::of_host(owner, namespace)? })
+    }
+
+    /// The same beside others that write tables of the namespace: what they do is no disturbance, see [`Writers`].
+    #[must_use]
+    pub fn among(self, writers: &Writers) -> Self {
+        Self { nft: self.nft.among(writers), ..self }
     }
 
     fn bridge_nf(&mut self) -> Result<BridgeNf, BackendError> {

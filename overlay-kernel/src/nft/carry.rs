@@ -106,6 +106,7 @@ fn attempt(nft: &mut Nft, steps: &[Step]) -> Result<(), Failed> {
 fn send(nft: &mut Nft, written: &Written, steps: &[Step], part: Range<usize>) -> Result<(), Failed> {
     let (from, to) = (written.start(part.start), written.start(part.end));
     let mut batch = Requests::default();
+    nft.generation = nft.generation.map(|known| nft.writers.since(known));
     wire::begin(&mut batch, nft.generation);
     if let Some(key) = steps.get(part.start).filter(|step| tells_much(step)).map(Step::table) {
         table::touch(&mut batch, nft.mark.at(key, &nft.mark.table(&key.name)));
@@ -122,7 +123,10 @@ fn send(nft: &mut Nft, written: &Written, steps: &[Step], part: Range<usize>) ->
     match sent {
         Ok(()) => {
             nft.generation = match (nft.generation, made) {
-                (Some(_), Some(made)) => Some(made),
+                (Some(before), Some(made)) => {
+                    nft.writers.made(before, made);
+                    Some(made)
+                }
                 // Nothing is said of a transaction that changed nothing: then it is the same still.
                 (Some(before), None) => nft.now().ok().filter(|now| *now == before),
                 (None, _) => None,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use overlay_core::{Backend, BackendError, Lower, Meter, Name, Owner, Refusal, StepError, StepOf, Witness};
 
 use super::wire::{self, At};
-use super::{State, TableKey, carry, observe};
+use super::{State, TableKey, Writers, carry, observe};
 use crate::Namespace;
 use crate::netlink::{Buffers, Family, NetlinkError, Socket};
 
@@ -51,6 +51,7 @@ pub struct Nft {
     /// The chains of devices that were there then: kernels before 6.16 take them along with their device, and make no
     /// new generation for it.
     pub(super) hooked: BTreeSet<(TableKey, Name)>,
+    pub(super) writers: Writers,
 }
 
 impl Nft {
@@ -66,7 +67,19 @@ impl Nft {
     pub fn with_buffers(owner: &Owner, namespace: &Namespace, buffers: Buffers) -> Result<Self, BackendError> {
         let socket = namespace.run(|| Socket::with_buffers(Family::Netfilter, buffers))?;
         let socket = socket.map_err(|error| error.during(format!("open nf_tables in {}", namespace.id())))?;
-        Ok(Self { mark: Mark::of(owner), socket, generation: None, hooked: BTreeSet::new() })
+        Ok(Self {
+            mark: Mark::of(owner),
+            socket,
+            generation: None,
+            hooked: BTreeSet::new(),
+            writers: Writers::default(),
+        })
+    }
+
+    /// The same beside others that write tables of this namespace, none of them ours: what they do is no disturbance.
+    #[must_use]
+    pub fn among(self, writers: &Writers) -> Self {
+        Self { writers: writers.clone(), ..self }
     }
 
     /// The name in the kernel of one of our tables: for `nft list table`.
@@ -100,8 +113,9 @@ impl Witness for Nft {
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        let Some(known) = self.generation else { return Ok(false) };
+        let Some(known) = self.generation.map(|known| self.writers.since(known)) else { return Ok(false) };
         let now = self.now().map_err(|error| error.during("read nf_tables' generation"))?;
+        self.generation = Some(known);
         Ok(now == known && observe::are_hooked(self).map_err(|error| error.during("read chains"))?)
     }
 }

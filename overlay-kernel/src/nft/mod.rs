@@ -30,6 +30,7 @@ pub mod testing;
 mod text;
 mod value;
 mod wire;
+mod writers;
 
 pub use barrier::Barrier;
 pub use chain::{Base, Chain, ChainKind, Hook, Policy};
@@ -49,3 +50,4 @@ pub use value::{
     AddressType, ArpOp, CtDirection, CtState, CtStatus, EtherType, Icmp6Type, IcmpType, IfIndex, IpProtocol, Mark,
     PacketType, Scalar, TcpFlags, Type, Value,
 };
+pub use writers::Writers;

@@ -6,10 +6,11 @@ use std::thread;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
-    Applied, Backend, ErrorKind, Meter, ReconcileError, Shadow, State as _, StepError, Trace, Traced, reconcile,
+    Applied, Backend, ErrorKind, Meter, ReconcileError, Shadow, State as _, StepError, Trace, Traced, Witness as _,
+    reconcile,
 };
 use overlay_kernel::Namespace;
-use overlay_kernel::nft::{Base, Chain, CtState, Family, Hook, Rule, Set, State, Table, ct, ip, meta};
+use overlay_kernel::nft::{Base, Chain, CtState, Family, Hook, Rule, Set, State, Table, Writers, ct, ip, meta};
 use overlay_kernel::testing::judge;
 
 use crate::nft::{everything, name, one, open, rule, v4};
@@ -46,6 +47,29 @@ fn who_planned_before_another_wrote_changes_nothing() {
         assert_eq!(fast.observe().unwrap(), with_members(10, 3));
         reconcile(&mut slow, &with_members(0, 3)).unwrap();
         assert_eq!(fast.observe().unwrap(), with_members(0, 3));
+    });
+}
+
+#[test]
+fn who_has_tables_beside_another_is_not_interrupted_by_it_and_is_by_strangers() {
+    kernel_test(Kernel::Host, "kernel::nft_who_has_tables_beside_another", || {
+        let (home, writers) = (Namespace::create().unwrap(), Writers::default());
+        let [mut one, mut two] = ["a", "b"].map(|instance| Shadow::new(open(instance, &home).among(&writers)));
+        let mut stranger = open("c", &home);
+        for round in 0..3 {
+            let plans = [one.plan_to(&with_members(round, 3)).unwrap(), two.plan_to(&with_members(round, 4)).unwrap()];
+            one.apply(&plans[0]).unwrap();
+            two.apply(&plans[1]).unwrap();
+            assert!(one.inner_mut().undisturbed().unwrap() && two.inner_mut().undisturbed().unwrap());
+        }
+        let plan = one.plan_to(&with_members(7, 3)).unwrap();
+        reconcile(&mut two, &with_members(8, 4)).unwrap();
+        reconcile(&mut stranger, &with_members(0, 1)).unwrap();
+        reconcile(&mut two, &with_members(9, 4)).unwrap();
+        assert_eq!(one.apply(&plan).unwrap_err().source.kind(), ErrorKind::Interrupted, "a stranger wrote in between");
+        reconcile(&mut one, &with_members(7, 3)).unwrap();
+        assert_eq!(open("a", &home).observe().unwrap(), with_members(7, 3));
+        assert_eq!(open("b", &home).observe().unwrap(), with_members(9, 4));
     });
 }
 

@@ -10,7 +10,7 @@ use overlay_core::{
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
 use overlay_kernel::link::KernelLocals;
-use overlay_kernel::nft::{self, Nft, Set};
+use overlay_kernel::nft::{self, Nft, Set, Writers};
 
 use super::amend::Last;
 use super::standing::{self, Standing};
@@ -90,6 +90,12 @@ impl Nftables {
         let owner = Owner::new(owner.cluster.clone(), instance);
         let (nft, flows) = (Nft::open(&owner, &namespace)?, Conntrack::open(&namespace)?);
         Ok(Self { nft, flows, locals: KernelLocals::open(namespace)? })
+    }
+
+    /// The same beside others that write tables of the namespace: what they do is no disturbance, see [`Writers`].
+    #[must_use]
+    pub fn among(self, writers: &Writers) -> Self {
+        Self { nft: self.nft.among(writers), ..self }
     }
 
     /// What it can express.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 use overlay_core::{Name, Refusal};
-use overlay_kernel::nft::{Base, ChainKind, CtDirection, Hook, IpProtocol, Mark, Rule, Set, ct, ether, meta};
+use overlay_kernel::nft::{Base, ChainKind, CtDirection, CtState, Hook, IpProtocol, Mark, Rule, Set, ct, ether, meta};
 
 use super::draft::{Draft, rule};
 use super::version::{V4, V6, Version};
@@ -17,16 +17,14 @@ pub(super) fn flows(draft: &mut Draft, arrivals: &Arrivals, arriving: &mut Vec<R
     let by = draft.set("balancers", Set::map(marks))?;
     let all: BTreeSet<u32> = arrivals.marks.values().copied().collect();
     let marks = draft.set("marks", Set::of(all.into_iter().map(Mark)))?;
-    let comes = || Ok::<_, Refusal>(rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface));
-    let flow = comes()?.eq(&ct::DIRECTION, CtDirection::Original);
-    let flow = flow.set_mark_by(&ether::SADDR, &by).set_ct_mark(&meta::MARK);
-    let stations = draft.set("stations", Set::of(arrivals.marks.keys().copied()))?;
+    let flow = rule("arrival")?.set_mark_by(&ether::SADDR, &by).set_ct_mark(&meta::MARK).accept();
     let transports = draft.set("transports", Set::of([IpProtocol::TCP, IpProtocol::UDP, IpProtocol::SCTP]))?;
-    let stranger = rule("arrival/stranger")?.eq(&meta::IIFNAME, arrivals.interface).is_in(&meta::L4PROTO, &transports);
-    let stranger = stranger.eq(&ct::DIRECTION, CtDirection::Original).not_in(&ether::SADDR, &stations).counter().drop();
+    let stranger = rule("arrival/stranger")?.is_in(&meta::L4PROTO, &transports).counter().drop();
     zones(draft, arrivals)?;
     let rules = vec![lies::<V4>(draft, arrivals)?, lies::<V6>(draft, arrivals)?, flow, stranger];
-    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), rules)?;
+    let arrived = draft.part("arrived", rules)?;
+    let comes = rule("arrival")?.eq(&meta::IIFNAME, arrivals.interface).eq(&ct::DIRECTION, CtDirection::Original);
+    draft.chain("arrivals", Base::filter(Hook::Prerouting, Base::MANGLE), vec![comes.jump(&arrived)])?;
     let route = Base { kind: ChainKind::Route, ..Base::filter(Hook::Output, Base::MANGLE) };
     draft.chain("answers", route, vec![rule("answer")?.is_in(&ct::MARK, &marks).set_mark(&ct::MARK)])?;
     arriving.push(led::<V4>(draft, (arrivals, &marks))?);
@@ -50,12 +48,11 @@ const fn zone(mark: u32) -> Mark {
     Mark::zone((mark % u16::MAX as u32) as u16 + 1)
 }
 
-/// What begins with the source of somebody inside.
+/// What begins with the source of somebody inside. What was answered did not, when it began.
 fn lies<V: Version>(draft: &mut Draft, arrivals: &Arrivals) -> Result<Rule, Refusal> {
     let apart = IpNet::aggregate(&arrivals.inside.iter().copied().collect());
     let inside = draft.set(&V::named("inside"), Set::ranges(apart.into_iter().filter_map(V::range)))?;
-    let begins = V::only(rule("arrival/inside")?).eq(&meta::IIFNAME, arrivals.interface);
-    let begins = begins.eq(&ct::DIRECTION, CtDirection::Original);
+    let begins = V::only(rule("arrival/inside")?).none(&ct::STATE, CtState::ESTABLISHED);
     Ok(begins.is_in(&V::source(), &inside).counter().drop())
 }
 
