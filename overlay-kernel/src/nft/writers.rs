@@ -47,7 +47,9 @@ mod tests {
         let writers = Writers::default();
         assert_eq!(writers.since(5), 5);
         writers.made(5, 6);
-        writers.clone().made(6, 7);
+        let beside = writers.clone();
+        beside.made(6, 7);
+        assert_eq!(beside.since(5), 7);
         assert_eq!([4, 5, 6, 7, 8].map(|known| writers.since(known)), [4, 7, 7, 7, 8]);
         writers.made(8, 9); // somebody else made 8
         assert_eq!([5, 7, 8, 9].map(|known| writers.since(known)), [5, 7, 9, 9]);
