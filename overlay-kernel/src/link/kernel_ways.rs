@@ -113,17 +113,21 @@ impl KernelWays {
         self.remove(|requests| route::remove(requests, key, WAYS_PROTOCOL))
     }
 
-    /// Whether the switch is on that marks need, if there are some.
+    /// Whether the switches are on that marks need, if there are some.
     fn minds_marks(&self) -> Result<bool, BackendError> {
-        let switch = valid_marks()?;
-        Ok(!self.marks || self.socket.namespace().run(|| switch.read()).flatten()? == "1")
+        if !self.marks {
+            return Ok(true);
+        }
+        let switches = switches()?;
+        let are_on = || switches.iter().try_fold(true, |on, switch| Ok(on && switch.read()? == "1"));
+        self.socket.namespace().run(are_on).flatten()
     }
 
     /// A family that it has no router of has nothing of the mark afterwards.
     fn put_marked(&mut self, mark: u32, way: &MarkedWay) -> Result<Result<(), NetlinkError>, BackendError> {
         self.marks = true;
-        let switch = valid_marks()?;
-        self.socket.namespace().run(|| switch.set("1")).flatten()?;
+        let switches = switches()?;
+        self.socket.namespace().run(|| switches.iter().try_for_each(|switch| switch.set("1"))).flatten()?;
         let index = self.index_of(way.device)?;
         for (family, router) in [(IpFamily::V4, way.v4.map(IpAddr::V4)), (IpFamily::V6, way.v6.map(IpAddr::V6))] {
             let done = match router {
@@ -289,9 +293,13 @@ fn mark_of(found: &route::Found) -> Option<(u32, u32, IpAddr)> {
     (is_its && found.metric == Ways::METRIC).then_some((mark, index, router))
 }
 
-/// The switch by which a packet's mark counts where it is asked whether it may come in where it does.
-fn valid_marks() -> Result<Sysctl, BackendError> {
-    Sysctl::new(["net", "ipv4", "conf", "all", "src_valid_mark"])
+/// The switches by which a packet's mark counts where it is asked whether it may come in where it does, and by which a TCP connection keeps the mark of the
+/// packet that began it, so that its answers are not routed twice each; that one is for both families.
+fn switches() -> Result<[Sysctl; 2], BackendError> {
+    Ok([
+        Sysctl::new(["net", "ipv4", "conf", "all", "src_valid_mark"])?,
+        Sysctl::new(["net", "ipv4", "tcp_fwmark_accept"])?,
+    ])
 }
 
 fn everywhere(of: IpAddr) -> IpNet {

@@ -22,8 +22,8 @@ pub struct Ways {
     /// [table](Self::table) of its own, with two rules that lead there.
     pub from: BTreeMap<IpAddr, Way>,
     /// Default routes by packets' marks, which come before all others: each in a [table](Self::table_of_mark) of its own, with a rule of each family
-    /// that leads there. While there are some, marks count where it is asked whether packets may come in where they do (`src_valid_mark`): that
-    /// switch is turned on with them, and stays on.
+    /// that leads there. While there are some, marks count where it is asked whether packets may come in where they do (`src_valid_mark`),
+    /// and TCP connections keep the mark that they began with (`tcp_fwmark_accept`): those switches are turned on with them, and stay on.
     pub marked: BTreeMap<u32, MarkedWay>,
     /// Sources of which a rule or the route is missing. Observed only: nobody wants such.
     pub half: BTreeSet<IpAddr>,

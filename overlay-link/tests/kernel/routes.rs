@@ -61,13 +61,14 @@ where
         let table = source.map_or(0, Ways::table);
         let family = if source.is_some_and(|source| source.is_ipv6()) { "-6" } else { "-4" };
         let mark = before.marked.keys().next().copied().unwrap_or_default();
-        let damage = match (dice.below(7), source) {
+        let damage = match (dice.below(8), source) {
             (0, Some(source)) => format!("ip {family} rule del from {source} priority {}", Ways::PRIORITY),
             (1, Some(source)) => format!("ip {family} rule del from {source} priority {}", Ways::PRIORITY + 1),
             (2, Some(_)) => format!("ip {family} route flush table {table}"),
             (3, _) => "ip route flush proto 112".to_owned(),
             (4, _) => format!("ip rule del fwmark {mark} priority {}", Ways::MARKED_PRIORITY),
             (5, _) => "echo 0 > /proc/sys/net/ipv4/conf/all/src_valid_mark".to_owned(),
+            (6, _) => "echo 0 > /proc/sys/net/ipv4/tcp_fwmark_accept".to_owned(),
             _ => "ip -6 route flush proto 112".to_owned(),
         };
         let _ = self.container.run(|| Command::new("sh").args(["-c", &damage]).output()).unwrap().unwrap();
