@@ -81,6 +81,7 @@ impl Road {
         // Containers have a default route of their own, which answers without a mark would take.
         let back = "ip link add out type veth peer name far; ip addr add 10.0.7.2/24 dev out; ip link set out up; ip link set far up
                     ip route add default via 10.0.7.1; echo 1 > /proc/sys/net/ipv4/conf/all/src_valid_mark
+                    echo 1 > /proc/sys/net/ipv4/tcp_fwmark_accept
                     ip route add default via 10.0.9.1 dev eth1 table 107; ip rule add fwmark 7 lookup 107";
         shell(&self.replica, back)
     }
