@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use overlay_core::{Port, Protocol};
+use overlay_core::{Name, Port, Protocol};
 
 use crate::{Access, AccessError, PublishMode, PublishedPort};
 
@@ -30,7 +30,9 @@ pub enum PublishError {
     #[error("invalid protocol value '{0}': must be one of tcp, udp, sctp")]
     Protocol(String),
     /// A field that there is not.
-    #[error("invalid field key: {0}: fields are target, published, protocol, mode, host_ip, interface, node and allow")]
+    #[error(
+        "invalid field key: {0}: fields are target, published, protocol, mode, name, host_ip, interface, node and allow"
+    )]
     Key(String),
     /// A word that is no field.
     #[error("invalid field: {0}: fields are NAME=VALUE, with commas between")]
@@ -46,7 +48,7 @@ pub enum PublishError {
         /// What was found.
         found: String,
     },
-    /// No address, interface, node or subnet.
+    /// No address, interface, node, subnet or name.
     #[error("invalid {field} '{found}': {wanted}")]
     Place {
         /// Which field.
@@ -69,7 +71,7 @@ const MOST: u16 = 1000;
 
 impl PublishedPort {
     /// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, where both ports may be ranges of one length, in mode ingress; or, if there is a `=`, fields with commas
-    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host|local`; and as often as wanted `host_ip=ADDRESS`,
+    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host|local`, `name=http` by which SRV finds it; and as often as wanted `host_ip=ADDRESS`,
     /// `interface=NAME`, `node=ID`, `allow=SUBNET`. A port that is not said, or 0, is any.
     ///
     /// ```
@@ -118,7 +120,7 @@ fn short(text: &str) -> Result<Vec<PublishedPort>, PublishError> {
 }
 
 fn fields(text: &str) -> Result<PublishedPort, PublishError> {
-    let (mut target, mut published, mut protocol, mut mode) = (None, None, None, None);
+    let (mut target, mut published, mut protocol, mut mode, mut name) = (None, None, None, None, None);
     let mut access = Access::default();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| PublishError::Field(field.to_owned()))?;
@@ -127,6 +129,7 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
             "published" => once("published", &mut published, number("published", value)?)?,
             "protocol" => once("protocol", &mut protocol, protocol_of(value)?)?,
             "mode" => once("mode", &mut mode, mode_of(value)?)?,
+            "name" => once("name", &mut name, name_of(value)?)?,
             key => placed(&mut access, key, value)?,
         }
     }
@@ -134,7 +137,7 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
     let published = published.filter(|published| *published != 0).map(|it| port("published", it)).transpose()?;
     let (protocol, mode) = (protocol.unwrap_or(Protocol::Tcp), mode.unwrap_or_default());
     access.check()?;
-    Ok(PublishedPort { published, mode, access, ..PublishedPort::new(protocol, target) })
+    Ok(PublishedPort { name, published, mode, access, ..PublishedPort::new(protocol, target) })
 }
 
 /// A field that says where a port is reached, or by whom.
@@ -190,6 +193,11 @@ fn protocol_of(text: &str) -> Result<Protocol, PublishError> {
     text.parse().map_err(|_| PublishError::Protocol(text.to_owned()))
 }
 
+fn name_of(text: &str) -> Result<Name, PublishError> {
+    let wanted = "a name, such as http";
+    text.parse().map_err(|_| PublishError::Place { field: "name", found: text.to_owned(), wanted })
+}
+
 fn mode_of(text: &str) -> Result<PublishMode, PublishError> {
     match text {
         "ingress" => Ok(PublishMode::Ingress),
@@ -229,7 +237,9 @@ mod tests {
         let text = "target=80,mode=local,host_ip=192.0.2.1,host_ip=2001:db8::1,allow=192.0.2.0/24,allow=198.51.100.7";
         let [port] = &PublishedPort::read(text).unwrap()[..] else { panic!() };
         let texts = |net: &IpNet| net.to_string();
-        assert_eq!(port.mode, PublishMode::Local);
+        assert_eq!((port.mode, &port.name), (PublishMode::Local, &None));
+        let named = &PublishedPort::read("target=80,name=http").unwrap()[0];
+        assert_eq!(named.name.as_ref().map(Name::as_str), Some("http"));
         assert_eq!(port.access.addresses.len(), 2);
         assert!(port.access.sources.iter().map(texts).eq(["192.0.2.0/24", "198.51.100.7/32"]));
         let node = overlay_core::NodeId::from_bytes([9; 16]).to_string();
@@ -250,6 +260,9 @@ mod tests {
             ("target=80,host_ip=here", "invalid host_ip 'here': an address of a node"),
             ("target=80,interface=a/b", "invalid interface 'a/b': the name of an interface"),
             ("target=80,node=web", "invalid node 'web': a node's id in full"),
+            ("target=80,name=", "invalid name '': a name, such as http"),
+            ("target=80,name=a b", "invalid name 'a b': a name, such as http"),
+            ("target=80,name=a,name=a", "field name is given twice"),
             ("target=80,allow=10", "invalid allow '10': an address or a subnet"),
             ("target=80,host_ip=127.0.0.1", "nothing is published at 127.0.0.1, as"),
             ("target=80,mode=host,host_ip=fe80::1", "nothing is published at fe80::1"),
