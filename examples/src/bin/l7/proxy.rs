@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Body as _, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -228,7 +228,9 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return Ok(plain(StatusCode::NOT_IMPLEMENTED));
         }
-        let host = host(&request);
+        let Some(host) = host(&request).filter(|_| !routes::climbs(request.uri().path())) else {
+            return Ok(plain(StatusCode::BAD_REQUEST));
+        };
         let Some(upstream) =
             routes::find(&self.routes, &host, request.uri().path()).and_then(|at| self.upstreams.get(at))
         else {
@@ -247,6 +249,7 @@ impl Proxy {
             Some(_) => Asked::Passing(body),
             None => {
                 parts.headers.remove(CONTENT_LENGTH); // it came in pieces: whatever it said of its length, they count
+                parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")); // else a GET would lose its body
                 Asked::Passing(body)
             }
         };
@@ -257,10 +260,16 @@ impl Proxy {
     }
 }
 
-/// The host that was asked for; empty if none was named.
-fn host(request: &Request<Incoming>) -> String {
-    let named = request.headers().get(HOST).and_then(|host| host.to_str().ok());
-    request.uri().authority().map(|it| it.as_str()).or(named).unwrap_or_default().to_owned()
+/// The host that was asked for; empty if none was named, as HTTP/1.0 may. `None` if it is not clear which (RFC 9112 §3.2).
+fn host(request: &Request<Incoming>) -> Option<String> {
+    let mut named = request.headers().get_all(HOST).iter();
+    let (first, more) = (named.next(), named.next());
+    if more.is_some() || (first.is_none() && request.version() == Version::HTTP_11) {
+        return None;
+    }
+    let named = first.map_or(Some(""), |host| host.to_str().ok())?;
+    let asked = request.uri().authority().map_or(named, |it| it.as_str());
+    (!asked.contains('@')).then(|| asked.to_owned()) // no host has a user (RFC 9110 §4.2.4)
 }
 
 /// Makes of a client's request one of ours.
@@ -431,6 +440,39 @@ mod tests {
             let said = asked("POST", &body);
             let (answer, ()) = tokio::join!(world.exchange(&said), replica);
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("good"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_leaves_it_open_which_host_or_path_is_meant_is_refused() {
+        for head in [
+            "GET / HTTP/1.1\r\nHost: a\r\nHost: b",
+            "GET / HTTP/1.1\r\nAccept: a",
+            "GET http://x@a/ HTTP/1.1\r\nHost: a",
+            "GET /public/../admin HTTP/1.1\r\nHost: a",
+            "GET /public/%2e%2E/admin HTTP/1.1\r\nHost: a",
+            "GET /public/. HTTP/1.1\r\nHost: a",
+        ] {
+            let world = World::new(1).await;
+            let answer = world.exchange(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{head}: {answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_in_pieces_reaches_the_replica_whatever_the_method() {
+        for method in ["GET", "POST"] {
+            let world = World::new(1).await;
+            let replica = async {
+                let (mut stream, _) = world.listeners[0].accept().await.unwrap();
+                let heard = hear(&mut stream, "0\r\n\r\n").await;
+                assert!(heard.ends_with("\r\n2\r\nhi\r\n0\r\n\r\n"), "{heard}");
+                stream.write_all(GOOD).await.unwrap();
+            };
+            let head = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked");
+            let said = format!("{head}\r\n\r\n2\r\nhi\r\n0\r\n\r\n");
+            let (answer, ()) = tokio::join!(world.exchange(said.as_bytes()), replica);
+            assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{method}: {answer}");
         }
     }
 

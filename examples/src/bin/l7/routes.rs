@@ -58,6 +58,12 @@ pub(crate) fn find(routes: &[Route], host: &str, path: &str) -> Option<usize> {
     taking.rev().max_by_key(|(_, route)| rank(route)).map(|(at, _)| at)
 }
 
+/// Whether a path has segments that are none of its own, `.` or `..`, also as `%2e`: what a replica makes of them is not what was looked for in routes.
+pub(crate) fn climbs(path: &str) -> bool {
+    let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
+    path.split('/').any(is_dots)
+}
+
 /// A host without its port, and without the dot that ends a whole name.
 fn name(host: &str) -> &str {
     let end = host.rfind(':').filter(|at| !host[*at..].contains(']')).unwrap_or(host.len());

@@ -13,7 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use overlay_driver::control::{ControlClient, RemoteWatch};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{AcquireError, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 
@@ -64,12 +64,15 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) -> Outcome {
     let (stop, stopping) = watch::channel(false);
     let (room, mut clients) = (Arc::new(Semaphore::new(CONNECTIONS)), JoinSet::new());
     loop {
-        let permit = Arc::clone(&room).acquire_owned().await?;
+        let next = async {
+            let permit = Arc::clone(&room).acquire_owned().await?;
+            Ok::<_, AcquireError>((permit, listener.accept().await))
+        };
         tokio::select! {
             _ = interrupted.recv() => break,
             _ = terminated.recv() => break,
-            accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => {
+            next = next => match next? {
+                (permit, Ok((stream, from))) => {
                     let served = serve_client(stream, from, Arc::clone(&proxy), stopping.clone());
                     clients.spawn(async move {
                         served.await;
@@ -77,7 +80,7 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) -> Outcome {
                     });
                 }
                 // No descriptors or no memory: some will be free again.
-                Err(_) => sleep(REST).await,
+                (_, Err(_)) => sleep(REST).await,
             },
         }
         while clients.try_join_next().is_some() {}
