@@ -452,6 +452,9 @@ mod tests {
             "GET /public/../admin HTTP/1.1\r\nHost: a",
             "GET /public/%2e%2E/admin HTTP/1.1\r\nHost: a",
             "GET /public/. HTTP/1.1\r\nHost: a",
+            "GET /public/..%2Fadmin HTTP/1.1\r\nHost: a",
+            "GET /public/..;x/admin HTTP/1.1\r\nHost: a",
+            "GET /public/..%5cadmin HTTP/1.1\r\nHost: a",
         ] {
             let world = World::new(1).await;
             let answer = world.exchange(format!("{head}\r\nConnection: close\r\n\r\n").as_bytes()).await;

@@ -58,10 +58,11 @@ pub(crate) fn find(routes: &[Route], host: &str, path: &str) -> Option<usize> {
     taking.rev().max_by_key(|(_, route)| rank(route)).map(|(at, _)| at)
 }
 
-/// Whether a path has segments that are none of its own, `.` or `..`, also as `%2e`: what a replica makes of them is not what was looked for in routes.
+/// Whether a path has segments that are none of its own, `.` or `..`, however they are written: what a replica makes of them is not what was looked for in
+/// routes.
 pub(crate) fn climbs(path: &str) -> bool {
-    let is_dots = |segment: &str| matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..");
-    path.split('/').any(is_dots)
+    let path = path.to_ascii_lowercase().replace("%2e", ".").replace("%2f", "/").replace("%5c", "\\");
+    path.split(['/', '\\']).any(|segment| matches!(segment.split(';').next(), Some("." | "..")))
 }
 
 /// A host without its port, and without the dot that ends a whole name.
