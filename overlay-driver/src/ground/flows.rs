@@ -16,6 +16,8 @@ pub(super) struct ContainerFlows {
     at: BTreeSet<IpAddr>,
     tracked: Option<Conntrack>,
     sockets: Option<SockDiag>,
+    /// What there was to read before: it does not go, so then a failure is one.
+    was_there: [bool; 2],
     /// Ports that somebody listened at, ever: whoever is about to end stops to listen first.
     listened: BTreeSet<u16>,
 }
@@ -24,7 +26,7 @@ impl ContainerFlows {
     /// To these addresses of `namespace`.
     pub(super) fn open(namespace: &Namespace, at: BTreeSet<IpAddr>) -> Result<Self, BackendError> {
         let (tracked, sockets) = (if_there(Conntrack::open(namespace))?, if_there(SockDiag::open(namespace))?);
-        Ok(Self { at, tracked, sockets, listened: BTreeSet::new() })
+        Ok(Self { at, tracked, sockets, was_there: [false; 2], listened: BTreeSet::new() })
     }
 }
 
@@ -32,14 +34,17 @@ impl Meter for ContainerFlows {
     type Reading = Flows;
 
     fn read(&mut self) -> Result<Flows, BackendError> {
-        let tracked = self.tracked.as_mut().map(|tracked| if_there(tracked.some(|_| true))).transpose()?.flatten();
-        let sockets = self.sockets.as_mut().map(|sockets| if_there(sockets.tcp())).transpose()?.flatten();
+        let tracked = self.tracked.as_mut().map(|tracked| tracked.some(|_| true));
+        let tracked = tracked.map(|found| still_there(found, &mut self.was_there[0])).transpose()?.flatten();
+        let sockets = self.sockets.as_mut().map(SockDiag::tcp);
+        let sockets = sockets.map(|found| still_there(found, &mut self.was_there[1])).transpose()?.flatten();
         if tracked.is_none() && sockets.is_none() {
             const NEITHER: &str = "this kernel lists neither tracked flows nor sockets";
             return Err(BackendError::new(ErrorKind::Unsupported, "count flows").caused_by(NEITHER));
         }
+        let untracked = tracked.is_none().then(|| UNTRACKED.to_owned());
         let tracked: Vec<Tracked> = tracked.into_iter().flatten().filter_map(|flow| Tracked::of(&flow)).collect();
-        Ok(self.join(&tracked, &sockets.unwrap_or_default()))
+        Ok(Flows { uncounted: untracked, ..self.join(&tracked, &sockets.unwrap_or_default()) })
     }
 }
 
@@ -89,6 +94,15 @@ fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
     if one <= other { [one, other] } else { [other, one] }
 }
 
+const UNTRACKED: &str = "this kernel tracks no flows, so those of UDP and SCTP are not seen";
+
+/// The same of what is read: what was there once is there.
+fn still_there<T>(found: Result<T, BackendError>, was_there: &mut bool) -> Result<Option<T>, BackendError> {
+    let found = if *was_there { found.map(Some) } else { if_there(found) }?;
+    *was_there |= found.is_some();
+    Ok(found)
+}
+
 /// Nothing, where a kernel does not have it.
 fn if_there<T>(result: Result<T, BackendError>) -> Result<Option<T>, BackendError> {
     match result {
@@ -110,7 +124,8 @@ mod tests {
     }
 
     fn meter() -> ContainerFlows {
-        ContainerFlows { at: [at(OWN).ip()].into(), tracked: None, sockets: None, listened: BTreeSet::new() }
+        let (tracked, sockets, was_there, listened) = Default::default();
+        ContainerFlows { at: [at(OWN).ip()].into(), tracked, sockets, was_there, listened }
     }
 
     fn flow(from: &str, to: &str) -> Flow {
@@ -135,5 +150,14 @@ mod tests {
         let flows = meter().join(&all, &[]);
         assert_eq!(flows.standing, [flow("10.0.9.3:4000", OWN), flow("192.0.2.9:4000", LED)].into());
         assert_eq!(flows.ended, [flow("10.0.9.3:4002", OWN)].into());
+    }
+
+    #[test]
+    fn what_was_there_once_and_is_lost_is_an_error_and_not_an_empty_list() {
+        let lost = || Err::<(), _>(BackendError::new(ErrorKind::Gone, "read flows"));
+        let mut was_there = false;
+        assert!(still_there(lost(), &mut was_there).is_ok_and(|found| found.is_none()), "it never was there");
+        assert!(still_there(Ok(()), &mut was_there).is_ok_and(|found| found.is_some()));
+        assert!(still_there(lost(), &mut was_there).is_err());
     }
 }

@@ -30,6 +30,8 @@ struct UnderWay {
     namespace: Option<NsKey>,
     at: BTreeSet<IpAddr>,
     drain: Drain,
+    /// Whether this node has acted: what else changes here later does not begin it anew.
+    has_acted: bool,
     eye: Eye,
     pace: Pace,
     asked: oneshot::Sender<Result<Drained, DrainError>>,
@@ -112,7 +114,9 @@ impl<G: Ground> Heart<G> {
         }
         let drains = &mut self.state.drains;
         drains.count += 1;
-        drains.all.insert(drains.count, UnderWay { endpoint, container, namespace, at, drain, eye, pace, asked });
+        let has_acted = false;
+        let under_way = UnderWay { endpoint, container, namespace, at, drain, has_acted, eye, pace, asked };
+        drains.all.insert(drains.count, under_way);
     }
 
     /// Looks how far drains are, and answers for those that have ended.
@@ -139,7 +143,8 @@ impl<G: Ground> Heart<G> {
             None => return Err(DrainError::Gone { endpoint }),
         }
         let unheard = self.agent.unheard(endpoint).map_err(|reason| DrainError::Untold { endpoint, reason })?;
-        let own = (!self.has_acted()).then_some(self.me.id);
+        under_way.has_acted = under_way.has_acted || self.has_acted();
+        let own = (!under_way.has_acted).then_some(self.me.id);
         under_way.drain.handle_behind(unheard.into_iter().chain(own).collect(), now);
         let ended = under_way.drain.poll(now);
         if ended.is_none() && under_way.looks_at() <= now {
@@ -208,7 +213,8 @@ impl<G: Ground> Heart<G> {
 fn look(mut meter: FlowMeter) -> (Eye, Result<Flows, String>) {
     match meter.read() {
         Ok(flows) => (Eye::Open(meter), Ok(flows)),
-        Err(error) => (Eye::Closed, Err(told(&error))),
+        // It knows more than one that is opened anew: who listened before.
+        Err(error) => (Eye::Open(meter), Err(told(&error))),
     }
 }
 

@@ -204,7 +204,8 @@ impl Agent {
         self.plugs.get(&endpoint).map(|plug| plug.health)
     }
 
-    /// The live nodes that have not confirmed yet what this node said last of an endpoint here; none if it says nothing of it.
+    /// The live nodes that have not confirmed yet what this node said last of an endpoint here. This node itself, as long as it says nothing of it:
+    /// others may hold something older then.
     ///
     /// # Errors
     /// Why the others cannot be told of it, in words: then they have heard something older, if anything.
@@ -212,8 +213,10 @@ impl Agent {
         if let Some(reason) = self.reports.why_untold(endpoint) {
             return Err(reason.to_owned());
         }
-        let told = self.told.get(&endpoint).into_iter();
-        Ok(told.flat_map(|told| self.gossip.behind(told.network, told.sequence)).collect())
+        Ok(match self.told.get(&endpoint) {
+            Some(told) => self.gossip.behind(told.network, told.sequence).collect(),
+            None => [self.knowledge.me].into(),
+        })
     }
 
     /// Something changed that places have yet to be brought to: others are not told before `until`, or before it was

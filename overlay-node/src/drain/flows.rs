@@ -26,6 +26,8 @@ pub struct Flows {
     pub standing: BTreeSet<Flow>,
     /// Those that have ended, as far as they are kept in mind.
     pub ended: BTreeSet<Flow>,
+    /// Why some are not among them, if the kernel does not list all.
+    pub uncounted: Option<String>,
 }
 
 impl Flows {

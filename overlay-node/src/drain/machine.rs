@@ -142,6 +142,7 @@ impl Drain {
     fn uncounted(&self) -> Option<String> {
         match (&self.unreadable, &self.read) {
             (None, None) => Some("there was no time to look".to_owned()),
+            (None, Some((flows, _))) => flows.uncounted.clone(),
             (reason, _) => reason.clone(),
         }
     }
@@ -167,7 +168,7 @@ mod tests {
 
     fn flows(standing: &[u16], ended: &[u16]) -> Flows {
         let all = |numbers: &[u16]| numbers.iter().map(|number| flow(*number)).collect();
-        Flows { standing: all(standing), ended: all(ended) }
+        Flows { standing: all(standing), ended: all(ended), uncounted: None }
     }
 
     fn at(millis: u32) -> Instant {
@@ -196,6 +197,14 @@ mod tests {
         let took = MILLI * 903;
         let done = Drained { took, behind: [].into(), left: Vec::new(), uncounted: None };
         assert_eq!(drain.poll(at(903)), Some(done));
+    }
+
+    #[test]
+    fn where_not_all_flows_are_listed_it_ends_when_none_of_those_stands_and_says_so() {
+        let mut drain = heard();
+        drain.handle_flows(Flows { uncounted: Some("no UDP".to_owned()), ..Flows::default() }, at(100), at(101));
+        let drained = drain.poll(at(101)).unwrap();
+        assert_eq!((drained.is_complete(), drained.uncounted.as_deref()), (false, Some("no UDP")));
     }
 
     #[test]
