@@ -62,7 +62,7 @@ impl Capabilities {
         }
     }
 
-    /// What IPVS can express: see `kernel::Ipvs`.
+    /// What IPVS can express where nobody marks what goes to VIPs at all ports: see `kernel::Ipvs`.
     pub fn ipvs() -> Self {
         Self {
             backend: "IPVS",
@@ -104,7 +104,8 @@ impl Capabilities {
                 return refuse("affinity".to_owned(), format!("{backend} {reason}"));
             }
             if service.ports == Ports::All && !self.all_ports {
-                return refuse("all ports".to_owned(), format!("{backend} serves ports by name"));
+                let reason = format!("{backend} serves ports by name, unless somebody marks what goes there");
+                return refuse("all ports".to_owned(), reason);
             }
             if service.is_published() && service.affinity.is_some() {
                 let reason = format!("{backend} remembers no clients of published services");

@@ -1,12 +1,13 @@
 //! What balances services where a container is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use overlay_core::{Backend as _, BackendError, ErrorKind, Owner, Shadow, Table, told};
 use overlay_kernel::Namespace;
 use overlay_kernel::nft::Writers;
 use overlay_lb::kernel::{Ipvs, IpvsNative, Native, Nftables};
-use overlay_lb::{Capabilities, Service, State};
+use overlay_lb::{Arrivals, Capabilities, Service, State};
 
 /// What holds the services of a place, and why it is not what would come first.
 pub(super) struct Balancing {
@@ -71,10 +72,16 @@ impl Balancing {
         }
     }
 
-    /// What is asked of all services of a node: all ports of a VIP.
+    /// What is asked of all services of a node: all ports of a VIP, and ways back for what the routing mesh sends.
     pub(super) fn asked() -> State {
         let service = "any".parse().ok().map(|name| (name, Service::new([[192, 0, 2, 1].into()])));
-        State { services: service.into_iter().collect(), ..State::default() }
+        let arrivals = "eth0".parse().ok().map(|interface| Arrivals {
+            interface,
+            marks: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            inside: BTreeSet::new(),
+        });
+        State { services: service.into_iter().collect(), arrivals, ..State::default() }
     }
 }
 
@@ -104,10 +111,10 @@ mod tests {
             let home = Namespace::create().unwrap();
             let owner = Owner::new("choice".parse().unwrap(), "a".parse().unwrap());
             let opened = Balancing::open(&owner, (&home, &Writers::default()), &Balancing::asked()).unwrap().unwrap();
-            let said = "nf_tables (IPVS cannot have all ports: IPVS serves ports by name)";
+            let said = "nf_tables (IPVS cannot have what comes by eth0 from 0 balancers: IPVS knows no ways back)";
             assert_eq!(opened.choice.to_string(), said);
 
-            let mut asked = Balancing::asked();
+            let mut asked = State { arrivals: None, ..Balancing::asked() };
             let web = Service::new([[192, 0, 2, 1].into()]).port(Protocol::Tcp, Port::DNS, Port::DNS);
             asked.services.insert("any".parse().unwrap(), web);
             let opened = Balancing::open(&owner, (&home, &Writers::default()), &asked).unwrap().unwrap();

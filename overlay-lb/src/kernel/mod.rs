@@ -7,6 +7,6 @@ mod native;
 mod nftables;
 mod standing;
 
-pub use self::ipvs::{Ipvs, IpvsNative, IpvsStep};
+pub use self::ipvs::{Ipvs, IpvsNative, IpvsStep, Marks};
 pub use self::native::{Meaning, Native, NativeStep, Withdrawn};
 pub use self::nftables::Nftables;

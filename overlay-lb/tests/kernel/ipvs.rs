@@ -1,14 +1,15 @@
 //! IPVS in the kernel lab: the suite, and the laws.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 
 use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
 use overlay_core::{Backend as _, Memory, Meter as _, Protocol, State as _, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
-use overlay_lb::State;
 use overlay_lb::kernel::{Ipvs, IpvsNative};
 use overlay_lb::testing::{Wants, state_of};
+use overlay_lb::{Capabilities, Ports, State};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
@@ -28,8 +29,10 @@ fn ipvs_does_what_it_says_it_can() {
     kernel_test(Kernel::Lab, "lb::ipvs_does_what_it_says_it_can", || {
         let town = Town::new(3);
         let before = show(&town.client);
-        let table = Ipvs::open(town.client.try_clone().unwrap()).unwrap();
-        suite::run(&mut Place::new(&town, table, Ipvs::capabilities()));
+        let table = Ipvs::open(town.client.try_clone().unwrap()).unwrap().marked_by_senders();
+        let can = table.capabilities();
+        assert!(can.all_ports);
+        suite::run(&mut Place::new(&town, table, can).marking());
         assert_eq!(show(&town.client), before);
     });
 }
@@ -39,12 +42,51 @@ fn ipvs_counts_what_replicas_have() {
     kernel_test(Kernel::Lab, "lb::ipvs_counts_what_replicas_have", || {
         let town = Town::new(1);
         let table = Ipvs::open(town.client.try_clone().unwrap()).unwrap();
-        let mut place = Place::new(&town, table, Ipvs::capabilities());
-        place.settle(&state(&service(&[2])));
-        let held: Vec<_> = (0..3).map(|_| place.open(Protocol::Tcp, at(KINDS[0]))).collect();
-        assert!(held.iter().all(|(_, answer)| matches!(answer, Answer::From(..))));
-        let readings = place.table.read().unwrap();
-        assert_eq!(readings.of_replica([10, 0, 9, 2].into()), 3, "{readings:?}");
+        let can = table.capabilities();
+        let mut place = Place::new(&town, table.marked_by_senders(), can).marking();
+        let mut all = service(&[2]);
+        all.ports = Ports::All;
+        for (service, port) in [(service(&[2]), at(KINDS[0]).port()), (all, 8080)] {
+            place.settle(&State::default());
+            place.settle(&state(&service));
+            for (kind, replica) in [(KINDS[0], "10.0.9.2"), (KINDS[1], "fd00::2")] {
+                let to = SocketAddr::new(at(kind).ip(), port);
+                let held: Vec<_> = (0..3).map(|_| place.open(Protocol::Tcp, to)).collect();
+                assert!(held.iter().all(|(_, answer)| matches!(answer, Answer::From(..))), "{to}");
+                let readings = place.table.read().unwrap();
+                assert_eq!(readings.of_replica(replica.parse().unwrap()), 3, "{to}: {readings:?}");
+                assert!(readings.iter().all(|(vip, ..)| at(KINDS[0]).ip() == vip || at(KINDS[1]).ip() == vip));
+                held.into_iter().for_each(|(held, _)| place.close(held));
+            }
+        }
+    });
+}
+
+#[test]
+fn ipvs_serves_at_all_ports_what_is_marked_and_nothing_else() {
+    kernel_test(Kernel::Lab, "lb::ipvs_serves_at_all_ports_what_is_marked", || {
+        let town = Town::new(1);
+        let table = Ipvs::open(town.client.try_clone().unwrap()).unwrap().marked_by_senders();
+        let can = table.capabilities();
+        let mut place = Place::new(&town, table, can);
+        let mut all = service(&[2]);
+        all.ports = Ports::All;
+        place.settle(&state(&all));
+        for kind in [KINDS[0], KINDS[1]] {
+            let (held, answer) = place.open(kind.0, SocketAddr::new(at(kind).ip(), 8080));
+            // The client listens there itself.
+            let Answer::From(who, _) = answer else { panic!("{kind:?}: {answer:?}") };
+            assert_eq!(who, suite::replica(5).address(kind.1).unwrap(), "{kind:?}");
+            place.close(held);
+        }
+        place = place.marking();
+        place.settle(&state(&all));
+        for kind in KINDS {
+            let (held, answer) = place.open(kind.0, SocketAddr::new(at(kind).ip(), 8080));
+            let Answer::From(who, _) = answer else { panic!("{kind:?}: {answer:?}") };
+            assert_eq!(who, suite::replica(2).address(kind.1).unwrap(), "{kind:?}");
+            place.close(held);
+        }
     });
 }
 
@@ -52,7 +94,7 @@ struct World(Namespace);
 
 impl World {
     fn ipvs(&self) -> Ipvs {
-        Ipvs::open(self.0.try_clone().unwrap()).unwrap()
+        Ipvs::open(self.0.try_clone().unwrap()).unwrap().marked_by_senders()
     }
 }
 
@@ -91,7 +133,7 @@ fn ipvs_keeps_the_laws_of_a_backend() {
         let cases = (ProptestConfig::default().cases / 4).max(1);
         let config =
             ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 16, ..ProptestConfig::default() };
-        let wants = Wants { all_ports: false, published: false, timeouts: false, ..Wants::default() };
+        let wants = Wants { published: false, timeouts: false, ..Wants::default() };
         let strategy = (vec(state_of(wants), 1..3), any::<[u8; 32]>());
         let outcome = TestRunner::new(config).run(&strategy, |(desired, seed)| {
             let home = Namespace::create().unwrap();
@@ -117,9 +159,10 @@ fn ipvs_keeps_the_laws_of_a_backend() {
 
 #[test]
 fn what_ipvs_lacks_is_refused_by_name() {
-    let can = Ipvs::capabilities();
+    let can = Capabilities::ipvs();
     let mut all = service(&[2]);
-    all.ports = overlay_lb::Ports::All;
-    assert_eq!(can.permit(&state(&all)).unwrap_err().to_string(), "service web: all ports: IPVS serves ports by name");
+    all.ports = Ports::All;
+    let said = "service web: all ports: IPVS serves ports by name, unless somebody marks what goes there";
+    assert_eq!(can.permit(&state(&all)).unwrap_err().to_string(), said);
     reconcile(&mut Memory::<State>::default(), &state(&all)).unwrap();
 }

@@ -8,6 +8,7 @@
 
 mod ipvs;
 mod laws;
+mod marks;
 mod memory;
 mod nftables;
 mod published;

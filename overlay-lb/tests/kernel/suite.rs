@@ -115,7 +115,7 @@ pub(crate) fn run(ground: &mut dyn Ground) {
     what_is_cut_goes_to_another(ground);
     a_client_that_is_picked_itself_answers_itself(ground);
     if can.all_ports {
-        all_ports_lead_to_the_same_ports(ground);
+        all_ports_lead_to_the_same_ports(ground, &can);
     }
     nobody_else_answers(ground, &can);
     flows_are_counted_until_they_end(ground);
@@ -213,7 +213,7 @@ fn a_client_that_is_picked_itself_answers_itself(ground: &mut dyn Ground) {
     assert!(ground.pings(vip(IpFamily::V4)) && ground.pings(vip(IpFamily::V6)));
 }
 
-fn all_ports_lead_to_the_same_ports(ground: &mut dyn Ground) {
+fn all_ports_lead_to_the_same_ports(ground: &mut dyn Ground, can: &Capabilities) {
     let mut service = service(&[2, 3]);
     service.ports = Ports::All;
     ground.settle(&state(&service));
@@ -227,7 +227,10 @@ fn all_ports_lead_to_the_same_ports(ground: &mut dyn Ground) {
         }
         assert_eq!(seen, [0, 0, 2, 2, 0]);
         let (held, answer) = ground.open(protocol, SocketAddr::new(vip(family), 8081));
-        assert_eq!(answer, Answer::Refused, "a replica has nobody at another port");
+        // IPVS leaves a replica's ICMPv6 error as it came, about a flow that the client does not know.
+        let untold = can.backend == "IPVS" && (protocol, family) == (Protocol::Udp, IpFamily::V6);
+        let expected = if untold { Answer::Silence } else { Answer::Refused };
+        assert_eq!(answer, expected, "{protocol} {family}: a replica has nobody at another port");
         ground.close(held);
     }
 }

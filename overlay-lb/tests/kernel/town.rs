@@ -10,7 +10,9 @@ use std::time::Duration;
 use overlay_core::{Meter, Owner, Protocol, Table, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
+use overlay_lb::kernel::Marks;
 use overlay_lb::{Capabilities, Readings, State};
+use socket2::{Domain, Type};
 
 use crate::suite::{Answer, Ground, Held};
 
@@ -98,12 +100,28 @@ pub(crate) struct Place<'t, T> {
     pub(crate) table: T,
     pub(crate) can: Capabilities,
     held: Vec<Socket>,
+    /// Whether what is sent is marked by its sender.
+    marks: bool,
 }
 
 impl<'t, T: Table<State>> Place<'t, T> {
     pub(crate) fn new(town: &'t Town, table: T, can: Capabilities) -> Self {
-        Self { town, table, can, held: Vec::new() }
+        Self { town, table, can, held: Vec::new(), marks: false }
     }
+
+    /// Who sends marks what he sends from now on, as IPVS wants it.
+    pub(crate) fn marking(self) -> Self {
+        Self { marks: true, ..self }
+    }
+}
+
+/// Opens a conversation, in this namespace.
+fn connect(protocol: Protocol, to: SocketAddr, mark: Option<u32>) -> std::io::Result<Socket> {
+    let kind = if protocol == Protocol::Tcp { Type::STREAM } else { Type::DGRAM };
+    let socket = socket2::Socket::new(Domain::for_address(to), kind, None)?;
+    mark.map_or(Ok(()), |mark| socket.set_mark(mark))?;
+    socket.connect_timeout(&to.into(), PATIENCE)?;
+    Ok(if protocol == Protocol::Tcp { Socket::Tcp(socket.into()) } else { Socket::Udp(socket.into()) })
 }
 
 fn answer(said: &[u8], v6: bool) -> Answer {
@@ -154,18 +172,8 @@ impl<T: Table<State> + Meter<Reading = Readings>> Ground for Place<'_, T> {
     }
 
     fn open(&mut self, protocol: Protocol, to: SocketAddr) -> (Held, Answer) {
-        let client = &self.town.client;
-        let opened = match protocol {
-            Protocol::Tcp => client.run(|| TcpStream::connect_timeout(&to, PATIENCE)).unwrap().map(Socket::Tcp),
-            _ => client
-                .run(|| {
-                    let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
-                    let socket = UdpSocket::bind((any, 0))?;
-                    socket.connect(to).map(|()| socket)
-                })
-                .unwrap()
-                .map(Socket::Udp),
-        };
+        let mark = self.marks.then(|| Marks::of(to.ip()));
+        let opened = self.town.client.run(|| connect(protocol, to, mark)).unwrap();
         let (mut socket, failed) = match opened {
             Ok(socket) => (socket, None),
             Err(error) => (Socket::None, Some(failed(&error))),

@@ -9,6 +9,7 @@ mod affinity;
 mod arrivals;
 mod class;
 mod draft;
+mod marks;
 mod published;
 mod version;
 
@@ -28,6 +29,7 @@ pub(super) use self::class::{Class, SLOTS_EACH};
 use self::class::{Draws, Reach, Slots};
 pub(super) use self::draft::name;
 use self::draft::{Draft, rule};
+pub(super) use self::marks::{at_all_ports, marks};
 use self::published::Hooks;
 pub(super) use self::published::{REPLICAS, leads, place};
 pub(super) use self::version::Published;
