@@ -11,6 +11,7 @@
 
 mod arguments;
 mod demo;
+mod paced;
 mod pool;
 mod proxy;
 mod routes;

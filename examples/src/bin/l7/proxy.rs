@@ -21,10 +21,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
+use crate::paced::{Paced, Progress};
 use crate::pool::{Failure, Pool, Repeat, again};
 use crate::routes::{self, Route};
 
-pub(crate) type Body = Either<Incoming, Full<Bytes>>;
+pub(crate) type Body = Either<Paced<Incoming>, Full<Bytes>>;
 
 /// The replicas of a service at a port, with connections to them.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ struct Shared {
 const CONNECT: Duration = Duration::from_secs(1);
 /// How long a body that is kept may take to come.
 const BODY: Duration = Duration::from_secs(10);
+/// How long a body that passes through may rest, either way.
+const IDLE_BODY: Duration = Duration::from_secs(60);
 /// Bodies of so many bytes are kept, so that the request can be repeated; longer ones pass through.
 const KEPT: u64 = 64 * 1024;
 /// Idle connections to one replica.
@@ -110,12 +113,12 @@ impl Upstream {
         }
     }
 
-    /// Sends a request to one replica. What was not sent comes back.
+    /// Sends a request to one replica. What was not sent comes back. Patience begins anew with whatever comes of the request's body.
     async fn once(
         self: &Arc<Self>,
         at: SocketAddr,
         mut request: Request<Body>,
-        patience: Duration,
+        (patience, progress): (Duration, &Progress),
     ) -> Result<Response<Incoming>, (Failure, Option<Request<Body>>)> {
         loop {
             let (mut connection, is_new) = match self.idle(at) {
@@ -125,29 +128,34 @@ impl Upstream {
                     None => return Err((Failure::Unreached, Some(request))),
                 },
             };
-            match timeout(patience, connection.try_send_request(request)).await {
-                Ok(Ok(response)) => {
+            progress.made(); // it begins
+            match progress.within(patience, connection.try_send_request(request)).await {
+                Some(Ok(response)) => {
                     tokio::spawn(Arc::clone(self).keep(at, connection));
                     return Ok(response);
                 }
-                Ok(Err(mut error)) => match error.take_message() {
+                Some(Err(mut error)) => match error.take_message() {
                     Some(unsent) if is_new => return Err((Failure::Unreached, Some(unsent))),
                     // It was closed while it was idle.
                     Some(unsent) => request = unsent,
                     None => return Err((Failure::Broken, None)),
                 },
-                Err(_) => return Err((Failure::Late, None)),
+                None => return Err((Failure::Late, None)),
             }
         }
     }
 
     /// Sends a request to one replica after the other, as often as that does no harm.
     async fn ask(self: &Arc<Self>, parts: Parts, body: Asked, patience: Duration) -> Response<Body> {
+        let progress = match &body {
+            Asked::Kept(_) => Progress::begin(),
+            Asked::Passing(_, progress) => progress.clone(),
+        };
         let (mut tried, mut said) = (BTreeSet::new(), StatusCode::SERVICE_UNAVAILABLE);
         let repeat = Repeat { idempotent: parts.method.is_idempotent(), kept: matches!(body, Asked::Kept(_)) };
         let kept = match &body {
             Asked::Kept(bytes) => Some(bytes.clone()),
-            Asked::Passing(_) => None,
+            Asked::Passing(..) => None,
         };
         let mut request = Some(Request::from_parts(parts.clone(), body.into()));
         loop {
@@ -155,8 +163,10 @@ impl Upstream {
             tried.insert(id);
             let again_from = || Some(Request::from_parts(parts.clone(), Asked::Kept(kept.clone()?).into()));
             let Some(next) = request.take().or_else(again_from) else { return plain(said) };
-            let failure = match self.once(at, next, patience).await {
-                Ok(response) => return response.map(Either::Left),
+            let failure = match self.once(at, next, (patience, &progress)).await {
+                Ok(response) => {
+                    return response.map(|body| Either::Left(Paced::new(body, IDLE_BODY, Progress::begin())));
+                }
                 Err((failure, unsent)) => {
                     request = unsent;
                     failure
@@ -197,14 +207,14 @@ async fn connect(at: SocketAddr) -> Option<SendRequest<Body>> {
 /// The body of a request.
 enum Asked {
     Kept(Bytes),
-    Passing(Incoming),
+    Passing(Incoming, Progress),
 }
 
 impl From<Asked> for Body {
     fn from(asked: Asked) -> Self {
         match asked {
             Asked::Kept(bytes) => Self::Right(Full::new(bytes)),
-            Asked::Passing(body) => Self::Left(body),
+            Asked::Passing(body, progress) => Self::Left(Paced::new(body, IDLE_BODY, progress)),
         }
     }
 }
@@ -215,7 +225,7 @@ pub(crate) struct Proxy {
     pub(crate) routes: Vec<Route>,
     /// One for each route; some share one.
     pub(crate) upstreams: Vec<Arc<Upstream>>,
-    /// How long a replica may take until it begins to answer.
+    /// How long a replica may take until it begins to answer, once it has the request.
     pub(crate) patience: Duration,
 }
 
@@ -246,11 +256,11 @@ impl Proxy {
                 Ok(Err(_)) => return Ok(plain(StatusCode::BAD_REQUEST)),
                 Err(_) => return Ok(plain(StatusCode::REQUEST_TIMEOUT)),
             },
-            Some(_) => Asked::Passing(body),
+            Some(_) => Asked::Passing(body, Progress::begin()),
             None => {
                 parts.headers.remove(CONTENT_LENGTH); // it came in pieces: whatever it said of its length, they count
                 parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")); // else a GET would lose its body
-                Asked::Passing(body)
+                Asked::Passing(body, Progress::begin())
             }
         };
         let mut response = upstream.ask(parts, body, self.patience).await;
@@ -279,6 +289,9 @@ fn forwarded(parts: &mut Parts, host: &str, from: SocketAddr) -> Result<(), Stat
     let path = parts.uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
     (parts.uri, parts.version) = (Uri::from(path), Version::HTTP_11);
     parts.headers.insert(HOST, HeaderValue::from_str(host).map_err(bad)?);
+    OURS.iter().for_each(|name| drop(parts.headers.remove(*name)));
+    parts.headers.insert("x-forwarded-host", HeaderValue::from_str(host).map_err(bad)?);
+    parts.headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
     let before =
         parts.headers.get_all(&FORWARDED_FOR).iter().filter_map(|before| before.to_str().ok().map(str::to_owned));
     let all: Vec<String> = before.chain([from.ip().to_string()]).collect();
@@ -287,6 +300,8 @@ fn forwarded(parts: &mut Parts, host: &str, from: SocketAddr) -> Result<(), Stat
 }
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// What replicas may take for our word, and so is nobody else's.
+const OURS: [&str; 5] = ["forwarded", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto", "x-real-ip"];
 
 /// Takes away what is of one connection only (RFC 9110 §7.6.1).
 fn strip(headers: &mut HeaderMap) {
@@ -463,6 +478,69 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_client_says_of_itself_is_not_passed_on_as_ours() {
+        let world = World::new(1).await;
+        let replica = async {
+            let (mut stream, _) = world.listeners[0].accept().await.unwrap();
+            let heard = hear(&mut stream, "\r\n\r\n").await.to_ascii_lowercase();
+            stream.write_all(GOOD).await.unwrap();
+            heard
+        };
+        let said = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nForwarded: for=1\r\nX-Real-IP: 1.1.1.1\r\n\
+            X-Forwarded-Proto: https\r\nX-Forwarded-Host: b\r\nX-Forwarded-For: 10.0.0.1\r\n\r\n";
+        let (answer, heard) = tokio::join!(world.exchange(said), replica);
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        for line in ["x-forwarded-for: 10.0.0.1, 192.0.2.9", "x-forwarded-proto: http", "x-forwarded-host: a"] {
+            assert!(heard.lines().any(|it| it == line), "{line}: {heard}");
+        }
+        assert!(!heard.contains("\r\nforwarded:") && !heard.contains("x-real-ip"), "{heard}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_may_take_longer_than_patience_and_one_that_rests_ends() {
+        let slow = |pause: Duration, pieces: usize| async move {
+            let (sent, body) = tokio::sync::mpsc::channel::<()>(1);
+            let progress = Progress::begin();
+            let mut paced = Paced::new(Pieces(body), IDLE_BODY, progress.clone());
+            let feed = async move {
+                for _ in 0..pieces {
+                    tokio::time::sleep(pause).await;
+                    let _ = sent.send(()).await;
+                }
+            };
+            let take = async {
+                while let Some(frame) = paced.frame().await {
+                    frame?;
+                }
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            };
+            let both = async { tokio::join!(take, feed).0 };
+            progress.within(PATIENCE, both).await.map(|done| done.map_err(|error| error.to_string()))
+        };
+        assert_eq!(slow(PATIENCE / 2, 8).await, Some(Ok(())));
+        assert_eq!(slow(PATIENCE * 2, 8).await, None, "patience ends");
+        let (_kept, body) = tokio::sync::mpsc::channel(1);
+        let error = Paced::new(Pieces(body), IDLE_BODY, Progress::begin()).frame().await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "nothing came for 60 s");
+    }
+
+    /// A body of which a piece comes for each word.
+    struct Pieces(tokio::sync::mpsc::Receiver<()>);
+
+    impl hyper::body::Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: std::pin::Pin<&mut Self>,
+            context: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Infallible>>> {
+            let piece = || Ok(hyper::body::Frame::data(Bytes::from_static(b"x")));
+            self.0.poll_recv(context).map(|word| word.map(|()| piece()))
+        }
+    }
+
+    #[tokio::test]
     async fn a_body_in_pieces_reaches_the_replica_whatever_the_method() {
         for method in ["GET", "POST"] {
             let world = World::new(1).await;
@@ -553,6 +631,9 @@ mod tests {
         let mut headers: Vec<String> =
             parts.headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         headers.sort();
-        assert_eq!(headers, ["accept: */*", "host: Shop.example:80", "x-forwarded-for: 192.0.2.7, a, b, 10.0.0.1"]);
+        let ours = ["x-forwarded-host: Shop.example:80", "x-forwarded-proto: http"];
+        assert_eq!(headers[..2], ["accept: */*", "host: Shop.example:80"]);
+        assert_eq!(headers[2], "x-forwarded-for: 192.0.2.7, a, b, 10.0.0.1");
+        assert_eq!(headers[3..], ours);
     }
 }

@@ -50,8 +50,12 @@ impl Route {
     }
 }
 
-/// The place among these of the one that a request is for: that of its host before one of any, and then the longest path.
+/// The place among these of the one that a request is for: that of its host before one of any, and then the longest path. Of several `/` in a row one counts, as
+/// for most replicas.
 pub(crate) fn find(routes: &[Route], host: &str, path: &str) -> Option<usize> {
+    let segments = path.split('/').filter(|segment| !segment.is_empty());
+    let path: String = segments.flat_map(|segment| ["/", segment]).collect();
+    let path = path.as_str();
     let rank = |route: &Route| (route.host.is_some(), route.path.len());
     let taking = routes.iter().enumerate().filter(|(_, route)| route.takes(host, path));
     // Of equals the first.
@@ -94,6 +98,8 @@ mod tests {
             ("other.example", "/static/a.css", "files"),
             ("[fd00::1]:80", "/", "web"),
             ("", "/", "web"),
+            ("shop.example", "//api//v1/", "api"),
+            ("other.example", "//", "web"),
         ] {
             let found = find(&routes, host, path).map(|at| &routes[at].service[..]);
             assert_eq!(found, Some(expected), "{host}{path}");

@@ -19,11 +19,13 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::Outcome;
 use crate::arguments::Serve;
-use crate::pool::Pool;
+use crate::pool::{Pool, Target};
 use crate::proxy::{Proxy, Upstream, check};
 
 /// Clients' connections at once; further ones wait.
 const CONNECTIONS: usize = 4096;
+/// Descriptors for what is no client's: checks, idle connections, the control socket.
+const OTHERS: usize = 256;
 /// How long a client may take to say what it wants.
 const HEAD: Duration = Duration::from_secs(10);
 /// How long requests may go on once the proxy is to stop.
@@ -42,17 +44,21 @@ async fn begin(serve: Serve) -> Outcome {
     node.connect().await?; // who may not, or errs, is told so at once
     let listener = TcpListener::bind(serve.listen).await?;
     let mut tasks = JoinSet::new();
-    let mut shared = BTreeMap::new();
+    let mut shared: BTreeMap<String, BTreeMap<Target, Arc<Upstream>>> = BTreeMap::new();
     let upstreams = serve.routes.iter().map(|route| {
-        let upstream = shared.entry((route.service.clone(), route.target.clone())).or_insert_with(|| {
+        let of_service = shared.entry(route.service.clone()).or_default();
+        let upstream = of_service.entry(route.target.clone()).or_insert_with(|| {
             let upstream = Arc::new(Upstream::new(Pool::new(route.target.clone(), serve.checks)));
-            tasks.spawn(follow(node.watch(route.service.as_str()), route.service.clone(), Arc::clone(&upstream)));
             tasks.spawn(check_all(Arc::clone(&upstream), serve.check.clone()));
             upstream
         });
         Arc::clone(upstream)
     });
     let upstreams = upstreams.collect();
+    // A service is followed once, whatever its ports.
+    for (service, of_service) in shared {
+        tasks.spawn(follow(node.watch(service.as_str()), service, of_service.into_values().collect()));
+    }
     let proxy = Arc::new(Proxy { routes: serve.routes, upstreams, patience: serve.patience });
     println!("l7: listens at {}", listener.local_addr()?);
     accept(listener, proxy).await
@@ -62,7 +68,8 @@ async fn begin(serve: Serve) -> Outcome {
 async fn accept(listener: TcpListener, proxy: Arc<Proxy>) -> Outcome {
     let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let (stop, stopping) = watch::channel(false);
-    let (room, mut clients) = (Arc::new(Semaphore::new(CONNECTIONS)), JoinSet::new());
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let (room, mut clients) = (Arc::new(Semaphore::new(room(&limits))), JoinSet::new());
     loop {
         let next = async {
             let permit = Arc::clone(&room).acquire_owned().await?;
@@ -92,6 +99,13 @@ async fn accept(listener: TcpListener, proxy: Arc<Proxy>) -> Outcome {
     Ok(())
 }
 
+/// How many clients there is room for: each has two descriptors, its own and a replica's; some are for what else there is. What a process may have is a line of its limits.
+fn room(limits: &str) -> usize {
+    let open = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
+    let soft = open.and_then(|line| line.split_whitespace().next()?.parse::<usize>().ok());
+    soft.map_or(CONNECTIONS, |soft| (soft.saturating_sub(OTHERS) / 2).clamp(1, CONNECTIONS))
+}
+
 async fn serve_client(stream: TcpStream, from: SocketAddr, proxy: Arc<Proxy>, mut stopping: watch::Receiver<bool>) {
     let _ = stream.set_nodelay(true); // it is only slower without
     let answer = service_fn(move |request| Arc::clone(&proxy).answer(from, request));
@@ -107,19 +121,19 @@ async fn serve_client(stream: TcpStream, from: SocketAddr, proxy: Arc<Proxy>, mu
 }
 
 /// Takes what is told of a service, for good. While nobody tells, what was told last is the best that is known.
-async fn follow(mut watch: RemoteWatch, service: String, upstream: Arc<Upstream>) {
+async fn follow(mut watch: RemoteWatch, service: String, upstreams: Vec<Arc<Upstream>>) {
     let mut told = BTreeMap::new();
     #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         match watch.next().await {
-            Ok(event) => upstream.heed(event),
+            Ok(event) => upstreams.iter().for_each(|upstream| upstream.heed(event.clone())),
             Err(error) => {
                 println!("l7: {service}: nothing is heard of it: {error}");
                 sleep(REST).await;
                 continue;
             }
         }
-        let now: BTreeMap<SocketAddr, String> = upstream.status().into_iter().collect();
+        let now: BTreeMap<SocketAddr, String> = upstreams.iter().flat_map(|it| it.status()).collect();
         now.iter()
             .filter(|(at, how)| told.get(*at) != Some(*how))
             .for_each(|(at, how)| println!("l7: {service}: {at} is {how}"));
@@ -148,5 +162,20 @@ async fn check_all(upstream: Arc<Upstream>, path: PathAndQuery) {
             () = wait => {}
             () = upstream.changed.notified() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_room_for_as_many_clients_as_descriptors_suffice_for() {
+        let limits = |soft| {
+            format!("Limit  Soft Limit  Hard Limit  Units\nMax open files            {soft}   1048576   files\n")
+        };
+        let rooms = ["1024", "100", "1048576", "unlimited"].map(|soft| room(&limits(soft)));
+        assert_eq!(rooms, [384, 1, CONNECTIONS, CONNECTIONS]);
+        assert!(std::fs::read_to_string("/proc/self/limits").unwrap().contains("Max open files"));
     }
 }
