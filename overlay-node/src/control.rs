@@ -148,10 +148,29 @@ pub trait Control: Send + Sync + fmt::Debug {
 
 /// How somebody calls an object: by its name, its id, or the beginning of its id. A whole name is looked for first, then a whole id,
 /// then what begins so.
+///
+/// One that is read has 255 bytes at most: nothing is called by more.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Reference(String);
 
+/// A reference that nothing could have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a name or an id has 255 bytes at most, this has {0}")]
+pub struct ReferenceLengthError(pub usize);
+
+impl TryFrom<String> for Reference {
+    type Error = ReferenceLengthError;
+
+    fn try_from(text: String) -> Result<Self, ReferenceLengthError> {
+        if text.len() > Self::MAX_LEN { Err(ReferenceLengthError(text.len())) } else { Ok(Self(text)) }
+    }
+}
+
 impl Reference {
+    /// The longest that is read, in bytes.
+    pub const MAX_LEN: usize = 255;
+
     /// The text that was typed.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -187,3 +206,16 @@ macro_rules! from_id {
 }
 
 from_id!(NetworkId, ServiceId, NodeId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nothing_could_be_called_by_is_not_read() {
+        let read = |length: usize| serde_json::from_str::<Reference>(&format!("\"{}\"", "x".repeat(length)));
+        assert_eq!(read(255).unwrap().as_str().len(), Reference::MAX_LEN);
+        let error = read(256).unwrap_err().to_string();
+        assert!(error.contains("has 255 bytes at most, this has 256"), "{error}");
+    }
+}

@@ -23,7 +23,7 @@ pub use agent::{
     Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError, unpublished,
 };
 pub use catalogue::{CatalogueChange, Feed, RootError};
-pub use control::{Control, ControlError, Reference, Refused, User};
+pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
