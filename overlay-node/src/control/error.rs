@@ -277,6 +277,16 @@ pub enum Refused {
         /// Its protocol.
         protocol: Protocol,
     },
+    /// Two ports of the containers have one name.
+    #[error("{protocol} ports {} and {} are both called {name}: by a name, one port is found", targets[0], targets[1])]
+    DuplicatePortName {
+        /// The name.
+        name: Name,
+        /// Of both.
+        protocol: Protocol,
+        /// The containers' ports.
+        targets: [Port; 2],
+    },
     /// Another service has published the port.
     #[error("port '{port}' is already in use by service '{service}' ({id}) as {}", PortUse(*mode))]
     PortInUse {

@@ -77,6 +77,20 @@ impl ServiceSpec {
                 return Err(Refused::DuplicatePort { port, protocol });
             }
         }
+        self.names_of_ports()
+    }
+
+    /// By a port's name SRV finds one port of the containers.
+    fn names_of_ports(&self) -> Result<(), Refused> {
+        let mut named = BTreeMap::new();
+        for PublishedPort { name, protocol, target, .. } in &self.ports {
+            let Some(name) = name else { continue };
+            let first = *named.entry((name, *protocol)).or_insert(*target);
+            if first != *target {
+                let (name, protocol, targets) = (name.clone(), *protocol, [first, *target]);
+                return Err(Refused::DuplicatePortName { name, protocol, targets });
+            }
+        }
         Ok(())
     }
 

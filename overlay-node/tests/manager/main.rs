@@ -284,6 +284,9 @@ fn services_that_make_no_sense_are_refused_and_told_what_would() {
     block_on(elsewhere.create_service(service(8), ServiceSpec { name: name("fewest"), ..fewest }, NOW)).unwrap();
     let twice = publishing(&[(Some(80), Ingress), (Some(80), Host)]);
     refused(cluster.serve(1, twice), "duplicate published ports provided: 80/tcp");
+    let called = |number| overlay_node::PublishedPort { name: Some(name("http")), ..tcp(None, number, Ingress) };
+    let alike = ServiceSpec { ports: vec![called(80), called(80), called(81)], ..web(&[1]) };
+    refused(cluster.serve(1, alike), "tcp ports 80 and 81 are both called http: by a name, one port is found");
     let many = ServiceSpec { ports: vec![tcp(None, 80, Ingress); 1001], ..web(&[1]) };
     refused(cluster.serve(1, many), "a service has at most 1000 published ports, not 1001");
 
