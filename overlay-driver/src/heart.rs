@@ -141,6 +141,8 @@ pub(crate) struct State {
     has_heard: bool,
     /// From when on names are answered there: as soon as the others have been heard.
     names_at: Option<Instant>,
+    /// From when on it is known who else is there: whom gossip does not know by then is not there.
+    acquainted_at: Instant,
     /// Whether names are answered there, as far as that is known.
     named: BTreeMap<Place, Result<(), String>>,
     reported: BTreeMap<EndpointId, Result<(), String>>,
@@ -166,7 +168,7 @@ impl State {
     /// With what an earlier start has left, where names are answered at this time even if nobody was heard.
     pub(crate) fn of(adopted: BTreeSet<Place>, unheard: Instant) -> Self {
         let names_at = (!adopted.is_empty()).then_some(unheard);
-        Self { adopted, names_at, ..Self::default() }
+        Self { adopted, names_at, acquainted_at: Instant::ZERO + ACQUAINTED, ..Self::default() }
     }
 }
 
@@ -176,6 +178,8 @@ const LINGER: Duration = Duration::from_millis(1);
 const WATCH: Duration = Duration::from_millis(500);
 /// How long it takes to hear what other nodes say, after one has answered.
 const HEARD: Duration = Duration::from_millis(100);
+/// How long it may take until one answers, of a node that has just begun.
+const ACQUAINTED: Duration = Duration::from_secs(3);
 /// Datagrams that are taken before anything else has its turn.
 const BATCH: usize = 64;
 const LARGEST: usize = 65_536;
@@ -296,6 +300,7 @@ impl<G: Ground> Heart<G> {
                     self.say(DriverEvent::Joined);
                     let heard = self.now() + HEARD;
                     self.state.names_at = self.state.names_at.map(|at| at.min(heard));
+                    self.state.acquainted_at = self.state.acquainted_at.min(heard);
                 }
                 AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
                 AgentEvent::Gone => {
@@ -460,6 +465,7 @@ impl<G: Ground> Heart<G> {
         let now = self.now();
         self.agent.begin_anew(self.me.incarnation, self.seed, now);
         self.tell(Input::Join(seeds));
+        self.state.acquainted_at = now + ACQUAINTED;
         self.state.look_at = Some(now + LINGER);
     }
 

@@ -119,6 +119,23 @@ async fn who_drains_alone_is_done_when_nobody_comes_and_a_virtual_machine_at_its
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_just_started_does_not_take_knowing_nobody_for_having_told_everybody() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("fresh"));
+    let manager = manager(&store);
+    let feed = || Feed::new(Arc::clone(&store), &root()).unwrap();
+    let (other, silent) = (Dir::new("silent"), MemoryGround::default());
+    start(2, &silent, &other, manager.clone(), feed()).await.unwrap().stop().await; // it is in the catalogue, and does not answer
+    let driver = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+    create(&*manager).await;
+    let web = driver.attach(web()).await.unwrap().endpoint.id;
+    let drained = driver.drain(web, Duration::from_millis(500)).await.unwrap();
+    assert!(!drained.is_complete() && drained.behind == [id(1)].into(), "{drained:?}");
+    let drained = driver.drain(web, Duration::from_secs(20)).await.unwrap();
+    assert!(drained.is_complete(), "nobody is there: {drained:?}");
+    driver.tear_down().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_driver_that_starts_again_has_what_was_plugged_in_and_two_of_a_directory_do_not_run() {
     let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("again"));
     let manager = manager(&store);

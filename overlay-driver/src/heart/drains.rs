@@ -144,7 +144,9 @@ impl<G: Ground> Heart<G> {
         }
         let unheard = self.agent.unheard(endpoint).map_err(|reason| DrainError::Untold { endpoint, reason })?;
         under_way.has_acted = under_way.has_acted || self.has_acted();
-        let own = (!under_way.has_acted).then_some(self.me.id);
+        // Whoever has just begun knows nobody yet: that is not to say that all have heard.
+        let is_acquainted = self.state.acquainted_at <= now;
+        let own = (!under_way.has_acted || !is_acquainted).then_some(self.me.id);
         under_way.drain.handle_behind(unheard.into_iter().chain(own).collect(), now);
         let ended = under_way.drain.poll(now);
         if ended.is_none() && under_way.looks_at() <= now {
