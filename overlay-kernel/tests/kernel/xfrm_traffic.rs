@@ -81,7 +81,7 @@ impl Host {
             destination: of(to),
             protocol: UDP,
             source_port: None,
-            destination_port: Some(PORT),
+            destination_port: Some(PORT.into()),
         };
         PolicyKey { direction, selector }
     }
@@ -112,6 +112,7 @@ impl Host {
                 window: 1024,
                 lifetimes: Default::default(),
                 udp: None,
+                selector: None,
                 counted,
                 key: Some(Key::new(zeroize::Zeroizing::new(material))),
             };
