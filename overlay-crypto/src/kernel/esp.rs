@@ -32,16 +32,16 @@ impl Esp {
         Self { lacks: families.into_iter().chain(Cipher::ALL.map(Lack::Cipher)).collect() }
     }
 
-    /// Asks the kernel.
+    /// Asks the kernel. Over a family that no cipher serves there is none.
     pub(super) fn of(xfrm: &mut xfrm::Xfrm) -> Result<Self, BackendError> {
         let mut esp = Self::none();
         for family in [IpFamily::V4, IpFamily::V6] {
             for cipher in Cipher::ALL {
                 let missing = xfrm.missing(family, aead(cipher))?;
-                if missing != Some(Missing::Esp) {
+                if missing.is_none() {
                     esp.lacks.remove(&Lack::Over(family));
                 }
-                if missing.is_none() {
+                if missing != Some(Missing::Aead) {
                     esp.lacks.remove(&Lack::Cipher(cipher));
                 }
             }

@@ -3,4 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "tests are told by the environment how much to do")]
 
+mod damaged;
+mod guards;
+mod keys;
 mod laws;
+mod parity;
+mod town;

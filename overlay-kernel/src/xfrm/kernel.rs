@@ -83,7 +83,7 @@ pub struct Reading {
 pub enum Missing {
     /// ESP in that family (`CONFIG_INET_ESP`, `CONFIG_INET6_ESP`).
     Esp,
-    /// The AEAD.
+    /// The AEAD, which is looked for first: there may be no ESP either.
     Aead,
 }
 
