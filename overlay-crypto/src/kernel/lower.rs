@@ -111,3 +111,7 @@ const UDP: u8 = 17;
 const OWNERS: u32 = 1 << 14;
 const NO_UDP: &str = "a kernel takes that only by a socket which somebody opens for it, and nothing here does yet; \
                       without NAT between the nodes, ESP needs no UDP";
+
+#[cfg(test)]
+#[path = "lower_tests.rs"]
+mod tests;
