@@ -1,7 +1,7 @@
 //! The key of a security association, which is put to work once.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ring::digest;
 use zeroize::Zeroizing;
@@ -12,7 +12,8 @@ use crate::Cipher;
 ///
 /// Copies are one key: whoever puts it to work [takes](Self::take) it from all of them. So no two senders count from 1 under one
 /// key, which would repeat a nonce and with it lose both secrecy and integrity, and no receiver forgets what it has seen and takes it
-/// again. Nothing gives it back: an association that is lost needs another key, so another epoch.
+/// again. Who took it cannot give it back: an association that is lost needs another key, so another epoch. A kernel that refuses an
+/// association before it had one has not spent its key.
 ///
 /// The bytes are wiped when they are taken or dropped, never printed and never serialised; what is compared is a digest.
 ///
@@ -33,6 +34,7 @@ struct Held {
     cipher: Cipher,
     digest: [u8; 32],
     material: Mutex<Option<Material>>,
+    again: bool,
 }
 
 type Material = Box<Zeroizing<[u8; MOST]>>;
@@ -67,13 +69,24 @@ impl SaKey {
     /// # Errors
     /// If `material` has not the [length](Cipher::material_len) that the cipher needs.
     pub fn new(cipher: Cipher, material: &[u8]) -> Result<Self, KeyLengthError> {
+        Self::held(cipher, material, false)
+    }
+
+    /// One that may be taken again and again: for tests of laws, which take associations away and put them back.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    #[cfg(feature = "testing")]
+    pub fn again_and_again(cipher: Cipher, material: &[u8]) -> Result<Self, KeyLengthError> {
+        Self::held(cipher, material, true)
+    }
+
+    fn held(cipher: Cipher, material: &[u8], again: bool) -> Result<Self, KeyLengthError> {
         if material.len() != cipher.material_len() {
             return Err(KeyLengthError { cipher, have: material.len() });
         }
-        let mut held: Material = Box::new(Zeroizing::new([0; MOST]));
-        held.iter_mut().zip(material).for_each(|(to, from)| *to = *from);
-        let digest = digest_of(cipher, material);
-        Ok(Self(Arc::new(Held { cipher, digest, material: Mutex::new(Some(held)) })))
+        let (held, digest) = (self::material(material), digest_of(cipher, material));
+        Ok(Self(Arc::new(Held { cipher, digest, material: Mutex::new(Some(held)), again })))
     }
 
     /// Takes the key, from all copies, to put it to work.
@@ -81,14 +94,12 @@ impl SaKey {
     /// # Errors
     /// [`Spent`] if it was taken before.
     pub fn take(&self) -> Result<TakenKey, Spent> {
-        let mut material = self.0.material.lock().unwrap_or_else(PoisonError::into_inner);
-        let material = material.take().ok_or(Spent)?;
-        Ok(TakenKey { cipher: self.0.cipher, material })
+        self.0.take()
     }
 
     /// Whether it was taken.
     pub fn is_spent(&self) -> bool {
-        self.0.material.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+        self.0.lock().is_none()
     }
 
     /// The cipher it is for.
@@ -99,6 +110,51 @@ impl SaKey {
     /// What tells keys from each other without telling them: SHA-256 of the cipher's number and the material.
     pub(crate) fn digest(&self) -> &[u8; 32] {
         &self.0.digest
+    }
+}
+
+impl Held {
+    fn take(&self) -> Result<TakenKey, Spent> {
+        let mut material = self.lock();
+        let material = if self.again { material.clone() } else { material.take() };
+        Ok(TakenKey { cipher: self.cipher, material: material.ok_or(Spent)? })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Material>> {
+        self.material.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The kernel takes a key when it carries out the step that adds its association, and gives back what it certainly did not use.
+#[cfg(feature = "kernel")]
+mod kernel {
+    use std::sync::Arc;
+
+    use overlay_kernel::xfrm::{Key, KeySource};
+    use zeroize::Zeroizing;
+
+    use super::{Held, SaKey, material};
+
+    impl SaKey {
+        /// The same key, for the kernel: what either takes is taken from both.
+        pub(crate) fn for_kernel(&self) -> Key {
+            Key::of(Arc::<Held>::clone(&self.0))
+        }
+    }
+
+    impl KeySource for Held {
+        fn take(&self) -> Option<Zeroizing<Vec<u8>>> {
+            let taken = self.take().ok()?;
+            Some(Zeroizing::new(taken.material().to_vec()))
+        }
+
+        fn give_back(&self, bytes: Zeroizing<Vec<u8>>) {
+            *self.lock() = Some(material(&bytes));
+        }
+
+        fn held(&self) -> Option<usize> {
+            self.lock().as_ref().map(|_| self.cipher.material_len())
+        }
     }
 }
 
@@ -122,6 +178,12 @@ impl TakenKey {
     pub(crate) fn salt(&self) -> [u8; Cipher::SALT_LEN] {
         self.material().last_chunk().copied().unwrap_or_default()
     }
+}
+
+fn material(bytes: &[u8]) -> Material {
+    let mut held: Material = Box::new(Zeroizing::new([0; MOST]));
+    held.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    held
 }
 
 fn digest_of(cipher: Cipher, material: &[u8]) -> [u8; 32] {
@@ -166,6 +228,19 @@ mod tests {
         assert_eq!((taken.key(), taken.salt(), taken.material()), (&[1; 32][..], [1; 4], &[1; 36][..]));
         assert_eq!((key.take().unwrap_err(), key.is_spent()), (Spent, true));
         assert_eq!(key, copy);
+    }
+
+    #[cfg(feature = "kernel")]
+    #[test]
+    fn a_key_for_the_kernel_is_the_same_key() {
+        let key = SaKey::new(Cipher::Aes128Gcm, &[1; 20]).unwrap();
+        assert!(key.for_kernel().is_copy_of(&key.for_kernel()), "however often it is lowered");
+        let source: &dyn overlay_kernel::xfrm::KeySource = &*key.0;
+        let bytes = source.take().unwrap();
+        assert_eq!((&bytes[..], source.held(), key.is_spent(), key.take().is_err()), (&[1; 20][..], None, true, true));
+        source.give_back(bytes);
+        assert_eq!((source.held(), key.take().unwrap().material()), (Some(20), &[1; 20][..]));
+        assert!(source.take().is_none());
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod check;
 mod cipher;
 mod esp;
 mod judge;
+#[cfg(feature = "kernel")]
+pub mod kernel;
 mod key;
 mod keys;
 mod lane;

@@ -38,6 +38,33 @@ pub fn state() -> impl Strategy<Value = State> {
     })
 }
 
+/// The same that a kernel with ESP can hold, in any order: what an association is follows from its name, its key may be used again and
+/// again, and none is in UDP.
+pub fn kernel_state() -> impl Strategy<Value = State> {
+    state().prop_map(|mut state| {
+        for (id, sa) in &mut state.sas {
+            let look = id.spi.get() as u8;
+            let cipher = Cipher::ALL[usize::from(look) % 3];
+            let mut material = vec![look; cipher.material_len()];
+            material[..4].copy_from_slice(&id.spi.get().to_be_bytes());
+            sa.numbers = if look & 16 == 0 { Numbers::Extended } else { Numbers::Short };
+            sa.window = if look & 2 == 0 { WindowSize::MIN } else { WindowSize::MAX };
+            sa.udp = None;
+            sa.key = SaKey::again_and_again(cipher, &material).expect("its length");
+        }
+        state
+    })
+}
+
+/// The same that a kernel without ESP can hold: guards, and tunnels that receive only.
+pub fn only_guards() -> impl Strategy<Value = State> {
+    state().prop_map(|mut state| {
+        state.sas.clear();
+        state.tunnels.values_mut().for_each(Vec::clear);
+        state
+    })
+}
+
 /// The associations of a tunnel in an epoch, both ways.
 fn add(state: &mut State, tunnel: &Tunnel, (epoch, lanes): (u8, u8), look: u8) {
     for lane in 0..lanes {

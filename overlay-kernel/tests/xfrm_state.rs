@@ -3,7 +3,7 @@
 use overlay_core::State as _;
 use overlay_core::testing::laws::{self, InMemory};
 use overlay_kernel::xfrm::testing::state;
-use overlay_kernel::xfrm::{Action, Key, Policy, Sa, SpiTaken, State, Step};
+use overlay_kernel::xfrm::{Action, Key, Policy, Ports, Sa, Selector, SpiTaken, State, Step};
 use proptest::prelude::*;
 
 proptest! {
@@ -66,8 +66,16 @@ fn what_no_kernel_could_hold_is_refused_by_name() {
         window: 64,
         lifetimes: Default::default(),
         udp: None,
+        selector: None,
         counted: 0,
         key: None,
+    };
+    let only = |source: &str, protocol, source_port| Selector {
+        source: source.parse().unwrap(),
+        destination: "0.0.0.0/0".parse().unwrap(),
+        protocol,
+        source_port,
+        destination_port: None,
     };
     let said = |spi, sa: Sa| {
         let id = overlay_kernel::xfrm::SaId { destination: [10, 0, 0, 2].into(), spi };
@@ -81,7 +89,12 @@ fn what_no_kernel_could_hold_is_refused_by_name() {
         (256, Sa { window: 4097, ..some.clone() }, "1 to 4,096"),
         (256, Sa { extended: false, counted: u64::from(u32::MAX), ..some.clone() }, "no number is left"),
         (256, Sa { source: std::net::Ipv6Addr::LOCALHOST.into(), ..some.clone() }, "of one family"),
-        (256, Sa { key: Some(key), ..some }, "key and salt"),
+        (256, Sa { key: Some(key), ..some.clone() }, "key and salt"),
+        (256, Sa { selector: Some(only("0.0.0.0/0", 0, None)), ..some.clone() }, "say none"),
+        (256, Sa { selector: Some(only("10.0.0.1/8", 0, None)), ..some.clone() }, "beyond its prefix"),
+        (256, Sa { selector: Some(only("::1/128", 0, None)), ..some.clone() }, "one family"),
+        (256, Sa { selector: Some(only("10.0.0.1/32", 1, Some(53.into()))), ..some.clone() }, "ports are TCP's"),
+        (256, Sa { selector: Some(only("10.0.0.1/32", 17, Some(Ports { bits: 4, mask: 3 }))), ..some }, "within it"),
     ] {
         let refused = said(spi, sa).unwrap_err();
         assert!(refused.contains(reason), "{refused}");

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use overlay_core::{IpFamily, Refusal, is_host_address};
 
-use super::{Action, Limits, Mode, Policy, PolicyKey, Sa, SaId, State, Template};
+use super::{Action, Limits, Mode, Policy, PolicyKey, Ports, Sa, SaId, Selector, State, Template};
 
 /// Refuses what no kernel could hold as it stands, by name.
 pub(super) fn state(state: &State) -> Result<(), Refusal> {
@@ -44,24 +44,42 @@ fn sa(id: &SaId, sa: &Sa) -> Result<(), Refusal> {
     if of(&sa.lifetimes.soft).into_iter().chain(of(&sa.lifetimes.hard)).flatten().any(|it| it == 0 || it > MAX_LIMIT) {
         return refuse("a lifetime".to_owned(), "a limit is 1 to 2^62");
     }
-    Ok(())
+    let Some(selector) = sa.selector else { return Ok(()) };
+    if let Err((wanted, reason)) = self::selector(&selector) {
+        return refuse(wanted, reason);
+    }
+    if sa.mode == Mode::Transport && IpFamily::of(selector.source.addr()) != IpFamily::of(sa.source) {
+        return refuse(selector.to_string(), "what a transport seals has its family");
+    }
+    let all = selector.source.prefix_len() == 0 && selector.destination.prefix_len() == 0 && selector.protocol == 0;
+    if all { refuse(selector.to_string(), "that is any packet: say none") } else { Ok(()) }
+}
+
+/// Refuses what the kernel would not give back as it was.
+fn selector(selector: &Selector) -> Result<(), (String, &'static str)> {
+    let (source, destination) = (selector.source, selector.destination);
+    if source.trunc() != source || destination.trunc() != destination {
+        return Err((destination.to_string(), "a network has no bits beyond its prefix"));
+    }
+    if IpFamily::of(source.addr()) != IpFamily::of(destination.addr()) {
+        return Err((destination.to_string(), "both networks are of one family"));
+    }
+    let mut ports = [selector.source_port, selector.destination_port].into_iter().flatten().peekable();
+    if ports.peek().is_some() && !WITH_PORTS.contains(&selector.protocol) {
+        return Err((selector.protocol.to_string(), "ports are TCP's, UDP's, SCTP's, DCCP's"));
+    }
+    match ports.find(|Ports { bits, mask }| *mask == 0 || bits & !mask != 0) {
+        Some(ports) => Err((ports.to_string(), "a mask is not 0, and bits are within it")),
+        None => Ok(()),
+    }
 }
 
 fn policy(key: &PolicyKey, policy: &Policy) -> Result<(), Refusal> {
     let refuse = |wanted: &dyn Display, reason| Err(Refusal::new(format!("policy {key}"), wanted.to_string(), reason));
-    let selector = key.selector;
-    let (source, destination) = (selector.source, selector.destination);
-    if source.trunc() != source || destination.trunc() != destination {
-        return refuse(&destination, "a network has no bits beyond its prefix");
+    if let Err((wanted, reason)) = selector(&key.selector) {
+        return refuse(&wanted, reason);
     }
-    let family = IpFamily::of(source.addr());
-    if family != IpFamily::of(destination.addr()) {
-        return refuse(&destination, "both networks are of one family");
-    }
-    let ports = [selector.source_port, selector.destination_port];
-    if ports.iter().any(Option::is_some) && !WITH_PORTS.contains(&selector.protocol) {
-        return refuse(&selector.protocol, "ports are TCP's, UDP's, SCTP's, DCCP's");
-    }
+    let family = IpFamily::of(key.selector.source.addr());
     let Action::Protect(templates) = &policy.action else { return Ok(()) };
     if !(1..=MAX_TEMPLATES).contains(&templates.len()) {
         return refuse(&templates.len(), "it has 1 to 6 templates");

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use nix::libc::{EEXIST, ENOENT, ESRCH};
-use overlay_core::{Applied, Backend, BackendError, ErrorKind, Lower, Meter, Refusal, StepError, StepOf, Witness};
+use nix::libc::{EEXIST, EINVAL, ENOENT, ENOSYS, EPROTONOSUPPORT, ESRCH};
+use overlay_core::{
+    Applied, Backend, BackendError, ErrorKind, IpFamily, Lower, Meter, Refusal, StepError, StepOf, Witness,
+};
 
 use super::key::Unused;
 use super::wire::{self, FoundPolicy, FoundSa};
-use super::{Policy, PolicyKey, Sa, SaId, State, Step};
+use super::{Aead, Policy, PolicyKey, Sa, SaId, State, Step};
 use crate::Namespace;
 use crate::netlink::{Drained, Family, NetlinkError, Notices, Requests, Socket};
 
@@ -76,6 +78,15 @@ pub struct Reading {
     pub forged: u32,
 }
 
+/// What a kernel lacks that an association needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Missing {
+    /// ESP in that family (`CONFIG_INET_ESP`, `CONFIG_INET6_ESP`).
+    Esp,
+    /// The AEAD, which is looked for first: there may be no ESP either.
+    Aead,
+}
+
 /// What was counted, by association.
 pub type Readings = BTreeMap<SaId, Reading>;
 
@@ -92,6 +103,21 @@ impl Xfrm {
         }
         let socket = namespace.netlink(Family::Xfrm)?;
         Ok(Self { namespace, socket, claim, notices: None })
+    }
+
+    /// What this kernel lacks for associations of a family with an AEAD; it loads what it has as modules. Nothing is made: it
+    /// is asked for one that is right but for having no window, and says first what it does not know at all.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Permission`] without `CAP_NET_ADMIN`.
+    pub fn missing(&mut self, family: IpFamily, aead: Aead) -> Result<Option<Missing>, BackendError> {
+        let asked = self.ask(wire::add_impossible_sa(family, aead));
+        match asked.as_ref().map_err(NetlinkError::errno) {
+            Err(Some(EINVAL)) => Ok(None),
+            Err(Some(EPROTONOSUPPORT)) => Ok(Some(Missing::Esp)),
+            Err(Some(ENOENT | ENOSYS)) => Ok(Some(Missing::Aead)),
+            _ => asked.map(|()| None).map_err(|error| error.during("ask what ESP the kernel has")),
+        }
     }
 
     fn sas(&mut self) -> Result<Vec<FoundSa>, BackendError> {

@@ -20,9 +20,9 @@ pub mod testing;
 mod wire;
 
 pub use expiry::{Expiries, Expiry, Heard};
-pub use kernel::{Claim, Reading, Readings, Xfrm};
-pub use key::Key;
-pub use policy::{Action, Direction, Policy, PolicyKey, Selector, Template};
+pub use kernel::{Claim, Missing, Reading, Readings, Xfrm};
+pub use key::{Key, KeySource};
+pub use policy::{Action, Direction, Policy, PolicyKey, Ports, Selector, Template};
 pub use sa::{Aead, Lifetimes, Limits, Mode, Sa, SaId, UdpPorts};
 pub use state::{SpiTaken, State};
 pub use step::Step;

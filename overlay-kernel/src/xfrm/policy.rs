@@ -27,10 +27,19 @@ pub struct Selector {
     pub destination: IpNet,
     /// Their protocol's number; 0 is any.
     pub protocol: u8,
-    /// From which port; none is any.
-    pub source_port: Option<u16>,
-    /// To which port; none is any.
-    pub destination_port: Option<u16>,
+    /// From which ports; none is any.
+    pub source_port: Option<Ports>,
+    /// To which ports; none is any.
+    pub destination_port: Option<Ports>,
+}
+
+/// The ports that have these bits where the mask has ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ports {
+    /// The bits, none outside the mask.
+    pub bits: u16,
+    /// Which bits count, not 0.
+    pub mask: u16,
 }
 
 /// What names a policy: the kernel has one for each.
@@ -75,17 +84,40 @@ pub struct Template {
     pub mode: Mode,
 }
 
+/// One port.
+impl From<u16> for Ports {
+    fn from(port: u16) -> Self {
+        Self { bits: port, mask: u16::MAX }
+    }
+}
+
+impl fmt::Display for Ports {
+    /// As `ip xfrm` takes it: `53`, or `0x1/0x3`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.mask {
+            u16::MAX => self.bits.fmt(f),
+            mask => write!(f, "{:#x}/{mask:#x}", self.bits),
+        }
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, protocol, source_port, destination_port } = self;
+        write!(f, "from {source} to {destination} proto {protocol}")?;
+        source_port.map_or(Ok(()), |ports| write!(f, " sport {ports}"))?;
+        destination_port.map_or(Ok(()), |ports| write!(f, " dport {ports}"))
+    }
+}
+
 impl fmt::Display for PolicyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Selector { source, destination, protocol, source_port, destination_port } = self.selector;
         let direction = match self.direction {
             Direction::In => "in",
             Direction::Out => "out",
             Direction::Forward => "fwd",
         };
-        write!(f, "{direction} from {source} to {destination} proto {protocol}")?;
-        source_port.map_or(Ok(()), |port| write!(f, " sport {port}"))?;
-        destination_port.map_or(Ok(()), |port| write!(f, " dport {port}"))
+        write!(f, "{direction} {}", self.selector)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::Key;
+use super::{Key, Selector};
 
 /// What names an association: where its packets go, and the SPI there (RFC 4301 §4.1). The protocol is ESP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,8 @@ pub struct Sa {
     pub lifetimes: Lifetimes,
     /// The UDP header in front (RFC 3948), where there is NAT between.
     pub udp: Option<UdpPorts>,
+    /// The only packets that it seals, and the only ones that pass when it has opened them; none is any.
+    pub selector: Option<Selector>,
     /// How many packets were counted before it begins, in both directions: 0 but in tests.
     pub counted: u64,
     /// The key; none where it was read from the kernel.
@@ -114,8 +116,8 @@ pub struct UdpPorts {
 impl PartialEq for Sa {
     fn eq(&self, other: &Self) -> bool {
         let of = |sa: &Self| {
-            let Self { source, reqid, mode, aead, extended, window, lifetimes, udp, counted: _, key: _ } = sa;
-            (*source, *reqid, *mode, *aead, *extended, *window, *lifetimes, *udp)
+            let Self { source, reqid, mode, aead, extended, window, lifetimes, udp, selector, counted: _, key: _ } = sa;
+            (*source, *reqid, *mode, *aead, *extended, *window, *lifetimes, *udp, *selector)
         };
         of(self) == of(other)
     }
@@ -132,10 +134,11 @@ impl fmt::Display for SaId {
 impl fmt::Display for Sa {
     /// All that is usual to differ; never the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, reqid, mode, aead, extended, window, udp, .. } = self;
+        let Self { source, reqid, mode, aead, extended, window, udp, selector, .. } = self;
         let mode = if *mode == Mode::Transport { "transport" } else { "tunnel" };
         write!(f, "from {source} reqid {reqid} {mode} {} window {window}", aead.name())?;
         f.write_str(if *extended { " esn" } else { "" })?;
-        udp.map_or(Ok(()), |UdpPorts { source, destination }| write!(f, " in udp {source} to {destination}"))
+        udp.map_or(Ok(()), |UdpPorts { source, destination }| write!(f, " in udp {source} to {destination}"))?;
+        selector.map_or(Ok(()), |selector| write!(f, ", only {selector}"))
     }
 }

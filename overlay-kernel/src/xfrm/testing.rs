@@ -6,7 +6,7 @@ use proptest::collection::btree_set;
 use proptest::prelude::*;
 
 use super::{
-    Action, Aead, Claim, Direction, Key, Lifetimes, Limits, Mode, Policy, PolicyKey, Sa, SaId, Selector, State,
+    Action, Aead, Claim, Direction, Key, Lifetimes, Limits, Mode, Policy, PolicyKey, Ports, Sa, SaId, Selector, State,
     Template, UdpPorts,
 };
 
@@ -47,6 +47,7 @@ fn association(number: u32) -> (SaId, Sa) {
         window: if number == 2 { 33 } else { 1024 },
         lifetimes: Lifetimes { soft, hard },
         udp: (number == 4).then_some(UdpPorts { source: 4500, destination: 4500 }),
+        selector: (number.is_multiple_of(3)).then(|| key(number).selector),
         counted: 0,
         key: Some(Key::again_and_again(vec![7; aead.material_len()])),
     };
@@ -60,8 +61,8 @@ fn key(number: u32) -> PolicyKey {
         source: source.into(),
         destination: destination.into(),
         protocol: if number == 7 { 0 } else { 17 },
-        source_port: (number == 5).then_some(53),
-        destination_port: (number != 7).then_some(4790),
+        source_port: (number == 5).then_some(Ports { bits: 1, mask: 3 }),
+        destination_port: (number != 7).then_some(4790.into()),
     };
     PolicyKey { direction, selector }
 }

@@ -7,7 +7,7 @@ use overlay_core::IpFamily;
 use zeroize::Zeroizing;
 
 use super::{
-    Action, Aead, Direction, Lifetimes, Limits, Mode, Policy, PolicyKey, Reading, Sa, SaId, Selector, Template,
+    Action, Aead, Direction, Lifetimes, Limits, Mode, Policy, PolicyKey, Ports, Reading, Sa, SaId, Selector, Template,
     UdpPorts,
 };
 use crate::netlink::{Attribute, Body, Flags, Malformed, Message, Requests};
@@ -55,7 +55,10 @@ pub(super) fn remove_policy(key: &PolicyKey) -> Requests {
 /// `struct xfrm_usersa_info` and its attributes, with the key.
 pub(super) fn add_sa(id: &SaId, sa: &Sa, key: &[u8]) -> Requests {
     Requests::one(NEW_SA, Flags::CREATE | Flags::EXCLUSIVE, |body| {
-        body.raw(&[0; 40]).raw(&family(id.destination).to_ne_bytes()).raw(&[0; 14]); // a selector of all
+        match &sa.selector {
+            Some(selector) => self::selector(body, selector),
+            None => drop(body.raw(&[0; 40]).raw(&family(id.destination).to_ne_bytes()).raw(&[0; 14])), // all
+        }
         body.raw(&octets(id.destination)).raw(&id.spi.to_be_bytes()).raw(&[IPPROTO_ESP, 0, 0, 0]);
         body.raw(&octets(sa.source));
         limits(body, &sa.lifetimes);
@@ -79,6 +82,28 @@ pub(super) fn add_sa(id: &SaId, sa: &Sa, key: &[u8]) -> Requests {
             body.attribute(ENCAP, &encap);
         }
     })
+}
+
+/// An association that no kernel makes, as it has extended numbers and no window; what is wrong besides is said before.
+pub(super) fn add_impossible_sa(family: IpFamily, aead: Aead) -> Requests {
+    let (source, destination): (IpAddr, IpAddr) = match family {
+        IpFamily::V4 => (Ipv4Addr::new(127, 0, 0, 8).into(), Ipv4Addr::new(127, 0, 0, 9).into()),
+        IpFamily::V6 => (Ipv6Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()),
+    };
+    let sa = Sa {
+        source,
+        reqid: 1,
+        mode: Mode::Transport,
+        aead,
+        extended: true,
+        window: 0,
+        lifetimes: Lifetimes::default(),
+        udp: None,
+        selector: None,
+        counted: 0,
+        key: None,
+    };
+    add_sa(&SaId { destination, spi: 256 }, &sa, &vec![0; aead.material_len()])
 }
 
 /// `struct xfrm_userpolicy_info` and its templates.
@@ -123,8 +148,9 @@ fn policy_id(body: &mut Body<'_>, key: &PolicyKey) {
 fn selector(body: &mut Body<'_>, selector: &Selector) {
     let Selector { source, destination, protocol, source_port, destination_port } = selector;
     body.raw(&octets(destination.addr())).raw(&octets(source.addr()));
-    for port in [destination_port, source_port] {
-        body.raw(&port.unwrap_or(0).to_be_bytes()).raw(&[if port.is_some() { 0xff } else { 0 }; 2]);
+    for ports in [destination_port, source_port] {
+        let Ports { bits, mask } = ports.unwrap_or(Ports { bits: 0, mask: 0 });
+        body.raw(&bits.to_be_bytes()).raw(&mask.to_be_bytes());
     }
     body.raw(&family(source.addr()).to_ne_bytes()).raw(&[destination.prefix_len(), source.prefix_len(), *protocol]);
     body.raw(&[0; 3 + 8]);
@@ -160,11 +186,15 @@ pub(super) fn parse_sa(message: &Message<'_>) -> Result<Option<FoundSa>, Malform
     };
     (reading.late, reading.forged) = (word(&head, 192), word(&head, 200));
     let attributes = SaAttributes::read(message, &mut reading)?;
+    if !attributes.has_algorithm {
+        return Ok(None); // none yet: what the kernel asks those for who agree on keys, and forgets
+    }
     let lifetimes = read_limits(&head, 96);
     let mode = read_mode(head[214]);
     let known = head[76] == IPPROTO_ESP && head[216] & !ESN == 0 && !attributes.unknown;
-    let sa = match (attributes.aead, attributes.window, mode, lifetimes) {
-        (Some(aead), Some(window), Some(mode), Some(lifetimes)) if known => Some(Sa {
+    let selector = read_selector(&head);
+    let sa = match (attributes.aead, attributes.window, mode, lifetimes, selector) {
+        (Some(aead), Some(window), Some(mode), Some(lifetimes), Some(selector)) if known => Some(Sa {
             source,
             reqid,
             mode,
@@ -173,6 +203,7 @@ pub(super) fn parse_sa(message: &Message<'_>) -> Result<Option<FoundSa>, Malform
             window,
             lifetimes,
             udp: attributes.udp,
+            selector: (!is_all(&selector)).then_some(selector),
             counted: 0,
             key: None,
         }),
@@ -197,6 +228,7 @@ struct SaAttributes {
     aead: Option<Aead>,
     window: Option<u32>,
     udp: Option<UdpPorts>,
+    has_algorithm: bool,
     unknown: bool,
 }
 
@@ -205,6 +237,7 @@ impl SaAttributes {
         let mut found = Self::default();
         for attribute in message.attributes(SA_HEAD)? {
             let attribute = attribute?;
+            found.has_algorithm |= ALGORITHMS.contains(&attribute.kind);
             match attribute.kind {
                 ALGORITHM_AEAD => found.aead = read_aead(&attribute),
                 REPLAY_ESN => {
@@ -278,22 +311,29 @@ fn read_template(bytes: &[u8]) -> Option<Template> {
     })
 }
 
-fn read_selector(head: &[u8; POLICY_HEAD]) -> Option<Selector> {
+/// `struct xfrm_selector`, with which both heads begin.
+fn read_selector(head: &[u8]) -> Option<Selector> {
     let family = half(head, 40);
     let net = |at, length| IpNet::new(address(head, at, family)?, length).ok();
-    let port = |at| match part(head, at + 2) {
-        [0, 0] => Some(None),
-        [0xff, 0xff] => Some(Some(u16::from_be_bytes(part(head, at)))),
-        _ => None,
+    let ports = |at| match [at, at + 2].map(|at| u16::from_be_bytes(part(head, at))) {
+        [_, 0] => None,
+        [bits, mask] => Some(Ports { bits, mask }),
     };
-    let plain = head[48..56].iter().all(|byte| *byte == 0); // no interface, no user
+    let [destination, source, protocol] = part(head, 42);
+    let plain = part::<8>(head, 48) == [0; 8]; // no interface, no user
     plain.then_some(Selector {
-        source: net(16, head[43])?,
-        destination: net(0, head[42])?,
-        protocol: head[44],
-        source_port: port(36)?,
-        destination_port: port(32)?,
+        source: net(16, source)?,
+        destination: net(0, destination)?,
+        protocol,
+        source_port: ports(36),
+        destination_port: ports(32),
     })
+}
+
+fn is_all(selector: &Selector) -> bool {
+    let Selector { source, destination, protocol, source_port, destination_port } = selector;
+    let ports = [source_port, destination_port].into_iter().all(Option::is_none);
+    source.prefix_len() == 0 && destination.prefix_len() == 0 && *protocol == 0 && ports
 }
 
 fn read_limits(head: &[u8], at: usize) -> Option<Lifetimes> {
@@ -422,6 +462,7 @@ const HARMLESS_THRESHOLD: u16 = 11;
 const HARMLESS_LAST_USED: u16 = 15;
 const POLICY_TYPE: u16 = 16;
 const ALGORITHM_AEAD: u16 = 18;
+const ALGORITHMS: [u16; 5] = [1, 2, 3, ALGORITHM_AEAD, 20]; // of authentication, encryption, compression
 const REPLAY_ESN: u16 = 23;
 const HARMLESS_PAD: u16 = 27;
 const HARMLESS_DIRECTION: u16 = 33;

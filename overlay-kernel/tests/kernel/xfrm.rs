@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 
 use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
-use overlay_core::{Backend as _, ErrorKind, Shadow, State as _, Witness as _, reconcile};
+use overlay_core::{Backend as _, ErrorKind, IpFamily, Shadow, State as _, Witness as _, reconcile};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
 use overlay_kernel::xfrm::testing::{CLAIM, state};
-use overlay_kernel::xfrm::{Action, Claim, Policy, PolicyKey, State, Step, Xfrm};
+use overlay_kernel::xfrm::{Action, Aead, Claim, Missing, Policy, PolicyKey, State, Step, Xfrm};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
@@ -158,5 +158,41 @@ fn what_is_not_claimed_is_refused_and_a_foreign_policy_stays() {
         assert_eq!(failed.source.kind(), ErrorKind::Conflict, "{failed}");
         world.holder(CLAIM).apply(&[Step::RemovePolicy(*key, policy.clone())]).unwrap();
         assert_eq!(world.holder(ELSE).observe().unwrap().policies[key], foreign);
+    });
+}
+
+/// What it answers is what the kernel says to one who adds such an association, and nothing is left.
+fn asks_truly() -> [Option<Missing>; 3] {
+    let home = Namespace::create().unwrap();
+    let mut xfrm = Xfrm::open(home.try_clone().unwrap(), CLAIM).unwrap();
+    let tries = Aead::ALL.map(|aead| {
+        let (name, key) = (aead.name(), "01".repeat(aead.material_len()));
+        let sa = format!("src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x{:x} mode transport", 0x1000 + aead as u8 as u32);
+        let add = format!("ip xfrm state add {sa} aead '{name}' 0x{key} 128 2>&1 || true");
+        (aead, judge(&home, "sh", &["-c", &add]))
+    });
+    let count = judge(&home, "ip", &["-o", "xfrm", "state"]).lines().count();
+    let found = tries.map(|(aead, said)| {
+        let missing = xfrm.missing(IpFamily::V4, aead).unwrap();
+        assert_eq!(missing.is_none(), said.is_empty(), "{aead:?}: {missing:?}, but {said}");
+        missing
+    });
+    assert_eq!(judge(&home, "ip", &["-o", "xfrm", "state"]).lines().count(), count);
+    found
+}
+
+#[test]
+fn what_esp_a_kernel_lacks_is_told_and_nothing_is_made() {
+    kernel_test(Kernel::Host, "kernel::what_esp_a_kernel_lacks_is_told", || {
+        asks_truly();
+    });
+}
+
+#[test]
+fn the_labs_kernel_has_esp() {
+    kernel_test(Kernel::Lab, "kernel::the_labs_kernel_has_esp", || {
+        assert_eq!(asks_truly()[..2], [None, None]);
+        let mut xfrm = Xfrm::open(Namespace::create().unwrap(), CLAIM).unwrap();
+        assert_eq!(xfrm.missing(IpFamily::V6, Aead::Aes256Gcm).unwrap(), None);
     });
 }

@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
@@ -81,7 +82,7 @@ impl Host {
             destination: of(to),
             protocol: UDP,
             source_port: None,
-            destination_port: Some(PORT),
+            destination_port: Some(PORT.into()),
         };
         PolicyKey { direction, selector }
     }
@@ -112,6 +113,7 @@ impl Host {
                 window: 1024,
                 lifetimes: Default::default(),
                 udp: None,
+                selector: None,
                 counted,
                 key: Some(Key::new(zeroize::Zeroizing::new(material))),
             };
@@ -264,5 +266,29 @@ fn an_encrypted_vxlan_passes_in_esp_and_in_nothing_else() {
             let outer: Vec<u8> = host.heard().into_iter().filter(|protocol| *protocol != 1).collect();
             assert!(outer.len() >= 5 && outer.iter().all(|protocol| *protocol == ESP), "{outer:?}");
         }
+    });
+}
+
+#[test]
+fn what_the_kernel_only_asks_for_is_no_association_and_disturbs_nobody_who_reads() {
+    kernel_test(Kernel::Lab, "kernel::what_xfrm_only_asks_for_is_no_association", || {
+        let [a, b] = Host::pair();
+        let wanted = State { sas: [].into(), ..a.protected(Aead::Aes256Gcm, 0) };
+        let mut xfrm = a.xfrm();
+        reconcile(&mut xfrm, &wanted).unwrap();
+        // Who listens is asked for the association that is missing.
+        let listen = || Command::new("ip").args(["xfrm", "monitor", "acquire"]).stdout(Stdio::null()).spawn();
+        let mut listener = a.home.run(listen).unwrap().unwrap();
+        let asked = (0..200).any(|_| {
+            assert!(!passes(&a, &b));
+            judge(&a.home, "sh", &["-c", "ip xfrm state; sleep 0.05"]).contains("reqid 100")
+        });
+        let observed = xfrm.observe();
+        listener.kill().unwrap();
+        listener.wait().unwrap();
+        assert!(asked, "the kernel asked nobody");
+        assert_eq!(observed.unwrap(), wanted);
+        assert!(reconcile(&mut xfrm, &wanted).unwrap().is_empty());
+        assert!(xfrm.read().unwrap().is_empty());
     });
 }

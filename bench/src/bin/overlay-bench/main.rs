@@ -42,7 +42,11 @@ mod vxlan_tcp;
 /// Every group, in the order of `all`: a file beside this one, and its line here.
 const GROUPS: &[Group] = &[
     Group { name: "codec", about: "VXLAN packets: read, write, flow hash", run: codec::run },
-    Group { name: "crypto", about: "ESP sealed and opened, keys, plans of associations", run: crypto::run },
+    Group {
+        name: "crypto",
+        about: "ESP sealed and opened, keys, plans of associations; as root, of XFRM",
+        run: crypto::run,
+    },
     Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
     Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
     Group {
