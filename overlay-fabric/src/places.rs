@@ -69,8 +69,9 @@ impl FaultyPlaces {
 impl Places for FaultyPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.may("open place")?;
-        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.held.make(place);
+        let MemoryPlace { crypto, link, vxlan, firewall, lb, routes } = self.held.make(place);
         Ok(PlaceTables {
+            crypto: Box::new(Flaky::new(crypto, self.choose())),
             link: Box::new(Flaky::new(link, self.choose())),
             vxlan: Box::new(Flaky::new(vxlan, self.choose())),
             firewall: Box::new(Flaky::new(firewall, self.choose())),

@@ -47,6 +47,7 @@ pub fn knowledge() -> impl Strategy<Value = Knowledge> {
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),
             gateway_ports: Arc::new(ports),
+            protection: crate::Protection::default(),
             settings: Arc::new(settings()),
         }
     })
@@ -281,6 +282,7 @@ pub fn node_facts() -> impl Strategy<Value = NodeFacts> {
         vtep,
         mtu,
         standing,
+        record: None,
     })
 }
 
@@ -290,12 +292,14 @@ fn underlay_of_mine() -> impl Strategy<Value = NodeFacts> {
 
 fn plain_facts() -> NodeFacts {
     let vtep = IpAddr::from([192, 0, 2, 1]);
-    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive }
+    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive, record: None }
 }
 
 fn settings() -> Settings {
     Settings {
         vxlan_port: Port::VXLAN,
+        encrypted_port: Port::VXLAN_ENCRYPTED,
+        lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 5,
