@@ -74,7 +74,13 @@ fn mac() -> Mac {
 fn knowledge() -> Option<Knowledge> {
     let facts = |number| {
         let vtep = IpAddr::from([192, 0, 2, number]);
-        let facts = NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive, record: None };
+        let facts = NodeFacts {
+            address: (vtep, 7946).into(),
+            vtep,
+            mtu: Mtu::ETHERNET,
+            standing: Standing::Alive,
+            record: None,
+        };
         (node(number), facts)
     };
     let settings = Settings {

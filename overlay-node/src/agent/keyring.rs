@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{Instant, IpFamily, NetworkId, NodeId};
-use overlay_crypto::{Chance, Cipher, Direction, Epoch, EpochRecord, EpochSecret, Issued, Lanes, Pair, Spi, Use};
+use overlay_crypto::{
+    AgreeError, Chance, Cipher, Direction, Epoch, EpochRecord, EpochSecret, Issued, Lanes, Pair, Spi, Use,
+};
 
 use super::Agent;
 use crate::derive::is_vtep;
@@ -97,12 +99,14 @@ impl Keyring {
             }
             let agreed = Arc::make_mut(&mut self.agreed);
             agreed.retain(|other, keys| keys.peer != *peer || peers.contains_key(other));
-            // A node that is elsewhere now, under a key that was put to work: it has to make another.
-            let keys = own.secret.agree(*node, *record).ok().map(|pair| issue(pair, (own.vtep, *peer), lanes));
+            let keys = own.secret.agree(*node, *record).map(|pair| issue(pair, (own.vtep, *peer), lanes));
+            let is_elsewhere = agreed.get(node).is_none_or(|keys| keys.peer != *peer);
             match keys {
-                Some(keys) => drop(agreed.insert(*node, keys)),
-                None if agreed.get(node).is_some_and(|keys| keys.peer != *peer) => drop(agreed.remove(node)),
-                None => {}
+                Ok(keys) => drop(agreed.insert(*node, keys)),
+                // What was agreed on was for another address, or let go: it is not put to work again, but this node's next epoch is.
+                Err(AgreeError::Old { epoch, last }) if epoch == last && is_elsewhere => return false,
+                Err(_) if is_elsewhere => drop(agreed.remove(node)),
+                Err(_) => {}
             }
         }
         let mut seen = BTreeSet::<Spi>::new();

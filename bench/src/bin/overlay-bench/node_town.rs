@@ -26,7 +26,16 @@ pub(crate) const ENDPOINTS: u16 = 1_000;
 pub(crate) fn knowledge() -> Knowledge {
     let facts = |node| {
         let vtep = vtep(node);
-        (node_id(node), NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive, record: None })
+        (
+            node_id(node),
+            NodeFacts {
+                address: (vtep, 7946).into(),
+                vtep,
+                mtu: Mtu::ETHERNET,
+                standing: Standing::Alive,
+                record: None,
+            },
+        )
     };
     let settings = Settings {
         vxlan_port: Port::VXLAN,
