@@ -125,6 +125,20 @@ fn issue(mut pair: Pair, (local, peer): (IpAddr, IpAddr), lanes: Lanes) -> Tunne
     TunnelKeys { record, local, peer, sends, takes }
 }
 
+/// What two nodes at these addresses would agree on, with keys that anybody knows.
+#[cfg(feature = "testing")]
+pub(crate) fn agreed((me, local): (NodeId, IpAddr), (node, peer): (NodeId, IpAddr), epoch: u64) -> TunnelKeys {
+    let secret = |node: NodeId| {
+        let epoch = Epoch::new(epoch).unwrap_or(Epoch::FIRST);
+        EpochSecret::generate(node, epoch, |to| to.iter_mut().zip(node.to_bytes()).for_each(|(to, byte)| *to = byte))
+    };
+    let record = secret(node).record();
+    match secret(me).agree(node, record) {
+        Ok(pair) => issue(pair, (local, peer), Lanes::ONE),
+        Err(_) => TunnelKeys { record, local, peer, sends: Vec::new(), takes: Vec::new() },
+    }
+}
+
 fn can_tunnel(here: IpAddr, there: IpAddr) -> bool {
     is_vtep(here) && is_vtep(there) && here != there && IpFamily::of(here) == IpFamily::of(there)
 }

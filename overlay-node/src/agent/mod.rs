@@ -25,6 +25,9 @@ pub use metrics::AgentMetrics;
 pub(crate) use report::own_ends;
 pub use report::unpublished;
 
+#[cfg(feature = "testing")]
+pub(crate) use keyring::agreed;
+
 use catalogue::Catalogue;
 use keyring::Keyring;
 use local::{Plug, Told};
