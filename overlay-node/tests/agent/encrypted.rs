@@ -134,7 +134,7 @@ fn a_later_start_of_a_node_has_a_later_epoch_whatever_it_had_before() {
 
 #[test]
 fn a_peer_without_a_key_gets_no_tunnel_and_explain_says_so() {
-    let mut town = plugged(26, 2);
+    let town = plugged(26, 2);
     let mut knowledge = town.net.machine(0).unwrap().0.knowledge().clone();
     let target = Target::Name(container(3).as_str().parse().unwrap());
     let whole = explain(&knowledge, id(2), &target, &derive(&knowledge));
