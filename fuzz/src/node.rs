@@ -74,11 +74,19 @@ fn mac() -> Mac {
 fn knowledge() -> Option<Knowledge> {
     let facts = |number| {
         let vtep = IpAddr::from([192, 0, 2, number]);
-        let facts = NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive };
+        let facts = NodeFacts {
+            address: (vtep, 7946).into(),
+            vtep,
+            mtu: Mtu::ETHERNET,
+            standing: Standing::Alive,
+            record: None,
+        };
         (node(number), facts)
     };
     let settings = Settings {
         vxlan_port: Port::VXLAN,
+        encrypted_port: Port::VXLAN_ENCRYPTED,
+        lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
@@ -93,6 +101,7 @@ fn knowledge() -> Option<Knowledge> {
         nodes: Arc::new([1, 2, 3].map(facts).into()),
         networks: [(NETWORK, Arc::new(section()?))].into(),
         gateway_ports: Arc::default(),
+        protection: Default::default(),
         settings: Arc::new(settings),
     })
 }

@@ -25,6 +25,8 @@ impl Port {
     pub const MAX: Self = Self(NonZeroU16::MAX);
     /// VXLAN over UDP (RFC 7348 §8.1).
     pub const VXLAN: Self = Self::known(4789);
+    /// What encrypted networks usually have: one that is assigned to nobody, neither VXLAN's nor VXLAN-GPE's 4790.
+    pub const VXLAN_ENCRYPTED: Self = Self::known(4793);
     /// Gossip over UDP and TCP, as Docker Swarm has it.
     pub const GOSSIP: Self = Self::known(7946);
     /// The managers' API over TCP, as Docker Swarm has it.

@@ -32,6 +32,13 @@ pub struct LanesError(pub usize);
 #[serde(try_from = "u8", into = "u8")]
 pub struct Lane(u8);
 
+impl Default for Lanes {
+    /// One.
+    fn default() -> Self {
+        Self::ONE
+    }
+}
+
 impl Lanes {
     /// One lane: all in one sequence.
     pub const ONE: Self = Self(1);

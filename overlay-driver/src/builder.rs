@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{Instant, Name, NodeId, Port, told};
+use overlay_crypto::Chance;
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
@@ -169,7 +170,10 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
-        let agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
+        let mut agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
+        let mut chance = [0; 32];
+        fill(&mut chance).map_err(StartError::Seed)?;
+        agent.set_protection(self.ground.protects().map(|()| Chance::new(chance)), Instant::ZERO);
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
             self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;

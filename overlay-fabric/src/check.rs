@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use overlay_core::testing::block_on;
 use overlay_core::{AddressSet, EndpointId, Instant, IpFamily, Mac, Name, NetworkId, State as _};
+use overlay_crypto::{Datagram, Verdict};
 use overlay_gossip::TableId;
 use overlay_node::{Condition, Control, Endpoint, Network, Place};
 
-use crate::{Broken, Cluster, Observed, Trace};
+use crate::{Broken, Cluster, Hop, Observed, Trace};
 
 /// Something that must hold and does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +78,8 @@ struct Truth {
 }
 
 impl Cluster {
-    /// What must hold at every moment, whatever goes on: no address twice, no subnet twice, nothing open that is not guarded.
+    /// What must hold at every moment, whatever goes on: no address twice, no subnet twice, nothing open that is not guarded, nothing of an
+    /// encrypted network that a node would send or take in the clear.
     ///
     /// # Errors
     /// What does not hold.
@@ -85,7 +87,10 @@ impl Cluster {
         let mut what = self.broken.clone();
         what.extend(self.net.running().filter_map(|node| self.net.machine(node)).flat_map(|it| it.broken.clone()));
         match self.truth() {
-            Ok(truth) => what.extend(unique(&truth)),
+            Ok(truth) => {
+                what.extend(unique(&truth));
+                what.extend(self.clear(&truth));
+            }
             Err(error) => what.push(error),
         }
         self.verdict(what)
@@ -165,6 +170,32 @@ impl Cluster {
         Ok(Truth { networks, endpoints, live })
     }
 
+    /// No node would send a datagram of an encrypted network to another in the clear, or take one.
+    fn clear(&self, truth: &Truth) -> Vec<String> {
+        let (mut what, port) = (Vec::new(), self.config.agent.encrypted_port);
+        for (number, node) in self.nodes.iter().enumerate() {
+            let host = node.places.held.place(&Place::Host).map(|held| held.crypto.state()).unwrap_or_default();
+            for (place, held) in node.places.held.places() {
+                let Place::Network(network) = place else { continue };
+                let encrypted = truth.networks.get(&network).is_some_and(|network| network.spec.encrypted);
+                for segment in held.vxlan.state().segments.into_values().filter(|segment| !segment.ports.is_empty()) {
+                    if encrypted != (segment.vtep.port == port) && truth.networks.contains_key(&network) {
+                        what.push(format!("node {number}, {place} is at port {}", segment.vtep.port));
+                    }
+                    let others = self.nodes.iter().map(|other| other.vtep).filter(|other| *other != node.vtep);
+                    let (source, source_port) = (segment.vtep.local, 50_000);
+                    let datagrams = others.filter(|_| segment.vtep.port == port).map(|destination| {
+                        let destination_port = port.get();
+                        Datagram { source, destination, source_port, destination_port }
+                    });
+                    let passes = |it: &Datagram| [host.outgoing(it), host.incoming(it)].contains(&Verdict::Pass);
+                    what.extend(datagrams.filter(passes).map(|it| format!("node {number}, {place}: {it:?} is clear")));
+                }
+            }
+        }
+        what
+    }
+
     fn quiet(&self) -> Vec<String> {
         if self.is_quiet() { Vec::new() } else { vec!["something is still on its way".to_owned()] }
     }
@@ -194,15 +225,21 @@ impl Cluster {
             let desired = station.desired();
             for (place, held) in held {
                 let wanted = desired.places.get(&place).map(|state| (**state).clone()).unwrap_or_default();
-                let same = held.link.state() == wanted.link
+                let same = held.crypto.state() == wanted.crypto
+                    && held.link.state() == wanted.link
                     && held.vxlan.state() == wanted.vxlan
                     && held.firewall.state() == wanted.firewall
                     && held.routes.state() == wanted.routes;
                 if !same {
                     what.push(format!("node {number}, {place} does not hold what is desired"));
                 }
-                let checks =
-                    [wanted.link.check(), wanted.vxlan.check(), wanted.firewall.check(), wanted.routes.check()];
+                let checks = [
+                    wanted.crypto.check(),
+                    wanted.link.check(),
+                    wanted.vxlan.check(),
+                    wanted.firewall.check(),
+                    wanted.routes.check(),
+                ];
                 what.extend(
                     checks.into_iter().filter_map(Result::err).map(|why| format!("node {number}, {place}: {why}")),
                 );
@@ -272,6 +309,7 @@ impl Cluster {
             for (to, others) in on.iter().filter(|(to, _)| *to != from) {
                 let trace = observed.probe(from, to.as_str());
                 let share = !networks.is_disjoint(others);
+                what.extend(in_the_clear(truth, &trace).then(|| format!("{from} to {to}, in the clear:\n{trace}")));
                 if trace.arrives() == share {
                     *(if share { &mut checked.answered } else { &mut checked.refused }) += 1;
                 } else {
@@ -310,6 +348,13 @@ fn across(
         }
     }
     what
+}
+
+/// Whether something of an encrypted network crossed the underlay as it was.
+fn in_the_clear(truth: &Truth, trace: &Trace) -> bool {
+    let encrypted = |vni| truth.networks.values().any(|it| it.vni == Some(vni) && it.spec.encrypted);
+    let clear = |hop: &Hop| matches!(hop, Hop::Tunnel { vni, sealed: None, .. } if encrypted(*vni));
+    trace.request.iter().chain(&trace.reply).any(clear)
 }
 
 type Entry = (IpAddr, AddressSet);

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use overlay_core::testing::{Dice, FlakyStore, Injected, block_on};
 use overlay_core::{Instant, MemoryStore, Name, NetworkId, NodeId, Prefix, Revision, Store, UnixTime};
+use overlay_crypto::Chance;
 use overlay_gossip::Role;
 use overlay_gossip::testing::Net;
-use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Stay, Upkeep};
+use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Places as _, Stay, Upkeep};
 
 use crate::node::{Connection, Node, vtep};
 use crate::observed::{Observed, ObservedNode};
@@ -123,7 +124,7 @@ impl Cluster {
             role,
             vtep: vtep(number),
             incarnation: 0,
-            places: FaultyPlaces::new(Dice::new(self.dice.seed())),
+            places: FaultyPlaces::new(Dice::new(self.dice.seed()), !self.config.without_esp.contains(&number)),
             containers: BTreeMap::new(),
             skew: 0,
             manager: None,
@@ -223,7 +224,7 @@ impl Cluster {
 
     /// A new life of a node: its agent, which finds the places that are there.
     pub(crate) fn start(&mut self, number: usize) -> Result<Station, FabricError> {
-        let (now, seeds) = (self.now(), [self.dice.seed(), self.dice.seed(), self.dice.seed()]);
+        let (now, seeds) = (self.now(), [(); 4].map(|()| self.dice.seed()));
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.incarnation += 1;
         if node.role == Role::Manager {
@@ -239,7 +240,9 @@ impl Cluster {
             vtep: node.vtep,
             mtu: self.config.mtu,
         };
-        let agent = Agent::new(self.config.agent.clone(), me, seeds[1], now).map_err(FabricError::internal)?;
+        let mut agent = Agent::new(self.config.agent.clone(), me, seeds[1], now).map_err(FabricError::internal)?;
+        let chance = node.places.protects().map(|()| Chance::new(seeds[3])); // of a simulation: anybody can know it
+        agent.set_protection(chance, now);
         let found = node.places.held.places().into_iter().map(|(place, _)| place);
         let upkeep = Upkeep::new(self.config.upkeep, found, now);
         Ok(Station::new(agent, node.places.clone(), upkeep, (seeds[2], self.config.watched), now))

@@ -1,5 +1,7 @@
 //! How a cluster is set up.
 
+use std::collections::BTreeSet;
+
 use ipnet::{Ipv4Net, Ipv6Net};
 use overlay_core::{Mtu, Name, NsId, NsKey};
 use overlay_gossip::testing::Conditions;
@@ -16,6 +18,8 @@ pub struct ClusterConfig {
     pub agent: AgentConfig,
     /// Of each node's places.
     pub upkeep: UpkeepConfig,
+    /// The nodes whose places cannot protect tunnels by ESP.
+    pub without_esp: BTreeSet<usize>,
     /// Largest packet of the underlay.
     pub mtu: Mtu,
     /// How many changes the store remembers for those that watch it. Few make feeds read all again.
@@ -32,6 +36,7 @@ impl Default for ClusterConfig {
             conditions: Conditions::lan(),
             agent: AgentConfig { gateway: Some(gateway()), host: host(), ..AgentConfig::lan() },
             upkeep: UpkeepConfig::default(),
+            without_esp: BTreeSet::new(),
             mtu: Mtu::ETHERNET,
             history: 4096,
             watched: true,

@@ -30,6 +30,7 @@ impl Cluster {
         let held = self.nodes.get(number).map(|node| node.places.held.places()).unwrap_or_default();
         let places = held.into_iter().map(|(place, held)| {
             let state = PlaceState {
+                crypto: held.crypto.state(),
                 link: held.link.state(),
                 vxlan: held.vxlan.state(),
                 firewall: held.firewall.state(),

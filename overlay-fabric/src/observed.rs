@@ -40,6 +40,8 @@ pub struct ObservedNode {
 /// What one place holds.
 #[derive(Debug, Clone, Default)]
 pub struct ObservedPlace {
+    /// Which tunnels are protected.
+    pub crypto: overlay_crypto::State,
     /// Segments.
     pub vxlan: overlay_vxlan::State,
     /// What is allowed and forbidden.
@@ -71,6 +73,7 @@ impl ObservedNode {
             (
                 place,
                 ObservedPlace {
+                    crypto: held.crypto.state(),
                     vxlan: held.vxlan.state(),
                     firewall,
                     lb: held.lb.state(),

@@ -11,6 +11,8 @@ use overlay_node::{MemoryPlace, MemoryPlaces, Place, PlaceTables, Places};
 pub(crate) struct FaultyPlaces {
     pub(crate) held: MemoryPlaces,
     faults: Arc<Mutex<Faults>>,
+    /// Whether it can protect tunnels.
+    esp: bool,
 }
 
 #[derive(Debug)]
@@ -21,9 +23,9 @@ struct Faults {
 }
 
 impl FaultyPlaces {
-    pub(crate) fn new(dice: Dice) -> Self {
+    pub(crate) fn new(dice: Dice, esp: bool) -> Self {
         let faults = Faults { dice, rate: 0, injected: 0 };
-        Self { held: MemoryPlaces::default(), faults: Arc::new(Mutex::new(faults)) }
+        Self { held: MemoryPlaces::default(), faults: Arc::new(Mutex::new(faults)), esp }
     }
 
     /// One call in so many fails from now on; none for 0.
@@ -69,14 +71,19 @@ impl FaultyPlaces {
 impl Places for FaultyPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.may("open place")?;
-        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.held.make(place);
+        let MemoryPlace { crypto, link, vxlan, firewall, lb, routes } = self.held.make(place);
         Ok(PlaceTables {
+            crypto: Box::new(Flaky::new(crypto, self.choose())),
             link: Box::new(Flaky::new(link, self.choose())),
             vxlan: Box::new(Flaky::new(vxlan, self.choose())),
             firewall: Box::new(Flaky::new(firewall, self.choose())),
             lb: Box::new(Flaky::new(lb, self.choose())),
             routes: Box::new(Flaky::new(routes, self.choose())),
         })
+    }
+
+    fn protects(&self) -> Result<(), String> {
+        self.esp.then_some(()).ok_or_else(|| "its kernel has no ESP".to_owned())
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {

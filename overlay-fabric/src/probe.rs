@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use overlay_core::{EndpointId, IfName, IpFamily, Mac, Name, Port, Vni};
+use overlay_crypto::{Datagram, Reason, SaId, SaKey, Verdict};
 use overlay_dns::DnsName;
 use overlay_firewall::{Content, Flow, Frame, Ip, Packet, Transport};
 use overlay_node::Place;
@@ -144,15 +145,20 @@ impl Observed {
         let node = self.nodes.get(there).ok_or(Broken::NoVtep(vtep))?;
         let udp = Transport::Udp { source: 50_000, destination: segment.vtep.port.get(), vni: vni.get() };
         let outer = Ip::between(local, vtep, udp).ok_or(Broken::NoVtep(vtep))?;
+        let port = segment.vtep.port;
+        let datagram = Datagram { source: local, destination: vtep, source_port: 50_000, destination_port: port.get() };
+        let here = self.nodes.get(sent.node).ok_or(Broken::NoVtep(local))?;
+        let sealed = here.seals(sent.node, &datagram)?;
+        let as_sent = |packet: Packet| if sealed.is_some() { packet.secured() } else { packet };
         let underlay = IfName::new("eth0").map_err(|_| Broken::NoVtep(vtep))?;
-        self.nodes
-            .get(sent.node)
-            .map_or(Ok(()), |here| here.host(sent.node, &Packet::leaving(Some(underlay), outer)))?;
+        here.host(sent.node, &as_sent(Packet::leaving(Some(underlay), outer)))?;
         if self.cut.contains(&(sent.node, there)) {
             return Err(Broken::Underlay { from: sent.node, to: there });
         }
-        node.host(there, &Packet::arriving(underlay, outer))?;
-        hops.push(Hop::Tunnel { vni, from: local, to: vtep });
+        node.opens(there, &datagram, sealed.as_ref())?;
+        node.host(there, &as_sent(Packet::arriving(underlay, outer)))?;
+        let spi = sealed.map(|(id, _)| id.spi);
+        hops.push(Hop::Tunnel { vni, from: local, to: vtep, sealed: spi });
         let none = Broken::NoSegment { node: there, vni };
         let (network, _, segment, _) = node
             .segments()
@@ -229,6 +235,38 @@ impl ObservedNode {
     fn host(&self, number: usize, packet: &Packet) -> Result<(), Broken> {
         let Some(host) = self.places.get(&Place::Host) else { return Ok(()) };
         host.judged(number, packet, Flow::New)
+    }
+
+    /// By which association and key the host seals a datagram that it sends; `None` if it sends it as it is.
+    fn seals(&self, number: usize, datagram: &Datagram) -> Result<Option<(SaId, SaKey)>, Broken> {
+        let Some(host) = self.places.get(&Place::Host) else { return Ok(None) };
+        match host.crypto.outgoing(datagram) {
+            Verdict::Pass => Ok(None),
+            Verdict::Seal(id) | Verdict::Open(id) => Ok(host.crypto.sas.get(&id).map(|sa| (id, sa.key.clone()))),
+            Verdict::Drop(reason) => Err(Broken::Unprotected { node: number, reason }),
+        }
+    }
+
+    /// Whether the host takes what arrives, in the clear or sealed.
+    fn opens(&self, number: usize, datagram: &Datagram, sealed: Option<&(SaId, SaKey)>) -> Result<(), Broken> {
+        let nothing = overlay_crypto::State::default();
+        let crypto = self.places.get(&Place::Host).map_or(&nothing, |host| &host.crypto);
+        let unprotected = |reason| Broken::Unprotected { node: number, reason };
+        let verdict = match sealed {
+            None => crypto.incoming(datagram),
+            Some((id, key)) => match crypto.sealed(id.destination, id.spi) {
+                Verdict::Open(id) if crypto.sas.get(&id).is_some_and(|sa| sa.key != *key) => {
+                    return Err(Broken::ForeignKey { node: number, spi: id.spi });
+                }
+                Verdict::Open(id) => crypto.opened(&id, datagram),
+                verdict => verdict,
+            },
+        };
+        match verdict {
+            Verdict::Pass => Ok(()),
+            Verdict::Drop(reason) => Err(unprotected(reason)),
+            Verdict::Seal(_) | Verdict::Open(_) => Err(unprotected(Reason::OfAnother)),
+        }
     }
 
     /// Which container is behind an endpoint's port, and which addresses it has there.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use overlay_core::{IfName, Mac, Name, Vni};
+use overlay_crypto::{Reason, Spi};
 
 /// What became of a packet from one container to another, and of the answer to it, by what the places on its way hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -81,6 +82,8 @@ pub enum Hop {
         from: IpAddr,
         /// To which.
         to: IpAddr,
+        /// By which association, if not in the clear.
+        sealed: Option<Spi>,
     },
     /// It is there.
     Container(Name),
@@ -117,6 +120,20 @@ pub enum Broken {
     },
     /// No node is at this VTEP.
     NoVtep(IpAddr),
+    /// The protection of tunnels lets it neither pass nor seals or opens it.
+    Unprotected {
+        /// At which node.
+        node: usize,
+        /// Why.
+        reason: Reason,
+    },
+    /// It came sealed with another key than that node opens it with.
+    ForeignKey {
+        /// At which node.
+        node: usize,
+        /// By which association.
+        spi: Spi,
+    },
     /// The underlay is cut between these nodes.
     Underlay {
         /// From here.
@@ -168,7 +185,10 @@ impl fmt::Display for Hop {
             Self::Route { to, interface, via: Some(via) } => write!(f, "{to} by {interface} through {via}"),
             Self::Neighbour { address, mac } => write!(f, "{address} is at {mac}"),
             Self::Bridge { node, bridge, from, to } => write!(f, "node {node}: {bridge} from {from} to {to}"),
-            Self::Tunnel { vni, from, to } => write!(f, "VNI {vni} from {from} to {to}"),
+            Self::Tunnel { vni, from, to, sealed } => {
+                write!(f, "VNI {vni} from {from} to {to}")?;
+                sealed.iter().try_for_each(|spi| write!(f, ", sealed by {spi}"))
+            }
             Self::Container(name) => write!(f, "container {name}"),
         }
     }
@@ -188,6 +208,8 @@ impl fmt::Display for Broken {
             Self::Gateway(address) => write!(f, "nothing leads from the gateway {address} on"),
             Self::Dropped { node, rule } => write!(f, "dropped at node {node} by {rule}"),
             Self::NoVtep(vtep) => write!(f, "no node is at {vtep}"),
+            Self::Unprotected { node, reason } => write!(f, "dropped at node {node}: {reason}"),
+            Self::ForeignKey { node, spi } => write!(f, "node {node} has another key for {spi}"),
             Self::Underlay { from, to } => write!(f, "the underlay is cut from node {from} to node {to}"),
             Self::NoSegment { node, vni } => write!(f, "node {node} has no segment {vni}"),
             Self::NoPort { node, mac } => write!(f, "node {node} has no port for {mac}"),

@@ -28,6 +28,12 @@ fn opened(places: &MemoryPlaces, run: &RoundRun, place: &Place) -> Result<(), St
         if let Some(step) = left {
             return Err(format!("{place} opens while {around} lacks its guard: {step}"));
         }
+        let held = places.place(&around).map(|held| held.crypto.state()).unwrap_or_default();
+        let left =
+            held.plan(&desired.crypto).into_iter().find(|step| overlay_crypto::State::phase(step) == Phase::Guard);
+        if let Some(step) = left {
+            return Err(format!("{place} opens while {around} lacks its guard: {step}"));
+        }
     }
     Ok(())
 }

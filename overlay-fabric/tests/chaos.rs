@@ -98,7 +98,14 @@ impl Storm {
             subnets.push(SubnetRequest::this(format!("fd00:{:x}::/64", self.made).parse().unwrap()));
         }
         let internal = self.dice.one_in(4);
-        let spec = NetworkSpec { attachable: true, internal, subnets, ..NetworkSpec::overlay(name.parse().unwrap()) };
+        let encrypted = self.made.is_multiple_of(2);
+        let spec = NetworkSpec {
+            attachable: true,
+            internal,
+            encrypted,
+            subnets,
+            ..NetworkSpec::overlay(name.parse().unwrap())
+        };
         self.cluster.create_network(spec)?;
         self.networks.push(name);
         Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use overlay_core::{IpFamily, NetworkId};
 use overlay_fabric::{Broken, Checked, Cluster};
 use overlay_ipam::SubnetRequest;
-use overlay_node::{Condition, EndpointSpec, NetworkSpec, Place, PublishedPort, ServiceSpec};
+use overlay_node::{EndpointSpec, NetworkSpec, Place, PublishedPort, ServiceSpec};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -139,19 +139,6 @@ fn peers_are_there_when_the_first_container_of_a_node_comes() {
     assert!(cluster.run_until(LIMIT, there).is_some());
     let peers: usize = sandboxes(&cluster, 2).iter().flat_map(|it| it.segments.values()).map(|it| it.peers.len()).sum();
     assert_eq!(peers, 2, "all of them from the first moment");
-}
-
-#[test]
-fn an_encrypted_network_carries_nothing_as_long_as_nothing_encrypts_and_its_endpoints_say_so() {
-    let mut cluster = Cluster::new(8, 2);
-    cluster.create_network(NetworkSpec { encrypted: true, ..attachable("secret") }).unwrap();
-    cluster.attach("web", 0, "secret").unwrap();
-    cluster.attach("db", 1, "secret").unwrap();
-    cluster.run_for(Duration::from_secs(5));
-    assert!(!cluster.probe("web", "db").arrives());
-    for endpoint in cluster.endpoints(cluster.network("secret").unwrap().id).unwrap() {
-        assert!(matches!(endpoint.condition, Condition::Failed { .. }), "{endpoint:?}");
-    }
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub struct Desired {
 /// What one place should hold: a value for each of its [tables](crate::PlaceTables), and what names are seen from there.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct PlaceState {
+    /// Which tunnels are protected: of the host, where all segments have their sockets.
+    pub crypto: overlay_crypto::State,
     /// Local networks: the host's bridges, and of a container its interfaces on physical networks.
     pub link: overlay_link::State,
     /// Segments: of a network's sandbox.

@@ -29,8 +29,8 @@ pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
 pub use explain::{Break, Explanation, Hop, Target, explain, explain_published};
 pub use knowledge::{
-    GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, RESOLVER, RemoteEndpoint, Section, Settings,
-    Standing,
+    GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, Protection, RESOLVER, RemoteEndpoint, Section,
+    Settings, Standing, TunnelKeys,
 };
 pub use manager::{Manager, Settled, usually_kept};
 pub use place::{

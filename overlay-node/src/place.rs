@@ -47,6 +47,15 @@ pub trait Places {
     /// If it cannot be made or entered.
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError>;
 
+    /// Whether the host's place can protect tunnels by ESP: then its table of them holds what is desired. If not, encrypted networks carry
+    /// nothing on the node.
+    ///
+    /// # Errors
+    /// What is missing, in words.
+    fn protects(&self) -> Result<(), String> {
+        Err("its places protect no tunnels".to_owned())
+    }
+
     /// A place that should hold nothing any more, and does: it may go.
     ///
     /// # Errors
@@ -62,6 +71,8 @@ pub trait Places {
 
 /// What holds a place's state: a table for each value of [`PlaceState`](crate::PlaceState).
 pub struct PlaceTables {
+    /// Which tunnels are protected.
+    pub crypto: Box<dyn Table<overlay_crypto::State>>,
     /// Local networks.
     pub link: Box<dyn Table<overlay_link::State>>,
     /// Segments.

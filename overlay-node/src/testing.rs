@@ -28,8 +28,8 @@ pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
     Access, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
-    LocalEndpoint, Network, NetworkSpec, NodeFacts, PublishMode, PublishedPort, RemoteEndpoint, Section, Service,
-    ServiceSpec, Settings, Standing,
+    LocalEndpoint, Network, NetworkSpec, NodeFacts, Protection, PublishMode, PublishedPort, RemoteEndpoint, Section,
+    Service, ServiceSpec, Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -38,8 +38,8 @@ pub const ME: NodeId = NodeId::from_bytes([0x10; 16]);
 /// What a node of few others knows of few networks, all of them wrong in every way now and then.
 pub fn knowledge() -> impl Strategy<Value = Knowledge> {
     let nodes = btree_map(few_nodes(), node_facts(), 0..5);
-    let rest = (underlay_of_mine(), any::<bool>(), gateway_ports());
-    (nodes, vec(section(), 0..4), rest).prop_map(|(mut nodes, sections, (mine, known, ports))| {
+    let rest = (underlay_of_mine(), any::<bool>(), gateway_ports(), protection());
+    (nodes, vec(section(), 0..4), rest).prop_map(|(mut nodes, sections, (mine, known, ports, protection))| {
         nodes.remove(&ME);
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
@@ -47,6 +47,7 @@ pub fn knowledge() -> impl Strategy<Value = Knowledge> {
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),
             gateway_ports: Arc::new(ports),
+            protection,
             settings: Arc::new(settings()),
         }
     })
@@ -67,6 +68,8 @@ pub enum Change {
     Remote(NetworkId, EndpointId, Option<Box<RemoteEndpoint>>),
     /// Where a container is at the gateway bridge.
     GatewayPort(Name, Option<GatewayPort>),
+    /// What was agreed on for tunnels.
+    Protection(Protection),
     /// A service.
     Service(NetworkId, ServiceId, Option<Box<Service>>),
 }
@@ -93,6 +96,7 @@ impl Change {
                 }
             }
             Self::GatewayPort(name, port) => put(Arc::make_mut(&mut knowledge.gateway_ports), name, port),
+            Self::Protection(protection) => knowledge.protection = protection,
             Self::Service(network, id, service) => {
                 if let Some(section) = knowledge.networks.get_mut(&network) {
                     put(&mut Arc::make_mut(section).services, id, service.map(|service| Arc::new(*service)));
@@ -117,6 +121,7 @@ pub fn change() -> impl Strategy<Value = Change> {
         2 => (few_nodes(), facts).prop_map(|(id, facts)| Change::Node(id, facts)),
         1 => (boxed(section().boxed()), any::<bool>()).prop_map(|((id, section), there)| Change::Section(id, there.then_some(section))),
         1 => network().prop_map(|network| Change::Network(Box::new(network))),
+        1 => protection().prop_map(Change::Protection),
         2 => (few_containers(), option::weighted(0.8, gateway_port())).prop_map(|(name, port)| Change::GatewayPort(name, port)),
         4 => few_networks().prop_flat_map(|number| {
             (few_endpoints(), option::weighted(0.7, local(number)))
@@ -281,6 +286,20 @@ pub fn node_facts() -> impl Strategy<Value = NodeFacts> {
         vtep,
         mtu,
         standing,
+        record: None,
+    })
+}
+
+/// None, or keys with few nodes at few addresses, now and then two at one.
+fn protection() -> impl Strategy<Value = Protection> {
+    let keys = btree_map(few_nodes(), ((1_u8..6), (1_u8..6), (1_u64..3)), 0..4);
+    option::weighted(0.8, keys).prop_map(|keys| {
+        let Some(keys) = keys else { return Protection::default() };
+        let host = |host: u8| IpAddr::from([192, 0, 2, host]);
+        let agreed = keys.into_iter().filter(|(node, _)| *node != ME).map(|(node, (local, peer, epoch))| {
+            (node, crate::agent::agreed((ME, host(local)), (node, host(peer)), epoch))
+        });
+        Protection::Keys(Arc::new(agreed.collect()))
     })
 }
 
@@ -290,12 +309,14 @@ fn underlay_of_mine() -> impl Strategy<Value = NodeFacts> {
 
 fn plain_facts() -> NodeFacts {
     let vtep = IpAddr::from([192, 0, 2, 1]);
-    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive }
+    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive, record: None }
 }
 
 fn settings() -> Settings {
     Settings {
         vxlan_port: Port::VXLAN,
+        encrypted_port: Port::VXLAN_ENCRYPTED,
+        lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 5,

@@ -108,6 +108,7 @@ impl KernelPlaces {
         let firewall = Firewall::of_host(&owner, host.try_clone()?)?.among(&writers);
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
+            crypto: Box::new(Nothing::because(TUNNELS)),
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
@@ -122,6 +123,7 @@ impl KernelPlaces {
         let key = self.host.key(name("host")?);
         let sandbox = Sandbox::open(&owner, home, (key, self.host.try_clone()?))?.with_taps(self.taps);
         Ok(PlaceTables {
+            crypto: Box::new(Nothing::because(TUNNELS)),
             link: Box::new(Nothing::because(LINKS)),
             vxlan: Box::new(Reaching::new(sandbox, Arc::clone(&self.containers))),
             firewall: Box::new(Shadow::new(firewall)),
@@ -140,10 +142,11 @@ impl KernelPlaces {
 
     fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
         const GONE: &str = "the container has ended";
+        let crypto = Box::new(Nothing::because(TUNNELS));
         let vxlan = Box::new(Nothing::because(SEGMENTS));
         let Some(namespace) = self.containers.take_in(container, |old| self.clear(container, old))? else {
             let [link, firewall, routes] = [(); 3].map(|()| Box::new(Nothing::because(GONE)));
-            return Ok(PlaceTables { link, vxlan, firewall, lb: Box::new(Nothing::because(GONE)), routes });
+            return Ok(PlaceTables { crypto, link, vxlan, firewall, lb: Box::new(Nothing::because(GONE)), routes });
         };
         let link = Box::new(self.macvlans(container, Arc::clone(&namespace))?);
         raise_loopback(&namespace)?;
@@ -156,7 +159,7 @@ impl KernelPlaces {
             };
         let lb = Box::new(self.services((container, Arc::clone(&namespace)), writers)?);
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
-        Ok(PlaceTables { link, vxlan, firewall, lb, routes })
+        Ok(PlaceTables { crypto, link, vxlan, firewall, lb, routes })
     }
 
     /// What balances the node's published ports.
@@ -223,6 +226,11 @@ impl Places for KernelPlaces {
             Place::Network(network) => self.open_network(*network),
             Place::Container(container) => self.open_container(container),
         }
+    }
+
+    /// Not in this release: what holds associations and policies in a kernel is there, and not joined to places.
+    fn protects(&self) -> Result<(), String> {
+        Err("this release uses no kernel's ESP yet. Create the network without encryption".to_owned())
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {
@@ -325,6 +333,7 @@ impl Ground for KernelPlaces {
 const LINKS: &str = "local networks are the host's";
 const SERVICES: &str = "services are balanced in containers and at the host";
 const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
+const TUNNELS: &str = "tunnels are protected at the host, and not in this release";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names, and the host's.

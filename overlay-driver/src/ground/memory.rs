@@ -24,6 +24,10 @@ impl Places for MemoryGround {
         self.0.open(place)
     }
 
+    fn protects(&self) -> Result<(), String> {
+        self.0.protects()
+    }
+
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {
         self.0.close(place)
     }

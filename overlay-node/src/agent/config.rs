@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use overlay_core::{Mtu, NodeId, NsKey, Port, Protocol};
+use overlay_crypto::Lanes;
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
@@ -18,6 +19,10 @@ pub struct AgentConfig {
     pub gossip: overlay_gossip::Config,
     /// The UDP port of VXLAN, one in the cluster and not gossip's. 4789 is usual.
     pub vxlan_port: Port,
+    /// The UDP port of encrypted networks, one in the cluster, and no other's: whatever is sent there passes in ESP only. 4793 is usual.
+    pub encrypted_port: Port,
+    /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
+    pub lanes: Lanes,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
     /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.
     pub resolver_port: Port,
@@ -39,9 +44,17 @@ impl AgentConfig {
     pub fn lan() -> Self {
         let mut gossip = overlay_gossip::Config::lan();
         gossip.tables.hide_after = Duration::from_secs(1);
-        let (vxlan_port, resolver_port) = (Port::VXLAN, Port::RESOLVER);
-        let kept = crate::usually_kept();
-        Self { gossip, vxlan_port, resolver_port, suffixes: Vec::new(), gateway: None, host: None, kept }
+        Self {
+            gossip,
+            vxlan_port: Port::VXLAN,
+            encrypted_port: Port::VXLAN_ENCRYPTED,
+            lanes: Lanes::ONE,
+            resolver_port: Port::RESOLVER,
+            suffixes: Vec::new(),
+            gateway: None,
+            host: None,
+            kept: crate::usually_kept(),
+        }
     }
 
     pub(super) fn settings(&self, me: &Me) -> Result<Settings, AgentError> {
@@ -49,8 +62,13 @@ impl AgentConfig {
         if gossip_port == self.vxlan_port {
             return Err(AgentError::OnePort { port: gossip_port });
         }
+        if [gossip_port, self.vxlan_port].contains(&self.encrypted_port) {
+            return Err(AgentError::EncryptedPort { port: self.encrypted_port });
+        }
         Ok(Settings {
             vxlan_port: self.vxlan_port,
+            encrypted_port: self.encrypted_port,
+            lanes: self.lanes,
             gossip_port,
             stranger_rate: NonZeroU32::new(self.gossip.stranger_rate).unwrap_or(NonZeroU32::MIN),
             stranger_burst: self.gossip.stranger_burst,
@@ -82,7 +100,7 @@ pub struct Me {
 
 impl Me {
     pub(super) fn underlay(&self) -> Result<Underlay, UnderlayError> {
-        let underlay = Underlay { vtep: self.vtep, mtu: self.mtu };
+        let underlay = Underlay { vtep: self.vtep, mtu: self.mtu, record: None };
         check(&underlay)?;
         Ok(underlay)
     }
@@ -112,6 +130,12 @@ pub enum AgentError {
     /// Gossip and VXLAN on one port.
     #[error("gossip and VXLAN cannot share port {port}; give each its own")]
     OnePort {
+        /// The port.
+        port: Port,
+    },
+    /// Encrypted networks on a port that is used in the clear.
+    #[error("encrypted networks cannot have port {port}, which gossip or VXLAN uses in the clear; give them their own")]
+    EncryptedPort {
         /// The port.
         port: Port,
     },

@@ -4,15 +4,17 @@ mod catalogue;
 mod config;
 mod gossip;
 mod input;
+mod keyring;
 mod local;
 mod metrics;
 mod report;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
+use overlay_core::{EndpointId, Instant, Mtu, NetworkId, NodeId};
 use overlay_dns::Health;
 use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
 use overlay_lb::Ask;
@@ -23,14 +25,18 @@ pub use metrics::AgentMetrics;
 pub(crate) use report::own_ends;
 pub use report::unpublished;
 
+#[cfg(feature = "testing")]
+pub(crate) use keyring::agreed;
+
 use catalogue::Catalogue;
+use keyring::Keyring;
 use local::{Plug, Told};
 use report::Reports;
 use watch::Watches;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Standing, Target, Underlay, mesh};
+use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Protection, Standing, Target, Underlay, mesh};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -53,6 +59,8 @@ pub struct Agent {
     plugs: BTreeMap<EndpointId, Plug>,
     /// What this node tells in the tables.
     told: BTreeMap<EndpointId, Told>,
+    /// What keys come of; none if the node cannot encrypt.
+    keyring: Option<Keyring>,
     reports: Reports,
     watches: Watches,
     deriver: Deriver,
@@ -88,6 +96,7 @@ impl Agent {
                 nodes: Arc::new([(me.id, facts)].into()),
                 networks: BTreeMap::new(),
                 gateway_ports: Arc::default(),
+                protection: Protection::default(),
                 settings: Arc::new(settings),
             },
             catalogue: Catalogue::default(),
@@ -95,6 +104,7 @@ impl Agent {
             lapsing: BTreeMap::new(),
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
+            keyring: None,
             reports: Reports::default(),
             watches: Watches::default(),
             deriver: Deriver::default(),
@@ -113,6 +123,7 @@ impl Agent {
     /// before, and `seed` is new.
     pub fn begin_anew(&mut self, incarnation: u64, seed: [u8; 32], now: Instant) {
         self.gossip.begin_anew(incarnation, seed, now);
+        self.keyring.iter_mut().for_each(|keyring| keyring.begin_anew(incarnation));
         let me = self.knowledge.me;
         Arc::make_mut(&mut self.knowledge.nodes).retain(|id, _| *id == me);
         self.knowledge.networks.clear();
@@ -138,12 +149,13 @@ impl Agent {
             Input::Health(endpoint, health) => self.set_health(endpoint, health),
             Input::Watch(service) => self.watch(service),
             Input::Unwatch(service) => self.unwatch(&service),
-            Input::Underlay { vtep, mtu } => self.set_underlay(Underlay { vtep, mtu }, now)?,
+            Input::Underlay { vtep, mtu } => self.set_underlay(vtep, mtu, now)?,
             Input::Applied { place, state, result } => self.handle_applied(place, state, result),
             Input::Taken(taken) => {
                 self.reports.take(taken);
                 self.touched.extend(self.plugs.keys());
             }
+            Input::Rekey => self.rekey(),
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);
@@ -255,13 +267,19 @@ impl Agent {
         self.catalogue.networks.get(&endpoint.spec.network).is_some_and(|network| mesh::is_part(network, endpoint))
     }
 
-    fn set_underlay(&mut self, underlay: Underlay, now: Instant) -> Result<(), UnderlayError> {
+    fn set_underlay(&mut self, vtep: IpAddr, mtu: Mtu, now: Instant) -> Result<(), UnderlayError> {
+        let record = self.knowledge.nodes.get(&self.knowledge.me).and_then(|facts| facts.record);
+        let underlay = Underlay { vtep, mtu, record };
         config::check(&underlay)?;
-        let address = self.gossip.me().address;
-        self.gossip.set_metadata(metadata(&underlay), now);
-        self.put_node(self.knowledge.me, Some(facts(&underlay, address, Standing::Alive)));
+        self.say_underlay(&underlay, now);
         self.touched.extend(self.plugs.keys());
         Ok(())
+    }
+
+    fn say_underlay(&mut self, underlay: &Underlay, now: Instant) {
+        let address = self.gossip.me().address;
+        self.gossip.set_metadata(metadata(underlay), now);
+        self.put_node(self.knowledge.me, Some(facts(underlay, address, Standing::Alive)));
     }
 
     /// Brings all that follows from what changed up to date.
@@ -272,15 +290,16 @@ impl Agent {
             self.settle_network(network, now);
         }
         let concerned = self.place_endpoints();
+        self.settle_keys(now);
         self.tell_endpoints(&concerned, now);
     }
 }
 
 const fn facts(underlay: &Underlay, address: std::net::SocketAddr, standing: Standing) -> NodeFacts {
-    NodeFacts { address, vtep: underlay.vtep, mtu: underlay.mtu, standing }
+    NodeFacts { address, vtep: underlay.vtep, mtu: underlay.mtu, record: underlay.record, standing }
 }
 
-/// An [`Underlay`] has 20 bytes, so it fits.
+/// An [`Underlay`] has 60 bytes at most, so it fits.
 fn metadata(underlay: &Underlay) -> Metadata {
     Metadata::new(underlay.encode()).unwrap_or_default()
 }

@@ -32,9 +32,7 @@ impl Deriver {
     /// As [`derive`](crate::derive()).
     pub fn derive(&mut self, knowledge: &Knowledge) -> Arc<Desired> {
         let last = match self.last.take() {
-            Some(last) if (last.knowledge.me, &last.knowledge.settings) == (knowledge.me, &knowledge.settings) => {
-                last.again(knowledge)
-            }
+            Some(last) if last.stands_on(knowledge) => last.again(knowledge),
             other => Last::anew(knowledge, other.as_ref().map(|last| &*last.desired)),
         };
         let desired = last.desired.clone();
@@ -49,6 +47,12 @@ impl Deriver {
 }
 
 impl Last {
+    /// Whether all is the same that is the same mostly.
+    fn stands_on(&self, new: &Knowledge) -> bool {
+        let of = |known: &Knowledge| (known.me, known.settings.clone(), known.protection.lacking().map(str::to_owned));
+        of(&self.knowledge) == of(new)
+    }
+
     fn anew(knowledge: &Knowledge, before: Option<&Desired>) -> Self {
         let parts = parts(knowledge);
         let mut desired = places(knowledge, &parts);
@@ -65,10 +69,11 @@ impl Last {
         let mut touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
         touched.extend(on_one_parent(&self.knowledge, new, &touched));
         let moved = gateway_moves(&self.knowledge, new);
-        if touched.is_empty() && moved.is_empty() {
+        let keyed = self.knowledge.protection != new.protection;
+        if touched.is_empty() && moved.is_empty() && !keyed {
             return self;
         }
-        let here = nodes && moved.is_empty() && touched.iter().all(|id| same_here(&self.knowledge, new, id));
+        let here = nodes && !keyed && moved.is_empty() && touched.iter().all(|id| same_here(&self.knowledge, new, id));
         let mut places = self.desired.places.clone();
         let mut containers = moved;
         let before = bridged(&self.parts);

@@ -11,17 +11,20 @@ use super::admission::Admission;
 use super::claim::{At, Claim, is_host};
 use crate::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, Section, mesh};
 
-/// Only nodes send to the VXLAN port, and what is encrypted passes there inside ESP only; whoever is no node may knock at
+/// Only nodes send to the ports of VXLAN, and what is encrypted passes there inside ESP only, which is seen to by the associations' own
+/// guard too; whoever is no node may knock at
 /// gossip's now and then.
 pub(super) fn host(knowledge: &Knowledge) -> State {
     let mut state = State::default();
     let settings = &knowledge.settings;
     let tunnel = Tunnel { members: others(knowledge, |facts| facts.vtep), encrypted: encrypted(knowledge) };
+    let protected = knowledge.protection.lacking().is_none() && !tunnel.encrypted.is_empty();
+    state.tunnels.extend(protected.then(|| (settings.encrypted_port, tunnel.clone())));
     state.tunnels.insert(settings.vxlan_port, tunnel);
     let members = others(knowledge, |facts| facts.address.ip());
     for (name, protocol) in [("gossip-datagrams", Protocol::Udp), ("gossip-streams", Protocol::Tcp)] {
         let Ok(name) = Name::new(name) else { continue };
-        if protocol == Protocol::Udp && settings.gossip_port == settings.vxlan_port {
+        if protocol == Protocol::Udp && [settings.vxlan_port, settings.encrypted_port].contains(&settings.gossip_port) {
             continue;
         }
         let limit = Limit {

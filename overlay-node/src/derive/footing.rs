@@ -1,9 +1,10 @@
 //! Whether a network can be on this node at all.
 
-use overlay_core::{Encapsulation, EndpointId, IfName, IpFamily, Mtu, MtuError, Vni};
+use overlay_core::{EndpointId, IfName, IpFamily, Mtu, MtuError, Vni};
 use overlay_link::MacvlanMode;
 
 use super::is_vtep;
+use crate::knowledge::encapsulation;
 use crate::{Condition, Kind, Knowledge, NodeFacts, Section};
 
 /// What a network stands on here.
@@ -11,6 +12,8 @@ use crate::{Condition, Kind, Knowledge, NodeFacts, Section};
 pub(crate) struct Footing {
     pub(crate) ground: Ground,
     pub(crate) mtu: Mtu,
+    /// Whether its datagrams pass in ESP only, at a port of their own.
+    pub(crate) encrypted: bool,
     pub(crate) me: NodeFacts,
 }
 
@@ -35,8 +38,8 @@ pub(crate) enum Ground {
 pub(crate) enum Unready {
     #[error("the network is not allocated yet")]
     NotAllocated,
-    #[error("the network is encrypted, which this release cannot do: it carries nothing. Create it without encryption")]
-    Encrypted,
+    #[error("the network is encrypted, which this node cannot do, so it carries nothing here: {reason}")]
+    Encrypted { reason: String },
     #[error("{found} bytes are left for a packet, which is too little for the network's addresses: IPv6 needs 1280")]
     Mtu { found: u32 },
     #[error("the node's VTEP is no host's address")]
@@ -57,7 +60,7 @@ impl Footing {
             return Err(Unready::Vtep);
         }
         let mtu = knowledge.mtu(network).map_err(|MtuError { found }| Unready::Mtu { found })?;
-        Ok(Self { ground, mtu, me })
+        Ok(Self { ground, mtu, encrypted: section.is_encrypted(), me })
     }
 
     /// Whether what is on another node is reached from here: its VTEP can be sent to, and its underlay carries this network; or both are on the
@@ -73,7 +76,7 @@ impl Footing {
     fn tunnels_to(&self, facts: &NodeFacts) -> bool {
         let (here, there) = (self.me.vtep, facts.vtep);
         let family = IpFamily::of(here);
-        let large = Encapsulation::vxlan(family).inner_mtu(facts.mtu).is_ok_and(|inner| inner >= self.mtu);
+        let large = encapsulation(here, self.encrypted).inner_mtu(facts.mtu).is_ok_and(|inner| inner >= self.mtu);
         is_vtep(there)
             && large
             && there != here
@@ -86,8 +89,10 @@ impl Ground {
     fn of(knowledge: &Knowledge, section: &Section) -> Result<Self, Unready> {
         let network = &section.network;
         match network.spec.kind {
-            Kind::Overlay if network.spec.encrypted => Err(Unready::Encrypted),
-            Kind::Overlay => network.vni.map(Self::Segment).ok_or(Unready::NotAllocated),
+            Kind::Overlay => match knowledge.protection.lacking().filter(|_| network.spec.encrypted) {
+                Some(reason) => Err(Unready::Encrypted { reason: reason.to_owned() }),
+                None => network.vni.map(Self::Segment).ok_or(Unready::NotAllocated),
+            },
             Kind::Bridge => Ok(Self::Bridge),
             Kind::Macvlan { parent, mode } => Ok(Self::Macvlan { parent, mode, sole: sole(knowledge, parent) }),
             kind @ (Kind::Host | Kind::None) => Err(Unready::Kind(kind)),

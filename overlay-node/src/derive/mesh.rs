@@ -124,6 +124,9 @@ pub(crate) fn kept(settings: &Settings, protocol: Protocol, port: Port) -> Optio
     match () {
         () if port == settings.gossip_port && protocol != Protocol::Sctp => Some("it is the node's gossip port"),
         () if port == settings.vxlan_port && protocol == Protocol::Udp => Some("it is the node's VXLAN port"),
+        () if port == settings.encrypted_port && protocol == Protocol::Udp => {
+            Some("it is the node's port of encrypted networks")
+        }
         () if settings.kept.contains(&(protocol, port)) => Some("the node keeps it for itself"),
         () => None,
     }

@@ -11,6 +11,7 @@ mod lb;
 mod local;
 mod mesh;
 mod part;
+mod protection;
 mod routes;
 mod segment;
 mod touched;
@@ -75,7 +76,8 @@ fn host(
     attachments: &BTreeMap<Name, Vec<Attachment<'_>>>,
 ) -> Option<PlaceState> {
     let plugged = knowledge.networks.values().any(|section| !section.local.is_empty());
-    let mut state = plugged.then(|| PlaceState { firewall: firewall::host(knowledge), ..Default::default() })?;
+    let (crypto, firewall) = (|| protection::host(knowledge), || firewall::host(knowledge));
+    let mut state = plugged.then(|| PlaceState { crypto: crypto(), firewall: firewall(), ..Default::default() })?;
     gateway::put(&mut state, knowledge, &bridged(parts), attachments);
     locals(parts).for_each(|part| part.put(&mut state));
     for (id, part) in parts {

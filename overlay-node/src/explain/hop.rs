@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use overlay_core::{IfName, Mac, Name, NodeId, Port, Protocol, Vni};
+use overlay_crypto::EpochRecord;
 use overlay_dns::DnsName;
 
 use crate::{PublishMode, PublishedPort, Standing};
@@ -103,6 +104,15 @@ pub enum Hop {
         /// What is believed of it.
         standing: Standing,
     },
+    /// The network is encrypted: what goes there is sealed, by keys that were agreed on with that node.
+    Sealed {
+        /// The UDP port that is guarded.
+        port: Port,
+        /// By how many associations.
+        lanes: usize,
+        /// What that node published.
+        record: EpochRecord,
+    },
     /// The segment sends frames for the Ethernet address there. What becomes of them is that node's to explain.
     Entry {
         /// The segment.
@@ -176,6 +186,9 @@ impl fmt::Display for Hop {
                     Standing::Suspended => "believed failed",
                 };
                 write!(f, "vtep      {vtep} of node {}, {standing}", node.short())
+            }
+            Self::Sealed { port, lanes, record } => {
+                write!(f, "sealed    port {port} by {lanes} associations, of the key of epoch {}", record.epoch)
             }
             Self::Entry { vni, mac, vtep } => write!(f, "entry     segment {vni} sends {mac} to {vtep}"),
             Self::Here { container } => write!(f, "here      {container} is on this node"),

@@ -3,6 +3,7 @@
 mod hop;
 mod outside;
 mod published;
+mod sealed;
 mod walk;
 
 use std::fmt;

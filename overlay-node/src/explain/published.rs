@@ -87,7 +87,7 @@ impl<'w> Walk<'w> {
                 self.answers(section, to)
             }
             Some(remote) => {
-                let vtep = self.vtep(remote)?;
+                let vtep = self.vtep(way.section, remote)?;
                 self.entry(way, segment, remote, vtep)
             }
         }

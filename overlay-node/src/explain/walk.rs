@@ -52,7 +52,7 @@ impl<'w> Walk<'w> {
             way.local.endpoint.addresses.iter().map(|own| own.addr()).find(|own| own.is_ipv4() == way.to.is_ipv4());
         self.policy(way, own.map(|own| (own, Transport::tcp(40_000, 80))))?;
         let Some(remote) = self.peer(way)? else { return self.here(way, segment) };
-        let vtep = self.vtep(remote)?;
+        let vtep = self.vtep(way.section, remote)?;
         self.entry(way, segment, remote, vtep)
     }
 
@@ -310,20 +310,22 @@ impl<'w> Walk<'w> {
     }
 
     /// The other node's VTEP is known, and the host lets its datagrams in.
-    pub(super) fn vtep(&mut self, remote: &RemoteEndpoint) -> Result<IpAddr, Break> {
+    pub(super) fn vtep(&mut self, section: &Section, remote: &RemoteEndpoint) -> Result<IpAddr, Break> {
         let Some(facts) = self.knowledge.nodes.get(&remote.node) else {
             return broken(
                 format!("nothing is known of node {}", remote.node.short()),
                 "see whether it is in the cluster",
             );
         };
-        let port = self.knowledge.settings.vxlan_port;
+        let settings = &self.knowledge.settings;
+        let port = if section.is_encrypted() { settings.encrypted_port } else { settings.vxlan_port };
         let guard = self.state(self.held, &Place::Host).and_then(|host| host.firewall.tunnels.get(&port));
         if !guard.is_some_and(|guard| guard.members.contains(&facts.vtep)) {
             let missing = format!("the host drops datagrams from {} at port {port}", facts.vtep);
             return broken(missing, "have the host hold what is desired");
         }
         self.hops.push(Hop::Vtep { node: remote.node, vtep: facts.vtep, standing: facts.standing });
+        self.sealed(section, remote.node, facts)?;
         Ok(facts.vtep)
     }
 

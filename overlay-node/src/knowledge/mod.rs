@@ -2,6 +2,7 @@
 
 mod claims;
 pub(crate) mod gateway;
+mod protection;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,13 +10,15 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use overlay_core::{
-    AddressSet, Encapsulation, EndpointId, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey, Port,
-    Protocol, ServiceId,
+    AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
+    Port, Protocol, ServiceId,
 };
+use overlay_crypto::{EpochRecord, Lanes};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
 pub use gateway::{GatewayBridge, GatewayPort};
+pub use protection::{Protection, TunnelKeys};
 
 pub(crate) use claims::{Assigned, Assignments, Claims};
 
@@ -32,6 +35,8 @@ pub struct Knowledge {
     pub networks: BTreeMap<NetworkId, Arc<Section>>,
     /// Which of this node's containers are where at its gateway bridge, by their names.
     pub gateway_ports: Arc<BTreeMap<Name, GatewayPort>>,
+    /// Whether encrypted networks can be here, and by which keys their tunnels are protected.
+    pub protection: Protection,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,
 }
@@ -44,6 +49,10 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 pub struct Settings {
     /// The UDP port of VXLAN, one in the cluster.
     pub vxlan_port: Port,
+    /// The UDP port of encrypted networks, one in the cluster and no other's.
+    pub encrypted_port: Port,
+    /// How many associations a protected tunnel sends by, one number in the cluster.
+    pub lanes: Lanes,
     /// This node's gossip port, for datagrams and streams. Not VXLAN's.
     pub gossip_port: Port,
     /// Packets in a second that pass there from all that are no nodes together.
@@ -62,6 +71,18 @@ pub struct Settings {
     pub kept: BTreeSet<(Protocol, Port)>,
 }
 
+impl Section {
+    /// Whether its datagrams are to pass in ESP only.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.network.spec.encrypted && self.network.spec.kind == Kind::Overlay
+    }
+
+    /// Whether something of it is plugged in here that passes in ESP only.
+    pub(crate) fn needs_protection(&self) -> bool {
+        self.is_encrypted() && !self.local.is_empty()
+    }
+}
+
 impl Knowledge {
     /// The largest packet inside a network: what the smallest underlay leaves, of all nodes that are known and this one, and at
     /// most what the network was created with. All nodes that know of the same nodes come to the same, so no packet is
@@ -76,7 +97,7 @@ impl Knowledge {
     pub fn mtu(&self, network: &Network) -> Result<Mtu, MtuError> {
         let least = if network.families().v6 { Mtu::IPV6_MIN } else { Mtu::MIN };
         let Some(me) = self.nodes.get(&self.me) else { return Err(MtuError { found: 0 }) };
-        let inner = |underlay| Encapsulation::vxlan(IpFamily::of(me.vtep)).inner_mtu(underlay);
+        let inner = |underlay| encapsulation(me.vtep, network.spec.encrypted).inner_mtu(underlay);
         let enough = |mtu: Mtu| if mtu < least { Err(MtuError { found: mtu.get() }) } else { Ok(mtu) };
         let most = match network.spec.kind {
             Kind::Overlay => {
@@ -91,6 +112,12 @@ impl Knowledge {
     }
 }
 
+/// What is around the packets of an overlay, between VTEPs of that one's family.
+pub(crate) fn encapsulation(vtep: IpAddr, encrypted: bool) -> Encapsulation {
+    let plain = Encapsulation::vxlan(IpFamily::of(vtep));
+    if encrypted { plain.with_esp(Esp::default()) } else { plain }
+}
+
 /// What a node tells about itself, in its gossip metadata, and what is believed of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NodeFacts {
@@ -100,6 +127,8 @@ pub struct NodeFacts {
     pub vtep: IpAddr,
     /// Largest packet of the underlay there.
     pub mtu: Mtu,
+    /// What it agrees on keys by; none while it takes part in no encrypted network.
+    pub record: Option<EpochRecord>,
     /// Whether it answers.
     pub standing: Standing,
 }

@@ -106,7 +106,9 @@ impl Manager {
 pub fn usually_kept() -> BTreeSet<(Protocol, Port)> {
     let (tcp, udp) = (Protocol::Tcp, Protocol::Udp);
     let ssh = Port::new(22).into_iter().map(|port| (tcp, port));
-    ssh.chain([(tcp, Port::CONTROL), (tcp, Port::GOSSIP), (udp, Port::GOSSIP), (udp, Port::VXLAN)]).collect()
+    ssh.chain([(tcp, Port::CONTROL), (tcp, Port::GOSSIP), (udp, Port::GOSSIP), (udp, Port::VXLAN)])
+        .chain([(udp, Port::VXLAN_ENCRYPTED)])
+        .collect()
 }
 
 impl fmt::Debug for Manager {

@@ -31,6 +31,8 @@ pub struct MemoryPlaces {
 /// The tables of one place, to look at and to meddle with.
 #[derive(Debug, Clone, Default)]
 pub struct MemoryPlace {
+    /// Which tunnels are protected.
+    pub crypto: Memory<overlay_crypto::State>,
     /// Local networks.
     pub link: Memory<overlay_link::State>,
     /// Segments.
@@ -71,14 +73,19 @@ impl MemoryPlaces {
 
 impl Places for MemoryPlaces {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.make(place);
+        let MemoryPlace { crypto, link, vxlan, firewall, lb, routes } = self.make(place);
         Ok(PlaceTables {
+            crypto: Box::new(crypto),
             link: Box::new(link),
             vxlan: Box::new(vxlan),
             firewall: Box::new(firewall),
             lb: Box::new(lb),
             routes: Box::new(routes),
         })
+    }
+
+    fn protects(&self) -> Result<(), String> {
+        Ok(())
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {

@@ -10,6 +10,8 @@ use crate::{PlaceState, PlaceTables};
 /// What has to be done at one place: a plan for each of its [tables](PlaceTables). Shown one step a line.
 #[derive(Debug)]
 pub struct PlacePlan {
+    /// Of which tunnels are protected.
+    pub crypto: Plan,
     /// Of local networks.
     pub link: Plan,
     /// Of segments.
@@ -29,6 +31,7 @@ impl PlaceTables {
     /// If a table refuses its value, or what is there cannot be read.
     pub fn plan(&mut self, desired: &PlaceState) -> Result<PlacePlan, ReconcileError> {
         Ok(PlacePlan {
+            crypto: self.crypto.plan(&desired.crypto)?,
             link: self.link.plan(&desired.link)?,
             vxlan: self.vxlan.plan(&desired.vxlan)?,
             firewall: self.firewall.plan(&desired.firewall)?,
@@ -37,12 +40,13 @@ impl PlaceTables {
         })
     }
 
-    /// Carries out one phase of a plan that these tables made: links first and routes last, and the other way round where things go.
+    /// Carries out one phase of a plan that these tables made: the protection of tunnels, then links first and routes last, and the other way round where things go.
     ///
     /// # Errors
     /// The first table's that fails; the later ones are not asked.
     pub fn run(&mut self, plan: &PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
         if phase <= Phase::Open {
+            self.crypto.run(&plan.crypto, phase)?;
             self.link.run(&plan.link, phase)?;
             self.vxlan.run(&plan.vxlan, phase)?;
             self.firewall.run(&plan.firewall, phase)?;
@@ -53,7 +57,8 @@ impl PlaceTables {
         self.lb.run(&plan.lb, phase)?;
         self.firewall.run(&plan.firewall, phase)?;
         self.vxlan.run(&plan.vxlan, phase)?;
-        self.link.run(&plan.link, phase)
+        self.link.run(&plan.link, phase)?;
+        self.crypto.run(&plan.crypto, phase)
     }
 }
 
@@ -74,7 +79,7 @@ impl PlacePlan {
     }
 
     fn plans(&self) -> impl Iterator<Item = &Plan> {
-        [&self.link, &self.vxlan, &self.firewall, &self.lb, &self.routes].into_iter()
+        [&self.crypto, &self.link, &self.vxlan, &self.firewall, &self.lb, &self.routes].into_iter()
     }
 }
 
@@ -83,6 +88,7 @@ impl fmt::Display for PlacePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for phase in Phase::ALL {
             let tables = [
+                ("crypto", &self.crypto),
                 ("link", &self.link),
                 ("vxlan", &self.vxlan),
                 ("firewall", &self.firewall),

@@ -28,12 +28,13 @@ impl Moody {
 impl Places for Moody {
     fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
         self.fails("open")?;
-        let MemoryPlace { link, vxlan, firewall, lb, routes } = self.inner.make(place);
+        let MemoryPlace { crypto, link, vxlan, firewall, lb, routes } = self.inner.make(place);
         if self.rate == 0 {
             return self.inner.open(place);
         }
         let mut faults = || seeded_faults(Dice::new(self.dice.seed()), self.rate);
         Ok(PlaceTables {
+            crypto: Box::new(Flaky::new(crypto, faults())),
             link: Box::new(Flaky::new(link, faults())),
             vxlan: Box::new(Flaky::new(vxlan, faults())),
             firewall: Box::new(Flaky::new(firewall, faults())),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on is to fail")]
 
 mod drain;
+mod encrypted;
 mod explain;
 mod town;
 mod watch;
@@ -370,7 +371,7 @@ fn a_virtual_machine_is_told_that_it_can_be_on_overlays_only() {
 }
 
 #[test]
-fn an_encrypted_network_carries_nothing_and_says_so() {
+fn on_a_node_that_cannot_encrypt_an_encrypted_network_carries_nothing_and_says_so() {
     let mut town = Town::new(10, 2);
     let spec = NetworkSpec { encrypted: true, ..network().spec };
     town.publish(&CatalogueChange::Network(Arc::new(Network { spec, ..network() })));

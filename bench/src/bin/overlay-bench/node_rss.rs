@@ -83,7 +83,15 @@ fn know(other: &mut Gossip) -> Outcome<(Agent, Arc<overlay_node::Desired>)> {
 /// With the catalogue, and what is plugged in.
 fn agent(now: Instant) -> Outcome<Agent> {
     let address = (vtep(0), 7946).into();
-    let me = Me { id: node_id(0), incarnation: 1, address, role: Role::Worker, vtep: vtep(0), mtu: Mtu::ETHERNET };
+    let me = Me {
+        id: node_id(0),
+        incarnation: 1,
+        address,
+        role: Role::Worker,
+        vtep: vtep(0),
+        mtu: Mtu::ETHERNET,
+        record: None,
+    };
     let mut agent = Agent::new(AgentConfig::lan(), me, [1; 32], now)?;
     for number in 0..NETWORKS {
         agent.handle(Input::Catalogue(CatalogueChange::Network(Arc::new(node_town::network(number)?))), now)?;

@@ -26,10 +26,21 @@ pub(crate) const ENDPOINTS: u16 = 1_000;
 pub(crate) fn knowledge() -> Knowledge {
     let facts = |node| {
         let vtep = vtep(node);
-        (node_id(node), NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive })
+        (
+            node_id(node),
+            NodeFacts {
+                address: (vtep, 7946).into(),
+                vtep,
+                mtu: Mtu::ETHERNET,
+                standing: Standing::Alive,
+                record: None,
+            },
+        )
     };
     let settings = Settings {
         vxlan_port: Port::VXLAN,
+        encrypted_port: Port::VXLAN_ENCRYPTED,
+        lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
@@ -44,6 +55,7 @@ pub(crate) fn knowledge() -> Knowledge {
         nodes: Arc::new((0..NODES).map(facts).collect()),
         networks: (0..NETWORKS).map(|number| (network_id(number), Arc::new(must(section(number))))).collect(),
         gateway_ports: Arc::default(),
+        protection: Default::default(),
         settings: Arc::new(settings),
     }
 }

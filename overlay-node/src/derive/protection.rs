@@ -1,0 +1,47 @@
+//! Which tunnels the host protects.
+
+use overlay_core::IpFamily;
+use overlay_crypto::{Direction, Issued, Numbers, Sa, SaId, Spi, State, Tunnel, WindowSize};
+
+use super::is_vtep;
+use crate::{Knowledge, Protection, Section, TunnelKeys};
+
+/// Guarded from before the first segment of an encrypted network opens until after the last has gone; protected, with whom keys were agreed on. The
+/// host has this, as the sockets of all segments are there.
+pub(super) fn host(knowledge: &Knowledge) -> State {
+    let Protection::Keys(keys) = &knowledge.protection else { return State::default() };
+    let needed = |section: &std::sync::Arc<Section>| section.needs_protection();
+    if !knowledge.networks.values().any(needed) {
+        return State::default();
+    }
+    let mut state = State { ports: [knowledge.settings.encrypted_port].into(), ..State::default() };
+    keys.values().for_each(|keys| put(&mut state, knowledge, keys));
+    state
+}
+
+/// Of two tunnels with the same ends, the first counts.
+fn put(state: &mut State, knowledge: &Knowledge, keys: &TunnelKeys) {
+    let TunnelKeys { local, peer, sends, takes, record: _ } = keys;
+    let tunnel = Tunnel { port: knowledge.settings.encrypted_port, local: *local, peer: *peer };
+    let ends = is_vtep(*local) && is_vtep(*peer) && local != peer && IpFamily::of(*local) == IpFamily::of(*peer);
+    let mut all: Vec<(SaId, Sa)> = sends.iter().map(|issued| association(&tunnel, Direction::Out, issued)).collect();
+    all.extend(takes.iter().map(|issued| association(&tunnel, Direction::In, issued)));
+    let free = all.iter().all(|(id, _)| !state.sas.contains_key(id));
+    if !ends || !free || state.tunnels.contains_key(&tunnel) {
+        return;
+    }
+    state.sas.extend(all);
+    let lanes: Vec<Spi> = sends.iter().map(|issued| issued.spi).collect();
+    state.tunnels.insert(tunnel, lanes);
+}
+
+fn association(tunnel: &Tunnel, direction: Direction, issued: &Issued) -> (SaId, Sa) {
+    let (source, destination) = match direction {
+        Direction::In => (tunnel.peer, tunnel.local),
+        Direction::Out => (tunnel.local, tunnel.peer),
+    };
+    let (port, key) = (tunnel.port, issued.key.clone());
+    let (numbers, window) = (Numbers::Extended, WindowSize::default());
+    let sa = Sa { direction, source, port, numbers, window, udp: None, epochs: issued.epochs, key };
+    (SaId { destination, spi: issued.spi }, sa)
+}

@@ -1,0 +1,55 @@
+//! The protection of a tunnel.
+
+use std::collections::BTreeMap;
+
+use overlay_core::NodeId;
+use overlay_crypto::{Sa, SaId, Spi, Tunnel};
+
+use super::Hop;
+use super::walk::{Walk, broken};
+use crate::{Break, Desired, NodeFacts, Place, Section};
+
+impl Walk<'_> {
+    /// Of an encrypted network: keys were agreed on with the other node, and the host protects the tunnel by them.
+    pub(super) fn sealed(&mut self, section: &Section, node: NodeId, there: &NodeFacts) -> Result<(), Break> {
+        if !section.is_encrypted() {
+            return Ok(());
+        }
+        let (network, short) = (&section.network.spec.name, node.short());
+        if there.record.is_none() {
+            let missing = format!(
+                "node {short} has published no key, so nothing of {network} is sent there: it would be in the clear"
+            );
+            return broken(missing, "see on that node whether it can encrypt; its key comes by gossip");
+        }
+        let Some(keys) = self.knowledge.protection.with(node) else {
+            let missing = format!("no keys are agreed on with node {short}, so nothing of {network} is sent there");
+            return broken(missing, "start the agent of either node again, which then has another key");
+        };
+        let tunnel = Tunnel { port: self.knowledge.settings.encrypted_port, local: keys.local, peer: keys.peer };
+        let [wanted, held] = [self.desired, self.held].map(|of| protects(of, &tunnel));
+        match (wanted, held) {
+            (Some(wanted), Some(held)) if wanted == held => {
+                self.hops.push(Hop::Sealed { port: tunnel.port, lanes: wanted.0.len(), record: keys.record });
+                Ok(())
+            }
+            (None, _) => broken(
+                format!("the tunnel to node {short} is not protected: another node has its VTEP {}", tunnel.peer),
+                "give each node an address of its own",
+            ),
+            _ => broken(
+                format!("{}: the tunnel to node {short} is not protected, or otherwise than it should be", Place::Host),
+                "have the host hold what is desired: it is known here, and not applied",
+            ),
+        }
+    }
+}
+
+type Protected<'d> = (&'d Vec<Spi>, BTreeMap<&'d SaId, &'d Sa>);
+
+/// How a tunnel is sent by, and all of its associations; `None` if it is not protected.
+fn protects<'d>(of: &'d Desired, tunnel: &Tunnel) -> Option<Protected<'d>> {
+    let state = &of.places.get(&Place::Host)?.crypto;
+    let its = |(id, sa): &(&SaId, &Sa)| sa.port == tunnel.port && [id.destination, sa.source].contains(&tunnel.peer);
+    Some((state.tunnels.get(tunnel)?, state.sas.iter().filter(its).collect()))
+}

@@ -1,0 +1,159 @@
+//! Encrypted networks: who has keys, and what follows.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use overlay_core::{Mtu, Port, State as _};
+use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, Verdict};
+use overlay_dns::Health;
+use overlay_node::{
+    CatalogueChange, Input, Network, NetworkSpec, Place, PlaceState, Protection, Target, derive, explain,
+};
+
+use crate::town::{Town, agent, container, id, network, node_id};
+
+const PORT: Port = Port::VXLAN_ENCRYPTED;
+
+/// So many nodes that can encrypt, and an encrypted network, on which each has an endpoint: that of node 0 has number 2, and so on.
+fn town(seed: u64, nodes: usize) -> Town {
+    let mut town = Town::new(seed, nodes);
+    for node in 0..nodes {
+        town.net.with(node, |agent, now| agent.0.set_protection(Ok(Chance::new([node as u8 + 1; 32])), now));
+    }
+    let spec = NetworkSpec { encrypted: true, ..network().spec };
+    town.publish(&CatalogueChange::Network(Arc::new(Network { spec, ..network() })));
+    (0..nodes).for_each(|node| town.assign(node as u8 + 2, node, 0));
+    town.run(2);
+    town
+}
+
+fn plugged(seed: u64, nodes: usize) -> Town {
+    let mut town = town(seed, nodes);
+    (0..nodes).for_each(|node| town.plug(node as u8 + 2, node));
+    town.run(3);
+    town
+}
+
+fn host(town: &mut Town, node: usize) -> Arc<PlaceState> {
+    town.desired(node).places[&Place::Host].clone()
+}
+
+/// What node `of` is known to have published, at another.
+fn record(town: &Town, at: usize, of: usize) -> Option<EpochRecord> {
+    town.net.machine(at).unwrap().0.knowledge().nodes.get(&node_id(of))?.record
+}
+
+#[test]
+fn a_node_has_a_key_while_an_endpoint_of_an_encrypted_network_is_plugged_in_and_another_each_time() {
+    let mut town = town(21, 2);
+    assert_eq!((record(&town, 1, 0), record(&town, 0, 0)), (None, None));
+    town.plug(2, 0);
+    town.run(2);
+    let first = record(&town, 1, 0).unwrap();
+    assert_eq!(record(&town, 0, 0), Some(first));
+    town.tell(0, Input::Unplug(id(2)));
+    town.run(2);
+    assert_eq!((record(&town, 1, 0), town.desired(0).places.len()), (None, 0));
+    town.plug(2, 0);
+    town.run(2);
+    let second = record(&town, 1, 0).unwrap();
+    assert!(second.epoch > first.epoch && second.public != first.public);
+}
+
+#[test]
+fn both_ends_of_a_tunnel_have_the_same_keys_and_the_segment_is_at_a_port_of_its_own() {
+    let mut town = plugged(22, 3);
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    for state in [&a, &b] {
+        assert_eq!((state.crypto.ports.clone(), state.crypto.tunnels.len()), ([PORT].into(), 2));
+        assert_eq!(state.crypto.check(), Ok(()));
+        assert!(state.firewall.tunnels.contains_key(&PORT) && state.firewall.tunnels.contains_key(&Port::VXLAN));
+    }
+    let sends = a.crypto.sas.iter().filter(|(_, sa)| sa.direction == Direction::Out);
+    let shared: Vec<_> = sends.filter_map(|(id, ours)| Some((ours, b.crypto.sas.get(id)?))).collect();
+    assert!(matches!(&shared[..], [(ours, theirs)] if ours.key == theirs.key && theirs.direction == Direction::In));
+    let segment = town.segment(0).unwrap();
+    assert_eq!((segment.vtep.port, segment.mtu), (PORT, Mtu::new(1416).unwrap()), "ESP takes 34 bytes of 1450");
+    let peer = segment.peers.values().next().unwrap().vtep;
+    let datagram =
+        Datagram { source: segment.vtep.local, destination: peer, source_port: 50_000, destination_port: PORT.get() };
+    assert!(matches!(a.crypto.outgoing(&datagram), Verdict::Seal(_)));
+    assert_eq!(a.crypto.incoming(&datagram), Verdict::Drop(Reason::Clear));
+}
+
+#[test]
+fn what_changes_besides_leaves_associations_and_their_keys_as_they_are() {
+    let mut town = plugged(23, 2);
+    let before = host(&mut town, 0);
+    town.tell(1, Input::Health(id(3), Health::Suspect));
+    town.run(2);
+    assert!(Arc::ptr_eq(&before, &host(&mut town, 0)));
+    let vtep = town.segment(1).unwrap().vtep.local;
+    town.tell(1, Input::Underlay { vtep, mtu: Mtu::new(1400).unwrap() });
+    town.run(2);
+    assert_eq!(before.crypto, host(&mut town, 0).crypto);
+    // A peer whose last endpoint went and came keeps its associations too: their keys could not be put to work again.
+    town.assign(4, 1, 0);
+    town.plug(4, 1);
+    town.tell(0, Input::Health(id(2), Health::Suspect));
+    town.run(2);
+    assert_eq!(before.crypto, host(&mut town, 0).crypto);
+}
+
+#[test]
+fn who_is_told_to_has_other_keys_and_so_have_its_peers() {
+    let mut town = plugged(24, 2);
+    let (before, first) = ([0, 1].map(|node| host(&mut town, node)), record(&town, 1, 0).unwrap());
+    town.tell(0, Input::Rekey);
+    town.run(2);
+    assert!(record(&town, 1, 0).unwrap().epoch > first.epoch);
+    let after = [0, 1].map(|node| host(&mut town, node));
+    for (before, after) in before.iter().zip(&after) {
+        let keys = before.crypto.sas.keys().collect::<BTreeSet<_>>();
+        assert!(after.crypto.sas.len() == 2 && after.crypto.sas.keys().all(|id| !keys.contains(id)));
+    }
+    assert!(after[0].crypto.sas.keys().eq(after[1].crypto.sas.keys()));
+}
+
+#[test]
+fn a_later_start_of_a_node_has_a_later_epoch_whatever_it_had_before() {
+    let mut town = plugged(25, 2);
+    (0..3).for_each(|_| town.tell(0, Input::Rekey));
+    town.run(2);
+    let before = record(&town, 1, 0).unwrap();
+    town.net.with(0, |node, now| node.0.begin_anew(8, [8; 32], now));
+    town.tell(0, Input::Join(vec![overlay_gossip::testing::Net::<crate::town::Node>::address(1)]));
+    town.run(5);
+    assert!(record(&town, 1, 0).unwrap().epoch > before.epoch);
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
+    let now = town.net.now();
+    let later = agent(0, 9, "192.0.2.77:7946".parse().unwrap(), [1; 32], now);
+    assert_eq!(later.0.knowledge().protection, Protection::default(), "and nothing is adopted");
+}
+
+#[test]
+fn a_peer_without_a_key_gets_no_tunnel_and_explain_says_so() {
+    let town = plugged(26, 2);
+    let mut knowledge = town.net.machine(0).unwrap().0.knowledge().clone();
+    let target = Target::Name(container(3).as_str().parse().unwrap());
+    let whole = explain(&knowledge, id(2), &target, &derive(&knowledge));
+    assert!(whole.to_string().contains("sealed    port 4793 by 1 associations"), "{whole}");
+    let facts = Arc::make_mut(&mut knowledge.nodes).get_mut(&node_id(1)).unwrap();
+    facts.record = None;
+    knowledge.protection = Protection::Keys(Arc::default());
+    let desired = derive(&knowledge);
+    let host = &desired.places[&Place::Host].crypto;
+    assert!(host.tunnels.is_empty() && host.ports.contains(&PORT), "it is guarded");
+    let broken = explain(&knowledge, id(2), &target, &desired);
+    assert!(broken.to_string().contains("has published no key"), "{broken}");
+}
+
+#[test]
+fn a_node_that_loses_what_it_encrypts_by_says_so_and_publishes_nothing() {
+    let mut town = plugged(27, 2);
+    town.net.with(0, |node, now| node.0.set_protection(Err("ESP is gone".to_owned()), now));
+    town.run(2);
+    assert_eq!((record(&town, 1, 0), town.sandbox(0)), (None, None));
+    assert_eq!(host(&mut town, 0).crypto, overlay_crypto::State::default());
+}
