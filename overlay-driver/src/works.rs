@@ -52,6 +52,11 @@ pub(crate) struct Over {
 }
 
 impl<G: Ground> Works<G> {
+    /// See [`Ground::needs_keys`].
+    pub(crate) fn needs_keys(&self) -> bool {
+        self.ground.needs_keys()
+    }
+
     pub(crate) fn new(ground: G, workers: usize, done: UnboundedSender<Done>) -> Self {
         Self { ground, open: BTreeMap::new(), direct: Direct::default(), run: None, workers, busy: 0, done }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::{
-    Backend, BackendError, ErrorKind, IfName, Name, NetworkId, NodeId, NsKey, Owner, Shadow, Table, reconcile,
+    Backend, BackendError, ErrorKind, IfName, Name, NetworkId, NodeId, NsKey, Owner, Shadow, Table, reconcile, told,
 };
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
@@ -27,6 +27,7 @@ use super::published::{self, Hindrances};
 use super::reaching::Reaching;
 use super::seldom::Seldom;
 use super::services::Services;
+use super::tunnels::{self, Spent};
 use super::{FlowMeter, Ground};
 use crate::Source;
 
@@ -45,6 +46,8 @@ pub struct KernelPlaces {
     kept: NamespaceDir,
     containers: Arc<Containers>,
     taps: Tap,
+    /// Whether the host's tunnels need other keys.
+    spent: Spent,
 }
 
 impl KernelPlaces {
@@ -58,7 +61,8 @@ impl KernelPlaces {
         let (sandboxes, kept) = (NamespaceDir::new(dir.join("networks")), NamespaceDir::new(dir.join("containers")));
         let (host, taps) = (Arc::new(host), Tap::new());
         let containers = Arc::new(Containers::beside(Arc::clone(&host)));
-        Ok(Self { host, cluster, node, sandboxes, kept, containers, taps })
+        let spent = Spent::default();
+        Ok(Self { host, cluster, node, sandboxes, kept, containers, taps, spent })
     }
 
     /// The same with virtual machines' taps that are like this: for a monitor that has no privilege, say. Root's, of one queue,
@@ -106,9 +110,10 @@ impl KernelPlaces {
         let writers = Writers::default(); // the firewall and the balancer have tables beside one another
         let lb = self.published(&host, &writers)?;
         let firewall = Firewall::of_host(&owner, host.try_clone()?)?.among(&writers);
+        let crypto = tunnels::open(&owner, host.try_clone()?, self.spent.clone())?;
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
-            crypto: Box::new(Nothing::because(TUNNELS)),
+            crypto,
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
             firewall: Box::new(Shadow::new(firewall)),
@@ -228,9 +233,11 @@ impl Places for KernelPlaces {
         }
     }
 
-    /// Not in this release: what holds associations and policies in a kernel is there, and not joined to places.
+    /// Where the host's kernel has ESP. It is asked, and loads what it has of it as modules.
     fn protects(&self) -> Result<(), String> {
-        Err("this release uses no kernel's ESP yet. Create the network without encryption".to_owned())
+        let there = self.owner(None).and_then(|owner| Ok((owner, self.host.try_clone()?)));
+        let (owner, host) = there.map_err(|error| told(&error))?;
+        tunnels::are_protected(&owner, host)
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {
@@ -284,6 +291,10 @@ impl Ground for KernelPlaces {
         self.containers.current(container).map_or_else(|| Ok(BTreeSet::new()), |namespace| devices(&namespace))
     }
 
+    fn needs_keys(&self) -> bool {
+        self.spent.take()
+    }
+
     fn balancer(&self, place: &Place) -> Option<String> {
         let Place::Container(container) = place else { return None };
         self.containers.lock().get(container)?.balancer.clone()
@@ -333,7 +344,7 @@ impl Ground for KernelPlaces {
 const LINKS: &str = "local networks are the host's";
 const SERVICES: &str = "services are balanced in containers and at the host";
 const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
-const TUNNELS: &str = "tunnels are protected at the host, and not in this release";
+const TUNNELS: &str = "tunnels are protected at the host";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names, and the host's.

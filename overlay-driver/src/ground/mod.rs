@@ -11,6 +11,7 @@ mod published;
 mod reaching;
 mod seldom;
 mod services;
+mod tunnels;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -61,6 +62,11 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// What balances the services of a place, and why not what would come before it, in words. `None` where nothing does, or it is not open yet.
     fn balancer(&self, _place: &Place) -> Option<String> {
         None
+    }
+
+    /// Whether an association of the host's was found lost, whose key is spent, since this was asked last: then all get others.
+    fn needs_keys(&self) -> bool {
+        false
     }
 
     /// What reads the flows that come to these addresses of a container; `None` if that cannot be seen, as of what is not in a namespace.

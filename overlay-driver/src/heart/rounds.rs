@@ -51,6 +51,9 @@ impl<G: Ground> Heart<G> {
         for (place, why) in stopped {
             self.state.failures.insert(place, why);
         }
+        if self.works.needs_keys() {
+            self.tell(Input::Rekey);
+        }
     }
 
     /// Containers that are as an earlier start has left them have their way to the resolver: it answers again before they are looked

@@ -1,0 +1,71 @@
+//! What protects the tunnels of encrypted networks: the host's ESP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use overlay_core::{BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told};
+use overlay_crypto::kernel::{Lack, Xfrm};
+use overlay_crypto::{Cipher, State};
+use overlay_kernel::Namespace;
+
+use super::nothing::Nothing;
+
+/// Whether an association was lost whose key was put to work: what it protected needs others. Heard once.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spent(Arc<AtomicBool>);
+
+impl Spent {
+    /// Whether there was one since this was asked last.
+    pub(super) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// Associations and policies, which tell when one needs another key.
+struct Tunnels {
+    xfrm: Shadow<Xfrm>,
+    spent: Spent,
+}
+
+/// What protects the tunnels of this host: nothing, where the kernel has no XFRM.
+///
+/// # Errors
+/// If the namespace may not be entered, or without the capability.
+pub(super) fn open(owner: &Owner, host: Namespace, spent: Spent) -> Result<Box<dyn Table<State>>, BackendError> {
+    match Xfrm::open(owner, host) {
+        Ok(xfrm) => Ok(Box::new(Tunnels { xfrm: Shadow::new(xfrm), spent })),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Box::new(Nothing::because(NO_XFRM))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the host's kernel has what protects tunnels; what is missing, if not.
+pub(super) fn are_protected(owner: &Owner, host: Namespace) -> Result<(), String> {
+    let xfrm = Xfrm::open(owner, host).map_err(|error| told(&error))?;
+    let lacks = |lack: Lack| xfrm.esp().lacks.contains(&lack);
+    let [v4, v6] = [IpFamily::V4, IpFamily::V6].map(Lack::Over);
+    let missing = match Lack::Cipher(Cipher::default()) {
+        _ if lacks(v4) && lacks(v6) => v4,
+        cipher if lacks(cipher) => cipher,
+        _ => return Ok(()),
+    };
+    Err(format!("{missing}: {}", missing.remedy()))
+}
+
+const NO_XFRM: &str = "this kernel has no XFRM, which protects tunnels";
+
+impl Table<State> for Tunnels {
+    fn plan(&mut self, desired: &State) -> Result<Plan, ReconcileError> {
+        self.xfrm.plan(desired)
+    }
+
+    fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
+        let done = Table::<State>::run(&mut self.xfrm, plan, phase);
+        if let Err(ReconcileError::Apply { error, .. }) = &done
+            && error.source.kind() == ErrorKind::Conflict
+        {
+            self.spent.0.store(true, Ordering::Relaxed);
+        }
+        done
+    }
+}
