@@ -31,6 +31,18 @@ impl Text {
         Self::Short { len: len as u8, bytes }
     }
 
+    /// This and then `tail`.
+    pub(super) fn with(&self, tail: &[u8]) -> Self {
+        match self {
+            Self::Short { len, bytes } if usize::from(*len) + tail.len() <= SHORT => {
+                let (mut bytes, end) = (*bytes, usize::from(*len) + tail.len());
+                bytes[usize::from(*len)..end].copy_from_slice(tail);
+                Self::Short { len: end as u8, bytes }
+            }
+            _ => Self::of([self.as_bytes(), tail].iter(), self.as_bytes().len() + tail.len()),
+        }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Short { len, bytes } => &bytes[..usize::from(*len)],
@@ -38,13 +50,19 @@ impl Text {
         }
     }
 
+    /// The bytes, if they lie in the value itself.
+    pub(super) fn short(&self) -> Option<&[u8]> {
+        match self {
+            Self::Short { .. } => Some(self.as_bytes()),
+            Self::Long(_) => None,
+        }
+    }
+
     /// Tells most texts apart; the highest bits best.
     pub(super) fn hash64(&self) -> u64 {
         let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let sum: u64 = match self {
-            Self::Short { len, bytes } => {
-                WORDS.into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at)))
-            }
+            Self::Short { len, bytes } => WORDS.into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at))),
             Self::Long(bytes) => bytes.iter().fold(0, |sum, byte| mix(sum, (*byte).into())),
         };
         sum ^ sum >> 32
