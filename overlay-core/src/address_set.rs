@@ -100,10 +100,15 @@ impl Extend<IpAddr> for AddressSet {
     fn extend<T: IntoIterator<Item = IpAddr>>(&mut self, addresses: T) {
         let mut others = Vec::new();
         for address in addresses {
-            if self.len() < IN_PLACE {
-                self.insert(address);
-            } else if self.binary_search(&address).is_err() {
-                others.push(address);
+            match &mut self.0 {
+                Held::InPlace(len @ 0, all) => (*len, all[0]) = (1, address),
+                Held::InPlace(len @ 1, all) if all[0] != address => {
+                    *len = 2;
+                    *all = if all[0] < address { [all[0], address] } else { [address, all[0]] };
+                }
+                Held::InPlace(2.., all) if !all.contains(&address) => others.push(address),
+                Held::Shared(all) if all.binary_search(&address).is_err() => others.push(address),
+                _ => {}
             }
         }
         if !others.is_empty() {

@@ -537,3 +537,61 @@ fn candidates_under_faults_get_terms_of_their_own_and_only_the_last_writes() {
     }
     assert!(elected > 100, "{elected}");
 }
+
+#[test]
+fn a_commit_of_ones_own_whose_answer_was_lost_is_neither_forgotten_nor_done_twice() {
+    let (mut lost_answers, mut doubted) = (0, 0);
+    for seed in 0..100_u8 {
+        let store = FlakyStore::new(MemoryStore::default(), Dice::new([seed; 32]), 3);
+        let mut numbers = Vec::new();
+        for owner in (0..20).map(|number| key(&format!("owner/{number}"))) {
+            let number = loop {
+                let counter = key("counter");
+                let Ok(was) = block_on(store.get(&counter)) else { continue };
+                let next = was.as_ref().map_or(0, |entry| number(&entry.value)) + 1;
+                let compared = [(counter.clone(), was.map(|entry| entry.revision)), (owner.clone(), None)];
+                let bytes = next.to_be_bytes().to_vec();
+                let commit = Commit::new().absent(owner.clone()).put(counter.clone(), bytes.clone());
+                let commit = match compared[0].1 {
+                    Some(revision) => commit.unchanged(counter.clone(), revision),
+                    None => commit.absent(counter.clone()),
+                };
+                let transaction = Transaction::on(&store);
+                let done = match block_on(store.commit(commit.put(owner.clone(), bytes))) {
+                    Ok(_) => break next,
+                    Err(CommitError::Ambiguous(lost)) => {
+                        lost_answers += 1;
+                        block_on(transaction.run_after(compared, lost, |snapshot| {
+                            assert!(snapshot.lost_answers() > 0);
+                            take(snapshot, &owner)
+                        }))
+                    }
+                    Err(_) => block_on(transaction.run(|snapshot| take(snapshot, &owner))),
+                };
+                match done {
+                    Ok(done) => break done.output,
+                    Err(error) => doubted += usize::from(matches!(error, TransactionError::InDoubt(_))),
+                }
+            };
+            numbers.push(number);
+        }
+        store.calm();
+        assert_eq!(numbers, (1..=20).collect::<Vec<u64>>(), "seed {seed}");
+    }
+    assert!(lost_answers > 100 && doubted > 0, "{lost_answers} {doubted}");
+}
+
+#[test]
+fn a_refusal_after_a_lost_commit_of_ones_own_says_that_it_may_be_done() {
+    let (store, name) = (MemoryStore::default(), key("name"));
+    let lost = || StoreError::Failed { doing: "commit", source: "no answer".into() };
+    let refuse = |snapshot: &Snapshot| -> Decision<()> {
+        snapshot.get(&name)?;
+        Err(Undecided::Refused("no"))
+    };
+    let refused = block_on(Transaction::on(&store).run_after([(name.clone(), None)], lost(), refuse));
+    assert!(matches!(refused, Err(TransactionError::InDoubt(_))), "{refused:?}");
+    block_on(store.commit(Commit::new().put(name.clone(), "another's"))).unwrap();
+    let refused = block_on(Transaction::on(&store).run_after([(name.clone(), None)], lost(), refuse));
+    assert_eq!(refused.unwrap_err().refusal(), Some(&"no"), "it cannot be done any more");
+}

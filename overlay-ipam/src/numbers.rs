@@ -7,6 +7,7 @@ use std::time::Duration;
 use overlay_core::{NodeId, Port, PortRange, Prefix, Protocol, Store, UnixTime, Vni};
 
 use crate::allocator::RootError;
+use crate::ledger::Few;
 use crate::ledger::Ledger;
 use crate::ledger::block::Rest;
 use crate::ledger::claim::{Outcome, Want};
@@ -294,10 +295,10 @@ impl Desk {
         let stale = || IpamError::Contended { attempts: 1 }; // never: these grounds rest on nothing
         let released = ledger.release(&self.ground, &returns, latest).await.and_then(|some| some.ok_or_else(stale));
         let claimed = match wants.is_empty() {
-            true => Ok(Vec::new()),
+            true => Ok(Few::new()),
             false => ledger.claim(&self.ground, &wants, latest).await.and_then(|some| some.ok_or_else(stale)),
         };
-        let (mut released, mut claimed) = (released.map(Vec::into_iter), claimed.map(Vec::into_iter));
+        let (mut released, mut claimed) = (released.map(Vec::into_iter), claimed.map(Few::into_iter));
         let answer = |job: &&Job| match job {
             Job::Claim(..) => next(&mut claimed).map(Done::Claimed),
             Job::Release(..) => next(&mut released).map(Done::Released),
@@ -307,7 +308,7 @@ impl Desk {
 }
 
 /// The next of what came out, or why nothing did.
-fn next<T>(all: &mut Result<std::vec::IntoIter<T>, IpamError>) -> Result<T, IpamError> {
+fn next<T>(all: &mut Result<impl Iterator<Item = T>, IpamError>) -> Result<T, IpamError> {
     match all {
         Ok(all) => all.next().ok_or(IpamError::Contended { attempts: 1 }),
         Err(error) => Err(error.clone()),

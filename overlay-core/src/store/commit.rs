@@ -100,8 +100,15 @@ impl Commit {
 
     fn twice(&self) -> Option<&Key> {
         if self.puts.len() + self.deletes.len() <= 8 {
-            let again = |(at, key)| self.written().skip(at + 1).any(|other| other == key);
-            return self.written().enumerate().find(|(at, key)| again((*at, *key))).map(|(_, key)| key);
+            let put = |puts: &[(Key, Bytes)], key: &Key| puts.iter().any(|(other, _)| other == key);
+            let puts = self.puts.iter().map(|(key, _)| key).enumerate();
+            let mut puts = puts.filter(|(at, key)| put(&self.puts[..*at], key)).map(|(_, key)| key);
+            let deletes = self.deletes.iter().enumerate();
+            let again = |(at, key): &(usize, &Key)| self.deletes[..*at].contains(key) || put(&self.puts, key);
+            return puts.next().or_else(|| deletes.filter(again).map(|(_, key)| key).next());
+        }
+        if self.written().is_sorted_by(|one, next| one < next) {
+            return None;
         }
         let mut keys: Vec<&Key> = self.written().collect();
         keys.sort_unstable();

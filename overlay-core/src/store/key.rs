@@ -89,7 +89,9 @@ impl Prefix {
     /// # Errors
     /// If prefix and bytes make no key.
     pub fn key(&self, bytes: impl AsRef<[u8]>) -> Result<Key, KeyError> {
-        text([self.as_bytes(), bytes.as_ref()].iter(), 1).map(Key)
+        let bytes = bytes.as_ref();
+        check(self.as_bytes().len() + bytes.len(), 1)?;
+        Ok(Key(self.0.with(bytes)))
     }
 
     /// The key with these parts after the prefix, one after the other.
@@ -154,10 +156,16 @@ pub enum KeyError {
 
 /// The parts one after the other: `least` bytes or more, and no more than a key has.
 fn text<'p>(parts: impl Iterator<Item = &'p &'p [u8]> + Clone, least: usize) -> Result<Text, KeyError> {
-    match parts.clone().map(|part| part.len()).sum() {
+    let len = parts.clone().map(|part| part.len()).sum();
+    check(len, least)?;
+    Ok(Text::of(parts, len))
+}
+
+const fn check(len: usize, least: usize) -> Result<(), KeyError> {
+    match len {
         len if len < least => Err(KeyError::Empty),
         len if len > Key::MAX => Err(KeyError::TooLong { len }),
-        len => Ok(Text::of(parts, len)),
+        _ => Ok(()),
     }
 }
 

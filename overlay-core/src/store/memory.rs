@@ -1,5 +1,6 @@
 //! The store in memory.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::iter::{Peekable, Zip};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::shelves::{Place, Shelves};
 use super::text::Text;
@@ -115,7 +117,11 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn read(&self, keys: &[Key]) -> Result<Reading, StoreError> {
         let mut held = self.lock();
-        Ok(Reading { at: held.at, entries: keys.iter().map(|key| held.entry(key)).collect() })
+        let entries = match keys {
+            [key] => vec![held.entry(key)],
+            _ => held.several(keys),
+        };
+        Ok(Reading { at: held.at, entries })
     }
 
     async fn list(&self, prefix: &Prefix) -> Result<Listing, StoreError> {
@@ -216,14 +222,45 @@ impl Held {
         self.entries.get(key).map(Slot::entry)
     }
 
+    /// The small values among them share one piece of memory.
+    fn several(&mut self, keys: &[Key]) -> Vec<Option<Entry>> {
+        let (mut entries, mut small) = (Vec::with_capacity(keys.len()), Vec::new());
+        let mut ends = Vec::with_capacity(keys.len());
+        let mut place = Place::default();
+        for key in keys {
+            place = self.entries.find_after(key, place);
+            let entry = self.entries.at(place).map(|slot| match slot.value.short() {
+                Some(value) => {
+                    small.extend_from_slice(value);
+                    Entry { value: Bytes::new(), revision: slot.revision }
+                }
+                None => slot.entry(),
+            });
+            entries.push(entry);
+            ends.push(small.len());
+        }
+        let (small, mut start) = (Bytes::from(small), 0);
+        for (entry, end) in entries.iter_mut().zip(ends) {
+            if let (Some(entry), true) = (entry, end > start) {
+                entry.value = small.slice(start..end);
+            }
+            start = end;
+        }
+        entries
+    }
+
     /// Remembers where it found the keys: a commit mostly writes those.
     fn compare_all(&mut self, compares: &[Compare]) -> Result<(), CommitError> {
         self.seen.clear();
+        let (mut before, many) = (Place::default(), compares.len() > 8);
         for compare in compares {
             let place = match compare {
-                Compare::Key { key, .. } => self.entries.find(key),
+                Compare::Key { key, .. } => self.entries.find_after(key, before),
                 Compare::Prefix { .. } => Place::default(),
             };
+            if many {
+                before = place;
+            }
             self.compare(compare, place)?;
             self.seen.push(place);
         }
@@ -313,13 +350,21 @@ struct Compared<'c> {
 impl Compared<'_> {
     /// Where `key` was found, if it was compared; what is asked for out of order is not known.
     fn place(&mut self, key: &Key) -> Option<Place> {
-        let is_before = |compare: &Compare| match compare {
-            Compare::Key { key: other, .. } => other < key,
-            Compare::Prefix { .. } => true,
-        };
-        while self.seen.next_if(|(compare, _)| is_before(compare)).is_some() {}
-        let is_it = |compare: &Compare| matches!(compare, Compare::Key { key: other, .. } if other == key);
-        self.seen.next_if(|(compare, _)| is_it(compare)).map(|(_, place)| *place)
+        loop {
+            let (compare, place) = self.seen.peek()?;
+            let order = match compare {
+                Compare::Key { key: other, .. } => other.cmp(key),
+                Compare::Prefix { .. } => Ordering::Less,
+            };
+            if order == Ordering::Greater {
+                return None;
+            }
+            let place = (order == Ordering::Equal).then_some(**place);
+            self.seen.next();
+            if place.is_some() {
+                return place;
+            }
+        }
     }
 }
 

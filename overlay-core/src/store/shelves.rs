@@ -40,6 +40,9 @@ const WIDTH: usize = 128;
 /// How many shelves a case has at most.
 const HEIGHT: usize = 256;
 
+/// How many shelves further on a key is looked for first.
+const NEAR: usize = 64;
+
 /// How many places are remembered.
 const FOUND: usize = 1024;
 
@@ -69,13 +72,18 @@ impl Shelves {
     }
 
     pub(super) fn find(&mut self, key: &Key) -> Place {
+        self.find_after(key, Place::default())
+    }
+
+    /// Where `key` is, which probably comes not long after what is at `before`, as of keys that are looked for in their order.
+    pub(super) fn find_after(&mut self, key: &Key, before: Place) -> Place {
         let hash = key.hash64();
         let remembered = hash as usize % FOUND;
         let likely = self.found.get(remembered).filter(|place| self.is_at(key, **place));
         if let Some(place) = likely {
             return *place;
         }
-        let (case, shelf) = self.shelf(|begin| begin <= key);
+        let (case, shelf) = self.shelf_after(key, before).unwrap_or_else(|| self.shelf(|begin| begin <= key));
         let entry = self.cases.get(case).and_then(|case| case.shelves.get(shelf)?.find(key, mark(hash)));
         let place = Place { case, shelf: shelf as u16, entry: entry.map(|at| at as u16), shape: self.shape };
         if entry.is_some() {
@@ -169,6 +177,20 @@ impl Shelves {
         let case = self.begins.partition_point(&begins).saturating_sub(1);
         let shelf = self.cases.get(case).map_or(0, |case| case.begins.partition_point(&begins).saturating_sub(1));
         (case, shelf)
+    }
+
+    /// The last shelf of the same case that begins at or below `key`, if it is one of the next.
+    fn shelf_after(&self, key: &Key, before: Place) -> Option<(usize, usize)> {
+        let begins =
+            self.cases.get(before.case).filter(|_| before.shape == self.shape)?.begins.get(before.shelf.into()..)?;
+        let mut ahead = 1;
+        while ahead < NEAR && begins.get(ahead).is_some_and(|begin| begin <= key) {
+            ahead *= 2;
+        }
+        // Up to one that begins above it: after the last of a case comes another case.
+        let within = begins.get(ahead / 2..=ahead).filter(|_| ahead < NEAR && begins[0] <= *key)?;
+        let last = ahead / 2 + within.partition_point(|begin| begin <= key) - 1;
+        Some((before.case, usize::from(before.shelf) + last))
     }
 
     /// Makes room for `key` on a full shelf: half of it goes to a new one, or, where `key` comes after all of it, nothing, so that
@@ -305,6 +327,14 @@ mod tests {
             }
             assert_eq!(entries, self.len());
             assert!(keys.iter().all(|key| self.get(key).is_some()));
+            keys.sort_unstable();
+            for apart in [1, 7, 100] {
+                let mut place = Place::default();
+                for key in keys.iter().step_by(apart) {
+                    place = self.find_after(key, place);
+                    assert!(self.at(place).is_some(), "{key} after one {apart} before it");
+                }
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bytes::Bytes;
+
 use crate::{Commit, Compare, Entry, Key, Listing, Prefix, Reading, Revision};
 
 /// What was read for a decision. It remembers what the decision looked at: that is what the commit compares.
@@ -130,6 +132,15 @@ impl Snapshot {
         self.mixed |= !self.keys.0.is_empty();
     }
 
+    /// What a commit has looked at that compared these keys. Of what was there, only the revisions are known.
+    pub(super) fn compared(keys: impl IntoIterator<Item = (Key, Option<Revision>)>) -> Self {
+        let mut snapshot = Self::default();
+        let entry = |revision| Entry { value: Bytes::new(), revision };
+        snapshot.assume(keys.into_iter().map(|(key, revision)| (key, revision.map(entry))), 0);
+        snapshot.keys.iter().for_each(|(_, read)| read.looked.store(true, Ordering::Relaxed));
+        snapshot
+    }
+
     /// Whether all of it was so at one revision, `at`.
     pub(super) const fn is_of_one_revision(&self) -> bool {
         !self.mixed
@@ -181,7 +192,11 @@ impl Snapshot {
 
     /// Leaves of the wanted keys those that are not there yet.
     pub(super) fn forget_known(&self, wanted: &mut Unread) {
-        wanted.keys.retain(|key| self.keys.get(key).is_none());
+        let mut place = 0; // they come in order mostly
+        wanted.keys.retain(|key| {
+            place = self.keys.place_near(key, place);
+            self.keys.0.get(place).is_none_or(|(other, _)| other != key)
+        });
     }
 
     /// What was read under these keys.
@@ -252,6 +267,16 @@ impl<K: Ord, V> Sorted<K, V> {
         match self.0.get(likely) {
             Some((other, _)) if other == key => Some(likely),
             _ => self.0.binary_search_by(|(other, _)| other.cmp(key)).ok(),
+        }
+    }
+
+    /// Where a key is or would be: at `likely`, or anywhere.
+    fn place_near(&self, key: &K, likely: usize) -> usize {
+        let all = &self.0[..];
+        let after = likely == 0 || all.get(likely - 1).is_some_and(|(other, _)| other < key);
+        match after && all.get(likely).is_none_or(|(other, _)| key <= other) {
+            true => likely,
+            false => all.partition_point(|(other, _)| other < key),
         }
     }
 

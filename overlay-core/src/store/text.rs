@@ -31,6 +31,18 @@ impl Text {
         Self::Short { len: len as u8, bytes }
     }
 
+    /// This and then `tail`.
+    pub(super) fn with(&self, tail: &[u8]) -> Self {
+        match self {
+            Self::Short { len, bytes } if usize::from(*len) + tail.len() <= SHORT => {
+                let (mut bytes, end) = (*bytes, usize::from(*len) + tail.len());
+                bytes[usize::from(*len)..end].copy_from_slice(tail);
+                Self::Short { len: end as u8, bytes }
+            }
+            _ => Self::of([self.as_bytes(), tail].iter(), self.as_bytes().len() + tail.len()),
+        }
+    }
+
     pub(super) fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Short { len, bytes } => &bytes[..usize::from(*len)],
@@ -38,13 +50,19 @@ impl Text {
         }
     }
 
+    /// The bytes, if they lie in the value itself.
+    pub(super) fn short(&self) -> Option<&[u8]> {
+        match self {
+            Self::Short { .. } => Some(self.as_bytes()),
+            Self::Long(_) => None,
+        }
+    }
+
     /// Tells most texts apart; the highest bits best.
     pub(super) fn hash64(&self) -> u64 {
         let mix = |sum: u64, word: u64| (sum.rotate_left(29) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let sum: u64 = match self {
-            Self::Short { len, bytes } => {
-                [0, 8, 16, 24, SHORT - 8].into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at)))
-            }
+            Self::Short { len, bytes } => WORDS.into_iter().fold(u64::from(*len), |sum, at| mix(sum, word(bytes, at))),
             Self::Long(bytes) => bytes.iter().fold(0, |sum, byte| mix(sum, (*byte).into())),
         };
         sum ^ sum >> 32
@@ -67,11 +85,26 @@ impl From<Bytes> for Text {
     }
 }
 
+/// Where the words of a short text begin. The last overlaps the one before.
+const WORDS: [usize; 5] = [0, 8, 16, 24, SHORT - 8];
+
 /// Where two short texts differ first, word by word: what is the same at the beginning, as under one prefix, costs a comparison each 8
-/// bytes. The last word overlaps the one before.
+/// bytes.
+#[inline]
 fn differ(a: &[u8; SHORT], b: &[u8; SHORT]) -> Option<Ordering> {
-    let mut words = [0, 8, 16, 24, SHORT - 8].into_iter().map(|at| (word(a, at), word(b, at)));
-    words.find(|(a, b)| a != b).map(|(a, b)| a.to_be().cmp(&b.to_be()))
+    for at in WORDS {
+        let (a, b) = (word(a, at), word(b, at));
+        if a != b {
+            return Some(a.to_be().cmp(&b.to_be()));
+        }
+    }
+    None
+}
+
+/// Without a branch: who asks mostly has the same.
+#[inline]
+fn same(a: &[u8; SHORT], b: &[u8; SHORT]) -> bool {
+    WORDS.into_iter().fold(0, |apart, at| apart | (word(a, at) ^ word(b, at))) == 0
 }
 
 #[inline]
@@ -95,6 +128,7 @@ impl Ord for Text {
 }
 
 impl PartialOrd for Text {
+    #[inline]
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -104,7 +138,7 @@ impl PartialEq for Text {
     #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && differ(x, y).is_none(),
+            (Self::Short { len: a, bytes: x }, Self::Short { len: b, bytes: y }) => a == b && same(x, y),
             (Self::Long(x), Self::Long(y)) => x == y,
             _ => false, // what fits is short
         }

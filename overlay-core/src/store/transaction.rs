@@ -93,13 +93,45 @@ impl<'s> Transaction<'s> {
     /// The decision's refusal, what the store was short of, or that somebody was faster too often. Nothing was
     /// changed unless it says [`InDoubt`](TransactionError::InDoubt).
     pub fn run<T, R>(
+        self,
+        decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
+    ) -> impl Future<Output = Result<Done<T>, TransactionError<R>>> {
+        self.attempt(Doubt::default(), decide)
+    }
+
+    /// As [`run`](Self::run), by one who has tried already: by a commit that compared these keys, each with the commit that had put it
+    /// last, and whose answer was lost. That counts as an attempt of this transaction; what it compared is read.
+    ///
+    /// For commits that are so plain that they need no transaction, until an answer is lost.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn run_after<T, R>(
         mut self,
+        compared: impl IntoIterator<Item = (Key, Option<Revision>)>,
+        lost: StoreError,
+        decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
+    ) -> impl Future<Output = Result<Done<T>, TransactionError<R>>> {
+        let mut doubt = Doubt::default();
+        let compared = Snapshot::compared(compared);
+        self.wanted.keys.extend(compared.wanted().keys);
+        self.wanted.keys.sort_unstable();
+        self.wanted.keys.dedup();
+        doubt.add(compared, lost);
+        self.attempt(doubt, decide)
+    }
+
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "it would hold twice what it is given, and futures of callers grow by it"
+    )]
+    fn attempt<T, R>(
+        mut self,
+        mut doubt: Doubt,
         mut decide: impl FnMut(&Snapshot) -> Result<(Commit, T), Undecided<R>>,
     ) -> impl Future<Output = Result<Done<T>, TransactionError<R>>> {
-        // No `async fn`: that would hold twice what it is given, and futures of callers grow by it.
-        let mut doubt = Doubt::default();
         async move {
-            let mut lost = 0;
+            let mut lost = doubt.lost.len() as u32;
             for attempt in 1..=self.attempts {
                 self.known.lost = lost;
                 let decision = self.decide(&mut decide).await;

@@ -114,7 +114,10 @@ fn by_address(endpoints: &[Arc<Endpoint>]) -> Trie<Bearers, ByAddress> {
 
 /// They come in the order of their ids.
 fn bearers(first: &Arc<Endpoint>, others: &[&Arc<Endpoint>]) -> Bearers {
-    std::iter::once(first).chain(others.iter().copied()).cloned().collect()
+    match others {
+        [] => Bearers::from_buf([Arc::clone(first)]),
+        _ => std::iter::once(first).chain(others.iter().copied()).cloned().collect(),
+    }
 }
 
 /// Services with their endpoints, which are given in the order of ids, by what they are found by; of several services that are

@@ -10,6 +10,7 @@ use super::space::corrupt;
 use super::together::Line;
 use super::{Allocator, TRIES};
 use crate::ipam::windows;
+use crate::ledger::Few;
 use crate::ledger::claim::{Outcome, Want};
 use crate::ledger::ground::{Ground, Plot};
 use crate::ledger::record::Held;
@@ -147,7 +148,7 @@ impl Allocator {
     ) -> Result<Option<Vec<Result<Lease, ClaimRefusal>>>, IpamError> {
         let mut answers: Vec<Option<Result<Lease, ClaimRefusal>>> = vec![None; requests.len()];
         for family in FAMILIES {
-            let mut wants = Vec::with_capacity(requests.len());
+            let mut wants = Few::with_capacity(requests.len());
             for (answer, request) in open(&mut answers, requests, family) {
                 match want(loaded, request) {
                     Ok(want) => wants.push(want),
@@ -158,6 +159,7 @@ impl Allocator {
                 continue;
             }
             let outcomes = self.ledger.claim(loaded.ground(family), &wants, now).await?;
+            drop(wants);
             let Some(outcomes) = outcomes else { return Ok(None) };
             for ((place, request), outcome) in open(&mut answers, requests, family).zip(outcomes) {
                 *place = answer(loaded, request, outcome);
@@ -228,7 +230,7 @@ impl Allocator {
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
         let family = leases.first().map_or(IpFamily::V4, Lease::family);
-        let returns: Vec<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
+        let returns: Few<Return<'_>> = leases.iter().map(|lease| loaded.give_back(lease)).collect();
         self.ledger.release(loaded.ground(family), &returns, now).await
     }
 }

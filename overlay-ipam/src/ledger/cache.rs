@@ -6,6 +6,7 @@ use std::sync::Arc;
 use overlay_core::{Entry, Key, Revision, UnixTime};
 use rustc_hash::FxHashMap;
 
+use super::HOLD;
 use super::block::Block;
 use super::ground::{Ground, Plot};
 use crate::set::numbers::Numbers;
@@ -34,6 +35,12 @@ impl Cache {
     /// What was last seen under a block's key.
     pub(crate) fn entry(&self, key: &Key) -> Option<Entry> {
         self.blocks.get(key).map(|(entry, _)| entry.clone())
+    }
+
+    /// A block as it was last seen, and at which revision that was, out of the cache: to be changed in place, and be
+    /// [known](Self::know) again when a commit has made it so.
+    pub(crate) fn take(&mut self, key: &Key) -> Option<(Entry, Arc<Block>)> {
+        self.blocks.remove(key)
     }
 
     /// Whether a block that was seen has `count` free numbers in this part.
@@ -127,6 +134,11 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Whether the block where claims go on is held for a while yet.
+    pub(crate) fn is_held_long(&self, now: UnixTime) -> bool {
+        now + HOLD / 2 < self.held_until && self.held_until <= now + 2 * HOLD
+    }
+
     /// Blocks in which a rest is over are not full any more.
     pub(crate) fn wake(&mut self, now: UnixTime) {
         while let Some((_, block)) = self.wakes.first().copied().filter(|(wakes, _)| *wakes <= now) {

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, MutexGuard};
 
+use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashMap;
 
 use super::block::{Block, Condition};
 use super::cache::Cache;
-use super::ground::{Ground, Plot};
+use super::direct::{Direct, Tried};
+use super::ground::{Ground, Keys, Plot};
 use super::record::{Held, Hold, Holds};
 use super::{Budget, Few, HOLD, Ledger, Seen, Sorted, Stop, Written, outcome};
 use crate::{Draw, IpamError, LeaseOwner, PickOrder, Use};
@@ -58,9 +60,16 @@ impl Ledger {
         ground: &Ground,
         wants: &[Want<'_>],
         now: UnixTime,
-    ) -> Result<Option<Vec<Outcome>>, IpamError> {
+    ) -> Result<Option<Few<Outcome>>, IpamError> {
+        let tried = match wants {
+            [want] => match self.claim_directly(ground, want, now).await? {
+                Direct::Done(outcome) => return Ok(Some(Few::from_elem(outcome, 1))),
+                Direct::Open(tried) => tried,
+            },
+            _ => None,
+        };
         let first = wants.len().min(self.budget().operations);
-        let Some(outcomes) = self.claim_some(ground, &wants[..first], now).await? else { return Ok(None) };
+        let Some(outcomes) = self.claim_some(ground, &wants[..first], tried, now).await? else { return Ok(None) };
         match first == wants.len() && !outcomes.iter().any(Outcome::is_open) {
             true => Ok(Some(outcomes)),
             false => Box::pin(self.claim_rest(ground, wants, outcomes, now)).await,
@@ -72,9 +81,9 @@ impl Ledger {
         &self,
         ground: &Ground,
         wants: &[Want<'_>],
-        mut outcomes: Vec<Outcome>,
+        mut outcomes: Few<Outcome>,
         now: UnixTime,
-    ) -> Result<Option<Vec<Outcome>>, IpamError> {
+    ) -> Result<Option<Few<Outcome>>, IpamError> {
         outcomes.resize(wants.len(), Outcome::Later);
         let mut open: Vec<usize> = (0..wants.len()).filter(|at| outcomes[*at].is_open()).collect();
         let mut late = 0;
@@ -86,7 +95,7 @@ impl Ledger {
             open.retain(|at| outcomes[*at] == Outcome::Later);
             let batch: Vec<usize> = open.iter().copied().take(self.budget().operations).collect();
             let some: Vec<Want<'_>> = batch.iter().map(|at| wants[*at].clone()).collect();
-            let Some(decided) = self.claim_some(ground, &some, now).await? else { return Ok(None) };
+            let Some(decided) = self.claim_some(ground, &some, None, now).await? else { return Ok(None) };
             for (at, decided) in batch.into_iter().zip(decided) {
                 outcomes[at] = decided;
             }
@@ -121,20 +130,26 @@ impl Ledger {
         &self,
         ground: &Ground,
         wants: &[Want<'_>],
+        tried: Option<Box<Tried>>,
         now: UnixTime,
-    ) -> Result<Option<Vec<Outcome>>, IpamError> {
-        let keys = wants.iter().map(|want| self.keys.lease(ground, want.owner));
+    ) -> Result<Option<Few<Outcome>>, IpamError> {
+        let leases = self.keys.leases(ground);
+        let keys = wants.iter().map(|want| Keys::lease_of(&leases, want.owner));
         let keys = Sorted::new(keys, self.keys.before_owner());
         let (seen, unseen) = self.likely(ground, wants, now);
-        let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
-        let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
-        let known = seen.into_iter().chain(leases).chain(guard);
-        let transaction = self.transaction().reading(unseen).assuming(known);
+        let transaction = match &tried {
+            None => {
+                let leases = keys.in_order().map(|(_, key)| (key.clone(), None));
+                let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
+                self.transaction().reading(unseen).assuming(seen.into_iter().chain(leases).chain(guard))
+            }
+            Some(tried) => self.transaction().reading(tried.wanted(unseen)).assuming(seen),
+        };
         let draws = self.cache().draw(wants.len());
-        let result = transaction.run(|snapshot| {
+        let decide = |snapshot: &Snapshot| {
             Self::guard(ground, snapshot)?;
             let mut draft = Draft { draws, ..Draft::new((self, ground), snapshot, &keys, now) };
-            let mut outcomes = Vec::with_capacity(wants.len());
+            let mut outcomes = Few::with_capacity(wants.len());
             for (at, want) in wants.iter().enumerate() {
                 // What is not known of the leases is read at once.
                 let outcome = draft
@@ -144,8 +159,14 @@ impl Ledger {
             }
             let (commit, written) = draft.finish()?;
             Ok((commit, (outcomes, written)))
-        });
-        let Some(done) = outcome(result.await)? else { return Ok(None) };
+        };
+        let result = match tried.map(|tried| *tried) {
+            Some(Tried { compared, lost: Some(lost) }) => {
+                Box::pin(transaction.run_after(compared.into_iter().flatten(), lost, decide)).await
+            }
+            _ => transaction.run(decide).await,
+        };
+        let Some(done) = outcome(result)? else { return Ok(None) };
         let (outcomes, written) = done.output;
         self.know(written, done.at);
         Ok(Some(outcomes))
@@ -398,8 +419,7 @@ impl<'d> Draft<'d> {
         let (ground, now, manager) = (self.ground, self.now, self.ledger.manager);
         let row = self.cache.row(ground, plot, window);
         let current = row.current.filter(|block| !row.full.contains(*block));
-        let long = now + HOLD / 2 < row.held_until && row.held_until <= now + 2 * HOLD;
-        if let (Some(current), true) = (current, long || bounds.0 == bounds.1) {
+        if let (Some(current), true) = (current, row.is_held_long(now) || bounds.0 == bounds.1) {
             return Ok(Some(current));
         }
         let key = self.ledger.keys.holds(ground, plot, window);
@@ -511,8 +531,21 @@ impl<'d> Draft<'d> {
         if written.is_empty() {
             return Ok((commit, written));
         }
-        let leases = self.keys.in_order().filter_map(|(at, key)| Some((key.clone(), self.fresh[at]?.encode())));
-        commit.puts.extend(leases);
+        let fresh = self.keys.in_order().filter_map(|(at, key)| Some((key, self.fresh[at]?)));
+        match self.keys.keys.len() {
+            1 => commit.puts.extend(fresh.map(|(key, held)| (key.clone(), held.encode()))),
+            many => {
+                // In one piece of memory.
+                let mut records = Vec::with_capacity(many * Held::LEN);
+                let from = commit.puts.len();
+                for (key, held) in fresh {
+                    records.extend_from_slice(&held.record());
+                    commit.puts.push((key.clone(), Bytes::new()));
+                }
+                let mut records = Bytes::from(records);
+                commit.puts[from..].iter_mut().for_each(|(_, value)| *value = records.split_to(Held::LEN));
+            }
+        }
         let mut budget = self.budget;
         for (key, holds) in self.holds {
             let record = holds.encode();
@@ -538,7 +571,13 @@ const AHEAD: usize = 16;
 const BLOCK: usize = 2048;
 
 /// The first free number of a block that is not reserved, from `from` on and around.
-fn first_free(plot: &Plot, number: u128, block: &Block, (first, last): (u16, u16), from: u16) -> Option<u16> {
+pub(super) fn first_free(
+    plot: &Plot,
+    number: u128,
+    block: &Block,
+    (first, last): (u16, u16),
+    from: u16,
+) -> Option<u16> {
     let found = block.free_around((first, last), from)?;
     if !plot.is_reserved(plot.join(number, found)) {
         return Some(found);

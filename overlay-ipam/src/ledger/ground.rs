@@ -129,6 +129,12 @@ impl Keys {
         self.key(&[&head(b'l', ground), owner.as_bytes()])
     }
 
+    /// The same, where [what comes before owners](Self::leases) was made for many.
+    pub(crate) fn lease_of(leases: &Prefix, owner: &LeaseOwner) -> Key {
+        let key = leases.key(owner.as_bytes());
+        key.unwrap_or_else(|_| unreachable!("a root and parts of known length make a key"))
+    }
+
     /// How many bytes the keys of all leases of a ground begin with alike.
     pub(crate) fn before_owner(&self) -> usize {
         self.root.as_bytes().len() + HEAD

@@ -8,6 +8,7 @@ pub(crate) mod block;
 pub(crate) mod cache;
 pub(crate) mod claim;
 pub(crate) mod combine;
+mod direct;
 pub(crate) mod ground;
 pub(crate) mod record;
 pub(crate) mod release;
@@ -85,10 +86,15 @@ impl Ledger {
                 Arc::new(parsed.map_err(|flaw| Stop::Corrupt { key: key.clone(), flaw })?)
             }
         };
-        if block.wakes(self.rest).is_some_and(|wakes| wakes <= now) {
-            Arc::make_mut(&mut block).wake(self.rest, now);
-        }
+        self.wake_by(&mut block, now);
         Ok(block)
+    }
+
+    /// Ends the rests that are over, if there are any.
+    fn wake_by(&self, block: &mut Arc<Block>, now: UnixTime) {
+        if block.wakes(self.rest).is_some_and(|wakes| wakes <= now) {
+            Arc::make_mut(block).wake(self.rest, now);
+        }
     }
 
     /// A commit has made these blocks so, at `revision`.

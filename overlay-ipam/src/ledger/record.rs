@@ -31,14 +31,21 @@ impl Held {
         Ok(held)
     }
 
+    /// Bytes of a record.
+    pub(crate) const LEN: usize = 27;
+
     pub(crate) fn encode(&self) -> Bytes {
-        let mut record = [0; 27];
+        Bytes::copy_from_slice(&self.record())
+    }
+
+    pub(crate) fn record(&self) -> [u8; Self::LEN] {
+        let mut record = [0; Self::LEN];
         record[0] = FORMAT;
         record[1] = self.plot;
         record[2] = u8::from(self.purpose == Use::Vip);
         record[3..19].copy_from_slice(&self.number.to_be_bytes());
         record[19..].copy_from_slice(&self.generation.to_be_bytes());
-        Bytes::copy_from_slice(&record)
+        record
     }
 }
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use overlay_core::{Commit, Entry, Key, Snapshot, Undecided, UnixTime};
 use rustc_hash::FxHashSet;
 
-use super::ground::{Ground, Plot};
+use super::direct::{Direct, Tried};
+use super::ground::{Ground, Keys, Plot};
 use super::{Budget, Few, Ledger, Sorted, Stop, Written, outcome};
 use crate::{IpamError, LeaseOwner, Release};
 
@@ -31,11 +32,28 @@ impl Ledger {
         returns: &[Return<'_>],
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
+        let tried = match returns {
+            [of] => match self.release_directly(ground, of, now).await? {
+                Direct::Done(release) => return Ok(Some(vec![release])),
+                Direct::Open(tried) => tried,
+            },
+            _ => None,
+        };
+        Box::pin(self.release_all(ground, returns, tried, now)).await
+    }
+
+    async fn release_all(
+        &self,
+        ground: &Ground,
+        returns: &[Return<'_>],
+        mut tried: Option<Box<Tried>>,
+        now: UnixTime,
+    ) -> Result<Option<Vec<Release>>, IpamError> {
         let mut released = Vec::new();
         while released.len() < returns.len() {
             let rest = &returns[released.len()..];
             let some = &rest[..rest.len().min(self.budget().operations)];
-            let Some(done) = self.release_some(ground, some, now).await? else { return Ok(None) };
+            let Some(done) = self.release_some(ground, some, tried.take(), now).await? else { return Ok(None) };
             match released.is_empty() {
                 true => released = done, // all of them, mostly
                 false => released.extend(done),
@@ -49,16 +67,26 @@ impl Ledger {
         &self,
         ground: &Ground,
         returns: &[Return<'_>],
+        tried: Option<Box<Tried>>,
         now: UnixTime,
     ) -> Result<Option<Vec<Release>>, IpamError> {
-        let keys = returns.iter().map(|of| self.keys.lease(ground, of.owner));
+        let leases = self.keys.leases(ground);
+        let keys = returns.iter().map(|of| Keys::lease_of(&leases, of.owner));
         let keys = Sorted::new(keys, self.keys.before_owner());
         let (seen, unseen) = self.blocks_of(ground, returns);
-        let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
         let wanted = unseen.into_iter().chain(keys.in_order().map(|(_, key)| key.clone()));
-        let transaction = self.transaction().reading(wanted).assuming(seen.into_iter().chain(guard));
+        let transaction = match &tried {
+            None => {
+                let guard = ground.guard.iter().map(|(key, entry)| (key.clone(), Some(entry.clone())));
+                self.transaction().reading(wanted).assuming(seen.into_iter().chain(guard))
+            }
+            Some(tried) => self.transaction().reading(tried.wanted(wanted)).assuming(seen),
+        };
         let mut attempts = Attempts::default();
-        let result = transaction.run(|snapshot| {
+        if tried.is_some() {
+            attempts.last.push(0);
+        }
+        let decide = |snapshot: &Snapshot| {
             Self::guard(ground, snapshot)?;
             let given = self.give_back(ground, snapshot, (returns, &keys), now);
             // What is not known of the leases is read at once.
@@ -66,8 +94,14 @@ impl Ledger {
             let (commit, (mut fates, written)) = given?;
             attempts.explain(snapshot.lost_answers(), &mut fates);
             Ok((commit, (fates, written)))
-        });
-        let Some(done) = outcome(result.await)? else { return Ok(None) };
+        };
+        let result = match tried.map(|tried| *tried) {
+            Some(Tried { compared, lost: Some(lost) }) => {
+                Box::pin(transaction.run_after(compared.into_iter().flatten(), lost, decide)).await
+            }
+            _ => transaction.run(decide).await,
+        };
+        let Some(done) = outcome(result)? else { return Ok(None) };
         let (released, written) = done.output;
         self.know(written, done.at);
         Ok(Some(released))

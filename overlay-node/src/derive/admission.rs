@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlay_core::{EndpointId, Mac};
+use overlay_core::{EndpointId, Mac, NodeId};
 
 use super::Footing;
 use super::claim::{Claim, Taken, Unfit};
@@ -41,7 +41,8 @@ impl<'k> Admission<'k> {
         let (mut peers, mut unfit) = (Vec::with_capacity(section.remote.len()), Vec::new());
         let others = section.remote.iter().filter(|(id, _)| !section.local.contains_key(id));
         // Few instructions for each at first, so that what is far away in memory is fetched for many at once.
-        let others: Vec<_> = others.map(|(id, remote)| (*id, &**remote, node(knowledge, footing, remote))).collect();
+        let nodes = Nodes::of(knowledge, footing);
+        let others: Vec<_> = others.map(|(id, remote)| (*id, &**remote, nodes.get(remote.node))).collect();
         for (id, remote, node) in others {
             match node.and_then(|node| Peer::of(section, node, (id, remote))) {
                 Ok((peer, why)) => {
@@ -88,7 +89,8 @@ impl<'k> Admission<'k> {
     /// Admits endpoints elsewhere: all at once if no two have the same, which is the rule; else one by one.
     fn admit(&mut self, peers: Vec<Peer<'k>>) {
         let by_mac = by_mac(&peers);
-        if self.taken.take_all(&by_mac, peers.iter().map(|peer| &peer.claim)) {
+        let claims = by_mac.iter().filter_map(|(_, at)| peers.get(*at)).map(|peer| &peer.claim);
+        if self.taken.take_all(&by_mac, claims) {
             (self.peers, self.by_mac) = (peers, by_mac);
             return;
         }
@@ -124,6 +126,22 @@ impl<'k> Peer<'k> {
     ) -> Result<(Self, Option<Unfit>), Unfit> {
         let (claim, unfit) = Claim::of_remote(section, node.vtep, remote)?;
         Ok((Self { id, remote, alive: node.standing == Standing::Alive, claim }, unfit))
+    }
+}
+
+/// The other nodes that are reached from here, by their ids as numbers: thousands of endpoints are on a few of them.
+struct Nodes<'k>(Vec<(u128, &'k NodeFacts)>);
+
+impl<'k> Nodes<'k> {
+    fn of(knowledge: &'k Knowledge, footing: &Footing) -> Self {
+        let others = knowledge.nodes.iter().filter(|(id, facts)| **id != knowledge.me && footing.reaches(facts));
+        Self(others.map(|(id, facts)| (u128::from_be_bytes(id.to_bytes()), facts)).collect())
+    }
+
+    fn get(&self, id: NodeId) -> Result<&'k NodeFacts, Unfit> {
+        let id = u128::from_be_bytes(id.to_bytes());
+        let at = self.0.binary_search_by_key(&id, |(id, _)| *id);
+        at.ok().and_then(|at| Some(self.0.get(at)?.1)).ok_or(Unfit::Node)
     }
 }
 

@@ -18,7 +18,10 @@ pub(super) fn zone(section: &Section, admission: &Admission<'_>) -> Zone {
     let ports = admission.ports.iter().filter(|(_, local, _)| !mesh::is_part(&section.network, &local.endpoint));
     let ports = ports.map(|(id, local, claim)| here(section, *id, local, claim));
     let peers = admission.peers.iter().filter(|peer| !is_mesh(section, peer.id, peer.remote.node));
-    let peers = peers.map(|peer| there(section, peer));
+    let names: Vec<_> = section.services.iter().map(|(id, of)| (as_number(*id), &of.spec.name)).collect();
+    let named =
+        |service| Some(names.get(names.binary_search_by_key(&as_number(service), |(id, _)| *id).ok()?)?.1.clone());
+    let peers = peers.map(|peer| there(peer, peer.remote.service.and_then(named)));
     Zone::of(section.network.spec.name.clone(), policy(section), services, ports.chain(peers))
 }
 
@@ -74,7 +77,8 @@ pub(super) fn endpoint(known: Known<'_>, id: EndpointId, claim: &Claim<'_>) -> O
     }
     let remote = section.remote.get(&id).filter(|remote| !is_mesh(section, id, remote.node))?;
     let alive = known.knowledge.nodes.get(&remote.node).is_some_and(|facts| facts.standing == Standing::Alive);
-    Some(there(section, &Peer { id, remote, alive, claim: claim.clone() }))
+    let peer = Peer { id, remote, alive, claim: claim.clone() };
+    Some(there(&peer, service_name(section, remote.service)))
 }
 
 /// One that is plugged in.
@@ -91,13 +95,13 @@ fn here(section: &Section, id: EndpointId, local: &LocalEndpoint, claim: &Claim<
 }
 
 /// One elsewhere. That of a node that is not alive for sure is given where no other is left.
-fn there(section: &Section, peer: &Peer<'_>) -> Endpoint {
+fn there(peer: &Peer<'_>, service: Option<Name>) -> Endpoint {
     let remote = peer.remote;
     Endpoint {
         id: peer.id,
         names: names(&remote.container, &remote.names),
         addresses: AddressSet::clone(&peer.claim.addresses),
-        service: service_name(section, remote.service),
+        service,
         weight: remote.weight.get(),
         health: if peer.alive { remote.health } else { remote.health.max(Health::Suspect) },
     }
@@ -109,6 +113,11 @@ fn names(container: &Name, others: &[DnsName]) -> Vec<DnsName> {
     names.push(DnsName::from(container));
     names.extend(others.iter().filter(|name| !name.is_root()).cloned());
     names
+}
+
+/// As they are ordered, and compared at once.
+fn as_number(service: ServiceId) -> u128 {
+    u128::from_be_bytes(service.to_bytes())
 }
 
 fn service_name(section: &Section, service: Option<ServiceId>) -> Option<Name> {

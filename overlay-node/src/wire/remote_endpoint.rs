@@ -131,7 +131,12 @@ fn addresses(reader: &mut Reader<'_>) -> Result<AddressSet, Malformed> {
 }
 
 fn names(reader: &mut Reader<'_>) -> Result<Vec<DnsName>, Malformed> {
-    (0..reader.small("names", 0, MOST)?).map(|_| name(reader.bytes("name")?)).collect()
+    let count = reader.small("names", 0, MOST)?;
+    let mut names = Vec::with_capacity(count.into()); // no more: they are kept, of thousands of endpoints
+    for _ in 0..count {
+        names.push(name(reader.bytes("name")?)?);
+    }
+    Ok(names)
 }
 
 /// A name on the wire (RFC 1035 §3.1), without the zero that closes it.
