@@ -32,7 +32,9 @@ impl Deriver {
     /// As [`derive`](crate::derive()).
     pub fn derive(&mut self, knowledge: &Knowledge) -> Arc<Desired> {
         let last = match self.last.take() {
-            Some(last) if last.stands_on(knowledge) => last.again(knowledge),
+            Some(last) if (last.knowledge.me, &last.knowledge.settings) == (knowledge.me, &knowledge.settings) => {
+                last.again(knowledge)
+            }
             other => Last::anew(knowledge, other.as_ref().map(|last| &*last.desired)),
         };
         let desired = last.desired.clone();
@@ -47,12 +49,6 @@ impl Deriver {
 }
 
 impl Last {
-    /// Whether all is the same that is the same mostly.
-    fn stands_on(&self, new: &Knowledge) -> bool {
-        let of = |known: &Knowledge| (known.me, known.settings.clone(), known.protection.lacking().map(str::to_owned));
-        of(&self.knowledge) == of(new)
-    }
-
     fn anew(knowledge: &Knowledge, before: Option<&Desired>) -> Self {
         let parts = parts(knowledge);
         let mut desired = places(knowledge, &parts);
@@ -67,6 +63,7 @@ impl Last {
         let all = self.knowledge.networks.keys().chain(new.networks.keys());
         let same = |id: &&NetworkId| same(self.knowledge.networks.get(*id), new.networks.get(*id));
         let mut touched: BTreeSet<NetworkId> = all.filter(|id| !(nodes && same(id))).copied().collect();
+        touched.extend(readied(&self.knowledge, new));
         touched.extend(on_one_parent(&self.knowledge, new, &touched));
         let moved = gateway_moves(&self.knowledge, new);
         let keyed = self.knowledge.protection != new.protection;
@@ -126,6 +123,14 @@ impl Last {
         containers.extend(local.map(|local| local.endpoint.spec.container.clone()));
         self.parts.extend(is.map(|part| (id, part)));
     }
+}
+
+/// The networks that can be here now, or cannot any more, as the node encrypts or does not.
+fn readied(old: &Knowledge, new: &Knowledge) -> Vec<NetworkId> {
+    if old.protection.lacking().is_some() == new.protection.lacking().is_some() {
+        return Vec::new();
+    }
+    new.networks.iter().filter(|(_, section)| section.is_encrypted()).map(|(id, _)| *id).collect()
 }
 
 /// If one of these networks is on physical networks, all that are: those of one parent depend on each other.

@@ -83,15 +83,7 @@ fn know(other: &mut Gossip) -> Outcome<(Agent, Arc<overlay_node::Desired>)> {
 /// With the catalogue, and what is plugged in.
 fn agent(now: Instant) -> Outcome<Agent> {
     let address = (vtep(0), 7946).into();
-    let me = Me {
-        id: node_id(0),
-        incarnation: 1,
-        address,
-        role: Role::Worker,
-        vtep: vtep(0),
-        mtu: Mtu::ETHERNET,
-        record: None,
-    };
+    let me = Me { id: node_id(0), incarnation: 1, address, role: Role::Worker, vtep: vtep(0), mtu: Mtu::ETHERNET };
     let mut agent = Agent::new(AgentConfig::lan(), me, [1; 32], now)?;
     for number in 0..NETWORKS {
         agent.handle(Input::Catalogue(CatalogueChange::Network(Arc::new(node_town::network(number)?))), now)?;
@@ -117,7 +109,7 @@ fn agent(now: Instant) -> Outcome<Agent> {
 
 /// Everybody else.
 fn other(now: Instant) -> Outcome<Gossip> {
-    let metadata = Metadata::new(Underlay { vtep: vtep(1), mtu: Mtu::ETHERNET }.encode())?;
+    let metadata = Metadata::new(Underlay { vtep: vtep(1), mtu: Mtu::ETHERNET, record: None }.encode())?;
     let member = Member { metadata, ..Member::new(node_id(1), 1, (vtep(1), 7946).into()) };
     let mut gossip = Gossip::new(Config::lan(), member, [2; 32], now)?;
     for number in 0..NETWORKS {
