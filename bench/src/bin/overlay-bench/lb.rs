@@ -1,7 +1,7 @@
 //! `lb`: balancing in user space. `lb/maglev-build-{100,1000}`: a table of 65,537 slots among so many replicas; `lb/maglev-pick`: one
 //! of 1,000 replicas for a random hash; the yardstick is the crate `maglev`. `lb/flow-hit`: the flow of a random packet of
-//! 10⁶ flows, either way, `lb/flow-hit-batch` the same 32 at a time; `lb/flow-insert`: one of 10⁶ flows into a table that has
-//! room for them; the yardstick is a `HashMap` of the same keys. `lb/flow-bytes`: memory for each flow. `lb/nat-rewrite`: one
+//! 10⁶ flows, either way, `lb/flow-hit-batch` the same 32 at a time; `lb/line-load`: one load from as many lines of 64 bytes, which
+//! is the least that a random flow can cost; `lb/flow-insert`: one of 10⁶ flows into a table that has room for them; the yardstick is a `HashMap` of the same keys. `lb/flow-bytes`: memory for each flow. `lb/nat-rewrite`: one
 //! packet of 1,450 bytes, of 512, made to go elsewhere and back; the yardstick copies it. `lb/packet`: the same through a whole
 //! balancer with 1,000 flows.
 
@@ -83,7 +83,7 @@ fn packet(number: u32, back: bool) -> Tuple {
 
 fn flows(bench: &mut Bench<'_>) -> io::Result<()> {
     let count = if bench.pace() == Pace::Quick { 100_000 } else { 1_000_000 };
-    let wanted = ["lb/flow-hit", "lb/flow-hit-batch", "lb/flow-insert", "lb/flow-bytes"];
+    let wanted = ["lb/flow-hit", "lb/flow-hit-batch", "lb/flow-insert", "lb/flow-bytes", "lb/line-load"];
     if !wanted.iter().any(|name| bench.wants(name)) {
         return Ok(());
     }
@@ -99,6 +99,13 @@ fn flows(bench: &mut Bench<'_>) -> io::Result<()> {
         .each(|n| _ = black_box(table.find(&packets[n % packets.len()], now)))
         .yardstick("HashMap", |n| _ = black_box(map.get(&packets[n % packets.len()])))
         .report()?;
+    let lines: Vec<[u32; 16]> = (0..count).map(|number| [number; 16]).collect();
+    let mut loaded = 0; // where the next is: so each load waits for the one before, as packets do
+    bench
+        .figure("lb/line-load", "ns")
+        .each(|n| loaded = lines[(random(n % packets.len()).wrapping_add(loaded) % count) as usize][0])
+        .report()?;
+    black_box(loaded);
     let mut found = [None; 32];
     bench
         .figure("lb/flow-hit-batch", "ns")
