@@ -9,6 +9,7 @@
 #![expect(clippy::print_stderr, reason = "it tells a person what was typed wrongly")]
 
 mod arguments;
+mod encrypted;
 mod ingress;
 mod kernel;
 
@@ -63,6 +64,7 @@ fn walk() -> Outcome<ExitCode> {
     overlay::third_host(&mut session)?;
     overlay::drift(&mut session)?;
     overlay::relocate(&mut session)?;
+    encrypted::show(&mut session)?;
     ingress::replace(&mut session)?;
     overlay::remove(&mut session)?;
     Ok(if session.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -1,5 +1,6 @@
 //! The walk-through in this machine's kernel: hosts and containers are network namespaces, all between them is real.
 
+mod encrypted;
 mod rules;
 mod services;
 mod town;

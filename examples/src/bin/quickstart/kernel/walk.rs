@@ -11,7 +11,7 @@ use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
 use super::town::{HOSTS, Town, fill};
-use super::{rules, services};
+use super::{encrypted, rules, services};
 use overlay_examples::listing;
 
 use crate::Outcome;
@@ -42,6 +42,7 @@ pub(crate) fn all(town: &mut Town) -> Outcome {
     drift(town, network, &web)?;
     restart(town, &web, &attached)?;
     relocate(town, &web, &db, &attached)?;
+    encrypted::show(town)?;
     replace_ingress(town)
 }
 

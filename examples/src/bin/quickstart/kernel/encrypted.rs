@@ -1,0 +1,53 @@
+//! A network whose frames cross the wire sealed: where the kernel has ESP. Where it has none, the network carries nothing, and says why.
+
+use overlay_core::NetworkId;
+use overlay_driver::testing::date;
+use overlay_node::{Control, NetworkSpec, Places as _};
+
+use super::town::{Town, fill};
+use crate::Outcome;
+
+const NAME: &str = "vault";
+
+pub(crate) fn show(town: &mut Town) -> Outcome {
+    town.typed(0, &format!("network create -d overlay --attachable --opt encrypted {NAME}"));
+    let spec = NetworkSpec { attachable: true, encrypted: true, ..NetworkSpec::overlay(NAME.parse()?) };
+    let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
+    town.shown(&network.id.to_string());
+    match town.hosts.places(0)?.protects() {
+        Ok(()) => sealed(town)?,
+        Err(missing) => dark(town, &missing)?,
+    }
+    town.typed(0, &format!("network rm {NAME}"));
+    town.wait(town.manager.remove_network(&NAME.into(), date()))?;
+    town.shown(NAME);
+    Ok(())
+}
+
+fn sealed(town: &mut Town) -> Outcome {
+    let (safe, at_safe) = town.run(0, "safe", NAME)?;
+    let (key, at_key) = town.run(1, "key", NAME)?;
+    let (there, back) = (town.ping(0, &safe, "key")?, town.ping(1, &key, "safe")?);
+    town.check("containers of an encrypted network reach each other by this kernel's ESP", there && back);
+    town.typed(0, "rm -f safe key");
+    town.detach(0, at_safe.endpoint.id)?;
+    town.detach(1, at_key.endpoint.id)?;
+    town.shown("safe\nkey");
+    Ok(())
+}
+
+fn dark(town: &mut Town, missing: &str) -> Outcome {
+    let refused = match town.run(0, "safe", NAME) {
+        Ok((_, attached)) => {
+            town.detach(0, attached.endpoint.id)?;
+            String::new()
+        }
+        Err(error) => error.to_string(),
+    };
+    town.shown(&format!("Error: {refused}"));
+    town.check(
+        "this kernel has no ESP, so an encrypted network carries nothing and says what is missing",
+        refused.contains(missing),
+    );
+    Ok(())
+}
