@@ -86,9 +86,9 @@ impl Capabilities {
     pub fn permit(&self, state: &State) -> Result<(), Refusal> {
         let backend = self.backend;
         let mut shared = None;
-        if let Some(arrivals) = state.arrivals.as_ref().filter(|_| !self.published) {
-            let (wanted, reason) = (arrivals.to_string(), format!("{backend} knows no ways back"));
-            return Err(Refusal::new("arrivals", wanted, reason));
+        if state.arrivals.is_some() && !self.published {
+            let reason = format!("{backend} knows no ways back");
+            return Err(Refusal::new("arrivals", "flows from balancers elsewhere", reason));
         }
         for (name, service) in &state.services {
             let refuse = |wanted: String, reason: String| Err(Refusal::new(format!("service {name}"), wanted, reason));

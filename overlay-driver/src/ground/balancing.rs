@@ -111,7 +111,7 @@ mod tests {
             let home = Namespace::create().unwrap();
             let owner = Owner::new("choice".parse().unwrap(), "a".parse().unwrap());
             let opened = Balancing::open(&owner, (&home, &Writers::default()), &Balancing::asked()).unwrap().unwrap();
-            let said = "nf_tables (IPVS cannot have what comes by eth0 from 0 balancers: IPVS knows no ways back)";
+            let said = "nf_tables (IPVS cannot have flows from balancers elsewhere: IPVS knows no ways back)";
             assert_eq!(opened.choice.to_string(), said);
 
             let mut asked = State { arrivals: None, ..Balancing::asked() };

@@ -253,7 +253,10 @@ fn a_services_scheduler_and_its_endpoints_weights_hold_on_all_hosts_and_it_is_sa
         }
         let places = world.status(0).places;
         let said = places.iter().find(|it| it.place == "container near").and_then(|it| it.balancer.clone());
-        assert_eq!(said.as_deref(), Some("nf_tables (IPVS cannot have all ports: IPVS serves ports by name)"));
+        assert_eq!(
+            said.as_deref(),
+            Some("nf_tables (IPVS cannot have flows from balancers elsewhere: IPVS knows no ways back)")
+        );
     });
 }
 
