@@ -38,7 +38,7 @@ pub enum Verdict {
 pub enum Reason {
     /// It came in the clear to a guarded port.
     Clear,
-    /// It is for a guarded port, and no tunnel leads there.
+    /// It is for a guarded port, or from one, and no tunnel leads there.
     NoTunnel,
     /// A tunnel leads there, and has no association to send by.
     NoAssociation,
@@ -51,13 +51,19 @@ pub enum Reason {
 impl State {
     /// What happens to a datagram that this node sends.
     pub fn outgoing(&self, datagram: &Datagram) -> Verdict {
-        let Some(port) = self.guarded(datagram) else { return Verdict::Pass };
+        let Some(port) = self.guarded(datagram) else { return self.unguarded(datagram) };
         let tunnel = Tunnel { port, local: datagram.source, peer: datagram.destination };
         let Some(lanes) = self.tunnels.get(&tunnel) else { return Verdict::Drop(Reason::NoTunnel) };
         match self.lane(&tunnel, lanes, datagram.source_port) {
             Some(id) => Verdict::Seal(id),
             None => Verdict::Drop(Reason::NoAssociation),
         }
+    }
+
+    /// What leaves for a port that is not guarded: from one that is, nothing, as tunnels send from others.
+    fn unguarded(&self, datagram: &Datagram) -> Verdict {
+        let is_guarded = self.ports.iter().any(|port| port.get() == datagram.source_port);
+        if is_guarded { Verdict::Drop(Reason::NoTunnel) } else { Verdict::Pass }
     }
 
     /// What happens to a datagram that arrives in the clear.

@@ -57,17 +57,20 @@ impl Mark {
         })
     }
 
-    /// Nothing to the port, in or out, from or to anywhere.
+    /// Nothing to the port, in or out, from or to anywhere; and nothing from it, which nobody sends: so no ICMP error about what came to it,
+    /// sealed maybe, quotes that in the clear.
     fn guards(self, port: Port) -> impl Iterator<Item = (PolicyKey, Policy)> {
         let all = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()].map(|any| (any, 0));
         let all = all.into_iter().filter_map(|(any, prefix)| IpNet::new(any, prefix).ok());
         let priority = self.priority + 1;
-        all.flat_map(move |net| [Direction::In, Direction::Out].map(|direction| (direction, net))).map(
-            move |(direction, net)| {
-                let key = PolicyKey { direction, selector: selector(net, net, port) };
-                (key, Policy { priority, action: Action::Block })
-            },
-        )
+        let of = move |net| {
+            let to = selector(net, net, port);
+            let from = Selector { source_port: to.destination_port, destination_port: None, ..to };
+            [(Direction::In, to), (Direction::Out, to), (Direction::Out, from)]
+        };
+        all.flat_map(of).map(move |(direction, selector)| {
+            (PolicyKey { direction, selector }, Policy { priority, action: Action::Block })
+        })
     }
 
     /// What a tunnel takes, and by which association each lane sends.

@@ -69,7 +69,7 @@ fn datagrams() -> impl Iterator<Item = Datagram> {
     let ends = (1_u8..7).flat_map(|peer| [IpFamily::V4, IpFamily::V6].map(|family| (family, peer)));
     ends.flat_map(|(family, peer)| {
         (4788..4794).flat_map(move |destination_port| {
-            (50_000..50_004).map(move |source_port| {
+            (50_000..50_004).chain([4790]).map(move |source_port| {
                 let (source, destination) = (host(family, 100), host(family, peer));
                 Datagram { source, destination, source_port, destination_port }
             })

@@ -15,7 +15,7 @@ use crate::{SaId, Spi, State};
 ///
 /// | of the value | in XFRM |
 /// |---|---|
-/// | a guarded port | four policies that block, for each family in and out: UDP to the port, from and to anywhere |
+/// | a guarded port | six policies that block, for each family: UDP to the port, in and out, and from the port, out, with the ICMP errors that would quote what came to it |
 /// | an association | an ESP association in transport mode, for UDP from its source to its destination's port alone |
 /// | a tunnel | a policy for what arrives, which takes what any association of its opened; one for each lane, by source ports with a mask, which sends by the lane's association |
 ///

@@ -39,7 +39,7 @@ fn what_is_lowered_planned_or_dropped_takes_no_key() {
         let native = xfrm.lower(&state).unwrap().into_owned();
         drop((native.check(), native));
         let plan = Table::<State>::plan(&mut xfrm, &state).unwrap();
-        assert_eq!(plan.len(), 4 + 2 + 2);
+        assert_eq!(plan.len(), 6 + 2 + 2);
         let shown = format!("{plan} {plan:?} {state:?}");
         assert!(!shown.contains("5a") && !shown.contains("90, 90"), "nor is one printed: {shown}");
         drop(plan);

@@ -6,6 +6,7 @@
 mod deaf;
 mod direct;
 mod drain;
+mod encrypted;
 mod faults;
 mod haproxy;
 mod killed;

@@ -63,7 +63,7 @@ pub struct Policy {
 /// What happens to packets that a policy is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// They are dropped.
+    /// They are dropped. Of what leaves, also ICMP errors about packets whose answer would be one of them: an error quotes what came, in the clear.
     Block,
     /// They pass as these say, one within the other: 1 to 6. Never without: that is in the clear.
     Protect(Vec<Template>),

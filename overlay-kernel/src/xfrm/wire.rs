@@ -114,7 +114,7 @@ pub(super) fn put_policy(key: &PolicyKey, policy: &Policy, replace: bool) -> Req
         limits(body, &Lifetimes::default());
         let action = if policy.action == Action::Block { BLOCK } else { ALLOW };
         body.raw(&[0; 32]).raw(&policy.priority.to_ne_bytes()).raw(&[0; 4]);
-        body.raw(&[direction(key.direction), action, 0, 0]).raw(&[0; 4]);
+        body.raw(&[direction(key.direction), action, flags(key.direction, action), 0]).raw(&[0; 4]);
         if let Action::Protect(templates) = &policy.action {
             body.attribute(TEMPLATES, &templates.iter().flat_map(template).collect::<Vec<_>>());
         }
@@ -291,7 +291,9 @@ pub(super) fn parse_policy(message: &Message<'_>) -> Result<Option<FoundPolicy>,
         (ALLOW, Some(templates)) if !templates.is_empty() => Some(Action::Protect(templates)),
         _ => None,
     };
-    let plain = !strange && head[162..164] == [0, 0] && read_limits(&head, 56) == Some(Lifetimes::default());
+    let plain = !strange
+        && head[162..164] == [flags(direction, head[161]), 0]
+        && read_limits(&head, 56) == Some(Lifetimes::default());
     let known = read_selector(&head).zip(action).filter(|_| plain);
     let known = known.map(|(selector, action)| (PolicyKey { direction, selector }, Policy { priority, action }));
     Ok(Some(FoundPolicy { priority, known }))
@@ -416,6 +418,11 @@ const fn read_mode(byte: u8) -> Option<Mode> {
     }
 }
 
+/// What blocks what leaves blocks errors about what came the other way too: they quote it, opened if it was sealed.
+const fn flags(direction: Direction, action: u8) -> u8 {
+    if matches!(direction, Direction::Out) && action == BLOCK { OF_ERRORS } else { 0 }
+}
+
 const fn direction(direction: Direction) -> u8 {
     match direction {
         Direction::In => 0,
@@ -444,6 +451,7 @@ const TEMPLATE: usize = 64;
 const ESN: u8 = 128; // XFRM_STATE_ESN
 const ALLOW: u8 = 0;
 const BLOCK: u8 = 1;
+const OF_ERRORS: u8 = 2; // XFRM_POLICY_ICMP
 
 // Messages.
 const NEW_SA: u16 = 0x10;
