@@ -27,7 +27,7 @@ impl World {
         judge(
             &home,
             "ip",
-            &["xfrm", "policy", "add", "dir", "out", "dst", "198.51.100.0/24", "priority", "50", "action", "block"],
+            &["xfrm", "policy", "add", "dir", "out", "dst", "198.51.100.0/24", "priority", "90", "action", "block"],
         );
         if with_sas {
             let sa = "ip xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 0x999 reqid 9 mode transport \
