@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ring::aead;
+use crate::provider::aead;
 use serde::{Deserialize, Serialize};
 
 /// An AEAD of ESP with an 8-byte IV, a 4-byte salt and a 16-byte integrity check value.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::digest;
+use crate::provider::digest;
 use zeroize::Zeroizing;
 
 use crate::Cipher;

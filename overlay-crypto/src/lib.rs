@@ -2,6 +2,11 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "aws-lc-rs")]
+use aws_lc_rs as provider;
+#[cfg(not(feature = "aws-lc-rs"))]
+use ring as provider;
+
 mod check;
 mod cipher;
 mod esp;

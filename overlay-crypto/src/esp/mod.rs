@@ -9,7 +9,7 @@ mod udp;
 mod vectors;
 mod window;
 
-use ring::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
+use crate::provider::aead::{Aad, LessSafeKey, Nonce, UnboundKey};
 use serde::{Deserialize, Serialize};
 
 use crate::{Cipher, SaKey, Spent, Spi};

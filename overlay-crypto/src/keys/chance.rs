@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
+use crate::provider::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
 /// 32 bytes of chance, from which those of any number of secrets are drawn, one after the other.

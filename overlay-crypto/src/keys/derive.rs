@@ -1,7 +1,7 @@
 //! Key, salt and SPI of one association, from the secret of two nodes (RFC 5869).
 
+use crate::provider::hkdf::{HKDF_SHA256, KeyType, Salt};
 use overlay_core::{NetworkId, NodeId};
-use ring::hkdf::{HKDF_SHA256, KeyType, Salt};
 use zeroize::Zeroizing;
 
 use super::EpochRecord;
