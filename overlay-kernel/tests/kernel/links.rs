@@ -1,5 +1,7 @@
 use std::cell::RefCell;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use overlay_core::testing::{Dice, Kernel, kernel_test, laws};
 use overlay_core::{Backend, IfName, Lower, NsKey, Owner, Shadow, reconcile};
@@ -37,6 +39,10 @@ impl<T> World<T> {
             for command in FOREIGN {
                 judge(namespace, "ip", &command.split(' ').collect::<Vec<_>>());
             }
+            // That a bridge without ports has no carrier is known a moment after it is up.
+            let is_settled = || judge(namespace, "ip", &["link", "show", "foreign0"]).contains("state DOWN");
+            let waits = (0..500).take_while(|_| !is_settled()).inspect(|_| thread::sleep(Duration::from_millis(10)));
+            assert!(waits.count() < 500, "foreign0 has a carrier");
         }
         world
     }
