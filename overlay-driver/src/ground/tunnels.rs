@@ -42,14 +42,12 @@ pub(super) fn open(owner: &Owner, host: Namespace, spent: Spent) -> Result<Box<d
 /// Whether the host's kernel has what protects tunnels; what is missing, if not.
 pub(super) fn are_protected(owner: &Owner, host: Namespace) -> Result<(), String> {
     let xfrm = Xfrm::open(owner, host).map_err(|error| told(&error))?;
-    let lacks = |lack: Lack| xfrm.esp().lacks.contains(&lack);
-    let [v4, v6] = [IpFamily::V4, IpFamily::V6].map(Lack::Over);
-    let missing = match Lack::Cipher(Cipher::default()) {
-        _ if lacks(v4) && lacks(v6) => v4,
-        cipher if lacks(cipher) => cipher,
-        _ => return Ok(()),
-    };
-    Err(format!("{missing}: {}", missing.remedy()))
+    // Of both families: else one peer at an address of the other would have the whole host's place refused.
+    let wanted = [Lack::Over(IpFamily::V4), Lack::Over(IpFamily::V6), Lack::Cipher(Cipher::default())];
+    match wanted.into_iter().find(|lack| xfrm.esp().lacks.contains(lack)) {
+        Some(missing) => Err(format!("{missing}: {}", missing.remedy())),
+        None => Ok(()),
+    }
 }
 
 const NO_XFRM: &str = "this kernel has no XFRM, which protects tunnels";
@@ -61,7 +59,8 @@ impl Table<State> for Tunnels {
 
     fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
         let done = Table::<State>::run(&mut self.xfrm, plan, phase);
-        if let Err(ReconcileError::Apply { error, .. }) = &done
+        // Associations come in phase Build, and nothing else does: a policy of others' in the way is mended by no key.
+        if let Err(ReconcileError::Apply { error, phase: Phase::Build, .. }) = &done
             && error.source.kind() == ErrorKind::Conflict
         {
             self.spent.0.store(true, Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlay_core::{Instant, IpFamily, NetworkId, NodeId};
 use overlay_crypto::{
@@ -24,6 +25,8 @@ pub(super) struct Keyring {
     next: u64,
     own: Option<Own>,
     agreed: Arc<BTreeMap<NodeId, TunnelKeys>>,
+    /// Until then no peer's record makes this node begin an epoch.
+    rests_until: Instant,
 }
 
 /// A secret, for tunnels from one VTEP.
@@ -42,12 +45,16 @@ const SHARED: NetworkId = NetworkId::from_bytes([0; 16]);
 /// So many epochs can one start of a node have, before it has one that the next start could have too.
 const EPOCHS: u64 = 1 << 20;
 
+/// How long a node rests after a peer's record had it begin an epoch.
+const REST: Duration = Duration::from_secs(10);
+
 /// So often in a row an SPI may come twice: by chance it does not twice in the life of a cluster.
 const TRIES: usize = 8;
 
 impl Keyring {
     fn new(chance: Chance, incarnation: u64) -> Self {
-        Self { chance, next: first(incarnation), own: None, agreed: Arc::default() }
+        let next = first(incarnation);
+        Self { chance, next, own: None, agreed: Arc::default(), rests_until: Instant::ZERO }
     }
 
     pub(super) fn begin_anew(&mut self, incarnation: u64) {
@@ -64,13 +71,13 @@ impl Keyring {
     }
 
     /// Agrees with these peers, as node `me` at `vtep`; with those that it did not agree with before.
-    fn agree(&mut self, (me, vtep): (NodeId, IpAddr), peers: &Peers, lanes: Lanes) {
+    fn agree(&mut self, (me, vtep): (NodeId, IpAddr), peers: &Peers, lanes: Lanes, now: Instant) {
         if self.own.as_ref().is_some_and(|own| own.vtep != vtep) {
             self.forget();
         }
         for _ in 0..TRIES {
             self.begin(me, vtep);
-            if self.try_agree(peers, lanes) {
+            if self.try_agree(peers, lanes, now) {
                 return;
             }
             self.forget();
@@ -87,8 +94,8 @@ impl Keyring {
         self.own = Some(Own { secret, vtep });
     }
 
-    /// Whether it went without an SPI of this node's that comes twice.
-    fn try_agree(&mut self, peers: &Peers, lanes: Lanes) -> bool {
+    /// Whether it went without an SPI of this node's that comes twice, and without a record that this epoch of it cannot be agreed on with.
+    fn try_agree(&mut self, peers: &Peers, lanes: Lanes, now: Instant) -> bool {
         let Some(own) = &mut self.own else { return true };
         for (node, (record, peer)) in peers {
             if self.agreed.get(node).is_some_and(|keys| (keys.record, keys.peer) == (*record, *peer)) {
@@ -103,8 +110,12 @@ impl Keyring {
             let is_elsewhere = agreed.get(node).is_none_or(|keys| keys.peer != *peer);
             match keys {
                 Ok(keys) => drop(agreed.insert(*node, keys)),
-                // What was agreed on was for another address, or let go: it is not put to work again, but this node's next epoch is.
-                Err(AgreeError::Old { epoch, last }) if epoch == last && is_elsewhere => return false,
+                // It is for another address, was let go, or is older than one that was there: this node's next epoch agrees with it, but not as
+                // often as somebody likes who says such things.
+                Err(AgreeError::Old { .. }) if self.rests_until <= now => {
+                    self.rests_until = now + REST;
+                    return false;
+                }
                 Err(_) if is_elsewhere => drop(agreed.remove(node)),
                 Err(_) => {}
             }
@@ -186,7 +197,7 @@ impl Agent {
         let me = self.knowledge.me;
         let vtep = self.knowledge.nodes.get(&me).map(|facts| facts.vtep);
         match vtep.zip(self.protected_peers()) {
-            Some((vtep, peers)) => keyring.agree((me, vtep), &peers, self.knowledge.settings.lanes),
+            Some((vtep, peers)) => keyring.agree((me, vtep), &peers, self.knowledge.settings.lanes, now),
             None => keyring.forget(),
         }
         self.knowledge.protection = Protection::Keys(Arc::clone(&keyring.agreed));

@@ -1,5 +1,8 @@
 //! Which tunnels the host protects.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
 use overlay_core::IpFamily;
 use overlay_crypto::{Direction, Issued, Numbers, Sa, SaId, Spi, State, Tunnel, WindowSize};
 
@@ -15,11 +18,15 @@ pub(super) fn host(knowledge: &Knowledge) -> State {
         return State::default();
     }
     let mut state = State { ports: [knowledge.settings.encrypted_port].into(), ..State::default() };
-    keys.values().for_each(|keys| put(&mut state, knowledge, keys));
+    let mut at: BTreeMap<IpAddr, Option<&TunnelKeys>> = BTreeMap::new();
+    for keys in keys.values() {
+        // Of nodes that say that they are at one address, none gets what is for the others.
+        at.entry(keys.peer).and_modify(|other| *other = None).or_insert(Some(keys));
+    }
+    at.values().flatten().for_each(|keys| put(&mut state, knowledge, keys));
     state
 }
 
-/// Of two tunnels with the same ends, the first counts.
 fn put(state: &mut State, knowledge: &Knowledge, keys: &TunnelKeys) {
     let TunnelKeys { local, peer, sends, takes, record: _ } = keys;
     let tunnel = Tunnel { port: knowledge.settings.encrypted_port, local: *local, peer: *peer };

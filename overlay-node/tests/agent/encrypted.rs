@@ -157,3 +157,39 @@ fn a_node_that_loses_what_it_encrypts_by_says_so_and_publishes_nothing() {
     assert_eq!((record(&town, 1, 0), town.sandbox(0)), (None, None));
     assert_eq!(host(&mut town, 0).crypto, overlay_crypto::State::default());
 }
+
+#[test]
+fn who_says_that_it_is_at_anothers_address_gets_nothing_that_is_for_that() {
+    let mut town = plugged(28, 3);
+    let vtep = town.segment(1).unwrap().vtep.local;
+    let to_b = |state: &PlaceState| state.crypto.tunnels.keys().filter(|tunnel| tunnel.peer == vtep).count();
+    assert_eq!(to_b(&host(&mut town, 0)), 1);
+    town.tell(2, Input::Underlay { vtep, mtu: Mtu::ETHERNET });
+    town.run(3);
+    assert!(record(&town, 0, 2).is_some() && record(&town, 0, 1).is_some());
+    let state = host(&mut town, 0);
+    assert_eq!(
+        (to_b(&state), state.crypto.ports.clone()),
+        (0, [PORT].into()),
+        "neither does: what is for it is dropped"
+    );
+}
+
+#[test]
+fn a_peer_whose_epochs_went_back_is_agreed_with_anew_and_not_as_often_as_it_likes() {
+    let mut town = plugged(29, 2);
+    let first = record(&town, 1, 0).unwrap();
+    let later = Chance::new([99; 32]);
+    // Its clock was ahead once, and is not any more.
+    (0..4).for_each(|_| town.tell(1, Input::Rekey));
+    town.run(2);
+    town.net.with(1, |node, now| node.0.set_protection(Ok(later), now));
+    town.run(2);
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
+    let second = record(&town, 1, 0).unwrap();
+    assert!(second.epoch > first.epoch, "node 0 began an epoch of its own");
+    town.net.with(1, |node, now| node.0.set_protection(Ok(Chance::new([98; 32])), now));
+    town.run(2);
+    assert_eq!(record(&town, 1, 0), Some(second), "it rests");
+}
