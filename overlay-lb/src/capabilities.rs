@@ -104,8 +104,7 @@ impl Capabilities {
                 return refuse("affinity".to_owned(), format!("{backend} {reason}"));
             }
             if service.ports == Ports::All && !self.all_ports {
-                let reason = format!("{backend} serves ports by name, unless somebody marks what goes there");
-                return refuse("all ports".to_owned(), reason);
+                return refuse("all ports".to_owned(), format!("{backend} serves ports by name"));
             }
             if service.is_published() && service.affinity.is_some() {
                 let reason = format!("{backend} remembers no clients of published services");

@@ -162,7 +162,7 @@ fn what_ipvs_lacks_is_refused_by_name() {
     let can = Capabilities::ipvs();
     let mut all = service(&[2]);
     all.ports = Ports::All;
-    let said = "service web: all ports: IPVS serves ports by name, unless somebody marks what goes there";
+    let said = "service web: all ports: IPVS serves ports by name";
     assert_eq!(can.permit(&state(&all)).unwrap_err().to_string(), said);
     reconcile(&mut Memory::<State>::default(), &state(&all)).unwrap();
 }
