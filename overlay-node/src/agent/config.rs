@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use overlay_core::{Mtu, NodeId, NsKey, Port, Protocol};
+use overlay_core::{Mtu, NodeId, NsKey, Port, PortRange, Protocol};
 use overlay_crypto::Lanes;
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
@@ -19,7 +19,7 @@ pub struct AgentConfig {
     pub gossip: overlay_gossip::Config,
     /// The UDP port of VXLAN, one in the cluster and not gossip's. 4789 is usual.
     pub vxlan_port: Port,
-    /// The UDP port of encrypted networks, one in the cluster, and no other's: whatever is sent there passes in ESP only. 4793 is usual.
+    /// The UDP port of encrypted networks, one in the cluster, and no other's: whatever is sent there passes in ESP only, and nothing is sent from it, so it is below 49152. 4793 is usual.
     pub encrypted_port: Port,
     /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
     pub lanes: Lanes,
@@ -62,7 +62,9 @@ impl AgentConfig {
         if gossip_port == self.vxlan_port {
             return Err(AgentError::OnePort { port: gossip_port });
         }
-        if [gossip_port, self.vxlan_port].contains(&self.encrypted_port) {
+        // Nothing leaves from a guarded port, and VXLAN sends from those of the dynamic range.
+        let is_others = [gossip_port, self.vxlan_port].contains(&self.encrypted_port);
+        if is_others || PortRange::DYNAMIC.contains(self.encrypted_port) {
             return Err(AgentError::EncryptedPort { port: self.encrypted_port });
         }
         Ok(Settings {
@@ -134,7 +136,9 @@ pub enum AgentError {
         port: Port,
     },
     /// Encrypted networks on a port that is used in the clear.
-    #[error("encrypted networks cannot have port {port}, which gossip or VXLAN uses in the clear; give them their own")]
+    #[error(
+        "encrypted networks cannot have port {port}, which gossip or VXLAN uses in the clear or sends from; give them one of their own below 49152"
+    )]
     EncryptedPort {
         /// The port.
         port: Port,

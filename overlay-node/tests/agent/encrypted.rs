@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use overlay_core::{Mtu, Port, State as _};
+use overlay_core::{Instant, Mtu, Port, State as _};
 use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, Verdict};
 use overlay_dns::Health;
+use overlay_gossip::Role;
 use overlay_node::{
-    CatalogueChange, Input, Network, NetworkSpec, Place, PlaceState, Protection, Target, derive, explain,
+    Agent, AgentConfig, AgentError, CatalogueChange, Input, Me, Network, NetworkSpec, Place, PlaceState, Protection,
+    Target, derive, explain,
 };
 
 use crate::town::{Town, agent, container, id, network, node_id};
@@ -192,4 +194,19 @@ fn a_peer_whose_epochs_went_back_is_agreed_with_anew_and_not_as_often_as_it_like
     town.net.with(1, |node, now| node.0.set_protection(Ok(Chance::new([98; 32])), now));
     town.run(2);
     assert_eq!(record(&town, 1, 0), Some(second), "it rests");
+}
+
+#[test]
+fn the_port_of_encrypted_networks_is_nobody_elses_and_none_that_tunnels_send_from() {
+    let begin = |port: u16| {
+        let config = AgentConfig { encrypted_port: Port::new(port).unwrap(), ..AgentConfig::lan() };
+        let (address, vtep) = ("192.0.2.7:7946".parse().unwrap(), [192, 0, 2, 7].into());
+        let me = Me { id: node_id(0), incarnation: 1, address, role: Role::Worker, vtep, mtu: Mtu::ETHERNET };
+        Agent::new(config, me, [1; 32], Instant::ZERO).map(|_| ())
+    };
+    for wrong in [4789, 7946, 49_152, 65_535] {
+        let port = Port::new(wrong).unwrap();
+        assert_eq!(begin(wrong), Err(AgentError::EncryptedPort { port }));
+    }
+    assert_eq!(begin(49_151), Ok(()));
 }
