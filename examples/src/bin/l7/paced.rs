@@ -81,3 +81,59 @@ impl<B: Body<Data = Bytes, Error: Into<Error>> + Unpin> Body for Paced<B> {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+    const IDLE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_may_take_longer_than_patience_and_one_that_rests_ends() {
+        let slow = |pause: Duration, pieces: usize| async move {
+            let (sent, body) = tokio::sync::mpsc::channel::<()>(1);
+            let progress = Progress::begin();
+            let mut paced = Paced::new(Pieces(body), IDLE, progress.clone());
+            let feed = async move {
+                for _ in 0..pieces {
+                    sleep(pause).await;
+                    let _ = sent.send(()).await;
+                }
+            };
+            let take = async {
+                while let Some(frame) = paced.frame().await {
+                    frame?;
+                }
+                Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+            };
+            let both = async { tokio::join!(take, feed).0 };
+            progress.within(PATIENCE, both).await.map(|done| done.map_err(|error| error.to_string()))
+        };
+        assert_eq!(slow(PATIENCE / 2, 8).await, Some(Ok(())));
+        assert_eq!(slow(PATIENCE * 2, 8).await, None, "patience ends");
+        let (_kept, body) = tokio::sync::mpsc::channel(1);
+        let error = Paced::new(Pieces(body), IDLE, Progress::begin()).frame().await.unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "nothing came for 60 s");
+    }
+
+    /// A body of which a piece comes for each word.
+    struct Pieces(tokio::sync::mpsc::Receiver<()>);
+
+    impl Body for Pieces {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let piece = || Ok(Frame::data(Bytes::from_static(b"x")));
+            self.0.poll_recv(context).map(|word| word.map(|()| piece()))
+        }
+    }
+}
