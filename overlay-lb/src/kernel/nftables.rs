@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use std::sync::Arc;
 
 use overlay_core::{
-    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Meter, Name, Owner, Refusal, StepError, Witness,
+    Amended, Applied, Backend, BackendError, ErrorKind, Lower, Memo, Meter, Owner, Refusal, StepError, Witness,
 };
 use overlay_kernel::Namespace;
 use overlay_kernel::conntrack::Conntrack;
@@ -14,7 +14,7 @@ use overlay_kernel::nft::{self, Nft, Set, Writers};
 
 use super::amend::Last;
 use super::standing::{self, Standing};
-use super::{Meaning, Native, NativeStep, Withdrawn, lower};
+use super::{Meaning, Native, NativeStep, Withdrawn, in_runs, lower, owner_of};
 use crate::{Capabilities, Readings, State};
 
 /// Holds a [`State`] in a Linux kernel: nf_tables of one namespace, in a table of its owner's own.
@@ -84,10 +84,7 @@ impl Nftables {
     /// [`ErrorKind::Permission`] if it may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's
     /// name is longer than 60 bytes.
     pub fn open(owner: &Owner, namespace: Namespace) -> Result<Self, BackendError> {
-        let instance = Name::new(&format!("{}-lb", owner.instance));
-        let instance =
-            instance.map_err(|error| BackendError::new(ErrorKind::Invalid, "name an owner").caused_by(error))?;
-        let owner = Owner::new(owner.cluster.clone(), instance);
+        let owner = owner_of(owner, "lb")?;
         let (nft, flows) = (Nft::open(&owner, &namespace)?, Conntrack::open(&namespace)?);
         Ok(Self { nft, flows, locals: KernelLocals::open(namespace)? })
     }
@@ -169,14 +166,7 @@ impl Backend for Nftables {
     }
 
     fn apply(&mut self, steps: &[NativeStep]) -> Result<(), StepError> {
-        let mut done = 0;
-        while let Some(rest) = steps.get(done..).filter(|rest| !rest.is_empty()) {
-            done += self.some(rest).map_err(|error| match error.applied {
-                Applied::Nothing if done > 0 => StepError { at: done, applied: Applied::Before, ..error },
-                _ => StepError { at: done + error.at, ..error },
-            })?;
-        }
-        Ok(())
+        in_runs(steps, |rest| self.some(rest))
     }
 }
 

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use std::hash::Hasher as _;
 use std::net::IpAddr;
 
-use overlay_core::{Backend, BackendError, ErrorKind, Lower, Name, Owner, Refusal, StepError, StepOf, Witness};
+use overlay_core::{Backend, BackendError, Lower, Owner, Refusal, StepError, StepOf, Witness};
 use overlay_kernel::Namespace;
 use overlay_kernel::nft::{self, Nft, Writers};
 use siphasher::sip::SipHasher13;
 
 use crate::State;
 use crate::kernel::lower::{self, at_all_ports};
+use crate::kernel::owner_of;
 
 /// Rules of nf_tables that mark what goes to VIPs of which *all ports* are served. IPVS has a service at one port, or for all packets of one
 /// mark; so a service at all ports is one of a mark, and something must give it to packets.
@@ -42,13 +43,10 @@ impl Marks {
     /// Works in this namespace. Its table is that of an owner of its own, whose instance is that of `owner` with `-marks` behind it.
     ///
     /// # Errors
-    /// [`ErrorKind::Permission`] if the namespace may not be entered, [`Invalid`](ErrorKind::Invalid) if the instance's name is longer than 57
-    /// bytes, [`Unsupported`](ErrorKind::Unsupported) if the kernel has no nf_tables.
+    /// [`ErrorKind::Permission`](overlay_core::ErrorKind::Permission) if the namespace may not be entered, [`Invalid`](overlay_core::ErrorKind::Invalid) if the instance's name is longer than 57
+    /// bytes, [`Unsupported`](overlay_core::ErrorKind::Unsupported) if the kernel has no nf_tables.
     pub fn open(owner: &Owner, namespace: &Namespace) -> Result<Self, BackendError> {
-        let instance = Name::new(&format!("{}-marks", owner.instance));
-        let instance =
-            instance.map_err(|error| BackendError::new(ErrorKind::Invalid, "name an owner").caused_by(error))?;
-        Ok(Self(Nft::open(&Owner::new(owner.cluster.clone(), instance), namespace)?))
+        Ok(Self(Nft::open(&owner_of(owner, "marks")?, namespace)?))
     }
 
     /// The same beside others that write tables of the namespace: what they do is no disturbance, see [`Writers`].

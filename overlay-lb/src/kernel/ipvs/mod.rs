@@ -6,12 +6,12 @@ mod native;
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-use overlay_core::{Applied, Backend, BackendError, IpFamily, Lower, Meter, Protocol, Refusal, StepError};
+use overlay_core::{Backend, BackendError, IpFamily, Lower, Meter, Protocol, Refusal, StepError};
 use overlay_kernel::ipvs::{self, Key};
 use overlay_kernel::link::KernelLocals;
 use overlay_kernel::{Namespace, nft};
 
-use super::lower;
+use super::{in_runs, lower};
 use crate::{Capabilities, Readings, State};
 
 pub use self::marks::Marks;
@@ -113,14 +113,7 @@ impl Backend for Ipvs {
     }
 
     fn apply(&mut self, steps: &[IpvsStep]) -> Result<(), StepError> {
-        let mut done = 0;
-        while let Some(rest) = steps.get(done..).filter(|rest| !rest.is_empty()) {
-            done += self.some(rest).map_err(|error| match error.applied {
-                Applied::Nothing if done > 0 => StepError { at: done, applied: Applied::Before, ..error },
-                _ => StepError { at: done + error.at, ..error },
-            })?;
-        }
-        Ok(())
+        in_runs(steps, |rest| self.some(rest))
     }
 }
 
