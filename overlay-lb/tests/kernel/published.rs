@@ -161,8 +161,13 @@ fn published_services_are_found_where_and_by_whom_the_meaning_says() {
                         let interface = by.then(|| "eth1".parse().unwrap());
                         let asks = Ask { by: interface, from, to, protocol, port: Port::new(port).unwrap() };
                         let place = if by { &outside } else { &town.client };
-                        let found = ask(place, protocol, (from, SocketAddr::new(to, port)));
-                        assert_eq!(found, meant(state.asked(&asks)), "{asks:?} of {:?}", state.services);
+                        let expected = meant(state.asked(&asks));
+                        let ask = || ask(place, protocol, (from, SocketAddr::new(to, port)));
+                        let mut found = ask();
+                        if found == "dropped" && found != expected {
+                            found = ask(); // an answer may be late; what is dropped is dropped again
+                        }
+                        assert_eq!(found, expected, "{asks:?} of {:?}", state.services);
                         heard.insert((found, by));
                     }
                 }
