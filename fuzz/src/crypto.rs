@@ -1,12 +1,15 @@
-//! Bodies for overlay-crypto: no bytes make an opener panic or take what its peer did not seal, and records are read and written alike.
+//! Bodies for overlay-crypto: no bytes make an opener or a keyring panic or take what nobody sealed, and records are read and written alike.
 
+use overlay_crypto::gossip::{GossipKey, Keyring, Purpose};
 use overlay_crypto::{
-    Arrived, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi, WindowSize,
+    Arrived, Chance, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi,
+    WindowSize,
 };
 
 use crate::Body;
 
-pub(crate) const TARGETS: &[(&str, Body)] = &[("crypto_open", open), ("crypto_record", record)];
+pub(crate) const TARGETS: &[(&str, Body)] =
+    &[("crypto_gossip", gossip), ("crypto_open", open), ("crypto_record", record)];
 
 /// Packets, each after a byte that says what it is and one of its length: as they are, with our SPI in front, or sealed by the peer, and then
 /// perhaps changed. What is opened is what was sealed, once; each is counted once.
@@ -88,6 +91,29 @@ fn key(cipher: Cipher) -> SaKey {
 fn total(counts: OpenCounts) -> u64 {
     let OpenCounts { packets, bytes: _, malformed, foreign, replayed, forged, padding, dummies } = counts;
     packets + malformed + foreign + replayed + forged + padding + dummies
+}
+
+/// A message of gossip: as it is, with the end of a sealed one behind, or sealed and one bit of it changed. Only what was sealed is opened.
+fn gossip(data: &[u8]) {
+    let keyring = |start| Keyring::new(GossipKey::from_bytes([7; 32]), &mut Chance::new([start; 32]));
+    let (mut ours, mut theirs) = (keyring(1), keyring(2));
+    let seal = |keyring: &mut Keyring, text: &[u8]| {
+        let mut message = text.to_vec();
+        assert!(keyring.seal(Purpose::Datagram, &mut message).is_ok());
+        message
+    };
+    assert!(ours.open(Purpose::Datagram, &mut data.to_vec()).is_err(), "nobody sealed it");
+    let end = seal(&mut theirs, b"").split_off(16);
+    assert!(ours.open(Purpose::Datagram, &mut [data, &end].concat()).is_err(), "nobody sealed it");
+    let mut message = seal(&mut theirs, data);
+    let [first, second, ..] = *data else { return };
+    let at = usize::from(u16::from_be_bytes([first, second])) % message.len();
+    message[at] ^= 1 << (first % 8);
+    assert!(ours.open(Purpose::Datagram, &mut message.clone()).is_err(), "it was changed");
+    message[at] ^= 1 << (first % 8);
+    assert!(ours.open(Purpose::Stream, &mut message.clone()).is_err(), "it is no stream's");
+    assert_eq!(ours.open(Purpose::Datagram, &mut message).ok(), Some(ours.primary()));
+    assert_eq!(message, data);
 }
 
 /// A node's published key: what parses is written as it was.

@@ -10,6 +10,7 @@ use ring as provider;
 mod check;
 mod cipher;
 mod esp;
+pub mod gossip;
 mod judge;
 #[cfg(feature = "kernel")]
 pub mod kernel;

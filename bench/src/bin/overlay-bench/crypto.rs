@@ -4,6 +4,8 @@
 //! window, nothing authenticated besides; a second one is given padding, trailer and 12 bytes to authenticate, so what is between the two is the cipher's. All work through the same 64 buffers in turn, by the same rounds. Opening spoils a packet, so packets are
 //! sealed anew outside the measurement.
 //!
+//! `gossip-seal`, `gossip-open-of-1000`: a datagram of 1,400 bytes by a keyring, what it opens of 1,000 nodes in turn; the yardstick is the same AEAD alone.
+//!
 //! `xfrm-plan-1000`, as root: what protects tunnels to 1,000 peers, lowered to XFRM's objects and planned, from nothing; `-next-epoch` in place of
 //! the present, `-nothing` where it is there already. The yardstick is a copy of the objects. Nothing is carried out.
 
@@ -16,10 +18,11 @@ use std::time::{Duration, Instant};
 
 use overlay_bench::{Bench, Pace};
 use overlay_core::{ErrorKind, Lower as _, NetworkId, NodeId, Owner, Port, State as _};
+use overlay_crypto::gossip::{GossipKey, Keyring, Purpose};
 use overlay_crypto::kernel::{Esp, Xfrm};
 use overlay_crypto::{
-    Cipher, Direction, Epoch, EpochSecret, Epochs, Lane, Numbers, Opener, Sa, SaId, SaKey, Sealer, Spi, State, Tunnel,
-    Use, WindowSize, sealed_len,
+    Chance, Cipher, Direction, Epoch, EpochSecret, Epochs, Lane, Numbers, Opener, Sa, SaId, SaKey, Sealer, Spi, State,
+    Tunnel, Use, WindowSize, sealed_len,
 };
 use overlay_kernel::Namespace;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -33,6 +36,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
             open(bench, cipher, size, suffix)?;
         }
     }
+    gossip_seal(bench)?;
+    gossip_open(bench)?;
     plan(bench)?;
     xfrm_plan(bench)?;
     agree(bench)
@@ -93,7 +98,84 @@ fn open(bench: &mut Bench<'_>, cipher: Cipher, size: usize, suffix: &str) -> io:
         .report()
 }
 
-/// Works through all buffers, prepared first, again and again for `round` of measured time.
+/// A datagram of gossip, as full as most are; beside it, the AEAD alone.
+fn gossip_seal(bench: &mut Bench<'_>) -> io::Result<()> {
+    let round = round(bench.pace());
+    let [mut ours, mut bare] = [(); 2].map(|()| buffers(DATAGRAM));
+    let (mut keyring, mut alone) = (keyring(1), Bare::alone(Cipher::Aes256Gcm));
+    bench
+        .figure("crypto/gossip-seal", "ns")
+        .measured(move || {
+            nanoseconds(round, &mut ours, plain, |message| {
+                black_box(keyring.seal(Purpose::Datagram, black_box(message)).is_ok());
+            })
+        })
+        .yardstick_measured(ALONE, move || {
+            nanoseconds(round, &mut bare, |_| {}, |buffer| alone.seal(black_box(buffer), DATAGRAM))
+        })
+        .report()
+}
+
+/// The same, of one of 1,000 nodes in turn.
+fn gossip_open(bench: &mut Bench<'_>) -> io::Result<()> {
+    let round = round(bench.pace());
+    let [mut ours, mut bare] = [(); 2].map(|()| buffers(DATAGRAM));
+    let (mut all, mut keyring) = ((0..1000).map(keyring).collect::<Vec<_>>(), keyring(1000));
+    let (mut seals, mut opens) = (Bare::alone(Cipher::Aes256Gcm), Bare::alone(Cipher::Aes256Gcm));
+    let mut next = 0;
+    bench
+        .figure("crypto/gossip-open-of-1000", "ns")
+        .measured(move || {
+            let prepare = |message: &mut Vec<u8>| {
+                plain(message);
+                next = (next + 1) % all.len();
+                assert!(all[next].seal(Purpose::Datagram, message).is_ok());
+            };
+            nanoseconds(round, &mut ours, prepare, |message| {
+                assert!(keyring.open(Purpose::Datagram, black_box(message)).is_ok());
+            })
+        })
+        .yardstick_measured(ALONE, move || {
+            let prepare = |buffer: &mut Vec<u8>| seals.seal(buffer, DATAGRAM);
+            nanoseconds(round, &mut bare, prepare, |buffer| opens.open(black_box(buffer), DATAGRAM))
+        })
+        .report()
+}
+
+const DATAGRAM: usize = 1400;
+
+/// A message that is not sealed yet, with room for its seal.
+fn plain(message: &mut Vec<u8>) {
+    message.resize(DATAGRAM, 0x5a);
+    message.reserve(Keyring::OVERHEAD);
+}
+
+/// That of one of many nodes.
+fn keyring(node: u16) -> Keyring {
+    let mut start = [0; 32];
+    start[..2].copy_from_slice(&node.to_be_bytes());
+    Keyring::new(GossipKey::from_bytes([7; 32]), &mut Chance::new(start))
+}
+
+/// How long one takes: works through all buffers, prepared first, again and again for `round` of measured time.
+fn nanoseconds(
+    round: Duration,
+    buffers: &mut [Vec<u8>],
+    mut prepare: impl FnMut(&mut Vec<u8>),
+    mut work: impl FnMut(&mut Vec<u8>),
+) -> f64 {
+    let (mut took, mut count) = (Duration::ZERO, 0_u32);
+    while took < round {
+        buffers.iter_mut().for_each(&mut prepare);
+        let start = now();
+        buffers.iter_mut().for_each(&mut work);
+        took += start.elapsed();
+        count += buffers.len() as u32;
+    }
+    took.as_nanos() as f64 / f64::from(count)
+}
+
+/// The same as payload bits per second.
 fn gigabits(
     size: usize,
     round: Duration,
@@ -101,15 +183,8 @@ fn gigabits(
     mut prepare: impl FnMut(&mut [u8]),
     mut work: impl FnMut(&mut [u8]),
 ) -> f64 {
-    let (mut took, mut count) = (Duration::ZERO, 0);
-    while took < round {
-        buffers.iter_mut().for_each(|buffer| prepare(buffer));
-        let start = now();
-        buffers.iter_mut().for_each(|buffer| work(buffer));
-        took += start.elapsed();
-        count += buffers.len();
-    }
-    (count * size * 8) as f64 / took.as_secs_f64() / 1e9
+    let each = nanoseconds(round, buffers, |buffer| prepare(buffer), |buffer| work(buffer));
+    (size * 8) as f64 / each
 }
 
 /// Room for a packet of that payload, each in its own place.
