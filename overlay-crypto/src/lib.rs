@@ -17,6 +17,7 @@ pub mod kernel;
 mod key;
 mod keys;
 mod lane;
+mod rotation;
 mod sa;
 mod spi;
 mod state;
@@ -35,6 +36,7 @@ pub use keys::{
     Use,
 };
 pub use lane::{Lane, Lanes, LanesError};
+pub use rotation::{Cause, Rotation, RotationConfig, RotationConfigError, RotationCounts, RotationEvent, Stage, Usage};
 pub use sa::{Epochs, Sa, SaId};
 pub use spi::{Spi, SpiError};
 pub use state::{SpiTaken, State, Step, Tunnel};

@@ -13,7 +13,7 @@ use crate::Chance;
 /// The keys of a cluster's gossip that one node has: it opens what is sealed with any of them, and seals with one, its *primary*.
 ///
 /// So a key is changed without a message lost: all nodes [install](Self::install) the new one, then [promote](Self::promote) it, then
-/// [retire](Self::retire) the old, each step when all have done the one before.
+/// [retire](Self::retire) the old, each step when all have done the one before. [`Rotation`](crate::Rotation) says when.
 ///
 /// **No nonce comes twice.** A keyring draws 16 bytes of chance when it is made, and seals under keys derived from them (HKDF-SHA256, RFC 5869), by one
 /// counter that never begins anew, whatever is promoted, retired and installed again. Neither a restart nor another node can come to the same

@@ -1,0 +1,86 @@
+//! How often, and how long others are waited for.
+
+use std::time::Duration;
+
+use crate::rotation::Usage;
+
+/// When a [`Rotation`](crate::Rotation) begins by itself, and how long its stages last.
+///
+/// ```
+/// use std::time::Duration;
+/// use overlay_crypto::RotationConfig;
+///
+/// let hourly = RotationConfig { interval: Duration::from_secs(3600), ..RotationConfig::default() };
+/// assert!(hourly.check().is_ok());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RotationConfig {
+    /// How long a key is used: 10 s to 30 days; 12 hours by default, as Docker's. Each time a tenth more or less, so that nodes do not rotate all at once.
+    pub interval: Duration,
+    /// How much may be sealed with one key until another is wanted: by default 2²⁸ packets or 400 GB, as this crate's `SECURITY.md` counts.
+    pub usage: Usage,
+    /// How long others are waited for in one stage: 1 s to 1 day; a minute by default. Who has not confirmed by then is left behind: it finds its way by what
+    /// is published, and what it seals with an old key meanwhile is lost.
+    pub limit: Duration,
+    /// How long the old key is still opened when all have confirmed that they seal with the new: for what is on its way. 0 s to 1 hour; 5 s by default.
+    pub rest: Duration,
+}
+
+/// A setting that is out of its range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {found:?}: {least:?} to {most:?} is right")]
+pub struct RotationConfigError {
+    /// Which.
+    pub field: &'static str,
+    /// What it is.
+    pub found: Duration,
+    /// The least it may be.
+    pub least: Duration,
+    /// The most.
+    pub most: Duration,
+}
+
+impl Default for RotationConfig {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(12 * 3600),
+            usage: Usage { bytes: 400_000_000_000, packets: 1 << 28 },
+            limit: Duration::from_secs(60),
+            rest: Duration::from_secs(5),
+        }
+    }
+}
+
+impl RotationConfig {
+    /// Whether each is in its range.
+    ///
+    /// # Errors
+    /// For the first that is not.
+    pub fn check(&self) -> Result<(), RotationConfigError> {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        let day = 24 * hour;
+        for (field, found, least, most) in [
+            ("interval", self.interval, 10 * second, 30 * day),
+            ("limit", self.limit, second, day),
+            ("rest", self.rest, Duration::ZERO, hour),
+        ] {
+            if found < least || found > most {
+                return Err(RotationConfigError { field, found, least, most });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_out_of_range_is_refused_with_what_would_be_right() {
+        let wrong = RotationConfig { limit: Duration::ZERO, ..RotationConfig::default() };
+        assert_eq!(wrong.check().unwrap_err().to_string(), "limit is 0ns: 1s to 86400s is right");
+        assert!(RotationConfig { interval: Duration::from_secs(9), ..RotationConfig::default() }.check().is_err());
+        assert!(RotationConfig { rest: Duration::from_secs(3601), ..RotationConfig::default() }.check().is_err());
+    }
+}
