@@ -11,6 +11,7 @@ mod check;
 mod cipher;
 mod esp;
 pub mod gossip;
+mod hex;
 mod judge;
 #[cfg(feature = "kernel")]
 pub mod kernel;

@@ -9,14 +9,17 @@ use std::time::Duration;
 
 use overlay_core::{Instant, Name, NodeId, Port, told};
 use overlay_crypto::Chance;
+use overlay_crypto::gossip::{GossipKey, Keyring};
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinSet;
+use zeroize::Zeroizing;
 
 use crate::book::{Book, Plugged};
 use crate::control::Follow;
 use crate::driver::{Driver, now};
+use crate::envelope::Envelope;
 use crate::gateway;
 use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
@@ -41,6 +44,7 @@ pub struct Builder<G> {
     gossip: SocketAddr,
     vtep: Option<IpAddr>,
     upstreams: Vec<SocketAddr>,
+    keys: Vec<GossipKey>,
     agent: AgentConfig,
     upkeep: UpkeepConfig,
     workers: usize,
@@ -68,6 +72,7 @@ impl<G: Ground> Builder<G> {
             gossip: SocketAddr::new(IpAddr::from([127, 0, 0, 1]), Port::GOSSIP.get()),
             vtep: None,
             upstreams: Vec::new(),
+            keys: Vec::new(),
             agent: AgentConfig::lan(),
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
@@ -87,6 +92,13 @@ impl<G: Ground> Builder<G> {
     #[must_use]
     pub fn gossip(self, address: SocketAddr) -> Self {
         Self { gossip: address, ..self }
+    }
+
+    /// The keys that all nodes of the cluster have: gossip is sealed with the first and opened with any, [`Keyring::LIMIT`] at most, and what nobody sealed is as if it
+    /// had not come. None: gossip goes as it is, and whoever reaches its port is believed. A key comes to a node by another way than gossip.
+    #[must_use]
+    pub fn gossip_keys(self, keys: impl IntoIterator<Item = GossipKey>) -> Self {
+        Self { keys: keys.into_iter().collect(), ..self }
     }
 
     /// Where tunnels end: an address of the host's.
@@ -170,10 +182,13 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
+        let mut chance = chance()?;
+        let keyring = self.keyring(&mut chance)?;
+        if keyring.is_some() {
+            self.agent.gossip.seal_overhead = Keyring::OVERHEAD;
+        }
         let mut agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
-        let mut chance = [0; 32];
-        fill(&mut chance).map_err(StartError::Seed)?;
-        agent.set_protection(self.ground.protects().map(|()| Chance::new(chance)), Instant::ZERO);
+        agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
             self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;
@@ -197,6 +212,7 @@ impl<G: Ground> Builder<G> {
             origin: tokio::time::Instant::now(),
             udp,
             streams,
+            envelope: Envelope::new(keyring),
             ground: self.ground,
             home,
             hints,
@@ -208,6 +224,14 @@ impl<G: Ground> Builder<G> {
         };
         run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
+    }
+
+    fn keyring(&mut self, chance: &mut Chance) -> Result<Option<Keyring>, StartError> {
+        let mut keys = std::mem::take(&mut self.keys).into_iter();
+        let Some(primary) = keys.next() else { return Ok(None) };
+        let mut keyring = Keyring::new(primary, chance);
+        keys.try_for_each(|key| keyring.install(key)).map_err(StartError::Keys)?;
+        Ok(Some(keyring))
     }
 
     /// Of two processes with one directory the second does not start.
@@ -317,6 +341,13 @@ async fn settle(manager: Arc<Manager>) {
 
 fn fill(bytes: &mut [u8]) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(bytes)
+}
+
+/// Chance for keys.
+fn chance() -> Result<Chance, StartError> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    fill(bytes.as_mut_slice()).map_err(StartError::Seed)?;
+    Ok(Chance::new(*bytes))
 }
 
 /// Random bytes; where the system gives none, a driver has not started.

@@ -295,7 +295,7 @@ impl Driver {
         self.commands.send(command).await.map_err(|_| Stopped)
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+    pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         ask(&self.commands, command).await
     }
 }

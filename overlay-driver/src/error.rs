@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use overlay_core::{BackendError, EndpointId, IfName, Name};
+use overlay_crypto::gossip::KeyringError;
 use overlay_node::{AgentError, ControlError, InputError};
 
 /// Why a driver did not start. Nothing is left of it, but for a node that the catalogue has.
@@ -65,6 +66,24 @@ pub enum StartError {
     /// The system gives no random numbers.
     #[error("the system gives no random numbers")]
     Seed(#[source] io::Error),
+    /// The keys of gossip make no keyring.
+    #[error("the keys of gossip make no keyring")]
+    Keys(#[source] KeyringError),
+}
+
+/// Why the keys that gossip is sealed with were not changed. They are as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GossipKeysError {
+    /// Gossip is not sealed here.
+    #[error("gossip is not sealed here: start the node with a key, as all others")]
+    Unsealed,
+    /// The keyring refuses it.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The driver has stopped.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
 }
 
 /// Why a container was not plugged in. Nothing was changed.

@@ -26,6 +26,20 @@ pub struct Status {
     pub known: usize,
     /// Why the catalogue cannot be heard, while it cannot.
     pub catalogue: Option<String>,
+    /// What gossip is sealed with; `None` if it is not.
+    #[serde(default)]
+    pub seal: Option<SealStatus>,
+}
+
+/// The keys that a node's gossip is sealed with, by their names, and what it did not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealStatus {
+    /// What it seals with.
+    pub primary: String,
+    /// What it opens with, oldest first.
+    pub keys: Vec<String>,
+    /// Messages that nobody sealed who has one of the keys.
+    pub refused: u64,
 }
 
 /// A node as another sees it.

@@ -1,7 +1,9 @@
 //! The key that a cluster's gossip is sealed with.
 
 use std::fmt;
+use std::str::FromStr;
 
+use crate::hex;
 use crate::provider::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use crate::provider::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
 use serde::{Deserialize, Serialize};
@@ -10,7 +12,7 @@ use zeroize::Zeroizing;
 /// 32 bytes that all nodes of a cluster have and nobody else: what its gossip is sealed with.
 ///
 /// Messages are sealed with keys derived from it, another for each start of each node ([`Keyring`](super::Keyring)). Its bytes are wiped when it is
-/// dropped, never printed and never serialised; what stands in messages and logs is its [`id`](Self::id).
+/// dropped, never printed and never serialised; what stands in messages and logs is its [`id`](Self::id). It is read from 64 hexadecimal digits, as a file has them.
 ///
 /// ```
 /// use overlay_crypto::gossip::GossipKey;
@@ -29,6 +31,11 @@ pub struct GossipKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId([u8; Self::LEN]);
+
+/// A text that is no key. It is not repeated: it may be most of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key of gossip is 64 hexadecimal digits")]
+pub struct GossipKeyError;
 
 /// What tells apart the starts of all nodes under one key: 16 bytes of chance.
 pub(super) type StartSalt = [u8; 16];
@@ -119,6 +126,14 @@ impl KeyId {
     }
 }
 
+impl FromStr for GossipKey {
+    type Err = GossipKeyError;
+
+    fn from_str(text: &str) -> Result<Self, GossipKeyError> {
+        hex::read(text.as_bytes()).map(Self::from_bytes).ok_or(GossipKeyError)
+    }
+}
+
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -145,6 +160,16 @@ mod tests {
             derived.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
             "a1c6e98e09930ee330b3224ce075299a0bf1a7b0f42df0af80ddc9d40ccd27b6"
         );
+    }
+
+    #[test]
+    fn a_key_is_read_from_its_digits_and_what_is_none_is_not_repeated() {
+        assert_eq!("0a".repeat(32).parse::<GossipKey>().unwrap().id(), GossipKey::from_bytes([10; 32]).id());
+        for text in [String::new(), "0a".repeat(31), "0a".repeat(33), format!("{}0g", "0a".repeat(31)), "0".repeat(63)]
+        {
+            let refused = text.parse::<GossipKey>().unwrap_err().to_string();
+            assert_eq!(refused, "a key of gossip is 64 hexadecimal digits");
+        }
     }
 
     #[test]

@@ -5,5 +5,5 @@ mod key;
 mod keyring;
 mod trailer;
 
-pub use key::{GossipKey, KeyId};
+pub use key::{GossipKey, GossipKeyError, KeyId};
 pub use keyring::{Keyring, KeyringError, OpenError, Purpose, SealError};

@@ -5,6 +5,8 @@ use std::fmt;
 use overlay_core::Malformed;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::hex;
+
 /// The number of a node's key, 1 or more. A node's later keys have higher numbers, over restarts too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u64", into = "u64")]
@@ -154,15 +156,8 @@ impl<'de> Deserialize<'de> for PublicKey {
             return <[u8; 32]>::deserialize(deserializer).map(Self);
         }
         let text = String::deserialize(deserializer)?;
-        read_hex(text.as_bytes()).map(Self).ok_or_else(|| de::Error::custom("a public key is 64 hexadecimal digits"))
+        hex::read(text.as_bytes()).map(Self).ok_or_else(|| de::Error::custom("a public key is 64 hexadecimal digits"))
     }
-}
-
-fn read_hex(text: &[u8]) -> Option<[u8; 32]> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).map(|digit| digit as u8);
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
-    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect();
-    bytes?.try_into().ok()
 }
 
 #[cfg(test)]
