@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -30,8 +32,14 @@ impl World {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = format!("/run/overlay-node-test-{}-{number}", std::process::id());
         let mut world = Self { lab: Lab::new(2, dir).unwrap(), nodes: [None, None] };
+        fs::write(world.key(), format!("{}\n", "0a".repeat(32))).unwrap();
+        fs::set_permissions(world.key(), fs::Permissions::from_mode(0o600)).unwrap();
         (0..2).for_each(|host| world.start(host));
         world
+    }
+
+    fn key(&self) -> PathBuf {
+        self.lab.path().join("gossip-key")
     }
 
     fn socket(&self, host: usize) -> PathBuf {
@@ -41,7 +49,12 @@ impl World {
     fn start(&mut self, host: usize) {
         let mut node = Command::new(NODE);
         node.args(["run", "--name", &format!("host-{}", host + 1), "--address", &self.lab.address(host).to_string()]);
-        node.arg("--dir").arg(self.lab.dir(host)).arg("--state").arg(self.lab.dir(host).join("state"));
+        node.arg("--gossip-key")
+            .arg(self.key())
+            .arg("--dir")
+            .arg(self.lab.dir(host))
+            .arg("--state")
+            .arg(self.lab.dir(host).join("state"));
         match host {
             0 => node.arg("--manager"),
             _ => node.arg("--manager-socket").arg(self.socket(0)).args(["--join", &self.lab.address(0).to_string()]),
@@ -140,6 +153,8 @@ fn a_node_that_is_killed_and_started_again_adopts_what_it_had_and_its_containers
 fn the_missions_commands_do_what_they_say() {
     kernel_test(Kernel::Host, "examples::the_missions_commands_do_what_they_say", || {
         let world = World::new();
+        let sealed: Value = serde_json::from_str(&world.tell(0, &["--json", "status"])).unwrap();
+        assert_eq!(sealed["seal"]["keys"].as_array().map(Vec::len), Some(1));
         let declined = world.told(0, &["network", "rm", "ingress"]);
         assert!(String::from_utf8_lossy(&declined.stdout).contains("Are you sure you want to continue? [y/N]"));
         assert!(!declined.status.success());
@@ -160,6 +175,28 @@ fn the_missions_commands_do_what_they_say() {
             world.tell(host, &["teardown"]);
         }
     });
+}
+
+#[test]
+fn a_key_that_others_may_read_or_that_is_none_is_refused_before_anything_is_done() {
+    let dir = std::env::temp_dir().join(format!("overlay-node-key-{}", std::process::id()));
+    fs::create_dir_all(&dir).unwrap();
+    let file = dir.join("key");
+    for (text, mode, why) in [
+        ("0a".repeat(32), 0o640, "others may read or write it, chmod 600"),
+        ("0a".repeat(31), 0o600, "a key of gossip is 64 hexadecimal digits"),
+    ] {
+        fs::write(&file, &text).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let mut node = Command::new(NODE);
+        node.args(["run", "--name", "a", "--address", "127.0.0.1", "--manager", "--gossip-key"]).arg(&file);
+        node.arg("--dir").arg(dir.join("run")).arg("--state").arg(dir.join("state"));
+        let refused = node.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(why) && !said.contains(&text), "{said}");
+        assert!(!dir.join("state").exists() && !dir.join("run").exists());
+    }
+    fs::remove_dir_all(&dir).unwrap();
 }
 
 /// A command that goes on, and what it says.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use overlay_core::{BackendError, MemoryStore, NetworkId, NodeId, Prefix, Store, StoreError, UnixTime};
+use overlay_crypto::gossip::GossipKey;
 use overlay_node::{Control, ControlError, Feed, Manager, Network, NetworkSpec, RootError};
 
 use super::{Container, Lab, LabError};
@@ -12,7 +13,7 @@ use crate::builder::random;
 use crate::driver::now;
 use crate::{Attach, AttachError, Attached, Driver, KernelPlaces, StartError};
 
-/// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory.
+/// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory. Their gossip is sealed with a key by chance.
 ///
 /// ```no_run
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -35,6 +36,7 @@ pub struct Hosts {
     /// The manager.
     pub manager: Arc<Manager>,
     store: Arc<dyn Store>,
+    key: GossipKey,
     drivers: Vec<Option<Driver>>,
 }
 
@@ -97,7 +99,7 @@ impl Hosts {
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node(0), seed)?);
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let drivers = (0..lab.hosts()).map(|_| None).collect();
-        let mut started = Self { lab, manager, store, drivers };
+        let mut started = Self { lab, manager, store, key: GossipKey::generate(random), drivers };
         for host in 0..started.lab.hosts() {
             started.start_host(host).await?;
         }
@@ -114,6 +116,7 @@ impl Hosts {
         let mut builder = Driver::builder(node(host), self.places(host)?, control, feed)
             .name(format!("host-{}", host + 1).parse()?)
             .gossip((self.lab.address(host), overlay_core::Port::GOSSIP.get()).into())
+            .gossip_keys([self.key.clone()])
             .dir(self.lab.dir(host));
         if host == 0 {
             builder = builder.manager(Arc::clone(&self.manager));
@@ -147,6 +150,11 @@ impl Hosts {
     pub fn places(&self, host: usize) -> Result<KernelPlaces, HostsError> {
         let namespace = self.lab.host(host).try_clone()?;
         Ok(KernelPlaces::new("lab".parse()?, node(host), namespace, &self.lab.dir(host))?)
+    }
+
+    /// The key that the nodes' gossip is sealed with: for one that a test starts by itself.
+    pub fn gossip_key(&self) -> GossipKey {
+        self.key.clone()
     }
 
     /// Where the catalogue is: in this store, below this prefix.

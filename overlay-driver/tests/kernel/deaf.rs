@@ -44,6 +44,7 @@ fn a_node_that_starts_again_without_its_catalogue_takes_nothing_away() {
         let builder = Driver::builder(node(0), world.hosts().places(0).unwrap(), manager, Mute)
             .name("host-1".parse().unwrap())
             .gossip((world.hosts().lab.address(0), 7946).into())
+            .gossip_keys([world.hosts().gossip_key()])
             .dir(world.hosts().lab.dir(0));
         let deaf = world.wait(builder.start()).unwrap();
         world.wait(deaf.join([(world.hosts().lab.address(1), 7946).into()])).unwrap();

@@ -90,6 +90,7 @@ fn start(world: &World) -> Driver {
     let builder = Driver::builder(node(0), ground, manager, Feed::new(store, &root).unwrap())
         .name("host-1".parse().unwrap())
         .gossip((world.hosts().lab.address(0), 7946).into())
+        .gossip_keys([world.hosts().gossip_key()])
         .dir(world.hosts().lab.dir(0));
     let driver = world.wait(builder.start()).unwrap();
     world.wait(driver.join([(world.hosts().lab.address(1), 7946).into()])).unwrap();

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use overlay_core::testing::{Dice, Kernel, kernel_test};
 use overlay_core::{EndpointId, Name};
+use overlay_crypto::gossip::GossipKey;
 use overlay_driver::control::{ControlClient, ControlServer};
 use overlay_driver::testing::{Container, date, node, ping};
 use overlay_driver::{Attach, Driver, KernelPlaces, Source};
@@ -35,6 +36,7 @@ struct Asked {
     hosts: PathBuf,
     address: SocketAddr,
     seed: SocketAddr,
+    key: [u8; 32],
     dir: PathBuf,
     control: PathBuf,
 }
@@ -73,7 +75,8 @@ impl Asked {
         let client = ControlClient::new(&self.control);
         let feed = client.follow();
         let builder = Driver::builder(node(0), places, Arc::new(client), feed).name("host-1".parse().unwrap());
-        let driver = builder.gossip(self.address).dir(&self.dir).start().await.unwrap();
+        let builder = builder.gossip(self.address).gossip_keys([GossipKey::from_bytes(self.key)]);
+        let driver = builder.dir(&self.dir).start().await.unwrap();
         driver.join([self.seed]).await.unwrap();
         while let Some(order) = orders.recv().await {
             match order {
@@ -196,6 +199,7 @@ fn prepare(world: &mut World) -> (Asked, overlay_driver::control::Serving, Runti
         hosts,
         address: (lab.address(0), 7946).into(),
         seed: (lab.address(1), 7946).into(),
+        key: *world.hosts().gossip_key().secret_bytes(),
         dir: lab.dir(0),
         control: lab.path().join("control.sock"),
     };

@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Driver, KernelPlaces};
@@ -15,6 +17,7 @@ use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
+use zeroize::Zeroizing;
 
 use crate::Outcome;
 use crate::arguments::Run;
@@ -24,6 +27,7 @@ use crate::question::{Node, NodeQuestion};
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
+    let keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
@@ -34,6 +38,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         .name(run.name)
         .gossip(run.address)
         .dir(&run.dir)
+        .gossip_keys(keys)
         .upstreams(resolv_conf.nameservers());
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
@@ -120,6 +125,17 @@ fn own_id(state: &Path) -> Outcome<NodeId> {
     let id = NodeId::generate(random);
     fs::write(&file, format!("{id}\n"))?;
     Ok(id)
+}
+
+/// A key that nobody else may read.
+fn gossip_key(file: &Path) -> Outcome<GossipKey> {
+    let named = |error: &dyn std::fmt::Display| format!("the key of gossip in {}: {error}", file.display());
+    let mode = fs::metadata(file).map_err(|error| named(&error))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(named(&format!("others may read or write it, chmod 600 {}", file.display())).into());
+    }
+    let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| named(&error))?);
+    Ok(text.trim().parse().map_err(|error| named(&error))?)
 }
 
 async fn log(mut events: broadcast::Receiver<overlay_driver::DriverEvent>) {

@@ -19,7 +19,7 @@ use crate::question::NodeQuestion;
 /// How it is called.
 pub(crate) const USAGE: &str = "\
 usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-socket PATH)
-                        [--join IP:PORT]... [--dir DIR] [--state DIR]
+                        [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
 
   network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
@@ -48,6 +48,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it
 
+  --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
+                    owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
@@ -82,6 +84,8 @@ pub(crate) struct Run {
     /// The socket of the manager; none for a manager itself.
     pub(crate) manager: Option<PathBuf>,
     pub(crate) join: Vec<SocketAddr>,
+    /// Files with the keys that gossip is sealed with.
+    pub(crate) keys: Vec<PathBuf>,
     pub(crate) dir: PathBuf,
     pub(crate) state: PathBuf,
 }
@@ -151,7 +155,8 @@ pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
 
 fn run(mut parser: Parser) -> Read<Run> {
     let (mut name, mut address, mut manager, mut is_manager) = (None, None, None, false);
-    let (mut join, mut dir, mut state) = (Vec::new(), PathBuf::from("/run/overlay"), PathBuf::from("/var/lib/overlay"));
+    let (mut join, mut keys) = (Vec::new(), Vec::new());
+    let (mut dir, mut state) = (PathBuf::from("/run/overlay"), PathBuf::from("/var/lib/overlay"));
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("name") => name = Some(value(&mut parser)?),
@@ -159,6 +164,7 @@ fn run(mut parser: Parser) -> Read<Run> {
             Arg::Long("manager") => is_manager = true,
             Arg::Long("manager-socket") => manager = Some(parser.value()?.into()),
             Arg::Long("join") => join.push(parser.value()?.parse_with(address_of)?),
+            Arg::Long("gossip-key") => keys.push(parser.value()?.into()),
             Arg::Long("dir") => dir = parser.value()?.into(),
             Arg::Long("state") => state = parser.value()?.into(),
             other => return Err(other.unexpected()),
@@ -169,7 +175,7 @@ fn run(mut parser: Parser) -> Read<Run> {
     }
     let name = name.ok_or("run needs --name")?;
     let address = address.ok_or("run needs --address")?;
-    Ok(Run { name, address, manager, join, dir, state })
+    Ok(Run { name, address, manager, join, keys, dir, state })
 }
 
 /// A command, and whether `--json` stood behind it.

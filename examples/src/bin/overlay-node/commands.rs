@@ -125,6 +125,14 @@ fn status(status: &Status) -> String {
         status.members.iter().map(|it| line([&it.node.short().to_string(), &it.address.to_string(), &it.standing])),
     );
     rows.push(line(["", "", ""]));
+    rows.push(line(["GOSSIP", "KEYS", "REFUSED MESSAGES"]));
+    rows.push(match &status.seal {
+        Some(seal) => {
+            line([&format!("sealed by {}", seal.primary), &seal.keys.len().to_string(), &seal.refused.to_string()])
+        }
+        None => line(["in the clear", "", ""]),
+    });
+    rows.push(line(["", "", ""]));
     rows.push(line(["PLACE", "HOLDS", "WHY NOT, OR HOW"]));
     rows.extend(status.places.iter().flat_map(|it| {
         let said = it.failure.clone().or_else(|| balanced(it)).unwrap_or_default();
