@@ -19,7 +19,6 @@ use zeroize::Zeroizing;
 use crate::book::{Book, Plugged};
 use crate::control::Follow;
 use crate::driver::{Driver, now};
-use crate::envelope::Envelope;
 use crate::gateway;
 use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
@@ -184,10 +183,10 @@ impl<G: Ground> Builder<G> {
         }
         let mut chance = chance()?;
         let keyring = self.keyring(&mut chance)?;
-        if keyring.is_some() {
-            self.agent.gossip.seal_overhead = Keyring::OVERHEAD;
-        }
-        let mut agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
+        let mut agent = match keyring {
+            Some(keyring) => Agent::sealed(self.agent.clone(), me, keyring, seed, Instant::ZERO)?,
+            None => Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?,
+        };
         agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
@@ -212,7 +211,6 @@ impl<G: Ground> Builder<G> {
             origin: tokio::time::Instant::now(),
             udp,
             streams,
-            envelope: Envelope::new(keyring),
             ground: self.ground,
             home,
             hints,

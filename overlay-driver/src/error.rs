@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use overlay_core::{BackendError, EndpointId, IfName, Name};
 use overlay_crypto::gossip::KeyringError;
-use overlay_node::{AgentError, ControlError, InputError};
+use overlay_node::{AgentError, ControlError, GossipKeyError, InputError};
 
 /// Why a driver did not start. Nothing is left of it, but for a node that the catalogue has.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +75,9 @@ pub enum StartError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GossipKeysError {
-    /// Gossip is not sealed here.
-    #[error("gossip is not sealed here: start the node with a key, as all others")]
-    Unsealed,
-    /// The keyring refuses it.
+    /// They cannot be changed so.
     #[error(transparent)]
-    Keyring(#[from] KeyringError),
+    Keys(#[from] GossipKeyError),
     /// The driver has stopped.
     #[error(transparent)]
     Stopped(#[from] Stopped),

@@ -12,22 +12,21 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use overlay_core::{EndpointId, Instant, NodeId, NsKey};
-use overlay_crypto::gossip::KeyringError;
 use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_lb::Ask;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, Input, Me, Place,
-    PlaceState, Reference, Target, Upkeep,
+    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, GossipKeyChange,
+    GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
-use crate::envelope::{Envelope, KeyChange};
 use crate::ground::{Ground, Hindrances};
 use crate::hints::Hints;
 use crate::home::Home;
@@ -52,8 +51,7 @@ pub(crate) enum Command {
     /// Answered when no place holds it any more.
     Unplug(EndpointId, oneshot::Sender<()>),
     Health(EndpointId, Health),
-    /// Answered by nothing where gossip is not sealed.
-    ChangeKeys(KeyChange, oneshot::Sender<Option<Result<(), KeyringError>>>),
+    ChangeGossipKeys(GossipKeyChange, oneshot::Sender<Result<(), GossipKeyError>>),
     /// Answered when it has no work any more, or this time has passed.
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
     Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
@@ -115,7 +113,6 @@ pub(crate) struct Heart<G> {
     pub(crate) origin: tokio::time::Instant,
     pub(crate) udp: UdpSocket,
     pub(crate) streams: Streams,
-    pub(crate) envelope: Envelope,
     pub(crate) ground: G,
     pub(crate) home: Home,
     pub(crate) upkeep: Upkeep,
@@ -280,7 +277,6 @@ impl<G: Ground> Heart<G> {
         let now = self.now();
         self.mind_drains(now);
         while let Some(Transmit { to, class, payload }) = self.agent.poll_transmit(now) {
-            let Some(payload) = self.envelope.seal(class, payload) else { continue };
             match class {
                 // What is lost on the way is lost: gossip is made for it.
                 Class::Datagram => drop(self.udp.send_to(&payload, to).await),
@@ -325,10 +321,8 @@ impl<G: Ground> Heart<G> {
         let _ = self.agent.handle(input, now);
     }
 
-    fn take_message(&mut self, from: SocketAddr, class: Class, message: Vec<u8>) {
-        if let Some(payload) = self.envelope.open(class, message) {
-            self.tell(Input::Message { from, class, payload });
-        }
+    fn take_message(&mut self, from: SocketAddr, class: Class, payload: Bytes) {
+        self.tell(Input::Message { from, class, payload });
     }
 
     fn take_datagrams(&mut self, received: std::io::Result<(usize, SocketAddr)>, buffer: &mut [u8]) {
@@ -336,8 +330,8 @@ impl<G: Ground> Heart<G> {
         for _ in 0..BATCH {
             // Errors are of earlier datagrams that came back.
             let Ok((length, from)) = next else { return };
-            let message = buffer.get(..length).unwrap_or_default().to_vec();
-            self.take_message(from, Class::Datagram, message);
+            let payload = Bytes::copy_from_slice(buffer.get(..length).unwrap_or_default());
+            self.take_message(from, Class::Datagram, payload);
             next = self.udp.try_recv_from(buffer);
         }
     }
@@ -352,7 +346,7 @@ impl<G: Ground> Heart<G> {
                 self.state.leaving.push((endpoint, asked));
             }
             Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
-            Command::ChangeKeys(change, asked) => drop(asked.send(self.envelope.change(change))),
+            Command::ChangeGossipKeys(change, asked) => drop(asked.send(self.agent.change_gossip_keys(change))),
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
@@ -454,7 +448,7 @@ impl<G: Ground> Heart<G> {
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
             known: self.agent.metrics().remote,
-            seal: self.envelope.status(),
+            seal: status::seal(&self.agent),
             catalogue: self.state.deaf.clone(),
         }
     }

@@ -7,7 +7,6 @@ mod book;
 mod builder;
 pub mod control;
 mod driver;
-mod envelope;
 mod error;
 mod gateway;
 mod gossip_keys;

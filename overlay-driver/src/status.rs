@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use overlay_core::{EndpointId, NodeId};
-use overlay_node::{Knowledge, Standing};
+use overlay_node::{Agent, Knowledge, Standing};
 use serde::{Deserialize, Serialize};
 
 use crate::Plugged;
@@ -147,6 +147,12 @@ impl fmt::Display for DriverEvent {
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }
+}
+
+pub(crate) fn seal(agent: &Agent) -> Option<SealStatus> {
+    let keyring = agent.seal()?;
+    let keys = keyring.keys().map(|key| key.id().to_string()).collect();
+    Some(SealStatus { primary: keyring.primary().to_string(), keys, refused: agent.metrics().unopened })
 }
 
 pub(crate) fn members(knowledge: &Knowledge) -> Vec<MemberStatus> {

@@ -23,7 +23,7 @@ use crate::home::Home;
 #[derive(Debug)]
 pub(crate) struct Streams {
     home: Home,
-    arrived: Receiver<(SocketAddr, Vec<u8>)>,
+    arrived: Receiver<(SocketAddr, Bytes)>,
     writers: BTreeMap<SocketAddr, Sender<Bytes>>,
     tasks: JoinSet<()>,
 }
@@ -48,7 +48,7 @@ impl Streams {
     }
 
     /// The next message, and from where. May be dropped and called again.
-    pub(crate) async fn receive(&mut self) -> Option<(SocketAddr, Vec<u8>)> {
+    pub(crate) async fn receive(&mut self) -> Option<(SocketAddr, Bytes)> {
         self.arrived.recv().await
     }
 
@@ -70,7 +70,7 @@ impl Streams {
     }
 }
 
-async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Vec<u8>)>) {
+async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Bytes)>) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     let mut readers = JoinSet::new();
     let mut of_address: BTreeMap<IpAddr, usize> = BTreeMap::new();
@@ -106,7 +106,7 @@ fn leave(of_address: &mut BTreeMap<IpAddr, usize>, from: IpAddr) {
 }
 
 /// Reads messages until one is cut, too long or late: the first, for which the other end has connected, as any part of one.
-async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAddr, Vec<u8>)>) {
+async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAddr, Bytes)>) {
     let mut patience = PATIENCE;
     while let Ok(Ok(length)) = timeout(patience, stream.read_u32()).await {
         patience = IDLE;
@@ -117,7 +117,7 @@ async fn read(mut stream: TcpStream, from: SocketAddr, arrive: Sender<(SocketAdd
         // As much as has come, not as much as is promised.
         let mut message = Vec::new();
         let whole = timeout(PATIENCE, (&mut stream).take(length as u64).read_to_end(&mut message)).await;
-        if !matches!(whole, Ok(Ok(read)) if read == length) || arrive.send((from, message)).await.is_err() {
+        if !matches!(whole, Ok(Ok(read)) if read == length) || arrive.send((from, message.into())).await.is_err() {
             return;
         }
     }
@@ -167,7 +167,7 @@ mod tests {
         socket.connect(to).await.unwrap()
     }
 
-    async fn received(streams: &mut Streams) -> (SocketAddr, Vec<u8>) {
+    async fn received(streams: &mut Streams) -> (SocketAddr, Bytes) {
         timeout(Duration::from_secs(30), streams.receive()).await.expect("it is never received").unwrap()
     }
 

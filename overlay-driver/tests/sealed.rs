@@ -10,7 +10,7 @@ use overlay_core::{MemoryStore, NodeId, Prefix, Store};
 use overlay_crypto::gossip::{GossipKey, Keyring, KeyringError, Purpose};
 use overlay_driver::{Driver, GossipKeysError, MemoryGround, SealStatus};
 use overlay_gossip::{Config, Gossip, Member, Metadata, Role};
-use overlay_node::{Feed, Manager};
+use overlay_node::{Feed, GossipKeyChange, GossipKeyError, Manager};
 
 /// Nodes of one catalogue, each with a directory.
 struct Town {
@@ -95,14 +95,14 @@ async fn keys_are_changed_while_nodes_run_and_nobody_is_lost() {
     }
     for (old, new) in [(7, 8), (8, 9)] {
         for node in &nodes {
-            node.install_gossip_key(key(new)).await.unwrap();
+            node.change_gossip_keys(GossipKeyChange::Install(key(new))).await.unwrap();
         }
         for node in &nodes {
-            node.promote_gossip_key(key(new).id()).await.unwrap();
+            node.change_gossip_keys(GossipKeyChange::Promote(key(new).id())).await.unwrap();
             tokio::time::sleep(Duration::from_millis(300)).await; // some seal with one, some with the other
         }
         for node in &nodes {
-            node.retire_gossip_key(key(old).id()).await.unwrap();
+            node.change_gossip_keys(GossipKeyChange::Retire(key(old).id())).await.unwrap();
         }
     }
     let late = town.start(4, &[9]).await;
@@ -125,12 +125,17 @@ async fn keys_are_changed_while_nodes_run_and_nobody_is_lost() {
 async fn what_cannot_be_changed_is_refused_by_name() {
     let town = Town::new("refused");
     let (sealed, clear) = (town.start(1, &[7]).await, town.start(2, &[]).await);
-    assert_eq!(clear.install_gossip_key(key(8)).await, Err(GossipKeysError::Unsealed));
-    let primary = sealed.retire_gossip_key(key(7).id()).await;
-    assert_eq!(primary, Err(KeyringError::Primary(key(7).id()).into()));
-    assert_eq!(sealed.promote_gossip_key(key(8).id()).await, Err(KeyringError::Unknown(key(8).id()).into()));
+    let install = GossipKeyChange::Install(key(8));
+    assert_eq!(clear.change_gossip_keys(install.clone()).await, Err(GossipKeyError::Unsealed.into()));
+    for (change, refusal) in [
+        (GossipKeyChange::Retire(key(7).id()), KeyringError::Primary(key(7).id())),
+        (GossipKeyChange::Promote(key(8).id()), KeyringError::Unknown(key(8).id())),
+    ] {
+        let refused = sealed.change_gossip_keys(change).await;
+        assert_eq!(refused, Err(GossipKeyError::Keyring(refusal).into()));
+    }
     sealed.clone().stop().await;
-    assert!(matches!(sealed.install_gossip_key(key(8)).await, Err(GossipKeysError::Stopped(_))));
+    assert!(matches!(sealed.change_gossip_keys(install).await, Err(GossipKeysError::Stopped(_))));
     clear.stop().await;
 }
 

@@ -20,7 +20,8 @@ mod watch;
 mod wire;
 
 pub use agent::{
-    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError, unpublished,
+    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, GossipKeyChange, GossipKeyError, Input, InputError, Me,
+    UnderlayError, unpublished,
 };
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};

@@ -112,6 +112,9 @@ pub enum AgentEvent {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
+    /// A message that nobody sealed who has a key.
+    #[error(transparent)]
+    Unopened(#[from] overlay_crypto::gossip::OpenError),
     /// Bytes that are no message.
     #[error(transparent)]
     Malformed(#[from] overlay_gossip::Malformed),

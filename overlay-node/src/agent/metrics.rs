@@ -25,6 +25,8 @@ pub struct AgentMetrics {
     pub unfollowed: u64,
     /// Entries and metadata of other nodes that could not be read.
     pub malformed: u64,
+    /// Messages that nobody sealed who has a key of this cluster's gossip.
+    pub unopened: u64,
 }
 
 impl Agent {

@@ -8,6 +8,7 @@ mod keyring;
 mod local;
 mod metrics;
 mod report;
+mod seal;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use overlay_core::{EndpointId, Instant, Mtu, NetworkId, NodeId};
 use overlay_dns::Health;
-use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
+use overlay_gossip::{Gossip, Member, Metadata, Reason};
 use overlay_lb::Ask;
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
@@ -24,6 +25,7 @@ pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
 pub(crate) use report::own_ends;
 pub use report::unpublished;
+pub use seal::{GossipKeyChange, GossipKeyError};
 
 #[cfg(feature = "testing")]
 pub(crate) use keyring::agreed;
@@ -61,6 +63,8 @@ pub struct Agent {
     told: BTreeMap<EndpointId, Told>,
     /// What keys come of; none if the node cannot encrypt.
     keyring: Option<Keyring>,
+    /// What gossip is sealed with; none if it is not.
+    seal: Option<overlay_crypto::gossip::Keyring>,
     reports: Reports,
     watches: Watches,
     deriver: Deriver,
@@ -105,6 +109,7 @@ impl Agent {
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
             keyring: None,
+            seal: None,
             reports: Reports::default(),
             watches: Watches::default(),
             deriver: Deriver::default(),
@@ -140,7 +145,10 @@ impl Agent {
     /// If it makes no sense; then nothing has changed but a count.
     pub fn handle(&mut self, input: Input, now: Instant) -> Result<(), InputError> {
         match input {
-            Input::Message { from, class, payload } => self.gossip.handle(from, class, &payload, now)?,
+            Input::Message { from, class, payload } => {
+                let payload = self.open(class, payload)?;
+                self.gossip.handle(from, class, &payload, now)?;
+            }
             Input::Catalogue(change) => self.handle_catalogue(change),
             Input::Join(seeds) => self.gossip.join(&seeds, now),
             Input::Plug { endpoint, namespace, interface } => self.plug(endpoint, namespace, interface)?,
@@ -173,11 +181,6 @@ impl Agent {
         let lapses = self.lapsing.values().min().map(|until| (*until, Reason::Tables));
         let gossip = self.gossip.poll_timeout();
         [lapses, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
-    }
-
-    /// The next message to send, its seal still to be added.
-    pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        self.gossip.poll_transmit(now)
     }
 
     /// The next thing that happened.
