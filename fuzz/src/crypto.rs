@@ -1,6 +1,7 @@
 //! Bodies for overlay-crypto: no bytes make an opener or a keyring panic or take what nobody sealed, and records are read and written alike.
 
 use overlay_crypto::gossip::{GossipKey, Keyring, Purpose};
+use overlay_crypto::pki::{Certificate, JoinToken, SigningRequest, UnlockKey};
 use overlay_crypto::{
     Arrived, Chance, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi,
     WindowSize,
@@ -9,7 +10,7 @@ use overlay_crypto::{
 use crate::Body;
 
 pub(crate) const TARGETS: &[(&str, Body)] =
-    &[("crypto_gossip", gossip), ("crypto_open", open), ("crypto_record", record)];
+    &[("crypto_gossip", gossip), ("crypto_open", open), ("crypto_pki", pki), ("crypto_record", record)];
 
 /// Packets, each after a byte that says what it is and one of its length: as they are, with our SPI in front, or sealed by the peer, and then
 /// perhaps changed. What is opened is what was sealed, once; each is counted once.
@@ -114,6 +115,36 @@ fn gossip(data: &[u8]) {
     assert!(ours.open(Purpose::Stream, &mut message.clone()).is_err(), "it is no stream's");
     assert_eq!(ours.open(Purpose::Datagram, &mut message).ok(), Some(ours.primary()));
     assert_eq!(message, data);
+}
+
+/// Certificates, requests, tokens, unlock keys and things locked: what is read is written as it was. The first byte says which.
+fn pki(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    let text = String::from_utf8_lossy(data);
+    match kind % 4 {
+        0 => {
+            if let Ok(certificate) = Certificate::from_der(data) {
+                assert_eq!(certificate.as_der(), data);
+                assert_eq!(Certificate::from_pem(&certificate.to_pem()).ok(), Some(certificate));
+            }
+            let _ = Certificate::from_pem(&text);
+        }
+        1 => {
+            if let Ok(request) = SigningRequest::from_der(data) {
+                assert_eq!(request.as_der(), data);
+            }
+        }
+        2 => {
+            if let Ok(token) = text.parse::<JoinToken>() {
+                assert_eq!(token.to_string(), text);
+            }
+        }
+        _ => {
+            if let Ok(key) = text.parse::<UnlockKey>() {
+                assert_eq!(key.to_string(), text);
+            }
+        }
+    }
 }
 
 /// A node's published key: what parses is written as it was.

@@ -100,6 +100,10 @@ macro_rules! id {
 }
 
 id! {
+    /// Names a cluster.
+    ClusterId
+}
+id! {
     /// Names a node: one machine of the cluster.
     NodeId
 }

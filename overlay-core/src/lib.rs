@@ -40,7 +40,7 @@ pub use diff::{Change, KeyedDiff, keyed_diff};
 pub use encapsulation::{Encapsulation, Esp, Icv};
 pub use flaky::{Call, Fault, Flaky};
 pub use host_address::{is_host_address, is_of_all_hosts};
-pub use id::{EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
+pub use id::{ClusterId, EndpointId, IdError, IdPrefix, NetworkId, NodeId, ServiceId};
 pub use ip_family::IpFamily;
 pub use lower::{Amended, Lower, Memo, Refusal};
 pub use mac::{Mac, MacError};

@@ -18,6 +18,8 @@ pub mod kernel;
 mod key;
 mod keys;
 mod lane;
+#[cfg(feature = "pki")]
+pub mod pki;
 mod rotation;
 mod sa;
 mod spi;

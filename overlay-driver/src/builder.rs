@@ -181,13 +181,7 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
-        let mut chance = chance()?;
-        let keyring = self.keyring(&mut chance)?;
-        let mut agent = match keyring {
-            Some(keyring) => Agent::sealed(self.agent.clone(), me, keyring, seed, Instant::ZERO)?,
-            None => Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?,
-        };
-        agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
+        let agent = self.agent_of(me, seed)?;
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
             self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;
@@ -224,12 +218,19 @@ impl<G: Ground> Builder<G> {
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
 
-    fn keyring(&mut self, chance: &mut Chance) -> Result<Option<Keyring>, StartError> {
-        let mut keys = std::mem::take(&mut self.keys).into_iter();
-        let Some(primary) = keys.next() else { return Ok(None) };
-        let mut keyring = Keyring::new(primary, chance);
-        keys.try_for_each(|key| keyring.install(key)).map_err(StartError::Keys)?;
-        Ok(Some(keyring))
+    /// The node's agent, its gossip sealed if there are keys for it.
+    fn agent_of(&mut self, me: Me, seed: [u8; 32]) -> Result<Agent, StartError> {
+        let (mut chance, mut keys) = (chance()?, std::mem::take(&mut self.keys).into_iter());
+        let mut agent = match keys.next() {
+            None => Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?,
+            Some(primary) => {
+                let mut keyring = Keyring::new(primary, &mut chance);
+                keys.try_for_each(|key| keyring.install(key)).map_err(StartError::Keys)?;
+                Agent::sealed(self.agent.clone(), me, keyring, seed, Instant::ZERO)?
+            }
+        };
+        agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
+        Ok(agent)
     }
 
     /// Of two processes with one directory the second does not start.

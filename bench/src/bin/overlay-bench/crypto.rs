@@ -38,6 +38,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     }
     gossip_seal(bench)?;
     gossip_open(bench)?;
+    crate::pki::run(bench)?;
     plan(bench)?;
     xfrm_plan(bench)?;
     agree(bench)

@@ -33,6 +33,7 @@ mod node_hosts;
 mod node_rss;
 mod node_sim;
 mod node_town;
+mod pki;
 mod store;
 mod vxlan;
 mod vxlan_kernel;

@@ -1,0 +1,24 @@
+//! Who is a node of the cluster: certificates, who issues them, and how one is asked for.
+
+mod authority;
+mod base36;
+mod certificate;
+mod identity;
+mod key;
+mod lock;
+mod refusals;
+mod renewal;
+mod request;
+mod token;
+mod trust;
+
+pub use authority::{Authority, Grant, IssueError, Life, LifeError};
+pub use certificate::{Certificate, CertificateError, Serial, Validity};
+pub use identity::{Identity, Role, RoleError};
+pub use key::{Algorithm, KeyDigest, KeyError, SigningKey};
+pub use lock::{LockError, Locked, UnlockKey};
+pub use refusals::Refusals;
+pub use renewal::{Renewal, RenewalConfig, RenewalConfigError, RenewalEvent};
+pub use request::{RequestError, SigningRequest};
+pub use token::{Admission, JoinToken, TokenError, TokenRefusal};
+pub use trust::{Trust, TrustError, Usage, VerifyError};
