@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use overlay_core::{BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told};
+use overlay_core::{
+    Backend as _, BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told,
+};
 use overlay_crypto::kernel::{Lack, Xfrm};
 use overlay_crypto::{Cipher, State};
 use overlay_kernel::Namespace;
@@ -47,6 +49,18 @@ pub(super) fn are_protected(owner: &Owner, host: Namespace) -> Result<(), String
     match wanted.into_iter().find(|lack| xfrm.esp().lacks.contains(lack)) {
         Some(missing) => Err(format!("{missing}: {}", missing.remedy())),
         None => Ok(()),
+    }
+}
+
+/// Whether the host has associations, policies or guards of ours.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn are_left(owner: &Owner, host: Namespace) -> Result<bool, BackendError> {
+    match Xfrm::open(owner, host).and_then(|mut xfrm| xfrm.observe()) {
+        Ok(held) => Ok(held != overlay_kernel::xfrm::State::default()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
