@@ -30,6 +30,10 @@ pub(super) struct Keyring {
     rests_until: Instant,
     /// Whether there is one that would.
     waits: bool,
+    /// Whether another epoch was asked for, and is still to begin.
+    is_asked: bool,
+    /// Not before this.
+    asked_from: Instant,
 }
 
 /// A secret, for tunnels from one VTEP.
@@ -62,7 +66,7 @@ struct Peer {
 /// So many epochs can one start of a node have, before it has one that the next start could have too.
 const EPOCHS: u64 = 1 << 20;
 
-/// How long a node rests after a peer's record had it begin an epoch.
+/// How long a node rests after a peer's record, or who holds the associations, had it begin an epoch.
 const REST: Duration = Duration::from_secs(10);
 
 /// So often in a row an SPI may come twice: by chance it does not twice in the life of a cluster.
@@ -71,7 +75,16 @@ const TRIES: usize = 8;
 impl Keyring {
     fn new(chance: Chance, incarnation: u64) -> Self {
         let next = first(incarnation);
-        Self { chance, next, own: None, agreed: Arc::default(), rests_until: Instant::ZERO, waits: false }
+        Self {
+            chance,
+            next,
+            own: None,
+            agreed: Arc::default(),
+            rests_until: Instant::ZERO,
+            waits: false,
+            is_asked: false,
+            asked_from: Instant::ZERO,
+        }
     }
 
     pub(super) fn begin_anew(&mut self, incarnation: u64) {
@@ -80,16 +93,26 @@ impl Keyring {
     }
 
     fn forget(&mut self) {
-        (self.own, self.agreed, self.waits) = (None, Arc::default(), false);
+        (self.own, self.agreed) = (None, Arc::default());
+        (self.waits, self.is_asked) = (false, false);
     }
 
     fn record(&self) -> Option<EpochRecord> {
         self.own.as_ref().map(|own| own.secret.record())
     }
 
-    /// When it will begin an epoch for the sake of a peer, if it will.
+    /// When it will begin an epoch, if it waits for that.
     fn poll_timeout(&self) -> Option<Instant> {
-        self.waits.then_some(self.rests_until)
+        let (peer, asked) = (self.waits.then_some(self.rests_until), self.is_asked.then_some(self.asked_from));
+        peer.into_iter().chain(asked).min()
+    }
+
+    /// Lets all keys go, if that was asked for and is due.
+    fn obey(&mut self, now: Instant) {
+        if self.is_asked && self.asked_from <= now {
+            self.forget();
+            self.asked_from = now + REST;
+        }
     }
 
     /// Agrees with these peers, as node `me` at `vtep`: with those and on what it did not agree before. What is not wanted here any more, or with
@@ -262,8 +285,7 @@ impl Agent {
     }
 
     pub(super) fn rekey(&mut self) {
-        self.keyring.iter_mut().for_each(Keyring::forget);
-        self.changed = true;
+        self.keyring.iter_mut().for_each(|keyring| keyring.is_asked = keyring.own.is_some());
     }
 
     /// When keys may be agreed on that cannot be for now.
@@ -275,6 +297,7 @@ impl Agent {
     pub(super) fn settle_keys(&mut self, now: Instant) {
         let is_due = self.keys_due().is_some_and(|due| due <= now);
         let Some(mut keyring) = self.keyring.take_if(|_| self.changed || is_due) else { return };
+        keyring.obey(now);
         let me = self.knowledge.me;
         let vtep = self.knowledge.nodes.get(&me).map(|facts| facts.vtep);
         match vtep.zip(self.wanted_tunnels()) {

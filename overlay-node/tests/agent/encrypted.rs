@@ -348,3 +348,25 @@ fn who_has_left_or_is_given_up_has_no_associations_and_who_comes_back_has_others
     assert_eq!(with.clone().count(), 2, "has the keys that are there");
     assert!(with.clone().all(|id| !before.sas.contains_key(id)), "and none of before");
 }
+
+#[test]
+fn other_keys_are_made_once_in_ten_seconds_however_often_they_are_asked_for_and_not_forgotten() {
+    let mut town = plugged(34, 2);
+    let mut epochs = vec![record(&town, 1, 0).unwrap().epoch];
+    for _ in 0..22 {
+        town.tell(0, Input::Rekey);
+        town.run(1);
+        let epoch = record(&town, 1, 0).unwrap().epoch;
+        if epochs.last() != Some(&epoch) {
+            epochs.push(epoch);
+        }
+    }
+    assert_eq!(epochs.len(), 4, "at 0 s, 10 s and 20 s");
+    town.run(10);
+    let last = record(&town, 1, 0).unwrap().epoch;
+    assert!(last > epochs[3], "what was asked for meanwhile comes when it may");
+    town.run(30);
+    assert_eq!(record(&town, 1, 0).unwrap().epoch, last, "and once");
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
+}
