@@ -55,6 +55,8 @@ pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
         "Internal": network.spec.internal,
         "Attachable": network.spec.attachable,
         "Ingress": network.spec.ingress,
+        "Encryption": network.spec.encryption.to_string(),
+        "Port": network.port.map(|port| port.get()),
         "VNI": network.vni.map(|vni| vni.get()),
         "Condition": network.condition.to_string(),
         "Containers": endpoints.iter().map(container).collect::<Value>(),

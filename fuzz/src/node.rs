@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Mac, Mtu, NetworkId, NodeId, NsId, NsKey, Port, State, UnixTime, Vni};
+use overlay_core::{EndpointId, Mac, Mtu, NetworkId, NodeId, NsId, NsKey, Port, PortRange, State, UnixTime, Vni};
 use overlay_dns::Health;
 use overlay_ipam::SubnetRequest;
 use overlay_node::{
@@ -86,6 +86,7 @@ fn knowledge() -> Option<Knowledge> {
     let settings = Settings {
         vxlan_port: Port::VXLAN,
         encrypted_port: Port::VXLAN_ENCRYPTED,
+        own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
@@ -113,6 +114,7 @@ fn section() -> Option<Section> {
         spec: NetworkSpec::overlay("front".parse().ok()?),
         subnets: nets.iter().filter_map(|net| SubnetRequest::this(*net).place(*net).ok()).collect(),
         vni: Vni::new(4096).ok(),
+        port: None,
         created: UnixTime::from_millis(0),
         condition: Condition::Allocated,
     };

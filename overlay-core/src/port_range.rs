@@ -28,6 +28,10 @@ impl PortRange {
     /// 49,152 to 65,535, the dynamic ports (RFC 6335 §6), which RFC 7348 §5 recommends for VXLAN's source ports.
     pub const DYNAMIC: Self = Self { first: Port::DYNAMIC, last: Port::MAX };
 
+    /// 29,200 to 29,455, of which encrypted networks usually have one each that ask for a port of their own: assigned to nobody, and below those that
+    /// kernels give out by themselves.
+    pub const VXLAN_ENCRYPTED: Self = Self { first: known(29_200), last: known(29_455) };
+
     /// The ports from `first` to `last`.
     ///
     /// # Errors
@@ -68,6 +72,13 @@ impl PortRange {
             Ok(port) => port,
             Err(_) => self.first,
         }
+    }
+}
+
+const fn known(port: u16) -> Port {
+    match Port::new(port) {
+        Ok(port) => port,
+        Err(_) => Port::MAX,
     }
 }
 

@@ -142,8 +142,6 @@ pub(crate) struct State {
     has_heard: bool,
     /// From when on names are answered there: as soon as the others have been heard.
     names_at: Option<Instant>,
-    /// When other keys were asked for last.
-    rekeyed: Option<Instant>,
     /// From when on it is known who else is there: whom gossip does not know by then is not there.
     acquainted_at: Instant,
     /// Whether names are answered there, as far as that is known.

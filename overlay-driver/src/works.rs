@@ -214,13 +214,13 @@ fn open_in(mut ground: impl Ground, place: &Place, direct: Direct) -> Result<Pla
 fn carry_out(
     ground: Option<impl Ground>,
     place: Place,
-    (mut tables, plan): (PlaceTables, PlacePlan),
+    (mut tables, mut plan): (PlaceTables, PlacePlan),
     phase: Phase,
     done: UnboundedSender<Done>,
 ) {
     let named = place.clone();
     let job = move || {
-        let ran = tables.run(&plan, phase).map_err(|error| told(&error));
+        let ran = tables.run(&mut plan, phase).map_err(|error| told(&error));
         let Some(mut ground) = ground else { return (Some(Box::new((tables, plan))), ran) };
         drop(tables);
         (None, ran.and_then(|()| ground.close(&place).map_err(|error| told(&error))))

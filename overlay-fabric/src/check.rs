@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use overlay_core::testing::block_on;
-use overlay_core::{AddressSet, EndpointId, Instant, IpFamily, Mac, Name, NetworkId, State as _};
+use overlay_core::{AddressSet, EndpointId, Instant, IpFamily, Mac, Name, NetworkId, Port, State as _};
 use overlay_crypto::{Datagram, Verdict};
 use overlay_gossip::TableId;
-use overlay_node::{Condition, Control, Endpoint, Network, Place};
+use overlay_node::{Condition, Control, Encryption, Endpoint, Network, Place};
 
 use crate::{Broken, Cluster, Hop, Observed, Trace};
 
@@ -172,19 +172,20 @@ impl Cluster {
 
     /// No node would send a datagram of an encrypted network to another in the clear, or take one.
     fn clear(&self, truth: &Truth) -> Vec<String> {
-        let (mut what, port) = (Vec::new(), self.config.agent.encrypted_port);
+        let mut what = Vec::new();
         for (number, node) in self.nodes.iter().enumerate() {
             let host = node.places.held.place(&Place::Host).map(|held| held.crypto.state()).unwrap_or_default();
             for (place, held) in node.places.held.places() {
                 let Place::Network(network) = place else { continue };
-                let encrypted = truth.networks.get(&network).is_some_and(|network| network.spec.encrypted);
                 for segment in held.vxlan.state().segments.into_values().filter(|segment| !segment.ports.is_empty()) {
-                    if encrypted != (segment.vtep.port == port) && truth.networks.contains_key(&network) {
-                        what.push(format!("node {number}, {place} is at port {}", segment.vtep.port));
+                    let port = segment.vtep.port;
+                    let wanted = truth.networks.get(&network).map(|network| self.tunnel_port(network));
+                    if wanted.is_some_and(|wanted| wanted != Some(port)) {
+                        what.push(format!("node {number}, {place} is at port {port}"));
                     }
                     let others = self.nodes.iter().map(|other| other.vtep).filter(|other| *other != node.vtep);
                     let (source, source_port) = (segment.vtep.local, 50_000);
-                    let datagrams = others.filter(|_| segment.vtep.port == port).map(|destination| {
+                    let datagrams = others.filter(|_| port != self.config.agent.vxlan_port).map(|destination| {
                         let destination_port = port.get();
                         Datagram { source, destination, source_port, destination_port }
                     });
@@ -194,6 +195,15 @@ impl Cluster {
             }
         }
         what
+    }
+
+    /// Where the tunnels of a network should be.
+    fn tunnel_port(&self, network: &Network) -> Option<Port> {
+        match network.spec.encryption {
+            Encryption::None => Some(self.config.agent.vxlan_port),
+            Encryption::Shared => Some(self.config.agent.encrypted_port),
+            Encryption::Own => network.port,
+        }
     }
 
     fn quiet(&self) -> Vec<String> {
@@ -352,7 +362,7 @@ fn across(
 
 /// Whether something of an encrypted network crossed the underlay as it was.
 fn in_the_clear(truth: &Truth, trace: &Trace) -> bool {
-    let encrypted = |vni| truth.networks.values().any(|it| it.vni == Some(vni) && it.spec.encrypted);
+    let encrypted = |vni| truth.networks.values().any(|it| it.vni == Some(vni) && it.spec.encryption.is_some());
     let clear = |hop: &Hop| matches!(hop, Hop::Tunnel { vni, sealed: None, .. } if encrypted(*vni));
     trace.request.iter().chain(&trace.reply).any(clear)
 }

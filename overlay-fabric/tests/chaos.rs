@@ -9,7 +9,7 @@ use overlay_core::testing::Dice;
 use overlay_fabric::{Checked, Cluster, ClusterConfig, FabricError};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_ipam::SubnetRequest;
-use overlay_node::{NetworkSpec, UpkeepConfig};
+use overlay_node::{Encryption, NetworkSpec, UpkeepConfig};
 
 /// Seeds of a plain run. `.ci/run full` asks for more.
 const SEEDS: u64 = 40;
@@ -98,11 +98,11 @@ impl Storm {
             subnets.push(SubnetRequest::this(format!("fd00:{:x}::/64", self.made).parse().unwrap()));
         }
         let internal = self.dice.one_in(4);
-        let encrypted = self.made.is_multiple_of(2);
+        let encryption = [Encryption::Own, Encryption::None, Encryption::Shared, Encryption::None][self.made % 4];
         let spec = NetworkSpec {
             attachable: true,
             internal,
-            encrypted,
+            encryption,
             subnets,
             ..NetworkSpec::overlay(name.parse().unwrap())
         };

@@ -6,15 +6,19 @@ use std::time::Duration;
 
 use overlay_crypto::Reason;
 use overlay_fabric::{Broken, Cluster, ClusterConfig, Hop, Trace};
-use overlay_node::{Condition, NetworkSpec, Place};
+use overlay_node::{Condition, Encryption, NetworkSpec, Place};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A cluster of three with an encrypted network, web on node 0 and db on node 1.
 fn web_and_db(seed: u64, config: ClusterConfig) -> Cluster {
+    encrypted(Encryption::Shared, seed, config)
+}
+
+fn encrypted(encryption: Encryption, seed: u64, config: ClusterConfig) -> Cluster {
     let mut cluster = Cluster::with(config, seed, 3).unwrap();
     let spec = NetworkSpec::overlay("secret".parse().unwrap());
-    cluster.create_network(NetworkSpec { encrypted: true, attachable: true, ..spec }).unwrap();
+    cluster.create_network(NetworkSpec { encryption, attachable: true, ..spec }).unwrap();
     cluster.attach("web", 0, "secret").unwrap();
     cluster.attach("db", 1, "secret").unwrap();
     cluster
@@ -34,7 +38,13 @@ fn sealed(trace: &Trace) -> usize {
 
 #[test]
 fn containers_reach_each_other_sealed_both_ways_once_their_nodes_have_keys_and_never_otherwise() {
-    let mut cluster = web_and_db(40, ClusterConfig::default());
+    for (encryption, port) in [(Encryption::Shared, 4793), (Encryption::Own, 29_200)] {
+        reach_sealed(encryption, port);
+    }
+}
+
+fn reach_sealed(encryption: Encryption, port: u16) {
+    let mut cluster = encrypted(encryption, 40, ClusterConfig::default());
     let reached = cluster.run_until(LIMIT, |cluster| {
         cluster.check_always().unwrap();
         let trace = cluster.probe("web", "db");
@@ -44,7 +54,7 @@ fn containers_reach_each_other_sealed_both_ways_once_their_nodes_have_keys_and_n
     assert!(reached.is_some(), "{}", cluster.probe("web", "db"));
     settle(&mut cluster);
     let said = cluster.explain("web", "db").unwrap().to_string();
-    assert!(said.contains("sealed    port 4793"), "{said}");
+    assert!(said.contains(&format!("sealed    port {port}")), "{said}");
     assert_eq!(cluster.places(2).unwrap().places().len(), 0, "and the third node has nothing of it");
 }
 
@@ -119,4 +129,38 @@ fn nodes_that_were_apart_find_their_tunnels_as_they_were() {
     settle(&mut cluster);
     assert!(cluster.probe("web", "db").arrives());
     assert_eq!(host(&cluster), before, "no key was put to work twice, and none was given up");
+}
+
+#[test]
+fn networks_with_ports_of_their_own_have_nothing_of_each_others_and_come_and_go_alone() {
+    let mut cluster = web_and_db(45, ClusterConfig::default());
+    for (name, [here, there]) in [("one", ["web-1", "db-1"]), ("two", ["web-2", "db-2"])] {
+        let spec = NetworkSpec::overlay(name.parse().unwrap());
+        cluster.create_network(NetworkSpec { encryption: Encryption::Own, attachable: true, ..spec }).unwrap();
+        cluster.attach(here, 0, name).unwrap();
+        cluster.attach(there, 1, name).unwrap();
+    }
+    settle(&mut cluster);
+    let host = |cluster: &Cluster| cluster.places(0).unwrap().place(&Place::Host).unwrap().crypto;
+    let state = host(&cluster).state();
+    assert_eq!((state.ports.len(), state.tunnels.len(), state.sas.len()), (3, 3, 6));
+    for (from, to) in [("web", "db"), ("web-1", "db-1"), ("web-2", "db-2")] {
+        let trace = cluster.probe(from, to);
+        assert!(trace.arrives() && sealed(&trace) == 2, "{trace}");
+    }
+    let one = cluster.network("one").unwrap().port.unwrap();
+    host(&cluster).update(|state| state.tunnels.retain(|tunnel, _| tunnel.port != one));
+    let dropped = Some(Broken::Unprotected { node: 0, reason: Reason::NoTunnel });
+    assert_eq!(cluster.probe("web-1", "db-1").broken, dropped);
+    assert!(cluster.probe("web", "db").arrives() && cluster.probe("web-2", "db-2").arrives());
+    host(&cluster).update(|held| *held = state.clone());
+    cluster.detach("web-1", "one").unwrap();
+    cluster.run_until(LIMIT, |cluster| {
+        cluster.check_always().unwrap();
+        false
+    });
+    settle(&mut cluster);
+    let left = host(&cluster).state();
+    assert!(!left.ports.contains(&one) && left.ports.len() == 2 && left.sas.len() == 4);
+    assert!(left.sas.keys().all(|id| state.sas.contains_key(id)), "the others' stay as they were");
 }

@@ -30,8 +30,8 @@ pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
 pub use explain::{Break, Explanation, Hop, Target, explain, explain_published};
 pub use knowledge::{
-    GatewayBridge, GatewayPort, Knowledge, LocalEndpoint, NodeFacts, Protection, RESOLVER, RemoteEndpoint, Section,
-    Settings, Standing, TunnelKeys,
+    Carried, GatewayBridge, GatewayPort, Knowledge, LaneKeys, LocalEndpoint, NodeFacts, Protection, RESOLVER,
+    RemoteEndpoint, Section, Settings, Standing, TunnelKeys,
 };
 pub use manager::{Manager, Settled, usually_kept};
 pub use place::{
@@ -39,7 +39,7 @@ pub use place::{
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Access, AccessError, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
+    Access, AccessError, Balancing, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
     NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};

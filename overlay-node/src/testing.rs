@@ -11,8 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use overlay_core::testing::any;
 use overlay_core::{
-    AddressSet, EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, Protocol, ServiceId,
-    UnixTime, Vni,
+    AddressSet, EndpointId, IfName, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, PortRange, Protocol,
+    ServiceId, UnixTime, Vni,
 };
 use overlay_dns::testing::{dns_name, few_names};
 use overlay_dns::{DnsName, Health};
@@ -27,9 +27,9 @@ use proptest::sample::select;
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Access, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, GatewayBridge, GatewayPort, Kind, Knowledge,
-    LocalEndpoint, Network, NetworkSpec, NodeFacts, Protection, PublishMode, PublishedPort, RemoteEndpoint, Section,
-    Service, ServiceSpec, Settings, Standing,
+    Access, Balancing, Carried, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, GatewayBridge,
+    GatewayPort, Kind, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts, Protection, PublishMode,
+    PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -187,22 +187,33 @@ pub fn network() -> impl Strategy<Value = Network> {
     let mtu = prop_oneof![4 => Just(None), 1 => (68_u32..2000).prop_map(|mtu| Mtu::new(mtu).ok())];
     let condition =
         prop_oneof![6 => Just(Condition::Allocated), 1 => Just(Condition::Accepted), 1 => Just(Condition::Removing)];
-    let flags = (any::<bool>(), prop_oneof![7 => Just(false), 1 => Just(true)], any::<[bool; 3]>());
+    let flags = (any::<bool>(), encryption(), any::<[bool; 3]>());
     let what = (few_networks(), kind());
-    (what, flags, mtu, condition).prop_map(|((number, kind), (internal, encrypted, has), mtu, condition)| Network {
+    (what, flags, mtu, condition).prop_map(|((number, kind), (internal, encryption, has), mtu, condition)| Network {
         id: network_id(number),
         spec: NetworkSpec {
             internal,
-            encrypted,
+            encryption,
             ingress: number == 3 && kind == Kind::Overlay,
             mtu,
             ..NetworkSpec::of(kind, Name::new(&format!("net{number}")).expect("a name"))
         },
         subnets: subnets(number).into_iter().zip(has).filter(|(_, has)| *has).map(|(subnet, _)| subnet).collect(),
         vni: Vni::new(4096 + u32::from(number)).ok().filter(|_| condition != Condition::Accepted),
+        port: own_port(number).filter(|_| encryption == Encryption::Own && condition != Condition::Accepted),
         created: UnixTime::from_millis(7_000),
         condition,
     })
+}
+
+fn encryption() -> impl Strategy<Value = Encryption> {
+    prop_oneof![14 => Just(Encryption::None), 1 => Just(Encryption::Shared), 2 => Just(Encryption::Own)]
+}
+
+/// That of network 3 is none of those that nodes keep for that.
+fn own_port(number: u8) -> Option<Port> {
+    let range = settings().own_ports;
+    Port::new(if number == 3 { 29_000 } else { range.first().get() + u16::from(number) }).ok()
 }
 
 fn kind() -> impl Strategy<Value = Kind> {
@@ -296,8 +307,10 @@ fn protection() -> impl Strategy<Value = Protection> {
     option::weighted(0.8, keys).prop_map(|keys| {
         let Some(keys) = keys else { return Protection::default() };
         let host = |host: u8| IpAddr::from([192, 0, 2, host]);
+        let own = (1..4).map(|number| Carried::Own(network_id(number)));
+        let carried: BTreeSet<Carried> = own.chain([Carried::Shared]).collect();
         let agreed = keys.into_iter().filter(|(node, _)| *node != ME).map(|(node, (local, peer, epoch))| {
-            (node, crate::agent::agreed((ME, host(local)), (node, host(peer)), epoch))
+            (node, crate::agent::agreed((ME, host(local)), (node, host(peer)), (epoch, &carried)))
         });
         Protection::Keys(Arc::new(agreed.collect()))
     })
@@ -316,6 +329,7 @@ fn settings() -> Settings {
     Settings {
         vxlan_port: Port::VXLAN,
         encrypted_port: Port::VXLAN_ENCRYPTED,
+        own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,

@@ -255,7 +255,8 @@ impl Places for KernelPlaces {
         places.extend(self.containers.lock().keys().cloned().map(Place::Container));
         let firewall = Firewall::of_host(&self.owner(None)?, self.host.try_clone()?);
         let held = firewall.and_then(|mut firewall| firewall.observe()).map_err(privileged)?;
-        let host = (!held.tables.tables.is_empty()).then_some(Place::Host);
+        let is_left = !held.tables.tables.is_empty() || tunnels::are_left(&self.owner(None)?, self.host.try_clone()?)?;
+        let host = is_left.then_some(Place::Host);
         Ok(host.into_iter().chain(places).collect())
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use overlay_core::{BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told};
+use overlay_core::{
+    Backend as _, BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told,
+};
 use overlay_crypto::kernel::{Lack, Xfrm};
 use overlay_crypto::{Cipher, State};
 use overlay_kernel::Namespace;
@@ -22,8 +24,8 @@ impl Spent {
 }
 
 /// Associations and policies, which tell when one needs another key.
-struct Tunnels {
-    xfrm: Shadow<Xfrm>,
+struct Tunnels<T> {
+    held: T,
     spent: Spent,
 }
 
@@ -33,7 +35,7 @@ struct Tunnels {
 /// If the namespace may not be entered, or without the capability.
 pub(super) fn open(owner: &Owner, host: Namespace, spent: Spent) -> Result<Box<dyn Table<State>>, BackendError> {
     match Xfrm::open(owner, host) {
-        Ok(xfrm) => Ok(Box::new(Tunnels { xfrm: Shadow::new(xfrm), spent })),
+        Ok(xfrm) => Ok(Box::new(Tunnels { held: Shadow::new(xfrm), spent })),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Box::new(Nothing::because(NO_XFRM))),
         Err(error) => Err(error),
     }
@@ -50,15 +52,27 @@ pub(super) fn are_protected(owner: &Owner, host: Namespace) -> Result<(), String
     }
 }
 
+/// Whether the host has associations, policies or guards of ours.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn are_left(owner: &Owner, host: Namespace) -> Result<bool, BackendError> {
+    match Xfrm::open(owner, host).and_then(|mut xfrm| xfrm.observe()) {
+        Ok(held) => Ok(held != overlay_kernel::xfrm::State::default()),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 const NO_XFRM: &str = "this kernel has no XFRM, which protects tunnels";
 
-impl Table<State> for Tunnels {
+impl<T: Table<State>> Table<State> for Tunnels<T> {
     fn plan(&mut self, desired: &State) -> Result<Plan, ReconcileError> {
-        self.xfrm.plan(desired)
+        self.held.plan(desired)
     }
 
     fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
-        let done = Table::<State>::run(&mut self.xfrm, plan, phase);
+        let done = self.held.run(plan, phase);
         // Associations come in phase Build, and nothing else does: a policy of others' in the way is mended by no key.
         if let Err(ReconcileError::Apply { error, phase: Phase::Build, .. }) = &done
             && error.source.kind() == ErrorKind::Conflict
@@ -66,5 +80,57 @@ impl Table<State> for Tunnels {
             self.spent.0.store(true, Ordering::Relaxed);
         }
         done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use overlay_core::{Applied, Memory, Port, StepError};
+    use overlay_crypto::{Direction, Epoch, Epochs, Numbers, Sa, SaId, SaKey, Spi, WindowSize};
+
+    use super::*;
+
+    /// Refuses a phase so.
+    struct Refusing(Memory<State>, Phase, ErrorKind);
+
+    impl Table<State> for Refusing {
+        fn plan(&mut self, desired: &State) -> Result<Plan, ReconcileError> {
+            self.0.plan(desired)
+        }
+
+        fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
+            if phase != self.1 {
+                return Table::run(&mut self.0, plan, phase);
+            }
+            let error = StepError { at: 0, applied: Applied::Nothing, source: BackendError::new(self.2, "put an SA") };
+            Err(ReconcileError::Apply { phase, error, step: String::new() })
+        }
+    }
+
+    fn protected() -> State {
+        let (port, peer) = (Port::VXLAN_ENCRYPTED, [192, 0, 2, 2].into());
+        let id = SaId { destination: [192, 0, 2, 1].into(), spi: Spi::MIN };
+        let epochs = Epochs { sender: Epoch::FIRST, receiver: Epoch::FIRST };
+        let key = SaKey::new(Cipher::Aes256Gcm, &[7; 36]).unwrap();
+        let (numbers, window) = (Numbers::Extended, WindowSize::default());
+        let sa = Sa { direction: Direction::In, source: peer, port, numbers, window, udp: None, epochs, key };
+        State { ports: [port].into(), sas: [(id, sa)].into(), tunnels: BTreeMap::new() }
+    }
+
+    #[test]
+    fn other_keys_are_asked_for_where_an_association_is_in_conflict_with_what_was_there_and_for_nothing_else() {
+        for (phase, kind, needs) in [
+            (Phase::Build, ErrorKind::Conflict, true),
+            (Phase::Build, ErrorKind::Limit, false),
+            (Phase::Guard, ErrorKind::Conflict, false),
+        ] {
+            let spent = Spent::default();
+            let mut tunnels = Tunnels { held: Refusing(Memory::default(), phase, kind), spent: spent.clone() };
+            let plan = tunnels.plan(&protected()).unwrap();
+            let failed = Phase::ALL.into_iter().filter(|phase| tunnels.run(&plan, *phase).is_err()).count();
+            assert_eq!((failed, spent.take(), spent.take()), (1, needs, false), "{phase} {kind:?}");
+        }
     }
 }

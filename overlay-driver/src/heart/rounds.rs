@@ -11,8 +11,6 @@ use crate::resolvers::Bound;
 use crate::status::DriverEvent;
 use crate::works::{Done, Over};
 
-/// How long it takes until other keys are asked for again: all peers follow each time.
-const REKEY_AGAIN: Duration = Duration::from_secs(10);
 /// How long a place rests whose names cannot be answered.
 const BIND_AGAIN: Duration = Duration::from_millis(100);
 
@@ -53,9 +51,7 @@ impl<G: Ground> Heart<G> {
         for (place, why) in stopped {
             self.state.failures.insert(place, why);
         }
-        let rests = self.state.rekeyed.is_some_and(|at| now < at + REKEY_AGAIN);
-        if self.works.needs_keys() && !rests {
-            self.state.rekeyed = Some(now);
+        if self.works.needs_keys() {
             self.tell(Input::Rekey);
         }
     }

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
-    BackendError, EndpointId, ErrorKind, Instant, Mac, Mtu, NetworkId, NodeId, NsKey, Owner, Shadow, UnixTime, Vni,
+    BackendError, EndpointId, ErrorKind, Instant, Mac, Mtu, NetworkId, NodeId, NsKey, Owner, Port, PortRange, Shadow,
+    UnixTime, Vni,
 };
 use overlay_crypto::kernel::Xfrm;
 use overlay_crypto::{Chance, Spi};
@@ -21,13 +22,14 @@ use overlay_ipam::SubnetRequest;
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, Endpoint, EndpointSpec, Input, Me, MemoryPlaces,
-    Network, NetworkSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
+    Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, Encryption, Endpoint, EndpointSpec, Input, Me,
+    MemoryPlaces, Network, NetworkSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
 };
 use overlay_vxlan::Sandbox;
 use socket2::{Domain, Protocol, Socket, Type};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
+const OWN_PORT: Port = PortRange::VXLAN_ENCRYPTED.first();
 const ESP: u8 = 50;
 const PATIENCE: Duration = Duration::from_millis(300);
 
@@ -124,7 +126,7 @@ struct Town {
 type Heard = (BTreeSet<Spi>, Vec<Vec<u8>>);
 
 impl Town {
-    fn new() -> Self {
+    fn new(encryption: Encryption) -> Self {
         let grounds = [0, 1].map(Ground::new);
         let far = grounds[1].host.as_fd().as_raw_fd();
         let far = format!("/proc/{}/fd/{far}", std::process::id());
@@ -140,13 +142,13 @@ impl Town {
         ear.set_nonblocking(true).unwrap();
         let upkeep = || Upkeep::new(UpkeepConfig::default(), [], Instant::ZERO);
         let mut town = Self { net: Net::new(Conditions::lan(), 14), grounds, upkeeps: [upkeep(), upkeep()], ear };
-        (0..2).for_each(|number| town.join(number));
+        (0..2).for_each(|number| town.join(number, encryption));
         town.net.run_for(Duration::from_secs(5));
         (0..2).for_each(|number| town.plug(number));
         town
     }
 
-    fn join(&mut self, number: usize) {
+    fn join(&mut self, number: usize, encryption: Encryption) {
         self.net.add(|address, seed, now| {
             let (id, vtep, mtu) = (node(number), address.ip(), Mtu::ETHERNET);
             let me = Me { id, incarnation: 1, address, role: Role::Worker, vtep, mtu };
@@ -155,7 +157,7 @@ impl Town {
             Station(agent)
         });
         self.tell(number, Input::Join(vec![Net::<Station>::address(0)]));
-        self.tell(number, Input::Catalogue(CatalogueChange::Network(Arc::new(network()))));
+        self.tell(number, Input::Catalogue(CatalogueChange::Network(Arc::new(network(encryption)))));
         for other in 0..2 {
             let endpoint = Arc::new(endpoint(other, &self.grounds[other].container.0));
             self.tell(number, Input::Catalogue(CatalogueChange::Endpoint(endpoint)));
@@ -183,13 +185,19 @@ impl Town {
     }
 
     fn carry_out(&mut self, number: usize) {
+        assert_eq!(self.try_out(number), Vec::<String>::new(), "{number}");
+    }
+
+    /// What failed.
+    fn try_out(&mut self, number: usize) -> Vec<String> {
         let now = self.net.now();
         let desired = self.net.with(number, |station, _| station.0.desired()).unwrap();
         self.upkeeps[number].desire(desired, now);
-        let Some(round) = self.upkeeps[number].begin(now) else { return };
+        let mut failures = Vec::new();
+        let Some(round) = self.upkeeps[number].begin(now) else { return failures };
         let mut run = RoundRun::new(round, &mut self.grounds[number]);
         while let Some(ran) = run.step(&mut self.grounds[number], |_| 0) {
-            assert_eq!(ran.result, Ok(()), "{number}: {ran:?}");
+            failures.extend(ran.result.clone().err());
             self.reach();
             assert_eq!(self.heard().1, Vec::<Vec<u8>>::new(), "after {number}: {ran:?}");
         }
@@ -200,6 +208,7 @@ impl Town {
             let result = done.then_some(()).ok_or_else(|| "failed".to_owned());
             self.tell(number, Input::Applied { place, state, result });
         }
+        failures
     }
 
     /// Whether each container is answered by the other.
@@ -253,7 +262,7 @@ impl Town {
 #[test]
 fn what_agents_agree_on_carries_an_encrypted_network_in_esp_alone() {
     kernel_test(Kernel::Lab, "driver::what_agents_agree_on_is_carried_in_esp", || {
-        let mut town = Town::new();
+        let mut town = Town::new(Encryption::Shared);
         town.settle();
         let before = town.passes();
         let (_, container) = &town.grounds[0].container;
@@ -276,6 +285,34 @@ fn what_agents_agree_on_carries_an_encrypted_network_in_esp_alone() {
     });
 }
 
+#[test]
+fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_back_by_other_keys() {
+    kernel_test(Kernel::Lab, "driver::a_network_with_its_own_port_is_in_esp_alone", || {
+        let mut town = Town::new(Encryption::Own);
+        town.settle();
+        let before = town.passes();
+        let host = &town.grounds[0].host;
+        let policies = judge(host, "ip", &["xfrm", "policy"]);
+        assert!(policies.contains("dport 29200") && !policies.contains("dport 4793"), "{policies}");
+
+        judge(host, "ip", &["xfrm", "state", "flush"]);
+        town.is_dark("after its associations were flushed");
+        town.upkeeps[0].doubt(&Place::Host, town.net.now());
+        let failed = town.try_out(0);
+        assert!(matches!(&failed[..], [why] if why.contains("put SA")), "{failed:?}");
+        town.tell(0, Input::Rekey);
+        town.settle();
+        assert!(town.passes().is_disjoint(&before), "what was spent is not used again");
+
+        town.tell(0, Input::Unplug(id(0)));
+        town.settle();
+        assert_eq!(town.held(), (false, false, false));
+        town.plug(0);
+        town.settle();
+        assert!(town.passes().is_disjoint(&before));
+    });
+}
+
 fn node(number: usize) -> NodeId {
     NodeId::from_bytes([number as u8 + 1; 16])
 }
@@ -288,14 +325,15 @@ fn address(number: usize) -> String {
     format!("10.9.0.{}/24", number + 2)
 }
 
-fn network() -> Network {
+fn network(encryption: Encryption) -> Network {
     let subnet: ipnet::IpNet = "10.9.0.0/24".parse().unwrap();
     let spec = NetworkSpec::overlay("secret".parse().unwrap());
     Network {
         id: NETWORK,
-        spec: NetworkSpec { attachable: true, encrypted: true, ..spec },
+        spec: NetworkSpec { attachable: true, encryption, ..spec },
         subnets: vec![SubnetRequest::this(subnet).place(subnet).unwrap()],
         vni: Some(Vni::new(4097).unwrap()),
+        port: (encryption == Encryption::Own).then_some(OWN_PORT),
         created: UnixTime::from_millis(0),
         condition: Condition::Allocated,
     }

@@ -16,7 +16,7 @@ use overlay_ipam::{AddressRange, SubnetRequest};
 use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
 use overlay_link::MacvlanMode;
-use overlay_node::{EndpointSpec, Kind, NetworkSpec};
+use overlay_node::{Encryption, EndpointSpec, Kind, NetworkSpec};
 
 use crate::world::World;
 
@@ -67,8 +67,9 @@ fn spec(name: &str) -> NetworkSpec {
             .map(|net| SubnetRequest::this(net.parse().unwrap()))
             .into(),
     };
-    let (internal, encrypted, attachable) = (name == "vault", name == "secret", true);
-    NetworkSpec { subnets, internal, encrypted, attachable, ..NetworkSpec::of(kind, name.parse().unwrap()) }
+    let encryption = if name == "secret" { Encryption::Shared } else { Encryption::None };
+    let (internal, attachable) = (name == "vault", true);
+    NetworkSpec { subnets, internal, encryption, attachable, ..NetworkSpec::of(kind, name.parse().unwrap()) }
 }
 
 /// Six networks with four containers each.

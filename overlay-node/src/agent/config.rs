@@ -19,8 +19,11 @@ pub struct AgentConfig {
     pub gossip: overlay_gossip::Config,
     /// The UDP port of VXLAN, one in the cluster and not gossip's. 4789 is usual.
     pub vxlan_port: Port,
-    /// The UDP port of encrypted networks, one in the cluster, and no other's: whatever is sent there passes in ESP only, and nothing is sent from it, so it is below 49152. 4793 is usual.
+    /// The UDP port that encrypted networks share, one in the cluster, and no other's: whatever is sent there passes in ESP only, and nothing is sent from it, so it is below 49152. 4793 is usual.
     pub encrypted_port: Port,
+    /// The UDP ports of which encrypted networks have [their own](crate::Encryption::Own), as managers [have it](crate::Manager::with_own_ports); the same holds
+    /// for each while such a network is here, and no service publishes one. [`PortRange::VXLAN_ENCRYPTED`] is usual.
+    pub own_ports: PortRange,
     /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
     pub lanes: Lanes,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
@@ -48,6 +51,7 @@ impl AgentConfig {
             gossip,
             vxlan_port: Port::VXLAN,
             encrypted_port: Port::VXLAN_ENCRYPTED,
+            own_ports: PortRange::VXLAN_ENCRYPTED,
             lanes: Lanes::ONE,
             resolver_port: Port::RESOLVER,
             suffixes: Vec::new(),
@@ -67,9 +71,17 @@ impl AgentConfig {
         if is_others || PortRange::DYNAMIC.contains(self.encrypted_port) {
             return Err(AgentError::EncryptedPort { port: self.encrypted_port });
         }
+        let kept = self.kept.iter().filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port);
+        let mut others = [gossip_port, self.vxlan_port, self.encrypted_port].into_iter().chain(kept);
+        let other = others.find(|port| self.own_ports.contains(*port));
+        let last = self.own_ports.last();
+        if let Some(port) = other.or_else(|| PortRange::DYNAMIC.contains(last).then_some(last)) {
+            return Err(AgentError::OwnPorts { range: self.own_ports, port });
+        }
         Ok(Settings {
             vxlan_port: self.vxlan_port,
             encrypted_port: self.encrypted_port,
+            own_ports: self.own_ports,
             lanes: self.lanes,
             gossip_port,
             stranger_rate: NonZeroU32::new(self.gossip.stranger_rate).unwrap_or(NonZeroU32::MIN),
@@ -141,6 +153,16 @@ pub enum AgentError {
     )]
     EncryptedPort {
         /// The port.
+        port: Port,
+    },
+    /// Encrypted networks with ports of their own of which one is used otherwise.
+    #[error(
+        "encrypted networks cannot have ports of their own among {range}: {port} is that of gossip, VXLAN or networks that share one, is kept, or VXLAN sends from it; give a range below 49152 without it"
+    )]
+    OwnPorts {
+        /// The range.
+        range: PortRange,
+        /// The first of it that is used otherwise.
         port: Port,
     },
     /// The underlay cannot be used.

@@ -72,8 +72,8 @@ pub enum Input {
     },
     /// The ports of the node's host that services publish and that other programs of it listen at, and which: all there are.
     Taken(BTreeMap<(Protocol, Port), String>),
-    /// An association was lost that was put to work, so its key is spent: all tunnels get others, of a new epoch. Nothing happens while none is
-    /// protected.
+    /// An association was lost that was put to work, so its key is spent: all tunnels get others, of a new epoch; once in ten seconds at most, so
+    /// whoever finds something lost again and again may say so each time. Nothing happens while none is protected.
     Rekey,
     /// Say goodbye; ends with [`AgentEvent::Gone`].
     Leave,

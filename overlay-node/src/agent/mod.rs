@@ -179,8 +179,9 @@ impl Agent {
     /// When to call [`handle_timeout`](Self::handle_timeout), and what for; `None` if only an input can bring work.
     pub fn poll_timeout(&self) -> Option<(Instant, Reason)> {
         let lapses = self.lapsing.values().min().map(|until| (*until, Reason::Tables));
+        let keys = self.keys_due().map(|at| (at, Reason::Tables));
         let gossip = self.gossip.poll_timeout();
-        [lapses, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
+        [lapses, keys, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The next thing that happened.

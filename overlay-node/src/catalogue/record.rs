@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::keys::Keys;
-use crate::{Condition, Endpoint, Kind, Network, Node, Service};
+use crate::{Condition, Encryption, Endpoint, Kind, Network, Node, Service};
 
 /// An object of the catalogue with what only its keepers need to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +91,7 @@ macro_rules! object {
 }
 
 object!(Network, NetworkId, "network", |network, keys| keys.network(network.id), |network| match network.spec.kind {
-    Kind::Overlay => network.vni.is_some(),
+    Kind::Overlay => network.vni.is_some() && (network.port.is_some() || network.spec.encryption != Encryption::Own),
     Kind::Bridge | Kind::Macvlan { .. } => !network.subnets.is_empty(),
     Kind::Host | Kind::None => matches!(network.condition, Condition::Allocated | Condition::Ready),
 });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{
-    EndpointId, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Port, Protocol, ServiceId, StoreError, Vni,
+    EndpointId, IpFamily, Mac, Mtu, Name, NetworkId, NodeId, Port, PortRange, Protocol, ServiceId, StoreError, Vni,
 };
 use overlay_ipam::{ClaimRefusal, SubnetError};
 use serde::{Deserialize, Serialize};
@@ -219,6 +219,21 @@ pub enum Refused {
     /// The VNI cannot be had.
     #[error("VNI {0}")]
     Vni(ClaimRefusal<Vni>),
+    /// No port of its own can be had for the network.
+    #[error(
+        "no UDP port of its own is left for the network: {0}; share the others', or give managers and nodes a larger range"
+    )]
+    OwnPort(ClaimRefusal<Port>),
+    /// Ports of which networks would have their own are something else's.
+    #[error(
+        "networks cannot have ports of their own among {range}: nodes need {port}/udp otherwise; give managers and nodes another range"
+    )]
+    OwnPorts {
+        /// The range.
+        range: PortRange,
+        /// The first of it that is something else's.
+        port: Port,
+    },
     /// Somebody uses the network.
     #[error("network {network} is in use by {user}: remove that first")]
     NetworkInUse {

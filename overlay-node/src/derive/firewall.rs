@@ -18,13 +18,16 @@ pub(super) fn host(knowledge: &Knowledge) -> State {
     let mut state = State::default();
     let settings = &knowledge.settings;
     let tunnel = Tunnel { members: others(knowledge, |facts| facts.vtep), encrypted: encrypted(knowledge) };
-    let protected = knowledge.protection.lacking().is_none() && !tunnel.encrypted.is_empty();
-    state.tunnels.extend(protected.then(|| (settings.encrypted_port, tunnel.clone())));
+    if knowledge.protection.lacking().is_none() {
+        let sections = knowledge.networks.values().filter(|section| section.is_encrypted());
+        let ports = sections.filter_map(|section| settings.tunnel_port(&section.network));
+        state.tunnels.extend(ports.map(|port| (port, tunnel.clone())));
+    }
     state.tunnels.insert(settings.vxlan_port, tunnel);
     let members = others(knowledge, |facts| facts.address.ip());
     for (name, protocol) in [("gossip-datagrams", Protocol::Udp), ("gossip-streams", Protocol::Tcp)] {
         let Ok(name) = Name::new(name) else { continue };
-        if protocol == Protocol::Udp && [settings.vxlan_port, settings.encrypted_port].contains(&settings.gossip_port) {
+        if protocol == Protocol::Udp && state.tunnels.contains_key(&settings.gossip_port) {
             continue;
         }
         let limit = Limit {
@@ -45,7 +48,7 @@ fn others(knowledge: &Knowledge, address: impl Fn(&NodeFacts) -> IpAddr) -> BTre
 }
 
 fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {
-    let encrypted = knowledge.networks.values().filter(|section| section.network.spec.encrypted);
+    let encrypted = knowledge.networks.values().filter(|section| section.network.spec.encryption.is_some());
     encrypted.filter_map(|section| section.network.vni).collect()
 }
 

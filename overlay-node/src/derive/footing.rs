@@ -1,6 +1,6 @@
 //! Whether a network can be on this node at all.
 
-use overlay_core::{EndpointId, IfName, IpFamily, Mtu, MtuError, Vni};
+use overlay_core::{EndpointId, IfName, IpFamily, Mtu, MtuError, Port, PortRange, Vni};
 use overlay_link::MacvlanMode;
 
 use super::is_vtep;
@@ -12,8 +12,10 @@ use crate::{Condition, Kind, Knowledge, NodeFacts, Section};
 pub(crate) struct Footing {
     pub(crate) ground: Ground,
     pub(crate) mtu: Mtu,
-    /// Whether its datagrams pass in ESP only, at a port of their own.
+    /// Whether its datagrams pass in ESP only.
     pub(crate) encrypted: bool,
+    /// The UDP port of a segment's tunnels.
+    pub(crate) port: Port,
     pub(crate) me: NodeFacts,
 }
 
@@ -40,6 +42,10 @@ pub(crate) enum Unready {
     NotAllocated,
     #[error("the network is encrypted, which this node cannot do, so it carries nothing here: {reason}")]
     Encrypted { reason: String },
+    #[error(
+        "the network's own port, {found}, is none of those that this node keeps for that, {range}: have managers and nodes keep the same"
+    )]
+    OwnPort { found: Port, range: PortRange },
     #[error("{found} bytes are left for a packet, which is too little for the network's addresses: IPv6 needs 1280")]
     Mtu { found: u32 },
     #[error("the node's VTEP is no host's address")]
@@ -60,7 +66,11 @@ impl Footing {
             return Err(Unready::Vtep);
         }
         let mtu = knowledge.mtu(network).map_err(|MtuError { found }| Unready::Mtu { found })?;
-        Ok(Self { ground, mtu, encrypted: section.is_encrypted(), me })
+        let port = match ground {
+            Ground::Segment(_) => tunnel_port(knowledge, section)?,
+            Ground::Bridge | Ground::Macvlan { .. } => knowledge.settings.vxlan_port,
+        };
+        Ok(Self { ground, mtu, encrypted: section.is_encrypted(), port, me })
     }
 
     /// Whether what is on another node is reached from here: its VTEP can be sent to, and its underlay carries this network; or both are on the
@@ -85,11 +95,18 @@ impl Footing {
     }
 }
 
+fn tunnel_port(knowledge: &Knowledge, section: &Section) -> Result<Port, Unready> {
+    let (settings, network) = (&knowledge.settings, &section.network);
+    let range = settings.own_ports;
+    let found = || network.port.map_or(Unready::NotAllocated, |found| Unready::OwnPort { found, range });
+    settings.tunnel_port(network).ok_or_else(found)
+}
+
 impl Ground {
     fn of(knowledge: &Knowledge, section: &Section) -> Result<Self, Unready> {
         let network = &section.network;
         match network.spec.kind {
-            Kind::Overlay => match knowledge.protection.lacking().filter(|_| network.spec.encrypted) {
+            Kind::Overlay => match knowledge.protection.lacking().filter(|_| network.spec.encryption.is_some()) {
                 Some(reason) => Err(Unready::Encrypted { reason: reason.to_owned() }),
                 None => network.vni.map(Self::Segment).ok_or(Unready::NotAllocated),
             },

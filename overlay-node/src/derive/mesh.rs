@@ -127,6 +127,9 @@ pub(crate) fn kept(settings: &Settings, protocol: Protocol, port: Port) -> Optio
         () if port == settings.encrypted_port && protocol == Protocol::Udp => {
             Some("it is the node's port of encrypted networks")
         }
+        () if settings.own_ports.contains(port) && protocol == Protocol::Udp => {
+            Some("it is among the ports that encrypted networks have for their own")
+        }
         () if settings.kept.contains(&(protocol, port)) => Some("the node keeps it for itself"),
         () => None,
     }

@@ -3,33 +3,36 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use overlay_core::IpFamily;
+use overlay_core::{IpFamily, Port};
 use overlay_crypto::{Direction, Issued, Numbers, Sa, SaId, Spi, State, Tunnel, WindowSize};
 
 use super::is_vtep;
-use crate::{Knowledge, Protection, Section, TunnelKeys};
+use crate::{Carried, Knowledge, LaneKeys, Protection, TunnelKeys};
 
-/// Guarded from before the first segment of an encrypted network opens until after the last has gone; protected, with whom keys were agreed on. The
-/// host has this, as the sockets of all segments are there.
+/// Guarded from before the first segment of an encrypted network at the port opens until after the last has gone; protected, with whom keys were agreed
+/// on. The host has this, as the sockets of all segments are there.
 pub(super) fn host(knowledge: &Knowledge) -> State {
     let Protection::Keys(keys) = &knowledge.protection else { return State::default() };
-    let needed = |section: &std::sync::Arc<Section>| section.needs_protection();
-    if !knowledge.networks.values().any(needed) {
-        return State::default();
-    }
-    let mut state = State { ports: [knowledge.settings.encrypted_port].into(), ..State::default() };
+    let sections = knowledge.networks.values().filter(|section| section.needs_protection());
+    let at_ports =
+        sections.filter_map(|section| Some((section.carried()?, knowledge.settings.tunnel_port(&section.network)?)));
+    let at_ports: BTreeMap<Carried, Port> = at_ports.collect();
+    let mut state = State { ports: at_ports.values().copied().collect(), ..State::default() };
     let mut at: BTreeMap<IpAddr, Option<&TunnelKeys>> = BTreeMap::new();
     for keys in keys.values() {
         // Of nodes that say that they are at one address, none gets what is for the others.
         at.entry(keys.peer).and_modify(|other| *other = None).or_insert(Some(keys));
     }
-    at.values().flatten().for_each(|keys| put(&mut state, knowledge, keys));
+    for keys in at.values().flatten() {
+        let TunnelKeys { local, peer, tunnels, record: _ } = keys;
+        let tunnels = tunnels.iter().filter_map(|(carried, lanes)| Some((*at_ports.get(carried)?, lanes)));
+        tunnels.for_each(|(port, lanes)| put(&mut state, Tunnel { port, local: *local, peer: *peer }, lanes));
+    }
     state
 }
 
-fn put(state: &mut State, knowledge: &Knowledge, keys: &TunnelKeys) {
-    let TunnelKeys { local, peer, sends, takes, record: _ } = keys;
-    let tunnel = Tunnel { port: knowledge.settings.encrypted_port, local: *local, peer: *peer };
+fn put(state: &mut State, tunnel: Tunnel, LaneKeys { sends, takes }: &LaneKeys) {
+    let Tunnel { local, peer, .. } = &tunnel;
     let ends = is_vtep(*local) && is_vtep(*peer) && local != peer && IpFamily::of(*local) == IpFamily::of(*peer);
     let mut all: Vec<(SaId, Sa)> = sends.iter().map(|issued| association(&tunnel, Direction::Out, issued)).collect();
     all.extend(takes.iter().map(|issued| association(&tunnel, Direction::In, issued)));

@@ -13,9 +13,7 @@ use crate::LocalEndpoint;
 
 /// One segment for all subnets, so that who is where does not depend on them.
 pub(super) fn state(known: Known<'_>, vni: Vni, footing: &Footing, admission: &Admission<'_>) -> State {
-    let settings = &known.knowledge.settings;
-    let port_of_all = if footing.encrypted { settings.encrypted_port } else { settings.vxlan_port };
-    let vtep = Vtep { port: port_of_all, ..Vtep::new(footing.me.vtep) };
+    let vtep = Vtep { port: footing.port, ..Vtep::new(footing.me.vtep) };
     let mut segment = Segment::new(vtep, footing.mtu);
     segment.gateways = gateways(known.section);
     segment.ports = admission.ports.iter().map(|(id, local, _)| (*id, port(local))).collect();

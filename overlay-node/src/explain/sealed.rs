@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use overlay_core::NodeId;
+use overlay_core::{NodeId, Port};
 use overlay_crypto::{Sa, SaId, Spi, Tunnel};
 
 use super::Hop;
@@ -11,10 +11,13 @@ use crate::{Break, Desired, NodeFacts, Place, Section};
 
 impl Walk<'_> {
     /// Of an encrypted network: keys were agreed on with the other node, and the host protects the tunnel by them.
-    pub(super) fn sealed(&mut self, section: &Section, node: NodeId, there: &NodeFacts) -> Result<(), Break> {
-        if !section.is_encrypted() {
-            return Ok(());
-        }
+    pub(super) fn sealed(
+        &mut self,
+        section: &Section,
+        node: NodeId,
+        (there, port): (&NodeFacts, Port),
+    ) -> Result<(), Break> {
+        let Some(carried) = section.carried() else { return Ok(()) };
         let (network, short) = (&section.network.spec.name, node.short());
         if there.record.is_none() {
             let missing = format!(
@@ -22,11 +25,12 @@ impl Walk<'_> {
             );
             return broken(missing, "see on that node whether it can encrypt; its key comes by gossip");
         }
-        let Some(keys) = self.knowledge.protection.with(node) else {
+        let agreed = self.knowledge.protection.with(node).filter(|keys| keys.tunnels.contains_key(&carried));
+        let Some(keys) = agreed else {
             let missing = format!("no keys are agreed on with node {short}, so nothing of {network} is sent there");
             return broken(missing, "start the agent of either node again, which then has another key");
         };
-        let tunnel = Tunnel { port: self.knowledge.settings.encrypted_port, local: keys.local, peer: keys.peer };
+        let tunnel = Tunnel { port, local: keys.local, peer: keys.peer };
         let [wanted, held] = [self.desired, self.held].map(|of| protects(of, &tunnel));
         match (wanted, held) {
             (Some(wanted), Some(held)) if wanted == held => {

@@ -317,15 +317,19 @@ impl<'w> Walk<'w> {
                 "see whether it is in the cluster",
             );
         };
-        let settings = &self.knowledge.settings;
-        let port = if section.is_encrypted() { settings.encrypted_port } else { settings.vxlan_port };
+        let Some(port) = self.knowledge.settings.tunnel_port(&section.network) else {
+            return broken(
+                format!("network {} has no port that tunnels are at", section.network.spec.name),
+                "have managers and nodes keep the same ports for networks that have their own",
+            );
+        };
         let guard = self.state(self.held, &Place::Host).and_then(|host| host.firewall.tunnels.get(&port));
         if !guard.is_some_and(|guard| guard.members.contains(&facts.vtep)) {
             let missing = format!("the host drops datagrams from {} at port {port}", facts.vtep);
             return broken(missing, "have the host hold what is desired");
         }
         self.hops.push(Hop::Vtep { node: remote.node, vtep: facts.vtep, standing: facts.standing });
-        self.sealed(section, remote.node, facts)?;
+        self.sealed(section, remote.node, (facts, port))?;
         Ok(facts.vtep)
     }
 

@@ -11,18 +11,18 @@ use std::sync::Arc;
 
 use overlay_core::{
     AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
-    Port, Protocol, ServiceId,
+    Port, PortRange, Protocol, ServiceId,
 };
 use overlay_crypto::{EpochRecord, Lanes};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
 pub use gateway::{GatewayBridge, GatewayPort};
-pub use protection::{Protection, TunnelKeys};
+pub use protection::{Carried, LaneKeys, Protection, TunnelKeys};
 
 pub(crate) use claims::{Assigned, Assignments, Claims};
 
-use crate::{Endpoint, Kind, Network, Service};
+use crate::{Encryption, Endpoint, Kind, Network, Service};
 
 /// Everything a node knows of the cluster, in sections that change one by one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +49,10 @@ pub const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 pub struct Settings {
     /// The UDP port of VXLAN, one in the cluster.
     pub vxlan_port: Port,
-    /// The UDP port of encrypted networks, one in the cluster and no other's.
+    /// The UDP port that encrypted networks share, one in the cluster and no other's.
     pub encrypted_port: Port,
+    /// The UDP ports of which encrypted networks have their own, the cluster's and nobody else's.
+    pub own_ports: PortRange,
     /// How many associations a protected tunnel sends by, one number in the cluster.
     pub lanes: Lanes,
     /// This node's gossip port, for datagrams and streams. Not VXLAN's.
@@ -71,10 +73,29 @@ pub struct Settings {
     pub kept: BTreeSet<(Protocol, Port)>,
 }
 
+impl Settings {
+    /// The UDP port of an overlay's tunnels; of one that should have its own, none before it is given one of those that are for that.
+    pub(crate) fn tunnel_port(&self, network: &Network) -> Option<Port> {
+        match network.spec.encryption {
+            Encryption::None => Some(self.vxlan_port),
+            Encryption::Shared => Some(self.encrypted_port),
+            Encryption::Own if network.id == protection::SHARED => None,
+            Encryption::Own => network.port.filter(|port| self.own_ports.contains(*port)),
+        }
+    }
+}
+
 impl Section {
     /// Whether its datagrams are to pass in ESP only.
     pub(crate) fn is_encrypted(&self) -> bool {
-        self.network.spec.encrypted && self.network.spec.kind == Kind::Overlay
+        self.network.spec.encryption.is_some() && self.network.spec.kind == Kind::Overlay
+    }
+
+    /// What carries it between nodes, if that is protected.
+    pub(crate) fn carried(&self) -> Option<Carried> {
+        let own = Carried::Own(self.network.id);
+        let is_own = self.network.spec.encryption == Encryption::Own;
+        self.is_encrypted().then_some(if is_own { own } else { Carried::Shared })
     }
 
     /// Whether something of it is plugged in here that passes in ESP only.
@@ -97,7 +118,7 @@ impl Knowledge {
     pub fn mtu(&self, network: &Network) -> Result<Mtu, MtuError> {
         let least = if network.families().v6 { Mtu::IPV6_MIN } else { Mtu::MIN };
         let Some(me) = self.nodes.get(&self.me) else { return Err(MtuError { found: 0 }) };
-        let inner = |underlay| encapsulation(me.vtep, network.spec.encrypted).inner_mtu(underlay);
+        let inner = |underlay| encapsulation(me.vtep, network.spec.encryption.is_some()).inner_mtu(underlay);
         let enough = |mtu: Mtu| if mtu < least { Err(MtuError { found: mtu.get() }) } else { Ok(mtu) };
         let most = match network.spec.kind {
             Kind::Overlay => {

@@ -23,7 +23,7 @@ impl NetworkSpec {
             ("kind", self.kind == new.kind),
             ("ingress", self.ingress == new.ingress),
             ("internal", self.internal == new.internal),
-            ("encrypted", self.encrypted == new.encrypted),
+            ("encrypted", self.encryption == new.encryption),
             ("VNI", self.vni == new.vni),
         ];
         match kept.into_iter().find(|(_, same)| !same) {

@@ -70,6 +70,9 @@ pub async fn leaks(manager: &Manager) -> Result<Vec<String>, ControlError> {
     for vni in manager.vnis.leases().await.map_err(failed)? {
         lease(&vni.owner, format!("VNI {}", vni.item));
     }
+    for port in manager.own_ports.leases(Protocol::Udp).await.map_err(failed)? {
+        lease(&port.owner, format!("tunnels' port {}", port.item));
+    }
     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
         for port in manager.ports.leases(protocol).await.map_err(failed)? {
             lease(&whole(&port.owner), format!("{}/{protocol}", port.item));
@@ -87,9 +90,10 @@ pub async fn leaks(manager: &Manager) -> Result<Vec<String>, ControlError> {
     let mut has_it = |owner: LeaseOwner, what: String| _ = has.insert((owner, what));
     let mut known = BTreeMap::new();
     for held in manager.readable::<Network>().await?.0 {
-        let Network { id, subnets, vni, .. } = &held.object;
+        let Network { id, subnets, vni, port, .. } = &held.object;
         pending.extend(held.is_pending().then(|| held.owner()));
         vni.iter().for_each(|vni| has_it(held.owner(), format!("VNI {vni}")));
+        port.iter().for_each(|port| has_it(held.owner(), format!("tunnels' port {port}")));
         if !subnets.is_empty() {
             known.insert(*id, subnets.iter().map(|subnet| subnet.net()).collect());
         }
@@ -206,6 +210,7 @@ impl There<'_> {
         let networks = staying(networks);
         let mut seen = BTreeSet::new();
         let vnis = networks.iter().filter_map(|network| network.vni.map(|vni| format!("VNI {vni}")));
+        let ports = networks.iter().filter_map(|network| network.port.map(|port| format!("tunnels' port {port}")));
         let of_endpoints = staying(endpoints)
             .into_iter()
             .flat_map(|endpoint| endpoint.addresses.iter().map(|address| on(endpoint.spec.network, address.addr())));
@@ -214,7 +219,7 @@ impl There<'_> {
         let gateways = networks
             .iter()
             .flat_map(|network| network.subnets.iter().filter_map(|subnet| Some(on(network.id, subnet.gateway()?))));
-        for what in vnis.chain(of_endpoints).chain(of_services).chain(gateways) {
+        for what in vnis.chain(ports).chain(of_endpoints).chain(of_services).chain(gateways) {
             if !seen.insert(what.clone()) {
                 self.found.push(format!("two have {what}"));
             }

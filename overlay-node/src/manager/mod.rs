@@ -24,12 +24,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{NodeId, Port, Prefix, Protocol, Store};
+use overlay_core::{NodeId, Port, PortRange, Prefix, Protocol, Store};
 use overlay_ipam::{Allocator, Config, Ipam, Ports, Vnis};
 use overlay_lb::Capabilities;
 
-use crate::RootError;
 use crate::catalogue::keys::Keys;
+use crate::{Refused, RootError};
 
 /// Does what a cluster is told, in transactions over a store: any number of managers may work on it at once.
 ///
@@ -39,6 +39,9 @@ pub struct Manager {
     ipam: Arc<dyn Ipam>,
     vnis: Vnis,
     ports: Ports,
+    /// Those of encrypted networks that have one of their own.
+    own_ports: Ports,
+    own_port_range: PortRange,
     keys: Keys,
     /// What all nodes can do for services.
     balancers: Capabilities,
@@ -61,11 +64,15 @@ impl Manager {
         let ipam = Allocator::new(Arc::clone(&store), &below("ipam/")?, node, config, seed).map_err(|_| refused)?;
         let vnis = Vnis::new(Arc::clone(&store), &below("vni/")?, node, rest).map_err(|_| refused)?;
         let ports = Ports::new(Arc::clone(&store), &below("port/")?, node, Duration::ZERO).map_err(|_| refused)?;
+        let own_ports = Ports::new(Arc::clone(&store), &below("tunnel/")?, node, rest).map_err(|_| refused)?;
+        let own_port_range = PortRange::VXLAN_ENCRYPTED;
         Ok(Self {
             store,
             ipam: Arc::new(ipam),
             vnis,
             ports,
+            own_ports: own_ports.with_range(own_port_range),
+            own_port_range,
             keys,
             balancers: Capabilities::nf_tables(),
             kept: usually_kept(),
@@ -92,6 +99,31 @@ impl Manager {
     #[must_use]
     pub fn with_kept(self, kept: impl IntoIterator<Item = (Protocol, Port)>) -> Self {
         Self { kept: kept.into_iter().collect(), ..self }
+    }
+
+    /// Gives encrypted networks that ask for a UDP port of [their own](crate::Encryption::Own) one of these, which no service publishes: with
+    /// all managers and agents ([`AgentConfig::own_ports`](crate::AgentConfig::own_ports)) the same. [`PortRange::VXLAN_ENCRYPTED`] if nothing is said.
+    ///
+    /// None of them may be [kept](Self::with_kept), or among those that tunnels send from, from 49152 on: else such networks are refused.
+    #[must_use]
+    pub fn with_own_ports(self, range: PortRange) -> Self {
+        Self { own_ports: self.own_ports.with_range(range), own_port_range: range, ..self }
+    }
+
+    /// Whether nodes need a port themselves, so that no service publishes it.
+    fn keeps(&self, protocol: Protocol, port: Port) -> bool {
+        self.kept.contains(&(protocol, port)) || protocol == Protocol::Udp && self.own_port_range.contains(port)
+    }
+
+    /// Refuses a range of own ports with one that is something else's.
+    fn check_own_ports(&self) -> Result<(), Refused> {
+        let range = self.own_port_range;
+        let mut kept = self.kept.iter().filter(|(protocol, _)| *protocol == Protocol::Udp).map(|(_, port)| *port);
+        let other = kept.find(|port| range.contains(*port));
+        match other.or_else(|| PortRange::DYNAMIC.contains(range.last()).then_some(range.last())) {
+            Some(port) => Err(Refused::OwnPorts { range, port }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! Networks: created and removed.
 
 use overlay_core::{
-    Commit, Compare, IpFamily, Key, Listing, Mtu, NetworkId, Prefix, Snapshot, Transaction, Undecided, UnixTime, Vni,
+    Commit, Compare, IpFamily, Key, Listing, Mtu, NetworkId, Port, Prefix, Protocol, Snapshot, Transaction, Undecided,
+    UnixTime, Vni,
 };
 use overlay_ipam::{ClaimError, IpamError, Subnet, SubnetKind};
 
@@ -12,7 +13,9 @@ use super::predefined::refuse_predefined;
 use super::transaction::{Decided, Trouble, id_in, not_found, refuse, unreleased, withdrawn};
 use crate::catalogue::keys::Keys;
 use crate::catalogue::record::{Held, Object, encode_new};
-use crate::{Condition, ControlError, Endpoint, Kind, Network, NetworkSpec, Reference, Refused, Scope, User, mesh};
+use crate::{
+    Condition, ControlError, Encryption, Endpoint, Kind, Network, NetworkSpec, Reference, Refused, Scope, User, mesh,
+};
 
 impl NetworkSpec {
     /// Whether it makes sense by itself.
@@ -49,7 +52,7 @@ impl NetworkSpec {
         let external = self.subnets.iter().any(|subnet| subnet.kind == SubnetKind::External);
         let lacks = [
             ("ingress", local && self.ingress),
-            ("encrypted", local && self.encrypted),
+            ("encrypted", local && self.encryption.is_some()),
             ("VNI", local && self.vni.is_some()),
             ("internal", physical && self.internal),
             ("external subnets", !physical && external),
@@ -86,7 +89,7 @@ impl Claiming for Network {
         if matches!(refused, Refused::Spent { .. }) {
             return manager.finish_network(held, now).await;
         }
-        manager.release_vni(held, now).await?;
+        manager.release_numbers(held, now).await?;
         manager.run(|snapshot| manager.delete_network(snapshot, held, Grave { at: now, spent: false })).await
     }
 }
@@ -109,6 +112,9 @@ impl Manager {
         now: UnixTime,
     ) -> Result<Network, ControlError> {
         spec.check()?;
+        if spec.encryption == Encryption::Own {
+            self.check_own_ports()?;
+        }
         self.make_checked_network(id, spec, now).await
     }
 
@@ -179,6 +185,7 @@ impl Manager {
             spec: spec.clone(),
             subnets: Vec::new(),
             vni: None,
+            port: None,
             created: now,
             condition: Condition::Accepted,
         };
@@ -189,17 +196,19 @@ impl Manager {
         }
     }
 
-    /// Claims what an accepted network needs. The VNI comes first: it can be given back without harm to anybody else's claim of
+    /// Claims what an accepted network needs. The VNI and the port come first: they can be given back without harm to anybody else's claim of
     /// the same network, and where the subnets are refused nothing was claimed of them.
     pub(super) async fn allocate_network(&self, held: &Held<Network>, now: UnixTime) -> Result<Network, Trouble> {
         let id = &held.object.id;
         let vni = self.claim_vni(held, now).await?;
+        let port = self.claim_own_port(held, now).await?;
         let subnets = self.claim_subnets(&held.object, now).await?;
         let key = self.keys.network(*id);
         let allocated = self.run(|snapshot| match self.fate(snapshot, &key, held)? {
             Fate::Taken(pending) => {
                 let mut allocated = pending.with(Condition::Allocated);
-                (allocated.object.subnets, allocated.object.vni) = (subnets.clone(), vni);
+                allocated.object.subnets.clone_from(&subnets);
+                (allocated.object.vni, allocated.object.port) = (vni, port);
                 Ok((Commit::new().put(key.clone(), allocated.encode()), allocated.object))
             }
             Fate::Allocated(allocated) => Ok((Commit::new(), allocated.object)),
@@ -219,6 +228,19 @@ impl Manager {
         match self.vnis.claim(&held.owner(), held.object.spec.vni, now).await {
             Ok(lease) => Ok(Some(lease.item)),
             Err(ClaimError::Refused(refusal)) => Err(Trouble::Refused(Refused::Vni(refusal))),
+            Err(ClaimError::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    /// The port of an overlay that asks for one of its own.
+    async fn claim_own_port(&self, held: &Held<Network>, now: UnixTime) -> Result<Option<Port>, Trouble> {
+        let NetworkSpec { kind, encryption, .. } = held.object.spec;
+        if (kind, encryption) != (Kind::Overlay, Encryption::Own) {
+            return Ok(None);
+        }
+        match self.own_ports.claim(Protocol::Udp, &held.owner(), None, now).await {
+            Ok(lease) => Ok(Some(lease.item)),
+            Err(ClaimError::Refused(refusal)) => Err(Trouble::Refused(Refused::OwnPort(refusal))),
             Err(ClaimError::Failed(error)) => Err(error.into()),
         }
     }
@@ -292,7 +314,7 @@ impl Manager {
     /// Gives back what a network has that is being removed, and deletes it.
     pub(super) async fn finish_network(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {
         let id = held.object.id;
-        self.release_vni(held, now).await?;
+        self.release_numbers(held, now).await?;
         for _ in 0..Transaction::ATTEMPTS {
             match self.ipam.release_subnets(id, now).await {
                 // It has no endpoints and no services, so what is leased is nobody's.
@@ -317,11 +339,15 @@ impl Manager {
         Ok((self.bury::<Network>(snapshot, commit, (*id, grave))?, ()))
     }
 
-    async fn release_vni(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {
+    async fn release_numbers(&self, held: &Held<Network>, now: UnixTime) -> Result<(), ControlError> {
         let owner = held.owner();
         let leases = self.vnis.leases().await.map_err(unreleased)?;
         for lease in leases.iter().filter(|lease| lease.owner == owner) {
             self.vnis.release(lease, now).await.map_err(unreleased)?;
+        }
+        let leases = self.own_ports.leases(Protocol::Udp).await.map_err(unreleased)?;
+        for lease in leases.iter().filter(|lease| lease.owner == owner) {
+            self.own_ports.release(Protocol::Udp, lease, now).await.map_err(unreleased)?;
         }
         Ok(())
     }

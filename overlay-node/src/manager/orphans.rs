@@ -36,6 +36,7 @@ impl Manager {
             let leases = self.ports.leases(protocol).await.map_err(unreleased)?;
             ports.extend(leases.into_iter().map(|lease| (protocol, lease)));
         }
+        let own_ports = self.own_ports.leases(Protocol::Udp).await.map_err(unreleased)?;
         let networks = self.ipam.networks().await.map_err(unreleased)?;
         let mut addresses = Vec::new();
         for (network, _) in &networks {
@@ -47,6 +48,10 @@ impl Manager {
         let mut reclaimed = orphans.len();
         for lease in vnis.iter().filter(|lease| living.has_lost(&lease.owner)) {
             self.vnis.release(lease, now).await.map_err(unreleased)?;
+            reclaimed += 1;
+        }
+        for lease in own_ports.iter().filter(|lease| living.has_lost(&lease.owner)) {
+            self.own_ports.release(Protocol::Udp, lease, now).await.map_err(unreleased)?;
             reclaimed += 1;
         }
         for (protocol, lease) in ports.iter().filter(|(_, lease)| living.has_lost(&lease.owner)) {

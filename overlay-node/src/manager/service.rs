@@ -130,7 +130,7 @@ impl Manager {
         spec.check()?;
         spec.balancing.permit(&spec.name, &self.balancers)?;
         let mut numbered = spec.ports.iter().filter_map(|port| Some((port.protocol, port.published?)));
-        if let Some((protocol, port)) = numbered.find(|port| self.kept.contains(port)) {
+        if let Some((protocol, port)) = numbered.find(|(protocol, port)| self.keeps(*protocol, *port)) {
             return Err(Refused::PortKept { port, protocol }.into());
         }
         let held = self.accept_on_networks(|snapshot| self.accept_service(snapshot, id, &spec, now), now).await?;
@@ -321,7 +321,7 @@ impl Manager {
         let mut conflicts = Vec::new();
         for (at, (port, wanted)) in ports.iter().zip(&held.object.spec.ports).enumerate() {
             let drawn = port.published.filter(|_| wanted.published.is_none());
-            let is_kept = drawn.is_some_and(|number| self.kept.contains(&(port.protocol, number)));
+            let is_kept = drawn.is_some_and(|number| self.keeps(port.protocol, number));
             match pages.conflict(held.object.id, port)? {
                 None if !is_kept => pages.take(held.object.id, port)?,
                 _ => conflicts.push(at),

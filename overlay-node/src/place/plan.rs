@@ -22,6 +22,8 @@ pub struct PlacePlan {
     pub lb: Plan,
     /// Of ways to other networks.
     pub routes: Plan,
+    /// Why tunnels are not protected as they should be, once that has failed.
+    unprotected: Option<ReconcileError>,
 }
 
 impl PlaceTables {
@@ -37,16 +39,42 @@ impl PlaceTables {
             firewall: self.firewall.plan(&desired.firewall)?,
             lb: self.lb.plan(&desired.lb)?,
             routes: self.routes.plan(&desired.routes)?,
+            unprotected: None,
         })
     }
 
     /// Carries out one phase of a plan that these tables made: the protection of tunnels, then links first and routes last, and the other way round where things go.
     ///
+    /// Where the protection of tunnels fails behind its guards, encrypted networks alone depend on it, and carry nothing: so the other tables go on, phase by
+    /// phase, and it does not; it has failed at the end.
+    ///
     /// # Errors
-    /// The first table's that fails; the later ones are not asked.
-    pub fn run(&mut self, plan: &PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
+    /// The first table's that fails; the later ones are not asked. In the last phase, what failed of the protection of tunnels.
+    pub fn run(&mut self, plan: &mut PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
         if phase <= Phase::Open {
-            self.crypto.run(&plan.crypto, phase)?;
+            self.protect(plan, phase)?;
+            self.run_others(plan, phase)?;
+        } else {
+            self.run_others(plan, phase)?;
+            self.protect(plan, phase)?;
+        }
+        let is_last = plan.phases().last().is_none_or(|last| *last <= phase);
+        plan.unprotected.take_if(|_| is_last).map_or(Ok(()), Err)
+    }
+
+    fn protect(&mut self, plan: &mut PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
+        if plan.unprotected.is_some() {
+            return Ok(());
+        }
+        match self.crypto.run(&plan.crypto, phase) {
+            Err(error) if phase != Phase::Guard => plan.unprotected = Some(error),
+            ran => return ran,
+        }
+        Ok(())
+    }
+
+    fn run_others(&mut self, plan: &PlacePlan, phase: Phase) -> Result<(), ReconcileError> {
+        if phase <= Phase::Open {
             self.link.run(&plan.link, phase)?;
             self.vxlan.run(&plan.vxlan, phase)?;
             self.firewall.run(&plan.firewall, phase)?;
@@ -57,8 +85,7 @@ impl PlaceTables {
         self.lb.run(&plan.lb, phase)?;
         self.firewall.run(&plan.firewall, phase)?;
         self.vxlan.run(&plan.vxlan, phase)?;
-        self.link.run(&plan.link, phase)?;
-        self.crypto.run(&plan.crypto, phase)
+        self.link.run(&plan.link, phase)
     }
 }
 
@@ -109,7 +136,7 @@ impl fmt::Display for PlacePlan {
 
 #[cfg(test)]
 mod tests {
-    use overlay_core::{Mtu, Vni};
+    use overlay_core::{Applied, BackendError, ErrorKind, Memory, Mtu, Port, StepError, Table, Vni};
     use overlay_vxlan::{Segment, Vtep};
 
     use super::*;
@@ -125,17 +152,64 @@ mod tests {
     #[test]
     fn a_plan_of_a_place_has_the_phases_of_all_its_tables_and_is_empty_once_they_ran() {
         let mut tables = MemoryPlaces::default().open(&Place::Host).unwrap();
-        let plan = tables.plan(&sandbox()).unwrap();
+        let mut plan = tables.plan(&sandbox()).unwrap();
         assert_eq!(plan.phases(), [Phase::Guard, Phase::Build].into());
         assert_eq!(
             plan.to_string(),
             "guard      firewall  other ports drop\nbuild      vxlan     create segment 4096 at 192.0.2.1 port 4789, mtu 1450\n"
         );
         for phase in plan.phases() {
-            tables.run(&plan, phase).unwrap();
+            tables.run(&mut plan, phase).unwrap();
         }
         assert!(tables.plan(&sandbox()).unwrap().is_empty());
         assert_eq!(tables.plan(&PlaceState::default()).unwrap().phases(), [Phase::Dismantle, Phase::Unguard].into());
+    }
+
+    /// A host that guards a port, has a tunnel there, and a bridge.
+    fn protected() -> PlaceState {
+        let port = Port::VXLAN_ENCRYPTED;
+        let tunnel = overlay_crypto::Tunnel { port, local: [192, 0, 2, 1].into(), peer: [192, 0, 2, 2].into() };
+        let crypto = overlay_crypto::State {
+            ports: [port].into(),
+            tunnels: [(tunnel, Vec::new())].into(),
+            ..overlay_crypto::State::default()
+        };
+        PlaceState { crypto, ..sandbox() }
+    }
+
+    /// Fails in one phase.
+    struct Failing(Memory<overlay_crypto::State>, Phase);
+
+    impl Table<overlay_crypto::State> for Failing {
+        fn plan(&mut self, desired: &overlay_crypto::State) -> Result<Plan, ReconcileError> {
+            self.0.plan(desired)
+        }
+
+        fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
+            if phase != self.1 {
+                return Table::run(&mut self.0, plan, phase);
+            }
+            let source = BackendError::new(ErrorKind::Limit, "protect");
+            Err(ReconcileError::Apply {
+                phase,
+                error: StepError { at: 0, applied: Applied::Nothing, source },
+                step: String::new(),
+            })
+        }
+    }
+
+    #[test]
+    fn where_tunnels_cannot_be_protected_all_else_goes_on_and_the_place_has_failed_at_the_end() {
+        for (fails_in, others) in [(Phase::Build, true), (Phase::Open, true), (Phase::Guard, false)] {
+            let mut places = MemoryPlaces::default();
+            let crypto = Box::new(Failing(Memory::default(), fails_in));
+            let mut tables = PlaceTables { crypto, ..places.open(&Place::Host).unwrap() };
+            let mut plan = tables.plan(&protected()).unwrap();
+            let failed = plan.phases().into_iter().find(|phase| tables.run(&mut plan, *phase).is_err());
+            assert_eq!(failed, Some(if others { Phase::Open } else { Phase::Guard }), "{fails_in}");
+            let held = places.place(&Place::Host).unwrap();
+            assert_eq!(held.vxlan.state() == protected().vxlan, others);
+        }
     }
 
     #[test]

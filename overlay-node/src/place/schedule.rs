@@ -12,7 +12,7 @@ use crate::Place;
 /// A place's phases run one after the other. Between places: nothing opens inside a place whose guards are not up, and no guard
 /// goes before what it guards has gone. So a container's, or sandbox's, [`Open`](Phase::Open) waits for the
 /// [`Guard`](Phase::Guard) of the places around it, and for their own [`Open`](Phase::Open) as long as that may come: what opens
-/// inside may stand on it. A place's [`Unguard`](Phase::Unguard) waits for the
+/// inside may stand on it. A place's [`Unguard`](Phase::Unguard) waits for the [`Build`](Phase::Build), in which things are replaced too,
 /// [`Close`](Phase::Close) and [`Dismantle`](Phase::Dismantle) of those in it.
 /// What fails stops its own later phases, and stops what waits for it: fail closed, up and down. All else goes on.
 ///
@@ -122,9 +122,9 @@ impl Entry {
         self.left.contains(&phase)
     }
 
-    /// Whether something is still to go here.
+    /// Whether something is still to go here, or may be: what is built may be in place of something else.
     fn has_to_go(&self) -> bool {
-        self.lacks(Phase::Close) || self.lacks(Phase::Dismantle)
+        [Phase::Build, Phase::Close, Phase::Dismantle].into_iter().any(|phase| self.lacks(phase))
     }
 
     fn is_idle(&self) -> bool {
@@ -181,7 +181,7 @@ impl Schedule {
         let gone = !entry.has_to_go();
         match phase {
             Phase::Guard | Phase::Open => self.inside(&place).iter().for_each(|child| self.consider(child)),
-            Phase::Close | Phase::Dismantle if gone => {
+            Phase::Build | Phase::Close | Phase::Dismantle if gone => {
                 for parent in self.around(&place) {
                     if let Some(entry) = self.places.get_mut(&parent) {
                         entry.to_go_inside -= 1;

@@ -12,7 +12,7 @@ mod service;
 pub use balancing::Balancing;
 pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
-pub use network::{Family, Kind, Network, NetworkSpec, Scope};
+pub use network::{Encryption, Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
 pub use port::{Access, AccessError, PublishMode, PublishedPort};
 pub use publish::PublishError;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use overlay_core::{IfName, IpFamily, Mtu, Name, NetworkId, UnixTime, Vni};
+use overlay_core::{IfName, IpFamily, Mtu, Name, NetworkId, Port, UnixTime, Vni};
 use overlay_ipam::{Subnet, SubnetKind, SubnetRequest};
 use overlay_link::MacvlanMode;
 use serde::{Deserialize, Serialize};
@@ -39,8 +39,9 @@ pub struct NetworkSpec {
     pub internal: bool,
     /// Whether it is the routing mesh's. A cluster has at most one such network, and no container is attached to it.
     pub ingress: bool,
-    /// Whether its traffic between nodes is inside ESP.
-    pub encrypted: bool,
+    /// Whether its traffic between nodes is inside ESP, and what it shares for that.
+    #[serde(rename = "encrypted")]
+    pub encryption: Encryption,
     /// Largest IP packet inside. If `None`, what the smallest underlay leaves to an overlay, what the node's underlay carries to a bridge, and
     /// Ethernet's 1,500 bytes to a macvlan. A larger one than an underlay has room for is not used: see
     /// [`Knowledge::mtu`](crate::Knowledge::mtu).
@@ -66,7 +67,7 @@ impl NetworkSpec {
             attachable: false,
             internal: false,
             ingress: false,
-            encrypted: false,
+            encryption: Encryption::None,
             mtu: None,
             vni: None,
             labels: BTreeMap::new(),
@@ -83,6 +84,70 @@ impl NetworkSpec {
             Kind::Overlay | Kind::Bridge if self.subnets.is_empty() => vec![SubnetRequest::any(IpFamily::V4)],
             Kind::Overlay | Kind::Bridge => named.collect(),
             Kind::Host | Kind::None => Vec::new(),
+        }
+    }
+}
+
+/// Whether an overlay's traffic between nodes is inside ESP. Written as `false`, `true` or `"own"`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "Written", into = "Written")]
+pub enum Encryption {
+    /// It is not.
+    #[default]
+    None,
+    /// It is, at the UDP port and by the keys that all such networks of two nodes have together.
+    Shared,
+    /// It is, at a UDP port of its own and by keys of its own.
+    Own,
+}
+
+impl Encryption {
+    /// Whether there is any.
+    pub const fn is_some(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+impl fmt::Display for Encryption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Shared => "shared",
+            Self::Own => "own",
+        })
+    }
+}
+
+/// How an [`Encryption`] is written: as releases that had one alone wrote it, which refuse what they do not know.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Whether(bool),
+    Word(Word),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Word {
+    Own,
+}
+
+impl From<Written> for Encryption {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Whether(false) => Self::None,
+            Written::Whether(true) => Self::Shared,
+            Written::Word(Word::Own) => Self::Own,
+        }
+    }
+}
+
+impl From<Encryption> for Written {
+    fn from(encryption: Encryption) -> Self {
+        match encryption {
+            Encryption::None => Self::Whether(false),
+            Encryption::Shared => Self::Whether(true),
+            Encryption::Own => Self::Word(Word::Own),
         }
     }
 }
@@ -165,6 +230,9 @@ pub struct Network {
     pub subnets: Vec<Subnet>,
     /// Its VNI; `None` before it is allocated, and of networks that are no overlays.
     pub vni: Option<Vni>,
+    /// The UDP port of its own, of one that asked for [that](Encryption::Own), from when it is allocated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<Port>,
     /// When it was created, by the manager's clock.
     pub created: UnixTime,
     /// How far it is.

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use overlay_core::{Instant, Mtu, Port, State as _};
+use overlay_core::{Instant, Mtu, NetworkId, NsId, NsKey, Port, PortRange, Protocol, State as _, Vni};
 use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, Verdict};
 use overlay_dns::Health;
 use overlay_gossip::Role;
 use overlay_node::{
-    Agent, AgentConfig, AgentError, CatalogueChange, Input, Me, Network, NetworkSpec, Place, PlaceState, Protection,
-    Target, derive, explain,
+    Agent, AgentConfig, AgentError, AgentEvent, CatalogueChange, Encryption, Endpoint, EndpointSpec, Input, Me,
+    Network, NetworkSpec, Place, PlaceState, Protection, Target, derive, explain,
 };
 
-use crate::town::{Town, agent, container, id, network, node_id};
+use crate::town::{Town, agent, container, endpoint, eth0, id, network, node_id};
 
 const PORT: Port = Port::VXLAN_ENCRYPTED;
 
@@ -22,7 +22,7 @@ fn town(seed: u64, nodes: usize) -> Town {
     for node in 0..nodes {
         town.net.with(node, |agent, now| agent.0.set_protection(Ok(Chance::new([node as u8 + 1; 32])), now));
     }
-    let spec = NetworkSpec { encrypted: true, ..network().spec };
+    let spec = NetworkSpec { encryption: Encryption::Shared, ..network().spec };
     town.publish(&CatalogueChange::Network(Arc::new(Network { spec, ..network() })));
     (0..nodes).for_each(|node| town.assign(node as u8 + 2, node, 0));
     town.run(2);
@@ -209,4 +209,164 @@ fn the_port_of_encrypted_networks_is_nobody_elses_and_none_that_tunnels_send_fro
         assert_eq!(begin(wrong), Err(AgentError::EncryptedPort { port }));
     }
     assert_eq!(begin(49_151), Ok(()));
+}
+
+const OWN: NetworkId = NetworkId::from_bytes([0x2a; 16]);
+const OWN_PORT: Port = PortRange::VXLAN_ENCRYPTED.first();
+
+fn own(port: Option<Port>) -> CatalogueChange {
+    let spec = NetworkSpec { encryption: Encryption::Own, ..NetworkSpec::overlay("vault".parse().unwrap()) };
+    CatalogueChange::Network(Arc::new(Network { id: OWN, spec, vni: Vni::new(4098).ok(), port, ..network() }))
+}
+
+fn plug_own(town: &mut Town, number: u8, node: usize) {
+    let namespace = Some(NsKey { name: container(number), id: NsId { device: 4, inode: number.into() } });
+    town.tell(node, Input::Plug { endpoint: id(number), namespace, interface: eth0() });
+}
+
+/// As [`plugged`], and a network that has a port of its own, on which node 0 has endpoint 12, and so on; not plugged in yet.
+fn beside_own(seed: u64, nodes: usize) -> Town {
+    let mut town = plugged(seed, nodes);
+    town.publish(&own(Some(OWN_PORT)));
+    for node in 0..nodes {
+        let of = endpoint(node as u8 + 12, node, 0);
+        let spec = EndpointSpec { network: OWN, ..of.spec.clone() };
+        town.publish(&CatalogueChange::Endpoint(Arc::new(Endpoint { spec, ..of })));
+    }
+    town.run(2);
+    town
+}
+
+#[test]
+fn a_network_with_its_own_port_has_its_own_guard_tunnels_and_keys_while_it_is_here() {
+    let mut town = beside_own(30, 2);
+    let shared = host(&mut town, 0).crypto.clone();
+    assert_eq!((shared.ports.clone(), shared.tunnels.len(), shared.sas.len()), ([PORT].into(), 1, 2));
+    (0..2).for_each(|node| plug_own(&mut town, node as u8 + 12, node));
+    town.run(3);
+    let [a, b] = [0, 1].map(|node| host(&mut town, node).crypto.clone());
+    assert_eq!((a.ports.clone(), a.tunnels.len(), a.check()), ([PORT, OWN_PORT].into(), 2, Ok(())));
+    assert!(a.sas.keys().eq(b.sas.keys()) && a.sas.len() == 4);
+    assert!(shared.sas.iter().all(|(id, sa)| a.sas.get(id) == Some(sa)), "what was there stays as it is");
+    for (id, sa) in &a.sas {
+        assert!(b.sas[id].key == sa.key && b.sas[id].port == sa.port);
+        assert!(a.sas.iter().all(|(other, one)| other == id || one.key != sa.key && other.spi != id.spi));
+    }
+    let sandbox = town.desired(0).places[&Place::Network(OWN)].clone();
+    assert!(sandbox.vxlan.segments.values().all(|segment| segment.vtep.port == OWN_PORT));
+    assert!(host(&mut town, 0).firewall.tunnels.contains_key(&OWN_PORT));
+
+    town.tell(0, Input::Unplug(id(12)));
+    town.run(2);
+    assert_eq!(host(&mut town, 0).crypto, shared, "all of it goes with the last endpoint, and nothing else does");
+    plug_own(&mut town, 12, 0);
+    town.run(3);
+    let [after, there] = [0, 1].map(|node| host(&mut town, node).crypto.clone());
+    assert!(after.sas.keys().eq(there.sas.keys()) && after.sas.len() == 4);
+    assert!(after.sas.keys().all(|id| !a.sas.contains_key(id)), "its keys are spent, so there is another epoch");
+}
+
+#[test]
+fn what_is_carried_at_an_own_port_is_explained_by_that() {
+    let mut town = beside_own(31, 2);
+    (0..2).for_each(|node| plug_own(&mut town, node as u8 + 12, node));
+    town.run(3);
+    let knowledge = town.net.machine(0).unwrap().0.knowledge().clone();
+    let to = |number: u8| Target::Name(container(number).as_str().parse().unwrap());
+    let explained = |number, from| explain(&knowledge, id(from), &to(number), &derive(&knowledge)).to_string();
+    assert!(explained(13, 12).contains("sealed    port 29200 by 1 associations"), "{}", explained(13, 12));
+    assert!(explained(3, 2).contains("sealed    port 4793 by 1 associations"), "{}", explained(3, 2));
+}
+
+#[test]
+fn a_port_that_the_node_does_not_keep_for_that_carries_nothing_and_is_said() {
+    let mut town = beside_own(32, 1);
+    town.publish(&own(Port::new(30_000).ok()));
+    plug_own(&mut town, 12, 0);
+    town.run(2);
+    assert!(!town.desired(0).places.contains_key(&Place::Network(OWN)));
+    assert_eq!(host(&mut town, 0).crypto.ports, [PORT].into());
+    town.apply(0);
+    let said = town.events().into_iter().any(|(_, event)| {
+        matches!(event, AgentEvent::Report { endpoint, result: Err(why), .. } if endpoint == id(12) && why.contains("30000"))
+    });
+    assert!(said);
+}
+
+#[test]
+fn ports_of_which_networks_have_their_own_are_nobody_elses() {
+    let begin = |first: u16, last: u16, kept: Option<u16>| {
+        let own_ports = PortRange::new(Port::new(first).unwrap(), Port::new(last).unwrap()).unwrap();
+        let kept = kept.into_iter().map(|port| (Protocol::Udp, Port::new(port).unwrap())).collect();
+        let config = AgentConfig { own_ports, kept, ..AgentConfig::lan() };
+        let (address, vtep) = ("192.0.2.7:7946".parse().unwrap(), [192, 0, 2, 7].into());
+        let me = Me { id: node_id(0), incarnation: 1, address, role: Role::Worker, vtep, mtu: Mtu::ETHERNET };
+        Agent::new(config, me, [1; 32], Instant::ZERO).map(|_| ())
+    };
+    for (first, last, kept, port) in [
+        (4700, 4790, None, 4789),
+        (4790, 4800, None, 4793),
+        (7900, 8000, None, 7946),
+        (100, 200, Some(123), 123),
+        (49_000, 49_152, None, 49_152),
+    ] {
+        let said = begin(first, last, kept).unwrap_err();
+        assert!(matches!(said, AgentError::OwnPorts { port: of, .. } if of.get() == port), "{said}");
+    }
+    assert_eq!(begin(49_000, 49_151, None), Ok(()));
+}
+
+#[test]
+fn who_has_left_or_is_given_up_has_no_associations_and_who_comes_back_has_others() {
+    let mut town = plugged(33, 4);
+    let before = host(&mut town, 0).crypto.clone();
+    assert_eq!(before.tunnels.len(), 3);
+    let of = |town: &mut Town, node: usize| {
+        let peer = overlay_gossip::testing::Net::<crate::town::Node>::address(node).ip();
+        let crypto = host(town, 0).crypto.clone();
+        let ends = crypto.sas.iter().filter(|(id, sa)| [id.destination, sa.source].contains(&peer)).count();
+        (crypto.tunnels.keys().filter(|tunnel| tunnel.peer == peer).count(), ends)
+    };
+    town.tell(2, Input::Leave);
+    town.run(2);
+    assert_eq!((of(&mut town, 2), of(&mut town, 1)), ((0, 0), (1, 2)), "who left has none");
+    town.net.isolate([3]);
+    let gone = |town: &Town| !town.net.machine(0).unwrap().0.knowledge().nodes.contains_key(&node_id(3));
+    let waited = (0..2000).find(|_| {
+        town.run(60);
+        gone(&town)
+    });
+    assert!(waited.is_some(), "it is given up");
+    assert_eq!((of(&mut town, 3), of(&mut town, 1)), ((0, 0), (1, 2)));
+    assert!(before.sas.iter().filter(|(id, _)| host(&mut town, 0).crypto.sas.contains_key(id)).count() == 2);
+    town.net.heal();
+    town.tell(3, Input::Join(vec![overlay_gossip::testing::Net::<crate::town::Node>::address(0)]));
+    town.run(30);
+    assert_eq!(of(&mut town, 3), (1, 2), "who comes back");
+    let [a, b] = [0, 3].map(|node| host(&mut town, node).crypto.clone());
+    let with = a.sas.keys().filter(|id| b.sas.contains_key(id));
+    assert_eq!(with.clone().count(), 2, "has the keys that are there");
+    assert!(with.clone().all(|id| !before.sas.contains_key(id)), "and none of before");
+}
+
+#[test]
+fn other_keys_are_made_once_in_ten_seconds_however_often_they_are_asked_for_and_not_forgotten() {
+    let mut town = plugged(34, 2);
+    let mut epochs = vec![record(&town, 1, 0).unwrap().epoch];
+    for _ in 0..22 {
+        town.tell(0, Input::Rekey);
+        town.run(1);
+        let epoch = record(&town, 1, 0).unwrap().epoch;
+        if epochs.last() != Some(&epoch) {
+            epochs.push(epoch);
+        }
+    }
+    assert_eq!(epochs.len(), 4, "at 0 s, 10 s and 20 s");
+    town.run(10);
+    let last = record(&town, 1, 0).unwrap().epoch;
+    assert!(last > epochs[3], "what was asked for meanwhile comes when it may");
+    town.run(30);
+    assert_eq!(record(&town, 1, 0).unwrap().epoch, last, "and once");
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
 }

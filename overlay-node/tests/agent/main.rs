@@ -17,8 +17,8 @@ use overlay_dns::Health;
 use overlay_gossip::testing::Net;
 use overlay_link::MacvlanMode;
 use overlay_node::{
-    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Kind, Network,
-    NetworkSpec, Place, Service, ServiceSpec,
+    AgentEvent, CatalogueChange, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, Input, InputError, Kind,
+    Network, NetworkSpec, Place, Service, ServiceSpec,
 };
 use town::{NETWORK, Node, Town, agent, container, endpoint, eth0, id, mac, network};
 
@@ -373,7 +373,7 @@ fn a_virtual_machine_is_told_that_it_can_be_on_overlays_only() {
 #[test]
 fn on_a_node_that_cannot_encrypt_an_encrypted_network_carries_nothing_and_says_so() {
     let mut town = Town::new(10, 2);
-    let spec = NetworkSpec { encrypted: true, ..network().spec };
+    let spec = NetworkSpec { encryption: Encryption::Shared, ..network().spec };
     town.publish(&CatalogueChange::Network(Arc::new(Network { spec, ..network() })));
     town.assign(2, 0, 0);
     town.assign(3, 1, 0);

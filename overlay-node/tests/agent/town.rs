@@ -144,6 +144,7 @@ pub(crate) fn network() -> Network {
         spec: NetworkSpec { attachable: true, ..NetworkSpec::overlay("customoverlay".parse().unwrap()) },
         subnets: subnets.into(),
         vni: Some(Vni::new(4097).unwrap()),
+        port: None,
         created: UnixTime::from_millis(0),
         condition: Condition::Allocated,
     }

@@ -20,8 +20,8 @@ use overlay_ipam::{Gateway, SubnetRequest};
 use overlay_lb::{Affinity, Balancer, Scheduler};
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
-    Balancing, Condition, Control, ControlError, Endpoint, EndpointMode, EndpointSpec, Manager, Network, NetworkSpec,
-    PublishMode, Service, ServiceSpec, Stay,
+    Balancing, Condition, Control, ControlError, Encryption, Endpoint, EndpointMode, EndpointSpec, Manager, Network,
+    NetworkSpec, PublishMode, Service, ServiceSpec, Stay,
 };
 
 fn name(text: &str) -> Name {
@@ -195,7 +195,7 @@ fn a_network_in_use_grows_by_subnets_and_changes_what_may_change() {
         |option: &str| format!("a network's {option} cannot be changed: leave it as it is, or create another network");
     refused(change(NetworkSpec { name: name("other"), ..front.spec.clone() }), &fixed("name"));
     refused(change(NetworkSpec { internal: true, ..front.spec.clone() }), &fixed("internal"));
-    refused(change(NetworkSpec { encrypted: true, ..front.spec.clone() }), &fixed("encrypted"));
+    refused(change(NetworkSpec { encryption: Encryption::Shared, ..front.spec.clone() }), &fixed("encrypted"));
     refused(change(NetworkSpec { vni: Some(vni(5000)), ..front.spec.clone() }), &fixed("VNI"));
     refused(change(NetworkSpec { ingress: true, attachable: false, ..front.spec.clone() }), &fixed("ingress"));
     let kept =

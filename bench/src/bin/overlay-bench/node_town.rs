@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, ServiceId, UnixTime, Vni};
+use overlay_core::{
+    EndpointId, Mac, Mtu, Name, NetworkId, NodeId, NsId, NsKey, Port, PortRange, ServiceId, UnixTime, Vni,
+};
 use overlay_dns::Health;
 use overlay_ipam::SubnetRequest;
 use overlay_node::{
@@ -40,6 +42,7 @@ pub(crate) fn knowledge() -> Knowledge {
     let settings = Settings {
         vxlan_port: Port::VXLAN,
         encrypted_port: Port::VXLAN_ENCRYPTED,
+        own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
@@ -88,6 +91,7 @@ pub(crate) fn network(number: u16) -> Outcome<Network> {
         spec: NetworkSpec::overlay(Name::new(&format!("network-{number}"))?),
         subnets,
         vni: Some(Vni::new(4096 + u32::from(number))?),
+        port: None,
         created: UnixTime::from_millis(0),
         condition: Condition::Ready,
     })

@@ -11,7 +11,7 @@ use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
 use overlay_lb::{Affinity, Weight};
 use overlay_link::MacvlanMode;
-use overlay_node::{Balancing, EndpointMode, Kind, NetworkSpec, PublishedPort};
+use overlay_node::{Balancing, Encryption, EndpointMode, Kind, NetworkSpec, PublishedPort};
 
 use crate::balancing::{idle, scheduler, seconds};
 use crate::question::NodeQuestion;
@@ -24,7 +24,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
 
   network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
                  [--subnet NET]... [--ip-range NET]... [--gateway IP]... [--aux-address NAME=IP]...
-                 [--opt encrypted] [--opt parent=INTERFACE] [--opt macvlan_mode=MODE] NAME
+                 [--opt encrypted[=own]] [--opt parent=INTERFACE] [--opt macvlan_mode=MODE] NAME
   network ls
   network inspect NETWORK
   network rm [--yes] NETWORK
@@ -221,7 +221,7 @@ struct Words {
     attachable: bool,
     internal: bool,
     ingress: bool,
-    encrypted: bool,
+    encryption: Encryption,
     driver: Driver,
     parent: Option<IfName>,
     mode: Option<MacvlanMode>,
@@ -338,10 +338,15 @@ impl Words {
     /// An option of a driver: a word, or `NAME=VALUE`.
     fn option(&mut self, text: &str) -> Read<()> {
         match text.split_once('=').unwrap_or((text, "")) {
-            ("encrypted", "" | "true") => self.encrypted = true,
+            ("encrypted", "" | "true") => self.encryption = Encryption::Shared,
+            ("encrypted", "own") => self.encryption = Encryption::Own,
             ("parent", parent) => self.parent = Some(parent.parse().map_err(lexopt::Error::from_any)?),
             ("macvlan_mode", mode) => self.mode = Some(mode.parse().map_err(lexopt::Error::from_any)?),
-            _ => return Err(format!("there is no option {text}: encrypted, parent=, macvlan_mode=").into()),
+            _ => {
+                return Err(
+                    format!("there is no option {text}: encrypted, encrypted=own, parent=, macvlan_mode=").into()
+                );
+            }
         }
         Ok(())
     }
@@ -405,7 +410,7 @@ impl Words {
             attachable: self.attachable,
             internal: self.internal,
             ingress: self.ingress,
-            encrypted: self.encrypted,
+            encryption: self.encryption,
             ..NetworkSpec::of(self.kind()?, name)
         })
     }
@@ -461,7 +466,7 @@ mod tests {
         let Ok(Asked::Command { command: Command::Create(spec), json: true, .. }) = parsed(text) else {
             panic!("{:?}", parsed(text))
         };
-        assert!(spec.encrypted && spec.attachable);
+        assert!(spec.encryption == Encryption::Shared && spec.attachable);
         let text = "network create -d macvlan --subnet 192.0.2.0/24 --ip-range 192.0.2.64/28 --aux-address nas=192.0.2.65 \
                     --opt parent=eth0 --opt macvlan_mode=private lan";
         let Ok(Asked::Command { command: Command::Create(spec), .. }) = parsed(text) else {

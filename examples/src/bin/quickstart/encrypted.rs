@@ -1,7 +1,7 @@
 //! A network whose frames cross the underlay sealed, and in no other way.
 
 use overlay_fabric::Hop;
-use overlay_node::NetworkSpec;
+use overlay_node::{Encryption, NetworkSpec};
 
 use crate::Outcome;
 use crate::session::Session;
@@ -10,7 +10,7 @@ const NAME: &str = "vault";
 
 pub(crate) fn show(session: &mut Session) -> Outcome {
     session.typed(1, &format!("network create -d overlay --attachable --opt encrypted {NAME}"));
-    let spec = NetworkSpec { attachable: true, encrypted: true, ..NetworkSpec::overlay(NAME.parse()?) };
+    let spec = NetworkSpec { attachable: true, encryption: Encryption::Shared, ..NetworkSpec::overlay(NAME.parse()?) };
     let network = session.cluster.create_network(spec)?;
     session.shown(&network.id.to_string());
     for (container, host) in [("safe", 1), ("key", 2)] {

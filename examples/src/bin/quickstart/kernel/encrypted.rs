@@ -2,7 +2,7 @@
 
 use overlay_core::NetworkId;
 use overlay_driver::testing::date;
-use overlay_node::{Control, NetworkSpec, Places as _};
+use overlay_node::{Control, Encryption, NetworkSpec, Places as _};
 
 use super::town::{Town, fill};
 use crate::Outcome;
@@ -11,7 +11,7 @@ const NAME: &str = "vault";
 
 pub(crate) fn show(town: &mut Town) -> Outcome {
     town.typed(0, &format!("network create -d overlay --attachable --opt encrypted {NAME}"));
-    let spec = NetworkSpec { attachable: true, encrypted: true, ..NetworkSpec::overlay(NAME.parse()?) };
+    let spec = NetworkSpec { attachable: true, encryption: Encryption::Shared, ..NetworkSpec::overlay(NAME.parse()?) };
     let network = town.wait(town.manager.create_network(NetworkId::generate(fill), spec, date()))?;
     town.shown(&network.id.to_string());
     match town.hosts.places(0)?.protects() {
