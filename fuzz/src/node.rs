@@ -74,13 +74,7 @@ fn mac() -> Mac {
 fn knowledge() -> Option<Knowledge> {
     let facts = |number| {
         let vtep = IpAddr::from([192, 0, 2, number]);
-        let facts = NodeFacts {
-            address: (vtep, 7946).into(),
-            vtep,
-            mtu: Mtu::ETHERNET,
-            standing: Standing::Alive,
-            record: None,
-        };
+        let facts = NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive };
         (node(number), facts)
     };
     let settings = Settings {
@@ -98,6 +92,7 @@ fn knowledge() -> Option<Knowledge> {
         kept: overlay_node::usually_kept(),
     };
     Some(Knowledge {
+        records: Arc::default(),
         me: node(1),
         nodes: Arc::new([1, 2, 3].map(facts).into()),
         networks: [(NETWORK, Arc::new(section()?))].into(),

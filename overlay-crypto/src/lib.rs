@@ -35,8 +35,8 @@ pub use esp::{
 pub use judge::{Datagram, Reason, Verdict};
 pub use key::{KeyLengthError, SaKey, Spent, TakenKey};
 pub use keys::{
-    AgreeError, AlreadyIssued, Chance, Direction, Epoch, EpochError, EpochRecord, EpochSecret, Issued, Pair, PublicKey,
-    Use,
+    AgreeError, AlreadyIssued, Chance, Direction, Epoch, EpochError, EpochRecord, EpochRecords, EpochSecret, Issued,
+    Pair, PublicKey, Use,
 };
 pub use lane::{Lane, Lanes, LanesError};
 pub use rotation::{Cause, Rotation, RotationConfig, RotationConfigError, RotationCounts, RotationEvent, Stage, Usage};

@@ -43,6 +43,7 @@ pub fn knowledge() -> impl Strategy<Value = Knowledge> {
         nodes.remove(&ME);
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
+            records: Arc::default(),
             me: ME,
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),
@@ -297,7 +298,6 @@ pub fn node_facts() -> impl Strategy<Value = NodeFacts> {
         vtep,
         mtu,
         standing,
-        record: None,
     })
 }
 
@@ -322,7 +322,7 @@ fn underlay_of_mine() -> impl Strategy<Value = NodeFacts> {
 
 fn plain_facts() -> NodeFacts {
     let vtep = IpAddr::from([192, 0, 2, 1]);
-    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive, record: None }
+    NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive }
 }
 
 fn settings() -> Settings {

@@ -132,6 +132,7 @@ impl Agent {
         self.reports.allow(id);
         self.gossip.unsubscribe(id, now);
         self.claims.remove(&id);
+        self.forget_records(id);
         if self.knowledge.networks.remove(&id).is_some() {
             self.told.retain(|_, told| told.network != id);
             self.changed = true;

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use overlay_core::{Mtu, NodeId, NsKey, Port, PortRange, Protocol};
-use overlay_crypto::Lanes;
+use overlay_crypto::{Lanes, RotationConfig};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
@@ -26,6 +26,8 @@ pub struct AgentConfig {
     pub own_ports: PortRange,
     /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
     pub lanes: Lanes,
+    /// How often the keys of encrypted networks are changed, and how long others are waited for then.
+    pub rotation: RotationConfig,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
     /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.
     pub resolver_port: Port,
@@ -53,6 +55,7 @@ impl AgentConfig {
             encrypted_port: Port::VXLAN_ENCRYPTED,
             own_ports: PortRange::VXLAN_ENCRYPTED,
             lanes: Lanes::ONE,
+            rotation: RotationConfig::default(),
             resolver_port: Port::RESOLVER,
             suffixes: Vec::new(),
             gateway: None,
@@ -114,7 +117,7 @@ pub struct Me {
 
 impl Me {
     pub(super) fn underlay(&self) -> Result<Underlay, UnderlayError> {
-        let underlay = Underlay { vtep: self.vtep, mtu: self.mtu, record: None };
+        let underlay = Underlay { vtep: self.vtep, mtu: self.mtu };
         check(&underlay)?;
         Ok(underlay)
     }

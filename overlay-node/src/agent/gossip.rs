@@ -6,6 +6,7 @@ use std::time::Duration;
 use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
+use super::keyring::KEYS;
 use super::{Agent, AgentEvent, facts};
 use crate::knowledge::{Assignments, Claims};
 use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
@@ -50,11 +51,18 @@ impl Agent {
                 self.claim(network, owner, &key, Some(&value));
             }
             TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
+            TableEvent::Put { network, owner, table: KEYS, value, .. } => {
+                self.hear_records(network, owner, Some(&value));
+            }
+            TableEvent::Removed { network, owner, table: KEYS, .. } => self.hear_records(network, owner, None),
+            TableEvent::Watermark { .. } => self.doubt_keys = true,
             TableEvent::Dropped { network, owner } if self.is_alive(owner) => {
                 self.lapsing.insert((network, owner), now + LAPSE);
+                self.hear_records(network, owner, None);
             }
             TableEvent::Hidden { network, owner } | TableEvent::Dropped { network, owner } => {
                 self.lapsing.remove(&(network, owner));
+                self.hear_records(network, owner, None);
                 self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
             }
             TableEvent::Restored { network, owner } => self.read_anew(network, owner),
@@ -80,6 +88,7 @@ impl Agent {
         self.lapsing.remove(&(network, owner));
         self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
         self.read(network, Some(owner));
+        self.read_records(network, Some(owner));
     }
 
     /// A node says that it has an endpoint, or says so no more. What cannot be read counts as not said.
@@ -104,6 +113,7 @@ impl Agent {
             true
         });
         self.read(network, None);
+        self.read_records(network, None);
     }
 
     /// Reads what one owner says of a network, or all of them.

@@ -1,11 +1,11 @@
 //! What an agent is told, and what it tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use overlay_core::{EndpointId, IfName, Mtu, Name, NsKey, Port, Protocol};
+use overlay_core::{EndpointId, IfName, Mtu, Name, NodeId, NsKey, Port, Protocol};
 use overlay_dns::Health;
 use overlay_gossip::Class;
 
@@ -75,6 +75,8 @@ pub enum Input {
     /// An association was lost that was put to work, so its key is spent: all tunnels get others, of a new epoch; once in ten seconds at most, so
     /// whoever finds something lost again and again may say so each time. Nothing happens while none is protected.
     Rekey,
+    /// The keys of encrypted networks are to be changed for others now, without a packet lost. Nothing happens while none is protected.
+    RotateKeys,
     /// Say goodbye; ends with [`AgentEvent::Gone`].
     Leave,
 }
@@ -103,6 +105,11 @@ pub enum AgentEvent {
     Superseded {
         /// The greatest that was heard of.
         incarnation: u64,
+    },
+    /// These nodes have not confirmed in time that they can open what is sealed with this node's next key, or that they seal with it: they are not waited for any more.
+    LeftBehind {
+        /// Which, as far as they are still behind.
+        nodes: BTreeSet<NodeId>,
     },
     /// The goodbye is said: this machine does nothing more.
     Gone,

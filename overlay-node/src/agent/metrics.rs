@@ -1,5 +1,7 @@
 //! What can be counted of an agent.
 
+use overlay_crypto::{Epoch, RotationCounts};
+
 use super::Agent;
 
 /// A snapshot of an agent's counts and lengths.
@@ -25,12 +27,17 @@ pub struct AgentMetrics {
     pub unfollowed: u64,
     /// Entries and metadata of other nodes that could not be read.
     pub malformed: u64,
+    /// The epoch of this node's keys for encrypted networks; none while it has none.
+    pub epoch: Option<Epoch>,
+    /// Rotations of those.
+    pub rotations: RotationCounts,
     /// Messages that nobody sealed who has a key of this cluster's gossip.
     pub unopened: u64,
 }
 
 impl Agent {
     pub(super) fn measure(&self) -> AgentMetrics {
+        let (epoch, rotations) = self.epochs();
         let sections = || self.knowledge.networks.values();
         AgentMetrics {
             gossip: self.gossip.metrics(),
@@ -40,6 +47,8 @@ impl Agent {
             remote: sections().map(|section| section.remote.len()).sum(),
             contested: self.claims.values().map(crate::knowledge::Claims::len).sum(),
             unfit: self.deriver.unfit(),
+            epoch,
+            rotations,
             ..self.counts
         }
     }

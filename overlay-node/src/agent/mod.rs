@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, Instant, Mtu, NetworkId, NodeId};
+use overlay_crypto::{Cause, RotationConfig};
 use overlay_dns::Health;
 use overlay_gossip::{Gossip, Member, Metadata, Reason};
 use overlay_lb::Ask;
@@ -31,7 +32,7 @@ pub use seal::{GossipKeyChange, GossipKeyError};
 pub(crate) use keyring::agreed;
 
 use catalogue::Catalogue;
-use keyring::Keyring;
+use keyring::{Keyring, Offers};
 use local::{Plug, Told};
 use report::Reports;
 use watch::Watches;
@@ -63,6 +64,12 @@ pub struct Agent {
     told: BTreeMap<EndpointId, Told>,
     /// What keys come of; none if the node cannot encrypt.
     keyring: Option<Keyring>,
+    /// How its keys are rotated.
+    rotation: RotationConfig,
+    /// The keys that nodes have published.
+    offers: Offers,
+    /// Whether the rotation of keys may go on.
+    doubt_keys: bool,
     /// What gossip is sealed with; none if it is not.
     seal: Option<overlay_crypto::gossip::Keyring>,
     reports: Reports,
@@ -100,6 +107,7 @@ impl Agent {
                 nodes: Arc::new([(me.id, facts)].into()),
                 networks: BTreeMap::new(),
                 gateway_ports: Arc::default(),
+                records: Arc::default(),
                 protection: Protection::default(),
                 settings: Arc::new(settings),
             },
@@ -109,6 +117,9 @@ impl Agent {
             plugs: BTreeMap::new(),
             told: BTreeMap::new(),
             keyring: None,
+            rotation: config.rotation,
+            offers: Offers::default(),
+            doubt_keys: false,
             seal: None,
             reports: Reports::default(),
             watches: Watches::default(),
@@ -132,7 +143,8 @@ impl Agent {
         let me = self.knowledge.me;
         Arc::make_mut(&mut self.knowledge.nodes).retain(|id, _| *id == me);
         self.knowledge.networks.clear();
-        (self.claims, self.lapsing, self.told) = Default::default();
+        (self.claims, self.lapsing, self.told, self.offers) = Default::default();
+        self.knowledge.records = Arc::default();
         self.touched_networks.extend(self.catalogue.networks.keys());
         self.touched.extend(self.catalogue.endpoints.keys());
         self.changed = true;
@@ -164,6 +176,7 @@ impl Agent {
                 self.touched.extend(self.plugs.keys());
             }
             Input::Rekey => self.rekey(),
+            Input::RotateKeys => self.rotate_keys(Cause::Demand, now),
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);
@@ -272,8 +285,7 @@ impl Agent {
     }
 
     fn set_underlay(&mut self, vtep: IpAddr, mtu: Mtu, now: Instant) -> Result<(), UnderlayError> {
-        let record = self.knowledge.nodes.get(&self.knowledge.me).and_then(|facts| facts.record);
-        let underlay = Underlay { vtep, mtu, record };
+        let underlay = Underlay { vtep, mtu };
         config::check(&underlay)?;
         self.say_underlay(&underlay, now);
         self.touched.extend(self.plugs.keys());
@@ -300,10 +312,10 @@ impl Agent {
 }
 
 const fn facts(underlay: &Underlay, address: std::net::SocketAddr, standing: Standing) -> NodeFacts {
-    NodeFacts { address, vtep: underlay.vtep, mtu: underlay.mtu, record: underlay.record, standing }
+    NodeFacts { address, vtep: underlay.vtep, mtu: underlay.mtu, standing }
 }
 
-/// An [`Underlay`] has 60 bytes at most, so it fits.
+/// An [`Underlay`] has 20 bytes at most, so it fits.
 fn metadata(underlay: &Underlay) -> Metadata {
     Metadata::new(underlay.encode()).unwrap_or_default()
 }

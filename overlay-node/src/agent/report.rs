@@ -31,6 +31,11 @@ pub(super) struct Reports {
 }
 
 impl Reports {
+    /// What a place was given last that it holds, as far as it said so.
+    pub(super) fn held(&self, place: &Place) -> Option<Arc<PlaceState>> {
+        self.held.get(place).cloned()
+    }
+
     /// What is new to say of an endpoint that is plugged in.
     pub(super) fn of(
         &mut self,
@@ -251,7 +256,10 @@ fn needed(knowledge: &Knowledge) -> Vec<String> {
 impl Agent {
     pub(super) fn handle_applied(&mut self, place: Place, state: Option<Arc<PlaceState>>, result: Result<(), String>) {
         match &place {
-            Place::Host => self.touched.extend(self.plugs.keys()),
+            Place::Host => {
+                self.touched.extend(self.plugs.keys());
+                self.doubt_keys = true;
+            }
             Place::Network(network) => {
                 self.touched
                     .extend(self.knowledge.networks.get(network).iter().flat_map(|section| section.local.keys()));

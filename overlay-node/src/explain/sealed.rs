@@ -7,19 +7,14 @@ use overlay_crypto::{Sa, SaId, Spi, Tunnel};
 
 use super::Hop;
 use super::walk::{Walk, broken};
-use crate::{Break, Desired, NodeFacts, Place, Section};
+use crate::{Break, Desired, Place, Section};
 
 impl Walk<'_> {
     /// Of an encrypted network: keys were agreed on with the other node, and the host protects the tunnel by them.
-    pub(super) fn sealed(
-        &mut self,
-        section: &Section,
-        node: NodeId,
-        (there, port): (&NodeFacts, Port),
-    ) -> Result<(), Break> {
+    pub(super) fn sealed(&mut self, section: &Section, node: NodeId, port: Port) -> Result<(), Break> {
         let Some(carried) = section.carried() else { return Ok(()) };
         let (network, short) = (&section.network.spec.name, node.short());
-        if there.record.is_none() {
+        if !self.knowledge.records.contains_key(&node) {
             let missing = format!(
                 "node {short} has published no key, so nothing of {network} is sent there: it would be in the clear"
             );

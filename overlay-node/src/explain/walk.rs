@@ -329,7 +329,7 @@ impl<'w> Walk<'w> {
             return broken(missing, "have the host hold what is desired");
         }
         self.hops.push(Hop::Vtep { node: remote.node, vtep: facts.vtep, standing: facts.standing });
-        self.sealed(section, remote.node, (facts, port))?;
+        self.sealed(section, remote.node, port)?;
         Ok(facts.vtep)
     }
 

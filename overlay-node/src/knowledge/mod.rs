@@ -13,7 +13,7 @@ use overlay_core::{
     AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
     Port, PortRange, Protocol, ServiceId,
 };
-use overlay_crypto::{EpochRecord, Lanes};
+use overlay_crypto::{EpochRecords, Lanes};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
@@ -37,6 +37,8 @@ pub struct Knowledge {
     pub gateway_ports: Arc<BTreeMap<Name, GatewayPort>>,
     /// Whether encrypted networks can be here, and by which keys their tunnels are protected.
     pub protection: Protection,
+    /// What nodes have published of their keys, this one included: those that take part in an encrypted network that this node is on.
+    pub records: Arc<BTreeMap<NodeId, EpochRecords>>,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,
 }
@@ -148,8 +150,6 @@ pub struct NodeFacts {
     pub vtep: IpAddr,
     /// Largest packet of the underlay there.
     pub mtu: Mtu,
-    /// What it agrees on keys by; none while it takes part in no encrypted network.
-    pub record: Option<EpochRecord>,
     /// Whether it answers.
     pub standing: Standing,
 }

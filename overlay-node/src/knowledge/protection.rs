@@ -22,7 +22,7 @@ pub enum Protection {
 /// associations as they were. They go with the node, when it has left or is given up, and those of a network with that network here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TunnelKeys {
-    /// The other node's record.
+    /// The other node's present record, for which this node seals.
     pub record: EpochRecord,
     /// This node's VTEP.
     pub local: IpAddr,
@@ -42,11 +42,11 @@ pub enum Carried {
 }
 
 /// The keys of a tunnel.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LaneKeys {
     /// What this node sends by, lane by lane.
     pub sends: Vec<Issued>,
-    /// What it takes, lane by lane.
+    /// What it takes: of each epoch that is to be opened, lane by lane.
     pub takes: Vec<Issued>,
 }
 

@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use overlay_core::Mtu;
-use overlay_crypto::{Epoch, EpochRecord, PublicKey};
 
 use super::reader::put_address;
 use super::{Malformed, Reader};
@@ -14,7 +13,7 @@ use super::{Malformed, Reader};
 /// use overlay_core::Mtu;
 /// use overlay_node::Underlay;
 ///
-/// let here = Underlay { vtep: [192, 0, 2, 1].into(), mtu: Mtu::ETHERNET, record: None };
+/// let here = Underlay { vtep: [192, 0, 2, 1].into(), mtu: Mtu::ETHERNET };
 /// assert_eq!(Underlay::parse(&here.encode()), Ok(here));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +22,6 @@ pub struct Underlay {
     pub vtep: IpAddr,
     /// Largest packet of the underlay there, [`LEAST_MTU`](Self::LEAST_MTU) or more.
     pub mtu: Mtu,
-    /// What others agree with it on keys by; none while it takes part in no encrypted network.
-    pub record: Option<EpochRecord>,
 }
 
 impl Underlay {
@@ -37,7 +34,7 @@ impl Underlay {
     /// For bytes that are no such fact.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader::new(bytes);
-        let version = reader.small("version", PLAIN, KEYED)?;
+        reader.small("version", VERSION, VERSION)?;
         let found = reader.u16("mtu")?;
         let wrong = Malformed::Range {
             field: "mtu",
@@ -47,31 +44,21 @@ impl Underlay {
         };
         let mtu = Mtu::new(found.into()).ok().filter(|_| found >= Self::LEAST_MTU).ok_or(wrong)?;
         let vtep = reader.address("vtep")?;
-        let record = if version == KEYED { Some(record(&mut reader)?) } else { None };
         reader.end("underlay")?;
-        Ok(Self { vtep, mtu, record })
+        Ok(Self { vtep, mtu })
     }
 
-    /// The bytes: 8 with an IPv4 VTEP, 20 with IPv6; 40 more with a key's record.
+    /// The bytes: 8 with an IPv4 VTEP, 20 with IPv6.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![if self.record.is_some() { KEYED } else { PLAIN }];
+        let mut out = vec![VERSION];
         out.extend_from_slice(&(self.mtu.get() as u16).to_be_bytes());
         put_address(self.vtep, &mut out);
-        out.extend(self.record.iter().flat_map(EpochRecord::encode));
         out
     }
 }
 
-/// Versions of the encoding: without, and with a key's record at its end.
-const PLAIN: u8 = 1;
-const KEYED: u8 = 2;
-
-fn record(reader: &mut Reader<'_>) -> Result<EpochRecord, Malformed> {
-    let found = reader.u64("epoch")?;
-    let range = Malformed::Range { field: "epoch", found, least: 1, most: u64::MAX };
-    let epoch = Epoch::new(found).map_err(|_| range)?;
-    Ok(EpochRecord { epoch, public: PublicKey::from_bytes(reader.array("public key")?) })
-}
+/// Of the encoding.
+const VERSION: u8 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -82,30 +69,14 @@ mod tests {
 
     fn underlay() -> impl Strategy<Value = Underlay> {
         let mtu = (576_u32..=65_535).prop_map(|mtu| Mtu::new(mtu).unwrap());
-        let record = proptest::option::of((1_u64.., any::<[u8; 32]>()).prop_map(|(epoch, public)| EpochRecord {
-            epoch: Epoch::new(epoch).unwrap(),
-            public: PublicKey::from_bytes(public),
-        }));
-        (ip_family().prop_flat_map(ip), mtu, record).prop_map(|(vtep, mtu, record)| Underlay { vtep, mtu, record })
+        (ip_family().prop_flat_map(ip), mtu).prop_map(|(vtep, mtu)| Underlay { vtep, mtu })
     }
 
     #[test]
     fn a_packet_size_below_what_every_host_takes_is_refused() {
-        let small = Underlay { vtep: [192, 0, 2, 1].into(), mtu: Mtu::new(575).unwrap(), record: None };
+        let small = Underlay { vtep: [192, 0, 2, 1].into(), mtu: Mtu::new(575).unwrap() };
         let refused = Underlay::parse(&small.encode()).unwrap_err();
         assert_eq!(refused.to_string(), "mtu is 575, 576 to 65535 would be right");
-    }
-
-    #[test]
-    fn a_node_without_a_key_says_what_it_always_said_and_epoch_0_is_refused() {
-        let plain = Underlay { vtep: [192, 0, 2, 1].into(), mtu: Mtu::ETHERNET, record: None };
-        assert_eq!(plain.encode(), [1, 5, 220, 4, 192, 0, 2, 1]);
-        let record = EpochRecord { epoch: Epoch::FIRST, public: PublicKey::from_bytes([9; 32]) };
-        let mut bytes = Underlay { record: Some(record), ..plain }.encode();
-        bytes[15] = 0;
-        assert!(Underlay::parse(&bytes).unwrap_err().to_string().starts_with("epoch is 0, 1 to"));
-        bytes[0] = 3;
-        assert!(Underlay::parse(&bytes).is_err());
     }
 
     proptest! {
@@ -113,7 +84,7 @@ mod tests {
         fn what_is_encoded_parses_back(underlay in underlay()) {
             let bytes = underlay.encode();
             prop_assert_eq!(Underlay::parse(&bytes), Ok(underlay));
-            prop_assert!(bytes.len() <= 60);
+            prop_assert!(bytes.len() <= 20);
             prop_assert!((0..bytes.len()).all(|cut| Underlay::parse(&bytes[..cut]).is_err()));
         }
 

@@ -42,7 +42,7 @@ fn host(town: &mut Town, node: usize) -> Arc<PlaceState> {
 
 /// What node `of` is known to have published, at another.
 fn record(town: &Town, at: usize, of: usize) -> Option<EpochRecord> {
-    town.net.machine(at).unwrap().0.knowledge().nodes.get(&node_id(of))?.record
+    Some(town.net.machine(at).unwrap().0.knowledge().records.get(&node_id(of))?.current)
 }
 
 #[test]
@@ -141,8 +141,7 @@ fn a_peer_without_a_key_gets_no_tunnel_and_explain_says_so() {
     let target = Target::Name(container(3).as_str().parse().unwrap());
     let whole = explain(&knowledge, id(2), &target, &derive(&knowledge));
     assert!(whole.to_string().contains("sealed    port 4793 by 1 associations"), "{whole}");
-    let facts = Arc::make_mut(&mut knowledge.nodes).get_mut(&node_id(1)).unwrap();
-    facts.record = None;
+    Arc::make_mut(&mut knowledge.records).remove(&node_id(1));
     knowledge.protection = Protection::Keys(Arc::default());
     let desired = derive(&knowledge);
     let host = &desired.places[&Place::Host].crypto;

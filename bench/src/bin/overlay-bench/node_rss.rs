@@ -109,7 +109,7 @@ fn agent(now: Instant) -> Outcome<Agent> {
 
 /// Everybody else.
 fn other(now: Instant) -> Outcome<Gossip> {
-    let metadata = Metadata::new(Underlay { vtep: vtep(1), mtu: Mtu::ETHERNET, record: None }.encode())?;
+    let metadata = Metadata::new(Underlay { vtep: vtep(1), mtu: Mtu::ETHERNET }.encode())?;
     let member = Member { metadata, ..Member::new(node_id(1), 1, (vtep(1), 7946).into()) };
     let mut gossip = Gossip::new(Config::lan(), member, [2; 32], now)?;
     for number in 0..NETWORKS {

@@ -28,16 +28,7 @@ pub(crate) const ENDPOINTS: u16 = 1_000;
 pub(crate) fn knowledge() -> Knowledge {
     let facts = |node| {
         let vtep = vtep(node);
-        (
-            node_id(node),
-            NodeFacts {
-                address: (vtep, 7946).into(),
-                vtep,
-                mtu: Mtu::ETHERNET,
-                standing: Standing::Alive,
-                record: None,
-            },
-        )
+        (node_id(node), NodeFacts { address: (vtep, 7946).into(), vtep, mtu: Mtu::ETHERNET, standing: Standing::Alive })
     };
     let settings = Settings {
         vxlan_port: Port::VXLAN,
@@ -54,6 +45,7 @@ pub(crate) fn knowledge() -> Knowledge {
         kept: overlay_node::usually_kept(),
     };
     Knowledge {
+        records: Arc::default(),
         me: node_id(0),
         nodes: Arc::new((0..NODES).map(facts).collect()),
         networks: (0..NETWORKS).map(|number| (network_id(number), Arc::new(must(section(number))))).collect(),
