@@ -170,6 +170,7 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
+        self.agent.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
         let mut agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
         let mut chance = [0; 32];
         fill(&mut chance).map_err(StartError::Seed)?;
