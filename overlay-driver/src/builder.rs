@@ -181,6 +181,7 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
+        self.agent.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
         let agent = self.agent_of(me, seed)?;
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
