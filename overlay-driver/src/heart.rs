@@ -1,6 +1,5 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
-mod acting;
 mod drains;
 mod explained;
 mod hindrances;
@@ -20,7 +19,7 @@ use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
 use overlay_lb::Ask;
 use overlay_node::{
-    Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, GossipKeyChange,
+    Acting, Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, GossipKeyChange,
     GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep,
 };
 use tokio::net::UdpSocket;
@@ -154,7 +153,7 @@ pub(crate) struct State {
     hindered: hindrances::Hindered,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
-    acting: acting::Acting,
+    acting: Acting,
     drains: drains::Drains,
     looking: Vec<oneshot::Sender<()>>,
     /// Services that are watched, and what is known of each.

@@ -2,9 +2,16 @@
 
 use std::time::Duration;
 
+use overlay_node::Input;
+
 use crate::{Cluster, FabricError, UpkeepCounts};
 
 impl Cluster {
+    /// A node changes the keys of its encrypted networks for others; without effect while it has none.
+    pub fn rotate_keys(&mut self, node: usize) {
+        self.post(node, Input::RotateKeys);
+    }
+
     /// The agent of a node, and the manager if it is one, die at once. What its places hold stays, and its containers run on.
     pub fn crash(&mut self, node: usize) {
         if let Some(station) = self.net.crash(node) {

@@ -1,6 +1,7 @@
 //! How a cluster is set up.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use overlay_core::{Mtu, Name, NsId, NsKey};
@@ -34,7 +35,7 @@ impl Default for ClusterConfig {
         Self {
             managers: 3,
             conditions: Conditions::lan(),
-            agent: AgentConfig { gateway: Some(gateway()), host: host(), ..AgentConfig::lan() },
+            agent: agent(),
             upkeep: UpkeepConfig::default(),
             without_esp: BTreeSet::new(),
             mtu: Mtu::ETHERNET,
@@ -42,6 +43,13 @@ impl Default for ClusterConfig {
             watched: true,
         }
     }
+}
+
+/// Of nodes that confirm what they act upon, as those of a driver do.
+fn agent() -> AgentConfig {
+    let mut config = AgentConfig { gateway: Some(gateway()), host: host(), ..AgentConfig::lan() };
+    config.gossip.tables.act_within = Some(Duration::from_secs(3));
+    config
 }
 
 /// The host's namespace, of which each node has one of its own.

@@ -1,6 +1,6 @@
 //! One node: its agent, what waits for it, and the upkeep of its places.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use overlay_core::{EndpointId, Instant, Name};
 use overlay_dns::View;
 use overlay_gossip::testing::Machine;
 use overlay_gossip::{Class, Transmit};
-use overlay_node::{Agent, AgentEvent, Desired, Input, Place, RoundRun, Upkeep};
+use overlay_node::{Acting, Agent, AgentEvent, Desired, Input, Place, RoundRun, Upkeep};
 
 use crate::places::FaultyPlaces;
 use crate::watch;
@@ -25,6 +25,7 @@ pub(crate) struct Station {
     desired: Arc<Desired>,
     upkeep: Upkeep,
     run: Option<RoundRun>,
+    acting: Acting,
     /// When the next job of the round ends.
     job_at: Instant,
     /// When what is desired is asked for next, if it changed.
@@ -89,6 +90,7 @@ impl Station {
             desired: Arc::default(),
             upkeep,
             run: None,
+            acting: Acting::default(),
             job_at: now,
             look_at: None,
             inbox: VecDeque::new(),
@@ -132,10 +134,22 @@ impl Station {
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
             self.desired = self.agent.desired();
-            self.upkeep.desire(Arc::clone(&self.desired), now);
+            let changed = self.upkeep.desire(Arc::clone(&self.desired), now);
+            self.acting.desire(changed, self.agent.heard());
         }
         self.keep_up(now);
         self.take_events(now);
+        self.tell_acted();
+    }
+
+    /// Lets the others know that what they said is in effect here.
+    fn tell_acted(&mut self) {
+        if self.look_at.is_none() {
+            self.acting.heard(self.agent.heard()); // and nothing else is desired by it
+        }
+        if let Some(through) = self.acting.acted() {
+            self.agent.acted(through);
+        }
     }
 
     /// What makes no sense to the agent is its affair: it counts it.
@@ -160,6 +174,7 @@ impl Station {
             && let Some(round) = self.upkeep.begin(now)
         {
             self.counts.rounds += 1;
+            self.acting.begin();
             self.run = Some(RoundRun::new(round, &mut self.places));
             self.job_at = now + self.delay();
             self.publish();
@@ -195,6 +210,11 @@ impl Station {
         let wanted: BTreeMap<_, _> = round.places().map(|(place, desired)| (place.clone(), desired.cloned())).collect();
         let told = self.upkeep.end(round, &schedule, now);
         self.counts.stopped_places += (wanted.len() - told.len()) as u64;
+        let ended: BTreeSet<&Place> = told.iter().map(|(place, _)| place).collect();
+        for (place, state) in &wanted {
+            let is_newest = state.as_ref() == self.desired.places.get(place);
+            self.acting.end(place, ended.contains(place) && !is_newest); // one that was stopped is not waited for
+        }
         for (place, done) in told {
             let result = match done {
                 true => Ok(()),

@@ -35,8 +35,8 @@ pub use knowledge::{
 };
 pub use manager::{Manager, Settled, usually_kept};
 pub use place::{
-    Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
-    Upkeep, UpkeepConfig, Work,
+    Acting, Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun,
+    Schedule, Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
     Access, AccessError, Balancing, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,

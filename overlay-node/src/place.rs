@@ -5,12 +5,14 @@ use std::fmt;
 use overlay_core::{BackendError, Name, NetworkId, Table};
 use overlay_link::Routes;
 
+mod acting;
 mod memory;
 mod plan;
 mod round;
 mod schedule;
 mod upkeep;
 
+pub use acting::Acting;
 pub use memory::{MemoryPlace, MemoryPlaces};
 pub use plan::PlacePlan;
 pub use round::{Ran, RoundRun};

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Place;
 use overlay_gossip::Heard;
-use overlay_node::Place;
 
 /// Follows through which of the states that were desired, one after the other, every place was brought: each has a number, its turn. So
 /// something is known to be in effect although there is always something newer that is not. A place that fails is not waited for.
+///
+/// It says what [`Agent::acted`](crate::Agent::acted) is to be told, whenever it [may have changed](Self::acted).
 #[derive(Debug, Default)]
-pub(super) struct Acting {
+pub struct Acting {
     /// Of the newest state that is desired.
     turn: u64,
     /// Of the one that the round there is brings about.
@@ -22,7 +24,7 @@ pub(super) struct Acting {
 
 impl Acting {
     /// Another state is desired, and follows from what was heard so far. It differs at these places.
-    pub(super) fn desire(&mut self, changed: BTreeSet<Place>, heard: Heard) {
+    pub fn desire(&mut self, changed: BTreeSet<Place>, heard: Heard) {
         for place in changed {
             self.behind.entry(place).or_insert(self.turn);
         }
@@ -31,35 +33,35 @@ impl Acting {
     }
 
     /// More was heard, and the same state follows from it.
-    pub(super) fn heard(&mut self, heard: Heard) {
+    pub fn heard(&mut self, heard: Heard) {
         self.heard.insert(self.turn, heard);
     }
 
     /// A round brings about what is desired now.
-    pub(super) const fn begin(&mut self) {
+    pub const fn begin(&mut self) {
         self.round = self.turn;
     }
 
     /// The round has ended for a place. It still `waits` for another round, if something else is desired of it since.
-    pub(super) fn end(&mut self, place: &Place, waits: bool) {
+    pub fn end(&mut self, place: &Place, waits: bool) {
         match self.behind.get_mut(place) {
             Some(through) if waits => *through = self.round.max(*through),
             _ => drop(self.behind.remove(place)),
         }
     }
 
-    /// The turn of the newest state.
-    pub(super) const fn turn(&self) -> u64 {
+    /// The turn of the newest state: each that is desired has the next.
+    pub const fn turn(&self) -> u64 {
         self.turn
     }
 
     /// Through which turn all is brought about.
-    pub(super) fn through(&self) -> u64 {
+    pub fn through(&self) -> u64 {
         self.behind.values().min().map_or(self.turn, |through| *through)
     }
 
     /// Through which number what was heard is brought about, if that is more than was told before.
-    pub(super) fn acted(&mut self) -> Option<Heard> {
+    pub fn acted(&mut self) -> Option<Heard> {
         let (turn, heard) = self.heard.range(..=self.through()).next_back().map(|(turn, heard)| (*turn, *heard))?;
         self.heard = self.heard.split_off(&turn);
         let more = heard > self.told;
