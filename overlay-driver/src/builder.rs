@@ -170,7 +170,7 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
-        let mut agent = Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?;
+        let mut agent = Agent::new(self.settings(), me, seed, Instant::ZERO)?;
         let mut chance = [0; 32];
         fill(&mut chance).map_err(StartError::Seed)?;
         agent.set_protection(self.ground.protects().map(|()| Chance::new(chance)), Instant::ZERO);
@@ -208,6 +208,13 @@ impl<G: Ground> Builder<G> {
         };
         run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
+    }
+
+    /// How its agent is set: as was said, but that it confirms what it has acted upon.
+    fn settings(&self) -> AgentConfig {
+        let mut settings = self.agent.clone();
+        settings.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
+        settings
     }
 
     /// Of two processes with one directory the second does not start.

@@ -1,5 +1,6 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
+mod acting;
 mod drains;
 mod explained;
 mod hindrances;
@@ -36,7 +37,7 @@ use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
 use crate::watch::Latest;
 use crate::works::{Done, Works};
-use crate::{DrainError, Driver, PlugError, Source};
+use crate::{DrainError, PlugError, Source};
 
 pub(crate) use drains::Counted;
 pub(crate) use plugs::Entered;
@@ -154,8 +155,7 @@ pub(crate) struct State {
     hindered: hindrances::Hindered,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
-    /// Whether something was heard that places have yet to be brought to.
-    acting: bool,
+    acting: acting::Acting,
     drains: drains::Drains,
     looking: Vec<oneshot::Sender<()>>,
     /// Services that are watched, and what is known of each.
@@ -253,7 +253,8 @@ impl<G: Ground> Heart<G> {
         if self.state.look_at.is_some_and(|at| at <= now) {
             self.state.look_at = None;
             self.state.desired = self.agent.desired();
-            self.upkeep.desire(Arc::clone(&self.state.desired), now);
+            let changed = self.upkeep.desire(Arc::clone(&self.state.desired), now);
+            self.state.acting.desire(changed, self.agent.heard());
             let desired = &self.state.desired;
             self.hints.retain(|place| desired.places.contains_key(place));
             self.serve_adopted();
@@ -267,6 +268,7 @@ impl<G: Ground> Heart<G> {
         if self.may_work()
             && let Some(round) = self.upkeep.begin(now)
         {
+            self.state.acting.begin();
             self.works.begin(round);
             self.publish();
         }
@@ -290,8 +292,6 @@ impl<G: Ground> Heart<G> {
                 AgentEvent::Changed => {
                     let now = self.now();
                     self.state.look_at.get_or_insert(now + LINGER);
-                    self.state.acting = true;
-                    self.agent.act(now + Driver::ACTED_WITHIN);
                 }
                 AgentEvent::Report { endpoint, moves, result } => {
                     self.state.reported.insert(endpoint, result.clone());

@@ -19,7 +19,7 @@ use crate::swim::Swim;
 use crate::tables::{Tables, TablesTransmit};
 use crate::wire::{self, Kind, Message, Packet};
 use crate::{
-    Class, Config, ConfigError, EntryKey, Key, Malformed, Member, Metadata, Protocol, Reason, Refused, Role,
+    Class, Config, ConfigError, EntryKey, Heard, Key, Malformed, Member, Metadata, Protocol, Reason, Refused, Role,
     STREAM_LIMIT, Sequence, Standing, TableId, TablesConfig,
 };
 
@@ -80,9 +80,11 @@ impl Gossip {
     }
 
     /// Goes on as a later start of this node, with the same settings, after [`Event::Superseded`]: alone, and with nothing of what was said or
-    /// heard before. `incarnation` and `seed` are as those of [`new`](Self::new).
+    /// heard before; only the [numbers](Self::heard) go on. `incarnation` and `seed` are as those of [`new`](Self::new).
     pub fn begin_anew(&mut self, incarnation: u64, seed: [u8; 32], now: Instant) {
+        let heard = self.heard();
         *self = Self::of(self.config.clone(), Member { incarnation, ..self.me().clone() }, seed, now);
+        self.tables.count_on(heard);
     }
 
     fn of(config: Config, me: Member, seed: [u8; 32], now: Instant) -> Self {
@@ -442,17 +444,16 @@ impl Gossip {
         self.tables.watermark(network)
     }
 
-    /// Has this node confirm nothing of others' changes before `until`, or until it is [released](Self::release_confirmations). Whoever calls this
-    /// when an event comes, and releases what it withholds once it has acted upon it, makes the others' watermarks say what was *acted* upon.
-    /// A time that is set already stays: so whatever comes meanwhile, and whether it can be acted upon, others are not kept waiting
-    /// for longer. What came after the first is confirmed with it then.
-    pub fn withhold_confirmations(&mut self, until: Instant) {
-        self.tables.withhold_confirmations(until);
+    /// Up to which number this node has heard what others changed. Whoever asks when there is no [event](Self::poll_event) left has been told all of it.
+    pub const fn heard(&self) -> Heard {
+        self.tables.heard()
     }
 
-    /// Confirms what was seen as usual, [`TablesConfig::confirm_delay`] after it came.
-    pub fn release_confirmations(&mut self) {
-        self.tables.release_confirmations();
+    /// All that was [heard](Self::heard) up to this number was acted upon. With [`TablesConfig::act_within`] only that is confirmed, so that the
+    /// others' watermarks say what was *acted* upon, each change as soon as it and all before it were; or after that time, so that nobody is kept
+    /// waiting for longer. Of an owner of whom more than 64 changes wait the last ones wait together, and up to twice as long.
+    pub fn acted(&mut self, through: Heard) {
+        self.tables.acted(through);
     }
 
     /// The live subscribers of a network that have not confirmed this node's own changes through this one yet.

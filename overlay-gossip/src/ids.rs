@@ -138,6 +138,16 @@ impl fmt::Display for Sequence {
     }
 }
 
+/// How much was heard of what others said: a number of this node's own, which grows with each change.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Heard(pub u64);
+
+impl fmt::Display for Heard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -27,7 +27,7 @@ pub use class::{Class, STREAM_LIMIT};
 pub use config::{Config, ConfigError, Protocol};
 pub use event::Event;
 pub use gossip::{Gossip, Transmit};
-pub use ids::{EntryKey, Key, KeyError, Sequence, TableId};
+pub use ids::{EntryKey, Heard, Key, KeyError, Sequence, TableId};
 pub use member::{Member, Metadata, MetadataError, Role, Standing};
 pub use metrics::{Count, MembershipMetrics, Metrics, Traffic};
 pub use overlay_core::Malformed;

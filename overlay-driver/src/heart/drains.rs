@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -30,8 +29,8 @@ struct UnderWay {
     namespace: Option<NsKey>,
     at: BTreeSet<IpAddr>,
     drain: Drain,
-    /// Whether this node has acted: what else changes here later does not begin it anew.
-    has_acted: bool,
+    /// By which of the desired states it is draining; not known yet if `None`.
+    turn: Option<u64>,
     eye: Eye,
     pace: Pace,
     asked: oneshot::Sender<Result<Drained, DrainError>>,
@@ -114,8 +113,7 @@ impl<G: Ground> Heart<G> {
         }
         let drains = &mut self.state.drains;
         drains.count += 1;
-        let has_acted = false;
-        let under_way = UnderWay { endpoint, container, namespace, at, drain, has_acted, eye, pace, asked };
+        let under_way = UnderWay { endpoint, container, namespace, at, drain, turn: None, eye, pace, asked };
         drains.all.insert(drains.count, under_way);
     }
 
@@ -143,10 +141,12 @@ impl<G: Ground> Heart<G> {
             None => return Err(DrainError::Gone { endpoint }),
         }
         let unheard = self.agent.unheard(endpoint).map_err(|reason| DrainError::Untold { endpoint, reason })?;
-        under_way.has_acted = under_way.has_acted || self.has_acted();
+        let acting = &self.state.acting;
+        let turn = *under_way.turn.get_or_insert_with(|| acting.turn() + u64::from(self.state.look_at.is_some()));
+        let has_acted = acting.through() >= turn;
         // Whoever has just begun knows nobody yet: that is not to say that all have heard.
         let is_acquainted = self.state.acquainted_at <= now;
-        let own = (!under_way.has_acted || !is_acquainted).then_some(self.me.id);
+        let own = (!has_acted || !is_acquainted).then_some(self.me.id);
         under_way.drain.handle_behind(unheard.into_iter().chain(own).collect(), now);
         let ended = under_way.drain.poll(now);
         if ended.is_none() && under_way.looks_at() <= now {
@@ -191,23 +191,13 @@ impl<G: Ground> Heart<G> {
         under_way.pace = Pace { due: now + pause, pause: longer, begun: Some(begun) };
     }
 
-    /// Whether every place here holds what follows from what was heard, or is known not to come to it.
-    fn has_acted(&self) -> bool {
-        let (held, failures) = (&self.state.held, &self.state.failures);
-        let at_rest = self.works.round().is_none();
-        let mut desired = self.state.desired.places.iter();
-        self.state.look_at.is_none()
-            && desired.all(|(place, state)| {
-                held.get(place).is_some_and(|held| Arc::ptr_eq(held, state) || held == state)
-                    || (at_rest && failures.contains_key(place))
-            })
-    }
-
     /// Lets the others know that what they said is in effect here.
     pub(super) fn mind_acted(&mut self) {
-        if self.state.acting && self.has_acted() {
-            self.state.acting = false;
-            self.agent.acted();
+        if self.state.look_at.is_none() {
+            self.state.acting.heard(self.agent.heard()); // and nothing else is desired by it
+        }
+        if let Some(through) = self.state.acting.acted() {
+            self.agent.acted(through);
         }
     }
 }

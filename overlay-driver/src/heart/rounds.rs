@@ -47,10 +47,13 @@ impl<G: Ground> Heart<G> {
                 true => Ok(()),
                 false => Err(failures.get(&place).cloned().unwrap_or_else(|| "it was given up".to_owned())),
             };
+            let is_newest = is_same(state.as_ref(), self.state.desired.places.get(&place));
+            self.state.acting.end(&place, !is_newest);
             self.note(&place, state.as_ref(), &result);
             self.tell(Input::Applied { place, state, result });
         }
         for (place, why) in stopped {
+            self.state.acting.end(&place, false);
             self.state.failures.insert(place, why);
         }
         let rests = self.state.rekeyed.is_some_and(|at| now < at + REKEY_AGAIN);
@@ -170,5 +173,12 @@ impl<G: Ground> Heart<G> {
                 let _ = news.send(News::Hints(place, hints));
             }
         });
+    }
+}
+
+fn is_same(one: Option<&Arc<PlaceState>>, other: Option<&Arc<PlaceState>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (one, other) => one.is_none() && other.is_none(),
     }
 }

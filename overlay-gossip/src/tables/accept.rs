@@ -57,6 +57,9 @@ impl Tables {
         self.counts.collected += collected as u64;
         self.count(&tally, by);
         let all = tally.full + tally.unsigned == 0;
+        if !tally.applied.is_empty() {
+            self.note_unacted(owner, network, before, now);
+        }
         for (table, key, len) in tally.applied {
             self.changed(network, owner, (table, key.clone()), now);
             if by == By::News {
@@ -107,10 +110,11 @@ impl Tables {
         }
     }
 
-    /// Has the owner told if all up to a later number than `before` was seen now.
+    /// Has the owner told if all up to a later number than `before` was seen now, unless something of it is yet to be acted upon.
     pub(super) fn note_through(&mut self, network: NetworkId, owner: NodeId, before: u64, now: Instant) {
         let chain = self.replicas.get(&network).and_then(|replica| replica.chain(owner));
-        if network != DIRECTORY && chain.map_or(0, |chain: &Chain| chain.through().0) > before {
+        let through = chain.map_or(0, |chain: &Chain| chain.through().0);
+        if network != DIRECTORY && through > before && self.unacted.before((owner, network)).is_none() {
             self.owe_confirmation(owner, network, now);
         }
     }

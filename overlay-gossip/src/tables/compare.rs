@@ -86,7 +86,8 @@ impl Tables {
     pub(super) fn send_digest(&mut self, to: NodeId, first: Option<NetworkId>) {
         let root = |network| {
             let replica = self.replicas.get(&network)?;
-            let subscription = self.subscription(self.me, network).filter(|_| self.withheld.is_none());
+            let subscription = self.subscription(self.me, network);
+            let subscription = subscription.filter(|_| self.unacted.before((to, network)).is_none());
             let subscription = subscription.map_or(Root::NO_WORD, |(sequence, _)| sequence);
             Some(Root { network, subscription, hash: replica.root() })
         };

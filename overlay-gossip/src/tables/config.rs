@@ -34,6 +34,9 @@ pub struct TablesConfig {
     pub chunk: usize,
     /// How long confirmations are gathered before they go to their owner. 1 ms to 10 s. 200 ms.
     pub confirm_delay: Duration,
+    /// Confirms what was [acted](crate::Gossip::acted) upon, and what was not within this after it was heard; without it, all that was seen. 10 ms to
+    /// 1 day. None.
+    pub act_within: Option<Duration>,
     /// From one reminder of the subscribers that have not confirmed to the next. 10 ms to 1 min. 1 s.
     pub remind_interval: Duration,
     /// How long the entries of a suspended member stay in sight. 0 to 1 day. 5 s: a node that is only slow is back by then.
@@ -71,6 +74,7 @@ impl Default for TablesConfig {
             answer_timeout: Duration::from_secs(1),
             chunk: 64 * 1024,
             confirm_delay: Duration::from_millis(200),
+            act_within: None,
             remind_interval: Duration::from_secs(1),
             hide_after: Duration::from_secs(5),
             tombstone_cap: Duration::from_secs(30 * 60),
@@ -110,6 +114,7 @@ impl TablesConfig {
             ("tables.bulk_interval", self.bulk_interval, milli(10), self.compare_interval),
             ("tables.answer_timeout", self.answer_timeout, milli(10), milli(60_000)),
             ("tables.confirm_delay", self.confirm_delay, milli(1), milli(10_000)),
+            ("tables.act_within", self.act_within.unwrap_or(day), milli(10), day),
             ("tables.remind_interval", self.remind_interval, milli(10), milli(60_000)),
             ("tables.hide_after", self.hide_after, Duration::ZERO, day),
             ("tables.tombstone_cap", self.tombstone_cap, milli(1_000), 30 * day),

@@ -2,35 +2,80 @@
 
 use overlay_core::{Instant, NetworkId, NodeId};
 
+use crate::Heard;
 use crate::tables::wire::{Confirm, Confirmed, Message, Tip};
-use crate::tables::{DIRECTORY, Pending, Tables};
+use crate::tables::{DIRECTORY, Pending, Released, Tables, Unacted};
 
 impl Tables {
     /// Has an owner told soon how far its changes are here.
     pub(super) fn owe_confirmation(&mut self, owner: NodeId, network: NetworkId, now: Instant) {
-        if self.confirms.is_empty() {
-            self.confirm_due = now + self.chance.around(self.config.confirm_delay);
-        }
+        self.gather_confirmations(now);
         self.confirms.insert((owner, network));
     }
 
-    /// Says nothing of what was seen until then, unless it is released before. A time that is set already stays.
-    pub(crate) fn withhold_confirmations(&mut self, until: Instant) {
-        self.withheld.get_or_insert(until);
+    /// The first that comes has others gathered for a while.
+    fn gather_confirmations(&mut self, now: Instant) {
+        if self.confirms.is_empty() && (self.unacted.is_empty() || self.confirm_due <= now) {
+            self.confirm_due = now + self.chance.around(self.config.confirm_delay);
+        }
     }
 
-    pub(crate) fn release_confirmations(&mut self) {
-        self.withheld = None;
+    /// An owner's changes are to be acted upon before it is told that they were seen; all up to `before` had been seen when they came.
+    pub(super) fn note_unacted(&mut self, owner: NodeId, network: NetworkId, before: u64, now: Instant) {
+        if let Some(within) = self.config.act_within.filter(|_| network != DIRECTORY) {
+            self.gather_confirmations(now);
+            self.unacted.note((owner, network), before, now + within);
+        }
     }
 
-    /// When confirmations may go, if there are some.
-    pub(super) fn may_confirm(&self) -> Instant {
-        self.withheld.map_or(self.confirm_due, |until| until.max(self.confirm_due))
+    /// All that is seen of an owner is to be acted upon anew before it is told anything more.
+    pub(super) fn note_restored(&mut self, owner: NodeId, now: Instant) {
+        let Some(within) = self.config.act_within else { return };
+        let networks = self.replicas.iter().filter(|(network, _)| **network != DIRECTORY);
+        for (network, _) in networks.filter(|(_, replica)| replica.chain(owner).is_some()) {
+            self.unacted.renew((owner, *network), now + within);
+        }
+    }
+
+    /// The number of the last change that was heard of another node.
+    pub(crate) const fn heard(&self) -> Heard {
+        self.unacted.heard()
+    }
+
+    /// Numbers what comes from this on: nothing was heard yet.
+    pub(crate) fn count_on(&mut self, heard: Heard) {
+        self.unacted = Unacted::after(heard);
+    }
+
+    /// All up to this number were acted upon.
+    pub(crate) fn acted(&mut self, through: Heard) {
+        let released = self.unacted.release(through);
+        self.owe_released(released);
+    }
+
+    pub(super) fn expire_unacted(&mut self, now: Instant) {
+        let released = self.unacted.expire(now);
+        self.owe_released(released);
+    }
+
+    /// Whoever can be told more than before is, as soon as others' were gathered.
+    fn owe_released(&mut self, released: Released) {
+        for ((owner, network), before) in released {
+            if self.confirmable(owner, network) > before {
+                self.confirms.insert((owner, network));
+            }
+        }
+    }
+
+    /// Through which of an owner's changes it can be told that they are here: all were seen, and what was heard up to there was acted upon.
+    fn confirmable(&self, owner: NodeId, network: NetworkId) -> u64 {
+        let chain = self.replicas.get(&network).and_then(|replica| replica.chain(owner));
+        let seen = chain.map_or(0, |chain| chain.through().0);
+        self.unacted.before((owner, network)).map_or(seen, |before| before.min(seen))
     }
 
     pub(super) fn confirm_due(&mut self, now: Instant) {
-        self.withheld = self.withheld.filter(|until| *until > now);
-        if self.confirms.is_empty() || self.may_confirm() > now {
+        if self.confirms.is_empty() || self.confirm_due > now {
             return;
         }
         self.confirm_due = now + self.chance.around(self.config.confirm_delay);
@@ -53,8 +98,9 @@ impl Tables {
         let confirmed = |network: &NetworkId| {
             let chain = self.replicas.get(network)?.chain(owner)?;
             let (subscription, _) = self.subscription(self.me, *network)?;
-            let owner_incarnation = chain.incarnation;
-            Some(Confirmed { network: *network, subscription, owner_incarnation, through: chain.through().0 })
+            let (owner_incarnation, through) = (chain.incarnation, self.confirmable(owner, *network));
+            let says = through > 0 || self.unacted.before((owner, *network)).is_none();
+            says.then_some(Confirmed { network: *network, subscription, owner_incarnation, through })
         };
         if !self.members.is_live(owner) {
             return;

@@ -21,6 +21,8 @@ pub struct TablesMetrics {
     pub pulls: usize,
     /// Confirmations that are owed to owners.
     pub confirmations: usize,
+    /// What was heard of others and waits to be acted upon: see [`Gossip::acted`](crate::Gossip::acted).
+    pub unacted: usize,
     /// Messages that wait to be sent, and their bytes.
     pub transmits: usize,
     /// Bytes of those.

@@ -35,6 +35,7 @@ mod roster;
 mod serve;
 mod tell;
 mod timers;
+mod unacted;
 mod verify;
 mod wire;
 mod write;
@@ -67,6 +68,7 @@ use outbox::Outbox;
 pub(crate) use outbox::TablesTransmit;
 use pull::Pulls;
 use replica::Replica;
+use unacted::{Released, Unacted};
 use wire::{Chunk, Message, Want};
 
 /// Values have up to 64 KiB.
@@ -98,8 +100,7 @@ pub(crate) struct Tables {
     pulls: Pulls,
     confirms: BTreeSet<(NodeId, NetworkId)>,
     confirm_due: Instant,
-    /// Until when this node says nothing of what it has seen, as its user has yet to act upon it.
-    withheld: Option<Instant>,
+    unacted: Unacted,
     confirm_cursor: NodeId,
     remind_due: Instant,
     /// Whether reminders or tombstones may be due.
@@ -128,7 +129,7 @@ impl Tables {
             pulls: Pulls::default(),
             confirms: BTreeSet::new(),
             confirm_due: now,
-            withheld: None,
+            unacted: Unacted::default(),
             confirm_cursor: me,
             remind_due: now,
             awake: false,
@@ -185,6 +186,7 @@ impl Tables {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.expire_unacted(now);
         self.hide_due(now);
         self.lose_pulls(now);
         self.tell_due(now);
@@ -284,6 +286,7 @@ impl Tables {
             fresh: self.fresh.len(),
             pulls: self.pulls.len(),
             confirmations: self.confirms.len(),
+            unacted: self.unacted.len(),
             transmits: self.outbox.len(),
             transmit_bytes: self.outbox.bytes(),
             events: self.events.len(),

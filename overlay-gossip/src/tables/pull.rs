@@ -211,6 +211,9 @@ impl Tables {
         };
         let before = replica.chain(owner).map_or(0, |chain| chain.through().0);
         let gone = replica.edit(owner, incarnation, |chain| chain.finish(end));
+        if !gone.is_empty() {
+            self.note_unacted(owner, network, before, now);
+        }
         for entry in gone {
             self.changed(network, owner, entry, now);
         }

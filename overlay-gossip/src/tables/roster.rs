@@ -34,6 +34,7 @@ impl Tables {
         self.refresh_all(member, now);
         if before.is_some_and(|known| known.sight == Sight::Hidden) {
             self.owner_events(member, Pending::Restored);
+            self.note_restored(member, now);
         }
         if before.is_some_and(|known| known.sight != Sight::Live) {
             let soon = self.chance.within(GREETING);
@@ -117,6 +118,7 @@ impl Tables {
     fn drop_owner(&mut self, network: NetworkId, owner: NodeId) {
         let dropped = self.replicas.get_mut(&network).is_some_and(|replica| replica.drop_chain(owner));
         self.fresh.forget(network, Some(owner));
+        self.unacted.forget((owner, network));
         self.pulls.forget_owner(network, owner);
         if dropped && network != DIRECTORY {
             let limit = self.config.events_limit;
@@ -169,7 +171,11 @@ impl Tables {
         let (Some(incarnation), Some(replica)) = (incarnation, self.replicas.get_mut(&network)) else {
             return;
         };
+        let before = replica.chain(owner).map_or(0, |chain| chain.through().0);
         let gone = replica.edit(owner, incarnation, |chain| chain.rebase(base));
+        if !gone.is_empty() {
+            self.note_unacted(owner, network, before, now);
+        }
         for entry in gone {
             self.changed(network, owner, entry, now);
         }

@@ -10,7 +10,8 @@ impl Tables {
         let timers = [
             self.round_due,
             (!self.greetings.is_empty()).then_some(self.greet_due),
-            (!self.confirms.is_empty()).then_some(self.may_confirm()),
+            (!self.confirms.is_empty()).then_some(self.confirm_due),
+            self.unacted.next_due(),
             self.awake.then_some(self.remind_due),
             self.hides.first().map(|(due, _)| *due),
             self.pulls.next_due(),

@@ -54,6 +54,7 @@ impl Tables {
         self.events.forget(network);
         self.pulls.forget_network(network);
         self.confirms.retain(|(_, of)| *of != network);
+        self.unacted.forget_network(network);
         // Removing makes a tombstone in place of an entry, for which there is room.
         let _ = self.write(DIRECTORY, (TableId(0), Key::of_network(network)), None, now);
     }

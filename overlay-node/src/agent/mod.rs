@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use overlay_core::{EndpointId, Instant, Mtu, NetworkId, NodeId};
 use overlay_dns::Health;
-use overlay_gossip::{Gossip, Member, Metadata, Reason, Transmit};
+use overlay_gossip::{Gossip, Heard, Member, Metadata, Reason, Transmit};
 use overlay_lb::Ask;
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
@@ -231,15 +231,14 @@ impl Agent {
         })
     }
 
-    /// Something changed that places have yet to be brought to: others are not told before `until`, or before it was
-    /// [acted](Self::acted) upon, that this node has seen it. See [`Gossip::withhold_confirmations`].
-    pub fn act(&mut self, until: Instant) {
-        self.gossip.withhold_confirmations(until);
+    /// Up to which number what others say was heard: [`desired`](Self::desired) follows from all of it.
+    pub const fn heard(&self) -> Heard {
+        self.gossip.heard()
     }
 
-    /// All places hold what follows from what was heard, or cannot.
-    pub fn acted(&mut self) {
-        self.gossip.release_confirmations();
+    /// All places hold what follows from what was [heard](Self::heard) up to this number, or cannot. See [`Gossip::acted`].
+    pub fn acted(&mut self, through: Heard) {
+        self.gossip.acted(through);
     }
 
     /// The gossip beneath: who is there, and through which of this node's changes everybody has confirmed.

@@ -112,13 +112,15 @@ impl Upkeep {
         Self { config, desired: Arc::default(), places, in_round: false }
     }
 
-    /// What the places should hold from now on. A place for which that changes is due at once, even if it rests.
-    pub fn desire(&mut self, desired: Arc<Desired>, now: Instant) {
-        for place in self.desired.changed(&desired) {
+    /// What the places should hold from now on. A place for which that changes is due at once, even if it rests. Gives those.
+    pub fn desire(&mut self, desired: Arc<Desired>, now: Instant) -> BTreeSet<Place> {
+        let changed: BTreeSet<Place> = self.desired.changed(&desired).into_iter().cloned().collect();
+        for place in &changed {
             let kept = self.places.entry(place.clone()).or_insert_with(|| Kept::absent(now));
             kept.hurry(now);
         }
         self.desired = desired;
+        changed
     }
 
     /// A place may hold something else than is known.

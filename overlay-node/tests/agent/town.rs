@@ -51,10 +51,21 @@ pub(crate) struct Town {
 impl Town {
     /// So many nodes that know each other, and a network.
     pub(crate) fn new(seed: u64, nodes: usize) -> Self {
+        Self::of(&AgentConfig::lan(), seed, nodes)
+    }
+
+    /// One whose nodes confirm what they have acted upon, or what they heard so long ago.
+    pub(crate) fn acting(within: Duration, seed: u64, nodes: usize) -> Self {
+        let mut config = AgentConfig::lan();
+        config.gossip.tables.act_within = Some(within);
+        Self::of(&config, seed, nodes)
+    }
+
+    fn of(config: &AgentConfig, seed: u64, nodes: usize) -> Self {
         let mut net = Net::new(Conditions::lan(), seed);
         net.keep_events(|_| true);
         for number in 0..nodes {
-            net.add(|address, seed, now| agent(number, 1, address, seed, now));
+            net.add(|address, seed, now| Node(Agent::new(config.clone(), me(number, 1, address), seed, now).unwrap()));
         }
         let mut town = Self { net };
         for number in 0..nodes {
@@ -125,9 +136,11 @@ impl Town {
 }
 
 pub(crate) fn agent(number: usize, incarnation: u64, address: SocketAddr, seed: [u8; 32], now: Instant) -> Node {
-    let me =
-        Me { id: node_id(number), incarnation, address, role: Role::Worker, vtep: address.ip(), mtu: Mtu::ETHERNET };
-    Node(Agent::new(AgentConfig::lan(), me, seed, now).unwrap())
+    Node(Agent::new(AgentConfig::lan(), me(number, incarnation, address), seed, now).unwrap())
+}
+
+fn me(number: usize, incarnation: u64, address: SocketAddr) -> Me {
+    Me { id: node_id(number), incarnation, address, role: Role::Worker, vtep: address.ip(), mtu: Mtu::ETHERNET }
 }
 
 pub(crate) fn node_id(number: usize) -> NodeId {

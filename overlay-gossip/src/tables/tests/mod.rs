@@ -1,5 +1,6 @@
 //! Tests over several nodes on a small virtual network.
 
+mod acted;
 mod bulk;
 mod hostile;
 mod pump;

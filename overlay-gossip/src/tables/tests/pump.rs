@@ -9,7 +9,7 @@ use overlay_core::{Instant, NetworkId, NodeId};
 use crate::chance::Chance;
 use crate::member_change::MemberChange;
 use crate::tables::{Tables, TablesConfig, TablesTransmit};
-use crate::{Class, Key, Sequence, TableId};
+use crate::{Class, Heard, Key, Sequence, TableId};
 
 pub(super) const TABLE: TableId = TableId(7);
 
@@ -36,6 +36,9 @@ pub(super) struct Weather {
 
 pub(super) const CALM: Weather = Weather { loss: 0, stream_loss: 0, duplication: 0, reordering: 0 };
 pub(super) const STORM: Weather = Weather { loss: 20, stream_loss: 5, duplication: 10, reordering: 20 };
+
+/// Changes by number: of which key, and whether it was removed.
+type History = BTreeMap<u64, (Key, bool)>;
 
 #[derive(Debug)]
 enum Delivery {
@@ -86,6 +89,8 @@ pub(super) struct Pump {
     stamp: u64,
     /// The last removal of a key by its owner's start.
     removals: BTreeMap<(NetworkId, NodeId, u64, Key), u64>,
+    /// All that an owner's start changed.
+    history: BTreeMap<(NetworkId, usize, u64), History>,
 }
 
 impl Pump {
@@ -104,6 +109,7 @@ impl Pump {
             due_of: Vec::new(),
             stamp: 0,
             removals: BTreeMap::new(),
+            history: BTreeMap::new(),
         }
     }
 
@@ -156,6 +162,7 @@ impl Pump {
     pub(super) fn put(&mut self, node: usize, network: NetworkId, key: &Key, value: impl Into<Bytes>) -> Sequence {
         self.tally.puts += 1;
         let sequence = self.nodes[node].tables.put(network, (TABLE, key.clone()), value.into(), self.now).unwrap();
+        self.remember(node, network, sequence, (key.clone(), false));
         self.drain(node);
         sequence
     }
@@ -166,8 +173,39 @@ impl Pump {
             self.tally.removals += 1;
             let id = (network, node_id(node), self.nodes[node].incarnation, key.clone());
             self.removals.insert(id, sequence.0);
+            self.remember(node, network, sequence, (key.clone(), true));
         }
         self.drain(node);
+    }
+
+    fn remember(&mut self, node: usize, network: NetworkId, sequence: Sequence, change: (Key, bool)) {
+        let of = (network, node, self.nodes[node].incarnation);
+        self.history.entry(of).or_default().insert(sequence.0, change);
+    }
+
+    /// Through which of an owner's changes a node shows its user all, or something later: what was put and removed again need not have been seen.
+    pub(super) fn shown(&self, node: usize, owner: usize, network: NetworkId) -> u64 {
+        let (tables, id) = (&self.nodes[node].tables, node_id(owner));
+        let Some(history) = self.history.get(&(network, owner, self.nodes[owner].incarnation)) else { return 0 };
+        if tables.members.get(id).is_none_or(|known| known.incarnation != self.nodes[owner].incarnation) {
+            return 0;
+        }
+        let entries = tables.entries(network, TABLE).filter(|(of, ..)| *of == id);
+        let view: BTreeMap<&Key, u64> = entries.map(|(_, key, _, sequence)| (key, sequence.0)).collect();
+        let removed: BTreeMap<&Key, u64> =
+            history.iter().filter(|(_, (_, removed))| *removed).map(|(number, (key, _))| (key, *number)).collect();
+        let base = self.base(node, owner, network);
+        let shows = |number: &u64, key: &Key| {
+            let shown = view.get(key).or_else(|| removed.get(key)).copied().unwrap_or(0);
+            *number <= base || shown >= *number
+        };
+        let lacks = history.iter().find(|(number, (key, _))| !shows(number, key));
+        lacks.map_or_else(|| history.keys().next_back().copied().unwrap_or(0), |(number, _)| *number - 1)
+    }
+
+    /// Above which number an owner's changes count, as a node knows.
+    pub(super) fn base(&self, node: usize, owner: usize, network: NetworkId) -> u64 {
+        self.nodes[node].tables.subscription(node_id(owner), network).map_or(0, |(_, base)| base)
     }
 
     /// Stops a node; the others suspect, and so suspend, it within two seconds.
@@ -294,6 +332,12 @@ impl Pump {
         }
     }
 
+    /// A node has acted upon what it had heard up to there.
+    pub(super) fn acted(&mut self, node: usize, heard: Heard) {
+        self.nodes[node].tables.acted(heard);
+        self.drain(node);
+    }
+
     /// Sends what a node has to send, and minds its deadline.
     fn drain(&mut self, node: usize) {
         while let Some(transmit) = self.nodes[node].tables.poll_transmit() {
@@ -352,24 +396,38 @@ impl Pump {
 
     /// A watermark is never ahead of what live subscribers have seen.
     fn check_watermark(&mut self, at: usize) {
-        let node = &self.nodes[at];
+        for (network, mark, other) in self.counted(at) {
+            let truth = self.seen(other, at, network);
+            assert!(mark.0 <= truth, "watermark {mark} of node {at}, {truth} was seen");
+            self.tally.watermark_checks += u64::from(mark.0 > 0);
+        }
+    }
+
+    /// The watermarks of a node, and each other node that counts in one: what it has not heard of yet, a restart or a new subscription, it
+    /// cannot count.
+    pub(super) fn counted(&self, at: usize) -> Vec<(NetworkId, Sequence, usize)> {
+        let (node, mut counted) = (&self.nodes[at], Vec::new());
         for network in &node.wants {
             let mark = node.tables.watermark(*network).unwrap();
-            for other in node.tables.subscribers(*network) {
-                let other = self.nodes.iter().find(|node| node.tables.me == *other).unwrap();
-                let heard = node.tables.members.get(other.tables.me).map(|known| known.incarnation);
-                let same = heard == Some(other.incarnation)
-                    && node.tables.subscription(other.tables.me, *network)
-                        == other.tables.subscription(other.tables.me, *network);
-                // What a node has not heard of yet, a restart or a new subscription, it cannot count.
-                if same && let Some(replica) = other.tables.replicas.get(network) {
-                    let chain = replica.chain(node.tables.me).filter(|chain| chain.incarnation == node.incarnation);
-                    let truth = chain.map_or(0, |chain| chain.through().0);
-                    assert!(mark.0 <= truth, "watermark {mark} of node {at}, {truth} was seen");
-                    self.tally.watermark_checks += u64::from(mark.0 > 0);
+            for id in node.tables.subscribers(*network) {
+                let other = self.nodes.iter().position(|node| node.tables.me == *id).unwrap();
+                let (tables, incarnation) = (&self.nodes[other].tables, self.nodes[other].incarnation);
+                let heard = node.tables.members.get(*id).map(|known| known.incarnation);
+                let subscribed = |tables: &Tables| tables.subscription(*id, *network);
+                let same = heard == Some(incarnation) && subscribed(&node.tables) == subscribed(tables);
+                if same && tables.replicas.contains_key(network) {
+                    counted.push((*network, mark, other));
                 }
             }
         }
+        counted
+    }
+
+    /// Through which of an owner's changes a node has seen all.
+    pub(super) fn seen(&self, node: usize, owner: usize, network: NetworkId) -> u64 {
+        let chain = self.nodes[node].tables.replicas.get(&network).and_then(|replica| replica.chain(node_id(owner)));
+        let chain = chain.filter(|chain| chain.incarnation == self.nodes[owner].incarnation);
+        chain.map_or(0, |chain| chain.through().0)
     }
 
     /// Who has seen a removal has nothing older of its key.

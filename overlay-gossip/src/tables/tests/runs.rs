@@ -107,7 +107,7 @@ fn settled(pump: &Pump, net: u8) {
 }
 
 /// One thing that happens.
-fn turn(pump: &mut Pump) {
+pub(super) fn turn(pump: &mut Pump) {
     let count = pump.nodes.len();
     let node = pump.chance.below(count);
     let net = network(1 + pump.chance.below(2) as u8);

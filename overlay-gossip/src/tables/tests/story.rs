@@ -56,31 +56,6 @@ fn whom_a_watermark_waits_for_is_said_by_name() {
 }
 
 #[test]
-fn a_watermark_waits_for_who_has_yet_to_act_upon_what_it_has_seen_and_not_for_long() {
-    let mut pump = Pump::with_nodes(16, &TablesConfig::default(), 3);
-    pump.run(2 * SECOND);
-    for release in [true, false] {
-        let until = pump.now + 8 * SECOND;
-        pump.nodes[2].tables.withhold_confirmations(until);
-        pump.nodes[2].tables.withhold_confirmations(until + 60 * SECOND); // which changes nothing
-        let sequence = pump.put(0, network(1), &key("web"), if release { "1" } else { "2" });
-        pump.run(5 * SECOND); // comparisons find it equal, reminders come
-        assert!(pump.is_equal(network(1)));
-        let behind = |pump: &Pump| pump.nodes[0].tables.behind(network(1), sequence).collect::<Vec<_>>();
-        assert_eq!(behind(&pump), [node_id(2)]);
-        if release {
-            pump.nodes[2].tables.release_confirmations();
-        } else {
-            pump.run(3 * SECOND);
-        }
-        pump.run(SECOND);
-        assert_eq!(behind(&pump), []);
-        assert_eq!(pump.nodes[0].tables.watermark(network(1)), Some(sequence));
-        assert_eq!(pump.nodes[0].tables.metrics().refused.confirmation, 0);
-    }
-}
-
-#[test]
 fn a_network_stays_among_its_subscribers() {
     let mut pump = Pump::with_nodes(3, &TablesConfig::default(), 4);
     pump.subscribe(2, network(2));

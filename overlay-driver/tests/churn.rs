@@ -1,0 +1,277 @@
+//! Drains where something else changes all the time, and a node is slow. Places are in memory; two nodes need two addresses, and a namespace
+//! that has them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::UnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{
+    BackendError, EndpointId, IfName, MemoryStore, Name, NetworkId, NodeId, NsKey, Phase, Plan, Prefix, ReconcileError,
+    ServiceId, Store, Table, UnixTime,
+};
+use overlay_dns::{Health, Listen};
+use overlay_driver::{Attach, Driver, FlowMeter, Ground, MemoryGround, Source};
+use overlay_kernel::Namespace;
+use overlay_kernel::netlink::Notices;
+use overlay_kernel::testing::judge;
+use overlay_lb::Condition;
+use overlay_node::{Control, Feed, Manager, NetworkSpec, Place, PlaceTables, Places, ServiceSpec};
+
+const NOW: UnixTime = UnixTime::EPOCH;
+const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
+const SERVICE: ServiceId = ServiceId::from_bytes([7; 16]);
+const TICK: Duration = Duration::from_millis(50);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it takes whoever carries something out at the places of a node's containers.
+#[derive(Clone, Default)]
+struct Gate(Arc<(Mutex<Pass>, Condvar)>);
+
+#[derive(Clone, Copy, Default)]
+enum Pass {
+    #[default]
+    AtOnce,
+    After(Duration),
+    Never,
+}
+
+impl Gate {
+    fn set(&self, pass: Pass) {
+        *self.0.0.lock().unwrap() = pass;
+        self.0.1.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut pass = self.0.0.lock().unwrap();
+        loop {
+            match *pass {
+                Pass::AtOnce => return,
+                Pass::After(pause) => {
+                    let (next, waited) = self.0.1.wait_timeout(pass, pause).unwrap();
+                    if waited.timed_out() {
+                        return;
+                    }
+                    pass = next;
+                }
+                Pass::Never => pass = self.0.1.wait(pass).unwrap(),
+            }
+        }
+    }
+}
+
+/// A table behind a gate.
+struct Gated<D>(Box<dyn Table<D>>, Gate);
+
+impl<D> Table<D> for Gated<D> {
+    fn plan(&mut self, desired: &D) -> Result<Plan, ReconcileError> {
+        self.0.plan(desired)
+    }
+
+    fn run(&mut self, plan: &Plan, phase: Phase) -> Result<(), ReconcileError> {
+        if plan.steps().any(|(of, _)| of == phase) {
+            self.1.pass();
+        }
+        self.0.run(plan, phase)
+    }
+}
+
+/// Places in memory whose balancers are behind a gate.
+#[derive(Clone, Default)]
+struct SlowGround(MemoryGround, Gate);
+
+impl Places for SlowGround {
+    fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
+        let tables = self.0.open(place)?;
+        Ok(PlaceTables { lb: Box::new(Gated(tables.lb, self.1.clone())), ..tables })
+    }
+
+    fn close(&mut self, place: &Place) -> Result<(), BackendError> {
+        self.0.close(place)
+    }
+
+    fn list(&mut self) -> Result<Vec<Place>, BackendError> {
+        self.0.list()
+    }
+}
+
+impl Ground for SlowGround {
+    fn host(&self) -> Option<Arc<Namespace>> {
+        self.0.host()
+    }
+
+    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
+        self.0.enter(container, source)
+    }
+
+    fn leave(&mut self, container: &Name) {
+        self.0.leave(container);
+    }
+
+    fn is_there(&self, source: &Source, key: &NsKey) -> bool {
+        self.0.is_there(source, key)
+    }
+
+    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError> {
+        self.0.interfaces(container)
+    }
+
+    fn flows(&mut self, container: &Name, at: BTreeSet<IpAddr>) -> Result<Option<FlowMeter>, BackendError> {
+        self.0.flows(container, at)
+    }
+
+    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
+        self.0.listen(place, at)
+    }
+
+    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
+        self.0.hints(place)
+    }
+}
+
+/// A node that serves by two replicas, of which one is healthy now and suspect then, and one with a client, which is slow.
+struct World {
+    dir: PathBuf,
+    server: Driver,
+    client: Driver,
+    slow: SlowGround,
+    replicas: [EndpointId; 2],
+}
+
+fn in_a_namespace<T: Future<Output = ()>>(name: &'static str, test: impl FnOnce() -> T + Send + UnwindSafe) {
+    kernel_test(Kernel::Host, name, || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "set", "lo", "up"]);
+        judge(&home, "ip", &["address", "add", "127.0.0.2/8", "dev", "lo"]);
+        let runs = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test());
+        home.run(runs).unwrap();
+    });
+}
+
+fn id(number: u8) -> NodeId {
+    NodeId::from_bytes([number; 16])
+}
+
+fn container(name: &str) -> Attach {
+    Attach::new(name.parse().unwrap(), Source::Path(format!("/run/netns/{name}").into()), "front")
+}
+
+fn replica(name: &str) -> Attach {
+    Attach { service: Some(SERVICE), ..container(name) }
+}
+
+impl World {
+    async fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("overlay-churn-{}-{name}", std::process::id()));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let root = Prefix::new("test/").unwrap();
+        let manager = Arc::new(Manager::new(Arc::clone(&store), &root, id(1), [7; 32]).unwrap());
+        let front = NetworkSpec { attachable: true, ..NetworkSpec::overlay("front".parse().unwrap()) };
+        manager.create_network(NETWORK, front, NOW).await.unwrap();
+        let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
+        manager.create_service(SERVICE, spec, NOW).await.unwrap();
+        let slow = SlowGround::default();
+        let feed = || Feed::new(Arc::clone(&store), &root).unwrap();
+        let builder = Driver::builder(id(1), MemoryGround::default(), manager.clone(), feed());
+        let builder = builder.name("server".parse().unwrap()).gossip("127.0.0.1:0".parse().unwrap());
+        let server = builder.dir(dir.join("server")).start().await.unwrap();
+        let builder = Driver::builder(id(2), slow.clone(), manager.clone(), feed());
+        let builder = builder.name("client".parse().unwrap()).gossip("127.0.0.2:0".parse().unwrap());
+        let client = builder.dir(dir.join("client")).start().await.unwrap();
+        client.join(vec![server.address()]).await.unwrap();
+        let mut replicas = [EndpointId::from_bytes([0; 16]); 2];
+        for (id, name) in replicas.iter_mut().zip(["web-1", "web-2"]) {
+            *id = server.attach(replica(name)).await.unwrap().endpoint.id;
+        }
+        client.attach(container("client")).await.unwrap();
+        let world = Self { dir, server, client, slow, replicas };
+        world.until(|world| world.conditions().len() == 2).await;
+        world
+    }
+
+    fn conditions(&self) -> Vec<(EndpointId, Condition)> {
+        let place = self.slow.0.0.place(&Place::Container("client".parse().unwrap()));
+        let services = place.map(|place| place.lb.state().services).unwrap_or_default();
+        let replicas = services.values().flat_map(|service| &service.replicas);
+        replicas.map(|(id, replica)| (*id, replica.condition)).collect()
+    }
+
+    async fn until(&self, is: impl Fn(&Self) -> bool) {
+        let waits = async {
+            while !is(self) {
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waits).await;
+        assert!(waited.is_ok(), "{:?}", self.conditions());
+    }
+
+    /// Whether the client is still led to the first replica.
+    fn leads_there(&self) -> bool {
+        self.conditions().contains(&(self.replicas[0], Condition::Active))
+    }
+
+    /// The second replica is suspect, and healthy again, for as long as something else takes.
+    async fn while_it_changes<T>(&self, other: impl Future<Output = T>) -> T {
+        let changes = async {
+            for health in [Health::Suspect, Health::Healthy].into_iter().cycle() {
+                self.server.set_health(self.replicas[1], health).await.unwrap();
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        tokio::select! {
+            done = other => done,
+            () = changes => unreachable!("it never ends"),
+        }
+    }
+
+    async fn end(&self) {
+        self.slow.1.set(Pass::AtOnce);
+        self.client.clone().stop().await;
+        self.server.clone().stop().await;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.slow.1.set(Pass::AtOnce); // or a thread waits for ever
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+#[test]
+fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a_drain_because_of_that() {
+    in_a_namespace("driver::a_node_that_is_at_something_else_for_long", || async {
+        let world = World::new("never").await;
+        let patience = Driver::ACTED_WITHIN - Duration::from_millis(500);
+        world.slow.1.set(Pass::Never);
+        let drained = world.while_it_changes(async {
+            tokio::time::sleep(patience).await;
+            world.server.drain(world.replicas[0], patience).await.unwrap()
+        });
+        let drained = drained.await;
+        assert!(world.leads_there());
+        assert_eq!(drained.behind, [id(2)].into(), "{drained}");
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_slow_node_is_drained_from_while_something_changes_all_the_time_and_leads_nobody_there_when_that_is_done() {
+    in_a_namespace("driver::a_slow_node_is_drained_from", || async {
+        let world = World::new("slow").await;
+        world.slow.1.set(Pass::After(4 * TICK));
+        for _ in 0..3 {
+            let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
+            assert!(drained.is_complete() && !world.leads_there(), "{drained}");
+            world.server.set_health(world.replicas[0], Health::Healthy).await.unwrap();
+            world.until(World::leads_there).await;
+        }
+        world.end().await;
+    });
+}
