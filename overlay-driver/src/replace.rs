@@ -140,8 +140,8 @@ mod tests {
 
         async fn drain(&self, old: &u8) -> Result<Drained, Wrong> {
             self.note(format!("drain {old}")).await?;
-            let (took, behind, left) = Default::default();
-            Ok(Drained { took, behind, left, uncounted: None })
+            let (took, behind, left, arrived) = Default::default();
+            Ok(Drained { took, behind, left, arrived, uncounted: None })
         }
 
         async fn stop(&self, old: &u8) -> Result<(), Wrong> {

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use overlay_core::testing::{Kernel, kernel_test};
@@ -91,6 +92,30 @@ fn a_drain_waits_for_the_flows_that_stand_and_says_at_its_deadline_which_are_lef
         socket.recv_from(&mut [0; 8]).unwrap();
         let left = scene.drain(SOON).unwrap().left;
         assert_eq!(left, [LeftFlows { protocol: Protocol::Udp, peer: scene.own, flows: 1 }]);
+    });
+}
+
+#[test]
+fn a_drain_from_which_somebody_asks_for_more_all_the_time_says_who() {
+    kernel_test(Kernel::Host, "driver::a_drain_from_which_somebody_asks_for_more", || {
+        let scene = Scene::new();
+        let listener = scene.served.namespace.run(|| TcpListener::bind(("0.0.0.0", PORT))).unwrap().unwrap();
+        let ends = AtomicBool::new(false);
+        let drained = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ends.load(Ordering::Relaxed) {
+                    drop(scene.connect(&listener)); // it has the address, and minds no names
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+            });
+            let drained = scene.drain(PATIENCE);
+            ends.store(true, Ordering::Relaxed);
+            drained.unwrap()
+        });
+        assert!(!drained.is_complete(), "{drained}");
+        let [arrived] = drained.arrived[..] else { panic!("{drained}") };
+        assert_eq!((arrived.protocol, arrived.peer), (Protocol::Tcp, scene.own));
+        assert!(scene.drain(LONG).unwrap().is_complete(), "nobody comes any more");
     });
 }
 

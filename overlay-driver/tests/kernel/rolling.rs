@@ -169,13 +169,14 @@ impl Replace<usize> for Steps {
             let driver = self.drivers[self.old[*old].host].clone();
             all.spawn(async move { driver.drain(endpoint, DRAINED).await });
         }
-        let (took, behind, left) = Default::default();
-        let mut sum = Drained { took, behind, left, uncounted: None };
+        let (took, behind, left, arrived) = Default::default();
+        let mut sum = Drained { took, behind, left, arrived, uncounted: None };
         while let Some(drained) = all.join_next().await {
             let drained = drained?.map_err(Wrong::Drain)?;
             sum.took = sum.took.max(drained.took);
             sum.behind.extend(drained.behind);
             sum.left.extend(drained.left);
+            sum.arrived.extend(drained.arrived);
             sum.uncounted = sum.uncounted.or(drained.uncounted);
         }
         Ok(sum)

@@ -33,15 +33,30 @@ pub struct Flows {
 impl Flows {
     /// Those that stand, counted by protocol and by who began them, in that order.
     pub fn left(&self) -> Vec<LeftFlows> {
-        let mut counts = BTreeMap::<(Protocol, IpAddr), u64>::new();
-        for flow in &self.standing {
-            *counts.entry((flow.protocol, flow.from.ip())).or_default() += 1;
-        }
-        counts.into_iter().map(|((protocol, peer), flows)| LeftFlows { protocol, peer, flows }).collect()
+        let mut counts = Counts::default();
+        self.standing.iter().for_each(|flow| counts.add(flow));
+        counts.list()
     }
 }
 
-/// Flows of one protocol that stood when a drain ended, and that are cut when the endpoint is taken away.
+/// Flows by protocol and by who began them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Counts(BTreeMap<(Protocol, IpAddr), u64>);
+
+impl Counts {
+    pub(super) fn add(&mut self, flow: &Flow) {
+        *self.0.entry((flow.protocol, flow.from.ip())).or_default() += 1;
+    }
+
+    pub(super) fn list(&self) -> Vec<LeftFlows> {
+        self.0
+            .iter()
+            .map(|((protocol, peer), flows)| LeftFlows { protocol: *protocol, peer: *peer, flows: *flows })
+            .collect()
+    }
+}
+
+/// Flows of one protocol that one address began to an endpoint that drains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LeftFlows {
     /// Their protocol.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use overlay_core::{Instant, NodeId};
 use serde::{Deserialize, Serialize};
 
+use super::flows::Counts;
 use super::{Flow, Flows, LeftFlows};
 
 /// The end of an endpoint's work, waited for. The endpoint was told to be draining before this begins. Then, in this order:
@@ -43,6 +44,8 @@ pub struct Drain {
     /// When the last flow began.
     last: Option<Instant>,
     seen: Option<BTreeSet<Flow>>,
+    /// Those that began since nobody is behind, or since it began.
+    arrived: Counts,
     /// What was read last, and when that began.
     read: Option<(Flows, Instant)>,
     unreadable: Option<String>,
@@ -57,6 +60,10 @@ pub struct Drained {
     pub behind: BTreeSet<NodeId>,
     /// The flows that stood: they are cut when the endpoint is taken away.
     pub left: Vec<LeftFlows>,
+    /// If somebody began flows to the last, all that came since every node had acted, or, where not all have, since it began. Whoever comes has the
+    /// endpoint's address from elsewhere, or asks a node that leads there still.
+    #[serde(default)]
+    pub arrived: Vec<LeftFlows>,
     /// Why it is not known which flows stood, where it is not.
     pub uncounted: Option<String>,
 }
@@ -64,7 +71,7 @@ pub struct Drained {
 impl Drained {
     /// Whether taking the endpoint away cuts nothing.
     pub fn is_complete(&self) -> bool {
-        self.behind.is_empty() && self.left.is_empty() && self.uncounted.is_none()
+        self.behind.is_empty() && self.left.is_empty() && self.arrived.is_empty() && self.uncounted.is_none()
     }
 }
 
@@ -73,6 +80,7 @@ impl fmt::Display for Drained {
         let said = if self.is_complete() { "drained" } else { "not drained" };
         write!(f, "{said} after {:.3} s", self.took.as_secs_f64())?;
         self.left.iter().try_for_each(|left| write!(f, "\n{left} left"))?;
+        self.arrived.iter().try_for_each(|came| write!(f, "\n{came} began since, and new ones still come"))?;
         self.behind.iter().try_for_each(|node| write!(f, "\nnode {node} has not acted upon it"))?;
         self.uncounted.iter().try_for_each(|reason| write!(f, "\nflows are not known: {reason}"))
     }
@@ -86,11 +94,14 @@ impl Drain {
     pub fn new(now: Instant, patience: Duration) -> Self {
         let deadline = now + patience;
         let (behind, heard, last, seen, read) = (None, None, None, None, None);
-        Self { begun: now, deadline, behind, heard, last, seen, read, unreadable: None }
+        Self { begun: now, deadline, behind, heard, last, seen, arrived: Counts::default(), read, unreadable: None }
     }
 
     /// These live nodes have not acted yet; nobody, if it is none. A node that comes has yet to.
     pub fn handle_behind(&mut self, nodes: BTreeSet<NodeId>, now: Instant) {
+        if nodes.is_empty() && self.heard.is_none() {
+            self.arrived = Counts::default();
+        }
         self.heard = nodes.is_empty().then(|| self.heard.unwrap_or(now));
         self.behind = Some(nodes);
     }
@@ -98,8 +109,9 @@ impl Drain {
     /// These flows were read, between `begun` and `now`.
     pub fn handle_flows(&mut self, flows: Flows, begun: Instant, now: Instant) {
         let all: BTreeSet<Flow> = flows.standing.union(&flows.ended).copied().collect();
-        if self.seen.as_ref().is_some_and(|seen| !all.is_subset(seen)) {
+        for flow in self.seen.iter().flat_map(|seen| all.difference(seen)) {
             self.last = Some(now);
+            self.arrived.add(flow);
         }
         self.seen = Some(all);
         self.read = Some((flows, begun));
@@ -118,6 +130,7 @@ impl Drain {
             took: now - self.begun,
             behind: self.behind.clone().unwrap_or_default(),
             left: self.read.as_ref().map(|(flows, _)| flows.left()).unwrap_or_default(),
+            arrived: if self.is_quiet() { Vec::new() } else { self.arrived.list() },
             uncounted: self.uncounted(),
         })
     }
@@ -134,9 +147,13 @@ impl Drain {
     }
 
     fn is_done(&self) -> bool {
+        self.is_quiet() && self.read.as_ref().is_some_and(|(flows, _)| flows.standing.is_empty())
+    }
+
+    /// Whether it was seen that nobody comes any more.
+    fn is_quiet(&self) -> bool {
         let quiet = self.quiet_at();
-        let read = self.read.as_ref().filter(|(_, begun)| quiet.is_some_and(|quiet| *begun >= quiet));
-        read.is_some_and(|(flows, _)| flows.standing.is_empty())
+        self.read.as_ref().is_some_and(|(_, begun)| quiet.is_some_and(|quiet| *begun >= quiet))
     }
 
     fn uncounted(&self) -> Option<String> {
@@ -195,7 +212,7 @@ mod tests {
         assert_eq!(drain.poll(at(901)), None, "one stands");
         drain.handle_flows(flows(&[], &[2]), at(902), at(903));
         let took = MILLI * 903;
-        let done = Drained { took, behind: [].into(), left: Vec::new(), uncounted: None };
+        let done = Drained { took, behind: [].into(), left: Vec::new(), arrived: Vec::new(), uncounted: None };
         assert_eq!(drain.poll(at(903)), Some(done));
     }
 
@@ -243,6 +260,34 @@ mod tests {
         assert_eq!((drained.left, drained.uncounted.as_deref()), (Vec::new(), Some("no right")));
         let drained = Drain::new(at(0), Duration::ZERO).poll(at(0)).unwrap();
         assert!(!drained.is_complete() && drained.uncounted.is_some(), "nobody looked");
+    }
+
+    #[test]
+    fn where_somebody_comes_again_and_again_and_stays_for_no_look_it_is_not_done_and_says_who() {
+        let mut drain = Drain::new(at(0), PATIENCE);
+        drain.handle_behind([node(2)].into(), at(0));
+        drain.handle_flows(flows(&[], &[]), at(1), at(2));
+        drain.handle_flows(flows(&[], &[1, 2, 3]), at(3), at(4));
+        drain.handle_behind([].into(), at(5));
+        for number in 10..50 {
+            drain.handle_flows(
+                flows(&[], &[1, 2, 3, number]),
+                at(100 * u32::from(number)),
+                at(100 * u32::from(number) + 1),
+            );
+            assert_eq!(drain.poll(at(100 * u32::from(number) + 2)), None);
+        }
+        let drained = drain.poll(drain.deadline()).unwrap();
+        let arrived = vec![LeftFlows { protocol: Protocol::Tcp, peer: [10, 0, 9, 7].into(), flows: 40 }];
+        assert_eq!((&drained.arrived, &drained.left, drained.is_complete()), (&arrived, &Vec::new(), false));
+        assert_eq!(
+            drained.to_string(),
+            "not drained after 5.000 s\n40 tcp flows of 10.0.9.7 began since, and new ones still come"
+        );
+        drain.handle_flows(flows(&[60], &[]), at(5_100), at(5_101));
+        drain.handle_flows(flows(&[60], &[]), at(5_300), at(5_301));
+        let drained = drain.poll(at(5_301)).unwrap();
+        assert_eq!((drained.arrived, drained.left.len()), (Vec::new(), 1), "nobody came after that one");
     }
 
     proptest! {
