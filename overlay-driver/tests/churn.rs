@@ -16,7 +16,7 @@ use overlay_core::{
     ServiceId, Store, Table, UnixTime,
 };
 use overlay_dns::{Health, Listen};
-use overlay_driver::{Attach, Driver, FlowMeter, Ground, MemoryGround, Source};
+use overlay_driver::{Attach, DrainError, Driver, FlowMeter, Ground, MemoryGround, Source};
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::testing::judge;
@@ -272,6 +272,25 @@ fn a_slow_node_is_drained_from_while_something_changes_all_the_time_and_leads_no
             world.server.set_health(world.replicas[0], Health::Healthy).await.unwrap();
             world.until(World::leads_there).await;
         }
+        world.end().await;
+    });
+}
+
+#[test]
+fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_have_not_come_to_an_end() {
+    in_a_namespace("driver::who_waits_for_a_drain_is_told", || async {
+        let world = World::new("stop").await;
+        let here = world.client.attach(replica("web-3")).await.unwrap().endpoint.id;
+        world.slow.1.set(Pass::Never);
+        let driver = world.client.clone();
+        let drain = tokio::spawn(async move { driver.drain(here, PATIENCE).await });
+        tokio::time::sleep(4 * TICK).await;
+        let stopped = tokio::spawn(world.client.clone().stop());
+        let ended = drain.await.unwrap();
+        assert!(matches!(ended, Err(DrainError::Stopped(_))), "{ended:?}");
+        assert!(!stopped.is_finished(), "what is at work has not ended yet");
+        world.slow.1.set(Pass::AtOnce);
+        stopped.await.unwrap();
         world.end().await;
     });
 }
