@@ -257,6 +257,9 @@ fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a
         let drained = drained.await;
         assert!(world.leads_there());
         assert_eq!(drained.behind, [id(2)].into(), "{drained}");
+        // And whoever never comes to it keeps nobody waiting for ever.
+        let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
+        assert!(drained.is_complete() && world.leads_there(), "{drained}");
         world.end().await;
     });
 }
