@@ -181,7 +181,6 @@ impl<G: Ground> Builder<G> {
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
         }
-        self.agent.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
         let agent = self.agent_of(me, seed)?;
         let name = self.name.clone().or_else(|| self.node.short().to_string().parse().ok());
         if let Some(name) = name {
@@ -223,15 +222,22 @@ impl<G: Ground> Builder<G> {
     fn agent_of(&mut self, me: Me, seed: [u8; 32]) -> Result<Agent, StartError> {
         let (mut chance, mut keys) = (chance()?, std::mem::take(&mut self.keys).into_iter());
         let mut agent = match keys.next() {
-            None => Agent::new(self.agent.clone(), me, seed, Instant::ZERO)?,
+            None => Agent::new(self.settings(), me, seed, Instant::ZERO)?,
             Some(primary) => {
                 let mut keyring = Keyring::new(primary, &mut chance);
                 keys.try_for_each(|key| keyring.install(key)).map_err(StartError::Keys)?;
-                Agent::sealed(self.agent.clone(), me, keyring, seed, Instant::ZERO)?
+                Agent::sealed(self.settings(), me, keyring, seed, Instant::ZERO)?
             }
         };
         agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
         Ok(agent)
+    }
+
+    /// How its agent is set: as was said, but that it confirms what it has acted upon.
+    fn settings(&self) -> AgentConfig {
+        let mut settings = self.agent.clone();
+        settings.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
+        settings
     }
 
     /// Of two processes with one directory the second does not start.

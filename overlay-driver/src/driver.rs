@@ -190,7 +190,8 @@ impl Driver {
     /// 3. It waits until nobody has begun a flow for [`Drain::QUIET`](overlay_node::Drain::QUIET), and none stands. That is counted in the container's own namespace, by
     ///    connection tracking and TCP's sockets, whoever began the flow and by whichever way it came. A UDP flow stands until it was idle
     ///    for as long as the kernel keeps it: 30 s, or 120 s if it had an answer. Flows of a virtual machine cannot be seen:
-    ///    they are waited for until the deadline, and [said](Drained::uncounted) not to be known.
+    ///    they are waited for until the deadline, and [said](Drained::uncounted) not to be known. So are those of UDP and SCTP where the kernel, or
+    ///    the namespace, tracks nothing: TCP's are counted alone then, and end it. Who still begins flows at the deadline is [named](Drained::arrived).
     ///
     /// An idle endpoint takes some 0.4 s. Several may be drained at once, and one by several callers. If this future is dropped, or returns, the
     /// endpoint *stays* draining: [say](Self::set_health) that it is healthy to have it back. The catalogue does not know; a

@@ -218,6 +218,7 @@ impl<G: Ground> Heart<G> {
                 }
             }
         }
+        drop(std::mem::take(&mut self.state)); // whoever waits for something is told that it ends
         // Whoever comes next must not meet a job of ours.
         while self.works.is_busy()
             && let Some(done) = ears.done.recv().await

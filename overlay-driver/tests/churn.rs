@@ -1,21 +1,25 @@
-//! Drains where something else changes all the time, and a node is slow. Places are in memory: needs no privilege.
+//! Drains where something else changes all the time, and a node is slow. Places are in memory; two nodes need two addresses, and a namespace
+//! that has them.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::panic::UnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
     BackendError, EndpointId, IfName, MemoryStore, Name, NetworkId, NodeId, NsKey, Phase, Plan, Prefix, ReconcileError,
     ServiceId, Store, Table, UnixTime,
 };
 use overlay_dns::{Health, Listen};
-use overlay_driver::{Attach, Driver, FlowMeter, Ground, MemoryGround, Source};
+use overlay_driver::{Attach, DrainError, Driver, FlowMeter, Ground, MemoryGround, Source};
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
+use overlay_kernel::testing::judge;
 use overlay_lb::Condition;
 use overlay_node::{Control, Feed, Manager, NetworkSpec, Place, PlaceTables, Places, ServiceSpec};
 
@@ -23,7 +27,7 @@ const NOW: UnixTime = UnixTime::EPOCH;
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
 const SERVICE: ServiceId = ServiceId::from_bytes([7; 16]);
 const TICK: Duration = Duration::from_millis(50);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How long it takes whoever carries something out at the places of a node's containers.
 #[derive(Clone, Default)]
@@ -139,6 +143,16 @@ struct World {
     replicas: [EndpointId; 2],
 }
 
+fn in_a_namespace<T: Future<Output = ()>>(name: &'static str, test: impl FnOnce() -> T + Send + UnwindSafe) {
+    kernel_test(Kernel::Host, name, || {
+        let home = Namespace::create().unwrap();
+        judge(&home, "ip", &["link", "set", "lo", "up"]);
+        judge(&home, "ip", &["address", "add", "127.0.0.2/8", "dev", "lo"]);
+        let runs = || tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(test());
+        home.run(runs).unwrap();
+    });
+}
+
 fn id(number: u8) -> NodeId {
     NodeId::from_bytes([number; 16])
 }
@@ -167,7 +181,7 @@ impl World {
         let builder = builder.name("server".parse().unwrap()).gossip("127.0.0.1:0".parse().unwrap());
         let server = builder.dir(dir.join("server")).start().await.unwrap();
         let builder = Driver::builder(id(2), slow.clone(), manager.clone(), feed());
-        let builder = builder.name("client".parse().unwrap()).gossip("127.0.0.1:0".parse().unwrap());
+        let builder = builder.name("client".parse().unwrap()).gossip("127.0.0.2:0".parse().unwrap());
         let client = builder.dir(dir.join("client")).start().await.unwrap();
         client.join(vec![server.address()]).await.unwrap();
         let mut replicas = [EndpointId::from_bytes([0; 16]); 2];
@@ -176,9 +190,7 @@ impl World {
         }
         client.attach(container("client")).await.unwrap();
         let world = Self { dir, server, client, slow, replicas };
-        while world.replicas_of_client() < 2 {
-            tokio::time::sleep(TICK).await;
-        }
+        world.until(|world| world.conditions().len() == 2).await;
         world
     }
 
@@ -189,8 +201,14 @@ impl World {
         replicas.map(|(id, replica)| (*id, replica.condition)).collect()
     }
 
-    fn replicas_of_client(&self) -> usize {
-        self.conditions().len()
+    async fn until(&self, is: impl Fn(&Self) -> bool) {
+        let waits = async {
+            while !is(self) {
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, waits).await;
+        assert!(waited.is_ok(), "{:?}", self.conditions());
     }
 
     /// Whether the client is still led to the first replica.
@@ -226,32 +244,56 @@ impl Drop for World {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a_drain_because_of_that() {
-    let world = World::new("never").await;
-    let patience = Driver::ACTED_WITHIN - Duration::from_millis(500);
-    world.slow.1.set(Pass::Never);
-    let drained = world.while_it_changes(async {
-        tokio::time::sleep(patience).await;
-        world.server.drain(world.replicas[0], patience).await.unwrap()
+#[test]
+fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a_drain_because_of_that() {
+    in_a_namespace("driver::a_node_that_is_at_something_else_for_long", || async {
+        let world = World::new("never").await;
+        let patience = Driver::ACTED_WITHIN - Duration::from_millis(500);
+        world.slow.1.set(Pass::Never);
+        let drained = world.while_it_changes(async {
+            tokio::time::sleep(patience).await;
+            world.server.drain(world.replicas[0], patience).await.unwrap()
+        });
+        let drained = drained.await;
+        assert!(world.leads_there());
+        assert_eq!(drained.behind, [id(2)].into(), "{drained}");
+        // And whoever never comes to it keeps nobody waiting for ever.
+        let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
+        assert!(drained.is_complete() && world.leads_there(), "{drained}");
+        world.end().await;
     });
-    let drained = drained.await;
-    assert!(world.leads_there());
-    assert_eq!(drained.behind, [id(2)].into(), "{drained}");
-    world.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_slow_node_is_drained_from_while_something_changes_all_the_time_and_leads_nobody_there_when_that_is_done() {
-    let world = World::new("slow").await;
-    world.slow.1.set(Pass::After(4 * TICK));
-    for _ in 0..3 {
-        let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
-        assert!(drained.is_complete() && !world.leads_there(), "{drained}");
-        world.server.set_health(world.replicas[0], Health::Healthy).await.unwrap();
-        while !world.leads_there() {
-            tokio::time::sleep(TICK).await;
+#[test]
+fn a_slow_node_is_drained_from_while_something_changes_all_the_time_and_leads_nobody_there_when_that_is_done() {
+    in_a_namespace("driver::a_slow_node_is_drained_from", || async {
+        let world = World::new("slow").await;
+        world.slow.1.set(Pass::After(4 * TICK));
+        for _ in 0..3 {
+            let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
+            assert!(drained.is_complete() && !world.leads_there(), "{drained}");
+            world.server.set_health(world.replicas[0], Health::Healthy).await.unwrap();
+            world.until(World::leads_there).await;
         }
-    }
-    world.end().await;
+        world.end().await;
+    });
+}
+
+#[test]
+fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_have_not_come_to_an_end() {
+    in_a_namespace("driver::who_waits_for_a_drain_is_told", || async {
+        let world = World::new("stop").await;
+        let here = world.client.attach(replica("web-3")).await.unwrap().endpoint.id;
+        world.slow.1.set(Pass::Never);
+        let driver = world.client.clone();
+        let drain = tokio::spawn(async move { driver.drain(here, PATIENCE).await });
+        tokio::time::sleep(4 * TICK).await;
+        let stopped = tokio::spawn(world.client.clone().stop());
+        let ended = drain.await.unwrap();
+        assert!(matches!(ended, Err(DrainError::Stopped(_))), "{ended:?}");
+        assert!(!stopped.is_finished(), "what is at work has not ended yet");
+        world.slow.1.set(Pass::AtOnce);
+        stopped.await.unwrap();
+        world.end().await;
+    });
 }

@@ -10,7 +10,8 @@ use overlay_kernel::sock_diag::{SockDiag, TcpSocket};
 use overlay_node::{Flow, Flows};
 
 /// Counts them where they end, in the container's own namespace. Connection tracking knows flows of all protocols, and which address one came
-/// to that was led on to another, as those of published ports are; where it tracks nothing, sockets know TCP's.
+/// to that was led on to another, as those of published ports are; where it tracks nothing, sockets know TCP's. A kernel that can track does so only in
+/// namespaces with rules that ask for it, and does not say in which: connections that stand and are not tracked tell.
 pub(super) struct ContainerFlows {
     /// The endpoint's addresses.
     at: BTreeSet<IpAddr>,
@@ -20,13 +21,18 @@ pub(super) struct ContainerFlows {
     was_there: [bool; 2],
     /// Ports that somebody listened at, ever: whoever is about to end stops to listen first.
     listened: BTreeSet<u16>,
+    /// The connections that stood when nothing was tracked.
+    stood: BTreeSet<[SocketAddr; 2]>,
+    /// Whether one of those did for longer than that.
+    tracks_nothing: bool,
 }
 
 impl ContainerFlows {
     /// To these addresses of `namespace`.
     pub(super) fn open(namespace: &Namespace, at: BTreeSet<IpAddr>) -> Result<Self, BackendError> {
         let (tracked, sockets) = (if_there(Conntrack::open(namespace))?, if_there(SockDiag::open(namespace))?);
-        Ok(Self { at, tracked, sockets, was_there: [false; 2], listened: BTreeSet::new() })
+        let (was_there, listened, stood, tracks_nothing) = Default::default();
+        Ok(Self { at, tracked, sockets, was_there, listened, stood, tracks_nothing })
     }
 }
 
@@ -42,13 +48,26 @@ impl Meter for ContainerFlows {
             const NEITHER: &str = "this kernel lists neither tracked flows nor sockets";
             return Err(BackendError::new(ErrorKind::Unsupported, "count flows").caused_by(NEITHER));
         }
-        let untracked = tracked.is_none().then(|| UNTRACKED.to_owned());
+        let sockets = sockets.unwrap_or_default();
+        let uncounted = match &tracked {
+            None => Some(UNTRACKED.to_owned()),
+            Some(tracked) => self.doubts(tracked.is_empty(), &sockets).then(|| NOT_HERE.to_owned()),
+        };
         let tracked: Vec<Tracked> = tracked.into_iter().flatten().filter_map(|flow| Tracked::of(&flow)).collect();
-        Ok(Flows { uncounted: untracked, ..self.join(&tracked, &sockets.unwrap_or_default()) })
+        Ok(Flows { uncounted, ..self.join(&tracked, &sockets) })
     }
 }
 
 impl ContainerFlows {
+    /// Whether nothing is tracked here, as far as can be told: something that stood before stands, and is not.
+    fn doubts(&mut self, nothing: bool, sockets: &[TcpSocket]) -> bool {
+        let standing = sockets.iter().filter(|it| nothing && it.is_standing());
+        let stand: BTreeSet<_> = standing.map(|it| ends(it.local, it.remote)).collect();
+        self.tracks_nothing = nothing && (self.tracks_nothing || !self.stood.is_disjoint(&stand));
+        self.stood = stand;
+        self.tracks_nothing
+    }
+
     fn join(&mut self, tracked: &[Tracked], sockets: &[TcpSocket]) -> Flows {
         let mut flows = Flows::default();
         let mut known = BTreeSet::new();
@@ -96,6 +115,8 @@ fn ends(one: SocketAddr, other: SocketAddr) -> [SocketAddr; 2] {
 
 const UNTRACKED: &str = "this kernel tracks no flows, so those of UDP and SCTP are not seen";
 
+const NOT_HERE: &str = "nothing is tracked in its namespace, so flows of UDP and SCTP are not seen";
+
 /// The same of what is read: what was there once is there.
 fn still_there<T>(found: Result<T, BackendError>, was_there: &mut bool) -> Result<Option<T>, BackendError> {
     let found = if *was_there { found.map(Some) } else { if_there(found) }?;
@@ -114,6 +135,11 @@ fn if_there<T>(result: Result<T, BackendError>) -> Result<Option<T>, BackendErro
 
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use overlay_core::testing::{Kernel, kernel_test};
+    use overlay_kernel::testing::judge;
+
     use super::*;
 
     const OWN: &str = "10.0.9.2:80";
@@ -124,8 +150,8 @@ mod tests {
     }
 
     fn meter() -> ContainerFlows {
-        let (tracked, sockets, was_there, listened) = Default::default();
-        ContainerFlows { at: [at(OWN).ip()].into(), tracked, sockets, was_there, listened }
+        let (tracked, sockets, was_there, listened, stood, tracks_nothing) = Default::default();
+        ContainerFlows { at: [at(OWN).ip()].into(), tracked, sockets, was_there, listened, stood, tracks_nothing }
     }
 
     fn flow(from: &str, to: &str) -> Flow {
@@ -150,6 +176,35 @@ mod tests {
         let flows = meter().join(&all, &[]);
         assert_eq!(flows.standing, [flow("10.0.9.3:4000", OWN), flow("192.0.2.9:4000", LED)].into());
         assert_eq!(flows.ended, [flow("10.0.9.3:4002", OWN)].into());
+    }
+
+    #[test]
+    fn a_namespace_that_tracks_nothing_is_said_not_to_and_its_connections_count_all_the_same() {
+        kernel_test(Kernel::Host, "driver::a_namespace_that_tracks_nothing", || {
+            let home = Namespace::create().unwrap();
+            judge(&home, "ip", &["link", "set", "lo", "up"]);
+            let own: SocketAddr = "127.0.0.2:8080".parse().unwrap();
+            let listener = home.run(|| TcpListener::bind(own)).unwrap().unwrap();
+            let [mut meter, mut again] = [(); 2].map(|()| ContainerFlows::open(&home, [own.ip()].into()).unwrap());
+            let connect = || (home.run(|| TcpStream::connect(own)).unwrap().unwrap(), listener.accept().unwrap());
+            let first = connect();
+            let mut read = || (meter.read().unwrap(), meter.read().unwrap());
+            let (_, flows) = read();
+            assert_eq!((flows.standing.len(), flows.uncounted.as_deref()), (1, Some(NOT_HERE)));
+            drop(first);
+            let (_, flows) = read();
+            assert_eq!((flows.standing.len(), flows.uncounted.as_deref()), (0, Some(NOT_HERE)), "it is known by now");
+
+            let chain = "add table ip t; add chain ip t c { type filter hook input priority 0; }";
+            judge(&home, "nft", &[chain]);
+            judge(&home, "nft", &["add rule ip t c ct state new accept"]);
+            let second = connect();
+            let (_, flows) = read();
+            assert_eq!((flows.standing.len(), flows.uncounted), (1, None));
+            let flows = [again.read().unwrap(), again.read().unwrap()];
+            assert!(flows.iter().all(|flows| flows.uncounted.is_none()));
+            drop(second);
+        });
     }
 
     #[test]

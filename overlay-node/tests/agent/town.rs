@@ -51,17 +51,17 @@ pub(crate) struct Town {
 impl Town {
     /// So many nodes that know each other, and a network.
     pub(crate) fn new(seed: u64, nodes: usize) -> Self {
-        Self::of(AgentConfig::lan(), seed, nodes)
+        Self::of(&AgentConfig::lan(), seed, nodes)
     }
 
     /// One whose nodes confirm what they have acted upon, or what they heard so long ago.
     pub(crate) fn acting(within: Duration, seed: u64, nodes: usize) -> Self {
         let mut config = AgentConfig::lan();
         config.gossip.tables.act_within = Some(within);
-        Self::of(config, seed, nodes)
+        Self::of(&config, seed, nodes)
     }
 
-    fn of(config: AgentConfig, seed: u64, nodes: usize) -> Self {
+    fn of(config: &AgentConfig, seed: u64, nodes: usize) -> Self {
         let mut net = Net::new(Conditions::lan(), seed);
         net.keep_events(|_| true);
         for number in 0..nodes {

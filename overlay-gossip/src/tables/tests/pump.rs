@@ -37,6 +37,9 @@ pub(super) struct Weather {
 pub(super) const CALM: Weather = Weather { loss: 0, stream_loss: 0, duplication: 0, reordering: 0 };
 pub(super) const STORM: Weather = Weather { loss: 20, stream_loss: 5, duplication: 10, reordering: 20 };
 
+/// Changes by number: of which key, and whether it was removed.
+type History = BTreeMap<u64, (Key, bool)>;
+
 #[derive(Debug)]
 enum Delivery {
     Message { from: usize, to: usize, transmit: TablesTransmit },
@@ -86,8 +89,8 @@ pub(super) struct Pump {
     stamp: u64,
     /// The last removal of a key by its owner's start.
     removals: BTreeMap<(NetworkId, NodeId, u64, Key), u64>,
-    /// All that an owner's start changed, by number: which key, and whether it was removed.
-    history: BTreeMap<(NetworkId, usize, u64), BTreeMap<u64, (Key, bool)>>,
+    /// All that an owner's start changed.
+    history: BTreeMap<(NetworkId, usize, u64), History>,
 }
 
 impl Pump {
