@@ -50,11 +50,25 @@ impl Namespace {
         }
         Ok(hints)
     }
+
+    /// As [`hints`](Self::hints), of associations and policies of IPsec: when one comes, changes, goes or expires. `None` where the kernel has none.
+    ///
+    /// # Errors
+    /// As [`notices`](Self::notices).
+    pub fn xfrm_hints(&self) -> Result<Option<Notices>, BackendError> {
+        match self.notices(Family::Xfrm, &PROTECTED, HINTS) {
+            Ok(hints) => Ok(Some(hints)),
+            Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// `RTNLGRP_NEIGH`, then link, address, route and rule of both families.
 const ROUTED: [u32; 8] = [3, 1, 5, 7, 8, 9, 11, 19];
 const NFNLGRP_NFTABLES: u32 = 7;
+/// `XFRMNLGRP_EXPIRE`, `_SA`, `_POLICY`.
+const PROTECTED: [u32; 3] = [2, 3, 4];
 /// An overrun is a hint too.
 const HINTS: usize = 1 << 16;
 

@@ -338,7 +338,12 @@ impl Ground for KernelPlaces {
 
     fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
         let entries = matches!(place, Place::Network(_));
-        self.namespace_of(place)?.map_or_else(|| Ok(Vec::new()), |namespace| namespace.hints(entries))
+        let Some(namespace) = self.namespace_of(place)? else { return Ok(Vec::new()) };
+        let mut hints = namespace.hints(entries)?;
+        if *place == Place::Host {
+            hints.extend(namespace.xfrm_hints()?);
+        }
+        Ok(hints)
     }
 }
 

@@ -299,7 +299,7 @@ fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_ba
         town.is_dark("after its associations were flushed");
         town.upkeeps[0].doubt(&Place::Host, town.net.now());
         let failed = town.try_out(0);
-        assert!(matches!(&failed[..], [why] if why.contains("put SA")), "{failed:?}");
+        assert!(matches!(&failed[..], [why] if why.contains("its key was put to work before")), "{failed:?}");
         town.tell(0, Input::Rekey);
         town.settle();
         assert!(town.passes().is_disjoint(&before), "what was spent is not used again");

@@ -64,25 +64,13 @@ pub async fn contradictions(manager: &Manager) -> Result<Vec<String>, ControlErr
 /// # Errors
 /// If the store cannot be read.
 pub async fn leaks(manager: &Manager) -> Result<Vec<String>, ControlError> {
-    let (mut had, mut has) = (BTreeSet::new(), BTreeSet::new());
-    let mut lease = |owner: &LeaseOwner, what: String| _ = had.insert((owner.clone(), what));
+    let (mut had, mut has) = (numbers(manager).await?, BTreeSet::new());
     let failed = super::transaction::unreleased;
-    for vni in manager.vnis.leases().await.map_err(failed)? {
-        lease(&vni.owner, format!("VNI {}", vni.item));
-    }
-    for port in manager.own_ports.leases(Protocol::Udp).await.map_err(failed)? {
-        lease(&port.owner, format!("tunnels' port {}", port.item));
-    }
-    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-        for port in manager.ports.leases(protocol).await.map_err(failed)? {
-            lease(&whole(&port.owner), format!("{}/{protocol}", port.item));
-        }
-    }
     let networks = manager.ipam.networks().await.map_err(failed)?;
     let mut subnets = BTreeMap::new();
     for (network, nets) in networks {
         for address in manager.leases_on(network).await? {
-            lease(&address.owner, on(network, address.ip()));
+            had.insert((address.owner.clone(), on(network, address.ip())));
         }
         subnets.insert(network, nets.iter().map(|subnet| subnet.net()).collect::<Vec<IpNet>>());
     }
@@ -126,6 +114,24 @@ pub async fn leaks(manager: &Manager) -> Result<Vec<String>, ControlError> {
         found.push(format!("subnets {subnets:?} are claimed, and {known:?} had"));
     }
     Ok(found)
+}
+
+/// Whose VNIs and ports there are.
+async fn numbers(manager: &Manager) -> Result<BTreeSet<(LeaseOwner, String)>, ControlError> {
+    let failed = super::transaction::unreleased;
+    let mut had = BTreeSet::new();
+    for vni in manager.vnis.leases().await.map_err(failed)? {
+        had.insert((vni.owner, format!("VNI {}", vni.item)));
+    }
+    for port in manager.own_ports.leases(Protocol::Udp).await.map_err(failed)? {
+        had.insert((port.owner, format!("tunnels' port {}", port.item)));
+    }
+    for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+        for port in manager.ports.leases(protocol).await.map_err(failed)? {
+            had.insert((whole(&port.owner), format!("{}/{protocol}", port.item)));
+        }
+    }
+    Ok(had)
 }
 
 /// The service that a port's owner is of.

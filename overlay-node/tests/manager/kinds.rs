@@ -90,7 +90,7 @@ fn an_encrypted_network_that_asks_for_it_has_a_port_that_no_other_has_and_gives_
     assert_eq!((of(&one), of(&two)), (Some(29_200), Some(29_201)));
     assert_eq!(cluster.create(3, own("one")).unwrap(), one, "a repeated creation gives the same");
     let shared = NetworkSpec { encryption: Encryption::Shared, ..overlay("shared") };
-    assert_eq!(of(&cluster.create(5, shared.clone()).unwrap()), None);
+    assert_eq!(of(&cluster.create(5, shared).unwrap()), None);
     let changed = block_on(cluster.manager.change_network(&"shared".into(), own("shared"), NOW));
     refused(changed, "a network's encrypted cannot be changed: leave it as it is, or create another network");
     cluster.remove("one").unwrap();
