@@ -35,9 +35,9 @@ fn of_one(zone: &Zone, source: &Source) -> Option<Sets> {
             _ => None,
         },
         Source::Tasks(key) => {
-            let members = || group(zone, key).into_iter().flat_map(|(group, _)| &group.members);
-            let all_fit = members().all(|endpoint| endpoint.health == Health::Healthy) && members().next().is_some();
-            let of_all = members().flat_map(|endpoint| endpoint.addresses.iter());
+            let members = &group(zone, key)?.0.members;
+            let all_fit = !members.is_empty() && members.iter().all(|endpoint| endpoint.health == Health::Healthy);
+            let of_all = members.iter().flat_map(|endpoint| endpoint.addresses.iter());
             all_fit.then(|| addresses(zone.policy.members_ttl, of_all))
         }
         Source::Vip(key) => {
@@ -57,8 +57,10 @@ fn addresses<'z>(ttl: RecordTtl, all: impl Iterator<Item = &'z IpAddr>) -> Sets 
             IpAddr::V6(address) => aaaa.push(*address),
         }
     }
-    (a.sort_unstable(), aaaa.sort_unstable());
-    (a.dedup(), aaaa.dedup());
+    a.sort_unstable();
+    a.dedup();
+    aaaa.sort_unstable();
+    aaaa.dedup();
     Sets::of_addresses(ttl, &a, &aaaa)
 }
 
@@ -346,7 +348,8 @@ mod tests {
             zone.put_service(service);
             endpoints.into_iter().for_each(|endpoint| zone.put_endpoint(endpoint));
             for (key, source) in names {
-                prop_assert_eq!(sets(&zone, &key, &[source.clone()]), collected(&zone, &key, &[source]));
+                let sources = [source];
+                prop_assert_eq!(sets(&zone, &key, &sources), collected(&zone, &key, &sources));
             }
         }
     }
