@@ -142,6 +142,7 @@ impl<K: Ord + Clone, V: Clone> SharedMap<K, V> {
                 if chunk.len() > MOST {
                     // Who adds in order leaves full chunks behind.
                     let rest = chunk.split_off(if at == MOST { FILL } else { MOST / 2 });
+                    chunk.shrink_to(MOST); // the one too many doubled it
                     self.chunks.insert(number + 1, Arc::new(rest));
                 }
                 None
@@ -221,10 +222,15 @@ impl<K: Ord, V> FromIterator<(K, V)> for SharedMap<K, V> {
         }
         let len = entries.len();
         let mut chunks = Vec::with_capacity(len.div_ceil(FILL));
-        let mut entries = entries.into_iter();
-        while entries.len() > 0 {
-            chunks.push(Arc::new(entries.by_ref().take(FILL).collect()));
+        // From the end, where a chunk is copied off at once.
+        while entries.len() > FILL {
+            chunks.push(Arc::new(entries.split_off((entries.len() - 1) / FILL * FILL)));
         }
+        if !entries.is_empty() {
+            entries.shrink_to_fit();
+            chunks.push(Arc::new(entries));
+        }
+        chunks.reverse();
         Self { chunks, len }
     }
 }

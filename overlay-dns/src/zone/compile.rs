@@ -17,11 +17,51 @@ pub(super) fn sets(zone: &Zone, key: &[u8], sources: &[Source]) -> Sets {
     let innate = Innate::of(key);
     let bearers = innate.map_or(&[][..], |innate| zone.bearers(innate));
     let alone = match (sources, bearers) {
-        ([Source::Endpoint(id)], []) => zone.endpoint(*id).map(|endpoint| named(zone, endpoint)),
+        ([source], []) => of_one(zone, source),
         ([], [endpoint]) => innate.map(|innate| born(zone, innate, endpoint)),
         _ => None,
     };
     alone.unwrap_or_else(|| collected(zone, key, sources))
+}
+
+/// What a name stands for that nobody else gives, where it takes no more than to look at who does.
+fn of_one(zone: &Zone, source: &Source) -> Option<Sets> {
+    match source {
+        Source::Endpoint(id) => zone.endpoint(*id).map(|endpoint| named(zone, endpoint)),
+        Source::Service(key) => match group(zone, key)?.1 {
+            Service { mode: Mode::Vip(vips), texts, .. } if texts.is_empty() => {
+                Some(addresses(zone.policy.service_ttl, vips.iter()))
+            }
+            _ => None,
+        },
+        Source::Tasks(key) => {
+            let members = &group(zone, key)?.0.members;
+            let all_fit = !members.is_empty() && members.iter().all(|endpoint| endpoint.health == Health::Healthy);
+            let of_all = members.iter().flat_map(|endpoint| endpoint.addresses.iter());
+            all_fit.then(|| addresses(zone.policy.members_ttl, of_all))
+        }
+        Source::Vip(key) => {
+            let (_, service) = group(zone, key)?;
+            Some(Sets::Ptr(zone.policy.service_ttl, full(zone, &DnsName::from(&service.name))))
+        }
+        Source::Port(_) | Source::Records => None,
+    }
+}
+
+/// These, each once and in order.
+fn addresses<'z>(ttl: RecordTtl, all: impl Iterator<Item = &'z IpAddr>) -> Sets {
+    let (mut a, mut aaaa) = (SmallVec::<[Ipv4Addr; 16]>::new(), SmallVec::<[Ipv6Addr; 16]>::new());
+    for address in all {
+        match address {
+            IpAddr::V4(address) => a.push(*address),
+            IpAddr::V6(address) => aaaa.push(*address),
+        }
+    }
+    a.sort_unstable();
+    a.dedup();
+    aaaa.sort_unstable();
+    aaaa.dedup();
+    Sets::of_addresses(ttl, &a, &aaaa)
 }
 
 /// What a name stands for that one endpoint has by its id or its address.
@@ -278,11 +318,12 @@ fn sort<T: Ord>(all: &mut Vec<T>) {
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
     use crate::Policy;
-    use crate::testing::{endpoint, few_names};
+    use crate::testing::{endpoint, few_names, service};
     use crate::zone::knowledge;
 
     proptest! {
@@ -296,6 +337,19 @@ mod tests {
             prop_assert_eq!(sets(&zone, b"", &sources), collected(&zone, b"", &sources));
             for key in keys {
                 prop_assert_eq!(sets(&zone, &key, &[]), collected(&zone, &key, &[]));
+            }
+        }
+
+        #[test]
+        fn what_one_service_gives_is_what_all_who_are_one_give(network in few_names(), service in service(), mut endpoints in vec(endpoint(), 0..4)) {
+            let mut zone = Zone::new(network, Policy::default());
+            let names = knowledge::service_names(&service);
+            endpoints.iter_mut().for_each(|endpoint| endpoint.service = Some(service.name.clone()));
+            zone.put_service(service);
+            endpoints.into_iter().for_each(|endpoint| zone.put_endpoint(endpoint));
+            for (key, source) in names {
+                let sources = [source];
+                prop_assert_eq!(sets(&zone, &key, &sources), collected(&zone, &key, &sources));
             }
         }
     }

@@ -175,7 +175,7 @@ impl Lab {
                     IpAddr::V4(_) => IpNet::V4(Ipv4Net::default()),
                     IpAddr::V6(_) => IpNet::V6(Ipv6Net::default()),
                 };
-                let site = link::Site::Far(key.clone());
+                let site = link::Site::far(key.clone());
                 let key = RouteKey { site, table: link::MAIN_TABLE, destination: everywhere, metric: 1024 };
                 let route = Route::Via { device: "eth0".parse()?, gateway: Some(via), source: None, onlink: false };
                 wanted.routes.insert(key, route);

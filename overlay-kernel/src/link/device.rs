@@ -1,6 +1,7 @@
 //! Which device, in which namespace.
 
 use std::fmt;
+use std::sync::Arc;
 
 use overlay_core::{IfName, NsKey};
 use serde::{Deserialize, Serialize};
@@ -12,8 +13,15 @@ pub enum Site {
     /// The namespace of the place that the state belongs to.
     #[default]
     Home,
-    /// Another one, which holds the other end of something: a container's, the host's.
-    Far(NsKey),
+    /// Another one, which holds the other end of something: a container's, the host's. Shared, since it is in the key of every entry there.
+    Far(#[serde(with = "shared")] Arc<NsKey>),
+}
+
+impl Site {
+    /// Another namespace than the place's.
+    pub fn far(namespace: NsKey) -> Self {
+        Self::Far(Arc::new(namespace))
+    }
 }
 
 impl fmt::Display for Site {
@@ -22,6 +30,22 @@ impl fmt::Display for Site {
             Self::Home => f.write_str("home"),
             Self::Far(namespace) => fmt::Display::fmt(&namespace.name, f),
         }
+    }
+}
+
+/// A key is written as if it were not shared.
+mod shared {
+    use std::sync::Arc;
+
+    use overlay_core::NsKey;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(key: &Arc<NsKey>, to: S) -> Result<S::Ok, S::Error> {
+        NsKey::serialize(key, to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<NsKey>, D::Error> {
+        NsKey::deserialize(from).map(Arc::new)
     }
 }
 
@@ -41,8 +65,8 @@ impl Dev {
     }
 
     /// A device of another namespace.
-    pub const fn far(namespace: NsKey, name: IfName) -> Self {
-        Self { site: Site::Far(namespace), name }
+    pub fn far(namespace: NsKey, name: IfName) -> Self {
+        Self { site: Site::far(namespace), name }
     }
 }
 
@@ -52,5 +76,15 @@ impl fmt::Display for Dev {
             Site::Home => fmt::Display::fmt(&self.name, f),
             Site::Far(namespace) => write!(f, "{} in {}", self.name, namespace.name),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_takes_little_room_in_the_keys_of_thousands_of_entries() {
+        assert!(size_of::<Dev>() <= 24);
     }
 }

@@ -59,7 +59,7 @@ impl Links {
             let cause = format!("this is {}", namespace.id());
             return Err(BackendError::new(ErrorKind::Invalid, format!("reach namespace {key}")).caused_by(cause));
         }
-        let site = Site::Far(key);
+        let site = Site::far(key);
         if let Some((other, _)) =
             self.doors.iter().find(|(at, door)| **at != site && door.namespace.id() == namespace.id())
         {
@@ -73,7 +73,7 @@ impl Links {
 
     /// Works in a namespace no more. What is in it stays, out of sight.
     pub fn leave(&mut self, key: &NsKey) {
-        self.doors.remove(&Site::Far(key.clone()));
+        self.doors.remove(&Site::far(key.clone()));
         self.watch.stop();
     }
 

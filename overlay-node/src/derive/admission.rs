@@ -6,6 +6,7 @@ use overlay_core::{EndpointId, Mac, NodeId};
 
 use super::Footing;
 use super::claim::{Claim, Taken, Unfit};
+use super::free::Free;
 use crate::{Knowledge, LocalEndpoint, NodeFacts, RemoteEndpoint, Section, Standing};
 
 /// The endpoints of a network that are in effect here, and what each has.
@@ -39,12 +40,13 @@ impl<'k> Admission<'k> {
     pub(super) fn of(knowledge: &'k Knowledge, section: &'k Section, footing: &Footing) -> Self {
         let mut admission = Self::local(section, footing);
         let (mut peers, mut unfit) = (Vec::with_capacity(section.remote.len()), Vec::new());
-        let others = section.remote.iter().filter(|(id, _)| !section.local.contains_key(id));
+        let apart = !section.local.keys().any(|id| section.remote.contains_key(id));
+        let others = section.remote.iter().filter(|(id, _)| apart || !section.local.contains_key(id));
         // Few instructions for each at first, so that what is far away in memory is fetched for many at once.
-        let nodes = Nodes::of(knowledge, footing);
+        let (nodes, free) = (Nodes::of(knowledge, footing), Free::of(section));
         let others: Vec<_> = others.map(|(id, remote)| (*id, &**remote, nodes.get(remote.node))).collect();
         for (id, remote, node) in others {
-            match node.and_then(|node| Peer::of(section, node, (id, remote))) {
+            match node.and_then(|node| Peer::of(&free, node, (id, remote))) {
                 Ok((peer, why)) => {
                     peers.push(peer);
                     unfit.extend(why.map(|why| (id, why)));
@@ -59,11 +61,11 @@ impl<'k> Admission<'k> {
 
     /// As if there were no other nodes. O(what is here).
     pub(super) fn local(section: &'k Section, footing: &Footing) -> Self {
-        let taken = Taken::of(section, footing.ground);
+        let (taken, free) = (Taken::of(section, footing.ground), Free::of(section));
         let mut admission =
             Self { ports: Vec::new(), peers: Vec::new(), by_mac: Vec::new(), unfit: BTreeMap::new(), taken };
         for (id, local) in &section.local {
-            let claim = Claim::of_local(section, footing.ground, *id, local);
+            let claim = Claim::of_local(section, &free, footing.ground, *id, local);
             match claim.and_then(|claim| admission.taken.conflict(&claim).map_or(Ok(claim), Err)) {
                 Ok(claim) => {
                     admission.taken.take(&claim);
@@ -120,11 +122,11 @@ impl<'k> Admission<'k> {
 impl<'k> Peer<'k> {
     /// If there were no other. It has those of its addresses that an endpoint of the network can have; of the others, one is told.
     pub(super) fn of(
-        section: &Section,
+        free: &Free<'_>,
         node: &NodeFacts,
         (id, remote): (EndpointId, &'k RemoteEndpoint),
     ) -> Result<(Self, Option<Unfit>), Unfit> {
-        let (claim, unfit) = Claim::of_remote(section, node.vtep, remote)?;
+        let (claim, unfit) = Claim::of_remote(free, node.vtep, remote)?;
         Ok((Self { id, remote, alive: node.standing == Standing::Alive, claim }, unfit))
     }
 }

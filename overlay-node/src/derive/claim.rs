@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{AddressSet, EndpointId, IfName, Mac, NsId};
+use overlay_core::{AddressSet, EndpointId, IfName, Mac, NsId, SharedMap};
 use overlay_link::MacvlanMode;
 use overlay_vxlan::names;
 
 use super::footing::Ground;
+use super::free::{Free, is_host, number};
 use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
 /// Why an endpoint is left out, or an address of it.
@@ -74,6 +75,7 @@ impl<'k> Claim<'k> {
     /// Of an endpoint here, if there were no other. It has all that it says, or nothing.
     pub(super) fn of_local(
         section: &Section,
+        free: &Free<'_>,
         ground: Ground,
         id: EndpointId,
         local: &LocalEndpoint,
@@ -87,7 +89,7 @@ impl<'k> Claim<'k> {
         let mut addresses = AddressSet::new();
         for net in &endpoint.addresses {
             let address = net.addr();
-            if !is_free(section, address) || !is_host_of(address, *net) {
+            if !free.has(address) || !is_host_of(address, *net) {
                 return Err(Unfit::Address(address));
             }
             if !addresses.insert(address) {
@@ -108,13 +110,13 @@ impl<'k> Claim<'k> {
     /// Of an endpoint behind a VTEP, if there were no other. It has those of its addresses that an endpoint of the network can
     /// have; of the others, one is told.
     pub(super) fn of_remote(
-        section: &Section,
+        free: &Free<'_>,
         vtep: IpAddr,
         remote: &'k RemoteEndpoint,
     ) -> Result<(Self, Option<Unfit>), Unfit> {
         check_mac(remote.mac)?;
         let mut claim = Self { mac: remote.mac, addresses: Cow::Borrowed(&remote.addresses), at: At::Vtep(vtep) };
-        let wrong = claim.retain(|address| is_free(section, address));
+        let wrong = claim.retain(|address| free.has(address));
         let unfit = wrong.last().map(|address| Unfit::Address(*address));
         if claim.addresses.is_empty() {
             return Err(unfit.unwrap_or(Unfit::NotAllocated));
@@ -136,8 +138,8 @@ impl<'k> Claim<'k> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Taken {
     /// As [numbers](number), which are compared at once: most of what an admission costs is to look whether an address is here.
-    addresses: BTreeSet<u128>,
-    macs: BTreeSet<Mac>,
+    addresses: SharedMap<u128, ()>,
+    macs: SharedMap<Mac, ()>,
     devices: BTreeSet<IfName>,
     ends: BTreeSet<(NsId, IfName)>,
 }
@@ -146,7 +148,7 @@ impl Taken {
     /// By the network itself: its gateways, its services' VIPs, the devices of its segment, as which no tap can be called.
     pub(super) fn of(section: &Section, ground: Ground) -> Self {
         let gateways = gateways(section).into_iter().map(|net| net.addr());
-        let addresses = vips(section).into_iter().chain(gateways).map(number).collect();
+        let addresses = vips(section).into_iter().chain(gateways).map(|address| (number(address), ())).collect();
         let mut devices: BTreeSet<_> = IfName::new("lo").into_iter().collect();
         if let Ground::Segment(vni) = ground {
             devices.extend([names::bridge(vni), names::tunnel(vni)].into_iter().flatten());
@@ -156,7 +158,7 @@ impl Taken {
 
     /// What of a claim another has, if anything.
     pub(super) fn conflict(&self, claim: &Claim<'_>) -> Option<Unfit> {
-        if self.macs.contains(&claim.mac) {
+        if self.macs.contains_key(&claim.mac) {
             return Some(Unfit::MacTaken(claim.mac));
         }
         if let At::Port { device, end } = &claim.at
@@ -168,16 +170,16 @@ impl Taken {
     }
 
     pub(super) fn has(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&number(address))
+        self.addresses.contains_key(&number(address))
     }
 
     pub(super) fn has_mac(&self, mac: Mac) -> bool {
-        self.macs.contains(&mac)
+        self.macs.contains_key(&mac)
     }
 
     pub(super) fn take(&mut self, claim: &Claim<'_>) {
-        self.macs.insert(claim.mac);
-        self.addresses.extend(claim.addresses.iter().copied().map(number));
+        self.macs.insert(claim.mac, ());
+        self.addresses.extend(claim.addresses.iter().map(|address| (number(*address), ())));
         if let At::Port { device, end } = &claim.at {
             self.devices.insert(*device);
             self.ends.extend(*end);
@@ -198,15 +200,14 @@ impl Taken {
         }
         v4.sort();
         v6.sort();
-        let mut all: Vec<u128> = self.addresses.iter().copied().chain(v4).chain(v6).collect();
-        all.sort();
-        let mut macs: Vec<Mac> = self.macs.iter().copied().chain(by_mac.iter().map(|(mac, _)| *mac)).collect();
-        macs.sort();
-        let each_once = all.is_sorted_by(|one, next| one < next) && macs.is_sorted_by(|one, next| one < next);
-        if each_once {
-            (self.addresses, self.macs) = (all.into_iter().collect(), macs.into_iter().collect());
-        }
-        each_once
+        let mut addresses: Vec<u128> = self.addresses.keys().copied().collect();
+        addresses.extend(v4);
+        addresses.extend(v6);
+        let mut macs: Vec<Mac> = self.macs.keys().copied().collect();
+        macs.extend(by_mac.iter().map(|(mac, _)| *mac));
+        let (Some(addresses), Some(macs)) = (once_each(addresses), once_each(macs)) else { return false };
+        (self.addresses, self.macs) = (addresses, macs);
+        true
     }
 
     /// Undoes [`take`](Self::take).
@@ -224,12 +225,11 @@ impl Taken {
     }
 }
 
-/// Which of all addresses this is: of IPv4, the number that its form in IPv6 has, which is no host's.
-fn number(address: IpAddr) -> u128 {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(address) => address.to_bits(),
-    }
+/// All of these, if no two are the same.
+fn once_each<T: Ord>(mut all: Vec<T>) -> Option<SharedMap<T, ()>> {
+    all.sort();
+    let each_once = all.is_sorted_by(|one, next| one < next);
+    each_once.then(|| all.into_iter().map(|it| (it, ())).collect())
 }
 
 /// The addresses of the network's gateways that can be a host's, each with its subnet's length and none twice.
@@ -264,18 +264,6 @@ fn check_ground(ground: Ground, id: EndpointId, local: &LocalEndpoint) -> Result
 fn check_mac(mac: Mac) -> Result<(), Unfit> {
     let ours = matches!(mac.octets(), [0x02 | 0x06, b'o', b'v', ..]); // see `overlay_vxlan::names`
     if mac.is_station() && !ours { Ok(()) } else { Err(Unfit::Mac(mac)) }
-}
-
-/// Whether an endpoint of the network can have an address.
-fn is_free(section: &Section, address: IpAddr) -> bool {
-    let free = || section.network.subnets.iter().any(|subnet| subnet.reserved(address).is_none());
-    is_host(address) && !address.is_loopback() && free()
-}
-
-/// Whether an address can be one host's: IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire.
-pub(super) fn is_host(address: IpAddr) -> bool {
-    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !mapped
 }
 
 /// Whether an address is one host's in its subnet, not the subnet's own nor its broadcast address.

@@ -8,7 +8,8 @@ use overlay_firewall::{Bind, BridgePort, Limit, Pin, Published, State, Strangers
 use overlay_vxlan::names;
 
 use super::admission::Admission;
-use super::claim::{At, Claim, is_host};
+use super::claim::{At, Claim};
+use super::free::is_host;
 use crate::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, Section, mesh};
 
 /// Only nodes send to the ports of VXLAN, and what is encrypted passes there inside ESP only, which is seen to by the associations' own

@@ -41,9 +41,10 @@ pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option
 
 /// A service with these of the endpoints that serve it, as far as they have addresses of its families.
 pub(super) fn with_replicas<'z>(mut service: Service, members: impl Iterator<Item = &'z Endpoint>) -> Service {
-    let (mut healthy, mut suspects) = (false, Vec::new());
+    let (v4, v6) = (service.serves(IpFamily::V4), service.serves(IpFamily::V6));
+    let (mut healthy, mut suspects, mut replicas) = (false, Vec::new(), Vec::new());
     for member in members.take(MOST) {
-        let addresses = of_each_family(&member.addresses).filter(|own| service.serves(IpFamily::of(*own)));
+        let addresses = of_each_family(&member.addresses).filter(|own| if own.is_ipv4() { v4 } else { v6 });
         let replica = Replica::new(addresses).weighing(Weight::new(member.weight).unwrap_or_default());
         if replica.addresses.is_empty() {
             continue;
@@ -54,8 +55,9 @@ pub(super) fn with_replicas<'z>(mut service: Service, members: impl Iterator<Ite
         };
         healthy |= member.health == Health::Healthy;
         suspects.extend((member.health == Health::Suspect).then_some(member.id));
-        service.replicas.insert(member.id, replica.being(condition));
+        replicas.push((member.id, replica.being(condition)));
     }
+    service.replicas = replicas.into_iter().collect();
     for id in suspects.iter().filter(|_| !healthy) {
         service.replicas.entry(*id).and_modify(|replica| replica.condition = Condition::Active);
     }

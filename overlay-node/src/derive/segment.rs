@@ -10,6 +10,7 @@ use overlay_vxlan::{PortEnd, Segment};
 
 use super::admission::{Admission, Peer};
 use super::claim::{At, Claim, Taken, Unfit};
+use super::free::Free;
 use super::lb::{self, Services};
 use super::mesh::Mesh;
 use super::touched::{Known, Touched};
@@ -164,7 +165,8 @@ impl SegmentPart {
 
     /// What each of these endpoints has, if there were no other.
     fn claims<'k>(&self, known: Known<'k>, of: &BTreeSet<EndpointId>) -> Vec<(EndpointId, Alone<'k>)> {
-        of.iter().filter_map(|id| Some((*id, alone(known, &self.footing, *id)?))).collect()
+        let free = Free::of(known.section);
+        of.iter().filter_map(|id| Some((*id, alone(known, &free, &self.footing, *id)?))).collect()
     }
 
     fn edit(&mut self, new: Known<'_>, was: &BTreeMap<EndpointId, Claim<'_>>, is: &BTreeMap<EndpointId, Claim<'_>>) {
@@ -233,14 +235,14 @@ impl SegmentPart {
 
 type Alone<'k> = Result<(Claim<'k>, Option<Unfit>), Unfit>;
 
-fn alone<'k>(known: Known<'k>, footing: &Footing, id: EndpointId) -> Option<Alone<'k>> {
+fn alone<'k>(known: Known<'k>, free: &Free<'_>, footing: &Footing, id: EndpointId) -> Option<Alone<'k>> {
     let section = known.section;
     if let Some(local) = section.local.get(&id) {
-        return Some(Claim::of_local(section, footing.ground, id, local).map(|claim| (claim, None)));
+        return Some(Claim::of_local(section, free, footing.ground, id, local).map(|claim| (claim, None)));
     }
     let remote = section.remote.get(&id)?;
     let node = admission::node(known.knowledge, footing, remote);
-    let peer = node.and_then(|node| Peer::of(section, node, (id, remote)));
+    let peer = node.and_then(|node| Peer::of(free, node, (id, remote)));
     Some(peer.map(|(peer, unfit)| (peer.claim, unfit)))
 }
 

@@ -71,7 +71,7 @@ fn backbone(native: &mut link::State, names: &Names, segment: &Segment, underlay
 fn tunnel(vni: Vni, vtep: &Vtep, underlay: &NsKey) -> Vxlan {
     Vxlan {
         vni,
-        underlay: Site::Far(underlay.clone()),
+        underlay: Site::far(underlay.clone()),
         local: vtep.local,
         device: vtep.device,
         port: vtep.port,
@@ -196,7 +196,7 @@ impl<'s> Subnets<'s> {
     /// Routes from a port to the other segments' subnets, by this segment's gateway; not to where its container is itself.
     fn routes(&self, native: &mut link::State, vni: Vni, port: &LocalPort, far: &Dev) {
         let Site::Far(namespace) = &far.site else { return };
-        let inside = self.inside.get(namespace);
+        let inside = self.inside.get(&**namespace);
         for (_, other) in self.gateways.iter().filter(|(other, _)| *other != vni) {
             let destination = other.trunc();
             let reaches = |(on, gateway): &&(Vni, IpNet)| {
