@@ -20,7 +20,8 @@ mod watch;
 mod wire;
 
 pub use agent::{
-    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError, unpublished,
+    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Input, InputError, Me, UnderlayError, masqueraded,
+    unpublished,
 };
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};
@@ -38,8 +39,8 @@ pub use place::{
     Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Access, AccessError, Balancing, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
-    NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Access, AccessError, Balancing, ClientSource, Condition, Endpoint, EndpointMode, EndpointSpec, Family, Kind,
+    Network, NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
 };
 pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

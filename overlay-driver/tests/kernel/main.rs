@@ -10,6 +10,7 @@ mod encrypted;
 mod faults;
 mod haproxy;
 mod killed;
+mod masquerade;
 mod matrix;
 mod mesh;
 mod ordinary;

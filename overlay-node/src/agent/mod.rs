@@ -23,7 +23,7 @@ pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
 pub(crate) use report::own_ends;
-pub use report::unpublished;
+pub use report::{masqueraded, unpublished};
 
 #[cfg(feature = "testing")]
 pub(crate) use keyring::agreed;
