@@ -34,6 +34,7 @@ pub use knowledge::{
     Settings, Standing, TunnelKeys,
 };
 pub use manager::{Manager, Settled, usually_kept};
+pub use mesh::mesh_replica;
 pub use place::{
     Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun, Schedule,
     Upkeep, UpkeepConfig, Work,
