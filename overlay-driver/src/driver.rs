@@ -120,6 +120,10 @@ impl Driver {
         if !self.is_here(replica).await? {
             return Ok(());
         }
+        if attach.source == Source::Tap {
+            // It serves there what is masqueraded alone; what else it could not, its endpoint's condition says.
+            return Ok(self.plug(replica, attach.container.clone(), Source::Tap, None).await.map(drop)?);
+        }
         self.plug_attached(&Attach { interface: None, ..attach.clone() }, replica).await.map(drop)
     }
 

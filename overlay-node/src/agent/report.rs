@@ -192,7 +192,6 @@ fn targets(published: &Published) -> impl Iterator<Item = IpAddr> {
 pub fn unpublished(knowledge: &Knowledge) -> Vec<String> {
     let mut all = needed(knowledge);
     all.extend(unreached(knowledge));
-    all.extend(unanswered(knowledge));
     all
 }
 
@@ -210,25 +209,6 @@ pub fn masqueraded(knowledge: &Knowledge) -> Vec<String> {
         .collect::<Vec<_>>()
     };
     services.into_values().flat_map(of).collect()
-}
-
-/// Virtual machines are not made to answer through the node that took a client in.
-fn unanswered(knowledge: &Knowledge) -> Vec<String> {
-    let mut found = Vec::new();
-    for section in knowledge.networks.values().filter(|section| section.network.spec.ingress) {
-        for local in section.local.values().filter(|local| local.namespace.is_none()) {
-            let spec = &local.endpoint.spec;
-            let Some(service) = spec.service.and_then(|service| section.services.get(&service)) else { continue };
-            for port in service.ports.iter().filter(|port| port.mode.is_of_mesh() && port.source.is_kept()) {
-                let Some(number) = port.published else { continue };
-                let (container, name, protocol) = (&spec.container, &service.spec.name, port.protocol);
-                found.push(format!(
-                    "{protocol} {number} of service {name} is not answered by {container}, a virtual machine: publish it with source=masquerade"
-                ));
-            }
-        }
-    }
-    found
 }
 
 /// Host ports lead to containers by the gateway bridge, where they are if a network of theirs has a way out.

@@ -10,6 +10,7 @@ use overlay_link::MacvlanMode;
 use overlay_vxlan::names;
 
 use super::footing::Ground;
+use super::mesh::sees_nodes;
 use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
 /// Why an endpoint is left out, or an address of it.
@@ -35,7 +36,9 @@ pub enum Unfit {
     #[error("another endpoint is plugged in at {0}")]
     Interface(IfName),
     /// A virtual machine is plugged in where only containers can be.
-    #[error("a virtual machine is plugged in to overlay networks only, and not to the ingress network")]
+    #[error(
+        "a virtual machine is plugged in to overlay networks only, and to the ingress network for ports with source=masquerade"
+    )]
     Machine,
     /// Its network takes an interface of the node over, and another endpoint is there.
     #[error("another endpoint has the interface {0}, which its network takes over")]
@@ -80,7 +83,9 @@ impl<'k> Claim<'k> {
     ) -> Result<Self, Unfit> {
         let endpoint = &local.endpoint;
         if section.network.spec.ingress && local.namespace.is_none() {
-            return Err(Unfit::Machine);
+            // It is not made to answer through nodes.
+            let service = endpoint.spec.service.and_then(|service| section.services.get(&service));
+            service.filter(|service| sees_nodes(service)).ok_or(Unfit::Machine)?;
         }
         check_ground(ground, id, local)?;
         check_mac(endpoint.mac)?;

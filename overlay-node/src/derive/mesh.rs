@@ -217,7 +217,7 @@ pub(super) fn back(
 }
 
 /// Whether all who come to a service's containers by the mesh come as nodes: so no way back is needed.
-fn sees_nodes(service: &Record) -> bool {
+pub(super) fn sees_nodes(service: &Record) -> bool {
     let mut of_mesh = service.ports.iter().filter(|port| port.mode.is_of_mesh()).peekable();
     of_mesh.peek().is_some() && of_mesh.all(|port| !port.source.is_kept())
 }

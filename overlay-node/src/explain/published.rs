@@ -12,9 +12,7 @@ use super::walk::{Walk, Way, broken};
 use super::{Break, Hop};
 use crate::agent::own_ends;
 use crate::derive::kept;
-use crate::{
-    ClientSource, Knowledge, LocalEndpoint, Place, PlaceState, PublishMode, PublishedPort, Section, Service, mesh,
-};
+use crate::{Knowledge, LocalEndpoint, Place, PlaceState, PublishMode, PublishedPort, Section, Service, mesh};
 
 const HOST_HOLDS: &str = "have the host hold what is desired: it is known here, and not applied";
 
@@ -86,7 +84,7 @@ impl<'w> Walk<'w> {
         match self.peer(way)? {
             None => {
                 self.here(way, segment)?;
-                self.answers(section, to, port.source)
+                self.answers(section, to)
             }
             Some(remote) => {
                 let vtep = self.vtep(way.section, remote)?;
@@ -96,14 +94,9 @@ impl<'w> Walk<'w> {
     }
 
     /// A container here answers through the node that took the client in.
-    fn answers(&self, section: &Section, at: IpAddr, source: ClientSource) -> Result<(), Break> {
+    fn answers(&self, section: &Section, at: IpAddr) -> Result<(), Break> {
         let has = |local: &&LocalEndpoint| local.endpoint.addresses.iter().any(|own| own.addr() == at);
         let Some(local) = section.local.values().map(|local| &**local).find(has) else { return Ok(()) };
-        if local.namespace.is_none() && source.is_kept() {
-            let missing =
-                "it is a virtual machine, which is not made to answer through the node that took the client in";
-            return broken(missing.to_owned(), "publish the port with source=masquerade: it sees the node then");
-        }
         let place = Place::Container(local.endpoint.spec.container.clone());
         let [wanted, held] = [self.desired, self.held].map(|of| {
             let state = self.state(of, &place)?;
@@ -190,7 +183,7 @@ fn publisher<'k>(knowledge: &'k Knowledge, ask: &Ask) -> Result<(&'k Service, &'
 fn is_found(service: &Service, port: &PublishedPort, ask: &Ask) -> Result<(), Break> {
     let name = &service.spec.name;
     let is_near = match ask.to {
-        IpAddr::V4(at) => at.is_loopback(),
+        IpAddr::V4(at) => at.is_loopback() && port.mode.is_of_mesh(), // containers of this node answer there
         IpAddr::V6(at) => at.is_loopback() || at.is_unicast_link_local(),
     };
     if is_near {
