@@ -124,6 +124,9 @@ async fn who_serves_a_published_port_is_on_the_ingress_network_without_being_tol
     let there = driver.attach(Attach { network: "ingress".into(), ..web() }).await.unwrap();
     assert_eq!(there.endpoint.id, replica);
     driver.detach(attached.endpoint.id).await.unwrap().unwrap();
+    let attached = driver.attach(web()).await.unwrap();
+    assert_eq!(plugged().await, [attached.endpoint.id, replica].into(), "again");
+    driver.detach(attached.endpoint.id).await.unwrap().unwrap();
     assert_eq!((plugged().await, manager.endpoint(replica).await.unwrap()), (BTreeSet::new(), None));
     driver.tear_down().await.unwrap();
 }

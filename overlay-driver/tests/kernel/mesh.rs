@@ -59,7 +59,7 @@ impl Drop for Replica {
     }
 }
 
-fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+pub(crate) fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
     let tcp = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
     tcp.set_nonblocking(true).unwrap();
     let all = namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
@@ -248,6 +248,11 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
             world.until(SOON, |_| names(&shares(20, outside, ask)) == [expected]);
         }
         replicas.clear();
+        // Who comes back by the same name has the work again, on the service's own network alone as it may seem.
+        let again = Replica::new(&world, 0, "web-0", &web, &["front"]);
+        world.until(SOON, |_| asks_over_tcp(lab.outside(), (v4, 80).into()).is_ok());
+        world.wait(world.driver(0).detach(again.endpoints[0])).unwrap();
+        drop(again);
         // Without the service nothing is left of it.
         world.wait(world.manager().remove_service(&"web".into(), date())).unwrap();
         world.until(SOON, |_| !judge(lab.host(2), "nft", &["list", "ruleset"]).contains("published4"));

@@ -57,10 +57,10 @@ impl Manager {
 
     /// Attaches the container of an endpoint to the ingress network too, if the service that it serves publishes there and it is not there yet.
     pub(super) async fn join_replica(&self, of: &Endpoint, now: UnixTime) -> Result<(), ControlError> {
+        use Refused::{AlreadyAttached, Differs, NotFound, Removing};
         let Some((service, ingress)) = self.served_at_ingress(of).await? else { return Ok(()) };
         let id = mesh::mesh_replica(service.id, of.spec.node, &of.spec.container);
         let spec = EndpointSpec { network: ingress, addresses: BTreeSet::new(), mac: None, ..of.spec.clone() };
-        use Refused::{AlreadyAttached, Differs, NotFound, Removing};
         match self.make_endpoint(id, spec, now).await {
             // Somebody attached it by hand, or it has one by another of its endpoints; or all of it goes.
             Err(ControlError::Refused(AlreadyAttached { .. } | Differs { .. } | Removing { .. } | NotFound { .. })) => {
