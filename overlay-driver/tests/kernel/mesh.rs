@@ -247,12 +247,13 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
             let ask = || asks_over_tcp(lab.outside(), (v4, 80).into());
             world.until(SOON, |_| names(&shares(20, outside, ask)) == [expected]);
         }
-        replicas.clear();
-        // Who comes back by the same name has the work again, on the service's own network alone as it may seem.
-        let again = Replica::new(&world, 0, "web-0", &web, &["front"]);
+        // Who comes back by its name has the work again, though it is attached to the service's own network alone.
+        let container = &replicas[0].container;
+        let attach = Attach::new(container.name.clone(), container.source.clone(), "front");
+        let again = world.wait(world.driver(0).attach(Attach { service: Some(web.id), ..attach })).unwrap();
         world.until(SOON, |_| asks_over_tcp(lab.outside(), (v4, 80).into()).is_ok());
-        world.wait(world.driver(0).detach(again.endpoints[0])).unwrap();
-        drop(again);
+        world.wait(world.driver(0).detach(again.endpoint.id)).unwrap();
+        replicas.clear();
         // Without the service nothing is left of it.
         world.wait(world.manager().remove_service(&"web".into(), date())).unwrap();
         world.until(SOON, |_| !judge(lab.host(2), "nft", &["list", "ruleset"]).contains("published4"));
