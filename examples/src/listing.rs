@@ -1,6 +1,7 @@
 //! Listings, as operators know them.
 
-use overlay_node::{Endpoint, EndpointMode, Kind, Network, Scope, Service};
+use overlay_core::{Name, Port};
+use overlay_node::{Endpoint, EndpointMode, Kind, Network, PublishedPort, Scope, Service};
 use serde_json::{Value, json};
 
 /// A table with its columns aligned.
@@ -66,10 +67,13 @@ pub fn inspect(network: &Network, endpoints: &[Endpoint]) -> String {
 
 /// `service ls`.
 pub fn services<'s>(services: impl IntoIterator<Item = &'s Service>) -> String {
-    let head = ["ID", "NAME", "MODE", "VIPS"].map(str::to_owned).to_vec();
+    let head = ["ID", "NAME", "MODE", "VIPS", "PORTS"].map(str::to_owned).to_vec();
     let row = |service: &Service| {
         let vips: Vec<String> = service.vips.values().flatten().map(ToString::to_string).collect();
-        vec![service.id.short().to_string(), service.spec.name.to_string(), mode(service).to_owned(), vips.join(", ")]
+        let ports: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+        let (id, name, mode) =
+            (service.id.short().to_string(), service.spec.name.to_string(), mode(service).to_owned());
+        vec![id, name, mode, vips.join(", "), ports.join(", ")]
     };
     table(&[head].into_iter().chain(services.into_iter().map(row)).collect::<Vec<_>>())
 }
@@ -85,10 +89,23 @@ pub fn inspect_service(service: &Service, endpoints: &[Endpoint]) -> String {
         "Name": service.spec.name.as_str(),
         "EndpointMode": mode(service),
         "VirtualIPs": vips.collect::<Value>(),
+        "Ports": service.ports.iter().map(port).collect::<Value>(),
         "Condition": service.condition.to_string(),
         "Tasks": endpoints.iter().map(container).collect::<Value>(),
     }]);
     serde_json::to_string_pretty(&value).unwrap_or_default() + "\n"
+}
+
+fn port(port: &PublishedPort) -> Value {
+    json!({
+        "Name": port.name.as_ref().map(Name::as_str),
+        "Protocol": port.protocol.to_string(),
+        "TargetPort": port.target.get(),
+        "PublishedPort": port.published.map(Port::get),
+        "PublishMode": port.mode,
+        "Source": port.source,
+        "Access": port.access,
+    })
 }
 
 const fn mode(service: &Service) -> &'static str {

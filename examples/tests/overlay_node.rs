@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -246,6 +248,71 @@ fn whoever_watches_a_service_at_another_node_is_told_what_comes_and_goes() {
         watching.says("weight 3, healthy, added");
         world.tell(0, &["detach", attached["endpoint"]["id"].as_str().unwrap()]);
         watching.says("removed");
+        for host in [1, 0] {
+            world.tell(host, &["teardown"]);
+        }
+    });
+}
+
+/// A process that does not outlive its test.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Says its name to whoever asks over HTTP, until the process ends.
+fn responds(container: &Container, name: &'static str) {
+    let listener = container.namespace.run(|| TcpListener::bind("0.0.0.0:8080")).unwrap().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let length = name.len();
+            let said = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{name}");
+            let _ = stream.write_all(said.as_bytes());
+        }
+    });
+}
+
+/// What is said to a request, if anything is.
+fn get(from: &Container, at: &str) -> Option<String> {
+    let at = at.parse().unwrap();
+    let mut stream = from.namespace.run(|| TcpStream::connect_timeout(&at, Duration::from_secs(1))).ok()?.ok()?;
+    stream.set_read_timeout(Some(SOON)).ok()?;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").ok()?;
+    let mut said = String::new();
+    stream.read_to_string(&mut said).ok()?;
+    said.starts_with("HTTP/1.1 200").then(|| said.rsplit("\r\n").next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn l7_follows_the_services_of_a_node_that_runs_as_its_help_says() {
+    kernel_test(Kernel::Host, "examples::l7_follows_the_services_of_a_node_that_runs", || {
+        let world = World::new();
+        world.tell(0, &["network", "create", "-d", "overlay", "--attachable", "front"]);
+        world.tell(0, &["service", "create", "--name", "web", "--network", "front"]);
+        let replicas = [(0, "web-1"), (1, "web-2")].map(|(host, name)| {
+            let container = world.lab.container(name).unwrap();
+            let path = container.source.path().unwrap().to_str().unwrap().to_owned();
+            responds(&container, name);
+            let words = ["--json", "attach", "front", "--name", name, "--service", "web", "--netns", &path];
+            let attached: Value = serde_json::from_str(&world.tell(host, &words)).unwrap();
+            (container, attached["endpoint"]["id"].as_str().unwrap().to_owned())
+        });
+        let edge = world.attach(0, "edge");
+        let mut l7 = Command::new(env!("CARGO_BIN_EXE_l7"));
+        l7.arg("--control").arg(world.socket(0)).args(["--listen", "0.0.0.0:8000", "--route", "*=web:8080"]);
+        l7.stdin(Stdio::null()).stdout(Stdio::null());
+        let proxy = Ended(edge.namespace.run(|| l7.spawn()).unwrap().unwrap());
+        let answers = || (0..10).map(|_| get(&edge, "127.0.0.1:8000")).collect::<BTreeSet<_>>();
+        let named = |names: &[&str]| names.iter().map(|name| Some((*name).to_owned())).collect::<BTreeSet<_>>();
+        until(|| answers() == named(&["web-1", "web-2"]));
+        world.tell(0, &["detach", &replicas[0].1]);
+        until(|| answers() == named(&["web-2"]));
+        drop(proxy);
         for host in [1, 0] {
             world.tell(host, &["teardown"]);
         }

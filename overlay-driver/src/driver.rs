@@ -7,7 +7,9 @@ use std::time::Duration;
 use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
 use overlay_lb::Ask;
-use overlay_node::{Control, Desired, Drained, Endpoint, Explanation, Reference, Target};
+use overlay_node::{
+    Condition, Control, ControlError, Desired, Drained, Endpoint, Explanation, Reference, Target, mesh_replica,
+};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -85,19 +87,50 @@ impl Driver {
         self.send(Command::Join(seeds.into_iter().collect())).await
     }
 
-    /// Attaches a container to a network: claims its addresses, plugs it in, and returns when that is in effect.
+    /// Attaches a container to a network: claims its addresses, plugs it in, and returns when that is in effect. If it serves a service that
+    /// publishes in the routing mesh, it is on the ingress network then too, by an interface of its own there, unless it was already.
     ///
     /// # Errors
     /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left). If this future is dropped
     /// half-way, [detach](Self::detach) it by the id that was given.
     pub async fn attach(&self, attach: Attach) -> Result<Attached, AttachError> {
         let network = self.control.network(&attach.network).await?;
-        let id = attach.id.unwrap_or_else(|| EndpointId::generate(random));
+        let replica = attach.service.map(|service| mesh_replica(service, self.node, &attach.container));
+        let id = match (attach.id, replica) {
+            (Some(id), _) => id,
+            (None, Some(replica)) if network.spec.ingress && self.is_here(replica).await? => replica,
+            (None, _) => EndpointId::generate(random),
+        };
         let endpoint = self.control.attach(id, attach.spec(network.id, self.node), now()).await?;
-        match self.plug_attached(&attach, id).await {
-            Ok(plugged) => Ok(Attached { endpoint, interface: plugged.interface }),
-            Err(error) => Err(self.take_back(id, error).await),
+        let plugged = match self.plug_attached(&attach, id).await {
+            Ok(plugged) => plugged,
+            Err(error) => return Err(self.take_back(id, error).await),
+        };
+        if let Some(replica) = replica.filter(|replica| *replica != id)
+            && let Err(error) = self.plug_replica(&attach, replica).await
+        {
+            let _ = self.unplug(replica).await;
+            return Err(self.take_back(id, error).await);
         }
+        Ok(Attached { endpoint, interface: plugged.interface })
+    }
+
+    /// Plugs a container in to the ingress network too, if it was given an endpoint there.
+    async fn plug_replica(&self, attach: &Attach, replica: EndpointId) -> Result<(), AttachError> {
+        if !self.is_here(replica).await? {
+            return Ok(());
+        }
+        if attach.source == Source::Tap {
+            // It serves there what is masqueraded alone; what else it could not, its endpoint's condition says.
+            return Ok(self.plug(replica, attach.container.clone(), Source::Tap, None).await.map(drop)?);
+        }
+        self.plug_attached(&Attach { interface: None, ..attach.clone() }, replica).await.map(drop)
+    }
+
+    /// Whether the catalogue has an endpoint on this node.
+    async fn is_here(&self, endpoint: EndpointId) -> Result<bool, ControlError> {
+        let found = self.control.endpoint(endpoint).await?;
+        Ok(found.is_some_and(|it| it.spec.node == self.node && it.condition != Condition::Removing))
     }
 
     async fn plug_attached(&self, attach: &Attach, endpoint: EndpointId) -> Result<Plugged, AttachError> {
@@ -130,13 +163,22 @@ impl Driver {
         }
     }
 
-    /// Ends an attachment: unplugs it, and gives its addresses back. Gives what was ended; `None` if there is none such.
+    /// Ends an attachment: unplugs it, and gives its addresses back. Gives what was ended; `None` if there is none such. With the last by which a
+    /// container serves, it leaves the ingress network too, if [`attach`](Self::attach) had it join.
     ///
     /// # Errors
     /// If the manager could not do it: it is unplugged all the same.
     pub async fn detach(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, AttachError> {
         self.unplug(endpoint).await.map_err(PlugError::from)?;
-        Ok(self.control.detach(endpoint, now()).await?)
+        let ended = self.control.detach(endpoint, now()).await?;
+        let spec = ended.as_ref().map(|ended| &ended.spec);
+        if let Some((service, container)) = spec.and_then(|spec| Some((spec.service?, &spec.container))) {
+            let replica = mesh_replica(service, self.node, container);
+            if replica != endpoint && !self.is_here(replica).await? {
+                self.unplug(replica).await.map_err(PlugError::from)?;
+            }
+        }
+        Ok(ended)
     }
 
     /// Plugs the container of an endpoint in, which the catalogue has on this node or will have: one that moved here, say. It is in

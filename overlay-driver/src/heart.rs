@@ -20,7 +20,7 @@ use overlay_kernel::netlink::Notices;
 use overlay_lb::Ask;
 use overlay_node::{
     Acting, Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, GossipKeyChange,
-    GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep,
+    GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep, masqueraded,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -438,6 +438,7 @@ impl<G: Ground> Heart<G> {
             failure: self.state.failures.get(place).cloned(),
             balancer: self.ground.balancer(place),
             hindrances: if *place == Place::Host { self.hindrances() } else { Vec::new() },
+            masqueraded: if *place == Place::Host { masqueraded(self.agent.knowledge()) } else { Vec::new() },
         };
         Status {
             node: self.me.id,

@@ -73,6 +73,9 @@ pub struct PlaceStatus {
     /// that are off, ports that the node needs itself.
     #[serde(default)]
     pub hindrances: Vec<String>,
+    /// Of the host, the published ports whose containers see the node in place of who asks, as their services declare it.
+    #[serde(default)]
+    pub masqueraded: Vec<String>,
 }
 
 /// Something that happened, for a log.

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, ServiceId, Store, UnixTime};
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
-use overlay_node::{Condition, Control, Drain, Feed, Manager, NetworkSpec, Place};
+use overlay_node::{
+    Condition, Control, Drain, Feed, Manager, NetworkSpec, Place, PublishedPort, ServiceSpec, mesh_replica,
+};
 
 const NOW: UnixTime = UnixTime::EPOCH;
 
@@ -97,6 +100,35 @@ async fn what_is_attached_is_held_and_reported_and_gone_when_it_is_detached() {
     driver.tear_down().await.unwrap();
     assert!(ground.0.places().is_empty());
     assert!(manager.nodes().await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_serves_a_published_port_is_on_the_ingress_network_without_being_told_to() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("ingress"));
+    let manager = manager(&store);
+    let ingress = NetworkId::from_bytes([8; 16]);
+    manager.found_cluster(ingress, NOW).await.unwrap();
+    let driver = start(1, &ground, &dir, manager.clone(), Feed::new(store, &root()).unwrap()).await.unwrap();
+    create(&*manager).await;
+    let port = PublishedPort::read("80:8080").unwrap();
+    let spec =
+        ServiceSpec { ports: port, ..ServiceSpec::new("web".parse().unwrap(), [NetworkId::from_bytes([9; 16])]) };
+    let service = manager.create_service(ServiceId::from_bytes([5; 16]), spec, NOW).await.unwrap().id;
+    let web = || Attach { service: Some(service), ..web() };
+    let attached = driver.attach(web()).await.unwrap();
+    let replica = mesh_replica(service, id(1), &"web".parse().unwrap());
+    let plugged = async || driver.status().await.unwrap().plugged.iter().map(|it| it.endpoint).collect::<BTreeSet<_>>();
+    assert_eq!(plugged().await, [attached.endpoint.id, replica].into());
+    assert_eq!(driver.in_effect(replica).await.unwrap(), Ok(()));
+    // Who attaches it there all the same is given what there is.
+    let there = driver.attach(Attach { network: "ingress".into(), ..web() }).await.unwrap();
+    assert_eq!(there.endpoint.id, replica);
+    driver.detach(attached.endpoint.id).await.unwrap().unwrap();
+    let attached = driver.attach(web()).await.unwrap();
+    assert_eq!(plugged().await, [attached.endpoint.id, replica].into(), "again");
+    driver.detach(attached.endpoint.id).await.unwrap().unwrap();
+    assert_eq!((plugged().await, manager.endpoint(replica).await.unwrap()), (BTreeSet::new(), None));
+    driver.tear_down().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

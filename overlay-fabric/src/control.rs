@@ -7,7 +7,7 @@ use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
 use overlay_gossip::Role;
 use overlay_node::{
     Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, Reference, Service,
-    ServiceSpec,
+    ServiceSpec, mesh_replica,
 };
 
 use crate::node::Container;
@@ -154,7 +154,17 @@ impl Cluster {
         let id = EndpointId::from_bytes(self.draw());
         let endpoint = self.control(async |manager, now| manager.attach(id, spec.clone(), now).await)?;
         self.plug(node, &endpoint);
+        if let Some(replica) = self.replica_of(&endpoint)? {
+            self.plug(node, &replica);
+        }
         Ok(endpoint)
+    }
+
+    /// The endpoint that a container was given on the ingress network besides one by which it serves.
+    fn replica_of(&mut self, endpoint: &Endpoint) -> Result<Option<Endpoint>, FabricError> {
+        let EndpointSpec { service, node, container, .. } = &endpoint.spec;
+        let Some(id) = service.map(|service| mesh_replica(service, *node, container)) else { return Ok(None) };
+        self.control(async |manager, _| manager.endpoint(id).await)
     }
 
     /// Ends a container's attachment to a network. A container that is on no network any more is stopped.
@@ -164,8 +174,15 @@ impl Cluster {
     pub fn detach(&mut self, container: &str, network: &str) -> Result<(), FabricError> {
         let network = self.network(network)?.id;
         let (node, endpoint) = self.plugged(container, network)?;
-        self.control(async |manager, now| manager.detach(endpoint, now).await)?;
+        let ended = self.control(async |manager, now| manager.detach(endpoint, now).await)?;
         self.unplug(node, endpoint);
+        let serves = ended.and_then(|ended| Some((ended.spec.service?, ended.spec)));
+        if let Some((service, spec)) = serves {
+            let replica = mesh_replica(service, spec.node, &spec.container);
+            if self.control(async |manager, _| manager.endpoint(replica).await)?.is_none() {
+                self.unplug(node, replica);
+            }
+        }
         Ok(())
     }
 

@@ -205,15 +205,13 @@ fn published(number: u16, target: u16) -> Vec<PublishedPort> {
 #[test]
 fn a_published_port_is_balanced_at_every_node_as_long_as_its_service_is_there_and_only_among_who_is_reached() {
     let mut cluster = Cluster::new(40, 3);
-    let ingress = ingress(&mut cluster, "10.40.0.0/24");
+    ingress(&mut cluster, "10.40.0.0/24");
     let front = cluster.create_network(attachable("front")).unwrap();
     let spec = ServiceSpec { ports: published(80, 8080), ..ServiceSpec::new("web".parse().unwrap(), [front.id]) };
     let web = cluster.create_service(spec).unwrap();
     for (node, name) in ["web-0", "web-1"].into_iter().enumerate() {
-        for network in [front.id, ingress] {
-            let spec = EndpointSpec::new(network, name.parse().unwrap(), cluster.node_id(node).unwrap());
-            cluster.attach_as(node, EndpointSpec { service: Some(web.id), ..spec }).unwrap();
-        }
+        let spec = EndpointSpec::new(front.id, name.parse().unwrap(), cluster.node_id(node).unwrap());
+        cluster.attach_as(node, EndpointSpec { service: Some(web.id), ..spec }).unwrap(); // to the ingress network too
     }
     // At each node as many replicas as there are; each container has a way back through each node.
     let replicas = |cluster: &Cluster, node: usize| -> Option<usize> {

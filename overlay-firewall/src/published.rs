@@ -86,12 +86,13 @@ impl Published {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Bind {
-    /// At every address of the machine.
+    /// At every address of the machine: of IPv6 but for the loopback one and those of a link, as nothing that is behind a gateway can answer there.
+    /// At IPv4's loopback addresses an endpoint answers if its gateway's device lets them pass (`route_localnet`).
     #[default]
     Any,
     /// At one address; at a loopback address for clients on this machine only.
     Address(IpAddr),
-    /// At every address, for packets that come in by one interface.
+    /// At all these addresses, for packets that come in by one interface.
     Interface(IfName),
 }
 
@@ -104,6 +105,11 @@ impl Bind {
             }
             Self::Any | Self::Interface(_) => true,
         }
+    }
+
+    /// Whether an address is one that only a port at just that address takes.
+    pub(crate) const fn is_near(address: IpAddr) -> bool {
+        matches!(address, IpAddr::V6(address) if address.is_loopback() || address.is_unicast_link_local())
     }
 
     /// Whether it is for this machine's own clients only.

@@ -97,6 +97,10 @@ fn access(name: &Name, service: &Service) -> Result<(), Refusal> {
         let wanted = format!("VIPs{bind} for {} sources", sources.len());
         return Err(refuse(name, wanted, "where it is found and by whom is said of a published service only"));
     }
+    if !service.is_published() && service.masquerade {
+        let reason = "whom its replicas see is said of a published service only";
+        return Err(refuse(name, "VIPs as the machine", reason));
+    }
     match bind {
         Bind::Addresses(none) if none.is_empty() => {
             return Err(refuse(name, "no address", "it is published at one at least, or at any"));

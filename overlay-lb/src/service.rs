@@ -31,6 +31,11 @@ pub struct Service {
     /// It is asked when a flow begins: flows that stand go on. Of others it is empty.
     #[serde(default)]
     pub sources: BTreeSet<IpNet>,
+    /// Whether replicas of a published service see the machine in place of who asks: its address at the interface by which it sends there. They answer
+    /// that, so they need [no way back](crate::Arrivals) for what comes to them. Who may ask is decided before, by who it is. A flow that stands stays
+    /// as it began. Of other services it is not.
+    #[serde(default)]
+    pub masquerade: bool,
     /// How replicas are chosen for new flows.
     pub scheduler: Scheduler,
     /// Whether a source comes back to the replica that it had last.
@@ -52,6 +57,7 @@ impl Service {
             ports: Ports::All,
             bind: Bind::Any,
             sources: BTreeSet::new(),
+            masquerade: false,
             scheduler: Scheduler::RoundRobin,
             affinity: None,
             timeouts: None,
@@ -89,6 +95,12 @@ impl Service {
         self
     }
 
+    /// The same with the machine in place of who asks.
+    #[must_use]
+    pub fn masqueraded(self) -> Self {
+        Self { masquerade: true, ..self }
+    }
+
     /// Whether it is at the machine's own addresses.
     pub fn is_published(&self) -> bool {
         self.vips.is_empty()
@@ -111,9 +123,9 @@ impl Service {
     }
 
     pub(crate) fn differs_in_replicas_only(&self, other: &Self) -> bool {
-        let Self { vips, ports, bind, sources, scheduler, affinity, timeouts, replicas: _ } = self;
+        let Self { vips, ports, bind, sources, masquerade, scheduler, affinity, timeouts, replicas: _ } = self;
         (vips, ports, scheduler) == (&other.vips, &other.ports, &other.scheduler)
-            && (bind, sources) == (&other.bind, &other.sources)
+            && (bind, sources, masquerade) == (&other.bind, &other.sources, &other.masquerade)
             && (affinity, timeouts) == (&other.affinity, &other.timeouts)
     }
 }
@@ -219,6 +231,7 @@ impl fmt::Display for Service {
         if !self.sources.is_empty() {
             write!(f, " from {}", listed(&self.sources))?;
         }
+        f.write_str(if self.masquerade { ", as the machine" } else { "" })?;
         write!(f, ", {scheduler} among {active} of {all} replicas")?;
         if let Some(Affinity { timeout }) = self.affinity {
             write!(f, ", sources come back for {} s", timeout.as_secs())?;

@@ -83,6 +83,7 @@ struct Draw {
     local: bool,
     published: bool,
     bind: u8,
+    masquerade: bool,
     sources: Vec<&'static str>,
     replicas: Vec<Option<(u16, Condition)>>,
 }
@@ -98,7 +99,7 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
     let replicas = many.prop_flat_map(move |many| vec(option::of((weight.clone(), condition.clone())), many));
     let scheduler = proptest::sample::select(wants.schedulers);
     let rest = (option::of(1_u8..3), option::of(1_u8..3), any::<bool>(), any::<bool>());
-    let access = (0_u8..6, proptest::sample::subsequence(&INSIDE[..], 0..=3));
+    let access = (0_u8..6, any::<bool>(), proptest::sample::subsequence(&INSIDE[..], 0..=3));
     (0_u8..3, any::<bool>(), ports, scheduler, (rest, access), replicas).prop_map(
         move |(families, named, ports, scheduler, ((affinity, timeouts, local, published), access), replicas)| Draw {
             families,
@@ -110,7 +111,8 @@ fn service(wants: Wants) -> impl Strategy<Value = Draw> {
             local,
             published: published && wants.published,
             bind: access.0,
-            sources: access.1,
+            masquerade: access.1,
+            sources: access.2,
             replicas,
         },
     )
@@ -132,6 +134,7 @@ impl Draw {
         }
         if published {
             service.bind = bind(self.bind);
+            service.masquerade = self.masquerade;
             service.sources = self.sources.iter().map(|net| net.parse().expect("a network")).collect();
         }
         service.scheduler = self.scheduler;

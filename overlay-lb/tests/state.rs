@@ -99,6 +99,9 @@ fn places_and_sources_that_make_no_sense_are_refused_by_name() {
     let of_published = "where it is found and by whom is said of a published service only";
     assert!(refusal(|web| web.bind = Bind::Interfaces(["eth0".parse().unwrap()].into())).ends_with(of_published));
     assert!(refusal(|web| _ = web.sources.insert("10.0.0.0/8".parse().unwrap())).ends_with(of_published));
+    let said = refusal(|web| web.masquerade = true);
+    assert!(said.ends_with("whom its replicas see is said of a published service only"), "{said}");
+    assert!(with(Service { vips: [].into(), ..web() }.masqueraded()).check().is_ok());
 }
 
 #[test]

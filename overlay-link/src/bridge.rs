@@ -23,6 +23,10 @@ pub struct Bridge {
     pub isolated: bool,
     /// Whether packets that come in by it are forwarded: where there is a way out, or a way to another bridge.
     pub routed: bool,
+    /// Whether what the host sends from its IPv4 loopback addresses may pass: of a bridge behind which ports are published at such. What its ports
+    /// send to loopback addresses then gets to who listens there, so a firewall is to keep it out.
+    #[serde(default)]
+    pub localnet: bool,
     /// Who is behind its ports, by the ports' devices.
     pub ports: BTreeMap<IfName, Port>,
 }
@@ -30,13 +34,27 @@ pub struct Bridge {
 impl Bridge {
     /// A bridge without addresses or ports, whose ports reach each other, and by which nothing leaves.
     pub const fn new(mac: Mac, mtu: Mtu) -> Self {
-        Self { mac, mtu, addresses: BTreeSet::new(), isolated: false, routed: false, ports: BTreeMap::new() }
+        Self {
+            mac,
+            mtu,
+            addresses: BTreeSet::new(),
+            isolated: false,
+            routed: false,
+            localnet: false,
+            ports: BTreeMap::new(),
+        }
     }
 
     /// The same, by which packets leave.
     #[must_use]
     pub fn routed(self) -> Self {
         Self { routed: true, ..self }
+    }
+
+    /// The same, by which the host's own IPv4 loopback clients pass.
+    #[must_use]
+    pub fn localnet(self) -> Self {
+        Self { localnet: true, ..self }
     }
 
     /// The same, whose ports do not reach each other.

@@ -99,6 +99,9 @@ fn plan_bridge(name: IfName, old: &Bridge, new: &Bridge, steps: &mut Vec<Step>) 
     if old.routed != new.routed {
         push(SetRouted(new.routed));
     }
+    if old.localnet != new.localnet {
+        push(SetLocalnet(new.localnet));
+    }
     for change in keyed_diff(&old.ports, &new.ports) {
         push(match change {
             Change::Add(port, new) | Change::Replace(port, _, new) => PutPort(*port, new.clone()),

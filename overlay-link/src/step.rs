@@ -37,6 +37,8 @@ pub enum BridgeStep {
     SetIsolated(bool),
     /// Whether what comes in by it is forwarded changes.
     SetRouted(bool),
+    /// Whether what the host sends from loopback addresses may pass changes.
+    SetLocalnet(bool),
     /// A station is plugged in, or changed.
     PutPort(IfName, Port),
     /// A station is unplugged.
@@ -52,6 +54,7 @@ impl BridgeStep {
             Self::RemoveAddress(address) => drop(bridge.addresses.remove(address)),
             Self::SetIsolated(isolated) => bridge.isolated = *isolated,
             Self::SetRouted(routed) => bridge.routed = *routed,
+            Self::SetLocalnet(localnet) => bridge.localnet = *localnet,
             Self::PutPort(name, port) => drop(bridge.ports.insert(*name, port.clone())),
             Self::RemovePort(name) => drop(bridge.ports.remove(name)),
         }
@@ -63,7 +66,9 @@ impl Step {
         use BridgeStep::*;
         match self {
             Self::Create(..) => Phase::Build,
-            Self::Change(_, SetMac(_) | SetMtu(_) | AddAddress(_) | SetIsolated(_) | SetRouted(_)) => Phase::Build,
+            Self::Change(_, SetMac(_) | SetMtu(_) | AddAddress(_) | SetIsolated(_) | SetRouted(_) | SetLocalnet(_)) => {
+                Phase::Build
+            }
             Self::Change(_, PutPort(..)) | Self::PutMacvlan(..) => Phase::Open,
             Self::Change(_, RemovePort(_)) | Self::RemoveMacvlan(_) => Phase::Close,
             Self::Change(_, RemoveAddress(_)) | Self::Remove(_) => Phase::Dismantle,
@@ -94,6 +99,8 @@ impl fmt::Display for BridgeStep {
             Self::SetIsolated(false) => f.write_str("let ports reach each other"),
             Self::SetRouted(true) => f.write_str("forward"),
             Self::SetRouted(false) => f.write_str("do not forward"),
+            Self::SetLocalnet(true) => f.write_str("let the host's loopback clients pass"),
+            Self::SetLocalnet(false) => f.write_str("let no loopback client of the host pass"),
             Self::PutPort(name, port) => write!(f, "plug in {name}: {port}"),
             Self::RemovePort(name) => write!(f, "unplug {name}"),
         }

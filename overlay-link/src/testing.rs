@@ -80,17 +80,18 @@ struct BridgeDraw {
     gateways: [bool; 2],
     isolated: bool,
     routed: bool,
+    localnet: bool,
     other_mac: bool,
     ports: Vec<Option<(bool, bool, bool)>>,
 }
 
 impl BridgeDraw {
     fn bridge(self, number: u8, taps: bool, container: &impl Fn(u8) -> NsKey) -> Bridge {
-        let Self { mtu, gateways, isolated, routed, other_mac, ports } = self;
+        let Self { mtu, gateways, isolated, routed, localnet, other_mac, ports } = self;
         let v6 = mtu >= Mtu::IPV6_MIN;
         let families = |[v4, of_v6]: [bool; 2]| [v4, of_v6 && v6];
         let mut bridge =
-            Bridge { isolated, routed, ..Bridge::new(mac(number, if other_mac { 200 } else { 100 }), mtu) };
+            Bridge { isolated, routed, localnet, ..Bridge::new(mac(number, if other_mac { 200 } else { 100 }), mtu) };
         bridge.addresses = addresses(number, 1, families(gateways));
         for (port, (tap, v4, v6)) in (2_u8..).zip(ports).filter_map(|(port, draw)| Some((port, draw?))) {
             let interface = name("eth", 10 * number + port);
@@ -106,9 +107,17 @@ fn bridge() -> impl Strategy<Value = BridgeDraw> {
     // Around what IPv6 needs more often than chance would have it.
     let mtu = prop_oneof![1280_u32..1500, 1278_u32..1282, Just(68_u32)];
     let ports = vec(option::of(any::<(bool, bool, bool)>()), 4);
-    (mtu, any::<[bool; 2]>(), any::<(bool, bool, bool)>(), ports).prop_map(|(mtu, gateways, flags, ports)| {
-        let (isolated, routed, other_mac) = flags;
-        BridgeDraw { mtu: Mtu::new(mtu).unwrap_or(Mtu::ETHERNET), gateways, isolated, routed, other_mac, ports }
+    (mtu, any::<[bool; 2]>(), any::<(bool, bool, bool, bool)>(), ports).prop_map(|(mtu, gateways, flags, ports)| {
+        let (isolated, routed, localnet, other_mac) = flags;
+        BridgeDraw {
+            mtu: Mtu::new(mtu).unwrap_or(Mtu::ETHERNET),
+            gateways,
+            isolated,
+            routed,
+            localnet,
+            other_mac,
+            ports,
+        }
     })
 }
 

@@ -86,11 +86,14 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// Attaches a container to a network, or gives the endpoint of this id back if it is the same but for the node: see
     /// [`relocate`](Self::relocate). When it returns, the endpoint has its addresses.
     ///
+    /// A container that serves a service which publishes in the routing mesh is attached to the ingress network too, by an endpoint of
+    /// [its own](crate::mesh_replica) that goes with the last by which it serves, unless somebody attached it there already.
+    ///
     /// # Errors
     /// What is wrong with it, or in the way: then nothing is kept of it, unless [`ControlError::is_in_doubt`].
     async fn attach(&self, id: EndpointId, spec: EndpointSpec, now: UnixTime) -> Result<Endpoint, ControlError>;
 
-    /// Moves an endpoint to another node. It keeps its id, addresses and Ethernet address.
+    /// Moves an endpoint to another node. It keeps its id, addresses and Ethernet address. One on the ingress network is moved by itself.
     ///
     /// # Errors
     /// If there is none such, or no such node, or the node has the container already.

@@ -21,7 +21,7 @@ mod wire;
 
 pub use agent::{
     Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, GossipKeyChange, GossipKeyError, Input, InputError, Me,
-    UnderlayError, unpublished,
+    UnderlayError, masqueraded, unpublished,
 };
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};
@@ -34,13 +34,15 @@ pub use knowledge::{
     RemoteEndpoint, Section, Settings, Standing, TunnelKeys,
 };
 pub use manager::{Manager, Settled, usually_kept};
+pub use mesh::mesh_replica;
 pub use place::{
     Acting, Job, MemoryPlace, MemoryPlaces, Place, PlacePlan, PlaceTables, Places, Progress, Ran, Round, RoundRun,
     Schedule, Upkeep, UpkeepConfig, Work,
 };
 pub use record::{
-    Access, AccessError, Balancing, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, Family, Kind, Network,
-    NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec, Stay,
+    Access, AccessError, Balancing, ClientSource, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, Family,
+    Kind, Network, NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec,
+    Stay,
 };
 pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

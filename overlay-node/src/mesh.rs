@@ -1,14 +1,23 @@
 //! The routing mesh: every node takes part in the ingress network with an endpoint of its own, in its own namespace.
 
-use overlay_core::{EndpointId, IfName, Mac, Name, NameError, NetworkId, NodeId};
+use overlay_core::{EndpointId, IfName, Mac, Name, NameError, NetworkId, NodeId, ServiceId};
 
 use crate::{Endpoint, EndpointSpec, Network};
 
 /// The node's endpoint on an ingress network: its id is made of both, so that every node knows it without being told.
 pub(crate) fn endpoint(network: NetworkId, node: NodeId) -> EndpointId {
-    let parts = [&b"mesh"[..], &network.to_bytes(), &node.to_bytes()];
+    id_of(&[&b"mesh"[..], &network.to_bytes(), &node.to_bytes()])
+}
+
+/// The endpoint on the ingress network that a container gets besides those by which it serves a service that publishes there: its id is made of all
+/// three, so that whoever attached the container knows it without being told.
+pub fn mesh_replica(service: ServiceId, node: NodeId, container: &Name) -> EndpointId {
+    id_of(&[&b"replica"[..], &service.to_bytes(), &node.to_bytes(), container.as_str().as_bytes()])
+}
+
+fn id_of(parts: &[&[u8]]) -> EndpointId {
     let fold = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(FNV_PRIME);
-    EndpointId::from_bytes(parts.into_iter().flatten().fold(FNV_BASIS, fold).to_be_bytes())
+    EndpointId::from_bytes(parts.iter().copied().flatten().fold(FNV_BASIS, fold).to_be_bytes())
 }
 
 /// What of the node is attached by it.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "the texts are fixed")]
 
+mod mesh;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
@@ -24,12 +26,13 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use self::mesh::{ingress, published};
 pub use crate::catalogue::record::reread_records;
 pub use crate::manager::contradictions::{contradictions, leaks};
 use crate::{
-    Access, Balancing, Carried, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec, GatewayBridge,
-    GatewayPort, Kind, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts, Protection, PublishMode,
-    PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings, Standing,
+    Access, Balancing, Carried, ClientSource, Condition, Encryption, Endpoint, EndpointMode, EndpointSpec,
+    GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts, Protection,
+    PublishMode, PublishedPort, RemoteEndpoint, Section, Service, ServiceSpec, Settings, Standing,
 };
 
 /// The node whose knowledge it is.
@@ -39,7 +42,9 @@ pub const ME: NodeId = NodeId::from_bytes([0x10; 16]);
 pub fn knowledge() -> impl Strategy<Value = Knowledge> {
     let nodes = btree_map(few_nodes(), node_facts(), 0..5);
     let rest = (underlay_of_mine(), any::<bool>(), gateway_ports(), protection());
-    (nodes, vec(section(), 0..4), rest).prop_map(|(mut nodes, sections, (mine, known, ports, protection))| {
+    let sections = (vec(section(), 0..4), option::weighted(0.6, ingress()));
+    let sections = sections.prop_map(|(sections, ingress)| sections.into_iter().chain(ingress).collect::<Vec<_>>());
+    (nodes, sections, rest).prop_map(|(mut nodes, sections, (mine, known, ports, protection))| {
         nodes.remove(&ME);
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
@@ -195,7 +200,7 @@ pub fn network() -> impl Strategy<Value = Network> {
         spec: NetworkSpec {
             internal,
             encryption,
-            ingress: number == 3 && kind == Kind::Overlay,
+            ingress: number == INGRESS && kind == Kind::Overlay,
             mtu,
             ..NetworkSpec::of(kind, Name::new(&format!("net{number}")).expect("a name"))
         },
@@ -239,6 +244,9 @@ fn subnets(number: u8) -> Vec<Subnet> {
 pub fn few_nodes() -> impl Strategy<Value = NodeId> {
     (1_u8..6).prop_map(|number| NodeId::from_bytes([number << 4; 16]))
 }
+
+/// The number of the one network that may be an ingress network.
+const INGRESS: u8 = 3;
 
 fn few_networks() -> impl Strategy<Value = u8> {
     1_u8..4
@@ -503,42 +511,15 @@ fn balancing() -> impl Strategy<Value = Balancing> {
     })
 }
 
-/// Where a port is reached and by whom, in ways that make no sense too.
-fn access() -> impl Strategy<Value = Access> {
-    let addresses = select(&["192.0.2.1", "2001:db8::1", "127.0.0.1", "fe80::1", "224.0.0.1", "::ffff:192.0.2.1"][..]);
-    let addresses = btree_set(addresses.prop_map(|it| it.parse().expect("an address")), 0..3);
-    let interfaces = btree_set(select(&["eth0", "eth1", "lo"][..]).prop_map(|it| it.parse().expect("a name")), 0..2);
-    let sources = select(&["192.0.2.0/24", "192.0.2.128/25", "192.0.2.1/24", "0.0.0.0/0", "2001:db8::/32"][..]);
-    let sources = btree_set(sources.prop_map(|it| it.parse().expect("a net")), 0..3);
-    let nodes = btree_set((1_u8..4).prop_map(|it| NodeId::from_bytes([it << 4; 16])), 0..2);
-    let said = (addresses, interfaces, nodes, sources);
-    let said =
-        said.prop_map(|(addresses, interfaces, nodes, sources)| Access { addresses, interfaces, nodes, sources });
-    prop_oneof![2 => Just(Access::default()), 3 => said]
-}
-
 fn service(number: u8) -> impl Strategy<Value = Service> {
     let vips = btree_set(few_addresses(number), 0..2);
-    let published = option::of(select(&[22_u16, 80, 443, 4789, 7946][..]));
-    let published = published.prop_map(|number| number.and_then(|number| Port::new(number).ok()));
-    let spot = select(&[PublishMode::Host, PublishMode::Ingress, PublishMode::Local][..]);
-    let protocol = select(&[Protocol::Tcp, Protocol::Udp][..]);
-    let port = (few_names(), any::port(), (published, spot, protocol, access())).prop_map(
-        |(name, target, (published, mode, protocol, access))| PublishedPort {
-            name: Some(name),
-            published,
-            mode,
-            access,
-            ..PublishedPort::new(protocol, target)
-        },
-    );
     let mode = prop_oneof![
         Just((EndpointMode::Vip, Balancing::default())),
         (Just(EndpointMode::Vip), balancing()),
         Just((EndpointMode::RoundRobin, Balancing::default()))
     ];
     let condition = prop_oneof![5 => Just(Condition::Ready), 1 => Just(Condition::Accepted)];
-    (few_names(), vips, mode, vec(port, 0..2), btree_set(few_names(), 0..2), condition).prop_map(
+    (few_names(), vips, mode, vec(published(), 0..2), btree_set(few_names(), 0..2), condition).prop_map(
         move |(name, vips, (mode, balancing), ports, aliases, condition): (_, BTreeSet<IpAddr>, _, _, _, _)| {
             let mut spec = ServiceSpec { mode, balancing, ..ServiceSpec::new(name, [network_id(number)]) };
             spec.networks.insert(network_id(number), aliases);

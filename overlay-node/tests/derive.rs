@@ -5,12 +5,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{IfName, Mac, State};
+use overlay_dns::Health;
 use overlay_firewall::{BridgePort, Egress, Pin};
+use overlay_lb::{Bind, Condition};
 use overlay_link::MacvlanMode;
 use overlay_node::testing::{Change, change, knowledge, mesh_endpoint};
 use overlay_node::{Deriver, GatewayBridge, Knowledge, Place, derive};
 use overlay_vxlan::{PortEnd, names};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 
 /// The same without a word of other nodes about endpoints.
 fn alone(knowledge: &Knowledge) -> Knowledge {
@@ -30,6 +34,32 @@ proptest! {
             prop_assert_eq!(state.firewall.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
             prop_assert_eq!(state.routes.check(), Ok(()));
             prop_assert_eq!(state.lb.check().map_err(|refusal| format!("{place}: {refusal}")), Ok(()));
+        }
+    }
+
+    /// Containers and the outside meet in the mesh: what a node publishes leads to nobody who is not a replica, and to nobody anew who drains; who
+    /// serves there answers through nodes, unless all who come to it come as nodes.
+    #[test]
+    fn what_the_mesh_publishes_leads_to_replicas_that_are_here_or_elsewhere_and_to_none_anew_that_drain(knowledge in knowledge()) {
+        let desired = derive(&knowledge);
+        let Some(host) = desired.places.get(&Place::Host) else { return Ok(()) };
+        let sections: Vec<_> = knowledge.networks.values().filter(|section| section.network.spec.ingress).collect();
+        for (name, service) in &host.lb.services {
+            prop_assert!(service.is_published(), "{}", name);
+            for (id, replica) in &service.replicas {
+                let here = sections.iter().find_map(|section| Some((section.local.get(id)?.health, section.local[id].endpoint.spec.service)));
+                let there = || sections.iter().find_map(|section| Some((section.remote.get(id)?.health, section.remote[id].service)));
+                let Some((health, Some(of))) = here.or_else(there) else { return Err(TestCaseError::fail(format!("{name} leads to {id}, who is nobody"))) };
+                prop_assert!(sections.iter().any(|section| section.services.contains_key(&of)), "{}", name);
+                let is_machine = sections.iter().any(|section| section.local.get(id).is_some_and(|local| local.namespace.is_none()));
+                prop_assert!(!is_machine || service.masquerade, "{} leads to a virtual machine that does not see nodes", name);
+                prop_assert!(health != Health::Draining || replica.condition == Condition::Draining, "{} leads to {}", name, id);
+            }
+        }
+        for (place, state) in &desired.places {
+            let Place::Container(_) = place else { continue };
+            let marks: BTreeSet<u32> = state.lb.arrivals.iter().flat_map(|arrivals| arrivals.marks.values().copied()).collect();
+            prop_assert!(state.routes.marked.keys().copied().eq(marks), "{} has marks without routes, or routes without", place);
         }
     }
 
@@ -165,4 +195,36 @@ proptest! {
             before = after;
         }
     }
+}
+
+/// Otherwise nothing is said of the mesh.
+#[test]
+fn of_what_is_known_at_random_the_mesh_publishes_enough_in_every_way() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen = [0; 8];
+    for _ in 0..512 {
+        let knowledge = knowledge().new_tree(&mut runner).unwrap().current();
+        let desired = derive(&knowledge);
+        let Some(host) = desired.places.get(&Place::Host) else { continue };
+        let services: Vec<_> = host.lb.services.values().collect();
+        let replicas = || services.iter().flat_map(|service| &service.replicas);
+        let section = || knowledge.networks.values().filter(|section| section.network.spec.ingress);
+        let here = |id| section().any(|section| section.local.contains_key(id));
+        let ways = [
+            replicas().any(|(id, _)| here(id)),
+            replicas().any(|(id, _)| !here(id)),
+            replicas().any(|(_, replica)| replica.condition == Condition::Draining),
+            services.iter().any(|service| service.bind != Bind::Any && !service.replicas.is_empty()),
+            services.iter().any(|service| !service.sources.is_empty() && !service.replicas.is_empty()),
+            services.iter().any(|service| service.masquerade && !service.replicas.is_empty()),
+            replicas()
+                .any(|(id, _)| section().any(|it| it.local.get(id).is_some_and(|local| local.namespace.is_none()))),
+            !host.firewall.published.is_empty(),
+        ];
+        ways.into_iter().zip(&mut seen).for_each(|(is, seen)| *seen += u32::from(is));
+    }
+    assert!(
+        seen.iter().all(|seen| *seen > 0),
+        "here, elsewhere, draining, bound, allowed, masqueraded, to machines, of hosts: {seen:?}"
+    );
 }

@@ -1,7 +1,7 @@
 //! What of the host is in the way of the ports that it publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use overlay_core::{BackendError, ErrorKind, IpFamily, Port, Protocol};
 use overlay_firewall::Bind as HostBind;
@@ -41,7 +41,7 @@ pub(super) fn hindrances(host: &Namespace, state: &PlaceState) -> Result<Hindran
 
 /// Where a port is published.
 enum Place {
-    /// At all addresses of the host.
+    /// At all addresses of the host at which a host port is.
     Any,
     /// At all but those from which nothing leaves it.
     Reached,
@@ -54,7 +54,7 @@ impl Place {
         let own = listener.at.ip().to_canonical();
         let link_local = matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
         match self {
-            Self::Any => true,
+            Self::Any => !link_local && own != IpAddr::V6(Ipv6Addr::LOCALHOST),
             Self::Reached => !own.is_loopback() && !link_local,
             Self::At(address) => listener.is_at(*address),
         }

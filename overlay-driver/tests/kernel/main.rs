@@ -11,6 +11,7 @@ mod faults;
 mod haproxy;
 mod killed;
 mod left;
+mod masquerade;
 mod matrix;
 mod mesh;
 mod ordinary;

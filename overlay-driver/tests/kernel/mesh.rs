@@ -59,7 +59,7 @@ impl Drop for Replica {
     }
 }
 
-fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
+pub(crate) fn serve(namespace: &Namespace, name: &str, end: &Arc<AtomicBool>) -> Vec<JoinHandle<()>> {
     let tcp = namespace.run(|| TcpListener::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
     tcp.set_nonblocking(true).unwrap();
     let all = namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, TARGET))).unwrap().unwrap();
@@ -247,6 +247,12 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
             let ask = || asks_over_tcp(lab.outside(), (v4, 80).into());
             world.until(SOON, |_| names(&shares(20, outside, ask)) == [expected]);
         }
+        // Who comes back by its name has the work again, though it is attached to the service's own network alone.
+        let container = &replicas[0].container;
+        let attach = Attach::new(container.name.clone(), container.source.clone(), "front");
+        let again = world.wait(world.driver(0).attach(Attach { service: Some(web.id), ..attach })).unwrap();
+        world.until(SOON, |_| asks_over_tcp(lab.outside(), (v4, 80).into()).is_ok());
+        world.wait(world.driver(0).detach(again.endpoint.id)).unwrap();
         replicas.clear();
         // Without the service nothing is left of it.
         world.wait(world.manager().remove_service(&"web".into(), date())).unwrap();
@@ -306,6 +312,19 @@ fn in_host_mode_a_port_is_reached_where_the_container_runs_and_refused_elsewhere
             let seen = Ok(("dns-1".to_owned(), client));
             assert_eq!((asks_over_tcp(lab.outside(), at), asks_over_udp(lab.outside(), at)), (seen.clone(), seen));
         }
+        // On the host itself, its IPv4 loopback addresses lead there too. IPv6's cannot: whoever listens is asked, or nobody.
+        let host = lab.host(1);
+        let named = |answer: Answer| answer.map(|(name, _)| name);
+        for at in ["127.0.0.1:5353", "127.3.2.1:5353"].map(|at| at.parse().unwrap()) {
+            let answers = (named(asks_over_tcp(host, at)), named(asks_over_udp(host, at)));
+            assert_eq!(answers, (Ok("dns-1".to_owned()), Ok("dns-1".to_owned())), "{at}");
+        }
+        let at: SocketAddr = "[::1]:5353".parse().unwrap();
+        let refused = Err(ErrorKind::ConnectionRefused);
+        assert_eq!((asks_over_tcp(host, at), asks_over_udp(host, at)), (refused.clone(), refused));
+        let listener = host.run(|| TcpListener::bind(at)).unwrap().unwrap();
+        let asked = host.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap();
+        assert!(asked.is_ok() && listener.accept().is_ok());
         for to in addresses(0) {
             let at = SocketAddr::new(to, 5353);
             let refused = (Err(ErrorKind::ConnectionRefused), Err(ErrorKind::ConnectionRefused));

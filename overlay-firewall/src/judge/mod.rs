@@ -156,8 +156,10 @@ impl Judge {
         let (protocol, port) = ip.transport.port()?;
         let family = ip.family();
         let at = |bind| self.places.get(&Place::new(bind, family, protocol, port));
-        let found =
-            at(Bind::Address(ip.destination())).or_else(|| at(Bind::Interface(from?))).or_else(|| at(Bind::Any))?;
+        let found = at(Bind::Address(ip.destination())).or_else(|| match Bind::is_near(ip.destination()) {
+            true => None,
+            false => from.and_then(|from| at(Bind::Interface(from))).or_else(|| at(Bind::Any)),
+        })?;
         let name = self.names.get(found.at)?;
         if found.restricted && from.is_some() && !self.admits(found.at, ip.source()) {
             return Some(Verdict::drop(Rule::Sources(name)));

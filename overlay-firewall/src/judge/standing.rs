@@ -33,6 +33,9 @@ impl Judge {
         if let Some(found) = at(Bind::Address(asked.ip())) {
             return leads(found);
         }
+        if Bind::is_near(asked.ip()) {
+            return false;
+        }
         let by_interface = self.at_interfaces.get(&(family, protocol, port)).into_iter().flatten();
         by_interface.chain(at(Bind::Any)).any(leads)
     }

@@ -153,8 +153,8 @@ impl<'s> List<'s, '_> {
             for (name, published) in &self.state.published {
                 let found = match (round, published.bind) {
                     (0, Bind::Address(address)) => address == ip.destination(),
-                    (1, Bind::Interface(interface)) => Some(interface) == from,
-                    (2, Bind::Any) => true,
+                    (1, Bind::Interface(interface)) => Some(interface) == from && !is_near(ip.destination()),
+                    (2, Bind::Any) => !is_near(ip.destination()),
                     _ => false,
                 };
                 let target =
@@ -254,4 +254,10 @@ impl<'s> List<'s, '_> {
 
 fn is_for(published: &Published, ip: &Ip) -> bool {
     ip.transport.port() == Some((published.protocol, published.port.get()))
+}
+
+/// IPv6's loopback address, and those of a link.
+fn is_near(address: IpAddr) -> bool {
+    let IpAddr::V6(address) = address else { return false };
+    address.to_bits() == 1 || address.segments()[0] & 0xffc0 == 0xfe80
 }

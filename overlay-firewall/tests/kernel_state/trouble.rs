@@ -85,6 +85,10 @@ fn conversations_go_where_they_may_and_nowhere_else() {
         assert!(ask(&town.outside, "192.0.2.1:8080").is_some(), "published");
         assert!(ask(&town.host, "192.0.2.1:8080").is_some(), "published, from the host itself");
         assert!(ask(&town.host, "127.0.0.1:8080").is_some(), "published, by loopback");
+        assert!(ask(&town.host, "[::1]:8080").is_none(), "not published at IPv6's loopback address");
+        let own = serve(&town.host, "[::1]:8080");
+        assert!(ask(&town.host, "[::1]:8080").is_some(), "whoever listens there is asked");
+        drop(own);
         assert!(ask(&town.container, "192.0.2.1:8080").is_some(), "published, from behind the same gateway");
         assert!(ask(&town.container, "192.0.2.2:443").is_some(), "out");
         assert_eq!(seen_from(&town), "192.0.2.1");

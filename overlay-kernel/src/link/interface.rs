@@ -26,6 +26,9 @@ pub struct Link {
     pub port: Option<BridgePort>,
     /// Whether IPv4 packets that arrive here are forwarded (`net.ipv4.conf.DEV.forwarding`).
     pub ipv4_forwarding: bool,
+    /// Whether IPv4 loopback addresses are like others here (`net.ipv4.conf.DEV.route_localnet`): what this host sends from one may leave by the device,
+    /// and what comes in for one gets to who listens there, unless a firewall keeps it out.
+    pub ipv4_localnet: bool,
     /// Whether IPv6 router advertisements that arrive here are believed (`net.ipv6.conf.DEV.accept_ra`).
     pub accept_ra: bool,
     /// Whether the kernel gives the device an IPv6 link-local address of its own (`addr_gen_mode`). It would detect
@@ -46,6 +49,7 @@ impl Link {
             marked: true,
             port: None,
             ipv4_forwarding: false,
+            ipv4_localnet: false,
             accept_ra: false,
             link_local: false,
             solicit: Solicit::KERNEL,

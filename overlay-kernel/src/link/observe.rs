@@ -149,6 +149,7 @@ impl Map {
                 neigh_suppress: found.port.neigh_suppress,
             }),
             ipv4_forwarding: found.ipv4_forwarding,
+            ipv4_localnet: found.ipv4_localnet,
             accept_ra: found.accept_ra,
             link_local: found.link_local,
             solicit: self.solicit(site, found.index),

@@ -105,7 +105,7 @@ fn dress(state: &mut State, (at, what, number, variant): Item) {
         }
         (4, Some(dev)) => {
             let link = state.links.get_mut(&dev).expect("it was drawn from them");
-            link.ipv4_forwarding = variant;
+            (link.ipv4_forwarding, link.ipv4_localnet) = (variant, number.is_multiple_of(3));
             link.accept_ra = number.is_multiple_of(2) && link.mtu >= Mtu::IPV6_MIN;
             if dev.site != Site::Home && variant {
                 link.solicit = Solicit { interval: Duration::from_millis(20 * u64::from(number)), times: 20 };

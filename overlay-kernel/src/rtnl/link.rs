@@ -31,6 +31,7 @@ pub(crate) struct Found {
     pub(crate) data: Data,
     pub(crate) port: Port,
     pub(crate) ipv4_forwarding: bool,
+    pub(crate) ipv4_localnet: bool,
     pub(crate) accept_ra: bool,
     pub(crate) link_local: bool,
     /// Whether the namespace has IPv6 at all.
@@ -235,6 +236,7 @@ fn tap(data: Attributes<'_>) -> Result<Option<Tap>, Malformed> {
 fn inet(found: &mut Found, attributes: Attributes<'_>) -> Result<(), Malformed> {
     if let Some(settings) = attributes.find(IFLA_INET_CONF)? {
         found.ipv4_forwarding = number(settings.value, IPV4_DEVCONF_FORWARDING - 1) != 0;
+        found.ipv4_localnet = number(settings.value, IPV4_DEVCONF_ROUTE_LOCALNET - 1) != 0;
     }
     Ok(())
 }
@@ -322,6 +324,7 @@ const TUN_TYPE_TAP: u8 = 2; // IFF_TAP, linux/if_tun.h
 pub(super) const IFLA_INET_CONF: u16 = 1;
 pub(super) const IPV4_DEVCONF_FORWARDING: usize = 1; // counted from 1, the array from 0
 pub(super) const IPV4_DEVCONF_PROMOTE_SECONDARIES: usize = 20;
+pub(super) const IPV4_DEVCONF_ROUTE_LOCALNET: usize = 26;
 const IFLA_INET6_CONF: u16 = 2;
 const DEVCONF_ACCEPT_RA: usize = 3;
 const DEVCONF_DISABLE_IPV6: usize = 26; // linux/ipv6.h

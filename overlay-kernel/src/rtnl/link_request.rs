@@ -176,6 +176,7 @@ pub(crate) fn settings(index: u32, link: &Link, ipv6: bool) -> Requests {
             body.nest(AF_INET.into(), |body| {
                 body.nest(IFLA_INET_CONF, |body| {
                     body.u32(IPV4_DEVCONF_FORWARDING as u16, link.ipv4_forwarding.into())
+                        .u32(IPV4_DEVCONF_ROUTE_LOCALNET as u16, link.ipv4_localnet.into())
                         .u32(IPV4_DEVCONF_PROMOTE_SECONDARIES as u16, 1);
                 });
             });

@@ -43,6 +43,7 @@ use crate::{Capabilities, Readings, State};
 /// | hook | chain | priority |
 /// |---|---|---|
 /// | prerouting, output | `arriving`, `own`: translation | -108 |
+/// | postrouting, with published services that masquerade | `leaving` | 92 |
 /// | prerouting | `zones`: flows that arrive are known by who sent them here | -300 |
 /// | prerouting, output | `arrivals`, `answers`: the marks of flows that arrive, and what may not arrive | -150 |
 /// | prerouting, output, with affinity | `remember-arriving`, `remember-own` | -99 |

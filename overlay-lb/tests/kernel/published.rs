@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{Port, Protocol, Shadow, reconcile};
+use overlay_core::{Name, Port, Protocol, Shadow, reconcile};
 use overlay_kernel::Namespace;
 use overlay_lb::kernel::Nftables;
 use overlay_lb::{Ask, Asked, Bind, Condition, Service, State};
@@ -95,6 +95,7 @@ fn ask(place: &Namespace, protocol: Protocol, (from, to): (IpAddr, SocketAddr)) 
     match heard.unwrap() {
         Ok(said) if said.starts_with("0 ") => "left",
         Ok(said) if said.ends_with(&format!(" {from}")) => "served",
+        Ok(said) if HERE[..2].iter().any(|inside| said.ends_with(&format!(" {inside}"))) => "served as the machine",
         Ok(said) => panic!("{said:?} to {from}"),
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => "refused",
         Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => "dropped",
@@ -179,4 +180,58 @@ fn published_services_are_found_where_and_by_whom_the_meaning_says() {
         assert!(!heard.contains(&("dropped", false)), "nobody on the machine itself is a stranger");
         reconcile(&mut table, &State::default()).unwrap();
     });
+}
+
+#[test]
+fn replicas_without_a_way_back_answer_the_machine_if_that_is_declared_and_strangers_are_dropped_before() {
+    kernel_test(Kernel::Host, "lb::replicas_without_a_way_back_answer_the_machine", || {
+        let (town, outside) = machine();
+        for station in &town.replicas {
+            script(station, "ip route del 192.0.2.0/24; ip -6 route del 2001:db8::/64");
+        }
+        let mut table = Shadow::new(Nftables::open(&owner(), town.client.try_clone().unwrap()).unwrap());
+        let [_, restricted] = [80, 81].map(|port| Name::new(&format!("s{port}")).unwrap());
+        for declared in [true, false, true] {
+            let mut state = states().remove(0);
+            state.services.get_mut(&restricted).unwrap().masquerade = declared; // beside one whose replicas see who asks
+            reconcile(&mut table, &state).unwrap();
+            assert!(reconcile(&mut table, &state).unwrap().is_empty());
+            for (from, to) in
+                [(OUTSIDE[0], HERE[2]), (OUTSIDE[1], HERE[5]), (OUTSIDE[2], HERE[2]), (OUTSIDE[3], HERE[3])]
+            {
+                let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+                for protocol in [Protocol::Tcp, Protocol::Udp] {
+                    let is_allowed = OUTSIDE[..2].iter().any(|it| it.parse() == Ok(from));
+                    let ask = || ask(&outside, protocol, (from, SocketAddr::new(to, 81)));
+                    match declared && is_allowed {
+                        true => assert_eq!(until(ask), "served as the machine", "{protocol} from {from} to {to}"),
+                        false => assert_eq!(ask(), "dropped", "{protocol} from {from} to {to}"),
+                    }
+                    let kept = self::ask(&outside, protocol, (from, SocketAddr::new(to, 80)));
+                    assert_eq!(kept, "dropped", "nothing is masqueraded that does not say so");
+                }
+            }
+            // Who begins on the machine itself is seen as it is there, too.
+            if declared {
+                let own = |protocol| {
+                    ask(
+                        &town.client,
+                        protocol,
+                        (HERE[2].parse().unwrap(), SocketAddr::new(HERE[2].parse().unwrap(), 81)),
+                    )
+                };
+                assert_eq!(
+                    [Protocol::Tcp, Protocol::Udp].map(|protocol| until(|| own(protocol))),
+                    ["served as the machine"; 2]
+                );
+            }
+        }
+        reconcile(&mut table, &State::default()).unwrap();
+    });
+}
+
+/// What is heard, asked again if an answer is late.
+fn until(ask: impl Fn() -> &'static str) -> &'static str {
+    let first = ask();
+    if first == "dropped" { ask() } else { first }
 }

@@ -26,7 +26,7 @@ fn bridge(native: &mut link::State, name: IfName, bridge: &Bridge, tap: Tap) -> 
     }
     let dev = Dev::home(name);
     let link = Link::new(Kind::Bridge { multicast_snooping: false }, bridge.mtu, bridge.mac);
-    native.links.insert(dev.clone(), Link { ipv4_forwarding: bridge.routed, ..link });
+    native.links.insert(dev.clone(), Link { ipv4_forwarding: bridge.routed, ipv4_localnet: bridge.localnet, ..link });
     native.put_addresses(&dev, bridge.mac, &bridge.addresses);
     for (name_of_port, port) in &bridge.ports {
         let at = BridgePort { isolated: bridge.isolated, ..BridgePort::quiet(name) };

@@ -25,7 +25,7 @@ pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
 pub use metrics::AgentMetrics;
 pub(crate) use report::own_ends;
-pub use report::unpublished;
+pub use report::{masqueraded, unpublished};
 pub use seal::{GossipKeyChange, GossipKeyError};
 
 #[cfg(feature = "testing")]

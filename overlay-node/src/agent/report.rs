@@ -11,7 +11,7 @@ use super::{Agent, AgentEvent};
 use crate::derive::{Fitness, holds, kept, port};
 use crate::{
     Condition, Endpoint, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint, Place, PlaceState, PublishMode,
-    PublishedPort, Section,
+    PublishedPort, Section, Service,
 };
 
 /// What places were given, and what was reported of endpoints.
@@ -200,6 +200,22 @@ pub fn unpublished(knowledge: &Knowledge) -> Vec<String> {
     all
 }
 
+/// The ports that a node publishes in its own name: containers see it in place of who asks, since the service is declared so. O(published ports).
+pub fn masqueraded(knowledge: &Knowledge) -> Vec<String> {
+    let services: BTreeMap<_, _> = knowledge.networks.values().flat_map(|section| &section.services).collect();
+    let of = |service: &Arc<Service>| {
+        let declared = service.ports.iter().filter(|port| port.mode.is_of_mesh() && !port.source.is_kept());
+        let here = declared.filter(|port| port.access.is_at(knowledge.me));
+        let said = here.filter_map(|port| Some((port.protocol, port.published?)));
+        let name = service.spec.name.clone();
+        said.map(move |(protocol, port)| {
+            format!("{protocol} {port} of service {name} is masqueraded: its containers see the node")
+        })
+        .collect::<Vec<_>>()
+    };
+    services.into_values().flat_map(of).collect()
+}
+
 /// Host ports lead to containers by the gateway bridge, where they are if a network of theirs has a way out.
 fn unreached(knowledge: &Knowledge) -> Vec<String> {
     let is_open = |section: &&Arc<Section>| {
@@ -224,7 +240,7 @@ fn unreached(knowledge: &Knowledge) -> Vec<String> {
                 let why = match local.namespace {
                     Some(_) => "it has no way out: attach it to a network that is not internal",
                     None => {
-                        "it is a virtual machine: publish the port in mode ingress, or bridge it to a physical network"
+                        "it is a virtual machine: publish the port in mode ingress with source=masquerade, or bridge it to a physical network"
                     }
                 };
                 let (container, name) = (&spec.container, &service.spec.name);

@@ -11,6 +11,7 @@ use overlay_vxlan::names;
 
 use super::footing::Ground;
 use super::free::{Free, is_host, number};
+use super::mesh::sees_nodes;
 use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
 /// Why an endpoint is left out, or an address of it.
@@ -36,7 +37,9 @@ pub enum Unfit {
     #[error("another endpoint is plugged in at {0}")]
     Interface(IfName),
     /// A virtual machine is plugged in where only containers can be.
-    #[error("a virtual machine is plugged in to overlay networks only, and not to the ingress network")]
+    #[error(
+        "a virtual machine is plugged in to overlay networks only, and to the ingress network for ports with source=masquerade"
+    )]
     Machine,
     /// Its network takes an interface of the node over, and another endpoint is there.
     #[error("another endpoint has the interface {0}, which its network takes over")]
@@ -82,7 +85,9 @@ impl<'k> Claim<'k> {
     ) -> Result<Self, Unfit> {
         let endpoint = &local.endpoint;
         if section.network.spec.ingress && local.namespace.is_none() {
-            return Err(Unfit::Machine);
+            // It is not made to answer through nodes.
+            let service = endpoint.spec.service.and_then(|service| section.services.get(&service));
+            service.filter(|service| sees_nodes(service)).ok_or(Unfit::Machine)?;
         }
         check_ground(ground, id, local)?;
         check_mac(endpoint.mac)?;

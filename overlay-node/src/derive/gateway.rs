@@ -87,6 +87,8 @@ pub(super) fn put(
         let inside = Inside { namespace: way.namespace, interface: way.interface };
         local.ports.insert(name, Port { mac: port_mac(way.port), addresses, inside: Some(inside) });
     }
+    // Who asks at 127.0.0.1 of the host is led there too, and the firewall lets nothing come back that began there.
+    local.localnet = !state.firewall.published.is_empty();
     let subnets = local.addresses.iter().map(IpNet::trunc);
     state.firewall.gateways.insert(device, Gateway::new(subnets));
     state.link.bridges.insert(device, local);

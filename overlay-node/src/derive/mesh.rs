@@ -73,16 +73,16 @@ fn published(known: Known<'_>, segment: &Segment, zone: &Zone) -> BTreeMap<Name,
         let mut groups = BTreeMap::<_, Service>::new();
         for (port, number) in ports(known.knowledge, &record.ports, PublishMode::is_of_mesh) {
             if taken.insert((port.protocol, number)) {
-                let group = (port.mode, bind(&port.access), &port.access.sources);
+                let group = (port.mode, port.source, bind(&port.access), &port.access.sources);
                 let service = groups.remove(&group).unwrap_or_else(|| balanced.clone());
                 groups.insert(group, service.port(port.protocol, number, port.target));
             }
         }
-        for ((mode, bind, sources), service) in groups {
-            let usual = mode == PublishMode::Ingress && bind == Bind::Any && sources.is_empty();
+        for ((mode, source, bind, sources), service) in groups {
+            let usual = (mode, source) == Default::default() && bind == Bind::Any && sources.is_empty();
             let Some(name) = (if usual { Some(name.clone()) } else { free(&service, &named, &all) }) else { continue };
             let here = |member: &&Endpoint| mode != PublishMode::Local || segment.ports.contains_key(&member.id);
-            let service = Service { bind, sources: sources.clone(), ..service };
+            let service = Service { bind, sources: sources.clone(), masquerade: !source.is_kept(), ..service };
             let of = &record.spec.name.folded();
             all.insert(name, lb::with_replicas(service, zone.members(of).filter(here)));
         }
@@ -196,6 +196,7 @@ pub(super) fn back(
     way_out: Option<&WayOut>,
 ) {
     let on_mesh = attachments.iter().find_map(|attachment| Some((attachment, attachment.mesh?)));
+    let on_mesh = on_mesh.filter(|(attachment, _)| !attachment.service.is_some_and(sees_nodes));
     let Some((attachment, mesh)) = on_mesh else { return };
     let interface = attachment.local.interface;
     let own = |family| own_address(attachment, family);
@@ -216,6 +217,12 @@ pub(super) fn back(
         Some((at, from))
     });
     services.arrivals = Some(Arrivals { interface, marks, answers: answers.collect(), inside: inside(attachments) });
+}
+
+/// Whether all who come to a service's containers by the mesh come as nodes: so no way back is needed.
+pub(super) fn sees_nodes(service: &Record) -> bool {
+    let mut of_mesh = service.ports.iter().filter(|port| port.mode.is_of_mesh()).peekable();
+    of_mesh.peek().is_some() && of_mesh.all(|port| !port.source.is_kept())
 }
 
 /// The marks of nodes, each its own: of two that would have one, the second has the next. So a node's standing flows lose their way back when another comes

@@ -220,12 +220,13 @@ struct Manner<'p>(&'p PublishedPort);
 
 impl fmt::Display for Manner<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let PublishedPort { mode, access, .. } = self.0;
+        let PublishedPort { mode, source, access, .. } = self.0;
         f.write_str(match mode {
             PublishMode::Ingress => "in mode ingress",
             PublishMode::Local => "in mode local",
             PublishMode::Host => "in mode host",
         })?;
+        f.write_str(if source.is_kept() { "" } else { ", masqueraded: they see the node" })?;
         access.addresses.iter().try_for_each(|it| write!(f, ", at {it}"))?;
         access.interfaces.iter().try_for_each(|it| write!(f, ", by {it}"))?;
         access.nodes.iter().try_for_each(|it| write!(f, ", at node {}", it.short()))?;

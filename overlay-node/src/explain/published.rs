@@ -183,7 +183,7 @@ fn publisher<'k>(knowledge: &'k Knowledge, ask: &Ask) -> Result<(&'k Service, &'
 fn is_found(service: &Service, port: &PublishedPort, ask: &Ask) -> Result<(), Break> {
     let name = &service.spec.name;
     let is_near = match ask.to {
-        IpAddr::V4(at) => at.is_loopback(),
+        IpAddr::V4(at) => at.is_loopback() && port.mode.is_of_mesh(), // containers of this node answer there
         IpAddr::V6(at) => at.is_loopback() || at.is_unicast_link_local(),
     };
     if is_near {

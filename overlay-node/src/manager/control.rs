@@ -73,7 +73,16 @@ impl Control for Manager {
             let network = self.find::<Network>(&spec.network.to_string().as_str().into()).await?.object.spec.name;
             return Err(Refused::OnIngress { network }.into()); // that is the node's own
         }
-        self.make_endpoint(id, spec, now).await
+        let endpoint = self.make_endpoint(id, spec, now).await?;
+        match self.join_replica(&endpoint, now).await {
+            Ok(()) => Ok(endpoint),
+            // Nothing is kept of what was made by this call.
+            Err(refused @ ControlError::Refused(_)) if endpoint.created == now => {
+                self.unmake_endpoint(id, None, now).await.map_err(in_doubt)?;
+                Err(refused)
+            }
+            Err(error) => Err(in_doubt(error)),
+        }
     }
 
     async fn relocate(&self, endpoint: EndpointId, node: NodeId, _now: UnixTime) -> Result<Endpoint, ControlError> {
@@ -81,7 +90,11 @@ impl Control for Manager {
     }
 
     async fn detach(&self, endpoint: EndpointId, now: UnixTime) -> Result<Option<Endpoint>, ControlError> {
-        self.unmake_endpoint(endpoint, None, now).await
+        let ended = self.unmake_endpoint(endpoint, None, now).await?;
+        if let Some(ended) = &ended {
+            self.leave_replica(ended, now).await.map_err(in_doubt)?;
+        }
+        Ok(ended)
     }
 
     async fn endpoint(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, ControlError> {

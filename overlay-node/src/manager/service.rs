@@ -63,12 +63,12 @@ impl ServiceSpec {
             let wanted = "affinity with a port published in mode ingress".to_owned();
             return Err(Refused::Balancing { service: self.name.clone(), wanted, reason });
         }
-        for PublishedPort { target, protocol, access, .. } in &self.ports {
+        for port in &self.ports {
             let refused = |error: AccessError| {
-                let (target, protocol, reason) = (*target, *protocol, error.to_string());
+                let (target, protocol, reason) = (port.target, port.protocol, error.to_string());
                 Refused::Access { target, protocol, reason }
             };
-            access.check().map_err(refused)?;
+            port.check().map_err(refused)?;
         }
         let mut seen = BTreeSet::new();
         let numbered = self.ports.iter().filter_map(|port| Some((port.published?, port.protocol)));

@@ -49,6 +49,7 @@ impl Manager {
             Ok(troubles) => settled.troubles.extend(troubles),
             Err(error) => settled.troubles.push(error),
         }
+        settled.troubles.extend(self.leave_replicas(now).await.err());
         match self.reclaim(now).await {
             Ok(reclaimed) => settled.reclaimed = reclaimed,
             Err(error) => settled.troubles.push(error),

@@ -14,7 +14,7 @@ pub use condition::Condition;
 pub use endpoint::{Endpoint, EndpointSpec, Stay};
 pub use network::{Encryption, Family, Kind, Network, NetworkSpec, Scope};
 pub use node::{Node, NodeSpec};
-pub use port::{Access, AccessError, PublishMode, PublishedPort};
+pub use port::{Access, AccessError, ClientSource, PublishMode, PublishedPort};
 pub use publish::PublishError;
 pub use service::{EndpointMode, Service, ServiceSpec};
 

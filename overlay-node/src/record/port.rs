@@ -1,6 +1,7 @@
 //! Published ports.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -20,6 +21,9 @@ pub struct PublishedPort {
     pub published: Option<Port>,
     /// Where.
     pub mode: PublishMode,
+    /// Whom containers see.
+    #[serde(default, skip_serializing_if = "ClientSource::is_kept")]
+    pub source: ClientSource,
     /// Where on a node, on which of them, and by whom: everywhere and by everybody, if nothing is said.
     #[serde(default, skip_serializing_if = "Access::is_open")]
     pub access: Access,
@@ -29,7 +33,36 @@ impl PublishedPort {
     /// A port of containers, published everywhere at any port.
     pub fn new(protocol: Protocol, target: Port) -> Self {
         let (published, mode) = (None, PublishMode::Ingress);
-        Self { name: None, protocol, target, published, mode, access: Access::default() }
+        let (source, access) = Default::default();
+        Self { name: None, protocol, target, published, mode, source, access }
+    }
+
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// The first thing that does not.
+    pub fn check(&self) -> Result<(), AccessError> {
+        match (self.mode, self.source) {
+            (PublishMode::Host, ClientSource::Masquerade) => Err(AccessError::HostMasquerade),
+            _ => self.access.check(),
+        }
+    }
+}
+
+/// As `service ls` shows it: `*:80->8080/tcp`, and what is not usual of it.
+impl fmt::Display for PublishedPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { published, target, protocol, mode, source, .. } = self;
+        match published {
+            Some(published) => write!(f, "*:{published}->{target}/{protocol}")?,
+            None => write!(f, "{target}/{protocol}")?,
+        }
+        f.write_str(match mode {
+            PublishMode::Ingress => "",
+            PublishMode::Local => " local",
+            PublishMode::Host => " host",
+        })?;
+        f.write_str(if source.is_kept() { "" } else { " masqueraded" })
     }
 }
 
@@ -50,6 +83,28 @@ impl PublishMode {
     /// Whether it takes the ingress network.
     pub const fn is_of_mesh(self) -> bool {
         matches!(self, Self::Ingress | Self::Local)
+    }
+}
+
+/// Whom the containers behind a published port see as the client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientSource {
+    /// Who asks.
+    #[default]
+    Client,
+    /// The node that takes the client in, by its address on the ingress network: for containers that cannot be made to answer through it, as those
+    /// in virtual machines, or that have marks and routes of their own. Not in mode host. What [`Access::sources`] allows is still who asks.
+    ///
+    /// A container all of whose service's ports of the mesh are so gets no marks, routes or rules of the mesh: so who else is on the ingress
+    /// network is not kept from its other ports there.
+    Masquerade,
+}
+
+impl ClientSource {
+    /// Whether containers see who asks.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self, Self::Client)
     }
 }
 
@@ -147,6 +202,11 @@ pub enum AccessError {
     /// Both addresses and interfaces.
     #[error("a port is published at addresses or by interfaces, not both: leave one of them out")]
     AddressAndInterface,
+    /// A node that is in place of clients where it runs the container.
+    #[error(
+        "a source is masqueraded in modes ingress and local alone: in mode host the node that is asked runs the container; leave it out"
+    )]
+    HostMasquerade,
     /// No network.
     #[error("{0} is no subnet of clients: write the first address of it, and IPv4 as IPv4")]
     Source(IpNet),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 use overlay_core::{Name, Port, Protocol};
 
-use crate::{Access, AccessError, PublishMode, PublishedPort};
+use crate::{Access, AccessError, ClientSource, PublishMode, PublishedPort};
 
 /// Why a text is no published port: what is wrong with it, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,12 +26,17 @@ pub enum PublishError {
         "invalid publish mode value ({0}): must be either 'ingress' or 'host', or 'local' for containers of the node that is asked"
     )]
     Mode(String),
+    /// A source that there is not.
+    #[error(
+        "invalid source '{0}': must be 'client', whom containers see then, or 'masquerade' for the node that takes the client in"
+    )]
+    Source(String),
     /// A protocol that there is not.
     #[error("invalid protocol value '{0}': must be one of tcp, udp, sctp")]
     Protocol(String),
     /// A field that there is not.
     #[error(
-        "invalid field key: {0}: fields are target, published, protocol, mode, name, host_ip, interface, node and allow"
+        "invalid field key: {0}: fields are target, published, protocol, mode, source, name, host_ip, interface, node and allow"
     )]
     Key(String),
     /// A word that is no field.
@@ -71,7 +76,7 @@ const MOST: u16 = 1000;
 
 impl PublishedPort {
     /// Reads `[PUBLISHED:]TARGET[/PROTOCOL]`, where both ports may be ranges of one length, in mode ingress; or, if there is a `=`, fields with commas
-    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host|local`, `name=http` by which SRV finds it; and as often as wanted `host_ip=ADDRESS`,
+    /// between: `target=80`, `published=8080`, `protocol=tcp|udp|sctp`, `mode=ingress|host|local`, `source=client|masquerade`, `name=http` by which SRV finds it; and as often as wanted `host_ip=ADDRESS`,
     /// `interface=NAME`, `node=ID`, `allow=SUBNET`. A port that is not said, or 0, is any.
     ///
     /// ```
@@ -120,7 +125,8 @@ fn short(text: &str) -> Result<Vec<PublishedPort>, PublishError> {
 }
 
 fn fields(text: &str) -> Result<PublishedPort, PublishError> {
-    let (mut target, mut published, mut protocol, mut mode, mut name) = (None, None, None, None, None);
+    let (mut target, mut published, mut protocol) = (None, None, None);
+    let (mut mode, mut source, mut name) = (None, None, None);
     let mut access = Access::default();
     for field in text.split(',') {
         let (key, value) = field.split_once('=').ok_or_else(|| PublishError::Field(field.to_owned()))?;
@@ -129,6 +135,7 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
             "published" => once("published", &mut published, number("published", value)?)?,
             "protocol" => once("protocol", &mut protocol, protocol_of(value)?)?,
             "mode" => once("mode", &mut mode, mode_of(value)?)?,
+            "source" => once("source", &mut source, source_of(value)?)?,
             "name" => once("name", &mut name, name_of(value)?)?,
             key => placed(&mut access, key, value)?,
         }
@@ -136,8 +143,10 @@ fn fields(text: &str) -> Result<PublishedPort, PublishError> {
     let target = port("target", target.ok_or(PublishError::NoTarget)?)?;
     let published = published.filter(|published| *published != 0).map(|it| port("published", it)).transpose()?;
     let (protocol, mode) = (protocol.unwrap_or(Protocol::Tcp), mode.unwrap_or_default());
-    access.check()?;
-    Ok(PublishedPort { name, published, mode, access, ..PublishedPort::new(protocol, target) })
+    let source = source.unwrap_or_default();
+    let port = PublishedPort { name, published, mode, source, access, ..PublishedPort::new(protocol, target) };
+    port.check()?;
+    Ok(port)
 }
 
 /// A field that says where a port is reached, or by whom.
@@ -207,6 +216,14 @@ fn mode_of(text: &str) -> Result<PublishMode, PublishError> {
     }
 }
 
+fn source_of(text: &str) -> Result<ClientSource, PublishError> {
+    match text {
+        "client" => Ok(ClientSource::Client),
+        "masquerade" => Ok(ClientSource::Masquerade),
+        _ => Err(PublishError::Source(text.to_owned())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +257,8 @@ mod tests {
         assert_eq!((port.mode, &port.name), (PublishMode::Local, &None));
         let named = &PublishedPort::read("target=80,name=http").unwrap()[0];
         assert_eq!(named.name.as_ref().map(Name::as_str), Some("http"));
+        let masqueraded = &PublishedPort::read("target=80,source=masquerade,mode=local").unwrap()[0];
+        assert_eq!((masqueraded.source, port.source), (ClientSource::Masquerade, ClientSource::Client));
         assert_eq!(port.access.addresses.len(), 2);
         assert!(port.access.sources.iter().map(texts).eq(["192.0.2.0/24", "198.51.100.7/32"]));
         let node = overlay_core::NodeId::from_bytes([9; 16]).to_string();
@@ -257,6 +276,8 @@ mod tests {
             ("80:", "missing mandatory field 'target'"),
             ("published=80", "missing mandatory field 'target'"),
             ("target=80,mode=both", "invalid publish mode value (both): must be either 'ingress' or 'host'"),
+            ("target=80,source=node", "invalid source 'node': must be 'client'"),
+            ("target=80,source=masquerade,mode=host", "a source is masqueraded in modes ingress and local alone"),
             ("target=80,host_ip=here", "invalid host_ip 'here': an address of a node"),
             ("target=80,interface=a/b", "invalid interface 'a/b': the name of an interface"),
             ("target=80,node=web", "invalid node 'web': a node's id in full"),

@@ -21,7 +21,7 @@ use overlay_lb::{Affinity, Balancer, Scheduler};
 use overlay_node::testing::{contradictions, leaks};
 use overlay_node::{
     Balancing, Condition, Control, ControlError, Encryption, Endpoint, EndpointMode, EndpointSpec, Manager, Network,
-    NetworkSpec, PublishMode, Service, ServiceSpec, Stay,
+    NetworkSpec, PublishMode, Service, ServiceSpec, Stay, mesh_replica,
 };
 
 fn name(text: &str) -> Name {

@@ -65,3 +65,61 @@ fn every_node_is_on_the_ingress_network_while_a_service_publishes_there_and_cont
     block_on(cluster.manager.remove_service(&"web".into(), NOW)).unwrap();
     cluster.remove("ingress").unwrap();
 }
+
+#[test]
+fn a_container_of_a_service_that_publishes_is_on_the_ingress_network_as_long_as_it_serves() {
+    let cluster = Cluster::new();
+    let ports = publishing(&[(Some(80), PublishMode::Local)]).ports;
+    cluster.serve(1, ServiceSpec { ports, ..web(&[1, 2]) }).unwrap();
+    cluster.serve(2, ServiceSpec { name: name("inside"), ..web(&[1]) }).unwrap();
+    let on_mesh = || {
+        let all = block_on(cluster.manager.endpoints(network(0))).unwrap();
+        let all = all.into_iter().filter(|endpoint| endpoint.spec.service.is_some());
+        all.map(|endpoint| (endpoint.spec.container.to_string(), endpoint.id)).collect::<Vec<_>>()
+    };
+    let serving = |on, of, container| EndpointSpec { service: Some(service(of)), ..at(on, container) };
+    let detach = |number| block_on(cluster.manager.detach(endpoint(number), NOW)).unwrap().unwrap();
+    let replica = ("c1".to_owned(), mesh_replica(service(1), node(1), &name("c1")));
+    cluster.attach(1, serving(1, 1, "c1")).unwrap();
+    assert_eq!(on_mesh(), [replica.clone()]);
+    // Once, however often the call is repeated, and by however many networks it serves.
+    cluster.attach(1, serving(1, 1, "c1")).unwrap();
+    cluster.attach(2, serving(2, 1, "c1")).unwrap();
+    cluster.attach(3, serving(1, 2, "c2")).unwrap();
+    assert_eq!(on_mesh(), [replica.clone()]);
+    detach(1);
+    assert_eq!(on_mesh(), [replica]);
+    detach(2);
+    assert_eq!(on_mesh(), []);
+    // One that somebody attached there stays until somebody detaches it.
+    cluster.attach(4, serving(0, 1, "c4")).unwrap();
+    cluster.attach(5, serving(1, 1, "c4")).unwrap();
+    assert_eq!(on_mesh(), [("c4".to_owned(), endpoint(4))]);
+    detach(5);
+    assert_eq!(on_mesh(), [("c4".to_owned(), endpoint(4))]);
+    detach(4);
+    // What a manager that died left is taken away when the cluster is settled.
+    let left = mesh_replica(service(1), node(1), &name("c6"));
+    block_on(cluster.manager.attach(left, serving(0, 1, "c6"), NOW)).unwrap();
+    block_on(cluster.manager.settle(NOW)).unwrap();
+    assert_eq!(on_mesh(), []);
+    detach(3);
+}
+
+#[test]
+fn a_container_that_finds_no_room_on_the_ingress_network_is_not_attached_at_all() {
+    let cluster = Cluster::new();
+    block_on(cluster.manager.remove_network(&"ingress".into(), NOW)).unwrap();
+    let subnets = vec![SubnetRequest::this("192.0.2.0/29".parse().unwrap())]; // the gateway's, a VIP, two nodes, and two more
+    cluster.create(3, NetworkSpec { ingress: true, subnets, ..NetworkSpec::overlay(name("mesh")) }).unwrap();
+    cluster.serve(1, publishing(&[(Some(80), PublishMode::Ingress)])).unwrap();
+    let serving = |container: &str| EndpointSpec { service: Some(service(1)), ..at(1, container) };
+    cluster.attach(1, serving("c1")).unwrap();
+    cluster.attach(2, serving("c2")).unwrap();
+    let refused = cluster.attach(3, serving("c3")).unwrap_err();
+    assert!(refused.refusal().is_some() && !refused.is_in_doubt(), "{refused:?}");
+    assert_eq!(block_on(cluster.manager.endpoint(endpoint(3))).unwrap(), None);
+    for number in [1, 2] {
+        block_on(cluster.manager.detach(endpoint(number), NOW)).unwrap();
+    }
+}

@@ -1,7 +1,7 @@
 //! Where ports are published and which are kept: what a manager refuses, and what it draws.
 
 use overlay_core::{Port, Protocol};
-use overlay_node::{Access, Control as _, PublishMode, PublishedPort, ServiceSpec, usually_kept};
+use overlay_node::{Access, ClientSource, Control as _, PublishMode, PublishedPort, ServiceSpec, usually_kept};
 
 use super::{Cluster, NOW, block_on, name, publishing, refused, service, tcp};
 
@@ -31,6 +31,9 @@ fn ports_published_where_nobody_could_ask_are_refused_and_told_what_would_be_rig
         let said = cluster.serve(1, with(access)).unwrap_err().to_string();
         assert!(said.starts_with(&format!("{so}: {text}")), "{said}");
     }
+    let port = PublishedPort { source: ClientSource::Masquerade, ..tcp(Some(80), 8080, PublishMode::Host) };
+    let said = cluster.serve(1, ServiceSpec { ports: vec![port], ..publishing(&[]) }).unwrap_err().to_string();
+    assert!(said.starts_with(&format!("{so}: a source is masqueraded in modes ingress and local alone")), "{said}");
     let sources = (0..64).map(|last| ipnet::IpNet::from(std::net::IpAddr::from([10, 0, 0, last]))).collect();
     let port = PublishedPort { access: Access { sources, ..Access::default() }, ..tcp(None, 80, PublishMode::Host) };
     let many = ServiceSpec { ports: vec![port; 65], ..publishing(&[]) };

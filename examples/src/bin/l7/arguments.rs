@@ -14,7 +14,11 @@ pub(crate) const USAGE: &str = "\
 usage: l7                                  shows what it does, on two hosts of namespaces
        l7 --control SOCKET --listen ADDRESS:PORT --route ROUTE...
 
-  --control SOCKET      a node's control socket: its node tells the endpoints of services
+It is to run where the services are reached: in a container that a node has attached to their network, as with
+  overlay-node attach front --name edge --netns /run/netns/edge
+  ip netns exec edge l7 --control /run/overlay/control.sock --listen 0.0.0.0:8000 --route '*=web:8080'
+
+  --control SOCKET      a node's control socket: its node tells the endpoints of services, by their own addresses and ports
   --listen ADDRESS:PORT where clients come
   --route ROUTE         HOST/PATH=SERVICE:PORT: a service's name or id, and a number or a published port's name;
                         *=web:80 takes what no other does

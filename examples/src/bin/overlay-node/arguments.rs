@@ -32,7 +32,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                  [--scheduler NAME] [--affinity SECONDS] [--idle SECONDS[,SECONDS,SECONDS]]
                  [-p [PUBLISHED:]TARGET[/PROTOCOL]]...
                  [-p target=PORT[,published=PORT][,protocol=tcp|udp|sctp][,mode=ingress|host|local]
-                     [,name=NAME][,host_ip=IP]...[,interface=NAME]...[,node=ID]...[,allow=NET]...]...
+                     [,source=client|masquerade][,name=NAME][,host_ip=IP]...[,interface=NAME]...[,node=ID]...[,allow=NET]...]...
   service ls
   service inspect SERVICE
   service rm SERVICE
@@ -54,8 +54,11 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
   --json            answers for programs
-  -p                a port of the containers that is reached from outside: in mode ingress at every node, by who is attached to the ingress network
-                    as well; in mode host at the node that a container is on
+  -p                a port of the containers that is reached from outside: in mode ingress at every node, in mode local at nodes with a container of the
+                    service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
+                    asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
+  attach            of a container of a service that publishes in mode ingress or local: to the ingress network too, by an endpoint of its own there,
+                    which goes with this one, and is drained by itself: see network inspect, and status
   drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
                     30 seconds if nothing else is said, and tells what a detach would cut. It gets nothing new after either, until resume
   explain           how an endpoint of this node reaches a name or an address, or what becomes of a client that asks for a published port at an

@@ -136,7 +136,7 @@ fn status(status: &Status) -> String {
     rows.push(line(["PLACE", "HOLDS", "WHY NOT, OR HOW"]));
     rows.extend(status.places.iter().flat_map(|it| {
         let said = it.failure.clone().or_else(|| balanced(it)).unwrap_or_default();
-        let hindered = it.hindrances.iter().map(|reason| line(["", "", reason]));
+        let hindered = it.hindrances.iter().chain(&it.masqueraded).map(|reason| line(["", "", reason]));
         [line([&it.place, if it.holds { "yes" } else { "no" }, &said])].into_iter().chain(hindered).collect::<Vec<_>>()
     }));
     rows.push(line(["", "", ""]));

@@ -1,5 +1,7 @@
 //! Published ports: who may ask, and where they get to.
 
+use std::ops::RangeInclusive;
+
 use overlay_core::{Name, Protocol, Refusal};
 use overlay_kernel::nft::{
     AddressType, Base, CtState, Field, Hook, IpProtocol, Operand, Rule, Scalar, Set, ct, fib, meta, th,
@@ -148,6 +150,7 @@ impl Sets {
             &(at.clone(), protocol.clone(), port.clone()),
             &(at, protocol.clone(), port.clone(), V::source()),
         )?;
+        rules.extend(near::<V>()?);
         let from = meta::IIFNAME;
         self.interface.sources::<V, _, _>(
             rules,
@@ -162,6 +165,7 @@ impl Sets {
         let (protocol, port): (Field<IpProtocol>, Field<u16>) = (meta::L4PROTO, th::DPORT);
         let key = (V::destination(), protocol.clone(), port.clone());
         rules.push(new()?.dnat_by::<V::Target, _>(&key, &self.address.to));
+        rules.extend(near::<V>()?);
         if arriving {
             let key = (meta::IIFNAME, protocol.clone(), port.clone());
             rules.push(new()?.dnat_by::<V::Target, _>(&key, &self.interface.to));
@@ -169,6 +173,15 @@ impl Sets {
         rules.push(new()?.dnat_by::<V::Target, _>(&(protocol, port), &self.any.to));
         Ok(())
     }
+}
+
+/// What no port takes that is at every address.
+fn near<V: Version>() -> Result<Vec<Rule>, Refusal> {
+    let left = |range: &RangeInclusive<V::Address>| {
+        let rule = V::only(rule("not here")?);
+        Ok(rule.within(&V::destination(), *range.start(), *range.end()).accept())
+    };
+    V::NEAR.iter().map(left).collect()
 }
 
 impl Kind {

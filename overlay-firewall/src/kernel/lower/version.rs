@@ -9,13 +9,15 @@ use overlay_kernel::nft::{Field, NatTarget, Rule, Scalar, ip, ip6};
 
 /// A version of IP: how its addresses are written in rules and sets.
 pub(super) trait Version {
-    type Address: Scalar + Into<IpAddr>;
+    type Address: Scalar + Into<IpAddr> + 'static;
     /// What a destination can be translated to.
     type Target: NatTarget;
 
     const FAMILY: IpFamily;
     /// All loopback addresses.
     const LOOPBACK: RangeInclusive<Self::Address>;
+    /// Addresses at which no port is published that is at every address: answers would not come back from an endpoint.
+    const NEAR: &'static [RangeInclusive<Self::Address>];
     /// What an endpoint has for an address before it has one, and may have beside those it was given.
     const UNSETTLED: [RangeInclusive<Self::Address>; 2];
 
@@ -43,6 +45,7 @@ impl Version for V4 {
 
     const FAMILY: IpFamily = IpFamily::V4;
     const LOOPBACK: RangeInclusive<Ipv4Addr> = Ipv4Addr::new(127, 0, 0, 0)..=Ipv4Addr::new(127, 255, 255, 255);
+    const NEAR: &'static [RangeInclusive<Ipv4Addr>] = &[];
     const UNSETTLED: [RangeInclusive<Ipv4Addr>; 2] =
         [Ipv4Addr::UNSPECIFIED..=Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED..=Ipv4Addr::UNSPECIFIED];
 
@@ -83,11 +86,8 @@ impl Version for V6 {
 
     const FAMILY: IpFamily = IpFamily::V6;
     const LOOPBACK: RangeInclusive<Ipv6Addr> = Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST;
-    const UNSETTLED: [RangeInclusive<Ipv6Addr>; 2] = [
-        Ipv6Addr::UNSPECIFIED..=Ipv6Addr::UNSPECIFIED,
-        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
-            ..=Ipv6Addr::new(0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff),
-    ];
+    const NEAR: &'static [RangeInclusive<Ipv6Addr>] = &[Ipv6Addr::LOCALHOST..=Ipv6Addr::LOCALHOST, LINK_LOCAL];
+    const UNSETTLED: [RangeInclusive<Ipv6Addr>; 2] = [Ipv6Addr::UNSPECIFIED..=Ipv6Addr::UNSPECIFIED, LINK_LOCAL];
 
     fn source() -> Field<Ipv6Addr> {
         ip6::SADDR
@@ -119,3 +119,6 @@ impl Version for V6 {
         format!("{name}6")
     }
 }
+
+const LINK_LOCAL: RangeInclusive<Ipv6Addr> = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)
+    ..=Ipv6Addr::new(0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff);

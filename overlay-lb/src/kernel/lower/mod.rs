@@ -112,16 +112,19 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     let mut looks = of_version::<V4>(&mut draft, wanted, (&mut first, &mut refuse))?;
     looks.extend(of_version::<V6>(&mut draft, wanted, (&mut first, &mut refuse))?);
     affinity::look(&mut draft, looks)?;
-    let mut hooks = Hooks { arriving: first.clone(), own: first, input: Vec::new() };
+    let mut hooks = Hooks { arriving: first.clone(), own: first, ..Hooks::default() };
     if published {
         published::services(&mut draft, wanted, &mut hooks)?;
     }
-    let Hooks { mut arriving, own, mut input } = hooks;
+    let Hooks { mut arriving, own, mut input, leaving } = hooks;
     if let Some(arrivals) = wanted.arrivals {
         arrivals::flows(&mut draft, arrivals, &mut arriving)?;
     }
     draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), arriving)?;
     draft.chain("own", Base::nat(Hook::Output, TRANSLATE), own)?;
+    if !leaving.is_empty() {
+        draft.chain("leaving", Base::nat(Hook::Postrouting, MASQUERADE), leaving)?;
+    }
     let refuse = draft.part("refuse", refuse)?;
     if wanted.places.here {
         // Whatever is for a VIP of ours and was not translated comes by the loopback device; what replicas say does not.
@@ -315,6 +318,8 @@ const fn protocol_of(of: Protocol) -> IpProtocol {
 
 /// Before translations of others, and of a firewall's published ports.
 const TRANSLATE: i32 = Base::DSTNAT - 8;
+/// Before sources are translated by others, and by a firewall.
+const MASQUERADE: i32 = Base::SRCNAT - 8;
 /// When destinations were translated.
 const REFUSE: i32 = Base::FILTER - 20;
 /// The same everywhere, so that all make the same choice for the same packet.

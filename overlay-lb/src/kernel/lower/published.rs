@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use overlay_core::{Name, Refusal};
 use overlay_kernel::conntrack::Flow;
 use overlay_kernel::nft::{
-    AddressType, CtState, IpProtocol, Mark, Operand, Reject, Rule, Set, Unreachable, Value, Verdict, fib, meta, th,
+    AddressType, CtDirection, CtState, CtStatus, IpProtocol, Mark, NatFlags, Operand, Reject, Rule, Set, Unreachable,
+    Value, Verdict, ct, fib, meta, th,
 };
 
 use super::class::{Reach, Slots};
@@ -19,6 +20,7 @@ use super::{Wanted, draw, protocol_of};
 use crate::{Bind, Condition, ServedPort, Service};
 
 /// The rules of the hooks that have a part in it.
+#[derive(Default)]
 pub(super) struct Hooks {
     /// Translation of what comes in.
     pub(super) arriving: Vec<Rule>,
@@ -26,6 +28,8 @@ pub(super) struct Hooks {
     pub(super) own: Vec<Rule>,
     /// What no service takes.
     pub(super) input: Vec<Rule>,
+    /// Sources of what leaves.
+    pub(super) leaving: Vec<Rule>,
 }
 
 /// Who asks for one is led to a replica; who is not is refused, whoever listens there; who may not ask is dropped.
@@ -48,7 +52,31 @@ pub(super) fn services(draft: &mut Draft, wanted: &Wanted<'_>, hooks: &mut Hooks
     slots::<V4>(draft, &all, wanted)?;
     slots::<V6>(draft, &all, wanted)?;
     of_version::<V4>(draft, (&all, restricts), hooks)?;
-    of_version::<V6>(draft, (&all, restricts), hooks)
+    of_version::<V6>(draft, (&all, restricts), hooks)?;
+    if all.iter().any(|service| service.masquerade) {
+        hooks.leaving.push(masquerade::<V4>(draft, &all)?);
+        hooks.leaving.push(masquerade::<V6>(draft, &all)?);
+    }
+    Ok(())
+}
+
+/// What is led to a replica that is to see the machine leaves as the machine's.
+fn masquerade<V: Version>(draft: &mut Draft, services: &[&Service]) -> Result<Rule, Refusal> {
+    let as_machine = services.iter().filter(|service| service.masquerade);
+    let led = draft.set(&V::named("masqueraded"), Set::of(as_machine.flat_map(|service| replicas::<V>(service))))?;
+    let key = (meta::L4PROTO, ct::proto_dst(CtDirection::Original), V::destination(), th::DPORT);
+    Ok(V::only(rule("masquerade")?).any(&ct::STATUS, CtStatus::DNAT).is_in(&key, &led).masquerade(NatFlags::default()))
+}
+
+/// A service's ports, each with each replica that may have flows.
+fn replicas<V: Version>(service: &Service) -> Vec<V::Published> {
+    let stay = service.replicas.values().filter(|replica| replica.condition != Condition::Down);
+    let stay: Vec<_> = stay.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+    let of_port = |served: &ServedPort| {
+        let (place, target) = (place(served), served.target.get());
+        stay.iter().map(|it| V::published(place, (*it, target))).collect::<Vec<_>>()
+    };
+    service.ports.named().flat_map(of_port).collect()
 }
 
 /// What begins, and is for an address of the machine's own: what was begun before a port was published goes on.
@@ -158,16 +186,11 @@ fn allowed<V: Version>(service: &Service) -> Vec<RangeInclusive<(IpProtocol, u16
 
 /// Who takes which number of each class, and the rules that draw one.
 fn slots<V: Version>(draft: &mut Draft, services: &[&Service], wanted: &Wanted<'_>) -> Result<(), Refusal> {
-    let mut replicas = Vec::new();
     let mut slots = BTreeMap::<u32, Vec<((IpProtocol, u16, Mark), V::Target)>>::new();
     for service in services {
-        let taken = Slots::of(service, V::FAMILY);
-        let stay = service.replicas.values().filter(|replica| replica.condition != Condition::Down);
-        let stay: Vec<_> = stay.filter_map(|it| V::address(it.address(V::FAMILY)?)).collect();
+        let Some(taken) = Slots::of(service, V::FAMILY) else { continue };
         for served in service.ports.named() {
             let ((protocol, port), target) = (place(served), served.target.get());
-            replicas.extend(stay.iter().map(|it| V::published((protocol, port), (*it, target))));
-            let Some(taken) = &taken else { continue };
             let takers = taken.takers.iter().filter_map(|taker| V::address(*taker));
             let numbered = (0..).map(Mark).zip(takers);
             let numbered = numbered.map(|(slot, to)| ((protocol, port, slot), V::target(to, target)));
@@ -181,6 +204,7 @@ fn slots<V: Version>(draft: &mut Draft, services: &[&Service], wanted: &Wanted<'
         let rule = V::only(rule(class.draws.text())?).dnat_by::<V::Target, _>(&key, &map);
         draft.part(&class.name(), vec![rule])?;
     }
+    let replicas = services.iter().flat_map(|service| replicas::<V>(service));
     draft.set(&V::named(REPLICAS), Set::of(replicas))?;
     Ok(())
 }

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use overlay_core::{Name, ServiceId};
+use overlay_core::{EndpointId, ServiceId};
 use overlay_driver::testing::{Container, Lab, date, resolve};
 use overlay_driver::{Attach, Attached};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, Drained, EndpointMode, PublishedPort, Service, ServiceSpec};
+use overlay_node::{Control, Drained, Endpoint, EndpointMode, PublishedPort, Service, ServiceSpec, mesh_replica};
 
 use super::town::{Town, fill};
 
@@ -92,8 +92,6 @@ impl Running {
             &format!("service create --name {name} --network {on} --replicas 2 --endpoint-mode {option}{typed}"),
         );
         let network = town.wait(town.manager.network(&on.into()))?.id;
-        let ingress = town.wait(town.manager.networks())?.into_iter().find(|network| network.spec.ingress);
-        let ingress = ingress.filter(|_| !ports.is_empty()).map(|network| network.spec.name);
         let spec = ServiceSpec { mode, ports, ..ServiceSpec::new(name.parse()?, [network]) };
         let service = town.wait(town.manager.create_service(ServiceId::generate(fill), spec, date()))?;
         println!("{}", service.id);
@@ -102,11 +100,9 @@ impl Running {
         for number in 1..=2 {
             let container = town.hosts.lab.container(&format!("{name}-{number}"))?;
             responders.push(respond(&container, &end)?);
-            for on in [Some(on), ingress.as_ref().map(Name::as_str)].into_iter().flatten() {
-                let attach = Attach::new(container.name.clone(), container.source.clone(), on);
-                let attach = Attach { service: Some(service.id), ..attach };
-                replicas.push((number, town.wait(town.driver(number)?.attach(attach))?));
-            }
+            let attach = Attach::new(container.name.clone(), container.source.clone(), on);
+            let attach = Attach { service: Some(service.id), ..attach };
+            replicas.push((number, town.wait(town.driver(number)?.attach(attach))?));
             println!("overall progress: {number} out of 2 tasks");
         }
         town.shown("verify: Service converged");
@@ -115,8 +111,10 @@ impl Running {
 
     /// Takes the work from the container on host-2, while it is asked for from outside.
     fn drain(&self, town: &mut Town) -> Outcome {
-        let ending: Vec<&Attached> =
-            self.replicas.iter().filter(|(host, _)| *host == 1).map(|(_, attached)| attached).collect();
+        // Clients from outside come by an endpoint of their own.
+        let of_mesh = |endpoint: &Endpoint| mesh_replica(self.service.id, endpoint.spec.node, &endpoint.spec.container);
+        let ending = self.replicas.iter().filter(|(host, _)| *host == 1).map(|(_, attached)| &attached.endpoint);
+        let ending: Vec<EndpointId> = ending.flat_map(|endpoint| [endpoint.id, of_mesh(endpoint)]).collect();
         let (over, host) = (AtomicBool::new(false), town.hosts.lab.address(0));
         let (drained, told) = std::thread::scope(|scope| -> Outcome<_> {
             let asking = scope.spawn(|| {
@@ -126,9 +124,9 @@ impl Running {
                 }
                 told
             });
-            let drained = ending.iter().try_fold(Vec::new(), |mut all, attached| -> Outcome<_> {
-                town.typed(1, &format!("drain {}", attached.endpoint.id));
-                all.push(town.wait(town.driver(1)?.drain(attached.endpoint.id, DRAINED))?);
+            let drained = ending.iter().try_fold(Vec::new(), |mut all, endpoint| -> Outcome<_> {
+                town.typed(1, &format!("drain {endpoint}"));
+                all.push(town.wait(town.driver(1)?.drain(*endpoint, DRAINED))?);
                 println!("{}", all.last().map(ToString::to_string).unwrap_or_default());
                 Ok(all)
             });
