@@ -40,7 +40,7 @@ pub(super) fn ingress() -> impl Strategy<Value = Section> {
                 section.remote.insert(crate::mesh::endpoint(id, node), Arc::new(part));
             }
             let part = own.map(|(honest, local)| {
-                part_of_mine(with_id(INGRESS, EndpointId::from_bytes([9; 16]), (honest, local)))
+                part_of_mine(&with_id(INGRESS, EndpointId::from_bytes([9; 16]), (honest, local)))
             });
             section.local.extend(part.map(|part| (part.endpoint.id, Arc::new(part))));
             section
@@ -48,7 +48,7 @@ pub(super) fn ingress() -> impl Strategy<Value = Section> {
 }
 
 /// This node's own endpoint on the ingress network, as an agent plugs it in.
-fn part_of_mine(local: LocalEndpoint) -> LocalEndpoint {
+fn part_of_mine(local: &LocalEndpoint) -> LocalEndpoint {
     let id = network_id(INGRESS);
     let own = crate::mesh::endpoint(id, ME);
     let endpoint = Endpoint { id: own, spec: crate::mesh::spec(id, ME).expect("a name"), ..(*local.endpoint).clone() };
