@@ -214,7 +214,7 @@ impl Driver {
         timeout(UNPLUGGED, unplugged).await.unwrap_or(Ok(()))
     }
 
-    /// Whether an endpoint that is plugged in should be sent to.
+    /// Whether an endpoint that is plugged in should be sent to, and with it the one on the ingress network that its container has for its service.
     ///
     /// # Errors
     /// If the driver has stopped.
@@ -235,6 +235,9 @@ impl Driver {
     ///    they are waited for until the deadline, and [said](Drained::uncounted) not to be known. So are those of UDP and SCTP where the kernel, or
     ///    the namespace, tracks nothing: TCP's are counted alone then, and end it. Who still begins flows at the deadline is [named](Drained::arrived).
     ///
+    /// Where it serves a service that publishes in the routing mesh, the endpoint on the ingress network that its container has
+    /// [for that](Self::attach) is drained with it, and the answer is of both.
+    ///
     /// An idle endpoint takes some 0.4 s. Several may be drained at once, and one by several callers. If this future is dropped, or returns, the
     /// endpoint *stays* draining: [say](Self::set_health) that it is healthy to have it back. The catalogue does not know; a
     /// driver that is started again says that it is healthy.
@@ -242,7 +245,14 @@ impl Driver {
     /// # Errors
     /// See [`DrainError`]. It ends at once when the endpoint goes, or the driver stops.
     pub async fn drain(&self, endpoint: EndpointId, deadline: Duration) -> Result<Drained, DrainError> {
-        self.ask(|asked| Command::Drain(endpoint, deadline, asked)).await?
+        let own = self.ask(|asked| Command::Drain(endpoint, deadline, asked));
+        let Some(replica) = self.ask(|asked| Command::Replica(endpoint, asked)).await? else { return own.await? };
+        let (own, replica) = tokio::join!(own, self.ask(|asked| Command::Drain(replica, deadline, asked)));
+        match (own??, replica?) {
+            (own, Ok(replica)) => Ok(own.and(replica)),
+            (own, Err(DrainError::NotHere { .. } | DrainError::Gone { .. })) => Ok(own), // it has ended by itself
+            (_, Err(error)) => Err(error),
+        }
     }
 
     /// Follows the endpoints of a service, as this node knows them by the catalogue and by gossip, for somebody who balances by himself: an HTTP proxy,
@@ -334,7 +344,7 @@ impl Driver {
         if left.is_empty() { Ok(()) } else { Err(TearDownError::Left { left }) }
     }
 
-    async fn send(&self, command: Command) -> Result<(), Stopped> {
+    pub(crate) async fn send(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)
     }
 

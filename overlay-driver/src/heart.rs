@@ -20,7 +20,7 @@ use overlay_kernel::netlink::Notices;
 use overlay_lb::Ask;
 use overlay_node::{
     Acting, Agent, AgentConfig, AgentEvent, CatalogueChange, Control, Desired, Drained, Explanation, GossipKeyChange,
-    GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep, masqueraded,
+    GossipKeyError, Input, Me, Place, PlaceState, Reference, Target, Upkeep, masqueraded, mesh_replica,
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
@@ -45,12 +45,15 @@ pub(crate) use plugs::Entered;
 #[derive(Debug)]
 pub(crate) enum Command {
     Join(Vec<SocketAddr>),
+    RotateKeys,
     Plug(Plug, oneshot::Sender<Result<Plugged, PlugError>>),
     /// Whether an endpoint that is plugged in is in effect, as soon as that is known.
     Await(EndpointId, oneshot::Sender<Result<(), String>>),
     /// Answered when no place holds it any more.
     Unplug(EndpointId, oneshot::Sender<()>),
     Health(EndpointId, Health),
+    /// The endpoint on the ingress network that goes with one, if it is plugged in.
+    Replica(EndpointId, oneshot::Sender<Option<EndpointId>>),
     ChangeGossipKeys(GossipKeyChange, oneshot::Sender<Result<(), GossipKeyError>>),
     /// Answered when it has no work any more, or this time has passed.
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
@@ -303,6 +306,7 @@ impl<G: Ground> Heart<G> {
                     self.state.names_at = self.state.names_at.map(|at| at.min(heard));
                     self.state.acquainted_at = self.state.acquainted_at.min(heard);
                 }
+                AgentEvent::LeftBehind { nodes } => self.say(DriverEvent::LeftBehind { nodes }),
                 AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
                 AgentEvent::Gone => {
                     answer_all(self.state.gone.drain(..));
@@ -343,7 +347,12 @@ impl<G: Ground> Heart<G> {
                 self.unplug(endpoint);
                 self.state.leaving.push((endpoint, asked));
             }
-            Command::Health(endpoint, health) => self.tell(Input::Health(endpoint, health)),
+            Command::Health(endpoint, health) => {
+                let both = [Some(endpoint), self.replica(endpoint)];
+                both.into_iter().flatten().for_each(|endpoint| self.tell(Input::Health(endpoint, health)));
+            }
+            Command::Replica(endpoint, asked) => drop(asked.send(self.replica(endpoint))),
+            Command::RotateKeys => self.tell(Input::RotateKeys),
             Command::ChangeGossipKeys(change, asked) => drop(asked.send(self.agent.change_gossip_keys(change))),
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
@@ -475,6 +484,12 @@ impl<G: Ground> Heart<G> {
 
     fn node(&self) -> NodeId {
         self.me.id
+    }
+
+    fn replica(&self, endpoint: EndpointId) -> Option<EndpointId> {
+        let spec = &self.agent.assigned(endpoint)?.spec;
+        let replica = mesh_replica(spec.service?, self.me.id, &spec.container);
+        Some(replica).filter(|replica| *replica != endpoint && self.book.get(*replica).is_some())
     }
 
     fn key_of(&self, endpoint: EndpointId) -> Option<NsKey> {

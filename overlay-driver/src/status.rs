@@ -1,5 +1,6 @@
 //! What can be seen of a driver from outside.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,6 +127,11 @@ pub enum DriverEvent {
         /// What, and what would be right.
         reason: String,
     },
+    /// These nodes have not followed in time as this one changed its keys: what they seal with the old ones is lost until they do.
+    LeftBehind {
+        /// Which, as far as they are still behind.
+        nodes: BTreeSet<NodeId>,
+    },
     /// Another start of this node is in the cluster: this one goes on as a later one.
     Superseded,
 }
@@ -147,6 +153,10 @@ impl fmt::Display for DriverEvent {
                 write!(f, "endpoint {} is not reported: {reason}", endpoint.short())
             }
             Self::Hindered { reason } => f.write_str(reason),
+            Self::LeftBehind { nodes } => {
+                let nodes: Vec<String> = nodes.iter().map(|node| node.short().to_string()).collect();
+                write!(f, "not waited for any more as keys are changed: {}", nodes.join(", "))
+            }
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }

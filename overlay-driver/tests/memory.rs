@@ -8,10 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, ServiceId, Store, UnixTime};
+use overlay_dns::Health;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
 use overlay_node::{
-    Condition, Control, Drain, Feed, Manager, NetworkSpec, Place, PublishedPort, ServiceSpec, mesh_replica,
+    Condition, Control, Drain, Feed, Manager, NetworkSpec, Place, PublishedPort, ServiceEvent, ServiceSpec,
+    mesh_replica,
 };
 
 const NOW: UnixTime = UnixTime::EPOCH;
@@ -126,6 +128,17 @@ async fn who_serves_a_published_port_is_on_the_ingress_network_without_being_tol
     driver.detach(attached.endpoint.id).await.unwrap().unwrap();
     let attached = driver.attach(web()).await.unwrap();
     assert_eq!(plugged().await, [attached.endpoint.id, replica].into(), "again");
+    // Who takes its work away takes away what comes by the mesh, too.
+    assert!(driver.drain(attached.endpoint.id, Duration::from_secs(20)).await.unwrap().is_complete());
+    let health = async || match driver.watch("web").await.unwrap().next().await.unwrap() {
+        ServiceEvent::All(all) => all.unwrap().endpoints.values().map(|it| it.health).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(health().await, [Health::Draining; 2]);
+    driver.set_health(attached.endpoint.id, Health::Healthy).await.unwrap();
+    while health().await != [Health::Healthy; 2] {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     driver.detach(attached.endpoint.id).await.unwrap().unwrap();
     assert_eq!((plugged().await, manager.endpoint(replica).await.unwrap()), (BTreeSet::new(), None));
     driver.tear_down().await.unwrap();

@@ -55,9 +55,28 @@ struct Node {
 enum Happening {
     Rotate(usize),
     Look(usize),
-    Acted { at: usize, start: u64 },
-    News { from: usize, to: usize, said: Published },
-    Confirmed { from: usize, to: usize, word: (u64, u64), start: u64 },
+    Acted {
+        at: usize,
+        start: u64,
+    },
+    /// To one start of a node: what was on its way to an earlier one is lost.
+    News {
+        from: usize,
+        to: usize,
+        start: u64,
+        said: Published,
+    },
+    /// Who has just begun is told what is so by then.
+    Asked {
+        from: usize,
+        to: usize,
+    },
+    Confirmed {
+        from: usize,
+        to: usize,
+        word: (u64, u64),
+        start: u64,
+    },
     Crash(usize),
     Restart(usize),
 }
@@ -135,9 +154,8 @@ impl World {
         self.publish(at);
         for peer in 0..self.nodes.len() {
             if peer != at && self.nodes[peer].up {
-                let said = self.nodes[peer].said;
                 let delay = self.delay();
-                self.plan(delay, Happening::News { from: peer, to: at, said });
+                self.plan(delay, Happening::Asked { from: peer, to: at });
             }
         }
         self.act(at);
@@ -148,7 +166,8 @@ impl World {
         let said = self.nodes[at].said;
         for to in (0..self.nodes.len()).filter(|to| *to != at) {
             let delay = self.delay();
-            self.plan(delay, Happening::News { from: at, to, said });
+            let start = self.nodes[to].said.start;
+            self.plan(delay, Happening::News { from: at, to, start, said });
         }
     }
 
@@ -184,7 +203,13 @@ impl World {
                 self.plan(after.clamp(Duration::from_millis(1), Duration::from_millis(500)), Happening::Look(at));
             }
             Happening::Acted { at, start } if self.nodes[at].up && self.nodes[at].said.start == start => self.acted(at),
-            Happening::News { from, to, said } if self.nodes[to].up => self.hear(from, to, said),
+            Happening::Asked { from, to } if self.nodes[from].up && self.nodes[to].up => {
+                let said = self.nodes[from].said;
+                self.hear(from, to, said);
+            }
+            Happening::News { from, to, start, said } if self.nodes[to].up && self.nodes[to].said.start == start => {
+                self.hear(from, to, said);
+            }
             Happening::Confirmed { from, to, word, start }
                 if self.nodes[to].up && self.nodes[to].said.start == word.0 =>
             {

@@ -69,6 +69,17 @@ pub struct Drained {
 }
 
 impl Drained {
+    /// Both, of a container that has work by two endpoints: as long as the longer took, and all that either left.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        let Self { took, behind, left, arrived, uncounted } = other;
+        self.took = self.took.max(took);
+        self.behind.extend(behind);
+        self.left.extend(left);
+        self.arrived.extend(arrived);
+        Self { uncounted: self.uncounted.or(uncounted), ..self }
+    }
+
     /// Whether taking the endpoint away cuts nothing.
     pub fn is_complete(&self) -> bool {
         self.behind.is_empty() && self.left.is_empty() && self.arrived.is_empty() && self.uncounted.is_none()

@@ -58,7 +58,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                     service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
                     asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
   attach            of a container of a service that publishes in mode ingress or local: to the ingress network too, by an endpoint of its own there,
-                    which goes with this one, and is drained by itself: see network inspect, and status
+                    which goes with this one, and is drained with it: see network inspect, and status
   drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
                     30 seconds if nothing else is said, and tells what a detach would cut. It gets nothing new after either, until resume
   explain           how an endpoint of this node reaches a name or an address, or what becomes of a client that asks for a published port at an
