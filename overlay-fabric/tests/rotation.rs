@@ -116,7 +116,7 @@ fn nodes_that_crash_in_any_stage_or_are_cut_off_come_to_keys_that_both_ends_have
         for _ in 0..6 {
             (0..NODES).for_each(|node| {
                 if dice.one_in(2) {
-                    cluster.rotate_keys(node)
+                    cluster.rotate_keys(node);
                 }
             });
             for _ in 0..dice.below(30) {

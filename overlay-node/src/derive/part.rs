@@ -18,7 +18,6 @@ use crate::PlaceState;
 
 /// What is derived of one network.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there is one for each network, and most are overlays")]
 pub(super) enum Part {
     /// Of an overlay.
     Segment(SegmentPart),

@@ -68,11 +68,8 @@ impl Secret {
                 };
                 self.agreed.insert(name, Agreed { record, peer: peer.vtep, pair, tunnels: BTreeMap::new() });
             }
-            let agreed = self.agreed.get_mut(&name).into_iter();
-            agreed
-                .map(|agreed| agreed.issue(&peer.carried, lanes))
-                .collect::<Result<(), _>>()
-                .map_err(|_| Stale::Key)?;
+            let agreed = self.agreed.get_mut(&name).map(|agreed| agreed.issue(&peer.carried, lanes));
+            agreed.unwrap_or(Ok(())).map_err(|_| Stale::Key)?;
         }
         Ok(())
     }
