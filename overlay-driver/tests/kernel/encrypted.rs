@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -152,7 +153,7 @@ impl Town {
         self.net.add(|address, seed, now| {
             let (id, vtep, mtu) = (node(number), address.ip(), Mtu::ETHERNET);
             let me = Me { id, incarnation: 1, address, role: Role::Worker, vtep, mtu };
-            let mut agent = Agent::new(AgentConfig::lan(), me, seed, now).unwrap();
+            let mut agent = Agent::new(config(), me, seed, now).unwrap();
             agent.set_protection(Ok(Chance::new([number as u8 + 1; 32])), now);
             Station(agent)
         });
@@ -191,10 +192,13 @@ impl Town {
     /// What failed.
     fn try_out(&mut self, number: usize) -> Vec<String> {
         let now = self.net.now();
-        let desired = self.net.with(number, |station, _| station.0.desired()).unwrap();
+        let (desired, heard) = self.net.with(number, |station, _| (station.0.desired(), station.0.heard())).unwrap();
         self.upkeeps[number].desire(desired, now);
         let mut failures = Vec::new();
-        let Some(round) = self.upkeeps[number].begin(now) else { return failures };
+        let Some(round) = self.upkeeps[number].begin(now) else {
+            self.net.with(number, |station, _| station.0.acted(heard)); // and nothing is to be done
+            return failures;
+        };
         let mut run = RoundRun::new(round, &mut self.grounds[number]);
         while let Some(ran) = run.step(&mut self.grounds[number], |_| 0) {
             failures.extend(ran.result.clone().err());
@@ -208,7 +212,16 @@ impl Town {
             let result = done.then_some(()).ok_or_else(|| "failed".to_owned());
             self.tell(number, Input::Applied { place, state, result });
         }
+        if failures.is_empty() {
+            self.net.with(number, |station, _| station.0.acted(heard));
+        }
         failures
+    }
+
+    /// How many rotations of keys the nodes have ended.
+    fn rotations(&self) -> u64 {
+        let ended = |number| self.net.machine(number).unwrap().0.metrics().rotations.ended;
+        ended(0) + ended(1)
     }
 
     /// Whether each container is answered by the other.
@@ -286,6 +299,37 @@ fn what_agents_agree_on_carries_an_encrypted_network_in_esp_alone() {
 }
 
 #[test]
+fn nodes_that_change_their_keys_while_packets_flow_lose_none() {
+    kernel_test(Kernel::Lab, "driver::nodes_that_change_their_keys_while_packets_flow_lose_none", || {
+        let mut town = Town::new(Encryption::Shared);
+        town.settle();
+        let before = town.passes();
+        let ping = ["-q", "-i", "0.002", "-c", "8000", "-W", "5", "10.9.0.3"];
+        let ping = || Command::new("ping").args(ping).stdout(Stdio::piped()).spawn().unwrap();
+        let mut flows = town.grounds[0].container.1.run(ping).unwrap(); // a child is in the namespace of the thread that starts it
+        let mut step = 0_usize;
+        while flows.try_wait().unwrap().is_none() {
+            if step.is_multiple_of(40) {
+                // Now one, now the other, now both at once.
+                (0..2)
+                    .filter(|number| step / 40 % 3 != 1 - number)
+                    .for_each(|number| town.tell(number, Input::RotateKeys));
+            }
+            step += 1;
+            town.net.run_for(Duration::from_millis(100));
+            (0..2).for_each(|number| town.carry_out(number));
+        }
+        let said = std::io::read_to_string(flows.stdout.take().unwrap()).unwrap();
+        assert!(said.contains("8000 packets transmitted, 8000 received"), "{said}");
+        assert!(town.rotations() >= 10, "{} rotations", town.rotations());
+        town.settle();
+        assert!(town.passes().is_disjoint(&before));
+        let states = judge(&town.grounds[0].host, "ip", &["xfrm", "state"]);
+        assert_eq!(states.matches("proto esp").count(), 2, "nothing is left of earlier keys: {states}");
+    });
+}
+
+#[test]
 fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_back_by_other_keys() {
     kernel_test(Kernel::Lab, "driver::a_network_with_its_own_port_is_in_esp_alone", || {
         let mut town = Town::new(Encryption::Own);
@@ -311,6 +355,14 @@ fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_ba
         town.settle();
         assert!(town.passes().is_disjoint(&before));
     });
+}
+
+/// Of nodes that confirm what they act upon, and rotate as fast as they can.
+fn config() -> AgentConfig {
+    let mut config = AgentConfig::lan();
+    config.gossip.tables.act_within = Some(Duration::from_secs(3));
+    config.rotation.rest = Duration::from_millis(500);
+    config
 }
 
 fn node(number: usize) -> NodeId {
