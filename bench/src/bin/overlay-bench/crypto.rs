@@ -7,7 +7,7 @@
 //! `gossip-seal`, `gossip-open-of-1000`: a datagram of 1,400 bytes by a keyring, what it opens of 1,000 nodes in turn; the yardstick is the same AEAD alone.
 //!
 //! `xfrm-plan-1000`, as root: what protects tunnels to 1,000 peers, lowered to XFRM's objects and planned, from nothing; `-next-epoch` in place of
-//! the present, `-nothing` where it is there already. The yardstick is a copy of the objects. Nothing is carried out.
+//! the present, `-nothing` where it is there already. `rotate-1000`: the three plans of a rotation, one after the other, without the keys' own making, which `agree` measures. The yardstick is a copy of the objects. Nothing is carried out.
 
 #![expect(clippy::expect_used, reason = "values that are right by construction")]
 
@@ -24,7 +24,7 @@ use overlay_crypto::{
     Chance, Cipher, Direction, Epoch, EpochSecret, Epochs, Lane, Numbers, Opener, Sa, SaId, SaKey, Sealer, Spi, State,
     Tunnel, Use, WindowSize, sealed_len,
 };
-use overlay_kernel::Namespace;
+use overlay_kernel::{Namespace, xfrm};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
@@ -280,7 +280,19 @@ fn xfrm_plan(bench: &mut Bench<'_>) -> io::Result<()> {
             .yardstick_once("a copy of the objects", || (), |()| copied.clone())
             .report()?;
     }
-    Ok(())
+    rotate(bench, lowered)
+}
+
+/// One rotation: what the next key needs, what it is sealed with, what goes with the old one; each lowered and planned.
+fn rotate(bench: &mut Bench<'_>, lowered: impl Fn(&State) -> xfrm::State) -> io::Result<()> {
+    let stages = [protected(1, 1..=1), protected(1, 1..=2), protected(2, 1..=2), protected(2, 2..=2)];
+    let held: Vec<xfrm::State> = stages.iter().map(&lowered).collect();
+    let all = || held.iter().zip(&stages[1..]).map(|(from, to)| from.plan(&lowered(to))).collect::<Vec<_>>();
+    bench
+        .figure("crypto/rotate-1000", "ms")
+        .once(|| (), |()| all())
+        .yardstick_once("three copies of the objects", || (), |()| held[1..].to_vec())
+        .report()
 }
 
 fn owner() -> Owner {
