@@ -122,7 +122,7 @@ impl Driver {
         }
         if attach.source == Source::Tap {
             // It serves there what is masqueraded alone; what else it could not, its endpoint's condition says.
-            return Ok(self.plug(replica, attach.container.clone(), Source::Tap, None).await.map(drop)?);
+            return Ok(self.plug_one(replica, attach.container.clone(), Source::Tap, None).await.map(drop)?);
         }
         self.plug_attached(&Attach { interface: None, ..attach.clone() }, replica).await.map(drop)
     }
@@ -135,7 +135,7 @@ impl Driver {
 
     async fn plug_attached(&self, attach: &Attach, endpoint: EndpointId) -> Result<Plugged, AttachError> {
         let (container, source) = (attach.container.clone(), attach.source.clone());
-        let plugged = self.plug(endpoint, container, source, attach.interface).await?;
+        let plugged = self.plug_one(endpoint, container, source, attach.interface).await?;
         match timeout(IN_EFFECT, self.settled(endpoint)).await {
             Ok(Ok(Ok(()))) => Ok(plugged),
             Ok(Ok(Err(reason))) => Err(AttachError::NotInEffect { endpoint, reason }),
@@ -184,8 +184,10 @@ impl Driver {
     /// Plugs the container of an endpoint in, which the catalogue has on this node or will have: one that moved here, say. It is in
     /// effect later; see [`in_effect`](Self::in_effect). Again, when the container was started anew.
     ///
+    /// What it has on the ingress network by its service is plugged in with it, if the catalogue can be asked for that.
+    ///
     /// # Errors
-    /// If it cannot be reached, or its interface is taken.
+    /// If it cannot be reached, or its interface is taken. Nothing of it is plugged in then.
     pub async fn plug(
         &self,
         endpoint: EndpointId,
@@ -193,7 +195,31 @@ impl Driver {
         source: Source,
         interface: Option<IfName>,
     ) -> Result<Plugged, PlugError> {
+        let plugged = self.plug_one(endpoint, container.clone(), source.clone(), interface).await?;
+        if let Some(replica) = self.replica_of(endpoint).await
+            && let Err(error) = self.plug_one(replica, container, source, None).await
+        {
+            let _ = self.unplug(endpoint).await;
+            return Err(error);
+        }
+        Ok(plugged)
+    }
+
+    async fn plug_one(
+        &self,
+        endpoint: EndpointId,
+        container: Name,
+        source: Source,
+        interface: Option<IfName>,
+    ) -> Result<Plugged, PlugError> {
         self.ask(|asked| Command::Plug(Plug { endpoint, container, source, interface }, asked)).await?
+    }
+
+    /// The endpoint on the ingress network that goes with one here, as far as the catalogue can be asked.
+    async fn replica_of(&self, endpoint: EndpointId) -> Option<EndpointId> {
+        let spec = self.control.endpoint(endpoint).await.ok()??.spec;
+        let replica = mesh_replica(spec.service?, self.node, &spec.container);
+        (replica != endpoint && self.is_here(replica).await.ok()?).then_some(replica)
     }
 
     /// Waits until an endpoint that is plugged in is in effect here: reachable where it can be, named for others, and able to ask for

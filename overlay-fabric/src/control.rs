@@ -208,10 +208,24 @@ impl Cluster {
         let none = || FabricError::NoContainer(container.to_owned());
         let from = self.node_of(&container.parse()?).ok_or_else(none)?;
         let to = self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id;
-        for endpoint in self.endpoints_of(from, container)? {
-            let moved = self.control(async |manager, now| manager.relocate(endpoint, to, now).await)?;
-            self.unplug(from, endpoint);
+        let all = self.endpoints_of(from, container)?;
+        let all: Vec<Option<Endpoint>> = all
+            .into_iter()
+            .map(|id| self.control(async |manager, _| manager.endpoint(id).await))
+            .collect::<Result<_, _>>()?;
+        for endpoint in all.into_iter().flatten() {
+            let EndpointSpec { service, node: of, container, .. } = &endpoint.spec;
+            if service.is_some_and(|service| endpoint.id == mesh_replica(service, *of, container)) {
+                continue; // it goes along
+            }
+            let before = self.replica_of(&endpoint)?;
+            let moved = self.control(async |manager, now| manager.relocate(endpoint.id, to, now).await)?;
+            before.into_iter().for_each(|before| self.unplug(from, before.id));
+            self.unplug(from, endpoint.id);
             self.plug(node, &moved);
+            if let Some(replica) = self.replica_of(&moved)? {
+                self.plug(node, &replica);
+            }
         }
         Ok(())
     }

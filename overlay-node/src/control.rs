@@ -93,7 +93,8 @@ pub trait Control: Send + Sync + fmt::Debug {
     /// What is wrong with it, or in the way: then nothing is kept of it, unless [`ControlError::is_in_doubt`].
     async fn attach(&self, id: EndpointId, spec: EndpointSpec, now: UnixTime) -> Result<Endpoint, ControlError>;
 
-    /// Moves an endpoint to another node. It keeps its id, addresses and Ethernet address. One on the ingress network is moved by itself.
+    /// Moves an endpoint to another node. It keeps its id, addresses and Ethernet address. What its container has on the ingress network
+    /// by its service ([`attach`](Self::attach)) is given up, and had anew where it goes; that one is not moved by itself.
     ///
     /// # Errors
     /// If there is none such, or no such node, or the node has the container already.

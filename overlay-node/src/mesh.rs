@@ -15,6 +15,12 @@ pub fn mesh_replica(service: ServiceId, node: NodeId, container: &Name) -> Endpo
     id_of(&[&b"replica"[..], &service.to_bytes(), &node.to_bytes(), container.as_str().as_bytes()])
 }
 
+/// Whether an endpoint is what a container has by its service.
+pub(crate) fn is_replica(endpoint: &Endpoint) -> bool {
+    let EndpointSpec { service, node, container, .. } = &endpoint.spec;
+    service.is_some_and(|service| endpoint.id == mesh_replica(service, *node, container))
+}
+
 fn id_of(parts: &[&[u8]]) -> EndpointId {
     let fold = |hash: u128, byte: &u8| (hash ^ u128::from(*byte)).wrapping_mul(FNV_PRIME);
     EndpointId::from_bytes(parts.iter().copied().flatten().fold(FNV_BASIS, fold).to_be_bytes())

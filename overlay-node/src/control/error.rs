@@ -385,11 +385,21 @@ pub enum Refused {
     },
     /// The routing mesh has its network for itself, and for those that serve a published port.
     #[error(
-        "only containers of a service that publishes a port in mode ingress are attached to the ingress network {network}: name such a service, or choose another network"
+        "only containers of a service that publishes a port in mode ingress or local are attached to the ingress network {network}: name such a service, or choose another network"
     )]
     OnIngress {
         /// Its name.
         network: Name,
+    },
+    /// The endpoint on the ingress network that a container has by its service goes where that goes by which it serves.
+    #[error(
+        "endpoint {endpoint} is what container {container} has by its service: move the endpoint by which it serves, and it goes along"
+    )]
+    GoesAlong {
+        /// The endpoint.
+        endpoint: EndpointId,
+        /// The container.
+        container: Name,
     },
     /// The container is on the network.
     #[error("container {container} is already attached to network {network}, by endpoint {endpoint}")]

@@ -85,8 +85,19 @@ impl Control for Manager {
         }
     }
 
-    async fn relocate(&self, endpoint: EndpointId, node: NodeId, _now: UnixTime) -> Result<Endpoint, ControlError> {
-        self.run(|snapshot| self.move_endpoint(snapshot, endpoint, node)).await
+    async fn relocate(&self, endpoint: EndpointId, node: NodeId, now: UnixTime) -> Result<Endpoint, ControlError> {
+        let before = self.endpoint(endpoint).await?;
+        if let Some(before) = before.as_ref().filter(|before| mesh::is_replica(before)) {
+            let container = before.spec.container.clone();
+            return Err(Refused::GoesAlong { endpoint, container }.into());
+        }
+        let moved = self.run(|snapshot| self.move_endpoint(snapshot, endpoint, node)).await?;
+        // If it was moved already, and the manager died, settling takes away what is left where it was.
+        if let Some(before) = before.filter(|before| before.spec.node != node) {
+            self.leave_replica(&before, now).await.map_err(in_doubt)?;
+        }
+        self.join_replica(&moved, now).await.map_err(in_doubt)?;
+        Ok(moved)
     }
 
     async fn detach(&self, endpoint: EndpointId, now: UnixTime) -> Result<Option<Endpoint>, ControlError> {

@@ -86,7 +86,7 @@ impl Manager {
         for endpoint in self.endpoints_of(ingress).await? {
             let Endpoint { id, spec, .. } = &endpoint;
             let Some(service) = spec.service else { continue };
-            if *id != mesh::mesh_replica(service, spec.node, &spec.container) {
+            if !mesh::is_replica(&endpoint) {
                 continue;
             }
             let service = self.load::<Service>(&self.keys.service(service)).await?;

@@ -91,6 +91,15 @@ fn a_container_of_a_service_that_publishes_is_on_the_ingress_network_as_long_as_
     assert_eq!(on_mesh(), [replica]);
     detach(2);
     assert_eq!(on_mesh(), []);
+    // It goes along where the container is moved, and not by itself.
+    cluster.attach(6, serving(1, 1, "c6")).unwrap();
+    let [here, there] = [1, 2].map(|number| mesh_replica(service(1), node(number), &name("c6")));
+    let alone = block_on(cluster.manager.relocate(here, node(2), NOW)).unwrap_err().to_string();
+    assert!(alone.contains("move the endpoint by which it serves"), "{alone}");
+    block_on(cluster.manager.relocate(endpoint(6), node(2), NOW)).unwrap();
+    assert_eq!(on_mesh(), [("c6".to_owned(), there)]);
+    detach(6);
+    assert_eq!(on_mesh(), []);
     // One that somebody attached there stays until somebody detaches it.
     cluster.attach(4, serving(0, 1, "c4")).unwrap();
     cluster.attach(5, serving(1, 1, "c4")).unwrap();
