@@ -20,7 +20,7 @@ use super::{Identity, VerifyError};
 /// refusals.refuse(node, UnixTime::from_millis(90_000));
 /// let gone = Identity { node, role: Role::Worker, cluster };
 /// assert!(refusals.check(&gone).is_err());
-/// refusals.forget(UnixTime::from_millis(90_001));
+/// refusals.forget(UnixTime::from_millis(91_000));
 /// assert!(refusals.is_empty());
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +34,9 @@ impl Refusals {
         *end = (*end).max(until);
     }
 
-    /// Forgets those whose certificates have all expired.
+    /// Forgets those whose certificates have all expired: by a clock that is right, as what is forgotten is believed again by one that is set back.
     pub fn forget(&mut self, now: UnixTime) {
-        self.0.retain(|_, until| *until >= now);
+        self.0.retain(|_, until| until.as_secs() >= now.as_secs());
     }
 
     /// # Errors

@@ -82,6 +82,8 @@ pub enum Cause {
     Time,
     /// As much was sealed with it as may be.
     Usage,
+    /// No further keys come of it for somebody: with a peer that has an older one than before, say.
+    Spent,
 }
 
 /// What was sealed with a key.
@@ -294,6 +296,7 @@ impl fmt::Display for Cause {
             Self::Removal => "a node was removed",
             Self::Time => "by time",
             Self::Usage => "by usage",
+            Self::Spent => "no further keys come of it",
         })
     }
 }

@@ -26,7 +26,7 @@ pub struct AgentConfig {
     pub own_ports: PortRange,
     /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
     pub lanes: Lanes,
-    /// How often the keys of encrypted networks are changed, and how long others are waited for then.
+    /// How often the keys of encrypted networks are changed, and how long others are waited for then. How much was sealed is not looked at yet.
     pub rotation: RotationConfig,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
     /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.

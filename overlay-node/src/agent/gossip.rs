@@ -6,7 +6,7 @@ use std::time::Duration;
 use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
-use super::keyring::KEYS;
+use super::keyring::{KEYS, is_key};
 use super::{Agent, AgentEvent, facts};
 use crate::knowledge::{Assignments, Claims};
 use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
@@ -51,6 +51,11 @@ impl Agent {
                 self.claim(network, owner, &key, Some(&value));
             }
             TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
+            TableEvent::Put { table: KEYS, key, .. } | TableEvent::Removed { table: KEYS, key, .. }
+                if !is_key(&key) =>
+            {
+                self.counts.malformed += 1;
+            }
             TableEvent::Put { network, owner, table: KEYS, value, .. } => {
                 self.hear_records(network, owner, Some(&value));
             }

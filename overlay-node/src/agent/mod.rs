@@ -70,6 +70,8 @@ pub struct Agent {
     offers: Offers,
     /// Whether the rotation of keys may go on.
     doubt_keys: bool,
+    /// Whether others have published other keys.
+    doubt_records: bool,
     /// What gossip is sealed with; none if it is not.
     seal: Option<overlay_crypto::gossip::Keyring>,
     reports: Reports,
@@ -120,6 +122,7 @@ impl Agent {
             rotation: config.rotation,
             offers: Offers::default(),
             doubt_keys: false,
+            doubt_records: false,
             seal: None,
             reports: Reports::default(),
             watches: Watches::default(),
@@ -305,6 +308,7 @@ impl Agent {
             self.settle_network(network, now);
         }
         let concerned = self.place_endpoints();
+        self.settle_records();
         self.settle_keys(now);
         self.tell_endpoints(&concerned, now);
     }

@@ -182,17 +182,69 @@ fn a_peer_whose_epochs_went_back_is_agreed_with_anew_and_not_as_often_as_it_like
     let first = record(&town, 1, 0).unwrap();
     let later = Chance::new([99; 32]);
     // Its clock was ahead once, and is not any more.
+    let forget = |town: &mut Town, chance| {
+        town.net.with(1, |node, now| {
+            node.0.set_protection(Err("gone for now".to_owned()), now);
+            node.0.set_protection(Ok(chance), now);
+        });
+    };
     (0..4).for_each(|_| town.tell(1, Input::Rekey));
     town.run(2);
-    town.net.with(1, |node, now| node.0.set_protection(Ok(later), now));
-    town.run(2);
+    forget(&mut town, later);
+    town.live(9);
     let [a, b] = [0, 1].map(|node| host(&mut town, node));
     assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
     let second = record(&town, 1, 0).unwrap();
-    assert!(second.epoch > first.epoch, "node 0 began an epoch of its own");
-    town.net.with(1, |node, now| node.0.set_protection(Ok(Chance::new([98; 32])), now));
-    town.run(2);
+    assert!(second.epoch > first.epoch, "node 0 has rotated to one of its own");
+    forget(&mut town, Chance::new([98; 32]));
+    town.run(1);
     assert_eq!(record(&town, 1, 0), Some(second), "it rests");
+}
+
+fn ended(town: &Town, node: usize) -> u64 {
+    town.net.machine(node).unwrap().0.metrics().rotations.ended
+}
+
+#[test]
+fn keys_are_changed_when_that_is_asked_for_and_both_ends_have_the_same_ones_then() {
+    let mut town = plugged(41, 3);
+    town.live(1);
+    let (before, first) = (host(&mut town, 0), record(&town, 1, 0).unwrap());
+    town.tell(0, Input::RotateKeys);
+    town.live(10);
+    let (after, second) = (host(&mut town, 0), record(&town, 1, 0).unwrap());
+    assert!(second.epoch > first.epoch && ended(&town, 0) == 1);
+    assert!(after.crypto.sas.len() == 4 && after.crypto.sas.keys().all(|id| !before.crypto.sas.contains_key(id)));
+    let peer = host(&mut town, 1);
+    assert_eq!(after.crypto.sas.keys().filter(|id| peer.crypto.sas.contains_key(id)).count(), 2);
+    assert_eq!(record(&town, 0, 1).unwrap(), record(&town, 2, 1).unwrap(), "others have theirs as before");
+}
+
+#[test]
+fn a_peer_that_says_it_is_at_anothers_address_does_not_keep_a_node_from_changing_its_keys() {
+    let mut town = plugged(42, 3);
+    let vtep = town.segment(1).unwrap().vtep.local;
+    town.tell(2, Input::Underlay { vtep, mtu: Mtu::ETHERNET });
+    town.live(2);
+    town.tell(0, Input::RotateKeys);
+    town.live(10);
+    assert_eq!(ended(&town, 0), 1);
+}
+
+#[test]
+fn an_incarnation_that_leaves_no_room_for_epochs_takes_none_from_a_node() {
+    let mut town = plugged(43, 2);
+    let before = record(&town, 1, 0).unwrap();
+    town.net.with(0, |node, now| node.0.begin_anew(1 << 60, [8; 32], now));
+    town.tell(0, Input::Join(vec![overlay_gossip::testing::Net::<crate::town::Node>::address(1)]));
+    town.live(10);
+    let after = record(&town, 1, 0).unwrap();
+    assert!(after.epoch > before.epoch && after.epoch.get() < u64::MAX / 2);
+    town.tell(0, Input::RotateKeys);
+    town.live(10);
+    assert!(record(&town, 1, 0).unwrap().epoch > after.epoch && ended(&town, 0) == 1);
+    let [a, b] = [0, 1].map(|node| host(&mut town, node));
+    assert!(a.crypto.sas.keys().eq(b.crypto.sas.keys()) && a.crypto.sas.len() == 2);
 }
 
 #[test]
@@ -259,7 +311,7 @@ fn a_network_with_its_own_port_has_its_own_guard_tunnels_and_keys_while_it_is_he
     town.run(2);
     assert_eq!(host(&mut town, 0).crypto, shared, "all of it goes with the last endpoint, and nothing else does");
     plug_own(&mut town, 12, 0);
-    town.run(3);
+    town.live(10);
     let [after, there] = [0, 1].map(|node| host(&mut town, node).crypto.clone());
     assert!(after.sas.keys().eq(there.sas.keys()) && after.sas.len() == 4);
     assert!(after.sas.keys().all(|id| !a.sas.contains_key(id)), "its keys are spent, so there is another epoch");
@@ -340,7 +392,7 @@ fn who_has_left_or_is_given_up_has_no_associations_and_who_comes_back_has_others
     assert!(before.sas.iter().filter(|(id, _)| host(&mut town, 0).crypto.sas.contains_key(id)).count() == 2);
     town.net.heal();
     town.tell(3, Input::Join(vec![overlay_gossip::testing::Net::<crate::town::Node>::address(0)]));
-    town.run(30);
+    town.live(30);
     assert_eq!(of(&mut town, 3), (1, 2), "who comes back");
     let [a, b] = [0, 3].map(|node| host(&mut town, node).crypto.clone());
     let with = a.sas.keys().filter(|id| b.sas.contains_key(id));

@@ -80,6 +80,15 @@ impl Town {
         self.net.run_for(Duration::from_secs(seconds));
     }
 
+    /// The same, and what is desired is in effect a moment later.
+    pub(crate) fn live(&mut self, seconds: u64) {
+        for _ in 0..seconds * 5 {
+            self.net.run_for(Duration::from_millis(200));
+            let running: Vec<usize> = self.net.running().collect();
+            running.into_iter().for_each(|node| self.apply(node));
+        }
+    }
+
     pub(crate) fn tell(&mut self, node: usize, input: Input) {
         self.net.with(node, |agent, now| agent.0.handle(input, now)).unwrap().unwrap();
     }

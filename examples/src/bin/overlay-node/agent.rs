@@ -130,11 +130,13 @@ fn own_id(state: &Path) -> Outcome<NodeId> {
 /// A key that nobody else may read.
 fn gossip_key(file: &Path) -> Outcome<GossipKey> {
     let named = |error: &dyn std::fmt::Display| format!("the key of gossip in {}: {error}", file.display());
-    let mode = fs::metadata(file).map_err(|error| named(&error))?.permissions().mode();
+    let mut opened = fs::File::open(file).map_err(|error| named(&error))?;
+    let mode = opened.metadata().map_err(|error| named(&error))?.permissions().mode();
     if mode & 0o077 != 0 {
         return Err(named(&format!("others may read or write it, chmod 600 {}", file.display())).into());
     }
-    let text = Zeroizing::new(fs::read_to_string(file).map_err(|error| named(&error))?);
+    let mut text = Zeroizing::new(String::new());
+    opened.read_to_string(&mut text).map_err(|error| named(&error))?;
     Ok(text.trim().parse().map_err(|error| named(&error))?)
 }
 

@@ -18,14 +18,14 @@ use super::{Agent, AgentEvent};
 use crate::derive::is_vtep;
 use crate::{Carried, Place, Protection, TunnelKeys};
 
-pub(super) use offers::{KEYS, Offers};
-use secret::{Secret, Stale};
+pub(super) use offers::{KEYS, Offers, is_key};
+use secret::Secret;
 
 /// A node's own secrets, and what it agreed on.
 ///
-/// There is a secret while an endpoint of an encrypted network is plugged in here, and no longer. It is changed for another without a packet lost by a [`Rotation`]; whatever
-/// would have a key put to work again begins a new epoch at once: another VTEP of this node, an SPI that comes twice, another start, a network with keys of its own
-/// that comes back.
+/// There is a secret while an endpoint of an encrypted network is plugged in here, and no longer. It is changed for another without a packet lost by a [`Rotation`], also where no
+/// further keys come of it: an SPI comes twice, a network with keys of its own comes back, a peer's records are older than some before. Then that tunnel waits, and no other. Another VTEP of this
+/// node, another start and associations that were lost begin a new epoch at once.
 #[derive(Debug)]
 pub(super) struct Keyring {
     chance: Chance,
@@ -34,9 +34,9 @@ pub(super) struct Keyring {
     next: u64,
     own: Option<Own>,
     agreed: Arc<BTreeMap<NodeId, TunnelKeys>>,
-    /// Until then no peer's record makes this node begin an epoch.
+    /// Until then no rotation is begun for a tunnel that the present secret has no keys for.
     rests_until: Instant,
-    /// Whether there is one that would.
+    /// Whether there is such a tunnel.
     waits: bool,
     /// Whether another epoch was asked for, and is still to begin.
     is_asked: bool,
@@ -57,6 +57,9 @@ struct Own {
     stage: Stage,
     /// For which record of each peer this node seals.
     sealed_for: BTreeMap<NodeId, EpochRecord>,
+    /// The associations that the host is to hold in this stage: known when all was agreed on at its beginning. What is agreed on later, a peer puts to work only after this node has
+    /// confirmed that it holds it.
+    needs: Option<BTreeSet<Spi>>,
     /// Whether the host holds what this stage asks of it.
     is_held: bool,
 }
@@ -82,21 +85,18 @@ pub(super) struct Peer {
 /// So many epochs can one start of a node have, before it has one that the next start could have too.
 const EPOCHS: u64 = 1 << 20;
 
-/// How long a node rests after a peer's record, or who holds the associations, had it begin an epoch.
+/// How long a node rests after a tunnel that lacks keys, or who holds the associations, had it begin an epoch.
 const REST: Duration = Duration::from_secs(10);
 
 /// So many stages may end one after the other at once, where nobody is waited for.
 const STAGES: usize = 3;
-
-/// So often in a row an SPI may come twice: by chance it does not twice in the life of a cluster.
-const TRIES: usize = 8;
 
 impl Keyring {
     fn new(chance: Chance, config: RotationConfig, incarnation: u64) -> Self {
         Self {
             chance,
             config,
-            next: first(incarnation),
+            next: first(incarnation).unwrap_or(u64::MAX),
             own: None,
             agreed: Arc::default(),
             rests_until: Instant::ZERO,
@@ -109,7 +109,8 @@ impl Keyring {
 
     pub(super) fn begin_anew(&mut self, incarnation: u64) {
         self.forget();
-        self.next = self.next.max(first(incarnation));
+        // An incarnation that nobody can have counted up to is somebody's lie: this process is above its own epochs all the same.
+        self.next = first(incarnation).map_or(self.next, |first| first.max(self.next));
     }
 
     fn forget(&mut self) {
@@ -149,14 +150,14 @@ impl Keyring {
         if self.own.as_ref().is_some_and(|own| own.vtep != vtep) {
             self.forget();
         }
-        for _ in 0..TRIES {
-            self.begin(me, vtep, now);
-            self.waits = false;
-            if self.try_agree(wanted, lanes, now) {
-                return self.gather();
-            }
-            self.forget();
+        self.begin(me, vtep, now);
+        let Some(own) = &mut self.own else { return };
+        self.waits = !own.agree(wanted, lanes);
+        if self.waits && self.rests_until <= now {
+            own.rotation.rotate(Cause::Spent, now);
+            (self.waits, self.rests_until) = (false, now + REST);
         }
+        self.gather();
     }
 
     fn begin(&mut self, me: NodeId, vtep: IpAddr, now: Instant) {
@@ -166,50 +167,14 @@ impl Keyring {
         let mut seed = [0; 32];
         self.chance.draw(&mut seed);
         let (Some(current), Ok(rotation)) = (self.secret(me), Rotation::new(self.config, seed, now)) else { return };
-        let (beside, stage, sealed_for) = (None, rotation.stage(), BTreeMap::new());
-        self.own = Some(Own { vtep, current, beside, rotation, stage, sealed_for, is_held: false });
+        let (beside, stage, sealed_for, needs) = (None, rotation.stage(), BTreeMap::new(), None);
+        self.own = Some(Own { vtep, current, beside, rotation, stage, sealed_for, needs, is_held: false });
     }
 
     fn secret(&mut self, me: NodeId) -> Option<Secret> {
         let epoch = Epoch::new(self.next).ok()?;
-        self.next = self.next.saturating_add(1);
+        self.next = self.next.checked_add(1)?; // none twice: after the last there is no key
         Some(Secret::new(EpochSecret::generate(me, epoch, |to| self.chance.draw(to))))
-    }
-
-    /// Whether it went without what needs another epoch: an SPI of this node's that comes twice, a key that was issued before, a record
-    /// that this epoch cannot be agreed on with.
-    fn try_agree(&mut self, wanted: &Wanted, lanes: Lanes, now: Instant) -> bool {
-        let Some(own) = &mut self.own else { return true };
-        // Who has no record for now may come back with the same. Who is elsewhere has to be agreed with anew, in another epoch.
-        let stays = |node: NodeId, epoch: Epoch, at: IpAddr| match wanted.peers.get(&node) {
-            Some(peer) => peer.vtep == at && peer.records.contains(epoch),
-            None => wanted.nodes.contains(&node) && wanted.peers.values().all(|peer| peer.vtep != at),
-        };
-        let is_previous = own.stage == Stage::Promoted;
-        own.current.let_go(stays, &wanted.carried);
-        own.beside.iter_mut().for_each(|beside| beside.let_go(stays, &wanted.carried));
-        own.sealed_for.extend(wanted.peers.iter().map(|(node, peer)| (*node, peer.records.current)));
-        own.sealed_for.retain(|node, _| wanted.nodes.contains(node));
-        for (node, peer) in wanted.peers.iter().filter(|(_, peer)| can_tunnel(own.vtep, peer.vtep)) {
-            match own.current.agree(*node, peer, lanes) {
-                Ok(()) => {}
-                // This node's next epoch agrees with it, but not as often as somebody likes who says such things.
-                Err(Stale::Peer) if self.rests_until > now => self.waits = true,
-                Err(Stale::Peer) => {
-                    self.rests_until = now + REST;
-                    return false;
-                }
-                Err(Stale::Key) => return false,
-            }
-            let beside = own.beside.iter_mut().filter(|_| !is_previous); // nobody new seals for the previous
-            if beside.map(|beside| beside.agree(*node, peer, lanes)).any(|agreed| agreed.is_err()) {
-                return false;
-            }
-        }
-        let mut seen = BTreeSet::<Spi>::new();
-        let all = [&own.current].into_iter().chain(&own.beside).flat_map(Secret::all);
-        let mut takes = all.flat_map(|(.., tunnels)| tunnels.values()).flat_map(|keys| &keys.takes);
-        takes.all(|issued| seen.insert(issued.spi))
     }
 
     /// What is known of tunnels' keys: sealed with the present ones of both, opened with all.
@@ -248,11 +213,11 @@ impl Keyring {
     /// The host holds this: perhaps what the rotation waits for.
     fn handle_held(&mut self, host: Option<&State>, now: Instant) {
         let Some(own) = self.own.as_mut().filter(|own| own.stage != Stage::Steady && !own.is_held) else { return };
-        let tunnels = || self.agreed.values().flat_map(|keys| &keys.tunnels).map(|(_, lanes)| lanes);
-        let spis: BTreeSet<Spi> = host.into_iter().flat_map(|host| host.sas.keys()).map(|id| id.spi).collect();
-        let is_held =
-            tunnels().flat_map(|lanes| lanes.takes.iter().chain(&lanes.sends)).all(|it| spis.contains(&it.spi));
-        if is_held {
+        let all = needed(&self.agreed);
+        let needs = own.needs.get_or_insert_with(|| all.clone());
+        needs.retain(|spi| all.contains(spi));
+        let holds: BTreeSet<Spi> = host.into_iter().flat_map(|host| host.sas.keys()).map(|id| id.spi).collect();
+        if needs.is_subset(&holds) {
             own.is_held = true;
             own.rotation.handle_held(own.stage, now);
         }
@@ -277,6 +242,31 @@ impl Keyring {
 }
 
 impl Own {
+    /// Whether all that is wanted has keys that no other tunnel has, of the present secret or of the next.
+    fn agree(&mut self, wanted: &Wanted, lanes: Lanes) -> bool {
+        // Who has no record for now may come back with the same. Who is elsewhere has to be agreed with anew, by another secret.
+        let stays = |node: NodeId, epoch: Epoch, at: IpAddr| match wanted.peers.get(&node) {
+            Some(peer) => peer.vtep == at && peer.records.contains(epoch),
+            None => wanted.nodes.contains(&node) && wanted.peers.values().all(|peer| peer.vtep != at),
+        };
+        self.current.let_go(stays, &wanted.carried);
+        self.beside.iter_mut().for_each(|beside| beside.let_go(stays, &wanted.carried));
+        self.sealed_for.extend(wanted.peers.iter().map(|(node, peer)| (*node, peer.records.current)));
+        self.sealed_for.retain(|node, _| wanted.nodes.contains(node));
+        let is_next = self.stage == Stage::Installing;
+        let mut has_all = true;
+        for (node, peer) in wanted.peers.iter().filter(|(_, peer)| can_tunnel(self.vtep, peer.vtep)) {
+            let current = self.current.agree(*node, peer, lanes).is_ok();
+            // Who has not heard yet that this node has promoted the other seals for the previous still.
+            let beside = self.beside.as_mut().is_some_and(|beside| beside.agree(*node, peer, lanes).is_ok());
+            has_all &= current || is_next && beside;
+        }
+        let mut seen = BTreeSet::<Spi>::new();
+        let all = [&self.current].into_iter().chain(&self.beside).flat_map(Secret::all);
+        let mut takes = all.flat_map(|(.., tunnels)| tunnels.values()).flat_map(|keys| &keys.takes);
+        has_all && takes.all(|issued| seen.insert(issued.spi))
+    }
+
     fn lacks_next(&self) -> bool {
         self.stage != Stage::Installing && self.rotation.stage() == Stage::Installing
     }
@@ -290,7 +280,7 @@ impl Own {
             (_, Stage::Promoted) => self.beside.iter_mut().for_each(|beside| std::mem::swap(&mut self.current, beside)),
             (_, Stage::Steady) => self.beside = None,
         }
-        (self.stage, self.is_held) = (stage, false);
+        (self.stage, self.needs, self.is_held) = (stage, None, false);
     }
 }
 
@@ -324,12 +314,18 @@ fn can_tunnel(here: IpAddr, there: IpAddr) -> bool {
     is_vtep(here) && is_vtep(there) && here != there && IpFamily::of(here) == IpFamily::of(there)
 }
 
-/// The first epoch of a start of a node: above all of earlier ones, as its incarnation is.
-const fn first(incarnation: u64) -> u64 {
-    match incarnation.saturating_mul(EPOCHS) {
-        0 => 1,
-        first => first,
-    }
+/// The associations of all tunnels that a host has: not of those to an address that several nodes say is theirs.
+fn needed(agreed: &BTreeMap<NodeId, TunnelKeys>) -> BTreeSet<Spi> {
+    let mut at = BTreeMap::<IpAddr, usize>::new();
+    agreed.values().for_each(|keys| *at.entry(keys.peer).or_default() += 1);
+    let alone = agreed.values().filter(|keys| at.get(&keys.peer) == Some(&1));
+    let lanes = alone.flat_map(|keys| keys.tunnels.values());
+    lanes.flat_map(|lanes| lanes.takes.iter().chain(&lanes.sends)).map(|issued| issued.spi).collect()
+}
+
+/// The first epoch of a start of a node: above all of earlier ones, as its incarnation is. None of one that leaves no room for epochs.
+fn first(incarnation: u64) -> Option<u64> {
+    Some(incarnation.checked_mul(EPOCHS)?.max(1))
 }
 
 impl Agent {
@@ -342,7 +338,9 @@ impl Agent {
         let incarnation = self.gossip.me().incarnation;
         match chance {
             Ok(chance) => {
-                self.keyring = Some(Keyring::new(chance, self.rotation, incarnation));
+                let mut new = Keyring::new(chance, self.rotation, incarnation);
+                new.next = self.keyring.take().map_or(new.next, |old| old.next.max(new.next));
+                self.keyring = Some(new);
                 self.knowledge.protection = Protection::Keys(Arc::default());
             }
             Err(reason) => {

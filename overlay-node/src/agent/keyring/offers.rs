@@ -47,8 +47,15 @@ impl Offers {
 
 /// An entry's key there: each node has one.
 fn key() -> Option<Key> {
-    Key::new(vec![0]).ok()
+    Key::new(KEY.to_vec()).ok()
 }
+
+/// Whether it is that: what a node says under another is nothing.
+pub(in super::super) fn is_key(key: &Key) -> bool {
+    key.as_bytes() == KEY
+}
+
+const KEY: &[u8] = &[0];
 
 impl Agent {
     /// A node has published its keys on a network, or does no more. What cannot be read counts as not said.
@@ -63,7 +70,7 @@ impl Agent {
             Some(records) => heard.insert(owner, records),
             None => heard.remove(&owner),
         };
-        self.put_records();
+        self.doubt_records = true;
     }
 
     /// Reads all that is published on a network anew, or what one node has.
@@ -76,12 +83,20 @@ impl Agent {
         }
         let me = self.knowledge.me;
         let entries = self.gossip.entries(network, KEYS);
-        let entries = entries.filter(|(owner, ..)| *owner != me && of.is_none_or(|of| of == *owner));
+        let entries =
+            entries.filter(|(owner, key, ..)| *owner != me && of.is_none_or(|of| of == *owner) && is_key(key));
         let entries: Vec<_> = entries.map(|(owner, _, value, _)| (owner, value.clone())).collect();
         for (owner, value) in entries {
             self.hear_records(network, owner, Some(&value));
         }
-        self.put_records();
+        self.doubt_records = true;
+    }
+
+    /// Makes of all that was heard what is known of each node: once, however much that was. O(nodes x networks).
+    pub(in super::super) fn settle_records(&mut self) {
+        if std::mem::take(&mut self.doubt_records) {
+            self.put_records();
+        }
     }
 
     fn put_records(&mut self) {
@@ -124,7 +139,7 @@ impl Agent {
     /// A network is not followed any more.
     pub(in super::super) fn forget_records(&mut self, network: NetworkId) {
         self.offers.forget(network);
-        self.put_records();
+        self.doubt_records = true;
     }
 
     /// Whether all live nodes act upon what this node has published.

@@ -29,14 +29,10 @@ struct Agreed {
     tunnels: BTreeMap<Carried, LaneKeys>,
 }
 
-/// What is in the way of agreeing in this epoch.
+/// No keys come of this secret for some tunnel: the peer's record is older than one that was there, or was let go, or is for another address; or a key would
+/// be issued twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stale {
-    /// The peer's record is older than one that was there, or was let go, or is for another address.
-    Peer,
-    /// A key would be issued twice.
-    Key,
-}
+pub(super) struct Spent;
 
 impl Secret {
     pub(super) const fn new(secret: EpochSecret) -> Self {
@@ -55,7 +51,7 @@ impl Secret {
     }
 
     /// Agrees on what tunnels to a peer are to carry, by each record that is to be opened; what was agreed on stays.
-    pub(super) fn agree(&mut self, node: NodeId, peer: &Peer, lanes: Lanes) -> Result<(), Stale> {
+    pub(super) fn agree(&mut self, node: NodeId, peer: &Peer, lanes: Lanes) -> Result<(), Spent> {
         for record in peer.records.to_open() {
             let name = (node, record.epoch);
             let is_there =
@@ -63,13 +59,13 @@ impl Secret {
             if !is_there {
                 let pair = match self.secret.agree(node, record) {
                     Ok(pair) => pair,
-                    Err(AgreeError::Old { .. }) => return Err(Stale::Peer),
+                    Err(AgreeError::Old { .. }) => return Err(Spent),
                     Err(_) => continue, // nothing comes of that record
                 };
                 self.agreed.insert(name, Agreed { record, peer: peer.vtep, pair, tunnels: BTreeMap::new() });
             }
             let agreed = self.agreed.get_mut(&name).map(|agreed| agreed.issue(&peer.carried, lanes));
-            agreed.unwrap_or(Ok(())).map_err(|_| Stale::Key)?;
+            agreed.unwrap_or(Ok(())).map_err(|_| Spent)?;
         }
         Ok(())
     }
