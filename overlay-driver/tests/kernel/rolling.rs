@@ -172,12 +172,7 @@ impl Replace<usize> for Steps {
         let (took, behind, left, arrived) = Default::default();
         let mut sum = Drained { took, behind, left, arrived, uncounted: None };
         while let Some(drained) = all.join_next().await {
-            let drained = drained?.map_err(Wrong::Drain)?;
-            sum.took = sum.took.max(drained.took);
-            sum.behind.extend(drained.behind);
-            sum.left.extend(drained.left);
-            sum.arrived.extend(drained.arrived);
-            sum.uncounted = sum.uncounted.or(drained.uncounted);
+            sum = sum.and(drained?.map_err(Wrong::Drain)?);
         }
         Ok(sum)
     }

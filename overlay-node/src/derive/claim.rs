@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use overlay_core::{AddressSet, EndpointId, IfName, Mac, NsId, SharedMap};
+use overlay_core::{AddressSet, EndpointId, IfName, Mac, NsId, SharedMap, is_host_address};
 use overlay_link::MacvlanMode;
 use overlay_vxlan::names;
 
 use super::footing::Ground;
-use super::free::{Free, is_host, number};
+use super::free::{Free, number};
 use super::mesh::sees_nodes;
 use crate::{LocalEndpoint, RemoteEndpoint, Section};
 
@@ -275,5 +275,5 @@ fn check_mac(mac: Mac) -> Result<(), Unfit> {
 fn is_host_of(address: IpAddr, net: IpNet) -> bool {
     let ends = |net: ipnet::Ipv4Net| [IpAddr::from(net.network()), net.broadcast().into()];
     let of_all = matches!(net, IpNet::V4(net) if net.prefix_len() < 31 && ends(net).contains(&address));
-    net.prefix_len() > 0 && !of_all && is_host(address) && !address.is_loopback()
+    net.prefix_len() > 0 && !of_all && is_host_address(address) && !address.is_loopback()
 }

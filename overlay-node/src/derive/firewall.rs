@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use overlay_core::{Name, Port, Protocol, Vni};
+use overlay_core::{Name, Port, Protocol, Vni, is_host_address};
 use overlay_firewall::{Bind, BridgePort, Limit, Pin, Published, State, Strangers, Tunnel};
 use overlay_vxlan::names;
 
 use super::admission::Admission;
 use super::claim::{At, Claim};
-use super::free::is_host;
 use crate::{Knowledge, LocalEndpoint, NodeFacts, RESOLVER, Section, mesh};
 
 /// Only nodes send to the ports of VXLAN, and what is encrypted passes there inside ESP only, which is seen to by the associations' own
@@ -45,7 +44,7 @@ pub(super) fn host(knowledge: &Knowledge) -> State {
 
 fn others(knowledge: &Knowledge, address: impl Fn(&NodeFacts) -> IpAddr) -> BTreeSet<IpAddr> {
     let others = knowledge.nodes.iter().filter(|(id, _)| **id != knowledge.me);
-    others.map(|(_, facts)| address(facts)).filter(|address| is_host(*address)).collect()
+    others.map(|(_, facts)| address(facts)).filter(|address| is_host_address(*address)).collect()
 }
 
 fn encrypted(knowledge: &Knowledge) -> BTreeSet<Vni> {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use overlay_core::IpFamily;
+use overlay_core::{IpFamily, is_host_address};
 use overlay_ipam::{Subnet, SubnetKind};
 
 use crate::Section;
@@ -41,7 +41,7 @@ impl<'k> Free<'k> {
         let (family, is) = (IpFamily::of(address), number(address));
         let free = self.own.iter().any(|hosts| hosts.family == family && hosts.have(is))
             || self.external.iter().any(|subnet| subnet.reserved(address).is_none());
-        free && is_host(address) && !address.is_loopback()
+        free && is_host_address(address) && !address.is_loopback()
     }
 }
 
@@ -64,12 +64,6 @@ pub(super) fn number(address: IpAddr) -> u128 {
         IpAddr::V4(address) => MAPPED | u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
     }
-}
-
-/// Whether an address can be one host's: IPv4 in IPv6's form (RFC 4291 §2.5.5.2) is on no wire.
-pub(super) fn is_host(address: IpAddr) -> bool {
-    let mapped = matches!(address, IpAddr::V6(address) if address.to_ipv4_mapped().is_some());
-    !address.is_unspecified() && !address.is_multicast() && address != IpAddr::from([255; 4]) && !mapped
 }
 
 /// `::ffff:0:0`.
@@ -111,7 +105,7 @@ mod tests {
         let free = Free::of_subnets(&subnets);
         for address in v4.chain(v6).chain(odd) {
             let reserved = subnets.iter().all(|subnet| subnet.reserved(address).is_some());
-            let is = is_host(address) && !address.is_loopback() && !reserved;
+            let is = is_host_address(address) && !address.is_loopback() && !reserved;
             assert_eq!(free.has(address), is, "{address}");
         }
     }

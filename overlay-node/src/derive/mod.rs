@@ -135,5 +135,5 @@ pub(crate) fn reaches(knowledge: &Knowledge, section: &Section, id: EndpointId, 
 /// Whether an address can be a VTEP: one host's, and no link-local one, which would need an interface beside it.
 pub(crate) fn is_vtep(address: IpAddr) -> bool {
     let link_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-    free::is_host(address) && !link_local
+    overlay_core::is_host_address(address) && !link_local
 }

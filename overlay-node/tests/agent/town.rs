@@ -85,7 +85,9 @@ impl Town {
         for _ in 0..seconds * 5 {
             self.net.run_for(Duration::from_millis(200));
             let running: Vec<usize> = self.net.running().collect();
-            running.into_iter().for_each(|node| self.apply(node));
+            for node in running {
+                self.apply(node);
+            }
         }
     }
 

@@ -344,7 +344,7 @@ fn attachments_that_make_no_sense_are_refused_and_told_what_would() {
     refused(cluster.attach(1, nowhere), &format!("node {} not found", node(9)));
     let text = "network back not manually attachable: name a service, or create it attachable";
     refused(cluster.attach(1, at(2, "c1")), text);
-    let text = "only containers of a service that publishes a port in mode ingress are attached to the ingress network ingress: \
+    let text = "only containers of a service that publishes a port in mode ingress or local are attached to the ingress network ingress: \
                 name such a service, or choose another network";
     refused(cluster.attach(1, at(0, "c1")), text);
     let of = EndpointSpec { service: Some(service(1)), ..at(2, "c1") };

@@ -42,7 +42,7 @@ fn every_node_is_on_the_ingress_network_while_a_service_publishes_there_and_cont
     assert_eq!(on_mesh().len(), 3);
     // Nobody moves one, or has what is a node's.
     let own = on_mesh().into_iter().find(|endpoint| endpoint.spec.node != node(3)).unwrap();
-    let text = "only containers of a service that publishes a port in mode ingress are attached to the ingress network ingress: \
+    let text = "only containers of a service that publishes a port in mode ingress or local are attached to the ingress network ingress: \
                 name such a service, or choose another network";
     let elsewhere = [node(1), node(2), node(3)].into_iter().find(|node| *node != own.spec.node).unwrap();
     refused(block_on(cluster.manager.relocate(own.id, elsewhere, NOW)), text);

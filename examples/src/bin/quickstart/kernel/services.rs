@@ -12,7 +12,7 @@ use overlay_core::{EndpointId, ServiceId};
 use overlay_driver::testing::{Container, Lab, date, resolve};
 use overlay_driver::{Attach, Attached};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, Drained, Endpoint, EndpointMode, PublishedPort, Service, ServiceSpec, mesh_replica};
+use overlay_node::{Control, Drained, EndpointMode, PublishedPort, Service, ServiceSpec};
 
 use super::town::{Town, fill};
 
@@ -111,10 +111,8 @@ impl Running {
 
     /// Takes the work from the container on host-2, while it is asked for from outside.
     fn drain(&self, town: &mut Town) -> Outcome {
-        // Clients from outside come by an endpoint of their own.
-        let of_mesh = |endpoint: &Endpoint| mesh_replica(self.service.id, endpoint.spec.node, &endpoint.spec.container);
-        let ending = self.replicas.iter().filter(|(host, _)| *host == 1).map(|(_, attached)| &attached.endpoint);
-        let ending: Vec<EndpointId> = ending.flat_map(|endpoint| [endpoint.id, of_mesh(endpoint)]).collect();
+        let ending = self.replicas.iter().filter(|(host, _)| *host == 1).map(|(_, attached)| attached.endpoint.id);
+        let ending: Vec<EndpointId> = ending.collect();
         let (over, host) = (AtomicBool::new(false), town.hosts.lab.address(0));
         let (drained, told) = std::thread::scope(|scope| -> Outcome<_> {
             let asking = scope.spawn(|| {
