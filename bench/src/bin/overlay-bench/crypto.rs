@@ -107,12 +107,12 @@ fn gossip_seal(bench: &mut Bench<'_>) -> io::Result<()> {
     bench
         .figure("crypto/gossip-seal", "ns")
         .measured(move || {
-            nanoseconds(round, &mut ours, plain, |message| {
+            seconds(round, &mut ours, plain, |message| {
                 black_box(keyring.seal(Purpose::Datagram, black_box(message)).is_ok());
             })
         })
         .yardstick_measured(ALONE, move || {
-            nanoseconds(round, &mut bare, |_| {}, |buffer| alone.seal(black_box(buffer), DATAGRAM))
+            seconds(round, &mut bare, |_| {}, |buffer| alone.seal(black_box(buffer), DATAGRAM))
         })
         .report()
 }
@@ -132,13 +132,13 @@ fn gossip_open(bench: &mut Bench<'_>) -> io::Result<()> {
                 next = (next + 1) % all.len();
                 assert!(all[next].seal(Purpose::Datagram, message).is_ok());
             };
-            nanoseconds(round, &mut ours, prepare, |message| {
+            seconds(round, &mut ours, prepare, |message| {
                 assert!(keyring.open(Purpose::Datagram, black_box(message)).is_ok());
             })
         })
         .yardstick_measured(ALONE, move || {
             let prepare = |buffer: &mut Vec<u8>| seals.seal(buffer, DATAGRAM);
-            nanoseconds(round, &mut bare, prepare, |buffer| opens.open(black_box(buffer), DATAGRAM))
+            seconds(round, &mut bare, prepare, |buffer| opens.open(black_box(buffer), DATAGRAM))
         })
         .report()
 }
@@ -158,8 +158,8 @@ fn keyring(node: u16) -> Keyring {
     Keyring::new(GossipKey::from_bytes([7; 32]), &mut Chance::new(start))
 }
 
-/// How long one takes: works through all buffers, prepared first, again and again for `round` of measured time.
-fn nanoseconds(
+/// How many seconds one takes: works through all buffers, prepared first, again and again for `round` of measured time.
+fn seconds(
     round: Duration,
     buffers: &mut [Vec<u8>],
     mut prepare: impl FnMut(&mut Vec<u8>),
@@ -173,7 +173,7 @@ fn nanoseconds(
         took += start.elapsed();
         count += buffers.len() as u32;
     }
-    took.as_nanos() as f64 / f64::from(count)
+    took.as_secs_f64() / f64::from(count)
 }
 
 /// The same as payload bits per second.
@@ -184,8 +184,8 @@ fn gigabits(
     mut prepare: impl FnMut(&mut [u8]),
     mut work: impl FnMut(&mut [u8]),
 ) -> f64 {
-    let each = nanoseconds(round, buffers, |buffer| prepare(buffer), |buffer| work(buffer));
-    (size * 8) as f64 / each
+    let each = seconds(round, buffers, |buffer| prepare(buffer), |buffer| work(buffer));
+    (size * 8) as f64 / each / 1e9
 }
 
 /// Room for a packet of that payload, each in its own place.
