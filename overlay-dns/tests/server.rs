@@ -160,10 +160,15 @@ struct Cuts {
 impl Cuts {
     #[expect(clippy::disallowed_methods, reason = "a server of its own, so that clients may block")]
     fn new() -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = socket.local_addr().unwrap();
+        // A port that is free for both: another program may have the one that UDP was given by TCP.
+        let both = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let address = socket.local_addr().unwrap();
+            Some((socket, address, TcpListener::bind(address).ok()?))
+        };
+        let (socket, address, listener) = (0..32).find_map(|_| both()).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
-        let listener = Arc::new(TcpListener::bind(address).unwrap());
+        let listener = Arc::new(listener);
         let open = Arc::clone(&listener);
         thread::spawn(move || {
             let mut buffer = [0; 1500];
