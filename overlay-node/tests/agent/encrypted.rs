@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlay_core::{Instant, Mtu, NetworkId, NsId, NsKey, Port, PortRange, Protocol, State as _, Vni};
 use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, Verdict};
@@ -18,7 +19,10 @@ const PORT: Port = Port::VXLAN_ENCRYPTED;
 
 /// So many nodes that can encrypt, and an encrypted network, on which each has an endpoint: that of node 0 has number 2, and so on.
 fn town(seed: u64, nodes: usize) -> Town {
-    let mut town = Town::new(seed, nodes);
+    encrypting(Town::new(seed, nodes), nodes)
+}
+
+fn encrypting(mut town: Town, nodes: usize) -> Town {
     for node in 0..nodes {
         town.net.with(node, |agent, now| agent.0.set_protection(Ok(Chance::new([node as u8 + 1; 32])), now));
     }
@@ -30,7 +34,10 @@ fn town(seed: u64, nodes: usize) -> Town {
 }
 
 fn plugged(seed: u64, nodes: usize) -> Town {
-    let mut town = town(seed, nodes);
+    plug_all(town(seed, nodes), nodes)
+}
+
+fn plug_all(mut town: Town, nodes: usize) -> Town {
     (0..nodes).for_each(|node| town.plug(node as u8 + 2, node));
     town.run(3);
     town
@@ -218,6 +225,33 @@ fn keys_are_changed_when_that_is_asked_for_and_both_ends_have_the_same_ones_then
     let peer = host(&mut town, 1);
     assert_eq!(after.crypto.sas.keys().filter(|id| peer.crypto.sas.contains_key(id)).count(), 2);
     assert_eq!(record(&town, 0, 1).unwrap(), record(&town, 2, 1).unwrap(), "others have theirs as before");
+}
+
+#[test]
+fn who_does_not_act_upon_another_key_is_left_behind_after_a_minute_and_named_and_nobody_else() {
+    let town = Town::acting(Duration::from_secs(86_400), 44, 3);
+    let mut town = plug_all(encrypting(town, 3), 3);
+    let live = |town: &mut Town, seconds: u64| {
+        for _ in 0..seconds {
+            town.live(1);
+            for node in 0..2 {
+                town.net.with(node, |node, _| node.0.acted(node.0.heard())).unwrap();
+            }
+        }
+    };
+    live(&mut town, 2);
+    town.net.with(2, |node, _| node.0.acted(node.0.heard())).unwrap(); // and nothing after that
+    live(&mut town, 2);
+    town.events();
+    town.tell(0, Input::RotateKeys);
+    let left = |town: &mut Town| -> Vec<(usize, AgentEvent)> {
+        town.events().into_iter().filter(|(_, event)| matches!(event, AgentEvent::LeftBehind { .. })).collect()
+    };
+    live(&mut town, 50);
+    assert_eq!((left(&mut town), ended(&town, 0)), (vec![], 0), "it is waited for");
+    live(&mut town, 100);
+    let named = (0, AgentEvent::LeftBehind { nodes: [node_id(2)].into() });
+    assert_eq!((left(&mut town), ended(&town, 0)), (vec![named.clone(), named], 1), "in both stages");
 }
 
 #[test]

@@ -379,6 +379,8 @@ impl Agent {
         let vtep = self.knowledge.nodes.get(&me).map(|facts| facts.vtep);
         let wanted = vtep.zip(self.wanted_tunnels());
         let host = self.reports.held(&Place::Host);
+        // Whom a stage leaves behind has not confirmed what was told in that stage, before anything is told in the next.
+        let behind = if keyring.is_rotating() { self.offers.behind(&self.gossip) } else { BTreeSet::new() };
         // A stage may end as soon as it begins, if nobody is there.
         for _ in 0..STAGES {
             keyring.turn(me, now);
@@ -387,15 +389,15 @@ impl Agent {
                 None => keyring.forget(),
             }
             keyring.handle_held(host.as_ref().map(|host| &host.crypto), now);
-            self.tell_records(keyring.records(), now);
-            if keyring.is_rotating() && self.all_have_confirmed_records() {
+            let is_told = self.tell_records(keyring.records(), now);
+            if is_told && keyring.is_rotating() && self.all_have_confirmed_records() {
                 keyring.handle_confirmed(now);
             }
             if !keyring.has_turned() {
                 break;
             }
         }
-        self.take_rotation(&mut keyring);
+        self.take_rotation(&mut keyring, &behind);
         let is = Protection::Keys(Arc::clone(&keyring.agreed));
         self.changed |= self.knowledge.protection != is;
         self.knowledge.protection = is;
@@ -403,7 +405,7 @@ impl Agent {
     }
 
     /// Tells what became of a rotation.
-    fn take_rotation(&mut self, keyring: &mut Keyring) {
+    fn take_rotation(&mut self, keyring: &mut Keyring, behind: &BTreeSet<NodeId>) {
         let Some(own) = &mut keyring.own else { return };
         while let Some(event) = own.rotation.poll_event() {
             match event {
@@ -411,8 +413,7 @@ impl Agent {
                 RotationEvent::Ended => keyring.counts.ended += 1,
                 RotationEvent::LeftBehind(_) => {
                     keyring.counts.left_behind += 1;
-                    let nodes = self.offers.behind(&self.gossip);
-                    self.events.push_back(AgentEvent::LeftBehind { nodes });
+                    self.events.push_back(AgentEvent::LeftBehind { nodes: behind.clone() });
                 }
                 _ => {}
             }

@@ -109,14 +109,14 @@ impl Agent {
         }
     }
 
-    /// Publishes this node's keys on the encrypted networks that an endpoint is plugged into here, and there alone.
-    pub(super) fn tell_records(&mut self, records: Option<EpochRecords>, now: Instant) {
+    /// Publishes this node's keys on the encrypted networks that an endpoint is plugged into here, and there alone. Whether all of them took it: what gossip refuses nobody confirms.
+    pub(super) fn tell_records(&mut self, records: Option<EpochRecords>, now: Instant) -> bool {
         let sections = self.knowledge.networks.iter().filter(|(_, section)| section.needs_protection());
         let wanted: BTreeMap<NetworkId, EpochRecords> = sections.filter_map(|(id, _)| Some((*id, records?))).collect();
-        let Some(key) = key() else { return };
+        let Some(key) = key() else { return false };
         let entry = |network| EntryKey { network, table: KEYS, key: key.clone() };
         let over: Vec<NetworkId> = self.offers.told.keys().filter(|told| !wanted.contains_key(told)).copied().collect();
-        let mut is_other = !over.is_empty();
+        let (mut is_other, mut is_told) = (!over.is_empty(), true);
         for network in over {
             self.offers.told.remove(&network);
             let _ = self.gossip.remove(entry(network), now); // not subscribed any more means that it is gone already
@@ -128,12 +128,16 @@ impl Agent {
             is_other = true;
             match self.gossip.put(entry(network), records.encode().into(), now) {
                 Ok(sequence) => drop(self.offers.told.insert(network, (records, sequence))),
-                Err(_) => self.counts.unfollowed += 1,
+                Err(_) => {
+                    self.counts.unfollowed += 1;
+                    is_told = false;
+                }
             }
         }
         if is_other {
             self.put_records();
         }
+        is_told
     }
 
     /// A network is not followed any more.
