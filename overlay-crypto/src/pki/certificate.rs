@@ -219,7 +219,7 @@ impl fmt::Debug for Certificate {
 
 impl fmt::Display for Serial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        crate::hex::show(&self.0, f)
     }
 }
 
