@@ -65,7 +65,11 @@ impl Conntrack {
     }
 
     /// Cuts the flows that are to go, and says how many were there to cut. One that ended by itself meanwhile counts as
-    /// cut; another of the same addresses and ports that began meanwhile is not cut.
+    /// cut.
+    ///
+    /// Another of the same addresses and ports that began meanwhile is mostly not cut: the kernel tells them apart by where in memory they are. But a
+    /// connection that is opened by the port of one that [has ended](Flow::has_ended) often gets its very place. So whoever cuts flows of clients that go
+    /// on coming had better leave ended connections alone.
     ///
     /// # Errors
     /// As [`flows`](Self::flows); and if the kernel refuses one: some may be cut then. Calling it again goes on.

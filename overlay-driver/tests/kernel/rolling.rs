@@ -5,7 +5,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,12 @@ fn answer(mut stream: TcpStream, name: &str, from: SocketAddr) -> io::Result<()>
     stream.write_all(format!("{name} {}", from.ip()).as_bytes())
 }
 
+/// Since this was asked first.
+fn since() -> Duration {
+    static BEGUN: OnceLock<Instant> = OnceLock::new();
+    BEGUN.get_or_init(Instant::now).elapsed()
+}
+
 /// Asks once, from the namespace of the thread.
 fn ask(to: SocketAddr) -> io::Result<(String, IpAddr)> {
     let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
@@ -104,10 +110,10 @@ fn keep_asking(
 ) {
     let asks = || {
         while !over.load(Ordering::Relaxed) {
-            let number = asked.times.fetch_add(1, Ordering::Relaxed);
+            let (number, begun) = (asked.times.fetch_add(1, Ordering::Relaxed), since());
             match next(number).and_then(ask) {
                 Ok((name, seen)) if seen == client => *asked.answers.lock().unwrap().entry(name).or_default() += 1,
-                other => asked.wrong.lock().unwrap().push(format!("{number}: {other:?}")),
+                other => asked.wrong.lock().unwrap().push(format!("{number}, {begun:?} to {:?}: {other:?}", since())),
             }
         }
     };
@@ -145,6 +151,7 @@ impl Steps {
             let (name, source) = (replica.container.name.clone(), replica.container.source.clone());
             let attach = Attach { service: Some(service.id), ..Attach::new(name, source, network) };
             let attached = self.drivers[replica.host].attach(attach).await?;
+            eprintln!("{:?}: {} is on {network}", since(), replica.container.name);
             replica.endpoints.lock().unwrap().push(attached.endpoint.id);
         }
         Ok(())
@@ -174,6 +181,7 @@ impl Replace<usize> for Steps {
         while let Some(drained) = all.join_next().await {
             sum = sum.and(drained?.map_err(Wrong::Drain)?);
         }
+        eprintln!("{:?}: {} {sum}", since(), self.old[*old].container.name);
         Ok(sum)
     }
 
@@ -181,6 +189,7 @@ impl Replace<usize> for Steps {
         for endpoint in self.endpoints(*old) {
             self.drivers[self.old[*old].host].detach(endpoint).await.map_err(Wrong::Attach)?;
         }
+        eprintln!("{:?}: {} is detached", since(), self.old[*old].container.name);
         self.old[*old].end.store(true, Ordering::Relaxed);
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use overlay_core::{Port, Protocol};
 use overlay_kernel::conntrack::Flow;
+use overlay_kernel::nft::IpProtocol;
 
 use super::lower;
 use super::native::{Meaning, Withdrawn};
@@ -32,11 +33,12 @@ impl<'s> Standing<'s> {
         Self { of_vips, published }
     }
 
-    /// Whether a flow is one of ours that no service has a replica for: never one that others translated.
+    /// Whether a flow is one of ours that no service has a replica for: never one that others translated. Nor a connection that has ended, which
+    /// leads nobody astray: a client that takes its port again begins another, which the kernel may take for it, see [`cut`](overlay_kernel::conntrack::Conntrack::cut).
     pub(super) fn lacks(&self, withdrawn: &Withdrawn, flow: &Flow) -> bool {
         let vip = flow.original.to;
         match () {
-            () if !is_translated(flow) => false,
+            () if !is_translated(flow) || (flow.protocol == IpProtocol::TCP.0 && flow.has_ended()) => false,
             () if withdrawn.is_about(vip) => {
                 let services = self.of_vips.get(&vip).map(Vec::as_slice).unwrap_or_default();
                 !services.iter().any(|service| serves(service, flow))

@@ -14,3 +14,4 @@ mod nftables;
 mod published;
 mod suite;
 mod town;
+mod turnover;

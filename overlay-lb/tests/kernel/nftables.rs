@@ -21,7 +21,7 @@ fn nftables_does_what_it_says_it_can() {
     });
 }
 
-fn opened(town: &Town) -> Nftables {
+pub(crate) fn opened(town: &Town) -> Nftables {
     Nftables::open(&owner(), town.client.try_clone().unwrap()).unwrap()
 }
 

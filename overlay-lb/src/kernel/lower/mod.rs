@@ -120,8 +120,8 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     if let Some(arrivals) = wanted.arrivals {
         arrivals::flows(&mut draft, arrivals, &mut arriving)?;
     }
-    draft.chain("arriving", Base::nat(Hook::Prerouting, TRANSLATE), arriving)?;
-    draft.chain("own", Base::nat(Hook::Output, TRANSLATE), own)?;
+    translate(&mut draft, ("arriving", Hook::Prerouting), arriving)?;
+    translate(&mut draft, ("own", Hook::Output), own)?;
     if !leaving.is_empty() {
         draft.chain("leaving", Base::nat(Hook::Postrouting, MASQUERADE), leaving)?;
     }
@@ -140,6 +140,15 @@ pub(super) fn tables(wanted: &Wanted<'_>) -> Result<nft::State, Refusal> {
     }
     native.tables.insert(key()?, draft.finished());
     Ok(native)
+}
+
+/// What begins is led to who serves it; and once more if it was not, which costs other flows a look and ours nothing.
+///
+/// A packet runs by the rules of when its chain began, and sees the elements of when it looks. So one that is on its way while a service comes to
+/// another class, as by each replica that comes or goes, finds it in neither, and would be refused. The next chain has it.
+fn translate(draft: &mut Draft, (name, hook): (&str, Hook), rules: Vec<Rule>) -> Result<(), Refusal> {
+    draft.chain(name, Base::nat(hook, TRANSLATE), rules.clone())?;
+    draft.chain(&format!("{name}-again"), Base::nat(hook, TRANSLATE + 1), rules)
 }
 
 /// Not of a flow that was answered: such a one was translated when it began, or began before there was a service, and packets of it are most.
