@@ -38,6 +38,16 @@ impl Cluster {
         Ok(())
     }
 
+    /// The agent of a node goes on as a later start of it, with all that it was told of the catalogue; without effect for one that is down.
+    pub fn begin_anew(&mut self, number: usize) {
+        let seed = self.dice.seed();
+        let Some(node) = self.nodes.get_mut(number).filter(|_| self.net.machine(number).is_some()) else { return };
+        node.incarnation += 1;
+        let incarnation = node.incarnation;
+        self.net.with(number, |station, now| station.agent.begin_anew(incarnation, seed, now));
+        self.join(number);
+    }
+
     /// A node loses its power: its agent dies, and its places are gone. Its containers are there again when it
     /// [restarts](Self::restart).
     pub fn power_off(&mut self, node: usize) {

@@ -24,7 +24,7 @@ use overlay_kernel::Namespace;
 use overlay_kernel::testing::judge;
 use overlay_node::{
     Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, Encryption, Endpoint, EndpointSpec, Input, Me,
-    MemoryPlaces, Network, NetworkSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
+    MemoryPlaces, Network, NetworkSpec, NodeSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
 };
 use overlay_vxlan::Sandbox;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -158,6 +158,7 @@ impl Town {
             Station(agent)
         });
         self.tell(number, Input::Join(vec![Net::<Station>::address(0)]));
+        (0..2).for_each(|of| self.tell(number, Input::Catalogue(CatalogueChange::Node(Arc::new(record(of))))));
         self.tell(number, Input::Catalogue(CatalogueChange::Network(Arc::new(network(encryption)))));
         for other in 0..2 {
             let endpoint = Arc::new(endpoint(other, &self.grounds[other].container.0));
@@ -367,6 +368,12 @@ fn config() -> AgentConfig {
 
 fn node(number: usize) -> NodeId {
     NodeId::from_bytes([number as u8 + 1; 16])
+}
+
+fn record(number: usize) -> overlay_node::Node {
+    let spec = NodeSpec { name: format!("n{number}").parse().unwrap(), role: Role::Worker };
+    let (created, condition) = (UnixTime::from_millis(0), Condition::Allocated);
+    overlay_node::Node { id: node(number), spec, created, condition }
 }
 
 fn id(number: usize) -> EndpointId {

@@ -164,7 +164,7 @@ impl Agent {
                 let payload = self.open(class, payload)?;
                 self.gossip.handle(from, class, &payload, now)?;
             }
-            Input::Catalogue(change) => self.handle_catalogue(change),
+            Input::Catalogue(change) => self.handle_catalogue(change, now),
             Input::Join(seeds) => self.gossip.join(&seeds, now),
             Input::Plug { endpoint, namespace, interface } => self.plug(endpoint, namespace, interface)?,
             Input::GatewayPort { container, port } => self.set_gateway_port(container, port)?,

@@ -16,7 +16,7 @@ impl Walk<'_> {
         let (network, short) = (&section.network.spec.name, node.short());
         if !self.knowledge.records.contains_key(&node) {
             let missing = format!(
-                "node {short} has published no key, so nothing of {network} is sent there: it would be in the clear"
+                "node {short} has published no key, or is no node of the catalogue, so nothing of {network} is sent there: it would be in the clear"
             );
             return broken(missing, "see on that node whether it can encrypt; its key comes by gossip");
         }

@@ -37,7 +37,7 @@ pub struct Knowledge {
     pub gateway_ports: Arc<BTreeMap<Name, GatewayPort>>,
     /// Whether encrypted networks can be here, and by which keys their tunnels are protected.
     pub protection: Protection,
-    /// What nodes have published of their keys, this one included: those that take part in an encrypted network that this node is on.
+    /// What the cluster's nodes, as the catalogue has them, have published of their keys, this one included: those that take part in an encrypted network that this node is on.
     pub records: Arc<BTreeMap<NodeId, EpochRecords>>,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,

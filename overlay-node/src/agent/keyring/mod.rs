@@ -70,7 +70,7 @@ pub(super) struct Wanted {
     /// What needs protection here.
     carried: BTreeSet<Carried>,
     peers: BTreeMap<NodeId, Peer>,
-    /// All nodes that are there.
+    /// All nodes that are there, and are the cluster's.
     nodes: BTreeSet<NodeId>,
 }
 
@@ -230,6 +230,14 @@ impl Keyring {
         }
     }
 
+    /// A node was removed: keys of an epoch that it has agreed with are changed for others.
+    fn forget_node(&mut self, node: NodeId, now: Instant) {
+        let Some(own) = &mut self.own else { return };
+        if [&own.current].into_iter().chain(&own.beside).any(|secret| secret.is_known_to(node)) {
+            own.rotation.rotate(Cause::Removal, now);
+        }
+    }
+
     /// Whether the rotation went on from where the secrets are.
     fn has_turned(&self) -> bool {
         self.own.as_ref().is_some_and(|own| own.stage != own.rotation.stage())
@@ -364,6 +372,10 @@ impl Agent {
         self.doubt_keys = true;
     }
 
+    pub(super) fn forget_node(&mut self, node: NodeId, now: Instant) {
+        self.keyring.iter_mut().for_each(|keyring| keyring.forget_node(node, now));
+    }
+
     /// When something of keys is due.
     pub(super) fn keys_due(&self) -> Option<Instant> {
         self.keyring.as_ref().and_then(Keyring::poll_timeout)
@@ -380,7 +392,7 @@ impl Agent {
         let wanted = vtep.zip(self.wanted_tunnels());
         let host = self.reports.held(&Place::Host);
         // Whom a stage leaves behind has not confirmed what was told in that stage, before anything is told in the next.
-        let behind = if keyring.is_rotating() { self.offers.behind(&self.gossip) } else { BTreeSet::new() };
+        let behind = if keyring.is_rotating() { self.behind_with_records() } else { BTreeSet::new() };
         // A stage may end as soon as it begins, if nobody is there.
         for _ in 0..STAGES {
             keyring.turn(me, now);
@@ -426,9 +438,11 @@ impl Agent {
         (keyring.own.as_ref().map(|own| own.current.record().epoch), keyring.counts)
     }
 
-    /// Tunnels to the nodes that have an endpoint on an encrypted network of here, and a key; `None` if no such network is here.
+    /// Tunnels to the cluster's nodes that have an endpoint on an encrypted network of here, and a key; `None` if no such network is here.
     fn wanted_tunnels(&self) -> Option<Wanted> {
-        let mut wanted = Wanted { nodes: self.knowledge.nodes.keys().copied().collect(), ..Wanted::default() };
+        let is_there = |node: &NodeId| self.catalogue.nodes.contains(node);
+        let nodes = self.knowledge.nodes.keys().copied().filter(is_there).collect();
+        let mut wanted = Wanted { nodes, ..Wanted::default() };
         for section in self.knowledge.networks.values().filter(|section| section.needs_protection()) {
             let is_ready = self.knowledge.settings.tunnel_port(&section.network).is_some();
             let Some(carried) = section.carried().filter(|_| is_ready) else { continue };
