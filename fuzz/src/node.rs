@@ -82,6 +82,7 @@ fn knowledge() -> Option<Knowledge> {
         encrypted_port: Port::VXLAN_ENCRYPTED,
         own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
+        limits: overlay_crypto::Limits::of(overlay_crypto::RotationConfig::default().usage),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,

@@ -40,6 +40,6 @@ pub use keys::{
 };
 pub use lane::{Lane, Lanes, LanesError};
 pub use rotation::{Cause, Rotation, RotationConfig, RotationConfigError, RotationCounts, RotationEvent, Stage, Usage};
-pub use sa::{Epochs, Sa, SaId};
+pub use sa::{Epochs, Limits, Sa, SaId};
 pub use spi::{Spi, SpiError};
 pub use state::{SpiTaken, State, Step, Tunnel};

@@ -95,6 +95,12 @@ pub struct Usage {
     pub packets: u64,
 }
 
+impl Usage {
+    /// As much as is safe under one key: 2³⁴·⁵ blocks of 16 bytes, which RFC 8446 §5.5 allows AES-GCM, are 388 GB, or 2²⁸ packets of 1,400 bytes with what each adds. RFC 4106 and
+    /// RFC 7634 set no bound of their own but that no nonce comes twice, of which there are 2⁶⁴.
+    pub const MOST: Self = Self { bytes: 380_000_000_000, packets: 1 << 28 };
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -161,10 +167,10 @@ impl Rotation {
         }
     }
 
-    /// What was sealed with the key that seals, in all.
+    /// What was sealed with the key that seals, in all: with that of its associations of which it is most. While another is installed it is not asked, as this one goes.
     pub fn handle_usage(&mut self, usage: Usage, now: Instant) {
         let Usage { bytes, packets } = self.config.usage;
-        if self.stage == Stage::Steady && (usage.bytes >= bytes || usage.packets >= packets) {
+        if self.stage != Stage::Installing && (usage.bytes >= bytes || usage.packets >= packets) {
             self.rotate(Cause::Usage, now);
         }
     }

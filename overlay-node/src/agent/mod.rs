@@ -179,6 +179,7 @@ impl Agent {
                 self.touched.extend(self.plugs.keys());
             }
             Input::Rekey => self.rekey(),
+            Input::Used(usage) => self.use_keys(&usage, now),
             Input::RotateKeys => self.rotate_keys(Cause::Demand, now),
             Input::Leave => self.gossip.leave(now),
         }

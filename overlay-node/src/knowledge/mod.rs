@@ -13,7 +13,7 @@ use overlay_core::{
     AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
     Port, PortRange, Protocol, ServiceId,
 };
-use overlay_crypto::{EpochRecords, Lanes};
+use overlay_crypto::{EpochRecords, Lanes, Limits};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
@@ -57,6 +57,8 @@ pub struct Settings {
     pub own_ports: PortRange,
     /// How many associations a protected tunnel sends by, one number in the cluster.
     pub lanes: Lanes,
+    /// How much each of those seals.
+    pub limits: Limits,
     /// This node's gossip port, for datagrams and streams. Not VXLAN's.
     pub gossip_port: Port,
     /// Packets in a second that pass there from all that are no nodes together.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{Instant, Mtu, NetworkId, NsId, NsKey, Port, PortRange, Protocol, State as _, Vni};
-use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, SaId, Verdict};
+use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Limits, Reason, RotationConfig, SaId, Usage, Verdict};
 use overlay_dns::Health;
 use overlay_gossip::Role;
 use overlay_node::{
@@ -283,6 +283,40 @@ fn a_node_that_is_removed_has_no_keys_at_once_and_the_others_have_other_keys_soo
     assert!(host(&mut town, 0).crypto.tunnels.len() == 2 && record(&town, 0, 2).is_some());
     let theirs = known(&mut town, 2);
     assert_eq!(host(&mut town, 0).crypto.sas.keys().filter(|id| theirs.contains(*id)).count(), 2);
+}
+
+/// How much was sealed by each association that a node sends by.
+fn used(town: &mut Town, node: usize, usage: Usage) -> Input {
+    let state = host(town, node);
+    let sends = state.crypto.sas.iter().filter(|(_, sa)| sa.direction == Direction::Out);
+    Input::Used(sends.map(|(id, _)| (*id, usage)).collect())
+}
+
+#[test]
+fn a_node_whose_keys_were_used_for_as_much_as_they_may_be_changes_them_and_the_host_ends_them_soon_after() {
+    let mut town = plugged(47, 2);
+    town.live(2);
+    let soft = RotationConfig::default().usage;
+    let limits = |town: &mut Town, node: usize| -> Vec<_> {
+        let state = host(town, node);
+        let of = |direction: Direction| state.crypto.sas.values().find(|sa| sa.direction == direction).unwrap().limits;
+        vec![of(Direction::Out), of(Direction::In)]
+    };
+    assert_eq!(limits(&mut town, 0), [Some(Limits::of(soft)), None]);
+    let enough = [Usage { packets: soft.packets, bytes: 1 }, Usage { packets: 1, bytes: soft.bytes }];
+    let less = Usage { packets: soft.packets - 1, bytes: soft.bytes - 1 };
+    for (rotations, usage) in enough.into_iter().enumerate() {
+        let input = used(&mut town, 0, less);
+        town.tell(0, input);
+        town.live(10);
+        assert_eq!(ended(&town, 0), rotations as u64);
+        let input = used(&mut town, 0, usage);
+        town.tell(0, input.clone());
+        town.live(10);
+        town.tell(0, input); // of what is there no more
+        town.live(10);
+        assert_eq!((ended(&town, 0), ended(&town, 1)), (rotations as u64 + 1, 0));
+    }
 }
 
 /// The associations that a node has.

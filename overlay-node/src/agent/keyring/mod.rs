@@ -11,7 +11,7 @@ use std::time::Duration;
 use overlay_core::{Instant, IpFamily, NodeId};
 use overlay_crypto::{
     Cause, Chance, Epoch, EpochRecord, EpochRecords, EpochSecret, Lanes, Rotation, RotationConfig, RotationCounts,
-    RotationEvent, Spi, Stage, State,
+    RotationEvent, SaId, Spi, Stage, State, Usage,
 };
 
 use super::{Agent, AgentEvent};
@@ -230,6 +230,21 @@ impl Keyring {
         }
     }
 
+    /// Of the associations that this node seals by, that counts by which most was.
+    fn handle_usage(&mut self, usage: &BTreeMap<SaId, Usage>, now: Instant) {
+        let Some(own) = self.own.as_mut().filter(|own| own.stage == own.rotation.stage()) else { return };
+        let epoch = own.current.record().epoch;
+        let tunnels = self.agreed.values().flat_map(|keys| keys.tunnels.values().map(|lanes| (keys.peer, lanes)));
+        let sends = tunnels.flat_map(|(destination, lanes)| lanes.sends.iter().map(move |it| (destination, it)));
+        let present = sends.filter(|(_, issued)| issued.epochs.sender == epoch);
+        let used = present.filter_map(|(destination, it)| usage.get(&SaId { destination, spi: it.spi }));
+        let most = used.fold(Usage::default(), |most, it| Usage {
+            bytes: most.bytes.max(it.bytes),
+            packets: most.packets.max(it.packets),
+        });
+        own.rotation.handle_usage(most, now);
+    }
+
     /// A node was removed: keys of an epoch that it has agreed with are changed for others.
     fn forget_node(&mut self, node: NodeId, now: Instant) {
         let Some(own) = &mut self.own else { return };
@@ -369,6 +384,11 @@ impl Agent {
     pub(super) fn rotate_keys(&mut self, cause: Cause, now: Instant) {
         let own = self.keyring.iter_mut().filter_map(|keyring| keyring.own.as_mut());
         own.for_each(|own| own.rotation.rotate(cause, now));
+        self.doubt_keys = true;
+    }
+
+    pub(super) fn use_keys(&mut self, usage: &BTreeMap<SaId, Usage>, now: Instant) {
+        self.keyring.iter_mut().for_each(|keyring| keyring.handle_usage(usage, now));
         self.doubt_keys = true;
     }
 
