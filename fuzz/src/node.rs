@@ -94,6 +94,7 @@ fn knowledge() -> Option<Knowledge> {
     };
     Some(Knowledge {
         records: Arc::default(),
+        rotated: None,
         me: node(1),
         nodes: Arc::new([1, 2, 3].map(facts).into()),
         networks: [(NETWORK, Arc::new(section()?))].into(),

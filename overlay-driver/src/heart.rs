@@ -463,6 +463,7 @@ impl<G: Ground> Heart<G> {
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
             known: self.agent.metrics().remote,
+            keys: status::keys(&self.agent),
             seal: status::seal(&self.agent),
             catalogue: self.state.deaf.clone(),
         }

@@ -234,8 +234,7 @@ impl Cluster {
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.incarnation += 1;
         if node.role == Role::Manager && !node.is_removed {
-            let manager = Manager::new(Arc::new(self.store.clone()), &self.root, node.id, seeds[0]);
-            node.manager = Some(manager.map_err(FabricError::internal)?);
+            node.manager = Some(manager(&self.store, &self.root, (node.id, seeds[0]))?);
         }
         node.feed = Some(Connection { feed: self.feed.beside(), seen: None });
         let me = Me {
@@ -362,6 +361,15 @@ impl Cluster {
                 && self.net.machine(number).is_some_and(Station::is_settled)
         })
     }
+}
+
+/// A node's manager.
+pub(crate) fn manager(
+    store: &FlakyStore<MemoryStore>,
+    root: &Prefix,
+    (node, seed): (NodeId, [u8; 32]),
+) -> Result<Manager, FabricError> {
+    Manager::new(Arc::new(store.clone()), root, node, seed).map_err(FabricError::internal)
 }
 
 fn first_8(seed: [u8; 32]) -> [u8; 8] {

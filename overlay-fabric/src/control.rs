@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use overlay_core::testing::block_on;
 use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
+use overlay_gossip::Role;
 use overlay_node::{
     Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, NodeSpec, Reference, Service,
     ServiceSpec, mesh_replica,
 };
 
+use crate::cluster::manager;
 use crate::node::Container;
 use crate::poll::poll_at_most;
 use crate::{Cluster, FabricError};
@@ -134,11 +136,16 @@ impl Cluster {
     /// # Errors
     /// If there is none such.
     pub fn readmit_node(&mut self, number: usize) -> Result<(), FabricError> {
+        let (seed, is_up) = (self.dice.seed(), self.net.machine(number).is_some());
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.is_removed = false;
+        if node.role == Role::Manager && is_up {
+            node.manager = Some(manager(&self.store, &self.root, (node.id, seed))?);
+        }
         let (id, role) = (node.id, node.role);
-        let plugs: Vec<EndpointId> = node.containers.values().flat_map(|it| it.plugs.keys().copied()).collect();
-        plugs.into_iter().for_each(|endpoint| self.unplug(number, endpoint));
+        let containers = node.containers.clone();
+        let plugs = containers.values().flat_map(|container| container.plugs.keys());
+        plugs.for_each(|endpoint| self.unplug(number, *endpoint));
         let spec = NodeSpec { name: format!("node-{number}").parse()?, role };
         self.control(async |manager, now| manager.add_node(id, spec.clone(), now).await).map(drop)
     }

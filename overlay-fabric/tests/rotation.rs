@@ -232,7 +232,7 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
         let (mut keys, mut pairs) = (Keys::default(), Pairs::of(&cluster));
         let (mut away, mut removed) = (BTreeSet::<usize>::new(), None::<Removed>);
         pairs.0.values_mut().for_each(|since| *since = Instant::ZERO);
-        for _ in 0..10 {
+        for _ in 0..8 {
             (0..NODES).filter(|_| dice.one_in(3)).for_each(|node| cluster.rotate_keys(node));
             // One node at a time is away, dead or cut off or removed: the others are undisturbed.
             match (away.first().copied(), dice.below(4)) {
@@ -256,10 +256,10 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
                 }
                 _ => {}
             }
-            for _ in 0..50 + dice.below(400) {
+            for _ in 0..50 + dice.below(300) {
                 cluster.run_for(STEP);
                 keys.look(&cluster);
-                if dice.one_in(4) {
+                if dice.one_in(8) {
                     checked += pairs.check(&cluster, &away, seed);
                 }
             }
@@ -277,7 +277,7 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
         rotations += ended(&cluster);
     }
     println!("{checked} probes of live pairs, {removals} removals, {rotations} rotations of what runs at the end");
-    assert!(checked > 1000 * SEEDS && removals > SEEDS / 2);
+    assert!(checked > 100 * SEEDS && removals > SEEDS / 2);
 }
 
 /// A node that was dead, cut off or removed is as the others again.

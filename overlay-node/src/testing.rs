@@ -49,6 +49,7 @@ pub fn knowledge() -> impl Strategy<Value = Knowledge> {
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
             records: Arc::default(),
+            rotated: None,
             me: ME,
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),

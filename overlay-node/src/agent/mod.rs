@@ -110,6 +110,7 @@ impl Agent {
                 networks: BTreeMap::new(),
                 gateway_ports: Arc::default(),
                 records: Arc::default(),
+                rotated: None,
                 protection: Protection::default(),
                 settings: Arc::new(settings),
             },

@@ -13,7 +13,7 @@ use overlay_core::{
     AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
     Port, PortRange, Protocol, ServiceId,
 };
-use overlay_crypto::{EpochRecords, Lanes, Limits};
+use overlay_crypto::{Cause, EpochRecords, Lanes, Limits};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
@@ -39,6 +39,8 @@ pub struct Knowledge {
     pub protection: Protection,
     /// What the cluster's nodes, as the catalogue has them, have published of their keys, this one included: those that take part in an encrypted network that this node is on.
     pub records: Arc<BTreeMap<NodeId, EpochRecords>>,
+    /// Why this node's keys were changed for others last; `None` if they were not yet.
+    pub rotated: Option<Cause>,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,
 }

@@ -147,7 +147,10 @@ fn a_peer_without_a_key_gets_no_tunnel_and_explain_says_so() {
     let mut knowledge = town.net.machine(0).unwrap().0.knowledge().clone();
     let target = Target::Name(container(3).as_str().parse().unwrap());
     let whole = explain(&knowledge, id(2), &target, &derive(&knowledge));
-    assert!(whole.to_string().contains("sealed    port 4793 by 1 associations"), "{whole}");
+    assert!(
+        whole.to_string().contains("sealed    port 4793 by 1 associations, of epoch 1048576 here (steady) and of"),
+        "{whole}"
+    );
     Arc::make_mut(&mut knowledge.records).remove(&node_id(1));
     knowledge.protection = Protection::Keys(Arc::default());
     let desired = derive(&knowledge);

@@ -47,6 +47,7 @@ pub(crate) fn knowledge() -> Knowledge {
     };
     Knowledge {
         records: Arc::default(),
+        rotated: None,
         me: node_id(0),
         nodes: Arc::new((0..NODES).map(facts).collect()),
         networks: (0..NETWORKS).map(|number| (network_id(number), Arc::new(must(section(number))))).collect(),

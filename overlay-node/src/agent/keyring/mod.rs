@@ -440,22 +440,18 @@ impl Agent {
     fn take_rotation(&mut self, keyring: &mut Keyring, behind: &BTreeSet<NodeId>) {
         let Some(own) = &mut keyring.own else { return };
         while let Some(event) = own.rotation.poll_event() {
-            match event {
-                RotationEvent::Began(_) => keyring.counts.began += 1,
-                RotationEvent::Ended => keyring.counts.ended += 1,
-                RotationEvent::LeftBehind(_) => {
-                    keyring.counts.left_behind += 1;
-                    self.events.push_back(AgentEvent::LeftBehind { nodes: behind.clone() });
-                }
-                _ => {}
+            keyring.counts.count(event);
+            if matches!(event, RotationEvent::LeftBehind(_)) {
+                self.events.push_back(AgentEvent::LeftBehind { nodes: behind.clone() });
             }
         }
+        self.knowledge.rotated = own.rotation.cause().or(self.knowledge.rotated);
     }
 
-    /// The epochs of this node's keys, and how many rotations of them there were.
-    pub(super) fn epochs(&self) -> (Option<Epoch>, RotationCounts) {
+    /// The epoch of this node's keys and the stage that they are in, and how many rotations of them there were.
+    pub(super) fn epochs(&self) -> (Option<(Epoch, Stage)>, RotationCounts) {
         let Some(keyring) = &self.keyring else { return Default::default() };
-        (keyring.own.as_ref().map(|own| own.current.record().epoch), keyring.counts)
+        (keyring.own.as_ref().map(|own| (own.current.record().epoch, own.stage)), keyring.counts)
     }
 
     /// Tunnels to the cluster's nodes that have an endpoint on an encrypted network of here, and a key; `None` if no such network is here.
