@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use overlay_node::Input;
+use overlay_crypto::Usage;
+use overlay_node::{Input, Place};
 
 use crate::{Cluster, FabricError, UpkeepCounts};
 
@@ -10,6 +11,13 @@ impl Cluster {
     /// A node changes the keys of its encrypted networks for others; without effect while it has none.
     pub fn rotate_keys(&mut self, node: usize) {
         self.post(node, Input::RotateKeys);
+    }
+
+    /// A node is told that as much was sealed by each association that its host holds.
+    pub fn use_keys(&mut self, node: usize, usage: Usage) {
+        let host = self.places(node).and_then(|places| places.place(&Place::Host));
+        let held = host.map(|host| host.crypto.state().sas).unwrap_or_default();
+        self.post(node, Input::Used(held.into_keys().map(|id| (id, usage)).collect()));
     }
 
     /// The agent of a node, and the manager if it is one, die at once. What its places hold stays, and its containers run on.

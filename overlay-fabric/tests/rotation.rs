@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use overlay_core::Instant;
 use overlay_core::testing::Dice;
-use overlay_crypto::{Direction, Epoch, SaKey, Spi};
+use overlay_crypto::{Direction, Epoch, SaKey, Spi, Usage};
 use overlay_fabric::{Cluster, ClusterConfig};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_node::{Encryption, NetworkSpec, Place};
@@ -233,7 +233,11 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
         let (mut away, mut removed) = (BTreeSet::<usize>::new(), None::<Removed>);
         pairs.0.values_mut().for_each(|since| *since = Instant::ZERO);
         for _ in 0..8 {
-            (0..NODES).filter(|_| dice.one_in(3)).for_each(|node| cluster.rotate_keys(node));
+            (0..NODES).for_each(|node| match dice.below(6) {
+                0 => cluster.rotate_keys(node),
+                1 => cluster.use_keys(node, Usage::MOST),
+                _ => {}
+            });
             // One node at a time is away, dead or cut off or removed: the others are undisturbed.
             match (away.first().copied(), dice.below(4)) {
                 (None, what) => {

@@ -164,12 +164,15 @@ impl Town {
         judge(
             &switch,
             "sh",
-            &["-ec", "ip link add s0 type bridge; ip link set s0 addrgenmode none; ip link set s0 up"],
+            &[
+                "-ec",
+                "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add s0 type bridge mcast_snooping 0; ip link set s0 up",
+            ],
         );
         for (number, ground) in grounds.iter().enumerate() {
             let far = format!("/proc/{}/fd/{}", std::process::id(), ground.host.as_fd().as_raw_fd());
             let plug = format!(
-                "ip link add p{number} type veth peer name u0 netns {far}; ip link set p{number} addrgenmode none; ip link set p{number} master s0; ip link set p{number} up"
+                "ip link add p{number} type veth peer name u0 netns {far}; ip link set p{number} master s0; ip link set p{number} up"
             );
             judge(&switch, "sh", &["-ec", &plug]);
             let address = Net::<Station>::address(number).ip();
@@ -275,7 +278,7 @@ impl Town {
     fn settle(&mut self) {
         for _ in 0..4 {
             self.net.run_for(Duration::from_secs(3));
-            for number in 0..2 {
+            for number in 0..self.grounds.len() {
                 self.carry_out(number);
             }
         }
@@ -497,7 +500,7 @@ fn a_node_changes_its_keys_by_itself_before_they_end_and_no_packet_is_lost() {
         none_is_lost(&mut town, ping, |_| {});
         for number in 0..2 {
             let rotations = town.net.machine(number).unwrap().0.metrics().rotations;
-            assert!(rotations.causes.usage >= 4 && rotations.left_behind == 0, "{number}: {rotations:?}");
+            assert!(rotations.causes.usage >= 2 && rotations.left_behind == 0, "{number}: {rotations:?}");
             assert_eq!(rotations.causes.usage, rotations.began);
         }
         assert!(town.passes().is_disjoint(&before));
