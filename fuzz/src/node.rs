@@ -82,6 +82,7 @@ fn knowledge() -> Option<Knowledge> {
         encrypted_port: Port::VXLAN_ENCRYPTED,
         own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
+        limits: overlay_crypto::Limits::of(overlay_crypto::RotationConfig::default().usage),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
@@ -93,6 +94,7 @@ fn knowledge() -> Option<Knowledge> {
     };
     Some(Knowledge {
         records: Arc::default(),
+        rotated: None,
         me: node(1),
         nodes: Arc::new([1, 2, 3].map(facts).into()),
         networks: [(NETWORK, Arc::new(section()?))].into(),

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use overlay_core::{IpFamily, Refusal, is_host_address};
 
-use crate::{Direction, Lanes, Sa, SaId, Spi, State, Tunnel};
+use crate::{Direction, Lanes, Limits, Sa, SaId, Spi, State, Tunnel, Usage};
 
 /// Refuses what no backend could hold, or what would not be safe, by name.
 pub(crate) fn state(state: &State) -> Result<(), Refusal> {
@@ -32,8 +32,23 @@ fn association(state: &State, id: &SaId, sa: &Sa) -> Result<(), Unfit> {
     if !state.ports.contains(&sa.port) {
         return Err((format!("port {}", sa.port), UNGUARDED));
     }
-    ends(sa.source, id.destination)
+    match sa.limits {
+        Some(limits) => fit(limits).and_then(|()| ends(sa.source, id.destination)),
+        None => ends(sa.source, id.destination),
+    }
 }
+
+/// It ends after it was said that it will, and no later than is safe.
+fn fit(Limits { soft, hard }: Limits) -> Result<(), Unfit> {
+    let are_some = soft.bytes > 0 && soft.packets > 0 && soft.bytes <= hard.bytes && soft.packets <= hard.packets;
+    if !are_some || hard.bytes > Usage::MOST.bytes || hard.packets > Usage::MOST.packets {
+        return Err((format!("{} bytes or {} packets", hard.bytes, hard.packets), LIMITS));
+    }
+    Ok(())
+}
+
+const LIMITS: &str =
+    "another key is wanted at something, before it ends, which is at 380 GB or 2^28 packets at the latest";
 
 const UNGUARDED: &str = "it is not guarded, so its datagrams would pass in the clear too";
 

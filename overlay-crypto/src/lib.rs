@@ -39,7 +39,9 @@ pub use keys::{
     Pair, PublicKey, Use,
 };
 pub use lane::{Lane, Lanes, LanesError};
-pub use rotation::{Cause, Rotation, RotationConfig, RotationConfigError, RotationCounts, RotationEvent, Stage, Usage};
-pub use sa::{Epochs, Sa, SaId};
+pub use rotation::{
+    Cause, Causes, Rotation, RotationConfig, RotationConfigError, RotationCounts, RotationEvent, Stage, Usage,
+};
+pub use sa::{Epochs, Limits, Sa, SaId};
 pub use spi::{Spi, SpiError};
 pub use state::{SpiTaken, State, Step, Tunnel};

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use overlay_core::Port;
 use serde::{Deserialize, Serialize};
 
-use crate::{Direction, Epoch, Numbers, SaKey, Spi, UdpEncapsulation, WindowSize};
+use crate::{Direction, Epoch, Numbers, SaKey, Spi, UdpEncapsulation, Usage, WindowSize};
 
 /// What names an association: its destination and SPI (RFC 4301 §4.1; the protocol is always ESP). One never carries two keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -39,12 +39,34 @@ pub struct Sa {
     pub numbers: Numbers,
     /// How many the receiver remembers.
     pub window: WindowSize,
+    /// How much it seals at most; as much as its numbers allow if `None`.
+    pub limits: Option<Limits>,
     /// The UDP header in front, where there is NAT between.
     pub udp: Option<UdpEncapsulation>,
     /// The epochs that the key is of.
     pub epochs: Epochs,
     /// The key.
     pub key: SaKey,
+}
+
+/// How much is sealed by an association.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// At this, whoever holds it says so, and another key is wanted.
+    pub soft: Usage,
+    /// At this it ends: nothing more is sealed by it. No more than [`Usage::MOST`].
+    pub hard: Usage,
+}
+
+impl Limits {
+    /// Another key is wanted at this much, and the old one goes on for a quarter more at most, by which time there should be another.
+    pub const fn of(soft: Usage) -> Self {
+        Self { soft, hard: Usage { bytes: quarter_more(soft.bytes), packets: quarter_more(soft.packets) } }
+    }
+}
+
+const fn quarter_more(amount: u64) -> u64 {
+    amount.saturating_add(amount / 4)
 }
 
 impl fmt::Display for SaId {
@@ -62,13 +84,16 @@ impl fmt::Display for Epochs {
 impl fmt::Display for Sa {
     /// All but the key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { direction, source, port, numbers, window, udp, epochs, key } = self;
+        let Self { direction, source, port, numbers, window, limits, udp, epochs, key } = self;
         write!(f, "{direction} from {source} port {port}, {}, {epochs}", key.cipher())?;
         if *numbers == Numbers::Short {
             f.write_str(", numbers of 32 bits")?;
         }
         if *window != WindowSize::default() {
             write!(f, ", window {}", window.get())?;
+        }
+        if let Some(Limits { hard, .. }) = limits {
+            write!(f, ", {} bytes or {} packets", hard.bytes, hard.packets)?;
         }
         match udp {
             Some(UdpEncapsulation { source, destination }) => write!(f, ", in UDP from {source} to {destination}"),

@@ -9,7 +9,8 @@ use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
 
 use crate::{
-    Cipher, Direction, Epoch, Epochs, Numbers, Sa, SaId, SaKey, Spi, State, Tunnel, UdpEncapsulation, WindowSize,
+    Cipher, Direction, Epoch, Epochs, Limits, Numbers, Sa, SaId, SaKey, Spi, State, Tunnel, UdpEncapsulation, Usage,
+    WindowSize,
 };
 
 /// States that pass their check: up to 3 guarded ports, tunnels of this node to up to 5 peers, with up to 4 lanes, and associations of
@@ -90,6 +91,7 @@ fn sa((direction, source, port): (Direction, IpAddr, Port), spi: Spi, epoch: u8,
         port,
         numbers: if look & 1 == 0 { Numbers::Extended } else { Numbers::Short },
         window: if look & 2 == 0 { WindowSize::MIN } else { WindowSize::MAX },
+        limits: (look & 8 != 0).then(|| Limits::of(Usage { bytes: 1 << 20, packets: u64::from(look) + 1 })),
         udp: (look & 4 != 0).then(UdpEncapsulation::default),
         epochs: Epochs { sender: number, receiver: number },
         key: SaKey::new(cipher, &material).expect("its length"),

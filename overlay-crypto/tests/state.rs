@@ -100,6 +100,7 @@ fn sa(direction: Direction, source: IpAddr, seed: u8) -> Sa {
         port: port(),
         numbers: Numbers::Extended,
         window: WindowSize::MIN,
+        limits: None,
         udp: None,
         epochs: Epochs { sender: Epoch::FIRST, receiver: Epoch::new(3).unwrap() },
         key: SaKey::new(Cipher::Aes128Gcm, &[seed; 20]).unwrap(),

@@ -5,6 +5,7 @@ mod explained;
 mod hindrances;
 mod plugs;
 mod rounds;
+mod usage;
 mod watches;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use overlay_core::{EndpointId, Instant, NodeId, NsKey};
+use overlay_crypto::{SaId, Usage};
 use overlay_dns::Health;
 use overlay_gossip::{Class, Transmit};
 use overlay_kernel::netlink::Notices;
@@ -95,6 +97,8 @@ pub(crate) enum News {
     Flows(Box<Counted>),
     /// What of the host is in the way of published ports.
     Hindrances(Hindrances),
+    /// What was sealed by the host's associations.
+    Used(BTreeMap<SaId, Usage>),
 }
 
 /// What a heart hears.
@@ -154,6 +158,7 @@ pub(crate) struct State {
     /// Endpoints that are being unplugged, and who waits for it.
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     hindered: hindrances::Hindered,
+    used: usage::Used,
     /// Namespaces that are being entered.
     entering: BTreeMap<EndpointId, overlay_core::Name>,
     acting: Acting,
@@ -214,6 +219,7 @@ impl<G: Ground> Heart<G> {
                     self.watch();
                     self.end_watches();
                     self.watch_for_hindrances();
+                    self.watch_usage();
                 }
                 () = sleep_until(due) => {
                     let now = self.now();
@@ -405,6 +411,7 @@ impl<G: Ground> Heart<G> {
             }
             News::Flows(counted) => self.take_counted(*counted),
             News::Hindrances(found) => self.take_hindrances(found),
+            News::Used(usage) => self.take_usage(usage),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),
@@ -456,6 +463,7 @@ impl<G: Ground> Heart<G> {
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
             known: self.agent.metrics().remote,
+            keys: status::keys(&self.agent),
             seal: status::seal(&self.agent),
             catalogue: self.state.deaf.clone(),
         }

@@ -33,5 +33,5 @@ pub use error::{AttachError, DrainError, GossipKeysError, PlugError, StartError,
 pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround};
 pub use replace::{Replace, Replaced, replace};
 pub use source::Source;
-pub use status::{DriverEvent, MemberStatus, PlaceStatus, SealStatus, Status};
+pub use status::{DriverEvent, KeysStatus, MemberStatus, PlaceStatus, SealStatus, Status};
 pub use watch::ServiceWatch;

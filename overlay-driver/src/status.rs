@@ -27,9 +27,27 @@ pub struct Status {
     pub known: usize,
     /// Why the catalogue cannot be heard, while it cannot.
     pub catalogue: Option<String>,
+    /// Its keys for encrypted networks; `None` while it is on none.
+    #[serde(default)]
+    pub keys: Option<KeysStatus>,
     /// What gossip is sealed with; `None` if it is not.
     #[serde(default)]
     pub seal: Option<SealStatus>,
+}
+
+/// A node's own keys for encrypted networks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysStatus {
+    /// The epoch of those that it seals by.
+    pub epoch: u64,
+    /// `steady`, or how far they are changed: `installing`, `promoted`.
+    pub stage: String,
+    /// Why they were changed last, in words.
+    pub cause: Option<String>,
+    /// How often they were.
+    pub rotations: u64,
+    /// How often a node was not waited for any more.
+    pub left_behind: u64,
 }
 
 /// The keys that a node's gossip is sealed with, by their names, and what it did not open.
@@ -160,6 +178,17 @@ impl fmt::Display for DriverEvent {
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }
+}
+
+pub(crate) fn keys(agent: &Agent) -> Option<KeysStatus> {
+    let metrics = agent.metrics();
+    Some(KeysStatus {
+        epoch: metrics.epoch?.get(),
+        stage: metrics.stage?.to_string(),
+        cause: agent.knowledge().rotated.map(|cause| cause.to_string()),
+        rotations: metrics.rotations.ended,
+        left_behind: metrics.rotations.left_behind,
+    })
 }
 
 pub(crate) fn seal(agent: &Agent) -> Option<SealStatus> {

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use overlay_node::Input;
+use overlay_crypto::Usage;
+use overlay_node::{Input, Place};
 
 use crate::{Cluster, FabricError, UpkeepCounts};
 
@@ -10,6 +11,13 @@ impl Cluster {
     /// A node changes the keys of its encrypted networks for others; without effect while it has none.
     pub fn rotate_keys(&mut self, node: usize) {
         self.post(node, Input::RotateKeys);
+    }
+
+    /// A node is told that as much was sealed by each association that its host holds.
+    pub fn use_keys(&mut self, node: usize, usage: Usage) {
+        let host = self.places(node).and_then(|places| places.place(&Place::Host));
+        let held = host.map(|host| host.crypto.state().sas).unwrap_or_default();
+        self.post(node, Input::Used(held.into_keys().map(|id| (id, usage)).collect()));
     }
 
     /// The agent of a node, and the manager if it is one, die at once. What its places hold stays, and its containers run on.
@@ -36,6 +44,16 @@ impl Cluster {
         self.net.restart(node, |_, _, _| station);
         self.join(node);
         Ok(())
+    }
+
+    /// The agent of a node goes on as a later start of it, with all that it was told of the catalogue; without effect for one that is down.
+    pub fn begin_anew(&mut self, number: usize) {
+        let seed = self.dice.seed();
+        let Some(node) = self.nodes.get_mut(number).filter(|_| self.net.machine(number).is_some()) else { return };
+        node.incarnation += 1;
+        let incarnation = node.incarnation;
+        self.net.with(number, |station, now| station.agent.begin_anew(incarnation, seed, now));
+        self.join(number);
     }
 
     /// A node loses its power: its agent dies, and its places are gone. Its containers are there again when it

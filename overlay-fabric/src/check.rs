@@ -98,7 +98,7 @@ impl Cluster {
 
     /// What must hold once nothing has changed for a while, and all nodes that run reach each other: tables are equal,
     /// every place holds what it should and no more, no forwarding entry leads anywhere but to where the endpoint is, containers
-    /// of one network reach each other by name and those of different networks do not.
+    /// of one network reach each other by name and those of different networks do not. Nodes that were removed are not looked at.
     ///
     /// # Errors
     /// What does not hold.
@@ -220,7 +220,7 @@ impl Cluster {
     /// Each running node has just the places that its endpoints need, and they hold what the agent wants.
     fn places_hold(&self, truth: &Truth, checked: &mut Checked) -> Vec<String> {
         let mut what = Vec::new();
-        for number in self.net.running() {
+        for number in self.members() {
             let mut needed = BTreeSet::new();
             for endpoint in truth.endpoints.iter().filter(|endpoint| truth.live.get(&endpoint.id) == Some(&number)) {
                 let container = Place::Container(endpoint.spec.container.clone());
@@ -261,7 +261,8 @@ impl Cluster {
     /// In every sandbox there is a port for each endpoint that runs here, an entry for each that runs elsewhere, and nothing else.
     fn entries_lead(&self, truth: &Truth, observed: &Observed, checked: &mut Checked) -> Vec<String> {
         let mut what = Vec::new();
-        for (number, node) in observed.nodes.iter().enumerate().filter(|(it, _)| self.net.machine(*it).is_some()) {
+        let members: BTreeSet<usize> = self.members().collect();
+        for (number, node) in observed.nodes.iter().enumerate().filter(|(it, _)| members.contains(it)) {
             for (network, vni, segment, _) in node.segments() {
                 if truth.networks.get(&network).and_then(|network| network.vni) != Some(vni) {
                     what.push(format!("node {number} has segment {vni}, which is not network {}'s", network.short()));
@@ -290,7 +291,7 @@ impl Cluster {
     fn tables_are_equal(&self, checked: &mut Checked) -> Vec<String> {
         let mut first = BTreeMap::new();
         let mut what = Vec::new();
-        for number in self.net.running() {
+        for number in self.members() {
             let Some(agent) = self.agent(number) else { continue };
             for network in agent.knowledge().networks.keys() {
                 let entries = agent.gossip().entries(*network, TableId(1));

@@ -129,6 +129,7 @@ impl Cluster {
             skew: 0,
             manager: None,
             feed: None,
+            is_removed: false,
             reports: Vec::new(),
         };
         self.nodes.push(node);
@@ -210,6 +211,11 @@ impl Cluster {
         Observed::new(nodes.collect(), self.cut.clone())
     }
 
+    /// The nodes that run, and are of the catalogue.
+    pub(crate) fn members(&self) -> impl Iterator<Item = usize> {
+        self.net.running().filter(|number| !self.nodes[*number].is_removed)
+    }
+
     /// The date by a node's clock.
     pub(crate) fn date(&self, node: usize) -> UnixTime {
         let skew = self.nodes.get(node).map_or(0, |node| node.skew);
@@ -227,9 +233,8 @@ impl Cluster {
         let (now, seeds) = (self.now(), [(); 4].map(|()| self.dice.seed()));
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.incarnation += 1;
-        if node.role == Role::Manager {
-            let manager = Manager::new(Arc::new(self.store.clone()), &self.root, node.id, seeds[0]);
-            node.manager = Some(manager.map_err(FabricError::internal)?);
+        if node.role == Role::Manager && !node.is_removed {
+            node.manager = Some(manager(&self.store, &self.root, (node.id, seeds[0]))?);
         }
         node.feed = Some(Connection { feed: self.feed.beside(), seen: None });
         let me = Me {
@@ -280,7 +285,8 @@ impl Cluster {
         let at = block_on(self.memory.read(&[])).map(|reading| reading.at).ok();
         for number in 0..self.nodes.len() {
             self.plug_again(number);
-            if self.net.machine(number).is_none() || self.manager_for(number).is_none() {
+            let is_told = self.net.machine(number).is_some() && !self.nodes[number].is_removed;
+            if !is_told || self.manager_for(number).is_none() {
                 continue;
             }
             self.feed(number, at);
@@ -348,13 +354,22 @@ impl Cluster {
     /// Whether nothing is on its way to or from the catalogue, and all running nodes hold what they want.
     pub(crate) fn is_quiet(&self) -> bool {
         let at = block_on(self.memory.read(&[])).map(|reading| reading.at).ok();
-        self.net.running().all(|number| {
+        self.members().all(|number| {
             let node = &self.nodes[number];
             node.reports.is_empty()
                 && node.feed.as_ref().is_some_and(|connection| connection.seen == at)
                 && self.net.machine(number).is_some_and(Station::is_settled)
         })
     }
+}
+
+/// A node's manager.
+pub(crate) fn manager(
+    store: &FlakyStore<MemoryStore>,
+    root: &Prefix,
+    (node, seed): (NodeId, [u8; 32]),
+) -> Result<Manager, FabricError> {
+    Manager::new(Arc::new(store.clone()), root, node, seed).map_err(FabricError::internal)
 }
 
 fn first_8(seed: [u8; 32]) -> [u8; 8] {

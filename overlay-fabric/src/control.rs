@@ -6,10 +6,11 @@ use overlay_core::testing::block_on;
 use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
 use overlay_gossip::Role;
 use overlay_node::{
-    Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, Reference, Service,
+    Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, NodeSpec, Reference, Service,
     ServiceSpec, mesh_replica,
 };
 
+use crate::cluster::manager;
 use crate::node::Container;
 use crate::poll::poll_at_most;
 use crate::{Cluster, FabricError};
@@ -34,7 +35,7 @@ impl Cluster {
         let mut tried = 0;
         loop {
             let managers: Vec<usize> =
-                self.net.running().filter(|number| self.nodes[*number].role == Role::Manager).collect();
+                self.net.running().filter(|number| self.nodes[*number].manager.is_some()).collect();
             let chosen = self.dice.below(managers.len());
             let number = *managers.get(chosen).ok_or(FabricError::NoManager)?;
             let now = self.date(number);
@@ -109,6 +110,44 @@ impl Cluster {
     /// If they cannot be read.
     pub fn endpoints(&self, network: NetworkId) -> Result<Vec<Endpoint>, FabricError> {
         Ok(block_on(self.oracle.endpoints(network))?)
+    }
+
+    /// Removes a node from the catalogue, and what is attached on it. Its agent is told nothing and runs on as before, with all that it knows: nobody but who keeps the
+    /// catalogue is asked to obey.
+    ///
+    /// # Errors
+    /// If there is none such, or no other manager.
+    pub fn remove_node(&mut self, node: usize) -> Result<(), FabricError> {
+        let id = self.nodes.get(node).ok_or(FabricError::NoNode(node))?.id;
+        let reference = Reference::from(id);
+        self.control(async |manager, now| match manager.remove_node(&reference, now).await {
+            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            result => result,
+        })?;
+        if let Some(node) = self.nodes.get_mut(node) {
+            (node.is_removed, node.manager) = (true, None);
+            node.reports.clear();
+        }
+        Ok(())
+    }
+
+    /// Adds a node again that was removed, after its containers were stopped; it is told of the catalogue again.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn readmit_node(&mut self, number: usize) -> Result<(), FabricError> {
+        let (seed, is_up) = (self.dice.seed(), self.net.machine(number).is_some());
+        let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
+        node.is_removed = false;
+        if node.role == Role::Manager && is_up {
+            node.manager = Some(manager(&self.store, &self.root, (node.id, seed))?);
+        }
+        let (id, role) = (node.id, node.role);
+        let containers = node.containers.clone();
+        let plugs = containers.values().flat_map(|container| container.plugs.keys());
+        plugs.for_each(|endpoint| self.unplug(number, *endpoint));
+        let spec = NodeSpec { name: format!("node-{number}").parse()?, role };
+        self.control(async |manager, now| manager.add_node(id, spec.clone(), now).await).map(drop)
     }
 
     /// Creates a service.

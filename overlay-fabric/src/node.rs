@@ -22,6 +22,8 @@ pub(crate) struct Node {
     pub(crate) skew: i64,
     pub(crate) manager: Option<Manager>,
     pub(crate) feed: Option<Connection>,
+    /// Whether it was removed from the catalogue: nobody tells its agent anything of it any more.
+    pub(crate) is_removed: bool,
     /// What is still to be told to a manager.
     pub(crate) reports: Vec<(EndpointId, u64, Result<(), String>)>,
 }

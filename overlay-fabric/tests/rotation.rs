@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use overlay_core::Instant;
 use overlay_core::testing::Dice;
-use overlay_crypto::{SaKey, Spi};
+use overlay_crypto::{Direction, Epoch, SaKey, Spi, Usage};
 use overlay_fabric::{Cluster, ClusterConfig};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_node::{Encryption, NetworkSpec, Place};
@@ -73,7 +74,7 @@ fn left_behind(cluster: &Cluster) -> u64 {
 #[test]
 fn no_packet_is_lost_while_nodes_change_their_keys_one_by_one_or_all_at_once() {
     for seed in seeds(SEEDS) {
-        let mut dice = Dice::new([seed as u8; 32]);
+        let mut dice = Dice::new(wide(seed));
         let lossy = Conditions { loss: 0.1, duplication: 0.05, reordering: 0.1, ..Conditions::lan() };
         let mut cluster = cluster(seed, if dice.one_in(2) { lossy } else { Conditions::lan() });
         let mut keys = Keys::default();
@@ -107,10 +108,205 @@ fn no_packet_is_lost_while_nodes_change_their_keys_one_by_one_or_all_at_once() {
     }
 }
 
+/// Since when each pair of nodes was not disturbed.
+struct Pairs(BTreeMap<(usize, usize), Instant>);
+
+/// So long after a disturbance a pair reaches each other: who was away is found again, and has heard of all others' keys.
+const CALM: Duration = Duration::from_secs(15);
+
+impl Pairs {
+    fn of(cluster: &Cluster) -> Self {
+        let pairs = (0..NODES).flat_map(|a| (a + 1..NODES).map(move |b| (a, b)));
+        Self(pairs.map(|pair| (pair, cluster.now())).collect())
+    }
+
+    fn disturb(&mut self, node: usize, now: Instant) {
+        self.0.iter_mut().filter(|((a, b), _)| [a, b].contains(&&node)).for_each(|(_, since)| *since = now);
+    }
+
+    /// Every live pair has keys that both accept, in both ways: nobody else's trouble is theirs. How many were looked at.
+    fn check(&self, cluster: &Cluster, away: &BTreeSet<usize>, seed: u64) -> u64 {
+        let mut checked = 0;
+        let calm = self.0.iter().filter(|(_, since)| cluster.now() - **since >= CALM).map(|(pair, _)| *pair);
+        for (a, b) in calm.filter(|(a, b)| !away.contains(a) && !away.contains(b)) {
+            for (from, to) in [(a, b), (b, a)] {
+                for network in ["shared", "own"] {
+                    let trace = cluster.probe(&format!("{network}-{from}"), &format!("{network}-{to}"));
+                    assert!(trace.arrives(), "seed {seed}, {:?}, {away:?} are away: {trace}", cluster.now());
+                    checked += 1;
+                }
+            }
+        }
+        checked
+    }
+}
+
+/// What a node that was removed may know: all keys that it ever had, those among them that it derives from what it still hears of the others.
+struct Removed {
+    node: usize,
+    /// The others' epochs when it was removed.
+    epochs: BTreeMap<usize, Epoch>,
+}
+
+impl Removed {
+    fn of(cluster: &Cluster, node: usize) -> Self {
+        let epoch = |other: usize| Some((other, cluster.agent(other)?.metrics().epoch?));
+        Self { node, epochs: (0..NODES).filter(|other| *other != node).filter_map(epoch).collect() }
+    }
+
+    /// It opens nothing of the others, whose epochs are all later ones, and nothing of it arrives.
+    fn check(&self, cluster: &Cluster, keys: &Keys, seed: u64) {
+        let known: Vec<&SaKey> =
+            keys.0.iter().filter(|((node, _), _)| *node == self.node).map(|(_, key)| key).collect();
+        for other in (0..NODES).filter(|other| *other != self.node) {
+            let is = cluster.agent(other).and_then(|agent| agent.metrics().epoch).unwrap();
+            assert!(self.epochs.get(&other).is_none_or(|was| is > *was), "seed {seed}: node {other} is at {is} still");
+            let host = cluster.places(other).unwrap().place(&Place::Host).unwrap().crypto.state();
+            assert_eq!(host.sas.len(), 2 * 2 * (NODES - 2), "seed {seed}: node {other}");
+            for (id, sa) in host.sas {
+                assert!(!known.contains(&&sa.key), "seed {seed}: node {} knows {id} of node {other}", self.node);
+                let own = if sa.direction == Direction::Out { sa.epochs.sender } else { sa.epochs.receiver };
+                assert!(self.epochs.get(&other).is_none_or(|was| own > *was), "seed {seed}: {sa} of node {other}");
+            }
+            for network in ["shared", "own"] {
+                let trace = cluster.probe(&format!("{network}-{}", self.node), &format!("{network}-{other}"));
+                assert!(!trace.arrives(), "seed {seed}: {trace}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_is_removed_opens_nothing_of_the_next_epoch_and_comes_back_only_as_a_node_of_the_catalogue() {
+    for seed in seeds(SEEDS) {
+        let mut dice = Dice::new(wide(seed ^ 0xaaaa));
+        let lossy = Conditions { loss: 0.1, duplication: 0.05, reordering: 0.1, ..Conditions::lan() };
+        let mut cluster = cluster(seed, if dice.one_in(2) { lossy } else { Conditions::lan() });
+        let (mut keys, node) = (Keys::default(), dice.below(NODES));
+        if dice.one_in(2) {
+            (0..NODES).filter(|_| dice.one_in(2)).for_each(|node| cluster.rotate_keys(node));
+            (0..dice.below(60)).for_each(|_| step(&mut cluster, &mut keys, &mut dice, seed));
+        }
+        let removed = Removed::of(&cluster, node);
+        cluster.remove_node(node).unwrap();
+        let mut pairs = Pairs::of(&cluster);
+        pairs.disturb(node, cluster.now());
+        let away = BTreeSet::from([node]);
+        pairs.0.values_mut().for_each(|since| *since = Instant::ZERO); // the others are not disturbed by it
+        for _ in 0..300 {
+            cluster.run_for(STEP);
+            keys.look(&cluster);
+            pairs.check(&cluster, &away, seed);
+        }
+        removed.check(&cluster, &keys, seed);
+        let is_deaf = |cluster: &Cluster| {
+            let heard = cluster.agent(node).unwrap().knowledge().records.clone();
+            removed.epochs.iter().all(|(other, was)| heard[&cluster.node_id(*other).unwrap()].current.epoch > *was)
+        };
+        assert!(is_deaf(&cluster), "seed {seed}: it heard of all their epochs, and derived what it could");
+
+        cluster.begin_anew(node);
+        for _ in 0..200 {
+            cluster.run_for(STEP);
+            keys.look(&cluster);
+        }
+        removed.check(&cluster, &keys, seed);
+        cluster.settle(Duration::from_secs(30)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+
+        cluster.readmit_node(node).unwrap();
+        for network in ["shared", "own"] {
+            drop(cluster.attach(&format!("{network}-{node}"), node, network).unwrap());
+        }
+        cluster.settle(Duration::from_secs(60)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, pair, seed));
+    }
+}
+
+#[test]
+fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come_to_such_keys() {
+    let (mut checked, mut removals, mut rotations) = (0, 0, 0);
+    for seed in seeds(SEEDS) {
+        let mut dice = Dice::new(wide(seed));
+        let lossy = Conditions { loss: 0.05, duplication: 0.05, reordering: 0.1, ..Conditions::lan() };
+        let mut cluster = cluster(seed, if dice.one_in(2) { lossy } else { Conditions::lan() });
+        let (mut keys, mut pairs) = (Keys::default(), Pairs::of(&cluster));
+        let (mut away, mut removed) = (BTreeSet::<usize>::new(), None::<Removed>);
+        pairs.0.values_mut().for_each(|since| *since = Instant::ZERO);
+        for _ in 0..8 {
+            (0..NODES).for_each(|node| match dice.below(6) {
+                0 => cluster.rotate_keys(node),
+                1 => cluster.use_keys(node, Usage::MOST),
+                _ => {}
+            });
+            // One node at a time is away, dead or cut off or removed: the others are undisturbed.
+            match (away.first().copied(), dice.below(4)) {
+                (None, what) => {
+                    let node = dice.below(NODES);
+                    away.insert(node);
+                    match what {
+                        0 => cluster.crash(node),
+                        1 => cluster.partition([node]),
+                        _ => {
+                            removed = Some(Removed::of(&cluster, node));
+                            cluster.remove_node(node).unwrap();
+                            removals += 1;
+                        }
+                    }
+                }
+                (Some(node), 0..3) => {
+                    come_back(&mut cluster, node, removed.take().is_some());
+                    away.clear();
+                    pairs.disturb(node, cluster.now());
+                }
+                _ => {}
+            }
+            for _ in 0..50 + dice.below(300) {
+                cluster.run_for(STEP);
+                keys.look(&cluster);
+                if dice.one_in(8) {
+                    checked += pairs.check(&cluster, &away, seed);
+                }
+            }
+            cluster.check_always().unwrap();
+        }
+        if let Some(removed) = &removed {
+            cluster.run_for(Duration::from_secs(20));
+            keys.look(&cluster);
+            removed.check(&cluster, &keys, seed);
+        }
+        away.iter().for_each(|node| come_back(&mut cluster, *node, removed.is_some()));
+        cluster.run_for(Duration::from_secs(90)); // longer than anybody is waited for, twice over
+        cluster.settle(Duration::from_secs(60)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
+        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, pair, seed));
+        rotations += ended(&cluster);
+    }
+    println!("{checked} probes of live pairs, {removals} removals, {rotations} rotations of what runs at the end");
+    assert!(checked > 100 * SEEDS && removals > SEEDS / 2);
+}
+
+/// A node that was dead, cut off or removed is as the others again.
+fn come_back(cluster: &mut Cluster, node: usize, was_removed: bool) {
+    if was_removed {
+        cluster.readmit_node(node).unwrap();
+        for network in ["shared", "own"] {
+            drop(cluster.attach(&format!("{network}-{node}"), node, network).unwrap());
+        }
+    }
+    cluster.heal();
+    cluster.restart(node).unwrap();
+}
+
+/// A seed whole, where there are more of them than a byte tells apart.
+fn wide(seed: u64) -> [u8; 32] {
+    let mut bytes = [0x3c; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    bytes
+}
+
 #[test]
 fn nodes_that_crash_in_any_stage_or_are_cut_off_come_to_keys_that_both_ends_have() {
     for seed in seeds(SEEDS) {
-        let mut dice = Dice::new([seed as u8 ^ 0x55; 32]);
+        let mut dice = Dice::new(wide(seed ^ 0x5555));
         let mut cluster = cluster(seed, Conditions::lan());
         let mut keys = Keys::default();
         for _ in 0..6 {

@@ -49,6 +49,7 @@ pub fn knowledge() -> impl Strategy<Value = Knowledge> {
         nodes.extend(known.then_some((ME, mine)).into_iter().chain((!known).then_some((ME, plain_facts()))));
         Knowledge {
             records: Arc::default(),
+            rotated: None,
             me: ME,
             nodes: Arc::new(nodes),
             networks: sections.into_iter().map(|section| (section.network.id, Arc::new(section))).collect(),
@@ -339,6 +340,7 @@ fn settings() -> Settings {
         encrypted_port: Port::VXLAN_ENCRYPTED,
         own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
+        limits: overlay_crypto::Limits::of(overlay_crypto::RotationConfig::default().usage),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 5,

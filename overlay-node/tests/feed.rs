@@ -9,14 +9,16 @@ use std::sync::Arc;
 
 use cluster::{NOW, endpoint, manager, network, node, node_spec, root, service};
 use overlay_core::testing::{Dice, FlakyStore, block_on};
-use overlay_core::{Commit, EndpointId, Key, MemoryStore, NetworkId, ServiceId};
+use overlay_core::{Commit, EndpointId, Key, MemoryStore, NetworkId, NodeId, ServiceId};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec, Stay,
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Node, Service, ServiceSpec,
+    Stay,
 };
 
 /// What somebody knows who heeds what is told.
 #[derive(Debug, Default, PartialEq)]
 struct Mirror {
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     networks: BTreeMap<NetworkId, Arc<Network>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
@@ -26,6 +28,11 @@ impl Mirror {
     /// Heeds a change, which must be one.
     fn heed(&mut self, change: CatalogueChange) {
         match change {
+            CatalogueChange::Node(of) => assert_ne!(self.nodes.insert(of.id, Arc::clone(&of)), Some(of)),
+            CatalogueChange::NodeGone(id) => {
+                assert!(self.nodes.remove(&id).is_some());
+                assert!(self.endpoints.values().all(|of| of.spec.node != id), "its endpoints go before it");
+            }
             CatalogueChange::Network(of) => assert_ne!(self.networks.insert(of.id, Arc::clone(&of)), Some(of)),
             CatalogueChange::Service(of) => assert_ne!(self.services.insert(of.id, Arc::clone(&of)), Some(of)),
             CatalogueChange::Endpoint(of) => {
@@ -47,7 +54,8 @@ impl Mirror {
         let endpoints = networks.iter().flat_map(|of| block_on(manager.endpoints(of.id)).unwrap());
         let endpoints = endpoints.map(|of| (of.id, Arc::new(of))).collect();
         let services = block_on(manager.services()).unwrap().into_iter().map(|of| (of.id, Arc::new(of))).collect();
-        Self { networks: networks.into_iter().map(|of| (of.id, Arc::new(of))).collect(), services, endpoints }
+        let nodes = block_on(manager.nodes()).unwrap().into_iter().map(|of| (of.id, Arc::new(of))).collect();
+        Self { nodes, networks: networks.into_iter().map(|of| (of.id, Arc::new(of))).collect(), services, endpoints }
     }
 }
 

@@ -8,7 +8,7 @@ use overlay_kernel::xfrm::{
     self, Action, Aead, Claim, Direction, Lifetimes, Mode, Policy, PolicyKey, Ports, Sa, Selector, Template,
 };
 
-use crate::{Cipher, Numbers, SaId, Spi, State, Tunnel};
+use crate::{Cipher, Limits, Numbers, SaId, Spi, State, Tunnel, Usage};
 
 /// What an owner's objects are known by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Mark {
             aead: aead(sa.key.cipher()),
             extended: sa.numbers == Numbers::Extended,
             window: sa.window.get(),
-            lifetimes: Lifetimes::default(),
+            lifetimes: sa.limits.map_or_else(Lifetimes::default, lifetimes),
             udp: None,
             selector: Some(selector(sa.source.into(), id.destination.into(), sa.port)),
             counted: 0,
@@ -91,6 +91,11 @@ impl Mark {
         let template = Template { source, destination, reqid: self.reqid, spi, mode: Mode::Transport };
         Policy { priority: self.priority, action: Action::Protect(vec![template]) }
     }
+}
+
+fn lifetimes(Limits { soft, hard }: Limits) -> Lifetimes {
+    let of = |usage: Usage| xfrm::Limits { bytes: Some(usage.bytes), packets: Some(usage.packets), seconds: None };
+    Lifetimes { soft: of(soft), hard: of(hard) }
 }
 
 pub(super) const fn native_id(id: &SaId) -> xfrm::SaId {

@@ -9,7 +9,7 @@ use overlay_kernel::xfrm::{self, Reading};
 
 use super::Esp;
 use super::lower::{Mark, native_id};
-use crate::{SaId, Spi, State};
+use crate::{SaId, Spi, State, Usage};
 
 /// Holds a [`State`] in the kernel: XFRM of one namespace, which is where tunnels' UDP sockets are.
 ///
@@ -89,6 +89,16 @@ impl Xfrm {
     /// What ESP the kernel has.
     pub const fn esp(&self) -> &Esp {
         &self.esp
+    }
+
+    /// What was sealed or opened by each association so far: what [`Rotation::handle_usage`](crate::Rotation::handle_usage) is to hear of. One dump. The kernel tells who
+    /// [listens](Namespace::xfrm_hints) when one reaches its [soft limit](crate::Limits).
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn usage(&mut self) -> Result<BTreeMap<SaId, Usage>, BackendError> {
+        let read = self.read()?.into_iter();
+        Ok(read.map(|(id, reading)| (id, Usage { bytes: reading.bytes, packets: reading.packets })).collect())
     }
 
     /// Which associations of a value are not there though their keys were put to work: they were flushed, have expired, or the step that

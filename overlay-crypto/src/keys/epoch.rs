@@ -81,6 +81,11 @@ impl EpochSecret {
         self.node
     }
 
+    /// Whether it has agreed with that peer ever, so that the peer knows keys of this epoch.
+    pub fn has_agreed_with(&self, peer: NodeId) -> bool {
+        self.agreed.contains_key(&peer)
+    }
+
     /// Agrees with `peer` by the record it has published: 50 µs or so. What comes of it is secret only if the record is the peer's.
     ///
     /// # Errors
@@ -162,7 +167,8 @@ mod tests {
             let record = EpochRecord { epoch: Epoch::FIRST, public };
             assert_eq!(ann.agree(BOB, record).unwrap_err(), AgreeError::NoSecret, "{point}");
         }
-        assert!(ann.agree(BOB, secret(BOB, 1, 4).record()).is_ok());
+        assert!(!ann.has_agreed_with(BOB));
+        assert!(ann.agree(BOB, secret(BOB, 1, 4).record()).is_ok() && ann.has_agreed_with(BOB));
     }
 
     #[test]

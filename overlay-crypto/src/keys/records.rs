@@ -4,6 +4,7 @@ use overlay_core::Malformed;
 use serde::{Deserialize, Serialize};
 
 use super::{Epoch, EpochRecord};
+use crate::Stage;
 
 /// A node's present key, and while it [rotates](crate::Rotation) the next or the previous one: which of both, their epochs tell.
 ///
@@ -45,6 +46,15 @@ impl EpochRecords {
     /// The previous.
     pub fn previous(&self) -> Option<EpochRecord> {
         self.beside.filter(|beside| beside.epoch < self.current.epoch)
+    }
+
+    /// The stage that a node which publishes this is in, as far as it says: it installs its next for a moment before it does.
+    pub fn stage(&self) -> Stage {
+        match (self.next(), self.previous()) {
+            (Some(_), _) => Stage::Installing,
+            (_, Some(_)) => Stage::Promoted,
+            _ => Stage::Steady,
+        }
     }
 
     /// What others are to open: the present and the next, the earlier first.
@@ -102,6 +112,8 @@ mod tests {
         let (steady, installing) = (EpochRecords::of(record(7)), EpochRecords::of(record(7)).beside(record(8)));
         let promoted = EpochRecords::of(record(8)).beside(record(7));
         assert_eq!((steady.next(), steady.previous()), (None, None));
+        let stages = [steady, installing, promoted].map(|records| records.stage());
+        assert_eq!(stages, [Stage::Steady, Stage::Installing, Stage::Promoted]);
         assert_eq!((installing.next(), installing.previous()), (Some(record(8)), None));
         assert_eq!((promoted.next(), promoted.previous()), (None, Some(record(7))));
         assert!(installing.to_open().eq([record(7), record(8)]) && promoted.to_open().eq([record(8)]));

@@ -54,6 +54,8 @@ pub struct Rotation {
     seen: Instant,
     /// When the next begins by itself.
     due: Instant,
+    /// Why the last began.
+    cause: Option<Cause>,
     /// Why another is to begin after this one.
     again: Option<Cause>,
     events: VecDeque<RotationEvent>,
@@ -95,6 +97,12 @@ pub struct Usage {
     pub packets: u64,
 }
 
+impl Usage {
+    /// As much as is safe under one key: 2³⁴·⁵ blocks of 16 bytes, which RFC 8446 §5.5 allows AES-GCM, are 388 GB, or 2²⁸ packets of 1,400 bytes with what each adds. RFC 4106 and
+    /// RFC 7634 set no bound of their own but that no nonce comes twice, of which there are 2⁶⁴.
+    pub const MOST: Self = Self { bytes: 380_000_000_000, packets: 1 << 28 };
+}
+
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -116,6 +124,43 @@ pub struct RotationCounts {
     pub ended: u64,
     /// Stages that left somebody behind.
     pub left_behind: u64,
+    /// Why they began.
+    pub causes: Causes,
+}
+
+/// How many rotations began why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Causes {
+    /// Somebody asked for it.
+    pub demand: u64,
+    /// A node was removed.
+    pub removal: u64,
+    /// By time.
+    pub time: u64,
+    /// By usage.
+    pub usage: u64,
+    /// No further keys came of the old one for somebody.
+    pub spent: u64,
+}
+
+impl RotationCounts {
+    /// Counts what happened.
+    pub const fn count(&mut self, event: RotationEvent) {
+        match event {
+            RotationEvent::Began(cause) => {
+                self.began += 1;
+                match cause {
+                    Cause::Demand => self.causes.demand += 1,
+                    Cause::Removal => self.causes.removal += 1,
+                    Cause::Time => self.causes.time += 1,
+                    Cause::Usage => self.causes.usage += 1,
+                    Cause::Spent => self.causes.spent += 1,
+                }
+            }
+            RotationEvent::LeftBehind(_) => self.left_behind += 1,
+            RotationEvent::Ended => self.ended += 1,
+        }
+    }
 }
 
 /// So much of a wait one look at the clock counts for at most.
@@ -137,6 +182,7 @@ impl Rotation {
             waited: Duration::ZERO,
             seen: now,
             due: now,
+            cause: None,
             again: None,
             events: VecDeque::new(),
             counts: RotationCounts::default(),
@@ -150,6 +196,11 @@ impl Rotation {
         self.stage
     }
 
+    /// Why the last rotation began, the present one if there is one; `None` before the first.
+    pub fn cause(&self) -> Option<Cause> {
+        self.cause
+    }
+
     /// Begins a rotation; while one is under way, another after it.
     pub fn rotate(&mut self, cause: Cause, now: Instant) {
         self.look(now);
@@ -161,10 +212,10 @@ impl Rotation {
         }
     }
 
-    /// What was sealed with the key that seals, in all.
+    /// What was sealed with the key that seals, in all: with that of its associations of which it is most. While another is installed it is not asked, as this one goes.
     pub fn handle_usage(&mut self, usage: Usage, now: Instant) {
         let Usage { bytes, packets } = self.config.usage;
-        if self.stage == Stage::Steady && (usage.bytes >= bytes || usage.packets >= packets) {
+        if self.stage != Stage::Installing && (usage.bytes >= bytes || usage.packets >= packets) {
             self.rotate(Cause::Usage, now);
         }
     }
@@ -217,8 +268,13 @@ impl Rotation {
 
     fn begin(&mut self, cause: Cause, now: Instant) {
         self.enter(Stage::Installing, now);
-        self.counts.began += 1;
-        self.events.push_back(RotationEvent::Began(cause));
+        self.cause = Some(cause);
+        self.tell(RotationEvent::Began(cause));
+    }
+
+    fn tell(&mut self, event: RotationEvent) {
+        self.counts.count(event);
+        self.events.push_back(event);
     }
 
     fn enter(&mut self, stage: Stage, now: Instant) {
@@ -250,8 +306,7 @@ impl Rotation {
             (Stage::Installing, true) if self.held => self.enter(Stage::Promoted, now),
             _ if waits => {}
             (stage, false) => {
-                self.counts.left_behind += 1;
-                self.events.push_back(RotationEvent::LeftBehind(stage));
+                self.tell(RotationEvent::LeftBehind(stage));
                 match stage {
                     Stage::Installing => self.enter(Stage::Promoted, now),
                     _ => self.end(now),
@@ -264,8 +319,7 @@ impl Rotation {
     fn end(&mut self, now: Instant) {
         self.enter(Stage::Steady, now);
         self.due = now + self.lifetime();
-        self.counts.ended += 1;
-        self.events.push_back(RotationEvent::Ended);
+        self.tell(RotationEvent::Ended);
         if let Some(cause) = self.again.take() {
             self.begin(cause, now);
         }
@@ -359,7 +413,9 @@ mod tests {
         assert_eq!(rotation.stage(), Stage::Steady);
         assert_eq!(rotation.poll_event(), Some(RotationEvent::Began(Cause::Demand)));
         assert_eq!((rotation.poll_event(), rotation.poll_event()), (Some(RotationEvent::Ended), None));
-        assert_eq!(rotation.counts(), RotationCounts { began: 1, ended: 1, left_behind: 0 });
+        let causes = Causes { demand: 1, ..Causes::default() };
+        assert_eq!(rotation.counts(), RotationCounts { began: 1, ended: 1, left_behind: 0, causes });
+        assert_eq!(rotation.cause(), Some(Cause::Demand));
     }
 
     #[test]

@@ -6,4 +6,4 @@ mod machine;
 mod model;
 
 pub use config::{RotationConfig, RotationConfigError};
-pub use machine::{Cause, Rotation, RotationCounts, RotationEvent, Stage, Usage};
+pub use machine::{Cause, Causes, Rotation, RotationCounts, RotationEvent, Stage, Usage};

@@ -97,7 +97,7 @@ const CONFIG: RotationConfig = RotationConfig {
     interval: Duration::from_secs(20),
     limit: Duration::from_secs(30),
     rest: Duration::from_secs(2), // no packet is on its way in this model: it is what is in effect that counts
-    usage: super::Usage { bytes: u64::MAX, packets: u64::MAX },
+    usage: super::Usage { bytes: 300_000_000_000, packets: 200_000_000 },
 };
 
 impl World {

@@ -259,7 +259,8 @@ impl Look {
             let epochs = Epochs { sender: Epoch::FIRST, receiver: Epoch::FIRST };
             let (spi, window) = (spi(number), WindowSize::MIN);
             let key = self.key(spi);
-            let sa = Sa { direction, source, port, numbers: self.numbers, window, udp: None, epochs, key };
+            let sa =
+                Sa { direction, source, port, numbers: self.numbers, window, limits: None, udp: None, epochs, key };
             state.add(SaId { destination, spi }, sa).unwrap();
         }
         state

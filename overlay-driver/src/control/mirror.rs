@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NetworkId, ServiceId};
-use overlay_node::{CatalogueChange, Network, Service};
+use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId};
+use overlay_node::{CatalogueChange, Network, Node, Service};
 
 /// What was told, and so what is news.
 ///
 /// Of endpoints, of which there are many, it keeps hashes by a key of its own: one that changed is taken for the same once in 2⁶⁴ times.
 #[derive(Debug)]
 pub(super) struct Mirror {
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     networks: BTreeMap<NetworkId, Arc<Network>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     endpoints: BTreeMap<EndpointId, (NetworkId, u64)>,
@@ -24,8 +25,8 @@ impl Default for Mirror {
         reason = "nobody sees the hashes, and who writes records must not know what makes two alike"
     )]
     fn default() -> Self {
-        let (networks, services, endpoints) = Default::default();
-        Self { networks, services, endpoints, key: RandomState::new() }
+        let (nodes, networks, services, endpoints) = Default::default();
+        Self { nodes, networks, services, endpoints, key: RandomState::new() }
     }
 }
 
@@ -63,9 +64,12 @@ impl Mirror {
         let endpoints = self.endpoints.iter().filter(|(id, (network, _))| is_gone(Some(*network), id.to_bytes()));
         let services = self.services.keys().filter(|id| is_gone(None, id.to_bytes()));
         let networks = self.networks.keys().filter(|id| is_gone(None, id.to_bytes()));
+        let nodes = self.nodes.keys().filter(|id| is_gone(None, id.to_bytes()));
         let endpoints = endpoints.map(|(id, _)| CatalogueChange::EndpointGone(*id));
         let services = services.map(|id| CatalogueChange::ServiceGone(*id));
-        endpoints.chain(services).chain(networks.map(|id| CatalogueChange::NetworkGone(*id))).collect()
+        let networks = networks.map(|id| CatalogueChange::NetworkGone(*id));
+        let nodes = nodes.map(|id| CatalogueChange::NodeGone(*id));
+        endpoints.chain(services).chain(networks).chain(nodes).collect()
     }
 
     fn take(&mut self, mut gone: Vec<CatalogueChange>, changes: Vec<CatalogueChange>) -> Vec<CatalogueChange> {
@@ -77,6 +81,8 @@ impl Mirror {
 
     fn is_news(&mut self, change: &CatalogueChange) -> bool {
         match change {
+            CatalogueChange::Node(of) => put(&mut self.nodes, of.id, Arc::clone(of)),
+            CatalogueChange::NodeGone(id) => self.nodes.remove(id).is_some(),
             CatalogueChange::Network(of) => put(&mut self.networks, of.id, Arc::clone(of)),
             CatalogueChange::NetworkGone(id) => self.networks.remove(id).is_some(),
             CatalogueChange::Service(of) => put(&mut self.services, of.id, Arc::clone(of)),
@@ -96,6 +102,8 @@ fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, T>, id: I, object: T) -> bool
 
 fn id(change: &CatalogueChange) -> [u8; 16] {
     match change {
+        CatalogueChange::Node(of) => of.id.to_bytes(),
+        CatalogueChange::NodeGone(id) => id.to_bytes(),
         CatalogueChange::Network(of) => of.id.to_bytes(),
         CatalogueChange::NetworkGone(id) => id.to_bytes(),
         CatalogueChange::Service(of) => of.id.to_bytes(),
@@ -121,8 +129,10 @@ const fn place(change: &CatalogueChange) -> u8 {
         CatalogueChange::EndpointGone(_) => 0,
         CatalogueChange::ServiceGone(_) => 1,
         CatalogueChange::NetworkGone(_) => 2,
-        CatalogueChange::Network(_) => 3,
-        CatalogueChange::Service(_) => 4,
-        CatalogueChange::Endpoint(_) => 5,
+        CatalogueChange::NodeGone(_) => 3,
+        CatalogueChange::Node(_) => 4,
+        CatalogueChange::Network(_) => 5,
+        CatalogueChange::Service(_) => 6,
+        CatalogueChange::Endpoint(_) => 7,
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use overlay_core::{
     Backend, BackendError, ErrorKind, IfName, Name, NetworkId, NodeId, NsKey, Owner, Shadow, Table, reconcile, told,
 };
+use overlay_crypto::{SaId, Usage};
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
 use overlay_kernel::link::{Tap, devices, raise_loopback};
@@ -294,6 +295,10 @@ impl Ground for KernelPlaces {
 
     fn needs_keys(&self) -> bool {
         self.spent.take()
+    }
+
+    fn usage(&mut self) -> Result<BTreeMap<SaId, Usage>, BackendError> {
+        tunnels::usage(&self.owner(None)?, self.host.try_clone()?)
     }
 
     fn balancer(&self, place: &Place) -> Option<String> {

@@ -13,11 +13,12 @@ mod seldom;
 mod services;
 mod tunnels;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay_core::{BackendError, IfName, Meter, Name, NsKey};
+use overlay_crypto::{SaId, Usage};
 use overlay_dns::Listen;
 use overlay_kernel::Namespace;
 use overlay_kernel::netlink::Notices;
@@ -67,6 +68,14 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// Whether an association of the host's was found lost, whose key is spent, since this was asked last: then all get others.
     fn needs_keys(&self) -> bool {
         false
+    }
+
+    /// What was sealed or opened so far by each of the host's associations. Nothing, where there are none.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn usage(&mut self) -> Result<BTreeMap<SaId, Usage>, BackendError> {
+        Ok(BTreeMap::new())
     }
 
     /// What reads the flows that come to these addresses of a container; `None` if that cannot be seen, as of what is not in a namespace.

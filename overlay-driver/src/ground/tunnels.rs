@@ -1,5 +1,6 @@
 //! What protects the tunnels of encrypted networks: the host's ESP.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +8,7 @@ use overlay_core::{
     Backend as _, BackendError, ErrorKind, IpFamily, Owner, Phase, Plan, ReconcileError, Shadow, Table, told,
 };
 use overlay_crypto::kernel::{Lack, Xfrm};
-use overlay_crypto::{Cipher, State};
+use overlay_crypto::{Cipher, SaId, State, Usage};
 use overlay_kernel::Namespace;
 
 use super::nothing::Nothing;
@@ -52,6 +53,17 @@ pub(super) fn are_protected(owner: &Owner, host: Namespace) -> Result<(), String
     }
 }
 
+/// What was sealed and opened by each association.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn usage(owner: &Owner, host: Namespace) -> Result<BTreeMap<SaId, Usage>, BackendError> {
+    match Xfrm::open(owner, host).and_then(|mut xfrm| xfrm.usage()) {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(BTreeMap::new()),
+        read => read,
+    }
+}
+
 /// Whether the host has associations, policies or guards of ours.
 ///
 /// # Errors
@@ -85,10 +97,8 @@ impl<T: Table<State>> Table<State> for Tunnels<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use overlay_core::{Applied, Memory, Port, StepError};
-    use overlay_crypto::{Direction, Epoch, Epochs, Numbers, Sa, SaId, SaKey, Spi, WindowSize};
+    use overlay_crypto::{Direction, Epoch, Epochs, Numbers, Sa, SaKey, Spi, WindowSize};
 
     use super::*;
 
@@ -115,7 +125,8 @@ mod tests {
         let epochs = Epochs { sender: Epoch::FIRST, receiver: Epoch::FIRST };
         let key = SaKey::new(Cipher::Aes256Gcm, &[7; 36]).unwrap();
         let (numbers, window) = (Numbers::Extended, WindowSize::default());
-        let sa = Sa { direction: Direction::In, source: peer, port, numbers, window, udp: None, epochs, key };
+        let sa =
+            Sa { direction: Direction::In, source: peer, port, numbers, window, limits: None, udp: None, epochs, key };
         State { ports: [port].into(), sas: [(id, sa)].into(), tunnels: BTreeMap::new() }
     }
 

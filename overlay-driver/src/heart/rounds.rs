@@ -146,6 +146,9 @@ impl<G: Ground> Heart<G> {
     /// Something at a place changed.
     pub(super) fn take_hint(&mut self, place: &Place) {
         self.doubt(place);
+        if *place == Place::Host {
+            self.hint_usage();
+        }
         if matches!(place, Place::Container(_)) {
             // The far ends of their pairs are there too, and of the host's.
             self.doubt(&Place::Host);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::testing::Dice;
-use overlay_core::{Commit, EndpointId, Key, NetworkId, ServiceId};
+use overlay_core::{Commit, EndpointId, Key, NetworkId, NodeId, ServiceId};
 use overlay_driver::control::{ControlServer, Follow, FollowError, Limits};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Service, ServiceSpec, Stay,
+    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Node, Service, ServiceSpec,
+    Stay,
 };
 
 use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root, service};
@@ -16,6 +17,7 @@ use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root,
 /// What somebody knows who heeds what is told.
 #[derive(Debug, Default, PartialEq)]
 struct Mirror {
+    nodes: BTreeMap<NodeId, Arc<Node>>,
     networks: BTreeMap<NetworkId, Arc<Network>>,
     services: BTreeMap<ServiceId, Arc<Service>>,
     endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
@@ -25,6 +27,11 @@ impl Mirror {
     /// Heeds a change, which must be one.
     fn heed(&mut self, change: CatalogueChange) {
         match change {
+            CatalogueChange::Node(of) => assert_ne!(self.nodes.insert(of.id, Arc::clone(&of)), Some(of)),
+            CatalogueChange::NodeGone(id) => {
+                assert!(self.nodes.remove(&id).is_some());
+                assert!(self.endpoints.values().all(|of| of.spec.node != id), "its endpoints go before it");
+            }
             CatalogueChange::Network(of) => assert_ne!(self.networks.insert(of.id, Arc::clone(&of)), Some(of)),
             CatalogueChange::Service(of) => assert_ne!(self.services.insert(of.id, Arc::clone(&of)), Some(of)),
             CatalogueChange::Endpoint(of) => {
@@ -48,6 +55,7 @@ impl Mirror {
             mirror.endpoints.extend(endpoints.into_iter().map(|of| (of.id, Arc::new(of))));
             mirror.networks.insert(of.id, Arc::new(of));
         }
+        mirror.nodes = manager.nodes().await.unwrap().into_iter().map(|of| (of.id, Arc::new(of))).collect();
         mirror.services = manager.services().await.unwrap().into_iter().map(|of| (of.id, Arc::new(of))).collect();
         mirror
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,16 +15,17 @@ use overlay_core::{
     UnixTime, Vni,
 };
 use overlay_crypto::kernel::Xfrm;
-use overlay_crypto::{Chance, Spi};
+use overlay_crypto::{Chance, SaId, Spi, Stage};
 use overlay_driver::testing::ping_all;
 use overlay_gossip::testing::{Conditions, Machine, Net};
 use overlay_gossip::{Class, Role, Transmit};
 use overlay_ipam::SubnetRequest;
 use overlay_kernel::Namespace;
+use overlay_kernel::netlink::{Drained, Notices};
 use overlay_kernel::testing::judge;
 use overlay_node::{
     Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, Encryption, Endpoint, EndpointSpec, Input, Me,
-    MemoryPlaces, Network, NetworkSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
+    MemoryPlaces, Network, NetworkSpec, NodeSpec, Place, PlaceTables, Places, RoundRun, Upkeep, UpkeepConfig,
 };
 use overlay_vxlan::Sandbox;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -82,6 +83,11 @@ impl Ground {
         Owner::new("e2e".parse().unwrap(), of.parse().unwrap())
     }
 
+    /// The places that an agent which starts again finds.
+    fn found(&self) -> Vec<Place> {
+        vec![Place::Host, Place::Network(NETWORK), Place::Container(self.container.0.name.clone())]
+    }
+
     fn xfrm(&self) -> Xfrm {
         Xfrm::open(&Self::owner("host"), self.host.try_clone().unwrap()).unwrap()
     }
@@ -93,6 +99,21 @@ impl Ground {
         sandbox.reach(key.clone(), container.try_clone().unwrap()).unwrap();
         sandbox
     }
+}
+
+/// The agent of a start of a node.
+fn station(
+    config: &AgentConfig,
+    (number, incarnation): (usize, u64),
+    address: SocketAddr,
+    seed: [u8; 32],
+    now: Instant,
+) -> Station {
+    let (id, vtep, mtu) = (node(number), address.ip(), Mtu::ETHERNET);
+    let me = Me { id, incarnation, address, role: Role::Worker, vtep, mtu };
+    let mut agent = Agent::new(config.clone(), me, seed, now).unwrap();
+    agent.set_protection(Ok(Chance::new([number as u8 + 16 * incarnation as u8 + 1; 32])), now);
+    Station(agent)
 }
 
 impl Places for Ground {
@@ -115,12 +136,19 @@ impl Places for Ground {
     }
 }
 
-/// Two nodes that agree on virtual time, what carries out what they desire, and an ear on the cable between their hosts.
+/// Nodes that agree on virtual time, what carries out what they desire, and an ear on the cable of the first one's host.
 struct Town {
     net: Net<Station>,
-    grounds: [Ground; 2],
-    upkeeps: [Upkeep; 2],
+    grounds: Vec<Ground>,
+    upkeeps: Vec<Upkeep>,
+    /// What hears of changes of a host's associations: of soft limits too.
+    hints: Vec<Notices>,
     ear: Socket,
+    config: AgentConfig,
+    /// Whether the containers of the first two ask each other after each job.
+    is_probed: bool,
+    /// Where the hosts' cables meet.
+    _switch: Namespace,
 }
 
 /// What crossed the cable: by which associations, and what else there was of IP.
@@ -128,11 +156,25 @@ type Heard = (BTreeSet<Spi>, Vec<Vec<u8>>);
 
 impl Town {
     fn new(encryption: Encryption) -> Self {
-        let grounds = [0, 1].map(Ground::new);
-        let far = grounds[1].host.as_fd().as_raw_fd();
-        let far = format!("/proc/{}/fd/{far}", std::process::id());
-        judge(&grounds[0].host, "sh", &["-ec", &format!("ip link add u0 type veth peer name u0 netns {far}")]);
+        Self::of(2, config(), encryption)
+    }
+
+    fn of(nodes: usize, config: AgentConfig, encryption: Encryption) -> Self {
+        let (grounds, switch) = ((0..nodes).map(Ground::new).collect::<Vec<_>>(), Namespace::create().unwrap());
+        judge(
+            &switch,
+            "sh",
+            &[
+                "-ec",
+                "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6; ip link add s0 type bridge mcast_snooping 0; ip link set s0 up",
+            ],
+        );
         for (number, ground) in grounds.iter().enumerate() {
+            let far = format!("/proc/{}/fd/{}", std::process::id(), ground.host.as_fd().as_raw_fd());
+            let plug = format!(
+                "ip link add p{number} type veth peer name u0 netns {far}; ip link set p{number} master s0; ip link set p{number} up"
+            );
+            judge(&switch, "sh", &["-ec", &plug]);
             let address = Net::<Station>::address(number).ip();
             let up = "ip link set u0 addrgenmode none; ip link set u0 up; ip addr add";
             judge(&ground.host, "sh", &["-ec", &format!("{up} {address}/24 dev u0")]);
@@ -142,27 +184,84 @@ impl Town {
         let ear = grounds[0].host.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(kind))).unwrap().unwrap();
         ear.set_nonblocking(true).unwrap();
         let upkeep = || Upkeep::new(UpkeepConfig::default(), [], Instant::ZERO);
-        let mut town = Self { net: Net::new(Conditions::lan(), 14), grounds, upkeeps: [upkeep(), upkeep()], ear };
-        (0..2).for_each(|number| town.join(number, encryption));
+        let upkeeps = (0..nodes).map(|_| upkeep()).collect();
+        let hints = grounds.iter().map(|ground| ground.host.xfrm_hints().unwrap().unwrap()).collect();
+        let net = Net::new(Conditions::lan(), 14);
+        let mut town = Self { net, grounds, upkeeps, hints, ear, config, is_probed: true, _switch: switch };
+        for number in 0..nodes {
+            let config = town.config.clone();
+            town.net.add(|address, seed, now| station(&config, (number, 1), address, seed, now));
+            town.tell(number, Input::Join(vec![Net::<Station>::address(0)]));
+            town.tell_all(number, encryption);
+        }
         town.net.run_for(Duration::from_secs(5));
-        (0..2).for_each(|number| town.plug(number));
+        (0..nodes).for_each(|number| town.plug(number));
         town
     }
 
-    fn join(&mut self, number: usize, encryption: Encryption) {
-        self.net.add(|address, seed, now| {
-            let (id, vtep, mtu) = (node(number), address.ip(), Mtu::ETHERNET);
-            let me = Me { id, incarnation: 1, address, role: Role::Worker, vtep, mtu };
-            let mut agent = Agent::new(config(), me, seed, now).unwrap();
-            agent.set_protection(Ok(Chance::new([number as u8 + 1; 32])), now);
-            Station(agent)
-        });
-        self.tell(number, Input::Join(vec![Net::<Station>::address(0)]));
+    /// What the catalogue has.
+    fn tell_all(&mut self, number: usize, encryption: Encryption) {
+        let nodes = self.grounds.len();
+        (0..nodes).for_each(|of| self.tell(number, Input::Catalogue(CatalogueChange::Node(Arc::new(record(of))))));
         self.tell(number, Input::Catalogue(CatalogueChange::Network(Arc::new(network(encryption)))));
-        for other in 0..2 {
+        for other in 0..nodes {
             let endpoint = Arc::new(endpoint(other, &self.grounds[other].container.0));
             self.tell(number, Input::Catalogue(CatalogueChange::Endpoint(endpoint)));
         }
+    }
+
+    /// The agent of a node dies, with all that carries out what it wants. What its host holds stays.
+    fn kill(&mut self, number: usize) {
+        drop(self.net.crash(number).unwrap());
+        self.upkeeps[number] = Upkeep::new(UpkeepConfig::default(), [], self.net.now());
+    }
+
+    /// It starts again, and finds what is there.
+    fn begin_again(&mut self, number: usize, incarnation: u64) {
+        let config = self.config.clone();
+        self.net.restart(number, |address, seed, now| station(&config, (number, incarnation), address, seed, now));
+        let found = self.grounds[number].found();
+        self.upkeeps[number] = Upkeep::new(UpkeepConfig::default(), found, self.net.now());
+        self.tell(number, Input::Join(vec![Net::<Station>::address(1)]));
+        self.tell_all(number, Encryption::Shared);
+        self.plug(number);
+    }
+
+    /// How much was sealed, where something is to be heard of associations: one has come to its soft limit, say.
+    fn mind_usage(&mut self, number: usize) {
+        if self.hints[number].drain(|_| {}).unwrap() == Drained::Quiet {
+            return;
+        }
+        let usage = self.grounds[number].xfrm().usage().unwrap();
+        self.tell(number, Input::Used(usage));
+    }
+
+    /// A container pings another so often, every so many seconds, and says at the end how that was.
+    fn ping(&self, from: usize, to: usize, (count, interval): (u32, &str)) -> Child {
+        let (count, to) = (count.to_string(), format!("10.9.0.{}", to + 2));
+        let ping = ["-q", "-i", interval, "-c", &count, "-W", "5", &to];
+        let ping = || Command::new("ping").args(ping).stdout(Stdio::piped()).spawn().unwrap();
+        self.grounds[from].container.1.run(ping).unwrap() // a child is in the namespace of the thread that starts it
+    }
+
+    /// A tenth of a second passes for the agents that run, and what they want is carried out.
+    fn tick(&mut self) {
+        self.net.run_for(Duration::from_millis(100));
+        for number in 0..self.grounds.len() {
+            if self.net.machine(number).is_some() {
+                self.mind_usage(number);
+                self.carry_out(number);
+            }
+        }
+    }
+
+    fn stage(&self, number: usize) -> Option<Stage> {
+        self.net.machine(number).unwrap().0.metrics().stage
+    }
+
+    /// The associations that a host holds.
+    fn spis(&self, number: usize) -> BTreeSet<SaId> {
+        self.grounds[number].xfrm().usage().unwrap().into_keys().collect()
     }
 
     fn plug(&mut self, number: usize) {
@@ -179,7 +278,7 @@ impl Town {
     fn settle(&mut self) {
         for _ in 0..4 {
             self.net.run_for(Duration::from_secs(3));
-            for number in 0..2 {
+            for number in 0..self.grounds.len() {
                 self.carry_out(number);
             }
         }
@@ -202,7 +301,9 @@ impl Town {
         let mut run = RoundRun::new(round, &mut self.grounds[number]);
         while let Some(ran) = run.step(&mut self.grounds[number], |_| 0) {
             failures.extend(ran.result.clone().err());
-            self.reach();
+            if self.is_probed {
+                self.reach();
+            }
             assert_eq!(self.heard().1, Vec::<Vec<u8>>::new(), "after {number}: {ran:?}");
         }
         let (round, schedule) = run.into_parts();
@@ -216,6 +317,16 @@ impl Town {
             self.net.with(number, |station, _| station.0.acted(heard));
         }
         failures
+    }
+
+    /// Carries out what a node desires, and nobody hears of it.
+    fn carry_out_unheard(&mut self, number: usize) {
+        let now = self.net.now();
+        let desired = self.net.with(number, |station, _| station.0.desired()).unwrap();
+        self.upkeeps[number].desire(desired, now);
+        let Some(round) = self.upkeeps[number].begin(now) else { return };
+        let mut run = RoundRun::new(round, &mut self.grounds[number]);
+        while run.step(&mut self.grounds[number], |_| 0).is_some() {}
     }
 
     /// How many rotations of keys the nodes have ended.
@@ -256,6 +367,13 @@ impl Town {
         let (spis, clear) = self.heard();
         assert_eq!((spis.len(), clear), (2, vec![]));
         spis
+    }
+
+    /// How many packets came to host 0 sealed for an association that it does not have.
+    fn refused(&self) -> u64 {
+        let counted = judge(&self.grounds[0].host, "cat", &["/proc/net/xfrm_stat"]);
+        let line = counted.lines().find(|line| line.starts_with("XfrmInNoStates")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Whether host 0 has associations, guards, and a segment in its sandbox.
@@ -357,6 +475,126 @@ fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_ba
     });
 }
 
+/// Lets a ping end, during which all goes on, and `else_do` at each step; none of it is lost.
+fn none_is_lost(town: &mut Town, mut ping: Child, mut else_do: impl FnMut(&mut Town)) {
+    while ping.try_wait().unwrap().is_none() {
+        else_do(town);
+        town.tick();
+    }
+    let said = std::io::read_to_string(ping.stdout.take().unwrap()).unwrap();
+    assert!(said.contains(", 0% packet loss"), "{said}");
+}
+
+#[test]
+fn a_node_changes_its_keys_by_itself_before_they_end_and_no_packet_is_lost() {
+    kernel_test(Kernel::Lab, "driver::a_node_changes_its_keys_by_itself_before_they_end", || {
+        let mut config = config();
+        config.rotation.usage.packets = 1500;
+        let mut town = Town::of(2, config, Encryption::Shared);
+        town.is_probed = false;
+        town.settle();
+        let before = town.passes();
+        let states = judge(&town.grounds[0].host, "ip", &["-s", "xfrm", "state"]);
+        assert!(states.contains("soft 1500(packets), hard 1875(packets)"), "{states}");
+        let ping = town.ping(0, 1, (8000, "0.004"));
+        none_is_lost(&mut town, ping, |_| {});
+        for number in 0..2 {
+            let rotations = town.net.machine(number).unwrap().0.metrics().rotations;
+            assert!(rotations.causes.usage >= 2 && rotations.left_behind == 0, "{number}: {rotations:?}");
+            assert_eq!(rotations.causes.usage, rotations.began);
+        }
+        assert!(town.passes().is_disjoint(&before));
+    });
+}
+
+#[test]
+fn a_node_that_was_removed_is_refused_and_the_others_lose_nothing() {
+    kernel_test(Kernel::Lab, "driver::a_node_that_was_removed_is_refused", || {
+        let mut town = Town::of(3, config(), Encryption::Shared);
+        town.is_probed = false;
+        town.settle();
+        town.ping(2, 0, (5, "0.1")).wait_with_output().map(|output| assert!(output.status.success())).unwrap();
+        let before = town.spis(0);
+        let of_removed: BTreeSet<SaId> = before.intersection(&town.spis(2)).copied().collect();
+        let (others, mut from_removed) = (town.ping(0, 1, (3000, "0.004")), town.ping(2, 0, (600, "0.02")));
+        let mut ticks = 0;
+        none_is_lost(&mut town, others, |town| {
+            ticks += 1;
+            if ticks == 10 {
+                for number in 0..2 {
+                    for gone in [CatalogueChange::EndpointGone(id(2)), CatalogueChange::NodeGone(node(2))] {
+                        town.tell(number, Input::Catalogue(gone)); // the one that goes is told nothing
+                    }
+                }
+            }
+        });
+        let said = std::io::read_to_string(from_removed.stdout.take().unwrap()).unwrap();
+        from_removed.wait().unwrap();
+        for number in 0..2 {
+            let rotations = town.net.machine(number).unwrap().0.metrics().rotations;
+            assert_eq!((rotations.causes.removal, rotations.ended, rotations.left_behind), (1, 1, 0), "{number}");
+        }
+        let after = town.spis(0);
+        assert!(after.len() == 2 && after.is_disjoint(&before), "{after:?}");
+        assert!(of_removed.len() == 2 && after.is_disjoint(&town.spis(2)), "it has the keys of none");
+
+        // All that it sends from now on comes, sealed, and is refused.
+        town.settle();
+        let (refused, from_removed) = (town.refused(), town.ping(2, 0, (100, "0.01")).wait_with_output().unwrap());
+        let last = String::from_utf8(from_removed.stdout).unwrap();
+        assert!(last.contains(" 0 received"), "{last}; and before: {said}");
+        assert_eq!(town.refused() - refused, 100);
+    });
+}
+
+#[test]
+fn an_agent_that_is_killed_in_any_stage_of_a_rotation_comes_back_with_other_keys_and_no_other_pair_loses_anything() {
+    kernel_test(Kernel::Lab, "driver::an_agent_that_is_killed_in_any_stage_of_a_rotation", || {
+        let mut town = Town::of(3, config(), Encryption::Shared);
+        town.is_probed = false;
+        town.settle();
+        let mut incarnation = 1;
+        let mut ever = [0, 1, 2].map(|number| town.spis(number));
+        for stage in [Stage::Installing, Stage::Promoted, Stage::Steady] {
+            for is_done in [false, true] {
+                incarnation += 1;
+                let ping = town.ping(1, 2, (1500, "0.004"));
+                town.tell(0, Input::RotateKeys);
+                // As far as that stage, whose job is to be done next.
+                while stage != Stage::Installing && town.stage(0) != Some(Stage::Promoted) {
+                    town.tick();
+                }
+                while town.stage(0) != Some(stage) {
+                    town.tick();
+                }
+                if is_done {
+                    town.carry_out_unheard(0);
+                }
+                town.kill(0);
+                let left = town.spis(0);
+                assert!(left.len() >= 4, "what it held stays: {left:?}");
+                let mut ticks = 0;
+                none_is_lost(&mut town, ping, |town| {
+                    ticks += 1;
+                    if ticks == 5 {
+                        town.begin_again(0, incarnation);
+                    }
+                });
+                town.settle();
+                for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
+                    let ping = town.ping(from, to, (5, "0.01")).wait_with_output().unwrap();
+                    assert!(String::from_utf8(ping.stdout).unwrap().contains(", 0% packet loss"), "{stage}, {is_done}");
+                }
+                let now = town.spis(0);
+                assert!(now.len() == 4 && now.is_disjoint(&left), "{stage}: other keys, so other names: {now:?}");
+                assert!(now.is_disjoint(&ever[0]));
+                ever[0].extend(left);
+                ever[0].extend(now);
+            }
+        }
+    });
+}
+
 /// Of nodes that confirm what they act upon, and rotate as fast as they can.
 fn config() -> AgentConfig {
     let mut config = AgentConfig::lan();
@@ -367,6 +605,12 @@ fn config() -> AgentConfig {
 
 fn node(number: usize) -> NodeId {
     NodeId::from_bytes([number as u8 + 1; 16])
+}
+
+fn record(number: usize) -> overlay_node::Node {
+    let spec = NodeSpec { name: format!("n{number}").parse().unwrap(), role: Role::Worker };
+    let (created, condition) = (UnixTime::from_millis(0), Condition::Allocated);
+    overlay_node::Node { id: node(number), spec, created, condition }
 }
 
 fn id(number: usize) -> EndpointId {

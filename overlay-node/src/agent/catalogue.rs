@@ -1,17 +1,19 @@
 //! What the catalogue says, as far as it is of use to this node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, Instant, NetworkId, ServiceId};
+use overlay_core::{EndpointId, Instant, NetworkId, NodeId, ServiceId};
 
 use super::{Agent, AgentEvent};
 use crate::knowledge::{Assigned, Assignments, Claims};
 use crate::{CatalogueChange, Condition, Endpoint, Network, Section, Service};
 
-/// All networks and services, the endpoints that are assigned to this node, and where the others are.
+/// All nodes, networks and services, the endpoints that are assigned to this node, and where the others are.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Catalogue {
+    /// Without those that are being removed.
+    pub(super) nodes: BTreeSet<NodeId>,
     pub(super) networks: BTreeMap<NetworkId, Arc<Network>>,
     pub(super) services: BTreeMap<ServiceId, Arc<Service>>,
     pub(super) endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
@@ -19,8 +21,11 @@ pub(super) struct Catalogue {
 }
 
 impl Agent {
-    pub(super) fn handle_catalogue(&mut self, change: CatalogueChange) {
+    pub(super) fn handle_catalogue(&mut self, change: CatalogueChange, now: Instant) {
         match change {
+            CatalogueChange::Node(node) if node.condition == Condition::Removing => self.dismiss(node.id, now),
+            CatalogueChange::Node(node) => self.admit(node.id),
+            CatalogueChange::NodeGone(id) => self.dismiss(id, now),
             CatalogueChange::Network(network) => {
                 self.touched_networks.insert(network.id);
                 self.catalogue.networks.insert(network.id, network);
@@ -40,6 +45,25 @@ impl Agent {
                 self.remove_endpoint(id);
             }
         }
+    }
+
+    /// A node of the cluster: its keys count from now on.
+    fn admit(&mut self, node: NodeId) {
+        if self.catalogue.nodes.insert(node) {
+            self.doubt_keys_of_nodes();
+        }
+    }
+
+    /// A node is the cluster's no more: nothing is agreed on with it any more, whatever it says by gossip, and what it was told of goes.
+    fn dismiss(&mut self, node: NodeId, now: Instant) {
+        if self.catalogue.nodes.remove(&node) {
+            self.forget_node(node, now);
+            self.doubt_keys_of_nodes();
+        }
+    }
+
+    fn doubt_keys_of_nodes(&mut self) {
+        (self.doubt_records, self.doubt_keys) = (true, true);
     }
 
     /// What nodes say of an endpoint may count from now on, or no more.

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use overlay_core::{Mtu, NodeId, NsKey, Port, PortRange, Protocol};
-use overlay_crypto::{Lanes, RotationConfig};
+use overlay_crypto::{Lanes, Limits, RotationConfig, RotationConfigError};
 use overlay_dns::DnsName;
 use overlay_gossip::{ConfigError, Role};
 
@@ -26,7 +26,8 @@ pub struct AgentConfig {
     pub own_ports: PortRange,
     /// How many security associations the tunnel to another node sends by, each a core's work: one number in the cluster. 1 is usual.
     pub lanes: Lanes,
-    /// How often the keys of encrypted networks are changed, and how long others are waited for then. How much was sealed is not looked at yet.
+    /// How often the keys of encrypted networks are changed and after how much, and how long others are waited for then. One that was not changed in time ends, at a quarter more
+    /// than that, and a tunnel with it until there is another.
     pub rotation: RotationConfig,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
     /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.
@@ -81,11 +82,13 @@ impl AgentConfig {
         if let Some(port) = other.or_else(|| PortRange::DYNAMIC.contains(last).then_some(last)) {
             return Err(AgentError::OwnPorts { range: self.own_ports, port });
         }
+        self.rotation.check()?;
         Ok(Settings {
             vxlan_port: self.vxlan_port,
             encrypted_port: self.encrypted_port,
             own_ports: self.own_ports,
             lanes: self.lanes,
+            limits: Limits::of(self.rotation.usage),
             gossip_port,
             stranger_rate: NonZeroU32::new(self.gossip.stranger_rate).unwrap_or(NonZeroU32::MIN),
             stranger_burst: self.gossip.stranger_burst,
@@ -168,6 +171,9 @@ pub enum AgentError {
         /// The first of it that is used otherwise.
         port: Port,
     },
+    /// A setting of the rotation of keys is out of range.
+    #[error(transparent)]
+    Rotation(#[from] RotationConfigError),
     /// The underlay cannot be used.
     #[error(transparent)]
     Underlay(#[from] UnderlayError),

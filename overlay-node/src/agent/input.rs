@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use overlay_core::{EndpointId, IfName, Mtu, Name, NodeId, NsKey, Port, Protocol};
+use overlay_crypto::{SaId, Usage};
 use overlay_dns::Health;
 use overlay_gossip::Class;
 
@@ -75,6 +76,8 @@ pub enum Input {
     /// An association was lost that was put to work, so its key is spent: all tunnels get others, of a new epoch; once in ten seconds at most, so
     /// whoever finds something lost again and again may say so each time. Nothing happens while none is protected.
     Rekey,
+    /// What was sealed so far by associations that the host holds, or opened; of all or of some. When a key was used for as much as it may be, all get others, without a packet lost.
+    Used(BTreeMap<SaId, Usage>),
     /// The keys of encrypted networks are to be changed for others now, without a packet lost. Nothing happens while none is protected.
     RotateKeys,
     /// Say goodbye; ends with [`AgentEvent::Gone`].

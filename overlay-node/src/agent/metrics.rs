@@ -1,6 +1,6 @@
 //! What can be counted of an agent.
 
-use overlay_crypto::{Epoch, RotationCounts};
+use overlay_crypto::{Epoch, RotationCounts, Stage};
 
 use super::Agent;
 
@@ -29,7 +29,9 @@ pub struct AgentMetrics {
     pub malformed: u64,
     /// The epoch of this node's keys for encrypted networks; none while it has none.
     pub epoch: Option<Epoch>,
-    /// Rotations of those.
+    /// In which stage of a rotation those keys are.
+    pub stage: Option<Stage>,
+    /// Rotations of those, and why they began.
     pub rotations: RotationCounts,
     /// Messages that nobody sealed who has a key of this cluster's gossip.
     pub unopened: u64,
@@ -37,7 +39,7 @@ pub struct AgentMetrics {
 
 impl Agent {
     pub(super) fn measure(&self) -> AgentMetrics {
-        let (epoch, rotations) = self.epochs();
+        let (present, rotations) = self.epochs();
         let sections = || self.knowledge.networks.values();
         AgentMetrics {
             gossip: self.gossip.metrics(),
@@ -47,7 +49,8 @@ impl Agent {
             remote: sections().map(|section| section.remote.len()).sum(),
             contested: self.claims.values().map(crate::knowledge::Claims::len).sum(),
             unfit: self.deriver.unfit(),
-            epoch,
+            epoch: present.map(|(epoch, _)| epoch),
+            stage: present.map(|(_, stage)| stage),
             rotations,
             ..self.counts
         }

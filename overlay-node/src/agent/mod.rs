@@ -110,6 +110,7 @@ impl Agent {
                 networks: BTreeMap::new(),
                 gateway_ports: Arc::default(),
                 records: Arc::default(),
+                rotated: None,
                 protection: Protection::default(),
                 settings: Arc::new(settings),
             },
@@ -164,7 +165,7 @@ impl Agent {
                 let payload = self.open(class, payload)?;
                 self.gossip.handle(from, class, &payload, now)?;
             }
-            Input::Catalogue(change) => self.handle_catalogue(change),
+            Input::Catalogue(change) => self.handle_catalogue(change, now),
             Input::Join(seeds) => self.gossip.join(&seeds, now),
             Input::Plug { endpoint, namespace, interface } => self.plug(endpoint, namespace, interface)?,
             Input::GatewayPort { container, port } => self.set_gateway_port(container, port)?,
@@ -179,6 +180,7 @@ impl Agent {
                 self.touched.extend(self.plugs.keys());
             }
             Input::Rekey => self.rekey(),
+            Input::Used(usage) => self.use_keys(&usage, now),
             Input::RotateKeys => self.rotate_keys(Cause::Demand, now),
             Input::Leave => self.gossip.leave(now),
         }

@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use overlay_core::{
-    EndpointId, Entry, Key, KeyChange, Listing, NetworkId, Prefix, Revision, ServiceId, Store, StoreError, Watch,
-    WatchEvent,
+    EndpointId, Entry, Key, KeyChange, Listing, NetworkId, NodeId, Prefix, Revision, ServiceId, Store, StoreError,
+    Watch, WatchEvent,
 };
 
 use super::keys::{Keys, RootError};
@@ -17,7 +17,7 @@ use crate::CatalogueChange;
 /// Tells an agent's side what is in the catalogue, and then every change: once, in order, and without end.
 ///
 /// What was missed (the store forgot its history, the connection was away for long) is found by reading all and telling what
-/// differs from what was told before. Within a batch, networks come before services and these before endpoints; what goes, goes
+/// differs from what was told before. Within a batch, nodes come before networks, these before services and these before endpoints; what goes, goes
 /// the other way round.
 ///
 /// ```
@@ -158,6 +158,7 @@ impl Feed {
             return;
         };
         let change = match kind {
+            Kind::Node => self.read(&key, &entry, CatalogueChange::Node),
             Kind::Network => self.read(&key, &entry, CatalogueChange::Network),
             Kind::Service => self.read(&key, &entry, CatalogueChange::Service),
             Kind::Endpoint => self.read(&key, &entry, CatalogueChange::Endpoint),
@@ -226,6 +227,7 @@ impl fmt::Debug for Feed {
 /// What agents are told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
+    Node,
     Network,
     Service,
     Endpoint,
@@ -244,6 +246,7 @@ impl Batch {
 
     fn goes(&mut self, kind: Kind, id: [u8; 16]) {
         let change = match kind {
+            Kind::Node => CatalogueChange::NodeGone(NodeId::from_bytes(id)),
             Kind::Network => CatalogueChange::NetworkGone(NetworkId::from_bytes(id)),
             Kind::Service => CatalogueChange::ServiceGone(ServiceId::from_bytes(id)),
             Kind::Endpoint => CatalogueChange::EndpointGone(EndpointId::from_bytes(id)),

@@ -30,6 +30,7 @@ impl Keys {
         let (what, _) = text.split_once('/')?;
         let id = |id: &str| id.parse::<EndpointId>().ok().map(EndpointId::to_bytes);
         match what {
+            "node" => Some((Kind::Node, id(text.strip_prefix("node/")?)?)),
             "network" => Some((Kind::Network, id(text.strip_prefix("network/")?)?)),
             "service" => Some((Kind::Service, id(text.strip_prefix("service/")?)?)),
             "endpoint" => Some((Kind::Endpoint, id(text.rsplit_once('/')?.1)?)),

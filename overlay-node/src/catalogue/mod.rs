@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NetworkId, ServiceId};
+use overlay_core::{EndpointId, NetworkId, NodeId, ServiceId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Endpoint, Network, Service};
+use crate::{Endpoint, Network, Node, Service};
 
 mod feed;
 pub(crate) mod keys;
@@ -19,6 +19,10 @@ pub use keys::RootError;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CatalogueChange {
+    /// A node, as it is now.
+    Node(#[serde(with = "shared")] Arc<Node>),
+    /// A node is gone.
+    NodeGone(NodeId),
     /// A network, as it is now.
     Network(#[serde(with = "shared")] Arc<Network>),
     /// A network is gone.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use overlay_core::{IpFamily, Port};
-use overlay_crypto::{Direction, Issued, Numbers, Sa, SaId, Spi, State, Tunnel, WindowSize};
+use overlay_crypto::{Direction, Issued, Limits, Numbers, Sa, SaId, Spi, State, Tunnel, WindowSize};
 
 use super::is_vtep;
 use crate::{Carried, Knowledge, LaneKeys, Protection, TunnelKeys};
@@ -18,6 +18,7 @@ pub(super) fn host(knowledge: &Knowledge) -> State {
         sections.filter_map(|section| Some((section.carried()?, knowledge.settings.tunnel_port(&section.network)?)));
     let at_ports: BTreeMap<Carried, Port> = at_ports.collect();
     let mut state = State { ports: at_ports.values().copied().collect(), ..State::default() };
+    let limits = knowledge.settings.limits;
     let mut at: BTreeMap<IpAddr, Option<&TunnelKeys>> = BTreeMap::new();
     for keys in keys.values() {
         // Of nodes that say that they are at one address, none gets what is for the others.
@@ -26,16 +27,17 @@ pub(super) fn host(knowledge: &Knowledge) -> State {
     for keys in at.values().flatten() {
         let TunnelKeys { local, peer, tunnels, record: _ } = keys;
         let tunnels = tunnels.iter().filter_map(|(carried, lanes)| Some((*at_ports.get(carried)?, lanes)));
-        tunnels.for_each(|(port, lanes)| put(&mut state, Tunnel { port, local: *local, peer: *peer }, lanes));
+        tunnels.for_each(|(port, lanes)| put(&mut state, (Tunnel { port, local: *local, peer: *peer }, limits), lanes));
     }
     state
 }
 
-fn put(state: &mut State, tunnel: Tunnel, LaneKeys { sends, takes }: &LaneKeys) {
+fn put(state: &mut State, (tunnel, limits): (Tunnel, Limits), LaneKeys { sends, takes }: &LaneKeys) {
     let Tunnel { local, peer, .. } = &tunnel;
     let ends = is_vtep(*local) && is_vtep(*peer) && local != peer && IpFamily::of(*local) == IpFamily::of(*peer);
-    let mut all: Vec<(SaId, Sa)> = sends.iter().map(|issued| association(&tunnel, Direction::Out, issued)).collect();
-    all.extend(takes.iter().map(|issued| association(&tunnel, Direction::In, issued)));
+    let mut all: Vec<(SaId, Sa)> =
+        sends.iter().map(|issued| association(&tunnel, (Direction::Out, Some(limits)), issued)).collect();
+    all.extend(takes.iter().map(|issued| association(&tunnel, (Direction::In, None), issued)));
     let free = all.iter().all(|(id, _)| !state.sas.contains_key(id));
     if !ends || !free || state.tunnels.contains_key(&tunnel) {
         return;
@@ -45,13 +47,14 @@ fn put(state: &mut State, tunnel: Tunnel, LaneKeys { sends, takes }: &LaneKeys) 
     state.tunnels.insert(tunnel, lanes);
 }
 
-fn association(tunnel: &Tunnel, direction: Direction, issued: &Issued) -> (SaId, Sa) {
+/// What is sealed has limits, which who opens it need not keep.
+fn association(tunnel: &Tunnel, (direction, limits): (Direction, Option<Limits>), issued: &Issued) -> (SaId, Sa) {
     let (source, destination) = match direction {
         Direction::In => (tunnel.peer, tunnel.local),
         Direction::Out => (tunnel.local, tunnel.peer),
     };
     let (port, key) = (tunnel.port, issued.key.clone());
     let (numbers, window) = (Numbers::Extended, WindowSize::default());
-    let sa = Sa { direction, source, port, numbers, window, udp: None, epochs: issued.epochs, key };
+    let sa = Sa { direction, source, port, numbers, window, limits, udp: None, epochs: issued.epochs, key };
     (SaId { destination, spi: issued.spi }, sa)
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use overlay_core::{IfName, Mac, Name, NodeId, Port, Protocol, Vni};
-use overlay_crypto::EpochRecord;
+use overlay_crypto::{Cause, EpochRecords};
 use overlay_dns::DnsName;
 
 use crate::{PublishMode, PublishedPort, Standing};
@@ -110,8 +110,12 @@ pub enum Hop {
         port: Port,
         /// By how many associations.
         lanes: usize,
-        /// What that node published.
-        record: EpochRecord,
+        /// What this node has published of its keys.
+        here: Option<EpochRecords>,
+        /// Why it changed them last.
+        cause: Option<Cause>,
+        /// What that node has published.
+        there: EpochRecords,
     },
     /// The segment sends frames for the Ethernet address there. What becomes of them is that node's to explain.
     Entry {
@@ -187,8 +191,14 @@ impl fmt::Display for Hop {
                 };
                 write!(f, "vtep      {vtep} of node {}, {standing}", node.short())
             }
-            Self::Sealed { port, lanes, record } => {
-                write!(f, "sealed    port {port} by {lanes} associations, of the key of epoch {}", record.epoch)
+            Self::Sealed { port, lanes, here, cause, there } => {
+                write!(f, "sealed    port {port} by {lanes} associations, ")?;
+                if let Some(here) = here {
+                    write!(f, "of epoch {} here ({}", here.current.epoch, here.stage())?;
+                    cause.map_or(Ok(()), |cause| write!(f, ", changed last: {cause}"))?;
+                    f.write_str(") and ")?;
+                }
+                write!(f, "of epoch {} there ({})", there.current.epoch, there.stage())
             }
             Self::Entry { vni, mac, vtep } => write!(f, "entry     segment {vni} sends {mac} to {vtep}"),
             Self::Here { container } => write!(f, "here      {container} is on this node"),

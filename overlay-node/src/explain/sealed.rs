@@ -14,12 +14,12 @@ impl Walk<'_> {
     pub(super) fn sealed(&mut self, section: &Section, node: NodeId, port: Port) -> Result<(), Break> {
         let Some(carried) = section.carried() else { return Ok(()) };
         let (network, short) = (&section.network.spec.name, node.short());
-        if !self.knowledge.records.contains_key(&node) {
+        let Some(there) = self.knowledge.records.get(&node).copied() else {
             let missing = format!(
-                "node {short} has published no key, so nothing of {network} is sent there: it would be in the clear"
+                "node {short} has published no key, or is no node of the catalogue, so nothing of {network} is sent there: it would be in the clear"
             );
             return broken(missing, "see on that node whether it can encrypt; its key comes by gossip");
-        }
+        };
         let agreed = self.knowledge.protection.with(node).filter(|keys| keys.tunnels.contains_key(&carried));
         let Some(keys) = agreed else {
             let missing = format!("no keys are agreed on with node {short}, so nothing of {network} is sent there");
@@ -29,7 +29,9 @@ impl Walk<'_> {
         let [wanted, held] = [self.desired, self.held].map(|of| protects(of, &tunnel));
         match (wanted, held) {
             (Some(wanted), Some(held)) if wanted == held => {
-                self.hops.push(Hop::Sealed { port: tunnel.port, lanes: wanted.0.len(), record: keys.record });
+                let (port, lanes) = (tunnel.port, wanted.0.len());
+                let (here, cause) = (self.knowledge.records.get(&self.knowledge.me).copied(), self.knowledge.rotated);
+                self.hops.push(Hop::Sealed { port, lanes, here, cause, there });
                 Ok(())
             }
             (None, _) => broken(

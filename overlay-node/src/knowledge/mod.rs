@@ -13,7 +13,7 @@ use overlay_core::{
     AddressSet, Encapsulation, EndpointId, Esp, IfName, IpFamily, Mac, Mtu, MtuError, Name, NetworkId, NodeId, NsKey,
     Port, PortRange, Protocol, ServiceId,
 };
-use overlay_crypto::{EpochRecords, Lanes};
+use overlay_crypto::{Cause, EpochRecords, Lanes, Limits};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
 
@@ -37,8 +37,10 @@ pub struct Knowledge {
     pub gateway_ports: Arc<BTreeMap<Name, GatewayPort>>,
     /// Whether encrypted networks can be here, and by which keys their tunnels are protected.
     pub protection: Protection,
-    /// What nodes have published of their keys, this one included: those that take part in an encrypted network that this node is on.
+    /// What the cluster's nodes, as the catalogue has them, have published of their keys, this one included: those that take part in an encrypted network that this node is on.
     pub records: Arc<BTreeMap<NodeId, EpochRecords>>,
+    /// Why this node's keys were changed for others last; `None` if they were not yet.
+    pub rotated: Option<Cause>,
     /// What does not change while the node runs.
     pub settings: Arc<Settings>,
 }
@@ -57,6 +59,8 @@ pub struct Settings {
     pub own_ports: PortRange,
     /// How many associations a protected tunnel sends by, one number in the cluster.
     pub lanes: Lanes,
+    /// How much each of those seals.
+    pub limits: Limits,
     /// This node's gossip port, for datagrams and streams. Not VXLAN's.
     pub gossip_port: Port,
     /// Packets in a second that pass there from all that are no nodes together.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{Instant, Mtu, NetworkId, NsId, NsKey, Port, PortRange, Protocol, State as _, Vni};
-use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Reason, Verdict};
+use overlay_crypto::{Chance, Datagram, Direction, EpochRecord, Limits, Reason, RotationConfig, SaId, Usage, Verdict};
 use overlay_dns::Health;
 use overlay_gossip::Role;
 use overlay_node::{
@@ -147,7 +147,10 @@ fn a_peer_without_a_key_gets_no_tunnel_and_explain_says_so() {
     let mut knowledge = town.net.machine(0).unwrap().0.knowledge().clone();
     let target = Target::Name(container(3).as_str().parse().unwrap());
     let whole = explain(&knowledge, id(2), &target, &derive(&knowledge));
-    assert!(whole.to_string().contains("sealed    port 4793 by 1 associations"), "{whole}");
+    assert!(
+        whole.to_string().contains("sealed    port 4793 by 1 associations, of epoch 1048576 here (steady) and of"),
+        "{whole}"
+    );
     Arc::make_mut(&mut knowledge.records).remove(&node_id(1));
     knowledge.protection = Protection::Keys(Arc::default());
     let desired = derive(&knowledge);
@@ -252,6 +255,91 @@ fn who_does_not_act_upon_another_key_is_left_behind_after_a_minute_and_named_and
     live(&mut town, 100);
     let named = (0, AgentEvent::LeftBehind { nodes: [node_id(2)].into() });
     assert_eq!((left(&mut town), ended(&town, 0)), (vec![named.clone(), named], 1), "in both stages");
+}
+
+#[test]
+fn a_node_that_is_removed_has_no_keys_at_once_and_the_others_have_other_keys_soon() {
+    let mut town = plugged(45, 3);
+    town.live(2);
+    let (before, firsts) = (host(&mut town, 0), [0, 1].map(|node| record(&town, node, node).unwrap()));
+    // Of the one that is removed nobody tells itself: it goes on as it was, and answers nobody.
+    (0..2).for_each(|node| town.tell(node, Input::Catalogue(CatalogueChange::NodeGone(node_id(2)))));
+    for node in 0..2 {
+        let state = host(&mut town, node);
+        assert!(state.crypto.tunnels.len() == 1 && state.crypto.sas.keys().all(|id| !known(&mut town, 2).contains(id)));
+    }
+    town.live(10);
+    for (node, first) in firsts.iter().enumerate() {
+        assert_eq!((ended(&town, node), record(&town, node, 2)), (1, None), "and it is not waited for");
+        assert!(record(&town, 2, node).unwrap().epoch > first.epoch, "node 2 hears of it still");
+        let state = host(&mut town, node);
+        assert!(state.crypto.sas.len() == 2 && state.crypto.sas.keys().all(|id| !before.crypto.sas.contains_key(id)));
+    }
+    // Not even as another start of itself.
+    town.net.with(2, |node, now| node.0.begin_anew(8, [8; 32], now));
+    town.tell(2, Input::Join(vec![overlay_gossip::testing::Net::<crate::town::Node>::address(1)]));
+    town.live(5);
+    assert!(record(&town, 2, 2).is_some() && record(&town, 0, 2).is_none());
+    assert_eq!(host(&mut town, 0).crypto.tunnels.len(), 1);
+    town.admit(2);
+    town.live(5);
+    assert!(host(&mut town, 0).crypto.tunnels.len() == 2 && record(&town, 0, 2).is_some());
+    let theirs = known(&mut town, 2);
+    assert_eq!(host(&mut town, 0).crypto.sas.keys().filter(|id| theirs.contains(*id)).count(), 2);
+}
+
+/// How much was sealed by each association that a node sends by.
+fn used(town: &mut Town, node: usize, usage: Usage) -> Input {
+    let state = host(town, node);
+    let sends = state.crypto.sas.iter().filter(|(_, sa)| sa.direction == Direction::Out);
+    Input::Used(sends.map(|(id, _)| (*id, usage)).collect())
+}
+
+#[test]
+fn a_node_whose_keys_were_used_for_as_much_as_they_may_be_changes_them_and_the_host_ends_them_soon_after() {
+    let mut town = plugged(47, 2);
+    town.live(2);
+    let soft = RotationConfig::default().usage;
+    let limits = |town: &mut Town, node: usize| -> Vec<_> {
+        let state = host(town, node);
+        let of = |direction: Direction| state.crypto.sas.values().find(|sa| sa.direction == direction).unwrap().limits;
+        vec![of(Direction::Out), of(Direction::In)]
+    };
+    assert_eq!(limits(&mut town, 0), [Some(Limits::of(soft)), None]);
+    let enough = [Usage { packets: soft.packets, bytes: 1 }, Usage { packets: 1, bytes: soft.bytes }];
+    let less = Usage { packets: soft.packets - 1, bytes: soft.bytes - 1 };
+    for (rotations, usage) in enough.into_iter().enumerate() {
+        let input = used(&mut town, 0, less);
+        town.tell(0, input);
+        town.live(10);
+        assert_eq!(ended(&town, 0), rotations as u64);
+        let input = used(&mut town, 0, usage);
+        town.tell(0, input.clone());
+        town.live(10);
+        town.tell(0, input); // of what is there no more
+        town.live(10);
+        assert_eq!((ended(&town, 0), ended(&town, 1)), (rotations as u64 + 1, 0));
+    }
+}
+
+/// The associations that a node has.
+fn known(town: &mut Town, node: usize) -> BTreeSet<SaId> {
+    host(town, node).crypto.sas.keys().copied().collect()
+}
+
+#[test]
+fn a_node_that_is_gone_before_it_is_removed_has_others_change_their_keys_all_the_same_and_a_stranger_has_not() {
+    let mut town = plugged(46, 3);
+    town.live(2);
+    town.tell(2, Input::Leave);
+    town.live(5);
+    assert_eq!((ended(&town, 0), host(&mut town, 0).crypto.tunnels.len()), (0, 1));
+    town.tell(0, Input::Catalogue(CatalogueChange::NodeGone(node_id(7))));
+    town.live(10);
+    assert_eq!(ended(&town, 0), 0, "nothing was agreed on with that one");
+    town.tell(0, Input::Catalogue(CatalogueChange::NodeGone(node_id(2))));
+    town.live(10);
+    assert_eq!(ended(&town, 0), 1);
 }
 
 #[test]

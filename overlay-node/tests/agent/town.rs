@@ -11,7 +11,7 @@ use overlay_gossip::{Class, Role, Transmit};
 use overlay_ipam::SubnetRequest;
 use overlay_node::{
     Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, Desired, Endpoint, EndpointSpec, Input, Me, Network,
-    NetworkSpec, Place, PlaceState,
+    NetworkSpec, NodeSpec, Place, PlaceState,
 };
 use overlay_vxlan::Segment;
 
@@ -71,6 +71,7 @@ impl Town {
         for number in 0..nodes {
             town.tell(number, Input::Join(vec![Net::<Node>::address(0)]));
         }
+        (0..nodes).for_each(|number| town.admit(number));
         town.publish(&CatalogueChange::Network(Arc::new(network())));
         town.run(5);
         town
@@ -101,6 +102,13 @@ impl Town {
         for node in running {
             self.tell(node, Input::Catalogue(change.clone()));
         }
+    }
+
+    /// A node is the cluster's, says the catalogue.
+    pub(crate) fn admit(&mut self, number: usize) {
+        let spec = NodeSpec { name: Name::new(&format!("n{number}")).unwrap(), role: Role::Worker };
+        let (id, created, condition) = (node_id(number), UnixTime::from_millis(0), Condition::Allocated);
+        self.publish(&CatalogueChange::Node(Arc::new(overlay_node::Node { id, spec, created, condition })));
     }
 
     /// An endpoint with this number is on a node, says the catalogue.

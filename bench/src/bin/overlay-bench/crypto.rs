@@ -324,6 +324,7 @@ fn protected(sends: u32, epochs: std::ops::RangeInclusive<u32>) -> State {
                     port,
                     numbers: Numbers::Extended,
                     window: WindowSize::default(),
+                    limits: None,
                     udp: None,
                     epochs: Epochs { sender: number, receiver: number },
                     key: SaKey::new(Cipher::Aes256Gcm, &material).expect("its length"),

@@ -35,6 +35,7 @@ pub(crate) fn knowledge() -> Knowledge {
         encrypted_port: Port::VXLAN_ENCRYPTED,
         own_ports: PortRange::VXLAN_ENCRYPTED,
         lanes: Default::default(),
+        limits: overlay_crypto::Limits::of(overlay_crypto::RotationConfig::default().usage),
         gossip_port: Port::GOSSIP,
         stranger_rate: NonZeroU32::MIN,
         stranger_burst: 1,
@@ -46,6 +47,7 @@ pub(crate) fn knowledge() -> Knowledge {
     };
     Knowledge {
         records: Arc::default(),
+        rotated: None,
         me: node_id(0),
         nodes: Arc::new((0..NODES).map(facts).collect()),
         networks: (0..NETWORKS).map(|number| (network_id(number), Arc::new(must(section(number))))).collect(),

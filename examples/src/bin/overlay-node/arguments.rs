@@ -45,6 +45,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   explain ENDPOINT NAME|IP
   explain published PORT[/PROTOCOL] --client IP --at IP [--interface NAME]
   node ls
+  node rotate-keys
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it
 
@@ -63,6 +64,8 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
                     30 seconds if nothing else is said, and tells what a detach would cut. It gets nothing new after either, until resume
   explain           how an endpoint of this node reaches a name or an address, or what becomes of a client that asks for a published port at an
                     address of this node, and comes in by an interface, or is on the node itself; what is in the way, and what mends it
+  rotate-keys       this node's keys of encrypted networks are changed for others now, without a packet lost, as they are from time to time and after
+                    much use: see status
   --replicas N      waits until so many containers that are attached with --service are ready
   --scheduler NAME  round-robin, weighted-round-robin, source-hash, maglev; least-connection, weighted-least-connection
                     where all nodes can
@@ -209,6 +212,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("detach", _) => Command::Node(NodeQuestion::Detach(words.endpoint()?)),
         ("explain", _) => Command::Node(words.explain()?),
         ("node", "ls") => Command::Nodes,
+        ("node", "rotate-keys") => Command::Node(NodeQuestion::RotateKeys),
         ("status", _) => Command::Node(NodeQuestion::Status),
         ("teardown", _) => Command::Node(NodeQuestion::TearDown),
         _ => return Err(format!("there is no command {word} {second}: see --help").into()),

@@ -78,6 +78,9 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
             show(json, &json!({ "lines": lines, "whole": whole }), || lines.join("\n"))?;
             if whole { Ok(()) } else { Err("it is not reached".into()) }
         }
+        NodeAnswer::Rotating => show(json, &json!({ "rotating": true }), || {
+            "the node changes its keys: status tells how far it is".to_owned()
+        }),
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
         NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
@@ -132,6 +135,14 @@ fn status(status: &Status) -> String {
         }
         None => line(["in the clear", "", ""]),
     });
+    if let Some(keys) = &status.keys {
+        rows.push(line(["", "", ""]));
+        rows.push(line(["KEYS OF ENCRYPTED NETWORKS", "STAGE", "CHANGED LAST"]));
+        let why = keys.cause.as_deref().unwrap_or("not yet");
+        let left = format!("; {} times somebody was left behind", keys.left_behind);
+        let left = if keys.left_behind > 0 { left.as_str() } else { "" };
+        rows.push(line([&format!("epoch {}", keys.epoch), &keys.stage, &format!("{why}{left}")]));
+    }
     rows.push(line(["", "", ""]));
     rows.push(line(["PLACE", "HOLDS", "WHY NOT, OR HOW"]));
     rows.extend(status.places.iter().flat_map(|it| {

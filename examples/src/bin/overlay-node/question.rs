@@ -42,6 +42,8 @@ pub(crate) enum NodeQuestion {
         protocol: Protocol,
         port: Port,
     },
+    /// The node's keys of encrypted networks are to be changed.
+    RotateKeys,
     Status,
     TearDown,
 }
@@ -61,6 +63,7 @@ pub(crate) enum NodeAnswer {
         lines: Vec<String>,
         whole: bool,
     },
+    Rotating,
     Status(Status),
     TearingDown,
 }
@@ -133,6 +136,9 @@ impl Local<NodeQuestion> for Node {
             NodeQuestion::ExplainPublished { client, at, by, protocol, port } => {
                 let ask = Ask { by, from: client, to: at, protocol, port };
                 self.driver.explain_published(ask).await.map(|it| explained(&it)).map_err(|error| refusal(&error))
+            }
+            NodeQuestion::RotateKeys => {
+                self.driver.rotate_keys().await.map(|()| NodeAnswer::Rotating).map_err(|error| refusal(&error))
             }
             NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
             NodeQuestion::TearDown => {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use overlay_core::{Instant, IpFamily, NodeId};
 use overlay_crypto::{
     Cause, Chance, Epoch, EpochRecord, EpochRecords, EpochSecret, Lanes, Rotation, RotationConfig, RotationCounts,
-    RotationEvent, Spi, Stage, State,
+    RotationEvent, SaId, Spi, Stage, State, Usage,
 };
 
 use super::{Agent, AgentEvent};
@@ -70,7 +70,7 @@ pub(super) struct Wanted {
     /// What needs protection here.
     carried: BTreeSet<Carried>,
     peers: BTreeMap<NodeId, Peer>,
-    /// All nodes that are there.
+    /// All nodes that are there, and are the cluster's.
     nodes: BTreeSet<NodeId>,
 }
 
@@ -230,6 +230,29 @@ impl Keyring {
         }
     }
 
+    /// Of the associations that this node seals by, that counts by which most was.
+    fn handle_usage(&mut self, usage: &BTreeMap<SaId, Usage>, now: Instant) {
+        let Some(own) = self.own.as_mut().filter(|own| own.stage == own.rotation.stage()) else { return };
+        let epoch = own.current.record().epoch;
+        let tunnels = self.agreed.values().flat_map(|keys| keys.tunnels.values().map(|lanes| (keys.peer, lanes)));
+        let sends = tunnels.flat_map(|(destination, lanes)| lanes.sends.iter().map(move |it| (destination, it)));
+        let present = sends.filter(|(_, issued)| issued.epochs.sender == epoch);
+        let used = present.filter_map(|(destination, it)| usage.get(&SaId { destination, spi: it.spi }));
+        let most = used.fold(Usage::default(), |most, it| Usage {
+            bytes: most.bytes.max(it.bytes),
+            packets: most.packets.max(it.packets),
+        });
+        own.rotation.handle_usage(most, now);
+    }
+
+    /// A node was removed: keys of an epoch that it has agreed with are changed for others.
+    fn forget_node(&mut self, node: NodeId, now: Instant) {
+        let Some(own) = &mut self.own else { return };
+        if [&own.current].into_iter().chain(&own.beside).any(|secret| secret.is_known_to(node)) {
+            own.rotation.rotate(Cause::Removal, now);
+        }
+    }
+
     /// Whether the rotation went on from where the secrets are.
     fn has_turned(&self) -> bool {
         self.own.as_ref().is_some_and(|own| own.stage != own.rotation.stage())
@@ -364,6 +387,15 @@ impl Agent {
         self.doubt_keys = true;
     }
 
+    pub(super) fn use_keys(&mut self, usage: &BTreeMap<SaId, Usage>, now: Instant) {
+        self.keyring.iter_mut().for_each(|keyring| keyring.handle_usage(usage, now));
+        self.doubt_keys = true;
+    }
+
+    pub(super) fn forget_node(&mut self, node: NodeId, now: Instant) {
+        self.keyring.iter_mut().for_each(|keyring| keyring.forget_node(node, now));
+    }
+
     /// When something of keys is due.
     pub(super) fn keys_due(&self) -> Option<Instant> {
         self.keyring.as_ref().and_then(Keyring::poll_timeout)
@@ -380,7 +412,7 @@ impl Agent {
         let wanted = vtep.zip(self.wanted_tunnels());
         let host = self.reports.held(&Place::Host);
         // Whom a stage leaves behind has not confirmed what was told in that stage, before anything is told in the next.
-        let behind = if keyring.is_rotating() { self.offers.behind(&self.gossip) } else { BTreeSet::new() };
+        let behind = if keyring.is_rotating() { self.behind_with_records() } else { BTreeSet::new() };
         // A stage may end as soon as it begins, if nobody is there.
         for _ in 0..STAGES {
             keyring.turn(me, now);
@@ -408,27 +440,25 @@ impl Agent {
     fn take_rotation(&mut self, keyring: &mut Keyring, behind: &BTreeSet<NodeId>) {
         let Some(own) = &mut keyring.own else { return };
         while let Some(event) = own.rotation.poll_event() {
-            match event {
-                RotationEvent::Began(_) => keyring.counts.began += 1,
-                RotationEvent::Ended => keyring.counts.ended += 1,
-                RotationEvent::LeftBehind(_) => {
-                    keyring.counts.left_behind += 1;
-                    self.events.push_back(AgentEvent::LeftBehind { nodes: behind.clone() });
-                }
-                _ => {}
+            keyring.counts.count(event);
+            if matches!(event, RotationEvent::LeftBehind(_)) {
+                self.events.push_back(AgentEvent::LeftBehind { nodes: behind.clone() });
             }
         }
+        self.knowledge.rotated = own.rotation.cause().or(self.knowledge.rotated);
     }
 
-    /// The epochs of this node's keys, and how many rotations of them there were.
-    pub(super) fn epochs(&self) -> (Option<Epoch>, RotationCounts) {
+    /// The epoch of this node's keys and the stage that they are in, and how many rotations of them there were.
+    pub(super) fn epochs(&self) -> (Option<(Epoch, Stage)>, RotationCounts) {
         let Some(keyring) = &self.keyring else { return Default::default() };
-        (keyring.own.as_ref().map(|own| own.current.record().epoch), keyring.counts)
+        (keyring.own.as_ref().map(|own| (own.current.record().epoch, own.stage)), keyring.counts)
     }
 
-    /// Tunnels to the nodes that have an endpoint on an encrypted network of here, and a key; `None` if no such network is here.
+    /// Tunnels to the cluster's nodes that have an endpoint on an encrypted network of here, and a key; `None` if no such network is here.
     fn wanted_tunnels(&self) -> Option<Wanted> {
-        let mut wanted = Wanted { nodes: self.knowledge.nodes.keys().copied().collect(), ..Wanted::default() };
+        let is_there = |node: &NodeId| self.catalogue.nodes.contains(node);
+        let nodes = self.knowledge.nodes.keys().copied().filter(is_there).collect();
+        let mut wanted = Wanted { nodes, ..Wanted::default() };
         for section in self.knowledge.networks.values().filter(|section| section.needs_protection()) {
             let is_ready = self.knowledge.settings.tunnel_port(&section.network).is_some();
             let Some(carried) = section.carried().filter(|_| is_ready) else { continue };

@@ -21,7 +21,7 @@ pub(in super::super) struct Offers {
 
 impl Offers {
     /// The nodes that have not confirmed what was told last.
-    pub(super) fn behind(&self, gossip: &Gossip) -> BTreeSet<NodeId> {
+    fn behind(&self, gossip: &Gossip) -> BTreeSet<NodeId> {
         self.told.iter().flat_map(|(network, (_, sequence))| gossip.behind(*network, *sequence)).collect()
     }
 
@@ -31,10 +31,10 @@ impl Offers {
         self.told.remove(&network);
     }
 
-    /// The latest of each node.
-    fn latest(&self) -> BTreeMap<NodeId, EpochRecords> {
+    /// The latest of each of these nodes.
+    fn latest(&self, of: &BTreeSet<NodeId>) -> BTreeMap<NodeId, EpochRecords> {
         let mut latest = BTreeMap::<NodeId, EpochRecords>::new();
-        for (node, records) in self.heard.values().flatten() {
+        for (node, records) in self.heard.values().flatten().filter(|(node, _)| of.contains(node)) {
             let all = latest.entry(*node).or_insert(*records);
             // Of two networks one may be heard of later; what rotates has more to tell than what has not begun.
             if (all.current.epoch, all.next()) < (records.current.epoch, records.next()) {
@@ -100,7 +100,7 @@ impl Agent {
     }
 
     fn put_records(&mut self) {
-        let mut records = self.offers.latest();
+        let mut records = self.offers.latest(&self.catalogue.nodes);
         let own = self.offers.told.values().map(|(records, _)| *records).max_by_key(|records| records.current.epoch);
         records.extend(own.map(|own| (self.knowledge.me, own)));
         if *self.knowledge.records != records {
@@ -146,8 +146,13 @@ impl Agent {
         self.doubt_records = true;
     }
 
-    /// Whether all live nodes act upon what this node has published.
+    /// The cluster's live nodes that do not act yet upon what this node has published. Who is none of the cluster's is not waited for.
+    pub(super) fn behind_with_records(&self) -> BTreeSet<NodeId> {
+        &self.offers.behind(&self.gossip) & &self.catalogue.nodes
+    }
+
+    /// Whether all of them do.
     pub(super) fn all_have_confirmed_records(&self) -> bool {
-        self.offers.behind(&self.gossip).is_empty()
+        self.behind_with_records().is_empty()
     }
 }

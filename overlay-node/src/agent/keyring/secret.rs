@@ -43,6 +43,11 @@ impl Secret {
         self.secret.record()
     }
 
+    /// Whether the node knows keys of this secret, or did.
+    pub(super) fn is_known_to(&self, node: NodeId) -> bool {
+        self.secret.has_agreed_with(node)
+    }
+
     /// Forgets what was agreed on with who is gone, for what is not carried here any more, and by records that are published no more.
     pub(super) fn let_go(&mut self, keep: impl Fn(NodeId, Epoch, IpAddr) -> bool, carried: &BTreeSet<Carried>) {
         self.agreed.retain(|(node, epoch), agreed| keep(*node, *epoch, agreed.peer));
