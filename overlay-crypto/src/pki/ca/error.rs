@@ -6,7 +6,6 @@ use crate::pki::{Certificate, CertificateError, IssueError, KeyDigest, KeyError,
 
 /// A refusal, or what was in the way.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum Denied<R> {
     /// What was asked for cannot be had. Nothing was changed.
     #[error("{0}")]
