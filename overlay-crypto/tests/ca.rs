@@ -254,7 +254,7 @@ fn a_leader_that_was_deposed_grants_nothing_and_the_next_signs_once_it_was_given
     let second = join(&old, Role::Manager, Some(OTHER));
     let token = invited(&old, Invitation { uses: Some(1), ..OPEN });
     let next = authority(&store, 2);
-    let joining = Joining { token: token.clone(), request: asked().1, node: None };
+    let joining = Joining { token, request: asked().1, node: None };
     let denied = block_on(next.join(&joining, now())).unwrap_err();
     assert!(matches!(denied, Denied::Trouble(Trouble::NotLeading)), "{denied:?}");
 
@@ -328,6 +328,12 @@ fn a_role_that_was_changed_is_in_the_next_certificate_which_is_asked_for_at_once
     assert_eq!(last.refusal(), Some(&RoleRefusal::LastManager { node: node.id() }));
     let last = block_on(authority.remove(node.id(), now())).unwrap_err();
     assert_eq!(last.refusal(), Some(&RemoveRefusal::LastManager { node: node.id() }));
+    block_on(authority.set_role(MANAGER, Role::Manager)).unwrap();
+    block_on(authority.announce(node.id())).unwrap();
+    let holder = block_on(authority.set_role(node.id(), Role::Worker)).unwrap_err();
+    assert_eq!(holder.refusal(), Some(&RoleRefusal::LastManager { node: node.id() }), "the other cannot sign yet");
+    block_on(authority.announce(MANAGER)).unwrap();
+    block_on(authority.set_role(node.id(), Role::Worker)).unwrap();
     let nobody = NodeId::from_bytes([9; 16]);
     let stranger = block_on(authority.set_role(nobody, Role::Worker)).unwrap_err();
     assert_eq!(stranger.refusal(), Some(&RoleRefusal::Stranger { node: nobody }));
@@ -446,7 +452,7 @@ fn the_root_is_let_go_when_all_that_live_have_followed_and_both_sides_are_believ
     assert_eq!((still.followed, still.waiting, still.lost), (3, vec![lost.id()], vec![]));
     assert!(!block_on(authority.tend(now())).unwrap().root_changed);
     let later = now() + 95 * DAY;
-    assert_eq!(progress(later).unwrap().lost.contains(&lost.id()), true, "its certificate has expired");
+    assert!(progress(later).unwrap().lost.contains(&lost.id()), "its certificate has expired");
     block_on(authority.remove(lost.id(), now())).unwrap();
     assert!(block_on(authority.tend(now())).unwrap().root_changed);
     assert_eq!(progress(now()), None);

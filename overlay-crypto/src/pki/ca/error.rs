@@ -286,12 +286,12 @@ impl Trouble {
         )
     }
 
-    pub(super) fn damaged(key: &Key, flaw: impl ToString) -> Self {
+    pub(super) fn damaged(key: &Key, flaw: &impl ToString) -> Self {
         Self::Damaged { key: key.clone(), flaw: flaw.to_string() }
     }
 }
 
-impl<R> From<TransactionError<Denied<R>>> for Denied<R> {
+impl<R> From<TransactionError<Self>> for Denied<R> {
     fn from(error: TransactionError<Self>) -> Self {
         Self::Trouble(match error {
             TransactionError::Refused(denied) => return denied,

@@ -34,6 +34,9 @@ struct Draft {
 /// What a decision of many joins came to: each one's answer, under the roots that were read.
 type Joined = (Arc<Opened>, Vec<Result<Granted, JoinRefusal>>);
 
+/// What a decision of one renewal came to.
+type Renewed = (Arc<Opened>, Granted);
+
 /// Joins in one commit at most.
 const MOST: usize = 256;
 
@@ -119,7 +122,7 @@ impl StoreAuthority {
             Some(known) => Some(known.clone()),
             None => self.record(snapshot, node)?,
         };
-        if let Some(again) = known.as_ref().and_then(|known| self.again(opened, node, known, asked, now)) {
+        if let Some(again) = known.as_ref().and_then(|known| self.again(opened, (node, known), asked, now)) {
             return Ok(again);
         }
         let at = self.keys.token(&ask.token.secret_digest());
@@ -140,7 +143,7 @@ impl StoreAuthority {
         let role = self.role_of(known.as_ref(), &admission, (node, asked)).map_err(refused)?;
         let held = self.grant(opened, known.as_ref(), (node, role, asked), now).map_err(trouble)?;
         if role == Role::Manager && known.is_none() {
-            draft.managers(self, snapshot)?.insert(node);
+            draft.managers(self, snapshot)?.0.insert(node, false);
         }
         if admission != token.admission {
             draft.tokens.insert(at, Token { admission, ..token });
@@ -182,14 +185,14 @@ impl StoreAuthority {
         node: NodeId,
         Renewing { proof, request }: &Renewing,
         now: UnixTime,
-    ) -> Result<(Commit, (Arc<Opened>, Granted)), Undecided<Denied<RenewRefusal>>> {
+    ) -> Result<(Commit, Renewed), Undecided<Denied<RenewRefusal>>> {
         let opened = self.opened(snapshot)?;
         self.check_signer(&opened)?;
         let mut record = self.member(snapshot, node)?;
         let before = record.clone();
         record.see(proof.certificate());
         self.check_proof(&before, node, proof, now).map_err(refused)?;
-        let granted = match self.again(&opened, node, &record, request.key(), now) {
+        let granted = match self.again(&opened, (node, &record), request.key(), now) {
             Some(again) => again,
             None => {
                 let role = record.role;
@@ -243,8 +246,7 @@ impl StoreAuthority {
     fn again(
         &self,
         opened: &Opened,
-        node: NodeId,
-        record: &NodeRecord,
+        (node, record): (NodeId, &NodeRecord),
         asked: KeyDigest,
         now: UnixTime,
     ) -> Option<Granted> {
@@ -295,7 +297,7 @@ impl StoreAuthority {
             }
         };
         let chain = std::iter::once(certificate).chain(opened.roots.crosses.iter().cloned()).collect();
-        Ok(Issued { chain, roots: opened.roots.believed() })
+        Ok(Issued { chain, roots: opened.roots.believed(), revision: opened.revision.0 })
     }
 
     /// Writes down what a signer elsewhere has signed: the first for a grant counts.
@@ -349,7 +351,7 @@ impl StoreAuthority {
 
     pub(super) fn managers<R>(&self, snapshot: &Snapshot) -> Result<Managers, Undecided<Denied<R>>> {
         let entry = snapshot.get(&self.keys.managers)?;
-        entry.map_or(Ok(Managers::new()), |entry| decode(&self.keys.managers, entry)).map_err(trouble)
+        entry.map_or(Ok(Managers::default()), |entry| decode(&self.keys.managers, entry)).map_err(trouble)
     }
 
     /// What a removed node is remembered by.

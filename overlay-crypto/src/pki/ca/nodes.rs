@@ -46,7 +46,7 @@ impl StoreAuthority {
         let listing = self.store.list(&prefix).await.map_err(Trouble::Store)?;
         let mut records = Vec::with_capacity(listing.entries.len());
         for (key, entry) in &listing.entries {
-            let node = Keys::named(key, &prefix).ok_or_else(|| Trouble::damaged(key, "it names no node"))?;
+            let node = Keys::named(key, &prefix).ok_or_else(|| Trouble::damaged(key, &"it names no node"))?;
             records.push((node, decode(key, entry)?));
         }
         Ok(records)
@@ -61,11 +61,10 @@ impl StoreAuthority {
             }
             let mut managers = self.managers(snapshot)?;
             match role {
-                Role::Manager => managers.insert(node),
-                Role::Worker => managers.remove(&node),
-            };
-            if managers.is_empty() {
-                return Err(refused(RoleRefusal::LastManager { node }));
+                Role::Manager => drop(managers.0.insert(node, false)),
+                Role::Worker => {
+                    managers = managers.without(node).ok_or_else(|| refused(RoleRefusal::LastManager { node }))?;
+                }
             }
             let commit = Commit::new().put(self.keys.node(node), encode(&NodeRecord { role, ..record }));
             Ok((commit.put(self.keys.managers.clone(), encode(&managers)), ()))
@@ -114,11 +113,9 @@ impl StoreAuthority {
         snapshot.get(&self.keys.refused(node))?;
         let mut commit = Commit::new().delete(self.keys.node(node)).put(self.keys.refused(node), encode(&gone));
         commit = commit.put(self.keys.revision.clone(), encode(&node));
-        let mut managers = self.managers(snapshot)?;
-        if managers.remove(&node) {
-            if managers.is_empty() {
-                return Err(refused(RemoveRefusal::LastManager { node }));
-            }
+        let managers = self.managers(snapshot)?;
+        if managers.0.contains_key(&node) {
+            let managers = managers.without(node).ok_or_else(|| refused(RemoveRefusal::LastManager { node }))?;
             commit = commit.put(self.keys.managers.clone(), encode(&managers));
         }
         Ok((commit, gone))
@@ -147,6 +144,28 @@ impl StoreAuthority {
         let checked = overlay_core::Transaction::on(&*self.store).reading(keys).run(decide).await;
         checked.map_err(Denied::<RenewRefusal>::from)?;
         self.sealing().ok_or(Denied::Trouble(Trouble::Sealed))
+    }
+
+    /// Says in the store that this manager, `node`, has kept the key that it [holds](Self::hold): from then on the last manager that does is neither demoted nor removed,
+    /// as nobody could sign any more. To be called once the key is kept.
+    ///
+    /// # Errors
+    /// [`RenewRefusal::Role`] of who is no manager, or what was in the way: [`Trouble::Sealed`] where the key does not unseal the root's.
+    pub async fn announce(&self, node: NodeId) -> Result<(), Denied<RenewRefusal>> {
+        let keys = [self.keys.managers.clone(), self.keys.roots.clone()];
+        let decide = |snapshot: &Snapshot| {
+            let opened = self.opened(snapshot)?;
+            let key = opened.roots.signing().certificate.key();
+            opened.signer(key).map_err(trouble)?;
+            let mut managers = self.managers(snapshot)?;
+            match managers.0.insert(node, true) {
+                Some(true) => Ok((Commit::new(), ())),
+                Some(false) => Ok((Commit::new().put(self.keys.managers.clone(), encode(&managers)), ())),
+                None => Err(refused(RenewRefusal::Role { wanted: Role::Manager })),
+            }
+        };
+        let announced = overlay_core::Transaction::on(&*self.store).reading(keys).run(decide).await;
+        announced.map(drop).map_err(Denied::<RenewRefusal>::from)
     }
 
     /// What was removed and cannot be believed by anybody any more is forgotten, some at a time.

@@ -1,6 +1,6 @@
 //! What an authority keeps in its store: JSON that an operator can read, but for what is sealed.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use bytes::Bytes;
@@ -182,8 +182,21 @@ pub(super) struct Shown {
     pub(super) secret: KeyDigest,
 }
 
-/// All managers.
-pub(super) type Managers = BTreeSet<NodeId>;
+/// All managers, and whether each has said that it holds the sealing key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Managers(pub(super) BTreeMap<NodeId, bool>);
+
+impl Managers {
+    /// Without one, if the others can go on: one is left, and one that holds the sealing key, if any does.
+    pub(super) fn without(&self, node: NodeId) -> Option<Self> {
+        let mut left = self.0.clone();
+        left.remove(&node);
+        let somebody_holds = self.0.values().any(|holds| *holds);
+        let can = if somebody_holds { left.values().any(|holds| *holds) } else { !left.is_empty() };
+        can.then_some(Self(left))
+    }
+}
 
 /// What is written. A reader refuses formats that it does not know.
 #[derive(Serialize, Deserialize)]
@@ -200,9 +213,9 @@ pub(super) fn encode<T: Serialize>(record: &T) -> Bytes {
 }
 
 pub(super) fn decode<T: DeserializeOwned>(key: &Key, entry: &Entry) -> Result<T, Trouble> {
-    let read: Envelope<T> = serde_json::from_slice(&entry.value).map_err(|error| Trouble::damaged(key, error))?;
+    let read: Envelope<T> = serde_json::from_slice(&entry.value).map_err(|error| Trouble::damaged(key, &error))?;
     match read.format {
         FORMAT => Ok(read.record),
-        other => Err(Trouble::damaged(key, format_args!("format {other}, {FORMAT} is known here"))),
+        other => Err(Trouble::damaged(key, &format_args!("format {other}, {FORMAT} is known here"))),
     }
 }

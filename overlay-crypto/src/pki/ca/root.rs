@@ -69,6 +69,11 @@ impl StoreAuthority {
         now: UnixTime,
     ) -> Result<RootProgress, Denied<RootRefusal>> {
         let opened = self.load().await?;
+        if let (Where::Elsewhere { .. }, NextRoot::Elsewhere { certificate, .. }) = (&opened.roots.present.key, next)
+            && certificate.key() != opened.roots.present.certificate.key()
+        {
+            return Err(Denied::Refused(RootRefusal::BothElsewhere));
+        }
         let next = self.next(next, now).await?;
         let (present, target) = (&opened.roots.present, next.root.certificate.key());
         if present.certificate.key() == target {

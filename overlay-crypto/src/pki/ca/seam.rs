@@ -155,6 +155,9 @@ pub struct Issued {
     pub chain: Vec<Certificate>,
     /// The roots to believe from now on. To be kept together with the certificate, or not at all.
     pub roots: Vec<Certificate>,
+    /// When these roots came to be: whoever has [heard](Trusted::revision) of as much or more keeps those that it has.
+    #[serde(default)]
+    pub revision: u64,
 }
 
 /// What a node asks to be let in with.

@@ -24,8 +24,8 @@ impl StoreAuthority {
         let shown: Shown = decode(&key, &entry)?;
         let sealing = self.sealing().ok_or(Trouble::Sealed)?;
         let text = sealing.unseal(&shown.sealed, about(role)).ok_or(Trouble::Sealed)?;
-        let text = std::str::from_utf8(&text).map_err(|error| Trouble::damaged(&key, error))?;
-        text.parse().map_err(|error| Trouble::damaged(&key, error))
+        let text = std::str::from_utf8(&text).map_err(|error| Trouble::damaged(&key, &error))?;
+        text.parse().map_err(|error| Trouble::damaged(&key, &error))
     }
 
     /// A new token of a role, not written down yet.

@@ -91,6 +91,7 @@ pub struct Held {
 /// A root that is to sign from now on.
 #[derive(Debug)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "one is made when the root is changed")]
 pub enum NextRoot {
     /// A new one.
     Generate(Algorithm),
