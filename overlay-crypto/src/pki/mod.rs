@@ -12,6 +12,7 @@ mod renewal;
 mod request;
 mod token;
 mod trust;
+mod vault;
 
 pub use authority::{Authority, Grant, IssueError, Life, LifeError};
 pub use ca::{
@@ -28,3 +29,4 @@ pub use renewal::{Renewal, RenewalConfig, RenewalConfigError, RenewalEvent};
 pub use request::{RequestError, SigningRequest};
 pub use token::{Admission, JoinToken, TokenError, TokenRefusal};
 pub use trust::{Trust, TrustError, Usage, VerifyError};
+pub use vault::{Credentials, Vault, VaultError};
