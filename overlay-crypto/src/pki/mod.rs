@@ -2,6 +2,7 @@
 
 mod authority;
 mod base36;
+mod ca;
 mod certificate;
 mod identity;
 mod key;
@@ -11,8 +12,14 @@ mod renewal;
 mod request;
 mod token;
 mod trust;
+mod vault;
 
 pub use authority::{Authority, Grant, IssueError, Life, LifeError};
+pub use ca::{
+    AuthorityConfig, Cause, CertificateAuthority, Denied, Held, Invitation, Issued, JoinRefusal, Joining, Known,
+    Member, NextRoot, Proof, RemoveRefusal, Removed, RenewRefusal, Renewing, RoleRefusal, RootProgress, RootRefusal,
+    SealingKey, SignerError, SignerTransport, Standing, StoreAuthority, Tended, Trouble, Trusted,
+};
 pub use certificate::{Certificate, CertificateError, Serial, Validity};
 pub use identity::{Identity, Role, RoleError};
 pub use key::{Algorithm, KeyDigest, KeyError, SigningKey};
@@ -22,3 +29,4 @@ pub use renewal::{Renewal, RenewalConfig, RenewalConfigError, RenewalEvent};
 pub use request::{RequestError, SigningRequest};
 pub use token::{Admission, JoinToken, TokenError, TokenRefusal};
 pub use trust::{Trust, TrustError, Usage, VerifyError};
+pub use vault::{Credentials, Vault, VaultError};

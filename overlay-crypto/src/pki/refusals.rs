@@ -45,6 +45,11 @@ impl Refusals {
         if self.0.contains_key(&identity.node) { Err(VerifyError::Removed(*identity)) } else { Ok(()) }
     }
 
+    /// Whether a node is among them.
+    pub fn is_refused(&self, node: NodeId) -> bool {
+        self.0.contains_key(&node)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

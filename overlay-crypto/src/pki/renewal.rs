@@ -9,8 +9,8 @@ use super::Validity;
 use crate::Chance;
 
 /// The machine that has a node's certificate renewed in time: at a moment by chance in 50 to 80 % of its life, then again with longer and longer rests until it worked; at once where
-/// that is asked for. It counts by the date, as certificates do, and does what is due when it sees that it is: a clock that jumps brings a renewal on, or puts it off by as much as it
-/// jumped back, and no more than the certificate's own life.
+/// that is asked for. It counts by the date, as certificates do, and does what is due when it sees that it is. A clock that jumps ahead brings a renewal on; where what comes is over or due by that clock, it rests as
+/// after a failure. One that jumps back puts nothing off by more than the longest rest, if whoever waits for it looks at the clock as often.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,6 +33,8 @@ pub struct Renewal {
     config: RenewalConfig,
     chance: Chance,
     validity: Validity,
+    /// When the certificate is due to be renewed.
+    due: UnixTime,
     /// When it is asked next.
     at: UnixTime,
     /// How long it rests after the next failure.
@@ -128,26 +130,41 @@ impl Renewal {
         config.check()?;
         let (rest, chance) = (config.rest_first, Chance::new(seed));
         let (told, events) = (Told::Nothing, VecDeque::new());
-        let mut new = Self { config, chance, validity, at: now, rest, asking: None, told, events };
-        new.handle_renewed(validity, now);
+        let mut new = Self { config, chance, validity, due: now, at: now, rest, asking: None, told, events };
+        new.due = new.choose();
+        new.at = new.due;
+        new.handle_timeout(now);
         Ok(new)
     }
 
     /// There is another certificate.
     pub fn handle_renewed(&mut self, validity: Validity, now: UnixTime) {
         (self.validity, self.asking, self.told) = (validity, None, Told::Nothing);
-        self.rest = self.config.rest_first;
-        let part = 0.5 + 0.3 * self.share();
-        self.at = validity.from + validity.life().mul_f64(part);
+        self.due = self.choose();
+        if self.due <= now {
+            self.rest(now); // by a clock that is wrong, or from a root that ends: asking at once would not end
+        } else {
+            (self.at, self.rest) = (self.due, self.config.rest_first);
+        }
         self.handle_timeout(now);
+    }
+
+    /// The moment by chance at which the certificate is to be renewed.
+    fn choose(&mut self) -> UnixTime {
+        let part = 0.5 + 0.3 * self.share();
+        self.validity.from + self.validity.life().mul_f64(part)
+    }
+
+    fn rest(&mut self, now: UnixTime) {
+        let part = 0.75 + 0.5 * self.share();
+        self.at = now + self.rest.mul_f64(part).min(self.config.rest_most);
+        self.rest = (self.rest * 2).min(self.config.rest_most);
     }
 
     /// There is none, this time.
     pub fn handle_failed(&mut self, now: UnixTime) {
         if self.asking.take().is_some() {
-            let part = 0.75 + 0.5 * self.share();
-            self.at = now + self.rest.mul_f64(part).min(self.config.rest_most);
-            self.rest = (self.rest * 2).min(self.config.rest_most);
+            self.rest(now);
         }
         self.handle_timeout(now);
     }
@@ -160,6 +177,7 @@ impl Renewal {
 
     /// Does what is due. Harmless when nothing is.
     pub fn handle_timeout(&mut self, now: UnixTime) {
+        self.mind_the_clock(now);
         if self.asking.is_some_and(|until| until <= now) {
             return self.handle_failed(now);
         }
@@ -178,6 +196,17 @@ impl Renewal {
             let rescue = until < now;
             self.events.push_back(if rescue { RenewalEvent::Rescue } else { RenewalEvent::Ask });
         }
+    }
+
+    /// A clock that was set back takes what was told by it back, and puts nothing off.
+    fn mind_the_clock(&mut self, now: UnixTime) {
+        if now <= self.validity.until {
+            self.told = Told::Nothing;
+        } else if !self.is_lost(now) {
+            self.told = self.told.min(Told::Expired);
+        }
+        self.at = self.at.min(self.due.max(now + self.config.rest_most));
+        self.asking = self.asking.map(|until| until.min(now + self.config.patience));
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called next.
@@ -301,6 +330,41 @@ mod tests {
         assert_eq!(renewal.poll_event(), None, "it asks already");
         renewal.handle_failed(at(12));
         assert!((3..8).contains(&(renewal.poll_timeout() - at(12)).as_secs()));
+    }
+
+    #[test]
+    fn a_clock_that_was_far_ahead_for_a_while_neither_floods_nor_puts_off() {
+        let mut renewal = new(7);
+        let (mut now, mut asked) = (at(10 * LIFE), 0);
+        let end = now + Duration::from_secs(DAY);
+        while now < end {
+            renewal.handle_timeout(now);
+            while let Some(event) = renewal.poll_event() {
+                if matches!(event, RenewalEvent::Ask | RenewalEvent::Rescue) {
+                    asked += 1;
+                    renewal.handle_renewed(of(0), now);
+                }
+            }
+            now = now + Duration::from_secs(10);
+        }
+        assert!(asked == 0, "nobody rescues it then: {asked}");
+        let mut renewal = new(7);
+        let mut now = at(LIFE + DAY);
+        while now < at(LIFE + 2 * DAY) {
+            renewal.handle_timeout(now);
+            while let Some(event) = renewal.poll_event() {
+                if matches!(event, RenewalEvent::Ask | RenewalEvent::Rescue) {
+                    asked += 1;
+                    renewal.handle_renewed(of(0), now);
+                }
+            }
+            now = now + Duration::from_secs(10);
+        }
+        assert!((20..50).contains(&asked), "{asked}");
+        renewal.handle_timeout(at(DAY)); // set right
+        assert!(renewal.poll_timeout() <= at(LIFE * 8 / 10));
+        renewal.handle_timeout(at(LIFE * 8 / 10 + 3601));
+        assert_eq!(std::iter::from_fn(|| renewal.poll_event()).last(), Some(RenewalEvent::Ask));
     }
 
     #[test]

@@ -1,17 +1,21 @@
-//! `crypto/cert-issue`, `crypto/cert-verify`, `crypto/token-check`: certificates and join tokens, on one core.
+//! `crypto/cert-issue`, `crypto/cert-verify`, `crypto/token-check`, `crypto/ca-issue-store…`: certificates and join tokens, on one core.
 //!
 //! A certificate is issued from a request that was read before; the yardstick is rcgen alone, with as many names and usages and a number of its own. What is verified is a chain of one,
-//! by one root; what is checked is a token's text against what a manager keeps of it.
+//! by one root; what is checked is a token's text against what a manager keeps of it. Over a store in memory, nodes join by a token of any number of uses, one by one or many in a commit; the
+//! yardstick is the root that signs alone.
 
 #![expect(clippy::expect_used, reason = "values that are right by construction")]
 
 use std::hint::black_box;
 use std::io;
+use std::sync::Arc;
 
 use overlay_bench::Bench;
-use overlay_core::{ClusterId, NodeId, UnixTime};
+use overlay_core::testing::block_on;
+use overlay_core::{ClusterId, MemoryStore, NodeId, Prefix, Seat, Store, Term, UnixTime};
 use overlay_crypto::pki::{
-    Algorithm, Authority, Grant, Identity, JoinToken, Life, Role, Serial, SigningKey, SigningRequest, Trust, Usage,
+    Algorithm, Authority, CertificateAuthority, Grant, Identity, JoinToken, Joining, Life, NextRoot, Role, SealingKey,
+    Serial, SigningKey, SigningRequest, StoreAuthority, Trust, Usage,
 };
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair, KeyUsagePurpose, SerialNumber};
 
@@ -65,7 +69,56 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
             let token: JoinToken = black_box(text.as_str()).parse().expect("a token");
             black_box(kept.admit(&token, None, now).expect("it lets in"));
         })
-        .report()
+        .report()?;
+
+    over_a_store(bench, &request, now, |number| drop(black_box(issue(number))))
+}
+
+/// Nodes with names of their own and one key, so that no time goes into making keys.
+fn over_a_store(bench: &mut Bench<'_>, request: &SigningRequest, now: UnixTime, issue: impl Fn(u64)) -> io::Result<()> {
+    let mut next = 0_u128;
+    for (name, many) in [("crypto/ca-issue-store", 1), ("crypto/ca-issue-store-batch", 64)] {
+        let authority = authority(now);
+        let token = block_on(authority.token(Role::Worker)).expect("it was founded");
+        let mut joining = || {
+            next += 1;
+            let node = Some(NodeId::from_bytes(next.to_be_bytes()));
+            Joining { token: token.clone(), request: request.clone(), node }
+        };
+        let mut number = 1 << 32;
+        bench
+            .figure(name, "per s")
+            .rate(|| {
+                let asks: Vec<Joining> = (0..64).map(|_| joining()).collect();
+                for some in asks.chunks(many) {
+                    for answer in block_on(authority.join_all(some, now)) {
+                        black_box(answer.expect("it lets in"));
+                    }
+                }
+                64
+            })
+            .yardstick_rate("the root alone", || {
+                (0..64).for_each(|_| {
+                    number += 1;
+                    issue(number);
+                });
+                64
+            })
+            .report()?;
+    }
+    Ok(())
+}
+
+fn authority(now: UnixTime) -> StoreAuthority {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let seat = Seat::new(&Prefix::new("manager/").expect("a prefix"), NodeId::from_bytes([1; 16])).expect("a seat");
+    let authority = StoreAuthority::new(Arc::clone(&store), &Prefix::ALL, CLUSTER, [7; 32]).expect("a prefix");
+    authority.hold(SealingKey::generate(|bytes| bytes.fill(8)));
+    block_on(async {
+        authority.lead(Term::campaign(&*store, &seat, now).await.expect("nobody else"));
+        authority.found(&NextRoot::Generate(Algorithm::EcdsaP256), now).await.expect("a root");
+    });
+    authority
 }
 
 fn serial(number: u64) -> Serial {
