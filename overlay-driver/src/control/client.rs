@@ -16,10 +16,10 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::dial::{Address, read_frame};
+use super::dial::{Address, Target, read_frame};
 use super::frame::{Fault, Frame, Outcome, Purpose};
 use super::link::{Link, Unanswered};
-use super::{AskError, Limits, Question, RemoteError, RemoteFeed, RemoteWatch};
+use super::{AskError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch};
 
 /// A [`Control`] in another process: whoever serves at this path with a [`ControlServer`](super::ControlServer).
 ///
@@ -55,7 +55,16 @@ impl ControlClient {
 
     /// A client of whoever serves at this path. It does not connect yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let address = Address { path: path.into(), answer: Limits::default().answer, deadline: Self::DEADLINE };
+        Self::to(Target::Path(path.into()))
+    }
+
+    /// A client of whichever of these managers serves, over TLS. It does not connect yet.
+    pub fn of_managers(managers: Managers) -> Self {
+        Self::to(Target::Managers(managers))
+    }
+
+    pub(super) fn to(to: Target) -> Self {
+        let address = Address { to, answer: Limits::default().answer, deadline: Self::DEADLINE };
         Self { address, link: Arc::default() }
     }
 
@@ -73,9 +82,12 @@ impl ControlClient {
         self
     }
 
-    /// Where the server is.
-    pub fn path(&self) -> &Path {
-        &self.address.path
+    /// Where the server is, if it is on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.address.to {
+            Target::Path(path) => Some(path),
+            Target::Managers(_) => None,
+        }
     }
 
     /// Connects, if it is not connected: to know at once whether somebody serves there, and serves us.
@@ -196,7 +208,7 @@ fn undone(fault: Fault) -> Unanswered {
 
 impl fmt::Debug for ControlClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlClient").field("path", &self.address.path).finish_non_exhaustive()
+        f.debug_struct("ControlClient").field("to", &self.address.to).finish_non_exhaustive()
     }
 }
 

@@ -8,18 +8,19 @@ use std::time::Duration;
 
 use overlay_core::StoreError;
 use overlay_node::{CatalogueChange, Feed};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
 use super::follow::unreadable;
-use super::frame::{Frame, Refusal, Told, line};
+use super::connection::Who;
+use super::frame::{Frame, Purpose, Refusal, Told, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
+use super::transport::{Reader, Writer};
 
 /// Tells all that there is, and then every change, as fast as it is read at the other end.
 pub(super) async fn feed(
-    mut lines: Lines<OwnedReadHalf>,
-    to: OwnedWriteHalf,
+    (mut lines, to): (Lines<Reader>, Writer),
+    who: &Who,
     service: &Service,
     mut stopping: Stopping,
 ) {
@@ -32,7 +33,10 @@ pub(super) async fn feed(
     };
     let told = async {
         loop {
-            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT)).await?;
+            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT), who).await?;
+            if let Err(refusal) = who.admit(&Purpose::Follow) {
+                return teller.say(&Frame::Refused(refusal)).await;
+            }
             teller.tell(told, unreadable(&feed)).await?;
         }
     };
@@ -44,7 +48,7 @@ pub(super) async fn feed(
 }
 
 struct Teller {
-    to: OwnedWriteHalf,
+    to: Writer,
     patience: Duration,
     /// What the other end knows of records that cannot be read.
     unreadable: BTreeMap<String, String>,
@@ -59,12 +63,15 @@ impl Teller {
     }
 
     /// Waits for something to tell, and says meanwhile that we live.
-    async fn wait(&mut self, feed: &mut Feed, beat: Duration) -> io::Result<Step> {
+    async fn wait(&mut self, feed: &mut Feed, beat: Duration, who: &Who) -> io::Result<Step> {
         let mut next = pin!(feed.advance());
         loop {
             tokio::select! {
                 step = &mut next => return Ok(step),
-                () = sleep(beat) => self.say(&Frame::Beat).await?,
+                () = sleep(beat) => match who.admit(&Purpose::Follow) {
+                    Ok(()) => self.say(&Frame::Beat).await?,
+                    Err(_) => return Ok(Ok(Vec::new())), // it is told so
+                },
             }
         }
     }

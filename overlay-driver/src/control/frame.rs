@@ -12,7 +12,7 @@ use overlay_node::{CatalogueChange, ControlError, EndpointChange, Reference, Ser
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::RemoteError;
+use super::{RemoteError, Unwelcome};
 use super::call::Call;
 
 /// The version of all this. A release that adds what an older one may not overlook, be it a field of a spec, raises it.
@@ -95,6 +95,13 @@ pub(super) enum Refusal {
     Version { client: u32, server: u32 },
     Busy { limit: usize },
     UserBusy { uid: u32, limit: usize },
+    NodeBusy { limit: usize },
+    /// The certificate is not believed any more.
+    Untrusted { why: String },
+    /// Something else than our protocol was agreed upon, or nothing.
+    Protocol {},
+    /// Only managers do that.
+    OnlyManagers { what: String },
     TooLong { limit: usize },
     Malformed { flaw: String },
     Unserved { what: String },
@@ -107,6 +114,10 @@ impl From<Refusal> for RemoteError {
             Refusal::Version { client, server } => Self::Version { client, server },
             Refusal::Busy { limit } => Self::Busy { limit },
             Refusal::UserBusy { uid, limit } => Self::UserBusy { uid, limit },
+            Refusal::NodeBusy { limit } => Self::NodeBusy { limit },
+            Refusal::Untrusted { why } => Self::Unwelcome(Unwelcome::Other(why)),
+            Refusal::Protocol {} => Self::Unwelcome(Unwelcome::Protocol),
+            Refusal::OnlyManagers { what } => Self::OnlyManagers { what },
             Refusal::TooLong { limit } => Self::TooLong { bytes: limit.saturating_add(1), limit },
             Refusal::Malformed { flaw } => Self::Unknown { flaw },
             Refusal::Unserved { what } => Self::Unserved { what },

@@ -7,6 +7,7 @@
 //! makes the server's memory grow, whatever it sends or leaves unread. The protocol is versioned: one JSON value a line.
 
 mod access;
+mod allow;
 mod call;
 mod client;
 mod connection;
@@ -26,14 +27,17 @@ mod remote_watch;
 mod server;
 mod slots;
 mod socket;
+mod tls;
+mod transport;
 mod watcher;
 
 pub use access::{Access, Caller};
 pub use client::ControlClient;
-pub use error::{AskError, BindError, RemoteError};
+pub use error::{AskError, BindError, ListenError, RemoteError, Unwelcome};
 pub use follow::{Follow, FollowError};
 pub use limits::Limits;
 pub use question::{Local, Question};
 pub use remote_feed::RemoteFeed;
 pub use remote_watch::RemoteWatch;
 pub use server::{ControlServer, Serving};
+pub use tls::{Credentials, CredentialsError, Managers, NodeLimits};
