@@ -8,4 +8,5 @@ mod follow;
 mod hostile;
 mod kit;
 mod parity;
+mod secure;
 mod socket;
