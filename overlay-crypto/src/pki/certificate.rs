@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{ClusterId, NodeId, UnixTime};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use webpki::EndEntityCert;
 use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate, X509Name};
 
+use super::trust::ALGORITHMS;
 use super::{Identity, KeyDigest, Role};
 
 /// An X.509 certificate (RFC 5280) in DER. Its form was read; whether to believe it says [`Trust`](super::Trust).
@@ -147,6 +150,13 @@ impl Certificate {
     /// Whether it is for who signs others.
     pub fn is_authority(&self) -> bool {
         self.0.is_authority
+    }
+
+    /// Whether `signature` is of `message` by the key that it is for.
+    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        let der = CertificateDer::from(self.as_der());
+        let Ok(entity) = EndEntityCert::try_from(&der) else { return false };
+        ALGORITHMS.iter().any(|algorithm| entity.verify_signature(*algorithm, message, signature).is_ok())
     }
 
     /// Whether it is signed with the key that it is for.

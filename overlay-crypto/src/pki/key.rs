@@ -96,6 +96,11 @@ impl SigningKey {
         self.algorithm
     }
 
+    /// Signs `message`; `None` if the system gives no chance for it.
+    pub(super) fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        rcgen::SigningKey::sign(&self.pair, message).ok()
+    }
+
     /// The digest of its public key.
     pub fn digest(&self) -> KeyDigest {
         KeyDigest::of(&self.pair.subject_public_key_info())

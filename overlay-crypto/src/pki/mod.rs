@@ -2,6 +2,7 @@
 
 mod authority;
 mod base36;
+mod ca;
 mod certificate;
 mod identity;
 mod key;
@@ -13,6 +14,11 @@ mod token;
 mod trust;
 
 pub use authority::{Authority, Grant, IssueError, Life, LifeError};
+pub use ca::{
+    Cause, CertificateAuthority, Denied, Held, Invitation, Issued, JoinRefusal, Joining, Known, Member, NextRoot,
+    Proof, RemoveRefusal, Removed, RenewRefusal, Renewing, RoleRefusal, RootProgress, RootRefusal, SignerError,
+    Standing, Tended, Trouble, Trusted,
+};
 pub use certificate::{Certificate, CertificateError, Serial, Validity};
 pub use identity::{Identity, Role, RoleError};
 pub use key::{Algorithm, KeyDigest, KeyError, SigningKey};

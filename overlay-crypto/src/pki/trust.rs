@@ -133,7 +133,7 @@ pub enum VerifyError {
     Malformed(String),
 }
 
-const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[ring::ECDSA_P256_SHA256, ring::ED25519];
+pub(super) const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[ring::ECDSA_P256_SHA256, ring::ED25519];
 
 impl Trust {
     /// Roots at most.
