@@ -41,6 +41,7 @@ impl Call {
             Self::RemoveNode { .. } => ("remove a node", Open::Itself),
             Self::Node { .. } | Self::Nodes {} => ("read nodes", Open::Nodes),
             Self::Local(_) => ("ask the node itself", Open::Machine),
+            Self::Cluster(ask) => ask.open(),
         }
     }
 }

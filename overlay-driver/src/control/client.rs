@@ -45,7 +45,7 @@ use super::{AskError, Limits, Managers, Question, RemoteError, RemoteFeed, Remot
 /// ```
 #[derive(Clone)]
 pub struct ControlClient {
-    address: Address,
+    pub(super) address: Address,
     link: Arc<Mutex<Option<Arc<Link>>>>,
 }
 
@@ -149,7 +149,7 @@ impl ControlClient {
     }
 
     /// Asks, and again where that does no harm.
-    async fn request<T: DeserializeOwned>(&self, call: &Call, changes: bool) -> Result<Outcome<T>, Unanswered> {
+    pub(super) async fn request<T: DeserializeOwned>(&self, call: &Call, changes: bool) -> Result<Outcome<T>, Unanswered> {
         let deadline = Instant::now() + self.address.deadline;
         let mut attempts = 0;
         let line = loop {
@@ -175,6 +175,17 @@ impl ControlClient {
         link.ask(call, deadline, patience).await
     }
 
+    /// Calls another manager next, if there is one.
+    pub(super) async fn call_another(&self) {
+        let mut held = self.link.lock().await;
+        *held = None;
+        if let Target::Managers(managers) = &self.address.to
+            && let Some(first) = managers.addresses().first()
+        {
+            managers.put_last(*first);
+        }
+    }
+
     /// The connection; another, if it is over.
     async fn link(&self) -> Result<Arc<Link>, RemoteError> {
         let mut held = self.link.lock().await;
@@ -192,7 +203,7 @@ fn garbled(flaw: String) -> Unanswered {
 }
 
 /// What the server says of a request that it gave no result of.
-fn undone(fault: Fault) -> Unanswered {
+pub(super) fn undone(fault: Fault) -> Unanswered {
     match fault {
         Fault::Malformed { flaw } => Unanswered::unsent(RemoteError::Unknown { flaw }),
         Fault::Unserved { what } => Unanswered::unsent(RemoteError::Unserved { what }),
@@ -202,7 +213,7 @@ fn undone(fault: Fault) -> Unanswered {
         Fault::Late { millis } => {
             Unanswered { error: RemoteError::Late { after: Duration::from_millis(millis) }, may_be_done: true }
         }
-        Fault::Control(_) | Fault::Local(_) => garbled("it answers something else".to_owned()),
+        Fault::Control(_) | Fault::Local(_) | Fault::Cluster(_) => garbled("it answers something else".to_owned()),
     }
 }
 

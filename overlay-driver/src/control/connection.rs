@@ -16,7 +16,7 @@ use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
 use super::tls::Peer;
 use super::transport::{Reader, Stream, Writer};
-use super::{Caller, allow, feeder, watcher};
+use super::{Caller, allow, cluster, feeder, watcher};
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -208,17 +208,27 @@ impl Calls {
 /// Does what is asked, in the time there is for it.
 async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
     let done = async {
-        if let Who::Node(peer) = who
+        if let Who::Node(peer) = who // a process may all
             && let Err(error) = allow::allow(&peer.identity, &call, &*service.control).await
         {
             return reply.fault(Fault::Control(error));
         }
-        match (who, call, &service.local) {
-            (Who::Process(caller), Call::Local(question), Some(local)) => local.answer(question, caller, reply).await,
-            (Who::Process(_), Call::Local(_), None) => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
-            (Who::Process(_) | Who::Node(_), call, _) => {
-                call.perform(&*service.control, reply, (service.clock)()).await
-            }
+        let (now, cluster) = ((service.clock)(), service.cluster.as_ref());
+        if let (Call::RemoveNode { node }, Some(cluster)) = (&call, cluster)
+            && !matches!(who, Who::Stranger | Who::Unspoken)
+            && let Err(error) = cluster::remove(cluster, &*service.control, node, now).await
+        {
+            return reply.fault(Fault::Control(error));
+        }
+        match (who, call, cluster) {
+            (Who::Process(caller), Call::Local(question), _) => match &service.local {
+                Some(local) => local.answer(question, caller, reply).await,
+                None => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
+            },
+            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, None, reply, now).await,
+            (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, peer.shown(), reply, now).await,
+            (Who::Stranger, Call::Cluster(ask), Some(cluster)) => cluster.let_in(ask, reply, now).await,
+            (Who::Process(_) | Who::Node(_), call, _) => call.perform(&*service.control, reply, now).await,
             (Who::Stranger | Who::Unspoken, call, _) => {
                 reply.fault(Fault::Unserved { what: format!("to {} without a certificate", call.open().0) })
             }

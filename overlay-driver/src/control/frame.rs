@@ -12,7 +12,7 @@ use overlay_node::{CatalogueChange, ControlError, EndpointChange, Reference, Ser
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{RemoteError, Unwelcome};
+use super::{ClusterRefusal, RemoteError, Unwelcome};
 use super::call::Call;
 
 /// The version of all this. A release that adds what an older one may not overlook, be it a field of a spec, raises it.
@@ -138,6 +138,7 @@ pub(super) enum Outcome<T> {
 pub(super) enum Fault {
     Control(ControlError),
     Local(Value),
+    Cluster(ClusterRefusal),
     Malformed { flaw: String },
     Unserved { what: String },
     TooLong { bytes: usize, limit: usize },

@@ -10,6 +10,7 @@ mod access;
 mod allow;
 mod call;
 mod client;
+mod cluster;
 mod connection;
 mod dial;
 mod error;
@@ -33,6 +34,9 @@ mod watcher;
 
 pub use access::{Access, Caller};
 pub use client::ControlClient;
+pub use cluster::{
+    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, join,
+};
 pub use error::{AskError, BindError, ListenError, RemoteError, Unwelcome};
 pub use follow::{Follow, FollowError};
 pub use limits::Limits;

@@ -24,7 +24,7 @@ use super::connection::Who;
 use super::socket::SocketFile;
 use super::tls::{self, Tls};
 use super::transport::of_unix;
-use super::{Access, BindError, Caller, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection};
+use super::{Access, BindError, Caller, Cluster, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection};
 use crate::Driver;
 
 /// Serves a [`Control`] at a Unix socket, for [`ControlClient`](super::ControlClient)s on the same machine: [`Control`] itself, the
@@ -75,6 +75,7 @@ impl ControlServer {
             feed: None,
             local: None,
             driver: None,
+            cluster: None,
             access: Access::default(),
             limits: Limits::default(),
             clock: Arc::new(system_time),
@@ -100,6 +101,12 @@ impl ControlServer {
     /// Lets others watch the endpoints of services, as the node of this driver knows them: see [`Driver::watch`].
     pub fn with_driver(mut self, driver: Driver) -> Self {
         self.service.driver = Some(driver);
+        self
+    }
+
+    /// Lets nodes join, and answers what they ask of the cluster itself. Nodes that are removed are let in no more.
+    pub fn with_cluster(mut self, cluster: Cluster) -> Self {
+        self.service.cluster = Some(cluster);
         self
     }
 
@@ -237,6 +244,8 @@ pub(super) struct Service {
     pub(super) local: Option<Arc<dyn AnyLocal>>,
     /// Who knows the endpoints of services.
     pub(super) driver: Option<Driver>,
+    /// What a manager has of its cluster.
+    pub(super) cluster: Option<Cluster>,
     pub(super) access: Access,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,

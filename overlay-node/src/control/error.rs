@@ -97,6 +97,12 @@ pub enum Refused {
         /// For whom.
         whom: String,
     },
+    /// A cluster has one manager at least.
+    #[error("node {node} is the last manager: promote another first")]
+    LastManager {
+        /// Which.
+        node: NodeId,
+    },
     /// Several ids begin so.
     #[error("{what} {reference} is ambiguous: {matches} ids begin so; give more of it, or the name")]
     Ambiguous {

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use overlay_core::UnixTime;
 use overlay_crypto::pki::{
-    Certificate, Identity, KeyDigest, Refusals, SigningKey, Trust, Usage, Validity, VerifyError,
+    Certificate, Identity, KeyDigest, Refusals, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use rustls::sign::CertifiedKey;
+use rustls::sign::{CertifiedKey, SigningKey as Signing};
 
 use crate::driver::now;
 
@@ -52,6 +52,7 @@ struct Own {
     validity: Validity,
     chain: Vec<Certificate>,
     certified: Arc<CertifiedKey>,
+    rooted: Arc<CertifiedKey>,
 }
 
 /// Whom it believes.
@@ -156,6 +157,15 @@ impl Credentials {
         }
     }
 
+    /// Believes whom the cluster's authority believes, and shows how its roots are signed to those that have not heard of them yet.
+    pub fn heed(&self, trusted: &Trusted) {
+        let Ok(trust) = trusted.trust() else { return };
+        let mut own = self.0.own.write().unwrap_or_else(PoisonError::into_inner);
+        *own = Arc::new(own.with(&trusted.crosses, &trust));
+        drop(own);
+        self.believe(trust, trusted.refusals.clone());
+    }
+
     /// Who shows this chain.
     ///
     /// # Errors
@@ -164,8 +174,14 @@ impl Credentials {
         self.belief().verify(chain, usage, self.now())
     }
 
+    /// What is shown as a client.
     pub(super) fn certified(&self) -> Arc<CertifiedKey> {
         Arc::clone(&self.own().certified)
+    }
+
+    /// What is shown as a server: with the roots, of which one that joins knows the digest alone.
+    pub(super) fn rooted(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.own().rooted)
     }
 
     /// How often it has changed whom it believes.
@@ -193,14 +209,30 @@ impl Own {
         if own.key() != key.digest() {
             return Err(CredentialsError::OtherKey { certificate: own.key(), key: key.digest() });
         }
-        let ders = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
         let pkcs8 = key.to_pkcs8();
         let der = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
         let signing = default_provider().key_provider.load_private_key(der.clone_key().into());
         let signing = signing.map_err(|error| CredentialsError::Key(error.to_string()))?;
-        let validity = own.validity();
-        Ok(Self { identity, validity, chain, certified: Arc::new(CertifiedKey::new(ders, signing)) })
+        Ok(Self::of(identity, chain, trust, signing))
     }
+
+    fn of(identity: Identity, chain: Vec<Certificate>, trust: &Trust, signing: Arc<dyn Signing>) -> Self {
+        let validity = chain.first().map_or(Validity { from: UnixTime::EPOCH, until: UnixTime::EPOCH }, |own| own.validity());
+        let missing = trust.roots().iter().filter(|root| !chain.contains(root));
+        let rooted: Vec<_> = chain.iter().chain(missing).take(Trust::CHAIN).map(der).collect();
+        let certified = Arc::new(CertifiedKey::new(chain.iter().map(der).collect(), Arc::clone(&signing)));
+        Self { identity, validity, chain, certified, rooted: Arc::new(CertifiedKey::new(rooted, signing)) }
+    }
+
+    /// The same with other roots, and certificates of how they are signed.
+    fn with(&self, crosses: &[Certificate], trust: &Trust) -> Self {
+        let chain = self.chain.iter().take(1).chain(crosses).cloned().collect();
+        Self::of(self.identity, chain, trust, Arc::clone(&self.certified.key))
+    }
+}
+
+fn der(certificate: &Certificate) -> CertificateDer<'static> {
+    CertificateDer::from(certificate.as_der().to_vec())
 }
 
 impl Belief {
@@ -226,6 +258,11 @@ impl Peer {
     pub(super) fn new(credentials: Credentials, chain: Vec<Certificate>, changes: u64) -> Option<Self> {
         let identity = chain.first()?.identity()?;
         Some(Self { identity, chain, believed: Mutex::new(changes), credentials })
+    }
+
+    /// Its certificate, as the handshake has proved it.
+    pub(in crate::control) fn shown(&self) -> Option<&Certificate> {
+        self.chain.first()
     }
 
     /// Whether it is believed still: looked at anew where whom we believe has changed.

@@ -84,7 +84,7 @@ struct Shown(Credentials);
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.certified())
+        Some(self.0.rooted())
     }
 }
 
@@ -145,7 +145,7 @@ impl ClientCertVerifier for Nodes {
 struct Believed(Credentials);
 
 /// Believes the manager that the token names the root of.
-pub(super) struct Pinned {
+pub(in crate::control) struct Pinned {
     token: JoinToken,
     now: UnixTime,
     trust: Mutex<Option<Trust>>,
@@ -153,7 +153,7 @@ pub(super) struct Pinned {
 
 impl Pinned {
     /// Whom to believe from now on.
-    pub(super) fn trust(&self) -> Option<Trust> {
+    pub(in crate::control) fn trust(&self) -> Option<Trust> {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
