@@ -19,7 +19,7 @@ use super::call::Call;
 use super::dial::{Address, Target, read_frame};
 use super::frame::{Fault, Frame, Outcome, Purpose};
 use super::link::{Link, Unanswered};
-use super::{AskError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch};
+use super::{AskError, Credentials, CredentialsError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch};
 
 /// A [`Control`] in another process: whoever serves at this path with a [`ControlServer`](super::ControlServer).
 ///
@@ -61,6 +61,19 @@ impl ControlClient {
     /// A client of whichever of these managers serves, over TLS. It does not connect yet.
     pub fn of_managers(managers: Managers) -> Self {
         Self::to(Target::Managers(managers))
+    }
+
+    /// A client of these managers that shows no certificate.
+    pub(crate) fn without_certificate(
+        managers: &Managers,
+        credentials: &Credentials,
+    ) -> Result<Self, CredentialsError> {
+        Ok(Self::of_managers(managers.without_certificate(credentials)?))
+    }
+
+    /// Has the next call make a connection of its own: with the present certificate. Calls on the one that stands end as they would.
+    pub(crate) async fn connect_anew(&self) {
+        *self.link.lock().await = None;
     }
 
     pub(super) fn to(to: Target) -> Self {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use overlay_core::UnixTime;
 use overlay_crypto::pki::{
-    Certificate, Identity, KeyDigest, Refusals, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
+    Certificate, Identity, Issued, KeyDigest, Refusals, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -55,6 +55,12 @@ struct Own {
     rooted: Arc<CertifiedKey>,
 }
 
+/// A new certificate, and the roots that came with it.
+pub(crate) struct Usable {
+    new: Own,
+    trust: Trust,
+}
+
 /// Whom it believes.
 struct Belief {
     trust: Trust,
@@ -86,6 +92,9 @@ pub enum CredentialsError {
         /// Who we are.
         own: Box<Identity>,
     },
+    /// What came with it are no roots.
+    #[error("{0}")]
+    Roots(String),
     /// A key that TLS has no use for.
     #[error("TLS cannot sign with the key: {0}")]
     Key(String),
@@ -140,13 +149,35 @@ impl Credentials {
     /// # Errors
     /// If it is not believed, another's, or of another key. Then all stays as it is.
     pub fn renew(&self, chain: Vec<Certificate>, key: &SigningKey) -> Result<(), CredentialsError> {
-        let new = Own::new(chain, key, &self.belief().trust, self.now())?;
-        let own = self.identity();
-        if (new.identity.node, new.identity.cluster) != (own.node, own.cluster) {
-            return Err(CredentialsError::Other { found: Box::new(new.identity), own: Box::new(own) });
-        }
+        let new = self.own_of(chain, key, &self.belief().trust)?;
         *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         Ok(())
+    }
+
+    /// What could be used of a new certificate.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    pub(crate) fn check(&self, issued: &Issued, key: &SigningKey) -> Result<Usable, CredentialsError> {
+        let trust = Trust::new(issued.roots.clone()).map_err(|error| CredentialsError::Roots(error.to_string()))?;
+        let new = self.own_of(issued.chain.clone(), key, &trust)?;
+        Ok(Usable { new, trust })
+    }
+
+    /// Uses it from the next handshake on, and believes the roots that came with it.
+    pub(crate) fn take(&self, usable: Usable) {
+        let refusals = self.belief().refusals.clone();
+        self.believe(usable.trust, refusals);
+        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(usable.new);
+    }
+
+    fn own_of(&self, chain: Vec<Certificate>, key: &SigningKey, trust: &Trust) -> Result<Own, CredentialsError> {
+        let new = Own::new(chain, key, trust, self.now())?;
+        let own = self.identity();
+        match (new.identity.node, new.identity.cluster) == (own.node, own.cluster) {
+            true => Ok(new),
+            false => Err(CredentialsError::Other { found: Box::new(new.identity), own: Box::new(own) }),
+        }
     }
 
     /// Believes these roots, and none of those that were removed, from now on: connections that stand with others end at their next call.
@@ -189,7 +220,7 @@ impl Credentials {
         self.belief().changes
     }
 
-    pub(super) fn now(&self) -> UnixTime {
+    pub(crate) fn now(&self) -> UnixTime {
         (self.0.clock)()
     }
 

@@ -49,6 +49,13 @@ impl Managers {
         Ok(Self::of(addresses, config, CONTROL))
     }
 
+    /// The same managers, called without a certificate: they prove themselves as they do to who has one.
+    pub(in crate::control) fn without_certificate(&self, credentials: &Credentials) -> Result<Self, CredentialsError> {
+        let config = verifier::bare_config(credentials).map_err(|error| CredentialsError::Key(error.to_string()))?;
+        let (addresses, home) = (RwLock::new(self.addresses()), self.0.home.clone());
+        Ok(Self(Arc::new(Known { addresses, config, alpn: JOIN, home })))
+    }
+
     /// Those that are called by who has a token alone.
     pub(in crate::control) fn by_token(
         addresses: impl IntoIterator<Item = SocketAddr>,
@@ -88,6 +95,16 @@ impl Managers {
         known.retain(|address| news.contains(address));
         for address in news {
             if !known.contains(&address) {
+                known.push(address);
+            }
+        }
+    }
+
+    /// Learns of more of them, at the end of those that it knows.
+    pub(crate) fn learn_more(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        let mut known = self.0.addresses.write().unwrap_or_else(PoisonError::into_inner);
+        for address in addresses {
+            if !known.contains(&address) && known.len() < Self::MOST {
                 known.push(address);
             }
         }

@@ -45,6 +45,16 @@ pub(super) fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfi
     Ok(Arc::new(config))
 }
 
+/// What a node calls managers with whose certificate is over: it shows none.
+pub(super) fn bare_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Error> {
+    let managers = Arc::new(Believed(credentials.clone()));
+    let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
+    let mut config = builder.dangerous().with_custom_certificate_verifier(managers).with_no_client_auth();
+    config.alpn_protocols = vec![JOIN.to_vec()];
+    config.resumption = rustls::client::Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
 /// What somebody calls a manager with who has a join token alone, and where stands whom to believe, once the manager has proved itself.
 pub(super) fn join_config(token: JoinToken, now: UnixTime) -> Result<(Arc<ClientConfig>, Arc<Pinned>), Error> {
     let pinned = Arc::new(Pinned { token, now, trust: Mutex::default() });
