@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod control;
 mod crypto;
 mod dns;
 mod dns_servers;
@@ -73,6 +74,7 @@ const GROUPS: &[Group] = &[
 
 fn nodes(bench: &mut Bench<'_>) -> io::Result<()> {
     node::run(bench)?;
+    control::requests(bench)?;
     node_sim::run(bench)
 }
 
