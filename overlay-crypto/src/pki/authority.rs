@@ -172,7 +172,18 @@ impl Authority {
         if root != asked {
             return Err(IssueError::Cluster { root, asked });
         }
-        self.sign(&request.public, &node_params(identity, serial, self.within(validity(now, life.0), now)?))
+        self.certify(request, identity, serial, span(self.certificate.validity(), *life, now)?)
+    }
+
+    /// Signs what was granted before.
+    pub(super) fn certify(
+        &self,
+        request: &SigningRequest,
+        identity: &Identity,
+        serial: &Serial,
+        validity: Validity,
+    ) -> Result<Certificate, IssueError> {
+        self.sign(&request.public, &node_params(identity, serial, validity))
     }
 
     /// A certificate of another root's key, signed by this one: who trusts this root believes what the other has issued, if it is shown this with it. It
@@ -181,16 +192,30 @@ impl Authority {
     /// # Errors
     /// If both have one key, or are of two clusters, or this one does not count any more.
     pub fn cross_sign(&self, other: &Self, serial: &Serial, now: UnixTime) -> Result<Certificate, IssueError> {
-        let (root, asked) = (self.certificate.cluster().ok_or(IssueError::NoRoot)?, other.certificate.cluster());
-        let asked = asked.ok_or(IssueError::NoRoot)?;
+        self.cross_sign_certificate(&other.certificate, serial, now)
+    }
+
+    /// As [`cross_sign`](Self::cross_sign), of a root whose key is not here.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn cross_sign_certificate(
+        &self,
+        other: &Certificate,
+        serial: &Serial,
+        now: UnixTime,
+    ) -> Result<Certificate, IssueError> {
+        let (root, asked) = (self.certificate.cluster().ok_or(IssueError::NoRoot)?, other.cluster());
+        let asked = asked.filter(|_| other.is_authority()).ok_or(IssueError::NoRoot)?;
         if root != asked {
             return Err(IssueError::Cluster { root, asked });
         }
-        if self.key.digest() == other.key.digest() {
+        if self.key.digest() == other.key() {
             return Err(IssueError::SameKey);
         }
-        let validity = self.within(validity(now, ROOT_LIFE), now)?;
-        self.sign(&other.key.pair, &root_params(root, serial, validity))
+        let public = other.public_key().ok_or(IssueError::NoRoot)?;
+        let validity = within(self.certificate.validity(), validity(now, ROOT_LIFE), now)?;
+        self.sign(&public, &root_params(root, serial, validity))
     }
 
     fn sign(&self, public: &impl PublicKeyData, params: &CertificateParams) -> Result<Certificate, IssueError> {
@@ -203,15 +228,21 @@ impl Authority {
         let signed = params.signed_by(public, &issuer).map_err(|_| IssueError::Unsigned)?;
         Certificate::from_der(signed.der().to_vec()).map_err(|_| IssueError::Unsigned)
     }
+}
 
-    /// No certificate outlives the root's.
-    fn within(&self, wanted: Validity, now: UnixTime) -> Result<Validity, IssueError> {
-        let validity = self.certificate.validity();
-        if !validity.contains(now) {
-            return Err(IssueError::Root { validity, now });
-        }
-        Ok(Validity { from: wanted.from.max(validity.from), until: wanted.until.min(validity.until) })
+/// When a certificate counts that is issued now: for its life, and no longer than the root's; whole seconds.
+pub(super) fn span(root: Validity, life: Life, now: UnixTime) -> Result<Validity, IssueError> {
+    let now = UnixTime::from_millis(now.as_secs().saturating_mul(1000));
+    let Validity { from, until } = within(root, validity(now, life.0), now)?;
+    Ok(Validity { from, until: UnixTime::from_millis(until.as_secs().saturating_mul(1000)) })
+}
+
+/// No certificate outlives the root's.
+fn within(root: Validity, wanted: Validity, now: UnixTime) -> Result<Validity, IssueError> {
+    if !root.contains(now) {
+        return Err(IssueError::Root { validity: root, now });
     }
+    Ok(Validity { from: wanted.from.max(root.from), until: wanted.until.min(root.until) })
 }
 
 fn validity(now: UnixTime, life: Duration) -> Validity {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{ClusterId, NodeId, UnixTime};
+use rcgen::SubjectPublicKeyInfo;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use webpki::EndEntityCert;
-use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, X509Certificate, X509Name};
+use x509_parser::prelude::{AttributeTypeAndValue, FromDer as _, GeneralName, X509Certificate, X509Name};
 
 use super::trust::ALGORITHMS;
 use super::{Identity, KeyDigest, Role};
@@ -150,6 +151,23 @@ impl Certificate {
     /// Whether it is for who signs others.
     pub fn is_authority(&self) -> bool {
         self.0.is_authority
+    }
+
+    /// The key that it is for, if it is of an algorithm that we know.
+    pub(super) fn public_key(&self) -> Option<SubjectPublicKeyInfo> {
+        let (_, parsed) = X509Certificate::from_der(self.as_der()).ok()?;
+        SubjectPublicKeyInfo::from_der(parsed.public_key().raw).ok()
+    }
+
+    /// The names that it is for, if they are all DNS names.
+    pub(super) fn names(&self) -> Vec<String> {
+        let Ok((_, parsed)) = X509Certificate::from_der(self.as_der()) else { return Vec::new() };
+        let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
+        let dns = names.value.general_names.iter().map(|name| match name {
+            GeneralName::DNSName(name) => Some((*name).to_owned()),
+            _ => None,
+        });
+        dns.collect::<Option<_>>().unwrap_or_default()
     }
 
     /// Whether `signature` is of `message` by the key that it is for.

@@ -15,9 +15,9 @@ mod trust;
 
 pub use authority::{Authority, Grant, IssueError, Life, LifeError};
 pub use ca::{
-    Cause, CertificateAuthority, Denied, Held, Invitation, Issued, JoinRefusal, Joining, Known, Member, NextRoot,
-    Proof, RemoveRefusal, Removed, RenewRefusal, Renewing, RoleRefusal, RootProgress, RootRefusal, SignerError,
-    Standing, Tended, Trouble, Trusted,
+    AuthorityConfig, Cause, CertificateAuthority, Denied, Held, Invitation, Issued, JoinRefusal, Joining, Known,
+    Member, NextRoot, Proof, RemoveRefusal, Removed, RenewRefusal, Renewing, RoleRefusal, RootProgress, RootRefusal,
+    SealingKey, SignerError, SignerTransport, Standing, StoreAuthority, Tended, Trouble, Trusted,
 };
 pub use certificate::{Certificate, CertificateError, Serial, Validity};
 pub use identity::{Identity, Role, RoleError};

@@ -94,6 +94,12 @@ impl SigningRequest {
         &self.der
     }
 
+    /// As a text, as other programs read it (RFC 7468 §7).
+    pub fn to_pem(&self) -> String {
+        let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+        pem::encode_config(&pem::Pem::new("CERTIFICATE REQUEST", self.der.clone()), lines)
+    }
+
     /// The digest of the key that it is for.
     pub fn key(&self) -> KeyDigest {
         self.key

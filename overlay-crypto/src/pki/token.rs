@@ -89,6 +89,11 @@ impl JoinToken {
         self.root
     }
 
+    /// The digest of its secret, by which a record of it is found: who does not know the secret cannot tell what it is.
+    pub(super) fn secret_digest(&self) -> [u8; 32] {
+        hashed(&self.secret)
+    }
+
     /// What managers keep of it: it lets any number in, at any time.
     pub fn admission(&self, role: Role) -> Admission {
         Admission { secret: hashed(&self.secret), role, until: None, uses: None, node: None }

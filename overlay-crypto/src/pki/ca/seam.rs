@@ -5,17 +5,16 @@ use std::fmt;
 use async_trait::async_trait;
 use overlay_core::{NodeId, UnixTime};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
 use super::{
     Denied, Invitation, JoinRefusal, Member, NextRoot, Proof, RemoveRefusal, Removed, RenewRefusal, RoleRefusal,
-    RootProgress, RootRefusal, Standing, Trouble,
+    RootProgress, RootRefusal, SealingKey, Standing, Trouble,
 };
 use crate::pki::{
     Certificate, Identity, JoinToken, Refusals, Role, SigningRequest, Trust, TrustError, Usage, VerifyError,
 };
 
-/// Who lets nodes into a cluster, renews their certificates, and changes the root that all believe: `StoreAuthority`
+/// Who lets nodes into a cluster, renews their certificates, and changes the root that all believe: [`StoreAuthority`](super::StoreAuthority)
 /// over a store, with the root's key in it or with a signer elsewhere.
 ///
 /// It is asked by a manager's server, which knows by the handshake who asks: what is for managers only, and for which node, is the server's to
@@ -133,11 +132,7 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`RenewRefusal`].
-    async fn sealing_key(
-        &self,
-        asking: &Certificate,
-        now: UnixTime,
-    ) -> Result<Zeroizing<Vec<u8>>, Denied<RenewRefusal>>;
+    async fn sealing_key(&self, asking: &Certificate, now: UnixTime) -> Result<SealingKey, Denied<RenewRefusal>>;
 }
 
 /// Whom to believe.
