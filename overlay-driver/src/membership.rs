@@ -147,7 +147,7 @@ impl Membership {
         let mut seed = [0; 32];
         random(&mut seed);
         let renewal = Renewal::new(config.renewal, credentials.validity(), seed, credentials.now())?;
-        let seat = Seat {
+        let keeper = Keeper {
             client: client.clone(),
             credentials: credentials.clone(),
             keep,
@@ -161,7 +161,7 @@ impl Membership {
             rest: config.rest_first,
             is_heard: true,
         };
-        let task = Task(tokio::spawn(seat.run()));
+        let task = Task(tokio::spawn(keeper.run()));
         Ok(Self { credentials, client, ring, events, _task: Arc::new(task) })
     }
 
@@ -219,7 +219,7 @@ impl Membership {
 }
 
 /// The task.
-struct Seat {
+struct Keeper {
     client: ControlClient,
     credentials: Credentials,
     keep: Arc<dyn Keep>,
@@ -238,7 +238,7 @@ struct Seat {
 /// There is nothing more to be done: why.
 struct Over(String);
 
-impl Seat {
+impl Keeper {
     async fn run(mut self) {
         let mut next_beat = Instant::now();
         loop {

@@ -35,7 +35,7 @@ mod watcher;
 pub use access::{Access, Caller};
 pub use client::ControlClient;
 pub use cluster::{
-    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, join,
+    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, found, join,
 };
 pub use error::{AskError, BindError, ListenError, RemoteError, Unwelcome};
 pub use follow::{Follow, FollowError};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
 
 mod calls;
+mod cluster;
 mod faults;
 mod follow;
 mod hostile;

@@ -1,7 +1,7 @@
 //! A client asks its cluster.
 
 use overlay_core::NodeId;
-use overlay_crypto::pki::{Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SigningRequest};
+use overlay_crypto::pki::{Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SealingKey, SigningRequest};
 use serde::de::DeserializeOwned;
 
 use super::refusal::{ClusterError, ClusterRefusal, RefusalKind};
@@ -90,6 +90,16 @@ impl ControlClient {
     /// See [`ClusterError`].
     pub async fn root_progress(&self) -> Result<Option<RootProgress>, ClusterError> {
         self.asked(Ask::RootProgress {}).await
+    }
+
+    /// What this node needs to sign once it leads: given to managers by their certificate, and to be kept by them alone.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn sealing_key(&self) -> Result<SealingKey, ClusterError> {
+        let bytes: Der = self.asked(Ask::SealingKey {}).await?;
+        let bytes = bytes.as_slice().try_into().map_err(|_| ClusterRefusal::malformed("a sealing key has 32 bytes"))?;
+        Ok(SealingKey::from_bytes(bytes))
     }
 
     pub(super) async fn join(

@@ -117,9 +117,13 @@ impl Cluster {
                 said(reply, begun)
             }
             (Ask::AbortRoot {}, _) => said(reply, authority.abort_root(now).await),
+            (Ask::SealingKey {}, Some(shown)) => {
+                let given = authority.sealing_key(shown, now).await;
+                said(reply, given.map(|key| Der::new(key.to_bytes().to_vec())))
+            }
             (Ask::RootProgress {}, _) => said(reply, authority.root_progress(now).await),
             (Ask::Join { .. } | Ask::Rescue { .. }, _) => said::<(), _>(reply, Err(ClusterRefusal::only_strangers())),
-            (Ask::Renew { .. } | Ask::Stand { .. }, None) => {
+            (Ask::Renew { .. } | Ask::Stand { .. } | Ask::SealingKey {}, None) => {
                 said::<(), _>(reply, Err(ClusterRefusal::malformed("it is a node's to ask, by its certificate")))
             }
         }

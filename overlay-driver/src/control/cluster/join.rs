@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use overlay_core::NodeId;
 use overlay_crypto::pki::{
-    Algorithm, Identity, Issued, JoinToken, KeyError, RequestError, SigningKey, SigningRequest, Trust, TrustError,
+    Algorithm, CertificateAuthority, Identity, Issued, JoinToken, Joining, KeyError, RequestError, Role, SigningKey,
+    SigningRequest, Trust, TrustError,
 };
 use overlay_kernel::Namespace;
 use zeroize::Zeroizing;
 
-use super::refusal::ClusterError;
+use super::refusal::{ClusterError, ClusterRefusal};
 use super::words::{Ring, Token};
 use crate::control::dial::Target;
+use crate::driver::now;
 use crate::control::{ControlClient, Credentials, CredentialsError, Managers};
 
 /// A node that was let in.
@@ -87,4 +89,21 @@ pub async fn join(
     let news: Vec<SocketAddr> = admitted.managers.into_iter().filter(|it| !managers.contains(it)).collect();
     managers.extend(news);
     Ok(Joined { identity: credentials.identity(), credentials, issued, key, ring: admitted.ring, managers })
+}
+
+/// The first certificate of a manager whose own authority issues it: the one that has founded the cluster, as `node`.
+///
+/// # Errors
+/// See [`JoinError`].
+pub async fn found(authority: &dyn CertificateAuthority, node: NodeId) -> Result<Joined, JoinError> {
+    let key = SigningKey::generate(Algorithm::EcdsaP256)?;
+    let request = SigningRequest::create(&key)?;
+    let token = authority.token(Role::Manager).await.map_err(refused)?;
+    let issued = authority.join(&Joining { token, request, node: Some(node) }, now()).await.map_err(refused)?;
+    let credentials = Credentials::new(issued.chain.clone(), &key, Trust::new(issued.roots.clone())?)?;
+    Ok(Joined { identity: credentials.identity(), credentials, issued, key, ring: None, managers: Vec::new() })
+}
+
+fn refused(error: impl Into<ClusterRefusal>) -> JoinError {
+    JoinError::Cluster(ClusterError::Refused(error.into()))
 }

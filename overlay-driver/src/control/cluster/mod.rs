@@ -8,7 +8,7 @@ mod words;
 
 pub(super) use desk::remove;
 pub use desk::Cluster;
-pub use join::{JoinError, Joined, join};
+pub use join::{JoinError, Joined, found, join};
 pub use refusal::{ClusterError, ClusterRefusal, RefusalKind};
 pub(super) use words::Ask;
 pub use words::{Admitted, Ring, Stands};

@@ -31,6 +31,8 @@ pub(in crate::control) enum Ask {
     RotateRoot {},
     AbortRoot {},
     RootProgress {},
+    /// What a manager needs to sign once it leads.
+    SealingKey {},
 }
 
 impl Ask {
@@ -48,6 +50,7 @@ impl Ask {
             Self::SetRole { .. } => ("promote and demote nodes", Open::Managers),
             Self::RotateRoot {} => ("rotate the root", Open::Managers),
             Self::AbortRoot {} => ("take the root's rotation back", Open::Managers),
+            Self::SealingKey {} => ("be given the sealing key", Open::Managers),
             Self::RootProgress {} => ("see the root's rotation", Open::Managers),
         }
     }
