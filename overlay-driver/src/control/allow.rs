@@ -89,3 +89,80 @@ async fn others(caller: &Identity, call: &Call, control: &dyn Control) -> Result
         _ => Some("others".to_owned()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::control::cluster::Ask;
+
+    /// One of every kind.
+    fn calls() -> Vec<Value> {
+        let id = "0250za67mbtgh1tvq6ktn8q2p";
+        let overlay = json!(overlay_node::NetworkSpec::overlay("front".parse().unwrap()));
+        let service = json!(overlay_node::ServiceSpec::new("web".parse().unwrap(), []));
+        let endpoint =
+            json!(overlay_node::EndpointSpec::new(id.parse().unwrap(), "web".parse().unwrap(), id.parse().unwrap()));
+        let calls = json!([
+            {"create_network": {"id": id, "spec": overlay}}, {"change_network": {"network": "x", "spec": overlay}},
+            {"remove_network": {"network": "x"}}, {"network": {"network": "x"}}, {"networks": {}},
+            {"create_service": {"id": id, "spec": service}}, {"remove_service": {"service": "x"}},
+            {"service": {"service": "x"}}, {"services": {}}, {"attach": {"id": id, "spec": endpoint}},
+            {"relocate": {"endpoint": id, "node": id}}, {"detach": {"endpoint": id}}, {"endpoint": {"endpoint": id}},
+            {"endpoints": {"network": id}}, {"report": {"endpoint": id, "stay": {"node": id, "moves": 0}, "failure": null}},
+            {"add_node": {"id": id, "spec": {"name": "x", "role": "worker"}}}, {"remove_node": {"node": "x"}},
+            {"node": {"node": "x"}}, {"nodes": {}}, {"local": 1}
+        ]);
+        calls.as_array().unwrap().clone()
+    }
+
+    /// One of every kind but that which needs a certificate.
+    fn asks() -> Vec<Value> {
+        let (id, invitation) =
+            ("0250za67mbtgh1tvq6ktn8q2p", json!({"role": "worker", "until": null, "uses": null, "node": null}));
+        let asks = json!([
+            {"join": {"token": "x", "request": "00", "node": null}}, {"renew": {"request": "00"}},
+            {"stand": {"revision": 0, "ring": 0}}, {"token": {"role": "worker"}}, {"rotate_token": {"role": "worker"}},
+            {"invite": {"invitation": invitation}}, {"members": {}}, {"set_role": {"node": id, "role": "worker"}},
+            {"rotate_root": {}}, {"abort_root": {}}, {"root_progress": {}}, {"sealing_key": {}}
+        ]);
+        asks.as_array().unwrap().clone()
+    }
+
+    fn names(all: &[Value]) -> BTreeSet<String> {
+        all.iter().map(|it| it.as_object().unwrap().keys().next().unwrap().clone()).collect()
+    }
+
+    /// What serde knows, as it says itself.
+    fn known<T: serde::de::DeserializeOwned + std::fmt::Debug>() -> BTreeSet<String> {
+        let said = serde_json::from_value::<T>(json!({"fly": {}})).unwrap_err().to_string();
+        let (_, expected) = said.split_once("expected one of ").unwrap();
+        expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_table_in_the_documentation_is_what_is_held_to() {
+        let mut rows: BTreeSet<String> =
+            [Purpose::Follow, Purpose::Watch("x".into())].iter().map(|it| row(it.open())).collect();
+        let known_calls = known::<Call>();
+        assert_eq!(names(&calls()).union(&["cluster".to_owned()].into()).cloned().collect::<BTreeSet<_>>(), known_calls);
+        rows.extend(calls().into_iter().map(|it| row(serde_json::from_value::<Call>(it).unwrap().open())));
+        assert_eq!(names(&asks()).union(&["rescue".to_owned()].into()).cloned().collect::<BTreeSet<_>>(), known::<Ask>());
+        rows.extend(asks().into_iter().map(|it| row(serde_json::from_value::<Ask>(it).unwrap().open())));
+        rows.insert(row(("be rescued", Open::Strangers)));
+        let told: BTreeSet<String> = include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! "))
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| call"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(told, rows);
+    }
+
+    fn row((what, open): (&str, Open)) -> String {
+        format!("| {what} | {} |", format!("{open:?}").to_lowercase())
+    }
+}

@@ -104,7 +104,8 @@ impl Credentials {
     /// A node's certificate, what is between it and a root and the root itself behind it; its key; and the roots that it believes. The time is the system's.
     ///
     /// # Errors
-    /// If the certificate is not believed by those roots, or the key is another's.
+    /// If those roots have not signed the certificate, or the key is another's. One that has expired is taken: nobody believes it any more, but by its key the node can
+    /// still [be rescued](crate::Membership).
     pub fn new(chain: Vec<Certificate>, key: &SigningKey, trust: Trust) -> Result<Self, CredentialsError> {
         Self::with_clock(chain, key, trust, now)
     }
@@ -235,8 +236,10 @@ impl Credentials {
 
 impl Own {
     fn new(chain: Vec<Certificate>, key: &SigningKey, trust: &Trust, now: UnixTime) -> Result<Self, CredentialsError> {
-        let identity = trust.verify(&chain, Usage::Client, now)?;
         let own = chain.first().ok_or(VerifyError::Missing)?;
+        // Others do not believe one that has expired, but by its key the node is rescued.
+        let at = now.min(own.validity().until).max(own.validity().from);
+        let identity = trust.verify(&chain, Usage::Client, at)?;
         if own.key() != key.digest() {
             return Err(CredentialsError::OtherKey { certificate: own.key(), key: key.digest() });
         }
