@@ -31,7 +31,8 @@ fn nodes(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Ok(runtime), Some((how, bytes))) = (runtime, bytes.split_first()) else { return };
     runtime.block_on(async {
-        let Ok(manager) = Manager::new(Arc::new(MemoryStore::default()), &Prefix::ALL, NodeId::from_bytes([1; 16]), [7; 32])
+        let Ok(manager) =
+            Manager::new(Arc::new(MemoryStore::default()), &Prefix::ALL, NodeId::from_bytes([1; 16]), [7; 32])
         else {
             return;
         };
@@ -86,7 +87,8 @@ async fn secured(
 ) -> std::io::Result<Vec<u8>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(std::io::Error::other)?.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
+    let builder =
+        builder.map_err(std::io::Error::other)?.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
     let mut config = match own {
         None => builder.with_no_client_auth(),
         Some((chain, key)) => {

@@ -337,9 +337,11 @@ impl Keeper {
         let issued = match rescue {
             false => self.client.renew(&request).await?,
             true => {
-                let own = self.credentials.chain().into_iter().next().ok_or_else(|| Failure::Other("none".to_owned()))?;
+                let own =
+                    self.credentials.chain().into_iter().next().ok_or_else(|| Failure::Other("none".to_owned()))?;
                 let proof = Proof::of_key(own, &self.key, &request).map_err(Failure::of)?;
-                let by_key = ControlClient::without_certificate(&self.managers, &self.credentials).map_err(Failure::of)?;
+                let by_key =
+                    ControlClient::without_certificate(&self.managers, &self.credentials).map_err(Failure::of)?;
                 by_key.rescue(&proof, &request).await?
             }
         };
@@ -388,7 +390,7 @@ impl Failure {
 }
 
 /// That, a fifth more or less: by chance, so that nodes do not all come at once.
-fn about(span: Duration) -> Duration {
+pub(crate) fn about(span: Duration) -> Duration {
     let mut byte = [0];
     random(&mut byte);
     let [chance] = byte;

@@ -51,7 +51,7 @@ impl Purpose {
     pub(super) const fn open(&self) -> (&'static str, Open) {
         match self {
             Self::Call => ("call", Open::Nodes),
-            Self::Follow => ("follow the catalogue", Open::Nodes),
+            Self::Follow | Self::FollowAfter(_) => ("follow the catalogue", Open::Nodes),
             Self::Watch(_) => ("watch a service", Open::Managers),
         }
     }
@@ -148,9 +148,15 @@ mod tests {
         let mut rows: BTreeSet<String> =
             [Purpose::Follow, Purpose::Watch("x".into())].iter().map(|it| row(it.open())).collect();
         let known_calls = known::<Call>();
-        assert_eq!(names(&calls()).union(&["cluster".to_owned()].into()).cloned().collect::<BTreeSet<_>>(), known_calls);
+        assert_eq!(
+            names(&calls()).union(&["cluster".to_owned()].into()).cloned().collect::<BTreeSet<_>>(),
+            known_calls
+        );
         rows.extend(calls().into_iter().map(|it| row(serde_json::from_value::<Call>(it).unwrap().open())));
-        assert_eq!(names(&asks()).union(&["rescue".to_owned()].into()).cloned().collect::<BTreeSet<_>>(), known::<Ask>());
+        assert_eq!(
+            names(&asks()).union(&["rescue".to_owned()].into()).cloned().collect::<BTreeSet<_>>(),
+            known::<Ask>()
+        );
         rows.extend(asks().into_iter().map(|it| row(serde_json::from_value::<Ask>(it).unwrap().open())));
         rows.insert(row(("be rescued", Open::Strangers)));
         let told: BTreeSet<String> = include_str!("mod.rs")

@@ -19,7 +19,9 @@ use super::call::Call;
 use super::dial::{Address, Target, read_frame};
 use super::frame::{Fault, Frame, Outcome, Purpose};
 use super::link::{Link, Unanswered};
-use super::{AskError, Credentials, CredentialsError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch};
+use super::{
+    AskError, Credentials, CredentialsError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch,
+};
 
 /// A [`Control`] in another process: whoever serves at this path with a [`ControlServer`](super::ControlServer).
 ///
@@ -162,7 +164,11 @@ impl ControlClient {
     }
 
     /// Asks, and again where that does no harm.
-    pub(super) async fn request<T: DeserializeOwned>(&self, call: &Call, changes: bool) -> Result<Outcome<T>, Unanswered> {
+    pub(super) async fn request<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        changes: bool,
+    ) -> Result<Outcome<T>, Unanswered> {
         let deadline = Instant::now() + self.address.deadline;
         let mut attempts = 0;
         let line = loop {

@@ -75,7 +75,8 @@ pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc
     }
     match purpose {
         Ok(Purpose::Call) => calls(lines, write_half, who, service, stopping).await,
-        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, &service, stopping).await,
+        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, None, (&service, stopping)).await,
+        Ok(Purpose::FollowAfter(at)) => feeder::feed((lines, write_half), &who, Some(at), (&service, stopping)).await,
         Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &service, stopping).await,
         Err(_) => {}
     }
@@ -92,19 +93,12 @@ fn hello(first: &[u8]) -> Result<Purpose, Refusal> {
     Ok(purpose)
 }
 
-async fn calls(
-    lines: Lines<Reader>,
-    mut to: Writer,
-    who: Who,
-    service: Arc<Service>,
-    stopping: Stopping,
-) {
+async fn calls(lines: Lines<Reader>, mut to: Writer, who: Who, service: Arc<Service>, stopping: Stopping) {
     let patience = service.limits.write;
     let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS - 1);
     // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
     let (out, answers) = mpsc::channel(most.saturating_add(1));
-    let calls =
-        Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), who, service };
+    let calls = Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), who, service };
     tokio::join!(calls.serve(stopping), async move { drop(deliver(&mut to, answers, patience).await) });
 }
 

@@ -35,9 +35,7 @@ pub(super) enum Target {
 impl Target {
     async fn open(&self) -> Result<Stream, RemoteError> {
         match self {
-            Self::Path(path) => {
-                UnixStream::connect(path).await.map(of_unix).map_err(|error| unreachable(path, error))
-            }
+            Self::Path(path) => UnixStream::connect(path).await.map(of_unix).map_err(|error| unreachable(path, error)),
             Self::Managers(managers) => managers.open().await,
         }
     }

@@ -6,12 +6,12 @@ use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use overlay_core::StoreError;
+use overlay_core::{Revision, StoreError};
 use overlay_node::{CatalogueChange, Feed};
 use tokio::time::sleep;
 
-use super::follow::unreadable;
 use super::connection::Who;
+use super::follow::unreadable;
 use super::frame::{Frame, Purpose, Refusal, Told, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
@@ -21,12 +21,15 @@ use super::transport::{Reader, Writer};
 pub(super) async fn feed(
     (mut lines, to): (Lines<Reader>, Writer),
     who: &Who,
-    service: &Service,
-    mut stopping: Stopping,
+    after: Option<u64>,
+    (service, mut stopping): (&Service, Stopping),
 ) {
     let limits = &service.limits;
-    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), is_first: true };
-    let feed = service.feed.as_ref().map(|feed| feed.lock().unwrap_or_else(PoisonError::into_inner).beside());
+    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), has_told_all: false };
+    let feed = service.feed.as_ref().map(|feed| {
+        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
+        after.map_or_else(|| feed.beside(), |after| feed.beside_after(Revision(after)))
+    });
     let Some(mut feed) = feed else {
         let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };
         return drop(teller.say(&Frame::Refused(refusal)).await);
@@ -37,7 +40,7 @@ pub(super) async fn feed(
             if let Err(refusal) = who.admit(&Purpose::Follow) {
                 return teller.say(&Frame::Refused(refusal)).await;
             }
-            teller.tell(told, unreadable(&feed)).await?;
+            teller.tell(told, &feed).await?;
         }
     };
     tokio::select! {
@@ -52,7 +55,7 @@ struct Teller {
     patience: Duration,
     /// What the other end knows of records that cannot be read.
     unreadable: BTreeMap<String, String>,
-    is_first: bool,
+    has_told_all: bool,
 }
 
 type Step = Result<Vec<CatalogueChange>, StoreError>;
@@ -76,7 +79,8 @@ impl Teller {
         }
     }
 
-    async fn tell(&mut self, step: Step, unreadable: BTreeMap<String, String>) -> io::Result<()> {
+    async fn tell(&mut self, step: Step, feed: &Feed) -> io::Result<()> {
+        let unreadable = unreadable(feed);
         let changes = match step {
             Ok(changes) => changes,
             Err(error) => {
@@ -86,16 +90,18 @@ impl Teller {
             }
         };
         let is_news = self.unreadable != unreadable;
-        if !self.is_first && !is_news && changes.is_empty() {
+        let all = !self.has_told_all && !feed.goes_on();
+        if !feed.hears() || !all && !is_news && changes.is_empty() {
             return Ok(());
         }
-        let all = std::mem::take(&mut self.is_first);
+        self.has_told_all |= all;
+        let at = feed.at().0;
         let mut parts = changes.chunks(PART);
         let mut part = parts.next().unwrap_or_default();
         loop {
             let next = parts.next();
             let unreadable = (next.is_none() && (is_news || all)).then(|| unreadable.clone());
-            self.say(&Frame::Told(Told { all, more: next.is_some(), changes: part.to_vec(), unreadable })).await?;
+            self.say(&Frame::Told(Told { all, more: next.is_some(), at, changes: part.to_vec(), unreadable })).await?;
             match next {
                 Some(next) => part = next,
                 None => break,

@@ -84,7 +84,7 @@ mod watcher;
 pub use access::{Access, Caller};
 pub use client::ControlClient;
 pub use cluster::{
-    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, found, join,
+    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, found, join, reissue,
 };
 pub use error::{AskError, BindError, ListenError, RemoteError, Unwelcome};
 pub use follow::{Follow, FollowError};

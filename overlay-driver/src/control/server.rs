@@ -17,14 +17,16 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::connection::Who;
 use super::frame::{Frame, Refusal, line};
 use super::question::{AnyLocal, Spoken};
 use super::slots::{Full, Slot, Slots};
-use super::connection::Who;
 use super::socket::SocketFile;
 use super::tls::{self, Tls};
 use super::transport::of_unix;
-use super::{Access, BindError, Caller, Cluster, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection};
+use super::{
+    Access, BindError, Caller, Cluster, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection,
+};
 use crate::Driver;
 
 /// Serves a [`Control`] at a Unix socket, for [`ControlClient`](super::ControlClient)s on the same machine: [`Control`] itself, the

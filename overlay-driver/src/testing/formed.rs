@@ -13,8 +13,8 @@ use overlay_crypto::pki::{
 use overlay_node::Manager;
 use tokio::task::JoinHandle;
 
-use super::hosts::{HostsError, node, root};
 use super::Lab;
+use super::hosts::{HostsError, node, root};
 use crate::builder::random;
 use crate::control::{Cluster, ControlServer, Joined, Managers, NodeLimits, Ring, Serving, found, join};
 use crate::driver::now;

@@ -12,8 +12,8 @@ use overlay_node::{Control, ControlError, Feed, Manager, Network, NetworkSpec, R
 use super::formed::Formed;
 use super::{Container, Lab, LabError};
 use crate::builder::random;
-use crate::driver::now;
 use crate::control::{CredentialsError, JoinError, ListenError};
+use crate::driver::now;
 use crate::{Attach, AttachError, Attached, Builder, Driver, KernelPlaces, Membership, StartError};
 
 /// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory. Their gossip is sealed with a key by chance.
@@ -190,7 +190,8 @@ impl Hosts {
     /// # Errors
     /// If it runs, or does not start.
     pub async fn start_host(&mut self, host: usize) -> Result<(), HostsError> {
-        let mut builder = self.builder(host)?
+        let mut builder = self
+            .builder(host)?
             .name(format!("host-{}", host + 1).parse()?)
             .gossip((self.lab.address(host), overlay_core::Port::GOSSIP.get()).into())
             .gossip_keys(self.gossip_keys(host)?)

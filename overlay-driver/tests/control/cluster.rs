@@ -2,22 +2,22 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use overlay_core::{ClusterId, MemoryStore, NodeId, Prefix, Seat, Store};
+use overlay_core::{ClusterId, MemoryStore, NodeId, Prefix, Seat, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{
-    CertificateAuthority, Invitation, Issued, JoinToken, NextRoot, Role, SealingKey, SigningKey, StoreAuthority,
-    VerifyError,
+    AuthorityConfig, CertificateAuthority, Invitation, Issued, JoinToken, Life, NextRoot, Proof, Renewing, Role,
+    SealingKey, SigningKey, SigningRequest, StoreAuthority, Trust, VerifyError,
 };
 use overlay_driver::control::{
-    Cluster, ClusterError, ControlClient, ControlServer, JoinError, Joined, Managers, NodeLimits, RefusalKind,
-    RemoteError, Ring, Serving, Unwelcome, found, join,
+    Cluster, ClusterError, ControlClient, ControlServer, Credentials, JoinError, Joined, Managers, NodeLimits,
+    RefusalKind, RemoteError, Ring, Serving, Unwelcome, found, join, reissue,
 };
 use overlay_driver::testing::date;
-use overlay_driver::{Keep, Leading, Membership, MembershipConfig, MembershipEvent};
+use overlay_driver::{Keep, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
 use overlay_node::{Control, ControlError, EndpointSpec};
 use tokio::sync::broadcast;
 
@@ -136,6 +136,88 @@ impl Town {
     fn client(&self) -> ControlClient {
         self.first.membership.client().clone()
     }
+}
+
+/// A clock that tests put forward.
+#[derive(Debug, Clone, Default)]
+struct Ahead(Arc<AtomicU64>);
+
+impl Ahead {
+    fn now(&self) -> UnixTime {
+        date() + Duration::from_secs(self.0.load(Ordering::SeqCst))
+    }
+
+    fn credentials(&self, joined: &Joined) -> Credentials {
+        let (clock, trust) = (self.clone(), Trust::new(joined.issued.roots.clone()).unwrap());
+        Credentials::with_clock(joined.issued.chain.clone(), &joined.key, trust, move || clock.now()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_certificate_is_over_is_rescued_by_its_key_as_long_as_it_is_a_member() {
+    let (store, id, sealing) =
+        (Arc::new(MemoryStore::default()) as Arc<dyn Store>, ClusterId::generate(random), SealingKey::generate(random));
+    let config = AuthorityConfig { life: Life::new(Duration::from_secs(7200)).unwrap(), ..Default::default() };
+    let authority = StoreAuthority::new(Arc::clone(&store), &Prefix::new("ca/").unwrap(), id, [7; 32]).unwrap();
+    let authority = Arc::new(authority.with_config(config));
+    authority.hold(sealing);
+    let _leading = Leading::begin(Arc::clone(&store), seat(FIRST), Arc::clone(&authority)).await;
+    authority.found(&NextRoot::Generate(Default::default()), date()).await.unwrap();
+    let (ahead, first) = (Ahead::default(), found(&*authority, FIRST).await.unwrap());
+    let own = ahead.credentials(&first);
+    let cluster = Cluster::new(authority.clone() as Arc<dyn CertificateAuthority>, own.clone());
+    let clock = ahead.clone();
+    let server = ControlServer::new(Arc::new(manager(Arc::clone(&store)))).with_cluster(cluster.clone());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let serving = server.with_clock(move || clock.now()).listen(listener, own.clone(), NodeLimits::default()).unwrap();
+    let address = serving.address().unwrap();
+    let token = authority.token(Role::Worker).await.unwrap();
+    let mut joined = Vec::new();
+    for number in [1, 2] {
+        joined.push(join([address], &token, Some(node(number)), None).await.unwrap());
+    }
+    authority.remove(node(2), date()).await.unwrap();
+
+    // All are off for a day. The manager has itself issued another certificate; so nodes that come back believe it.
+    ahead.0.store(24 * 3600, Ordering::SeqCst);
+    let (issued, key) = reissue_at(&*authority, &first, ahead.now()).await;
+    own.renew(issued.chain, &key).unwrap();
+    for (joined, number) in joined.into_iter().zip([1, 2]) {
+        let credentials = ahead.credentials(&joined);
+        let managers = Managers::new([address], &credentials).unwrap();
+        let error = ControlClient::of_managers(managers.clone()).nodes().await.unwrap_err();
+        assert!(matches!(&error, ControlError::Unreachable(_)), "nobody is let in by what is over: {error:?}");
+        let parts = MembershipParts { credentials, key: joined.key, managers, ring: Ring::default() };
+        let member = Membership::begin(parts, Arc::<Kept>::default(), quick()).unwrap();
+        let mut events = member.events();
+        let is_end =
+            |it: &MembershipEvent| matches!(it, MembershipEvent::Renewed { .. } | MembershipEvent::Lost { .. });
+        let end = event(&mut events, is_end).await;
+        assert_eq!(matches!(end, MembershipEvent::Renewed { .. }), number == 1, "{end}");
+        if number == 1 {
+            member.client().nodes().await.unwrap();
+        }
+    }
+}
+
+/// As `reissue`, at another time.
+async fn reissue_at(authority: &dyn CertificateAuthority, of: &Joined, now: UnixTime) -> (Issued, SigningKey) {
+    let key = SigningKey::generate(Default::default()).unwrap();
+    let request = SigningRequest::create(&key).unwrap();
+    let proof = Proof::of_key(of.issued.chain[0].clone(), &of.key, &request).unwrap();
+    (authority.renew(&Renewing { proof, request }, now).await.unwrap(), key)
+}
+
+#[tokio::test]
+async fn a_manager_that_leads_issues_itself_another_certificate() {
+    let town = Town::new().await;
+    let joined = found(&*town.first.authority, FIRST).await;
+    assert_eq!(kind(&joined.unwrap_err()), Some(RefusalKind::Taken), "it is in already");
+    let one = town.join(1, Role::Manager).await;
+    let (issued, key) = reissue(&*town.first.authority, &one.issued.chain[0], &one.key).await.unwrap();
+    assert_ne!(issued.chain[0], one.issued.chain[0]);
+    one.credentials.renew(issued.chain, &key).unwrap();
+    assert_eq!(one.credentials.identity().node, node(1));
 }
 
 /// Waits for an event; what comes before is passed over.

@@ -351,7 +351,8 @@ async fn another_manager_is_called_where_one_is_gone() {
 async fn hostile_bytes_in_and_after_a_handshake_end_their_connection_alone() {
     let town = Town::new();
     let client = town.client(1, Role::Worker);
-    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff, 1, 0, 0], &[0x80; 4096], &[0; 70_000]] {
+    for bytes in [&b""[..], b"GET / HTTP/1.1\r\n\r\n", &[0x16, 3, 1, 0xff, 0xff, 1, 0, 0], &[0x80; 4096], &[0; 70_000]]
+    {
         let mut stream = TcpStream::connect(town.address).await.unwrap();
         drop(stream.write_all(bytes).await);
         drop(stream.shutdown().await);
@@ -375,8 +376,7 @@ fn openssl_finds_nothing_but_tls_1_3_and_no_way_in_without_a_certificate() {
         let s_client = |more: &[&str], said: &str| {
             let mut judge = Command::new("openssl");
             judge.args(["s_client", "-connect", &address, "-quiet", "-no_ign_eof", "-servername", "x"]).args(more);
-            let mut judge =
-                judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut judge = judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             use std::io::Write as _;
             let mut input = judge.stdin.take().unwrap();
             drop(input.write_all(said.as_bytes()));

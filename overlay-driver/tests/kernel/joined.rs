@@ -108,9 +108,8 @@ fn three_hosts_form_a_cluster_by_a_token_and_a_tap_sees_nothing_of_it_in_the_cle
 /// A wrong token and another cluster's certificate are refused by name, and the cluster goes on.
 fn refused(world: &World, right: &JoinToken) {
     let (host, address) = (namespace(world, 2), world.hosts().control_address().unwrap());
-    let attempt = |token: &JoinToken| {
-        world.wait(join([address], token, None, Some(Arc::clone(&host)))).map(drop).unwrap_err()
-    };
+    let attempt =
+        |token: &JoinToken| world.wait(join([address], token, None, Some(Arc::clone(&host)))).map(drop).unwrap_err();
     let guessed = JoinToken::generate(right.root(), |bytes| bytes.fill(9));
     let wrong = attempt(&guessed);
     assert!(
@@ -121,10 +120,7 @@ fn refused(world: &World, right: &JoinToken) {
     let (authority, credentials) = foreign();
     let other = attempt(&JoinToken::generate(authority.certificate().key(), |bytes| bytes.fill(9)));
     let untrusted = |error: &RemoteError| matches!(error, RemoteError::Untrusted(VerifyError::Foreign { .. }));
-    assert!(
-        matches!(&other, JoinError::Cluster(ClusterError::Unreachable(error)) if untrusted(error)),
-        "{other:?}"
-    );
+    assert!(matches!(&other, JoinError::Cluster(ClusterError::Unreachable(error)) if untrusted(error)), "{other:?}");
     let managers = Managers::new([address], &credentials).unwrap().from_host(host);
     let error = world.wait(ControlClient::of_managers(managers).nodes()).unwrap_err();
     let ControlError::Unreachable(source) = &error else { panic!("{error:?}") };

@@ -31,6 +31,7 @@ mod lb_mesh;
 mod node;
 mod node_agent;
 mod node_hosts;
+mod node_join;
 mod node_rss;
 mod node_sim;
 mod node_town;
@@ -75,6 +76,7 @@ const GROUPS: &[Group] = &[
 fn nodes(bench: &mut Bench<'_>) -> io::Result<()> {
     node::run(bench)?;
     control::requests(bench)?;
+    node_join::run(bench)?;
     node_sim::run(bench)
 }
 

@@ -196,7 +196,9 @@ fn run(mut parser: Parser) -> Read<Run> {
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
     if word == "node" {
-        let Some(Arg::Value(second)) = parser.next()? else { return Err("node needs a word behind it: see --help".into()) };
+        let Some(Arg::Value(second)) = parser.next()? else {
+            return Err("node needs a word behind it: see --help".into());
+        };
         let (member, json) = members::parse(&second.string()?, &mut parser)?;
         return Ok((Command::Member(member), json));
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use overlay_core::{ClusterId, NetworkId, NodeId, Port, Prefix, Seat as Lead, Store};
 use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{Algorithm, CertificateAuthority, JoinToken, NextRoot, Role, SealingKey, StoreAuthority};
-use overlay_driver::control::{Cluster, ControlServer, Managers, NodeLimits, Ring, Serving, found, join};
-use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipParts};
+use overlay_driver::control::{Cluster, ControlServer, Managers, NodeLimits, Ring, Serving, found, join, reissue};
+use overlay_driver::{Driver, Keep as _, Leading, Membership, MembershipConfig, MembershipParts};
 use overlay_node::{Feed, Manager};
 use overlay_store::RedbStore;
 use tokio::task::JoinHandle;
@@ -87,7 +87,7 @@ impl Place {
             Some(_) => Managers::new([served], &credentials)?,
             None => Managers::new(kept.managers.clone(), &credentials)?,
         };
-        let parts = MembershipParts {
+        let mut parts = MembershipParts {
             credentials: credentials.clone(),
             key,
             managers: managers.clone(),
@@ -102,6 +102,14 @@ impl Place {
         };
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(state.join("catalogue.redb"))?);
         let (authority, leading) = authority(&store, node, kept.cluster()?, &sealing).await?;
+        if credentials.validity().until < now() {
+            // Nobody who calls would believe it, so it cannot have it renewed as others do.
+            let own = credentials.chain().into_iter().next().ok_or("there is no certificate")?;
+            let (issued, next) = reissue(&*authority, &own, &parts.key).await?;
+            seat.keep(&issued, &next)?;
+            credentials.renew(issued.chain, &next)?;
+            parts.key = next;
+        }
         let mut seed = [0; 32];
         random(&mut seed);
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node, seed)?);

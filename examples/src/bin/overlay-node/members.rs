@@ -91,13 +91,17 @@ pub(crate) async fn carry_out(node: &ControlClient, json: bool, member: Member) 
             show(json, &nodes, || listing::table(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
         }
         Member::Leave => match ask(node, &NodeQuestion::Leave).await? {
-            NodeAnswer::TearingDown => show(json, &json!({ "leaving": true }), || "the node leaves, and ends".to_owned()),
+            NodeAnswer::TearingDown => {
+                show(json, &json!({ "leaving": true }), || "the node leaves, and ends".to_owned())
+            }
             other => Err(format!("it answers {other:?}").into()),
         },
         Member::SetRole(name, role) => {
             let id = id_of(node, &name).await?;
             node.set_role(id, role).await?;
-            show(json, &json!({ "node": id, "role": role }), || format!("{id} is a {role} from its next certificate on"))
+            show(json, &json!({ "node": id, "role": role }), || {
+                format!("{id} is a {role} from its next certificate on")
+            })
         }
         Member::Remove(name) => {
             let ended = node.remove_node(&Reference::from(name.as_str()), now()).await?;

@@ -1,7 +1,9 @@
 //! A client asks its cluster.
 
 use overlay_core::NodeId;
-use overlay_crypto::pki::{Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SealingKey, SigningRequest};
+use overlay_crypto::pki::{
+    Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SealingKey, SigningRequest,
+};
 use serde::de::DeserializeOwned;
 
 use super::refusal::{ClusterError, ClusterRefusal, RefusalKind};

@@ -99,9 +99,7 @@ impl Cluster {
             (Ask::Renew { request }, Some(shown)) => {
                 said(reply, self.renew(Proof::Session(shown.clone()), &request, now).await)
             }
-            (Ask::Stand { revision, ring }, Some(shown)) => {
-                said(reply, self.stand((revision, ring), shown, now).await)
-            }
+            (Ask::Stand { revision, ring }, Some(shown)) => said(reply, self.stand((revision, ring), shown, now).await),
             (Ask::Token { role }, _) => said(reply, authority.token(role).await.map(|token| token.to_string())),
             (Ask::RotateToken { role }, _) => {
                 said(reply, authority.rotate_token(role).await.map(|token| token.to_string()))

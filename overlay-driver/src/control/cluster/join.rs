@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use overlay_core::NodeId;
 use overlay_crypto::pki::{
-    Algorithm, CertificateAuthority, Identity, Issued, JoinToken, Joining, KeyError, RequestError, Role, SigningKey,
-    SigningRequest, Trust, TrustError,
+    Algorithm, Certificate, CertificateAuthority, Identity, Issued, JoinToken, Joining, KeyError, Proof, Renewing,
+    RequestError, Role, SigningKey, SigningRequest, Trust, TrustError,
 };
 use overlay_kernel::Namespace;
 use zeroize::Zeroizing;
@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 use super::refusal::{ClusterError, ClusterRefusal};
 use super::words::{Ring, Token};
 use crate::control::dial::Target;
-use crate::driver::now;
 use crate::control::{ControlClient, Credentials, CredentialsError, Managers};
+use crate::driver::now;
 
 /// A node that was let in.
 #[derive(Debug)]
@@ -102,6 +102,22 @@ pub async fn found(authority: &dyn CertificateAuthority, node: NodeId) -> Result
     let issued = authority.join(&Joining { token, request, node: Some(node) }, now()).await.map_err(refused)?;
     let credentials = Credentials::new(issued.chain.clone(), &key, Trust::new(issued.roots.clone())?)?;
     Ok(Joined { identity: credentials.identity(), credentials, issued, key, ring: None, managers: Vec::new() })
+}
+
+/// Another certificate of a manager by its own authority, which it leads: for one whose own is over, as nobody would believe it who calls.
+///
+/// # Errors
+/// See [`JoinError`].
+pub async fn reissue(
+    authority: &dyn CertificateAuthority,
+    own: &Certificate,
+    key: &SigningKey,
+) -> Result<(Issued, SigningKey), JoinError> {
+    let next = SigningKey::generate(Algorithm::EcdsaP256)?;
+    let request = SigningRequest::create(&next)?;
+    let proof = Proof::of_key(own.clone(), key, &request)?;
+    let issued = authority.renew(&Renewing { proof, request }, now()).await.map_err(refused)?;
+    Ok((issued, next))
 }
 
 fn refused(error: impl Into<ClusterRefusal>) -> JoinError {

@@ -6,9 +6,9 @@ mod join;
 mod refusal;
 mod words;
 
-pub(super) use desk::remove;
 pub use desk::Cluster;
-pub use join::{JoinError, Joined, found, join};
+pub(super) use desk::remove;
+pub use join::{JoinError, Joined, found, join, reissue};
 pub use refusal::{ClusterError, ClusterRefusal, RefusalKind};
 pub(super) use words::Ask;
 pub use words::{Admitted, Ring, Stands};

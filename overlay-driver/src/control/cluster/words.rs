@@ -16,18 +16,40 @@ use crate::control::allow::Open;
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(in crate::control) enum Ask {
     /// A first certificate, by a token.
-    Join { token: Token, request: Der, node: Option<NodeId> },
+    Join {
+        token: Token,
+        request: Der,
+        node: Option<NodeId>,
+    },
     /// The next one, though the present one is over: by its key.
-    Rescue { certificate: Certificate, signature: Der, request: Der },
+    Rescue {
+        certificate: Certificate,
+        signature: Der,
+        request: Der,
+    },
     /// The next one.
-    Renew { request: Der },
+    Renew {
+        request: Der,
+    },
     /// How one stands, and what is news of whom to believe and of gossip's keys.
-    Stand { revision: u64, ring: u64 },
-    Token { role: Role },
-    RotateToken { role: Role },
-    Invite { invitation: Invitation },
+    Stand {
+        revision: u64,
+        ring: u64,
+    },
+    Token {
+        role: Role,
+    },
+    RotateToken {
+        role: Role,
+    },
+    Invite {
+        invitation: Invitation,
+    },
     Members {},
-    SetRole { node: NodeId, role: Role },
+    SetRole {
+        node: NodeId,
+        role: Role,
+    },
     RotateRoot {},
     AbortRoot {},
     RootProgress {},

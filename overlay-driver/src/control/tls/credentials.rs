@@ -251,7 +251,8 @@ impl Own {
     }
 
     fn of(identity: Identity, chain: Vec<Certificate>, trust: &Trust, signing: Arc<dyn Signing>) -> Self {
-        let validity = chain.first().map_or(Validity { from: UnixTime::EPOCH, until: UnixTime::EPOCH }, |own| own.validity());
+        let validity =
+            chain.first().map_or(Validity { from: UnixTime::EPOCH, until: UnixTime::EPOCH }, |own| own.validity());
         let missing = trust.roots().iter().filter(|root| !chain.contains(root));
         let rooted: Vec<_> = chain.iter().chain(missing).take(Trust::CHAIN).map(der).collect();
         let certified = Arc::new(CertifiedKey::new(chain.iter().map(der).collect(), Arc::clone(&signing)));

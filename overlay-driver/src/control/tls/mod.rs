@@ -5,9 +5,9 @@ mod managers;
 mod server;
 mod verifier;
 
+pub(super) use credentials::Peer;
 pub use credentials::{Credentials, CredentialsError};
 pub use managers::Managers;
-pub(super) use credentials::Peer;
 pub(super) use managers::failed;
 pub use server::NodeLimits;
 pub(super) use server::{Tls, accept};

@@ -110,10 +110,15 @@ pub(in crate::control) async fn accept(
             () = stopping.wait() => break,
             place = Arc::clone(&room).acquire_owned() => place,
         };
-        let (Ok(place), accepted) = (place, tokio::select! {
-            () = stopping.wait() => break,
-            accepted = listener.accept() => accepted,
-        }) else { break };
+        let (Ok(place), accepted) = (
+            place,
+            tokio::select! {
+                () = stopping.wait() => break,
+                accepted = listener.accept() => accepted,
+            },
+        ) else {
+            break;
+        };
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, from)) => {

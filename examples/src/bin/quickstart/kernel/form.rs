@@ -67,12 +67,8 @@ fn namespace(town: &Town) -> Outcome<Arc<Namespace>> {
 /// A token of another cluster, and the certificate of a manager there.
 fn stranger() -> Outcome<(JoinToken, Credentials)> {
     let cluster = ClusterId::generate(fill);
-    let root = Authority::create(
-        cluster,
-        SigningKey::generate(Algorithm::EcdsaP256)?,
-        &Serial::generate(fill),
-        date(),
-    )?;
+    let root =
+        Authority::create(cluster, SigningKey::generate(Algorithm::EcdsaP256)?, &Serial::generate(fill), date())?;
     let key = SigningKey::generate(Algorithm::EcdsaP256)?;
     let identity = Identity { node: node(HOSTS), role: Role::Manager, cluster };
     let grant = Grant { identity, life: Life::default(), serial: Serial::generate(fill) };
