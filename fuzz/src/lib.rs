@@ -18,6 +18,7 @@ mod ipam;
 mod lb;
 mod mutation;
 mod node;
+mod nodes;
 mod vxlan;
 
 pub use mutation::mutate;
@@ -36,6 +37,7 @@ pub const TARGETS: &[&[(&str, Body)]] = &[
     ipam::TARGETS,
     lb::TARGETS,
     node::TARGETS,
+    nodes::TARGETS,
     vxlan::TARGETS,
 ];
 

@@ -1,6 +1,6 @@
 //! Every body over its corpus and over seeded mutations of it.
 //!
-//! `OVERLAY_FUZZ_SEED` (0) chooses the mutations, `OVERLAY_FUZZ_MUTATIONS` (200) how many each entry has.
+//! `OVERLAY_FUZZ_SEED` (0) chooses the mutations, `OVERLAY_FUZZ_MUTATIONS` (200) how many each entry has, `OVERLAY_FUZZ_BODY` (all) one body.
 
 #![expect(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
 
@@ -14,7 +14,8 @@ use overlay_fuzz::{Body, mutate, targets};
 #[test]
 fn every_body_holds_over_its_corpus_and_mutations_of_it() {
     let (seed, mutations) = (setting("OVERLAY_FUZZ_SEED", 0), setting("OVERLAY_FUZZ_MUTATIONS", 200));
-    for (name, body) in targets() {
+    let chosen = only();
+    for (name, body) in targets().filter(|(name, _)| chosen.as_ref().is_none_or(|only| only == name)) {
         let corpus = corpus(name);
         corpus.iter().for_each(|(entry, bytes)| hold(name, body, bytes, entry));
         let mut dice = Dice::new(seed_of(seed));
@@ -59,6 +60,11 @@ fn corpus(name: &str) -> Vec<(String, Vec<u8>)> {
 fn setting(variable: &str, default: u64) -> u64 {
     std::env::var(variable)
         .map_or(default, |text| text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+#[expect(clippy::disallowed_methods, reason = "one body is asked for by the environment")]
+fn only() -> Option<String> {
+    std::env::var("OVERLAY_FUZZ_BODY").ok()
 }
 
 fn seed_of(seed: u64) -> [u8; 32] {

@@ -24,6 +24,7 @@ use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
 use crate::hints::Hints;
 use crate::home::Home;
+use crate::membership::about;
 use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
 use crate::streams::Streams;
@@ -55,8 +56,10 @@ pub struct Builder<G> {
 const SETTLE: Duration = Duration::from_secs(60);
 /// How long a node that starts again waits for others before it answers names without them.
 const UNHEARD: Duration = Duration::from_millis(500);
-/// How long the catalogue rests that could not be heard.
+/// How long the catalogue rests that could not be heard, and twice as long after each further time.
 const DEAF: Duration = Duration::from_millis(500);
+/// And no longer than that: many nodes may come back to one manager.
+const DEAF_MOST: Duration = Duration::from_secs(4);
 
 impl<G: Ground> Builder<G> {
     pub(crate) fn new(node: NodeId, ground: G, control: Arc<dyn Control>, catalogue: Box<dyn Follow>) -> Self {
@@ -321,12 +324,17 @@ fn run<G: Ground>(
 }
 
 async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News>) {
+    let mut rest = DEAF;
     loop {
         let told = match catalogue.next().await {
-            Ok(changes) => news.send(News::Catalogue(changes)),
+            Ok(changes) => {
+                rest = DEAF;
+                news.send(News::Catalogue(changes))
+            }
             Err(error) => {
                 let sent = news.send(News::Deaf(told(&error)));
-                tokio::time::sleep(DEAF).await;
+                tokio::time::sleep(about(rest)).await;
+                rest = (rest * 2).min(DEAF_MOST);
                 sent
             }
         };

@@ -459,7 +459,7 @@ impl<G: Ground> Heart<G> {
         Status {
             node: self.me.id,
             address: self.me.address,
-            members: status::members(self.agent.knowledge()),
+            members: status::members(&self.agent),
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
             known: self.agent.metrics().remote,

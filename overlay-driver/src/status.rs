@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use overlay_core::{EndpointId, NodeId};
-use overlay_node::{Agent, Knowledge, Standing};
+use overlay_gossip::Role;
+use overlay_node::{Agent, Standing};
 use serde::{Deserialize, Serialize};
 
 use crate::Plugged;
@@ -74,6 +75,9 @@ pub struct MemberStatus {
     pub mtu: u32,
     /// `alive`, `suspected` or `suspended`.
     pub standing: String,
+    /// Whether it says that it is a manager.
+    #[serde(default)]
+    pub manager: bool,
 }
 
 /// A place, and whether it holds what it should.
@@ -197,7 +201,10 @@ pub(crate) fn seal(agent: &Agent) -> Option<SealStatus> {
     Some(SealStatus { primary: keyring.primary().to_string(), keys, refused: agent.metrics().unopened })
 }
 
-pub(crate) fn members(knowledge: &Knowledge) -> Vec<MemberStatus> {
+pub(crate) fn members(agent: &Agent) -> Vec<MemberStatus> {
+    let managers: BTreeSet<NodeId> =
+        agent.gossip().members().filter(|(it, _)| it.role == Role::Manager).map(|(it, _)| it.id).collect();
+    let own = (agent.gossip().me().role == Role::Manager).then(|| agent.gossip().me().id);
     let member = |(node, facts): (&NodeId, &overlay_node::NodeFacts)| MemberStatus {
         node: *node,
         address: facts.address,
@@ -209,6 +216,7 @@ pub(crate) fn members(knowledge: &Knowledge) -> Vec<MemberStatus> {
             Standing::Suspended => "suspended",
         }
         .to_owned(),
+        manager: managers.contains(node) || own == Some(*node),
     };
-    knowledge.nodes.iter().map(member).collect()
+    agent.knowledge().nodes.iter().map(member).collect()
 }

@@ -5,6 +5,7 @@ use overlay_node::{Control, ControlError, EndpointSpec, NetworkSpec, NodeSpec, R
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::cluster::Ask;
 use super::frame::{Fault, Outcome, answer};
 
 /// What can be asked. The time of a call is the server's.
@@ -72,6 +73,8 @@ pub(super) enum Call {
     Nodes {},
     /// A [`Question`](super::Question).
     Local(Value),
+    /// What is asked of the cluster itself.
+    Cluster(Ask),
 }
 
 impl Call {
@@ -115,6 +118,7 @@ impl Call {
             Self::Node { node } => reply.with(control.node(&node).await),
             Self::Nodes {} => reply.with(control.nodes().await),
             Self::Local(_) => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
+            Self::Cluster(_) => reply.fault(Fault::Unserved { what: "questions of the cluster".to_owned() }),
         }
     }
 }

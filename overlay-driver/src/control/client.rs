@@ -16,10 +16,12 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::Call;
-use super::dial::{Address, read_frame};
+use super::dial::{Address, Target, read_frame};
 use super::frame::{Fault, Frame, Outcome, Purpose};
 use super::link::{Link, Unanswered};
-use super::{AskError, Limits, Question, RemoteError, RemoteFeed, RemoteWatch};
+use super::{
+    AskError, Credentials, CredentialsError, Limits, Managers, Question, RemoteError, RemoteFeed, RemoteWatch,
+};
 
 /// A [`Control`] in another process: whoever serves at this path with a [`ControlServer`](super::ControlServer).
 ///
@@ -45,7 +47,7 @@ use super::{AskError, Limits, Question, RemoteError, RemoteFeed, RemoteWatch};
 /// ```
 #[derive(Clone)]
 pub struct ControlClient {
-    address: Address,
+    pub(super) address: Address,
     link: Arc<Mutex<Option<Arc<Link>>>>,
 }
 
@@ -55,7 +57,29 @@ impl ControlClient {
 
     /// A client of whoever serves at this path. It does not connect yet.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let address = Address { path: path.into(), answer: Limits::default().answer, deadline: Self::DEADLINE };
+        Self::to(Target::Path(path.into()))
+    }
+
+    /// A client of whichever of these managers serves, over TLS. It does not connect yet.
+    pub fn of_managers(managers: Managers) -> Self {
+        Self::to(Target::Managers(managers))
+    }
+
+    /// A client of these managers that shows no certificate.
+    pub(crate) fn without_certificate(
+        managers: &Managers,
+        credentials: &Credentials,
+    ) -> Result<Self, CredentialsError> {
+        Ok(Self::of_managers(managers.without_certificate(credentials)?))
+    }
+
+    /// Has the next call make a connection of its own: with the present certificate. Calls on the one that stands end as they would.
+    pub(crate) async fn connect_anew(&self) {
+        *self.link.lock().await = None;
+    }
+
+    pub(super) fn to(to: Target) -> Self {
+        let address = Address { to, answer: Limits::default().answer, deadline: Self::DEADLINE };
         Self { address, link: Arc::default() }
     }
 
@@ -73,9 +97,12 @@ impl ControlClient {
         self
     }
 
-    /// Where the server is.
-    pub fn path(&self) -> &Path {
-        &self.address.path
+    /// Where the server is, if it is on this machine.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.address.to {
+            Target::Path(path) => Some(path),
+            Target::Managers(_) => None,
+        }
     }
 
     /// Connects, if it is not connected: to know at once whether somebody serves there, and serves us.
@@ -137,7 +164,11 @@ impl ControlClient {
     }
 
     /// Asks, and again where that does no harm.
-    async fn request<T: DeserializeOwned>(&self, call: &Call, changes: bool) -> Result<Outcome<T>, Unanswered> {
+    pub(super) async fn request<T: DeserializeOwned>(
+        &self,
+        call: &Call,
+        changes: bool,
+    ) -> Result<Outcome<T>, Unanswered> {
         let deadline = Instant::now() + self.address.deadline;
         let mut attempts = 0;
         let line = loop {
@@ -163,6 +194,17 @@ impl ControlClient {
         link.ask(call, deadline, patience).await
     }
 
+    /// Calls another manager next, if there is one.
+    pub(super) async fn call_another(&self) {
+        let mut held = self.link.lock().await;
+        *held = None;
+        if let Target::Managers(managers) = &self.address.to
+            && let Some(first) = managers.addresses().first()
+        {
+            managers.put_last(*first);
+        }
+    }
+
     /// The connection; another, if it is over.
     async fn link(&self) -> Result<Arc<Link>, RemoteError> {
         let mut held = self.link.lock().await;
@@ -180,7 +222,7 @@ fn garbled(flaw: String) -> Unanswered {
 }
 
 /// What the server says of a request that it gave no result of.
-fn undone(fault: Fault) -> Unanswered {
+pub(super) fn undone(fault: Fault) -> Unanswered {
     match fault {
         Fault::Malformed { flaw } => Unanswered::unsent(RemoteError::Unknown { flaw }),
         Fault::Unserved { what } => Unanswered::unsent(RemoteError::Unserved { what }),
@@ -190,13 +232,13 @@ fn undone(fault: Fault) -> Unanswered {
         Fault::Late { millis } => {
             Unanswered { error: RemoteError::Late { after: Duration::from_millis(millis) }, may_be_done: true }
         }
-        Fault::Control(_) | Fault::Local(_) => garbled("it answers something else".to_owned()),
+        Fault::Control(_) | Fault::Local(_) | Fault::Cluster(_) => garbled("it answers something else".to_owned()),
     }
 }
 
 impl fmt::Debug for ControlClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlClient").field("path", &self.address.path).finish_non_exhaustive()
+        f.debug_struct("ControlClient").field("to", &self.address.to).finish_non_exhaustive()
     }
 }
 

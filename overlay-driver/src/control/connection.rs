@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use overlay_crypto::pki::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -15,11 +14,44 @@ use super::call::{Call, QUESTIONS, Reply};
 use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
-use super::{Caller, feeder, watcher};
+use super::tls::Peer;
+use super::transport::{Reader, Stream, Writer};
+use super::{Caller, allow, cluster, feeder, watcher};
+
+/// Who is at the other end.
+#[derive(Debug, Clone)]
+pub(super) enum Who {
+    /// A process on this machine.
+    Process(Caller),
+    /// A node, by its certificate.
+    Node(Arc<Peer>),
+    /// Somebody without a certificate, who asks for one.
+    Stranger,
+    /// Somebody with whom no protocol was agreed upon.
+    Unspoken,
+}
+
+impl Who {
+    /// Whether somebody may have a connection for that, and go on having it.
+    pub(super) fn admit(&self, purpose: &Purpose) -> Result<(), Refusal> {
+        match (self, purpose) {
+            (Self::Process(_), _) | (Self::Stranger, Purpose::Call) => Ok(()),
+            (Self::Stranger, _) => Err(Refusal::OnlyManagers { what: purpose.open().0.to_owned() }),
+            (Self::Unspoken, _) => Err(Refusal::Protocol {}),
+            (Self::Node(peer), _) => {
+                let caller = peer.check().map_err(|error| Refusal::Untrusted { why: error.to_string() })?;
+                let (what, open) = purpose.open();
+                match open == allow::Open::Managers && caller.role == Role::Worker {
+                    true => Err(Refusal::OnlyManagers { what: what.to_owned() }),
+                    false => Ok(()),
+                }
+            }
+        }
+    }
+}
 
 /// Serves whoever is at the other end, until either wants no more.
-pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Service>, mut stopping: Stopping) {
-    let (read, mut write_half) = stream.into_split();
+pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc<Service>, mut stopping: Stopping) {
     let mut lines = Lines::new(read, service.limits.request);
     let first = tokio::select! {
         () = stopping.wait() => return,
@@ -27,7 +59,7 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Servi
     };
     let limits = &service.limits;
     let purpose = match first {
-        Ok(Ok(Some(first))) => hello(&first),
+        Ok(Ok(Some(first))) => hello(&first).and_then(|purpose| who.admit(&purpose).map(|()| purpose)),
         Ok(Err(LineError::TooLong { limit })) => Err(Refusal::TooLong { limit }),
         _ => return, // it ended, or said nothing
     };
@@ -42,8 +74,9 @@ pub(super) async fn serve(stream: UnixStream, caller: Caller, service: Arc<Servi
         return;
     }
     match purpose {
-        Ok(Purpose::Call) => calls(lines, write_half, caller, service, stopping).await,
-        Ok(Purpose::Follow) => feeder::feed(lines, write_half, &service, stopping).await,
+        Ok(Purpose::Call) => calls(lines, write_half, who, service, stopping).await,
+        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, None, (&service, stopping)).await,
+        Ok(Purpose::FollowAfter(at)) => feeder::feed((lines, write_half), &who, Some(at), (&service, stopping)).await,
         Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &service, stopping).await,
         Err(_) => {}
     }
@@ -60,19 +93,12 @@ fn hello(first: &[u8]) -> Result<Purpose, Refusal> {
     Ok(purpose)
 }
 
-async fn calls(
-    lines: Lines<OwnedReadHalf>,
-    mut to: OwnedWriteHalf,
-    caller: Caller,
-    service: Arc<Service>,
-    stopping: Stopping,
-) {
+async fn calls(lines: Lines<Reader>, mut to: Writer, who: Who, service: Arc<Service>, stopping: Stopping) {
     let patience = service.limits.write;
     let most = service.limits.in_flight.clamp(1, Semaphore::MAX_PERMITS - 1);
     // There is always room: whoever puts in something holds one of the permits until it is written; and one for the last word.
     let (out, answers) = mpsc::channel(most.saturating_add(1));
-    let calls =
-        Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), caller, service };
+    let calls = Calls { lines, out, room: Arc::new(Semaphore::new(most)), most, at_work: JoinSet::new(), who, service };
     tokio::join!(calls.serve(stopping), async move { drop(deliver(&mut to, answers, patience).await) });
 }
 
@@ -83,7 +109,7 @@ struct Out {
 }
 
 /// Writes what is to go out, until nothing comes any more. If the other end makes no room, it ends, and with it the connection.
-async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, patience: Duration) -> io::Result<()> {
+async fn deliver(to: &mut Writer, mut answers: mpsc::Receiver<Out>, patience: Duration) -> io::Result<()> {
     while let Some(Out { line, permit }) = answers.recv().await {
         write(to, &line, patience).await?;
         drop(permit);
@@ -93,12 +119,12 @@ async fn deliver(to: &mut OwnedWriteHalf, mut answers: mpsc::Receiver<Out>, pati
 
 /// The requests of a connection.
 struct Calls {
-    lines: Lines<OwnedReadHalf>,
+    lines: Lines<Reader>,
     out: mpsc::Sender<Out>,
     room: Arc<Semaphore>,
     most: usize,
     at_work: JoinSet<()>,
-    caller: Caller,
+    who: Who,
     service: Arc<Service>,
 }
 
@@ -159,11 +185,12 @@ impl Calls {
             },
         };
         drop(line);
-        let (out, service, caller) = (self.out.clone(), Arc::clone(&self.service), self.caller);
+        self.who.admit(&Purpose::Call)?;
+        let (out, service, who) = (self.out.clone(), Arc::clone(&self.service), self.who.clone());
         self.at_work.spawn(async move {
             let limit = service.limits.answer;
             let line = match asked {
-                Ok(Asked { id, call }) => perform(call, Reply { id, limit }, &service, caller).await,
+                Ok(Asked { id, call }) => perform(call, Reply { id, limit }, &service, &who).await,
                 Err((id, flaw)) => Reply { id, limit }.fault(Fault::Malformed { flaw }),
             };
             drop(out.send(Out { line, permit: Some(permit) }).await);
@@ -173,12 +200,32 @@ impl Calls {
 }
 
 /// Does what is asked, in the time there is for it.
-async fn perform(call: Call, reply: Reply, service: &Service, caller: Caller) -> Vec<u8> {
+async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
     let done = async {
-        match (call, &service.local) {
-            (Call::Local(question), Some(local)) => local.answer(question, &caller, reply).await,
-            (Call::Local(_), None) => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
-            (call, _) => call.perform(&*service.control, reply, (service.clock)()).await,
+        if let Who::Node(peer) = who // a process may all
+            && let Err(error) = allow::allow(&peer.identity, &call, &*service.control).await
+        {
+            return reply.fault(Fault::Control(error));
+        }
+        let (now, cluster) = ((service.clock)(), service.cluster.as_ref());
+        if let (Call::RemoveNode { node }, Some(cluster)) = (&call, cluster)
+            && !matches!(who, Who::Stranger | Who::Unspoken)
+            && let Err(error) = cluster::remove(cluster, &*service.control, node, now).await
+        {
+            return reply.fault(Fault::Control(error));
+        }
+        match (who, call, cluster) {
+            (Who::Process(caller), Call::Local(question), _) => match &service.local {
+                Some(local) => local.answer(question, caller, reply).await,
+                None => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
+            },
+            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, None, reply, now).await,
+            (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, peer.shown(), reply, now).await,
+            (Who::Stranger, Call::Cluster(ask), Some(cluster)) => cluster.let_in(ask, reply, now).await,
+            (Who::Process(_) | Who::Node(_), call, _) => call.perform(&*service.control, reply, now).await,
+            (Who::Stranger | Who::Unspoken, call, _) => {
+                reply.fault(Fault::Unserved { what: format!("to {} without a certificate", call.open().0) })
+            }
         }
     };
     let limit = service.limits.call;

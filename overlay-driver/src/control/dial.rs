@@ -5,28 +5,47 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::timeout;
 
 use super::RemoteError;
 use super::frame::{Frame, Hello, Purpose, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
+use super::tls::{Managers, failed};
+use super::transport::{Reader, Stream, Writer, of_unix};
 
 /// Where a server is, and what a client bears of it.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
-    pub(super) path: PathBuf,
+    pub(super) to: Target,
     /// The longest answer, in bytes.
     pub(super) answer: usize,
     /// How long one call may take.
     pub(super) deadline: Duration,
 }
 
+/// Who is called.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    /// A process on this machine.
+    Path(PathBuf),
+    /// Other nodes.
+    Managers(Managers),
+}
+
+impl Target {
+    async fn open(&self) -> Result<Stream, RemoteError> {
+        match self {
+            Self::Path(path) => UnixStream::connect(path).await.map(of_unix).map_err(|error| unreachable(path, error)),
+            Self::Managers(managers) => managers.open().await,
+        }
+    }
+}
+
 /// A connection that the server has welcomed.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) lines: Lines<OwnedReadHalf>,
-    pub(super) to: OwnedWriteHalf,
+    pub(super) lines: Lines<Reader>,
+    pub(super) to: Writer,
     pub(super) welcome: Welcome,
 }
 
@@ -39,8 +58,7 @@ impl Address {
     }
 
     async fn connect(&self, purpose: Purpose) -> Result<Connection, RemoteError> {
-        let stream = UnixStream::connect(&self.path).await.map_err(|error| unreachable(&self.path, error))?;
-        let (read, mut to) = stream.into_split();
+        let (read, mut to) = self.to.open().await?;
         let mut lines = Lines::new(read, self.answer);
         // Who is refused may not get that far: the answer says why.
         let said = write(&mut to, &line(&Hello { hello: Wanted { version: VERSION, purpose } }), CONNECT).await;
@@ -65,7 +83,8 @@ fn unreachable(path: &Path, error: std::io::Error) -> RemoteError {
 pub(super) fn heard(line: Result<Option<bytes::Bytes>, LineError>) -> Result<bytes::Bytes, RemoteError> {
     match line {
         Ok(Some(line)) => Ok(line),
-        Ok(None) | Err(LineError::Io(_)) => Err(RemoteError::Lost),
+        Ok(None) => Err(RemoteError::Lost),
+        Err(LineError::Io(error)) => Err(failed(&error).unwrap_or(RemoteError::Lost)),
         Err(LineError::TooLong { limit }) => Err(RemoteError::AnswerTooLong { bytes: limit.saturating_add(1), limit }),
     }
 }

@@ -1,9 +1,12 @@
 //! What goes wrong between two processes.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use overlay_crypto::pki::{Identity, VerifyError};
 
 /// Why a [`ControlServer`](super::ControlServer) could not be bound. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +40,21 @@ pub enum BindError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Why a [`ControlServer`](super::ControlServer) does not serve other nodes. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// Nodes believe managers alone.
+    #[error("{0} cannot serve: nodes call managers")]
+    Worker(Identity),
+    /// TLS has no use for the credentials.
+    #[error("the node's credentials")]
+    Credentials(#[from] super::CredentialsError),
+    /// The socket cannot be used.
+    #[error("the socket")]
+    Socket(#[from] io::Error),
 }
 
 /// Why a process elsewhere could not be asked, or gave no answer. It is the source of
@@ -87,6 +105,35 @@ pub enum RemoteError {
         /// How many.
         limit: usize,
     },
+    /// This node has as many connections as one node may have.
+    #[error("this node has {limit} connections to the server, which is the limit of one: end some, or try again later")]
+    NodeBusy {
+        /// How many.
+        limit: usize,
+    },
+    /// No address of a manager is known: name one.
+    #[error("no address of a manager is known")]
+    NoManager,
+    /// Nobody answers at a manager's address.
+    #[error("no manager answers at {address}")]
+    ConnectTo {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: Arc<io::Error>,
+    },
+    /// Who answers is not believed to be a manager of this cluster: nothing was told it.
+    #[error("who answers is not believed to be a manager of this cluster")]
+    Untrusted(#[source] VerifyError),
+    /// The manager does not let us in.
+    #[error("the manager does not let this node in: {0}")]
+    Unwelcome(Unwelcome),
+    /// Only managers do that.
+    #[error("only managers may {what}")]
+    OnlyManagers {
+        /// What was asked for.
+        what: String,
+    },
     /// More than the server reads.
     #[error("a request of {bytes} bytes: the server takes {limit}")]
     TooLong {
@@ -130,6 +177,33 @@ pub enum RemoteError {
         /// What is wrong with it.
         flaw: String,
     },
+}
+
+/// Why a manager does not let somebody in, as far as it says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unwelcome {
+    /// No certificate was shown: join the cluster by a token.
+    #[error("no certificate was shown; join the cluster by a token")]
+    NoCertificate,
+    /// The certificate is of another cluster.
+    #[error("the certificate is of another cluster; join this one by a token")]
+    Foreign,
+    /// The certificate does not count now.
+    #[error("the certificate has expired, or does not count yet; have it renewed, and look at the clocks")]
+    Expired,
+    /// The node was removed from the cluster.
+    #[error("the node was removed from the cluster; join anew by a token")]
+    Removed,
+    /// Another protocol is spoken, or another version of it.
+    #[error("the protocol was not agreed upon; use programs of one release")]
+    Protocol,
+    /// Another version of TLS is spoken than 1.3.
+    #[error("TLS 1.3 was not agreed upon")]
+    Version,
+    /// Something else.
+    #[error("{0}")]
+    Other(String),
 }
 
 /// Why a [`Question`](super::Question) has no answer.

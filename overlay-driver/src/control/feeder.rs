@@ -6,34 +6,41 @@ use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use overlay_core::StoreError;
+use overlay_core::{Revision, StoreError};
 use overlay_node::{CatalogueChange, Feed};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
+use super::connection::Who;
 use super::follow::unreadable;
-use super::frame::{Frame, Refusal, Told, line};
+use super::frame::{Frame, Purpose, Refusal, Told, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
+use super::transport::{Reader, Writer};
 
 /// Tells all that there is, and then every change, as fast as it is read at the other end.
 pub(super) async fn feed(
-    mut lines: Lines<OwnedReadHalf>,
-    to: OwnedWriteHalf,
-    service: &Service,
-    mut stopping: Stopping,
+    (mut lines, to): (Lines<Reader>, Writer),
+    who: &Who,
+    after: Option<u64>,
+    (service, mut stopping): (&Service, Stopping),
 ) {
     let limits = &service.limits;
-    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), is_first: true };
-    let feed = service.feed.as_ref().map(|feed| feed.lock().unwrap_or_else(PoisonError::into_inner).beside());
+    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), has_told_all: false };
+    let feed = service.feed.as_ref().map(|feed| {
+        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
+        after.map_or_else(|| feed.beside(), |after| feed.beside_after(Revision(after)))
+    });
     let Some(mut feed) = feed else {
         let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };
         return drop(teller.say(&Frame::Refused(refusal)).await);
     };
     let told = async {
         loop {
-            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT)).await?;
-            teller.tell(told, unreadable(&feed)).await?;
+            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT), who).await?;
+            if let Err(refusal) = who.admit(&Purpose::Follow) {
+                return teller.say(&Frame::Refused(refusal)).await;
+            }
+            teller.tell(told, &feed).await?;
         }
     };
     tokio::select! {
@@ -44,11 +51,11 @@ pub(super) async fn feed(
 }
 
 struct Teller {
-    to: OwnedWriteHalf,
+    to: Writer,
     patience: Duration,
     /// What the other end knows of records that cannot be read.
     unreadable: BTreeMap<String, String>,
-    is_first: bool,
+    has_told_all: bool,
 }
 
 type Step = Result<Vec<CatalogueChange>, StoreError>;
@@ -59,17 +66,21 @@ impl Teller {
     }
 
     /// Waits for something to tell, and says meanwhile that we live.
-    async fn wait(&mut self, feed: &mut Feed, beat: Duration) -> io::Result<Step> {
+    async fn wait(&mut self, feed: &mut Feed, beat: Duration, who: &Who) -> io::Result<Step> {
         let mut next = pin!(feed.advance());
         loop {
             tokio::select! {
                 step = &mut next => return Ok(step),
-                () = sleep(beat) => self.say(&Frame::Beat).await?,
+                () = sleep(beat) => match who.admit(&Purpose::Follow) {
+                    Ok(()) => self.say(&Frame::Beat).await?,
+                    Err(_) => return Ok(Ok(Vec::new())), // it is told so
+                },
             }
         }
     }
 
-    async fn tell(&mut self, step: Step, unreadable: BTreeMap<String, String>) -> io::Result<()> {
+    async fn tell(&mut self, step: Step, feed: &Feed) -> io::Result<()> {
+        let unreadable = unreadable(feed);
         let changes = match step {
             Ok(changes) => changes,
             Err(error) => {
@@ -79,16 +90,18 @@ impl Teller {
             }
         };
         let is_news = self.unreadable != unreadable;
-        if !self.is_first && !is_news && changes.is_empty() {
+        let all = !self.has_told_all && !feed.goes_on();
+        if !feed.hears() || !all && !is_news && changes.is_empty() {
             return Ok(());
         }
-        let all = std::mem::take(&mut self.is_first);
+        self.has_told_all |= all;
+        let at = feed.at().0;
         let mut parts = changes.chunks(PART);
         let mut part = parts.next().unwrap_or_default();
         loop {
             let next = parts.next();
             let unreadable = (next.is_none() && (is_news || all)).then(|| unreadable.clone());
-            self.say(&Frame::Told(Told { all, more: next.is_some(), changes: part.to_vec(), unreadable })).await?;
+            self.say(&Frame::Told(Told { all, more: next.is_some(), at, changes: part.to_vec(), unreadable })).await?;
             match next {
                 Some(next) => part = next,
                 None => break,

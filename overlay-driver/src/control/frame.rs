@@ -3,7 +3,7 @@
 //! A client begins with `{"hello":{"version":1,"purpose":"call"}}`, and is answered `{"welcome":…}` or `{"refused":…}`. Then it
 //! sends requests, `{"id":7,"call":{"create_network":{…}}}`, as many as it likes, and gets
 //! `{"answer":{"id":7,"outcome":{"ok":…}}}` or `{"answer":{"id":7,"outcome":{"error":…}}}` for each, in any order. Who comes with the
-//! purpose `follow` sends nothing else, and gets `{"told":…}` and `"beat"`; with `{"watch":"web"}` it is `{"watched":…}` and `"beat"`. Of a connection with
+//! purpose `follow`, or `{"follow_after":17}` where he was told all as of that revision, sends nothing else, and gets `{"told":…}` and `"beat"`; with `{"watch":"web"}` it is `{"watched":…}` and `"beat"`. Of a connection with
 //! requests, the server's last word is `"bye"`, once all that it took is answered: what is not was never taken.
 
 use std::collections::BTreeMap;
@@ -12,8 +12,8 @@ use overlay_node::{CatalogueChange, ControlError, EndpointChange, Reference, Ser
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::RemoteError;
 use super::call::Call;
+use super::{ClusterRefusal, RemoteError, Unwelcome};
 
 /// The version of all this. A release that adds what an older one may not overlook, be it a field of a spec, raises it.
 pub(super) const VERSION: u32 = 1;
@@ -42,6 +42,8 @@ pub(super) struct Wanted {
 pub(super) enum Purpose {
     Call,
     Follow,
+    /// The same for who was told all as of that revision.
+    FollowAfter(u64),
     /// The endpoints of a service.
     Watch(Reference),
 }
@@ -91,13 +93,43 @@ pub(super) struct Welcome {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Refusal {
-    Denied { uid: u32, gid: u32 },
-    Version { client: u32, server: u32 },
-    Busy { limit: usize },
-    UserBusy { uid: u32, limit: usize },
-    TooLong { limit: usize },
-    Malformed { flaw: String },
-    Unserved { what: String },
+    Denied {
+        uid: u32,
+        gid: u32,
+    },
+    Version {
+        client: u32,
+        server: u32,
+    },
+    Busy {
+        limit: usize,
+    },
+    UserBusy {
+        uid: u32,
+        limit: usize,
+    },
+    NodeBusy {
+        limit: usize,
+    },
+    /// The certificate is not believed any more.
+    Untrusted {
+        why: String,
+    },
+    /// Something else than our protocol was agreed upon, or nothing.
+    Protocol {},
+    /// Only managers do that.
+    OnlyManagers {
+        what: String,
+    },
+    TooLong {
+        limit: usize,
+    },
+    Malformed {
+        flaw: String,
+    },
+    Unserved {
+        what: String,
+    },
 }
 
 impl From<Refusal> for RemoteError {
@@ -107,6 +139,10 @@ impl From<Refusal> for RemoteError {
             Refusal::Version { client, server } => Self::Version { client, server },
             Refusal::Busy { limit } => Self::Busy { limit },
             Refusal::UserBusy { uid, limit } => Self::UserBusy { uid, limit },
+            Refusal::NodeBusy { limit } => Self::NodeBusy { limit },
+            Refusal::Untrusted { why } => Self::Unwelcome(Unwelcome::Other(why)),
+            Refusal::Protocol {} => Self::Unwelcome(Unwelcome::Protocol),
+            Refusal::OnlyManagers { what } => Self::OnlyManagers { what },
             Refusal::TooLong { limit } => Self::TooLong { bytes: limit.saturating_add(1), limit },
             Refusal::Malformed { flaw } => Self::Unknown { flaw },
             Refusal::Unserved { what } => Self::Unserved { what },
@@ -127,6 +163,7 @@ pub(super) enum Outcome<T> {
 pub(super) enum Fault {
     Control(ControlError),
     Local(Value),
+    Cluster(ClusterRefusal),
     Malformed { flaw: String },
     Unserved { what: String },
     TooLong { bytes: usize, limit: usize },
@@ -140,6 +177,9 @@ pub(super) struct Told {
     pub(super) all: bool,
     /// Whether the batch goes on.
     pub(super) more: bool,
+    /// As of when all was told, at the end of a batch.
+    #[serde(default)]
+    pub(super) at: u64,
     pub(super) changes: Vec<CatalogueChange>,
     /// What records cannot be read from now on, and why, at the end of a batch: of one that is all, or if those are others than before.
     pub(super) unreadable: Option<BTreeMap<String, String>>,

@@ -67,7 +67,7 @@ pub(super) async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8], pati
             Err(_) => return Err(io::ErrorKind::TimedOut.into()),
         }
     }
-    Ok(())
+    timeout(patience, to.flush()).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Room for as many bytes is made before each reading.

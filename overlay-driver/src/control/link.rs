@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -16,6 +15,7 @@ use super::call::Call;
 use super::dial::{Connection, heard, read_frame};
 use super::frame::{Frame, Request, line};
 use super::lines::{Lines, write};
+use super::transport::{Reader, Writer};
 
 /// Why a request has no answer.
 #[derive(Debug, Clone)]
@@ -173,7 +173,7 @@ impl Drop for Ending {
 }
 
 /// Hands out answers as they come.
-async fn listen(mut lines: Lines<OwnedReadHalf>, ending: Ending) {
+async fn listen(mut lines: Lines<Reader>, ending: Ending) {
     let waiting = &ending.0;
     loop {
         let told = heard(lines.next().await).and_then(|line| Ok((read_frame::<IgnoredAny>(&line)?, line)));
@@ -193,7 +193,7 @@ async fn listen(mut lines: Lines<OwnedReadHalf>, ending: Ending) {
 }
 
 /// Sends requests as they come.
-async fn speak(mut to: OwnedWriteHalf, mut outgoing: mpsc::Receiver<(u64, Vec<u8>)>, ending: Ending) {
+async fn speak(mut to: Writer, mut outgoing: mpsc::Receiver<(u64, Vec<u8>)>, ending: Ending) {
     while let Some((id, request)) = outgoing.recv().await {
         if ending.0.send(id) && write(&mut to, &request, PATIENCE).await.is_err() {
             // What the server said before it closed tells more: who listens ends it.

@@ -13,8 +13,8 @@ use super::{Follow, FollowError, RemoteError};
 
 /// Follows the catalogue of a [`ControlServer`](super::ControlServer): made by [`ControlClient::follow`](super::ControlClient::follow).
 ///
-/// It has a connection of its own, so that it keeps no call waiting. After the connection broke, the next call makes another, is told all,
-/// and tells what differs. What a slow follower does not read yet stays in the server's store.
+/// It has a connection of its own, so that it keeps no call waiting. After the connection broke, the next call makes another, is told what has changed since, or all where
+/// the server's store has forgotten that, and tells what differs. What a slow follower does not read yet stays in the server's store.
 #[derive(Debug)]
 pub struct RemoteFeed {
     address: Address,
@@ -23,11 +23,13 @@ pub struct RemoteFeed {
     part: Vec<CatalogueChange>,
     told: Mirror,
     unreadable: BTreeMap<String, String>,
+    /// As of when all was told.
+    at: u64,
 }
 
 impl RemoteFeed {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, hearing: None, part: Vec::new(), told: Mirror::default(), unreadable: BTreeMap::new() }
+        Self { address, hearing: None, part: Vec::new(), told: Mirror::default(), unreadable: BTreeMap::new(), at: 0 }
     }
 
     async fn hear(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
@@ -35,7 +37,12 @@ impl RemoteFeed {
             Some(hearing) => hearing,
             none => {
                 self.part.clear();
-                none.insert(Hearing::begin(&self.address, Purpose::Follow).await.map_err(FollowError::Remote)?)
+                // What cannot be read is known by the whole alone.
+                let purpose = match self.at > 0 && self.unreadable.is_empty() {
+                    true => Purpose::FollowAfter(self.at),
+                    false => Purpose::Follow,
+                };
+                none.insert(Hearing::begin(&self.address, purpose).await.map_err(FollowError::Remote)?)
             }
         };
         match hearing.next().await.map_err(FollowError::Remote)? {
@@ -55,6 +62,7 @@ impl RemoteFeed {
         if told.more {
             return Vec::new();
         }
+        self.at = told.at;
         let now = told.unreadable.unwrap_or_else(|| self.unreadable.clone());
         let before = std::mem::replace(&mut self.unreadable, now);
         let batch = std::mem::take(&mut self.part);

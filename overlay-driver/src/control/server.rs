@@ -1,6 +1,7 @@
 //! The server: what it is made of, and whom it lets in.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,18 +9,24 @@ use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
 use overlay_core::{Prefix, Store, UnixTime};
+use overlay_crypto::pki::Role;
 use overlay_node::{Control, Feed, RootError};
 use tokio::net::unix::UCred;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
+use super::connection::Who;
 use super::frame::{Frame, Refusal, line};
 use super::question::{AnyLocal, Spoken};
-use super::slots::{Slot, Slots};
+use super::slots::{Full, Slot, Slots};
 use super::socket::SocketFile;
-use super::{Access, BindError, Caller, Limits, Local, Question, connection};
+use super::tls::{self, Tls};
+use super::transport::of_unix;
+use super::{
+    Access, BindError, Caller, Cluster, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection,
+};
 use crate::Driver;
 
 /// Serves a [`Control`] at a Unix socket, for [`ControlClient`](super::ControlClient)s on the same machine: [`Control`] itself, the
@@ -70,6 +77,7 @@ impl ControlServer {
             feed: None,
             local: None,
             driver: None,
+            cluster: None,
             access: Access::default(),
             limits: Limits::default(),
             clock: Arc::new(system_time),
@@ -95,6 +103,12 @@ impl ControlServer {
     /// Lets others watch the endpoints of services, as the node of this driver knows them: see [`Driver::watch`].
     pub fn with_driver(mut self, driver: Driver) -> Self {
         self.service.driver = Some(driver);
+        self
+    }
+
+    /// Lets nodes join, and answers what they ask of the cluster itself. Nodes that are removed are let in no more.
+    pub fn with_cluster(mut self, cluster: Cluster) -> Self {
+        self.service.cluster = Some(cluster);
         self
     }
 
@@ -138,7 +152,30 @@ impl ControlServer {
         let (file, listener) = SocketFile::bind(path.as_ref(), self.mode, self.group).await?;
         let (stop, stopping) = watch::channel(false);
         let task = tokio::spawn(accept(listener, Arc::new(self.service), Stopping(stopping)));
-        Ok(Serving { file: Some(file), stop, task })
+        Ok(Serving { file: Some(file), address: None, stop, task })
+    }
+
+    /// Serves other nodes over mutual TLS at a socket that listens already, from now on, on the runtime that it is called in: each may do what [its
+    /// role](super) lets it. Whom to let in, and what to prove itself with, is asked of the credentials at each handshake. The access of processes, mode and group mean nothing here.
+    ///
+    /// # Errors
+    /// If the credentials are a worker's, TLS has no use for them, or the runtime none for the socket.
+    pub fn listen(
+        self,
+        listener: std::net::TcpListener,
+        credentials: Credentials,
+        limits: NodeLimits,
+    ) -> Result<Serving, ListenError> {
+        if credentials.identity().role != Role::Manager {
+            return Err(ListenError::Worker(credentials.identity()));
+        }
+        let tls = Tls::new(credentials, limits)?;
+        listener.set_nonblocking(true)?;
+        let listener = TcpListener::from_std(listener)?;
+        let address = Some(listener.local_addr()?);
+        let (stop, stopping) = watch::channel(false);
+        let task = tokio::spawn(tls::accept(listener, Arc::new(tls), Arc::new(self.service), Stopping(stopping)));
+        Ok(Serving { file: None, address, stop, task })
     }
 
     /// Serves one connection, until it ends: an end of a pair whose other end a child process has, say. Its caller is who made the
@@ -150,7 +187,7 @@ impl ControlServer {
         let service = Arc::new(self.service);
         let (_stop, stopping) = watch::channel(false);
         if let Some((caller, _slot)) = admit(&stream, &service, &Slots::new(1, 1)) {
-            connection::serve(stream, caller, service, Stopping(stopping)).await;
+            connection::serve(of_unix(stream), Who::Process(caller), service, Stopping(stopping)).await;
         }
     }
 }
@@ -170,12 +207,18 @@ impl fmt::Debug for ControlServer {
 #[derive(Debug)]
 pub struct Serving {
     file: Option<SocketFile>,
+    address: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
 impl Serving {
-    /// Where.
+    /// Where other nodes are served; `None` where processes are.
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Where processes are served; empty where nodes are.
     pub fn path(&self) -> &Path {
         self.file.as_ref().map_or_else(|| Path::new(""), SocketFile::path)
     }
@@ -203,6 +246,8 @@ pub(super) struct Service {
     pub(super) local: Option<Arc<dyn AnyLocal>>,
     /// Who knows the endpoints of services.
     pub(super) driver: Option<Driver>,
+    /// What a manager has of its cluster.
+    pub(super) cluster: Option<Cluster>,
     pub(super) access: Access,
     pub(super) limits: Limits,
     pub(super) clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,
@@ -229,7 +274,7 @@ async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Sto
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     if let Some((caller, slot)) = admit(&stream, &service, &slots) {
-                        let served = connection::serve(stream, caller, Arc::clone(&service), stopping.clone());
+                        let served = connection::serve(of_unix(stream), Who::Process(caller), Arc::clone(&service), stopping.clone());
                         connections.spawn(async move {
                             served.await;
                             drop(slot);
@@ -247,11 +292,14 @@ async fn accept(listener: UnixListener, service: Arc<Service>, mut stopping: Sto
 }
 
 /// Who calls, if it may and there is room for it; else it is told why not.
-fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Slots>) -> Option<(Caller, Slot)> {
+fn admit(stream: &UnixStream, service: &Service, slots: &Arc<Slots<u32>>) -> Option<(Caller, Slot<u32>)> {
     let caller = stream.peer_cred().map(caller).ok()?;
     let admitted = match service.access.admits(caller) {
         false => Err(Refusal::Denied { uid: caller.uid, gid: caller.gid }),
-        true => slots.take(caller.uid),
+        true => slots.take(caller.uid).map_err(|full| match full {
+            Full::All(limit) => Refusal::Busy { limit },
+            Full::One(limit) => Refusal::UserBusy { uid: caller.uid, limit },
+        }),
     };
     match admitted {
         Ok(slot) => Some((caller, slot)),

@@ -4,18 +4,18 @@ use std::io;
 use std::time::Duration;
 
 use overlay_node::{EndpointChange, Reference, ServiceEndpoints, ServiceEvent};
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::sleep;
 
 use super::frame::{Frame, Refusal, Watched, WatchedPart, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
+use super::transport::{Reader, Writer};
 use crate::ServiceWatch;
 
 /// Tells all that is known of a service, and then what changes, as fast as it is read at the other end: meanwhile no more is kept than the last.
 pub(super) async fn watch(
     of: Reference,
-    (mut lines, to): (Lines<OwnedReadHalf>, OwnedWriteHalf),
+    (mut lines, to): (Lines<Reader>, Writer),
     service: &Service,
     mut stopping: Stopping,
 ) {
@@ -39,7 +39,7 @@ pub(super) async fn watch(
 }
 
 struct Teller {
-    to: OwnedWriteHalf,
+    to: Writer,
     patience: Duration,
     beat: Duration,
 }

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use overlay_core::{BackendError, MemoryStore, NetworkId, NodeId, Prefix, Store, StoreError, UnixTime};
 use overlay_crypto::gossip::GossipKey;
+use overlay_crypto::pki::{JoinToken, Role};
 use overlay_node::{Control, ControlError, Feed, Manager, Network, NetworkSpec, RootError};
 
+use super::formed::Formed;
 use super::{Container, Lab, LabError};
 use crate::builder::random;
+use crate::control::{CredentialsError, JoinError, ListenError};
 use crate::driver::now;
-use crate::{Attach, AttachError, Attached, Driver, KernelPlaces, StartError};
+use crate::{Attach, AttachError, Attached, Builder, Driver, KernelPlaces, Membership, StartError};
 
 /// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory. Their gossip is sealed with a key by chance.
 ///
@@ -38,6 +41,8 @@ pub struct Hosts {
     store: Arc<dyn Store>,
     key: GossipKey,
     drivers: Vec<Option<Driver>>,
+    /// How they came together; in this process, where nothing is said.
+    formed: Option<Formed>,
 }
 
 /// What [`Hosts`] could not do.
@@ -71,6 +76,24 @@ pub enum HostsError {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A node was not let in.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// The control API is not served.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A certificate is of no use.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The cluster's authority.
+    #[error("{0}")]
+    Authority(String),
+    /// The hosts have not come together by tokens.
+    #[error("host {} has joined no cluster by a token", host + 1)]
+    Unformed {
+        /// Which.
+        host: usize,
+    },
     /// The host's driver is not running.
     #[error("host {} has no driver that runs", host + 1)]
     Down {
@@ -92,6 +115,15 @@ impl Hosts {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
+        let mut started = Self::prepare(hosts, dir).await?;
+        for host in 0..started.lab.hosts() {
+            started.start_host(host).await?;
+        }
+        Ok(started)
+    }
+
+    /// Hosts without drivers, and a manager.
+    async fn prepare(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
         let lab = Lab::new(hosts, dir)?;
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let mut seed = [0; 32];
@@ -99,11 +131,58 @@ impl Hosts {
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node(0), seed)?);
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let drivers = (0..lab.hosts()).map(|_| None).collect();
-        let mut started = Self { lab, manager, store, key: GossipKey::generate(random), drivers };
-        for host in 0..started.lab.hosts() {
-            started.start_host(host).await?;
-        }
-        Ok(started)
+        let key = GossipKey::generate(random);
+        Ok(Self { lab, manager, store, key, drivers, formed: None })
+    }
+
+    /// So many hosts, of which the first has founded a cluster with an authority of its own, serves its control API over mutual TLS at its address, and runs a
+    /// driver. The others know nothing of it: they [join](Self::join).
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn found(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
+        let mut founded = Self::prepare(hosts, dir).await?;
+        let formed = Formed::found(&founded.lab, &founded.store, Arc::clone(&founded.manager)).await?;
+        founded.key = formed.key.clone();
+        founded.formed = Some(formed);
+        founded.start_host(0).await?;
+        Ok(founded)
+    }
+
+    /// Has a host join the cluster that was founded, by a token and from its own namespace, and starts its driver: with a client over TLS as its control, and
+    /// gossip's key as it was told.
+    ///
+    /// # Errors
+    /// If it is not let in. Nothing runs there then.
+    pub async fn join(&mut self, host: usize, token: &JoinToken) -> Result<(), HostsError> {
+        let formed = self.formed.as_mut().ok_or(HostsError::Unformed { host })?;
+        formed.join(&self.lab, host, token).await?;
+        self.start_host(host).await
+    }
+
+    /// The token by which hosts join.
+    ///
+    /// # Errors
+    /// If the cluster was not founded so.
+    pub async fn token(&self, role: Role) -> Result<JoinToken, HostsError> {
+        self.formed.as_ref().ok_or(HostsError::Unformed { host: 0 })?.token(role).await
+    }
+
+    /// The membership of a host that has joined, or founded.
+    ///
+    /// # Errors
+    /// If it has not.
+    pub fn membership(&self, host: usize) -> Result<Membership, HostsError> {
+        let formed = self.formed.as_ref().and_then(|formed| formed.member(host));
+        formed.cloned().ok_or(HostsError::Unformed { host })
+    }
+
+    /// Where the cluster that was founded serves its control API.
+    pub fn control_address(&self) -> Option<SocketAddr> {
+        self.formed.as_ref().map(|formed| formed.address)
     }
 
     /// Starts the driver of a host, for the first time or again.
@@ -111,12 +190,11 @@ impl Hosts {
     /// # Errors
     /// If it runs, or does not start.
     pub async fn start_host(&mut self, host: usize) -> Result<(), HostsError> {
-        let control: Arc<dyn Control> = self.manager.clone();
-        let feed = Feed::new(Arc::clone(&self.store), &root()?)?;
-        let mut builder = Driver::builder(node(host), self.places(host)?, control, feed)
+        let mut builder = self
+            .builder(host)?
             .name(format!("host-{}", host + 1).parse()?)
             .gossip((self.lab.address(host), overlay_core::Port::GOSSIP.get()).into())
-            .gossip_keys([self.key.clone()])
+            .gossip_keys(self.gossip_keys(host)?)
             .dir(self.lab.dir(host));
         if host == 0 {
             builder = builder.manager(Arc::clone(&self.manager));
@@ -128,6 +206,26 @@ impl Hosts {
             *slot = Some(driver);
         }
         Ok(())
+    }
+
+    /// A driver of a host, whose catalogue is in this process or, of one that has joined, beyond TLS.
+    fn builder(&self, host: usize) -> Result<Builder<KernelPlaces>, HostsError> {
+        let places = self.places(host)?;
+        if self.formed.is_some() && host > 0 {
+            let client = self.membership(host)?.client().clone();
+            let feed = client.follow();
+            return Ok(Driver::builder(node(host), places, Arc::new(client), feed));
+        }
+        let control: Arc<dyn Control> = self.manager.clone();
+        Ok(Driver::builder(node(host), places, control, Feed::new(Arc::clone(&self.store), &root()?)?))
+    }
+
+    /// As the host was told where it has joined.
+    fn gossip_keys(&self, host: usize) -> Result<Vec<GossipKey>, HostsError> {
+        match &self.formed {
+            Some(_) if host > 0 => Ok(self.membership(host)?.ring().borrow().keys.clone()),
+            _ => Ok(vec![self.key.clone()]),
+        }
     }
 
     /// Takes the driver of a host, to stop it or to tear it down.
@@ -226,6 +324,6 @@ pub fn date() -> UnixTime {
     now()
 }
 
-fn root() -> Result<Prefix, HostsError> {
+pub(super) fn root() -> Result<Prefix, HostsError> {
     Ok(Prefix::new("lab/")?)
 }

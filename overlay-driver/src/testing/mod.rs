@@ -1,6 +1,7 @@
 //! A lab on this machine (feature `testing`): hosts and containers of namespaces, with cables that can be cut, and how to look at them
 //! from within.
 
+mod formed;
 mod hosts;
 mod lab;
 mod ping;

@@ -137,7 +137,7 @@ async fn where_nobody_listens_nothing_was_changed_and_the_path_is_named() {
     let error = client.create_network(network(1), overlay("front"), NOW).await.unwrap_err();
     assert!(!error.is_in_doubt());
     assert_eq!(error.to_string(), "the manager could not be asked");
-    assert_eq!(reason(&error).to_string(), format!("nobody answers at {}", client.path().display()));
+    assert_eq!(reason(&error).to_string(), format!("nobody answers at {}", client.path().unwrap().display()));
 }
 
 #[tokio::test]

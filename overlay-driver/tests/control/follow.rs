@@ -203,3 +203,57 @@ async fn who_follows_hears_that_the_server_lives_and_waits_on() {
     served.manager().create_network(network(1), overlay("front"), NOW).await.unwrap();
     assert!(matches!(&feed.next().await.unwrap()[..], [CatalogueChange::Network(of)] if of.id == network(1)));
 }
+
+/// What is told first on a connection for this purpose.
+async fn told_first(served: &Served, purpose: serde_json::Value) -> serde_json::Value {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::UnixStream::connect(served.path()).await.unwrap();
+    let hello = serde_json::json!({"hello": {"version": 1, "purpose": purpose}});
+    stream.write_all(format!("{hello}\n").as_bytes()).await.unwrap();
+    let mut lines = tokio::io::BufReader::new(stream).lines();
+    loop {
+        let line = lines.next_line().await.unwrap().unwrap();
+        let frame: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if let Some(told) = frame.get("told") {
+            return told.clone();
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_was_told_all_before_is_told_what_has_changed_since_and_all_where_that_is_not_known() {
+    let (served, manager) = (Served::new().await, Served::manager);
+    manager(&served).create_network(network(1), overlay("one"), NOW).await.unwrap();
+    manager(&served).create_network(network(2), overlay("two"), NOW).await.unwrap();
+    let all = told_first(&served, serde_json::json!("follow")).await;
+    assert_eq!((&all["all"], all["changes"].as_array().unwrap().len()), (&true.into(), 2));
+    let at = all["at"].as_u64().unwrap();
+    manager(&served).remove_network(&"one".into(), NOW).await.unwrap();
+    let since = told_first(&served, serde_json::json!({"follow_after": at})).await;
+    assert_eq!(since["all"], false, "{since}");
+    assert!(since["at"].as_u64().unwrap() > at && !since.to_string().contains("\"two\""), "{since}");
+    let unknown = told_first(&served, serde_json::json!({"follow_after": u64::MAX / 2})).await;
+    assert_eq!((&unknown["all"], unknown["changes"].as_array().unwrap().len()), (&true.into(), 1), "{unknown}");
+}
+
+#[tokio::test]
+async fn a_feed_whose_server_comes_back_goes_on_with_what_was_missed() {
+    let mut served = Served::new().await;
+    served.manager().create_network(network(1), overlay("one"), NOW).await.unwrap();
+    let mut feed = served.client().follow();
+    assert_eq!(feed.next().await.unwrap().len(), 1);
+    served.serving = None;
+    served.manager().create_network(network(2), overlay("two"), NOW).await.unwrap();
+    served.manager().remove_network(&"one".into(), NOW).await.unwrap();
+    served.again().await;
+    let mut mirror = BTreeMap::from([(network(1), true)]);
+    while mirror != BTreeMap::from([(network(2), true)]) {
+        for change in feed.next().await.unwrap_or_default() {
+            match change {
+                CatalogueChange::Network(of) => drop(mirror.insert(of.id, true)),
+                CatalogueChange::NetworkGone(id) => assert!(mirror.remove(&id).is_some()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}

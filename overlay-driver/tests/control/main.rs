@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "tests, whose helpers clippy does not take for such")]
 
 mod calls;
+mod cluster;
 mod faults;
 mod follow;
 mod hostile;
 mod kit;
 mod parity;
+mod secure;
 mod socket;

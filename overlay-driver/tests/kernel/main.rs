@@ -9,6 +9,7 @@ mod drain;
 mod encrypted;
 mod faults;
 mod haproxy;
+mod joined;
 mod killed;
 mod left;
 mod masquerade;

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use overlay_core::NetworkId;
-use overlay_driver::testing::{Container, Hosts, date, ping, resolve};
+use overlay_crypto::pki::JoinToken;
+use overlay_driver::testing::{Container, Hosts, HostsError, date, ping, resolve};
 use overlay_driver::{Attached, Driver, Status};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Network, NetworkSpec};
@@ -24,16 +25,25 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl World {
     /// So many hosts that have found one another.
     pub(crate) fn new(count: usize) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("/run/overlay-driver-test-{}-{number}", std::process::id());
-        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (dir, runtime) = prepared();
         let hosts = runtime.block_on(Hosts::start(count, dir)).unwrap();
         let world = Self { hosts: Some(hosts), runtime, count };
         world.until(Duration::from_secs(15), |world| {
             (0..count).all(|number| world.status(number).members.len() == count)
         });
         world
+    }
+
+    /// So many hosts, of which the first has founded a cluster; the others join it by tokens.
+    pub(crate) fn founded(count: usize) -> Self {
+        let (dir, runtime) = prepared();
+        let hosts = runtime.block_on(Hosts::found(count, dir)).unwrap();
+        Self { hosts: Some(hosts), runtime, count }
+    }
+
+    /// Has a host join, and start.
+    pub(crate) fn join(&mut self, host: usize, token: &JoinToken) -> Result<(), HostsError> {
+        self.runtime.block_on(self.hosts.as_mut().unwrap().join(host, token))
     }
 
     pub(crate) fn hosts(&self) -> &Hosts {
@@ -102,6 +112,13 @@ impl World {
         let Ok(addresses) = resolve(&from.namespace, to, PATIENCE) else { return false };
         addresses.first().is_some_and(|address| pings(from, *address))
     }
+}
+
+fn prepared() -> (String, Runtime) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let dir = format!("/run/overlay-driver-test-{}-{number}", std::process::id());
+    (dir, Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
 pub(crate) fn pings(from: &Container, to: IpAddr) -> bool {

@@ -50,6 +50,10 @@ pub struct Feed {
     unreadable: BTreeMap<Key, String>,
     /// What feeds beside this one have read.
     recent: Option<Recent>,
+    /// As of when all was told by an earlier feed, if one goes on from there.
+    after: Option<Revision>,
+    /// As of when all was told.
+    at: Revision,
 }
 
 impl Feed {
@@ -70,9 +74,31 @@ impl Feed {
         Self::of(Arc::clone(&self.store), self.keys.clone(), Some(recent))
     }
 
+    /// As [`beside`](Self::beside), for somebody who was told all as of that [revision](Self::at): it tells what has changed since. What is gone is told whether or not
+    /// it was there for him. Where the store has forgotten what was since, it begins anew, and [says so](Self::goes_on).
+    #[must_use]
+    pub fn beside_after(&mut self, revision: Revision) -> Self {
+        Self { after: Some(revision), ..self.beside() }
+    }
+
+    /// As of which revision all was told.
+    pub const fn at(&self) -> Revision {
+        self.at
+    }
+
+    /// Whether it hears of every change from now on: once it has told what there was.
+    pub const fn hears(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether what it tells goes on from what an earlier feed has told; else, all is told first.
+    pub const fn goes_on(&self) -> bool {
+        self.after.is_some()
+    }
+
     fn of(store: Arc<dyn Store>, keys: Keys, recent: Option<Recent>) -> Self {
         let (told, on, unreadable) = Default::default();
-        Self { store, keys, watch: None, told, on, unreadable, recent }
+        Self { store, keys, watch: None, told, on, unreadable, recent, after: None, at: Revision::ZERO }
     }
 
     /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing
@@ -95,7 +121,12 @@ impl Feed {
     /// # Errors
     /// As there.
     pub async fn advance(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
-        let Some(watch) = &mut self.watch else { return self.list().await };
+        let Some(watch) = &mut self.watch else {
+            return match self.after.filter(|_| self.at == Revision::ZERO) {
+                Some(after) => self.go_on(after).await,
+                None => self.list().await,
+            };
+        };
         match watch.next().await {
             Ok(WatchEvent::Changes { revision, changes }) => Ok(self.changed(revision, changes)),
             Ok(_) => Ok(self.lose()),
@@ -117,7 +148,22 @@ impl Feed {
 
     fn lose(&mut self) -> Vec<CatalogueChange> {
         self.watch = None;
+        if self.after.take().is_some() {
+            // It does not know what was told before it.
+            (self.told, self.on, self.unreadable) = Default::default();
+        }
         Vec::new()
+    }
+
+    async fn go_on(&mut self, after: Revision) -> Result<Vec<CatalogueChange>, StoreError> {
+        match self.store.watch(self.keys.root(), after).await {
+            Ok(watch) => {
+                (self.watch, self.at) = (Some(watch), after);
+                Ok(Vec::new())
+            }
+            Err(StoreError::Ahead { .. }) => Ok(self.lose()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn list(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
@@ -135,7 +181,7 @@ impl Feed {
                 self.tell(&mut batch, key, Some(entry));
             }
         }
-        self.watch = Some(watch);
+        (self.watch, self.at) = (Some(watch), at);
         Ok(batch.in_order())
     }
 
@@ -144,6 +190,7 @@ impl Feed {
         for KeyChange { key, value } in changes {
             self.tell(&mut batch, key, value.map(|value| Entry { value, revision }));
         }
+        self.at = revision;
         batch.in_order()
     }
 
@@ -151,7 +198,7 @@ impl Feed {
         let Some((kind, id)) = self.keys.kind(&key) else { return };
         let Some(entry) = entry else {
             self.unreadable.remove(&key);
-            if self.told.remove(&key).is_some() {
+            if self.told.remove(&key).is_some() || self.after.is_some() {
                 batch.goes(kind, id);
                 self.uncover(kind, id);
             }

@@ -79,6 +79,30 @@ pub enum Refused {
         /// What was given.
         reference: String,
     },
+    /// The caller is a worker.
+    #[error("only managers may {call}, and node {node} is a worker: ask at a manager, or have the node promoted")]
+    OnlyManagers {
+        /// What was asked for.
+        call: String,
+        /// Who asked.
+        node: NodeId,
+    },
+    /// A worker speaks for itself alone.
+    #[error("node {node} is a worker and may not {call} for {whom}: a worker speaks for itself alone")]
+    NotItself {
+        /// What was asked for.
+        call: String,
+        /// Who asked.
+        node: NodeId,
+        /// For whom.
+        whom: String,
+    },
+    /// A cluster has one manager at least.
+    #[error("node {node} is the last manager: promote another first")]
+    LastManager {
+        /// Which.
+        node: NodeId,
+    },
     /// Several ids begin so.
     #[error("{what} {reference} is ambiguous: {matches} ids begin so; give more of it, or the name")]
     Ambiguous {

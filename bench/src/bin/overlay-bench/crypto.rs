@@ -39,6 +39,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     gossip_seal(bench)?;
     gossip_open(bench)?;
     crate::pki::run(bench)?;
+    crate::control::handshake(bench)?;
     plan(bench)?;
     xfrm_plan(bench)?;
     agree(bench)

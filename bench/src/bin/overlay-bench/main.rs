@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use overlay_bench::{Bench, Pace};
 
 mod codec;
+mod control;
 mod crypto;
 mod dns;
 mod dns_servers;
@@ -30,6 +31,7 @@ mod lb_mesh;
 mod node;
 mod node_agent;
 mod node_hosts;
+mod node_join;
 mod node_rss;
 mod node_sim;
 mod node_town;
@@ -73,6 +75,8 @@ const GROUPS: &[Group] = &[
 
 fn nodes(bench: &mut Bench<'_>) -> io::Result<()> {
     node::run(bench)?;
+    control::requests(bench)?;
+    node_join::run(bench)?;
     node_sim::run(bench)
 }
 

@@ -21,17 +21,22 @@ use zeroize::Zeroizing;
 
 use crate::Outcome;
 use crate::arguments::Run;
-use crate::question::{Node, NodeQuestion};
+use crate::cluster::Place;
+use crate::question::{End, Node, NodeQuestion};
+use crate::seat::Seat;
 
 /// Below which the catalogue is.
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
-    let keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
+    let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let catalogue = Catalogue::open(&run, id).await?;
+    let (place, catalogue) = open(&run, id).await?;
+    if let Some(place) = &place {
+        keys = place.keys();
+    }
     let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
     let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
@@ -46,7 +51,9 @@ pub(crate) async fn run(run: Run) -> Outcome {
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
-    driver.join(run.join).await?;
+    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join };
+    driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
+    let beside = place.as_ref().map(|place| place.follow(&driver));
 
     let (end, mut ended) = mpsc::channel(1);
     let mut server = ControlServer::new(catalogue.control)
@@ -55,33 +62,53 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
     }
+    if let Some(cluster) = place.as_ref().and_then(|place| place.cluster.clone()) {
+        server = server.with_cluster(cluster);
+    }
     let serving = server.bind(run.dir.join("control.sock")).await?;
     println!("commands are heard at {}", serving.path().display());
 
     let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let tears_down = tokio::select! {
-        _ = interrupted.recv() => false,
-        _ = terminated.recv() => false,
-        _ = ended.recv() => true,
+    let end = tokio::select! {
+        _ = interrupted.recv() => None,
+        _ = terminated.recv() => None,
+        end = ended.recv() => end,
     };
-    if tears_down {
+    beside.into_iter().flatten().for_each(|task| task.abort());
+    if end.is_some() {
         driver.tear_down().await?;
         println!("all that this node had made is removed");
     } else {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
     }
+    if let (Some(End::Leave), Some(place)) = (end, &place) {
+        place.seat.leave()?;
+    }
     serving.stop().await;
     log.abort();
     Ok(())
 }
 
+/// The node's place in a cluster, if it has one, and the catalogue.
+async fn open(run: &Run, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+    let is_told = run.is_manager || run.manager.is_some();
+    match Seat::open(&run.state)?.filter(|_| !is_told) {
+        Some(seat) => {
+            let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
+            Ok((Some(place), catalogue))
+        }
+        None if is_told => Ok((None, Catalogue::open(run, id).await?)),
+        None => Err("this node is in no cluster: node init, node join, or run --manager or --manager-socket".into()),
+    }
+}
+
 /// Where the cluster's catalogue is.
-struct Catalogue {
-    control: Arc<dyn Control>,
-    feed: Box<dyn Follow>,
-    manager: Option<Arc<Manager>>,
-    store: Option<Arc<dyn Store>>,
+pub(crate) struct Catalogue {
+    pub(crate) control: Arc<dyn Control>,
+    pub(crate) feed: Box<dyn Follow>,
+    pub(crate) manager: Option<Arc<Manager>>,
+    pub(crate) store: Option<Arc<dyn Store>>,
 }
 
 impl Catalogue {
@@ -117,7 +144,7 @@ impl Follow for Heard {
 }
 
 /// Who this node is, at every start.
-fn own_id(state: &Path) -> Outcome<NodeId> {
+pub(crate) fn own_id(state: &Path) -> Outcome<NodeId> {
     let file = state.join("node-id");
     if let Ok(text) = fs::read_to_string(&file) {
         return Ok(text.trim().parse()?);
@@ -150,7 +177,7 @@ async fn log(mut events: broadcast::Receiver<overlay_driver::DriverEvent>) {
     }
 }
 
-fn root() -> Outcome<Prefix> {
+pub(crate) fn root() -> Outcome<Prefix> {
     Ok(Prefix::new(ROOT)?)
 }
 

@@ -14,11 +14,14 @@ use overlay_link::MacvlanMode;
 use overlay_node::{Balancing, Encryption, EndpointMode, Kind, NetworkSpec, PublishedPort};
 
 use crate::balancing::{idle, scheduler, seconds};
+use crate::members::{self, Member};
 use crate::question::NodeQuestion;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
-usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-socket PATH)
+usage: overlay-node node init --address IP [--state DIR]
+       overlay-node node join --token TOKEN [--state DIR] IP[:PORT]...
+       overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
                         [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
 
@@ -46,9 +49,14 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   explain published PORT[/PROTOCOL] --client IP --at IP [--interface NAME]
   node ls
   node rotate-keys
+  node leave              as teardown, and the node forgets that it was in the cluster
+  node promote|demote|rm NODE
+  node token [--manager] [rotate]
+  node ca [rotate]        how far a change of the root is
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it
 
+  node init, join   write down that the node is in a cluster from now on: run it without --manager then. It speaks with managers over mutual TLS at port 2377
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
@@ -87,6 +95,8 @@ pub(crate) enum Asked {
 pub(crate) struct Run {
     pub(crate) name: Name,
     pub(crate) address: SocketAddr,
+    /// Whether it keeps the catalogue by itself, without a cluster that was founded.
+    pub(crate) is_manager: bool,
     /// The socket of the manager; none for a manager itself.
     pub(crate) manager: Option<PathBuf>,
     pub(crate) join: Vec<SocketAddr>,
@@ -117,7 +127,8 @@ pub(crate) enum Command {
     Watch(String),
     /// What the node itself is asked.
     Node(NodeQuestion),
-    Nodes,
+    /// What the cluster is asked.
+    Member(Member),
 }
 
 /// A service that is to be.
@@ -176,24 +187,28 @@ fn run(mut parser: Parser) -> Read<Run> {
             other => return Err(other.unexpected()),
         }
     }
-    if is_manager == manager.is_some() {
-        return Err("run needs either --manager or --manager-socket".into());
+    if is_manager && manager.is_some() {
+        return Err("run takes either --manager or --manager-socket".into());
     }
     let name = name.ok_or("run needs --name")?;
     let address = address.ok_or("run needs --address")?;
-    Ok(Run { name, address, manager, join, keys, dir, state })
+    Ok(Run { name, address, is_manager, manager, join, keys, dir, state })
 }
 
 /// A command, and whether `--json` stood behind it.
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
     let second = match word {
-        "network" | "node" | "service" => match parser.next()? {
+        "network" | "service" | "node" => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
         _ => String::new(),
     };
+    if word == "node" && second != "rotate-keys" {
+        let (member, json) = members::parse(&second, &mut parser)?;
+        return Ok((Command::Member(member), json));
+    }
     words.read(&mut parser)?;
     let json = words.json;
     let command = match (word, second.as_str()) {
@@ -211,7 +226,6 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("resume", _) => Command::Node(NodeQuestion::Resume(words.endpoint()?)),
         ("detach", _) => Command::Node(NodeQuestion::Detach(words.endpoint()?)),
         ("explain", _) => Command::Node(words.explain()?),
-        ("node", "ls") => Command::Nodes,
         ("node", "rotate-keys") => Command::Node(NodeQuestion::RotateKeys),
         ("status", _) => Command::Node(NodeQuestion::Status),
         ("teardown", _) => Command::Node(NodeQuestion::TearDown),

@@ -53,12 +53,7 @@ pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Ou
         Command::Drain { endpoint, deadline } => crate::drain::until_done(&node, json, endpoint, deadline).await,
         Command::Watch(service) => crate::services::watch(&node, json, &service).await,
         Command::Node(question) => answer(json, ask(&node, &question).await?, &question),
-        Command::Nodes => {
-            let nodes = node.nodes().await?;
-            let rows = nodes.iter().map(|node| vec![node.id.short().to_string(), node.spec.name.to_string()]);
-            let head = ["ID", "NAME"].map(str::to_owned).to_vec();
-            show(json, &nodes, || listing::table(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
-        }
+        Command::Member(member) => crate::members::carry_out(&node, json, member).await,
     }
 }
 

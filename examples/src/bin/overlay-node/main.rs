@@ -1,6 +1,7 @@
 //! A node of an overlay network, and the commands that speak with it.
 //!
-//! `overlay-node run --manager --address 192.0.2.1` runs a node that keeps the catalogue in a file; on the same machine
+//! `overlay-node node init --address 192.0.2.1` founds a cluster, `overlay-node node join --token TOKEN 192.0.2.1` joins it on another machine, and `overlay-node run` runs
+//! either. Without that, `overlay-node run --manager --address 192.0.2.1` runs a node that keeps the catalogue in a file; on the same machine
 //! `overlay-node run --manager-socket PATH …` runs another, in another namespace say. All other commands speak with a running node by
 //! its socket. `overlay-node --help` says more.
 
@@ -10,15 +11,19 @@
 mod agent;
 mod arguments;
 mod balancing;
+mod cluster;
 mod commands;
 mod drain;
+mod members;
 mod question;
+mod seat;
 mod services;
 
 use std::error::Error;
 use std::process::ExitCode;
 
-use arguments::{Asked, USAGE};
+use arguments::{Asked, Command, USAGE};
+use members::Member;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -47,6 +52,12 @@ async fn carry_out(asked: Asked) -> Outcome {
     match asked {
         Asked::Help => Ok(()),
         Asked::Run(run) => agent::run(run).await,
+        Asked::Command { command: Command::Member(Member::Init { address, state }), .. } => {
+            cluster::init(address, &state).await
+        }
+        Asked::Command { command: Command::Member(Member::Join { token, managers, state }), .. } => {
+            cluster::enter(&token, &managers, &state).await
+        }
         Asked::Command { socket, json, command } => commands::carry_out(&socket, json, command).await,
     }
 }

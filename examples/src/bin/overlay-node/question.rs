@@ -46,6 +46,8 @@ pub(crate) enum NodeQuestion {
     RotateKeys,
     Status,
     TearDown,
+    /// As that, and the node forgets its cluster.
+    Leave,
 }
 
 /// Its answer.
@@ -82,11 +84,20 @@ impl Question for NodeQuestion {
     }
 }
 
+/// How the process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// All that the node has made is removed.
+    TearDown,
+    /// And it leaves its cluster.
+    Leave,
+}
+
 /// Answers by a driver.
 pub(crate) struct Node {
     pub(crate) driver: Driver,
     /// Tells the process to tear down, and end.
-    pub(crate) end: mpsc::Sender<()>,
+    pub(crate) end: mpsc::Sender<End>,
 }
 
 #[async_trait]
@@ -142,7 +153,11 @@ impl Local<NodeQuestion> for Node {
             }
             NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
             NodeQuestion::TearDown => {
-                let _ = self.end.send(()).await;
+                let _ = self.end.send(End::TearDown).await;
+                Ok(NodeAnswer::TearingDown)
+            }
+            NodeQuestion::Leave => {
+                let _ = self.end.send(End::Leave).await;
                 Ok(NodeAnswer::TearingDown)
             }
         }

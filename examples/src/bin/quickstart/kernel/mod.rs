@@ -1,6 +1,7 @@
 //! The walk-through in this machine's kernel: hosts and containers are network namespaces, all between them is real.
 
 mod encrypted;
+mod form;
 mod rules;
 mod services;
 mod town;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay_core::{EndpointId, NetworkId};
+use overlay_crypto::pki::JoinToken;
 use overlay_driver::testing::{Container, Hosts, ping, resolve};
 use overlay_driver::{Attached, Driver};
 use overlay_node::{Control, Manager};
@@ -33,9 +34,14 @@ impl Town {
     pub(crate) fn build() -> Outcome<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let dir = format!("/run/overlay-quickstart-{}", std::process::id());
-        let hosts = runtime.block_on(Hosts::start(HOSTS, dir))?;
+        let hosts = runtime.block_on(Hosts::found(HOSTS, dir))?;
         let manager = Arc::clone(&hosts.manager);
         Ok(Self { hosts, manager, runtime, checks: Vec::new() })
+    }
+
+    /// Has a host join the cluster, and starts its agent.
+    pub(crate) fn join(&mut self, host: usize, token: &JoinToken) -> Outcome {
+        Ok(self.runtime.block_on(self.hosts.join(host, token))?)
     }
 
     /// Starts a host's agent again.

@@ -11,7 +11,7 @@ use overlay_kernel::netlink::{Family, Flags, Requests};
 use overlay_node::{Control, NetworkSpec, Reference};
 
 use super::town::{HOSTS, Town, fill};
-use super::{encrypted, rules, services};
+use super::{encrypted, form, rules, services};
 use overlay_examples::listing;
 
 use crate::Outcome;
@@ -21,8 +21,9 @@ const NAME: &str = "customoverlay";
 
 pub(crate) fn all(town: &mut Town) -> Outcome {
     println!(
-        "Three hosts of namespaces on one wire, in a private world of this machine's kernel. host-1 is the manager.\n"
+        "Three hosts of namespaces on one wire, in a private world of this machine's kernel. host-1 has founded a cluster.\n"
     );
+    form::by_token(town)?;
     let known = |town: &Town| {
         let all: Outcome<Vec<bool>> =
             (0..HOSTS).map(|host| Ok(town.wait(town.driver(host)?.status())?.members.len() == HOSTS)).collect();

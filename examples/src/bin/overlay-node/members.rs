@@ -1,0 +1,133 @@
+//! `node …`: commands about the cluster's nodes.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+use lexopt::{Arg, Parser, ValueExt as _};
+use overlay_core::{NodeId, Port};
+use overlay_crypto::pki::{JoinToken, Role};
+use overlay_driver::control::ControlClient;
+use overlay_examples::listing;
+use overlay_node::{Control as _, Reference};
+use serde_json::json;
+
+use crate::Outcome;
+use crate::agent::now;
+use crate::commands::{ask, show};
+use crate::question::{NodeAnswer, NodeQuestion};
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) enum Member {
+    Init { address: IpAddr, state: PathBuf },
+    Join { token: JoinToken, managers: Vec<SocketAddr>, state: PathBuf },
+    Leave,
+    List,
+    SetRole(String, Role),
+    Remove(String),
+    Token { role: Role, rotate: bool },
+    Root { rotate: bool },
+}
+
+/// A command, and whether `--json` stood behind it.
+pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), lexopt::Error> {
+    let (mut json, mut state, mut role) = (false, PathBuf::from("/var/lib/overlay"), Role::Worker);
+    let (mut address, mut token, mut words) = (None, None, Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("json") => json = true,
+            Arg::Long("state") => state = parser.value()?.into(),
+            Arg::Long("address") => address = Some(parser.value()?.parse::<IpAddr>()?),
+            Arg::Long("token") => token = Some(parser.value()?.parse::<JoinToken>()?),
+            Arg::Long("manager") => role = Role::Manager,
+            Arg::Value(word) => words.push(word.string()?),
+            other => return Err(other.unexpected()),
+        }
+    }
+    let rotate = words.last().is_some_and(|word| word == "rotate");
+    let one = || match &words[..] {
+        [node] => Ok(node.clone()),
+        _ => Err(lexopt::Error::from("name one node")),
+    };
+    let member = match word {
+        "init" => Member::Init { address: address.ok_or("init needs --address")?, state },
+        "join" => {
+            let managers = words.iter().map(|word| control(word)).collect::<Result<Vec<_>, _>>()?;
+            if managers.is_empty() {
+                return Err("join needs a manager's address".into());
+            }
+            Member::Join { token: token.ok_or("join needs --token")?, managers, state }
+        }
+        "leave" => Member::Leave,
+        "ls" => Member::List,
+        "promote" => Member::SetRole(one()?, Role::Manager),
+        "demote" => Member::SetRole(one()?, Role::Worker),
+        "rm" => Member::Remove(one()?),
+        "token" => Member::Token { role, rotate },
+        "ca" => Member::Root { rotate },
+        other => return Err(format!("there is no command node {other}: see --help").into()),
+    };
+    Ok((member, json))
+}
+
+/// A manager's address, at the usual port.
+fn control(text: &str) -> Result<SocketAddr, lexopt::Error> {
+    let usual = || text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::CONTROL.get()));
+    text.parse().or_else(|_| usual()).map_err(|_| format!("{text} is no address: IP or IP:PORT").into())
+}
+
+pub(crate) async fn carry_out(node: &ControlClient, json: bool, member: Member) -> Outcome {
+    match member {
+        Member::Init { .. } | Member::Join { .. } => Ok(()), // of no node that runs
+        Member::List => {
+            let nodes = node.nodes().await?;
+            let members = node.members().await.unwrap_or_default(); // a manager alone is told
+            let role = |id: NodeId| members.iter().find(|it| it.node == id).map(|it| it.role.to_string());
+            let rows = nodes.iter().map(|it| {
+                let role = role(it.id).unwrap_or_default();
+                vec![it.id.short().to_string(), it.spec.name.to_string(), role]
+            });
+            let head = ["ID", "NAME", "ROLE"].map(str::to_owned).to_vec();
+            show(json, &nodes, || listing::table(&[head].into_iter().chain(rows).collect::<Vec<_>>()))
+        }
+        Member::Leave => match ask(node, &NodeQuestion::Leave).await? {
+            NodeAnswer::TearingDown => {
+                show(json, &json!({ "leaving": true }), || "the node leaves, and ends".to_owned())
+            }
+            other => Err(format!("it answers {other:?}").into()),
+        },
+        Member::SetRole(name, role) => {
+            let id = id_of(node, &name).await?;
+            node.set_role(id, role).await?;
+            show(json, &json!({ "node": id, "role": role }), || {
+                format!("{id} is a {role} from its next certificate on")
+            })
+        }
+        Member::Remove(name) => {
+            let ended = node.remove_node(&Reference::from(name.as_str()), now()).await?;
+            show(json, &ended, || name)
+        }
+        Member::Token { role, rotate } => {
+            let token = if rotate { node.rotate_token(role).await? } else { node.token(role).await? };
+            show(json, &json!({ "role": role, "token": token }), || token.clone())
+        }
+        Member::Root { rotate } => {
+            let progress = if rotate { Some(node.rotate_root().await?) } else { node.root_progress().await? };
+            show(json, &progress, || match &progress {
+                None => "the root is not being changed".to_owned(),
+                Some(it) => format!(
+                    "from {} to {}: {} nodes have followed, {} are waited for, {} are lost",
+                    it.from,
+                    it.to,
+                    it.followed,
+                    it.waiting.len(),
+                    it.lost.len()
+                ),
+            })
+        }
+    }
+}
+
+async fn id_of(node: &ControlClient, name: &str) -> Outcome<NodeId> {
+    Ok(node.node(&Reference::from(name)).await?.id)
+}

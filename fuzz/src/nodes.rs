@@ -1,0 +1,185 @@
+//! A body for overlay-driver: what a node of the cluster, or anybody, may say at a manager's port.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use overlay_core::{ClusterId, EndpointId, MemoryStore, NetworkId, NodeId, Prefix, UnixTime};
+use overlay_crypto::pki::{
+    Algorithm, Authority, Certificate, Grant, Identity, Life, Role, Serial, SigningKey, SigningRequest, Trust,
+};
+use overlay_driver::control::{ControlServer, Credentials, NodeLimits, Serving};
+use overlay_node::{Control, EndpointSpec, Manager, NetworkSpec};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::Body;
+
+pub(crate) const TARGETS: &[(&str, Body)] = &[("driver_nodes", nodes)];
+
+const WORKER: NodeId = NodeId::from_bytes([2; 16]);
+const OTHER: NodeId = NodeId::from_bytes([3; 16]);
+const FRONT: NetworkId = NetworkId::from_bytes([2; 16]);
+const OTHERS: EndpointId = EndpointId::from_bytes([4; 16]);
+
+/// All but the first byte is said by a worker, by somebody who has no certificate, or in place of TLS, as the first says: then another node's endpoint is as it was, the network is there, and who
+/// asks next is answered.
+fn nodes(bytes: &[u8]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (Ok(runtime), Some((how, bytes))) = (runtime, bytes.split_first()) else { return };
+    runtime.block_on(async {
+        let Ok(manager) =
+            Manager::new(Arc::new(MemoryStore::default()), &Prefix::ALL, NodeId::from_bytes([1; 16]), [7; 32])
+        else {
+            return;
+        };
+        let manager: Arc<dyn Control> = Arc::new(manager);
+        found(&*manager).await;
+        let before = manager.endpoint(OTHERS).await;
+        let Some((serving, address)) = served(&manager) else { return };
+        let realm = realm();
+        match how % 3 {
+            0 => drop(secured(address, Some(&realm.worker), b"overlay-control/1", bytes).await),
+            1 => drop(secured(address, None, b"overlay-join/1", bytes).await),
+            _ => drop(plain(address, bytes).await),
+        }
+        let asks = b"{\"hello\":{\"version\":1,\"purpose\":\"call\"}}\n{\"id\":1,\"call\":{\"nodes\":{}}}\n";
+        let told = secured(address, Some(&realm.worker), b"overlay-control/1", asks).await.unwrap_or_default();
+        assert!(told.windows(8).any(|it| it == b"\"answer\""), "{}", told.escape_ascii());
+        let after = manager.endpoint(OTHERS).await;
+        assert!(before.is_ok_and(|before| after.is_ok_and(|after| after == before && after.is_some())));
+        assert!(manager.networks().await.is_ok_and(|all| all.len() == 1));
+        drop(serving);
+    });
+}
+
+/// A network with room, and the endpoint of a node that does not speak.
+async fn found(manager: &dyn Control) {
+    let (Ok(front), Ok(web), Ok(other)) = ("front".parse(), "web".parse(), "other".parse()) else { return };
+    let front = NetworkSpec { attachable: true, ..NetworkSpec::overlay(front) };
+    let created = manager.create_network(FRONT, front, UnixTime::EPOCH).await;
+    let spec = overlay_node::NodeSpec { name: other, role: overlay_gossip::Role::Worker };
+    let added = manager.add_node(OTHER, spec, UnixTime::EPOCH).await;
+    let attached = manager.attach(OTHERS, EndpointSpec::new(FRONT, web, OTHER), UnixTime::EPOCH).await;
+    assert!(created.is_ok() && added.is_ok() && attached.is_ok(), "{attached:?}");
+}
+
+fn served(manager: &Arc<dyn Control>) -> Option<(Serving, SocketAddr)> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").ok()?;
+    let server = ControlServer::new(Arc::clone(manager)).with_clock(|| UnixTime::EPOCH);
+    let serving = server.listen(listener, realm().manager.clone(), NodeLimits::default()).ok()?;
+    let address = serving.address()?;
+    Some((serving, address))
+}
+
+async fn plain(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    exchange(TcpStream::connect(address).await?, bytes).await
+}
+
+async fn secured(
+    address: SocketAddr,
+    own: Option<&(Vec<Certificate>, SigningKey)>,
+    alpn: &[u8],
+    bytes: &[u8],
+) -> std::io::Result<Vec<u8>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder =
+        builder.map_err(std::io::Error::other)?.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
+            let key = PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec());
+            builder.with_client_auth_cert(chain, key.into()).map_err(std::io::Error::other)?
+        }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    exchange(TlsConnector::from(Arc::new(config)).connect(name, stream).await?, bytes).await
+}
+
+async fn exchange(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let speaks = async {
+        // The server may have closed before it has read all.
+        drop(writer.write_all(bytes).await);
+        drop(writer.shutdown().await);
+    };
+    let mut told = Vec::new();
+    let ((), read) = tokio::join!(speaks, reader.read_to_end(&mut told));
+    let _ = read; // what was not read at the other end resets a connection
+    Ok(told)
+}
+
+/// A cluster's certificates: made once, as they cost.
+struct Realm {
+    manager: Credentials,
+    worker: (Vec<Certificate>, SigningKey),
+}
+
+fn realm() -> &'static Realm {
+    static REALM: OnceLock<Realm> = OnceLock::new();
+    REALM.get_or_init(|| make().unwrap_or_else(|| panic!("the system gives no chance")))
+}
+
+fn make() -> Option<Realm> {
+    let cluster = ClusterId::from_bytes([5; 16]);
+    let now = UnixTime::from_millis(1_800_000_000_000);
+    let serial = |number: u8| Serial::generate(|bytes| bytes.fill(number));
+    let key = || SigningKey::generate(Algorithm::EcdsaP256).ok();
+    let root = Authority::create(cluster, key()?, &serial(1), now).ok()?;
+    let issue = |node, role, number: u8| {
+        let (key, identity) = (key()?, Identity { node, role, cluster });
+        let grant = Grant { identity, life: Life::default(), serial: serial(number) };
+        let own = root.issue(&SigningRequest::create(&key).ok()?, &grant, now).ok()?;
+        Some((vec![own, root.certificate().clone()], key))
+    };
+    let (chain, key) = issue(NodeId::from_bytes([1; 16]), Role::Manager, 2)?;
+    let trust = Trust::new([root.certificate().clone()]).ok()?;
+    let manager = Credentials::with_clock(chain, &key, trust, move || now).ok()?;
+    Some(Realm { manager, worker: issue(WORKER, Role::Worker, 3)? })
+}
+
+/// Believes whoever answers.
+#[derive(Debug)]
+struct Credulous;
+
+impl ServerCertVerifier for Credulous {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
+    }
+}

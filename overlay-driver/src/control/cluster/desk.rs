@@ -1,0 +1,210 @@
+//! Where managers answer.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use overlay_core::{NodeId, UnixTime};
+use overlay_crypto::pki::{
+    Algorithm, Certificate, CertificateAuthority, Denied, JoinToken, Joining, NextRoot, Proof, RemoveRefusal, Renewing,
+    SigningRequest, Trouble,
+};
+use overlay_node::{Control, ControlError, Reference, Refused};
+
+use super::refusal::ClusterRefusal;
+use super::words::{Admitted, Ask, Der, Ring, Stands};
+use crate::control::Credentials;
+use crate::control::call::Reply;
+use crate::control::frame::Fault;
+
+/// What a manager's servers have of its cluster beside the catalogue: who lets nodes in, the keys of gossip that they are given, and where the managers are. A
+/// clone is the same.
+#[derive(Clone)]
+pub struct Cluster(Arc<Parts>);
+
+struct Parts {
+    authority: Arc<dyn CertificateAuthority>,
+    credentials: Credentials,
+    ring: RwLock<Option<Ring>>,
+    managers: RwLock<Vec<SocketAddr>>,
+}
+
+impl Cluster {
+    /// A cluster with this authority, of which the node with these credentials is a manager.
+    pub fn new(authority: Arc<dyn CertificateAuthority>, credentials: Credentials) -> Self {
+        let (ring, managers) = Default::default();
+        Self(Arc::new(Parts { authority, credentials, ring, managers }))
+    }
+
+    /// Who lets nodes in.
+    pub fn authority(&self) -> &Arc<dyn CertificateAuthority> {
+        &self.0.authority
+    }
+
+    /// What nodes are given to seal their gossip with, from now on.
+    pub fn set_ring(&self, ring: Ring) {
+        *self.0.ring.write().unwrap_or_else(PoisonError::into_inner) = Some(ring);
+    }
+
+    /// What nodes are given to seal their gossip with.
+    pub fn ring(&self) -> Option<Ring> {
+        self.0.ring.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Where nodes find managers, from now on.
+    pub fn set_managers(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        *self.0.managers.write().unwrap_or_else(PoisonError::into_inner) = addresses.into_iter().collect();
+    }
+
+    /// Where nodes find managers.
+    pub fn managers(&self) -> Vec<SocketAddr> {
+        self.0.managers.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has this manager's servers believe whom the authority believes now: who was removed is let in no more.
+    ///
+    /// # Errors
+    /// If that cannot be read. Then they believe whom they did.
+    pub async fn heed(&self) -> Result<(), Trouble> {
+        let trusted = self.0.authority.trusted().await?;
+        self.0.credentials.heed(&trusted);
+        Ok(())
+    }
+
+    /// Answers who has no certificate.
+    pub(in crate::control) async fn let_in(&self, ask: Ask, reply: Reply, now: UnixTime) -> Vec<u8> {
+        match ask {
+            Ask::Join { token, request, node } => said(reply, self.join(&token.0, &request, node, now).await),
+            Ask::Rescue { certificate, signature, request } => {
+                let proof = Proof::Key { certificate, signature: signature.as_slice().to_vec() };
+                said(reply, self.renew(proof, &request, now).await)
+            }
+            other => {
+                let (what, _) = other.open();
+                reply.fault(Fault::Unserved { what: format!("to {what} without a certificate") })
+            }
+        }
+    }
+
+    /// Answers a node that shows this certificate, or a process on this machine. That it may ask this was looked at.
+    pub(in crate::control) async fn answer(
+        &self,
+        ask: Ask,
+        shown: Option<&Certificate>,
+        reply: Reply,
+        now: UnixTime,
+    ) -> Vec<u8> {
+        let authority = &self.0.authority;
+        match (ask, shown) {
+            (Ask::Renew { request }, Some(shown)) => {
+                said(reply, self.renew(Proof::Session(shown.clone()), &request, now).await)
+            }
+            (Ask::Stand { revision, ring }, Some(shown)) => said(reply, self.stand((revision, ring), shown, now).await),
+            (Ask::Token { role }, _) => said(reply, authority.token(role).await.map(|token| token.to_string())),
+            (Ask::RotateToken { role }, _) => {
+                said(reply, authority.rotate_token(role).await.map(|token| token.to_string()))
+            }
+            (Ask::Invite { invitation }, _) => {
+                said(reply, authority.invite(&invitation).await.map(|token| token.to_string()))
+            }
+            (Ask::Members {}, _) => said(reply, authority.members(now).await),
+            (Ask::SetRole { node, role }, _) => said(reply, authority.set_role(node, role).await),
+            (Ask::RotateRoot {}, _) => {
+                let begun = authority.rotate_root(&NextRoot::Generate(Algorithm::EcdsaP256), now).await;
+                drop(self.heed().await); // or a little later
+                said(reply, begun)
+            }
+            (Ask::AbortRoot {}, _) => said(reply, authority.abort_root(now).await),
+            (Ask::SealingKey {}, Some(shown)) => {
+                let given = authority.sealing_key(shown, now).await;
+                said(reply, given.map(|key| Der::new(key.to_bytes().to_vec())))
+            }
+            (Ask::RootProgress {}, _) => said(reply, authority.root_progress(now).await),
+            (Ask::Join { .. } | Ask::Rescue { .. }, _) => said::<(), _>(reply, Err(ClusterRefusal::only_strangers())),
+            (Ask::Renew { .. } | Ask::Stand { .. } | Ask::SealingKey {}, None) => {
+                said::<(), _>(reply, Err(ClusterRefusal::malformed("it is a node's to ask, by its certificate")))
+            }
+        }
+    }
+
+    async fn join(
+        &self,
+        token: &str,
+        request: &Der,
+        node: Option<NodeId>,
+        now: UnixTime,
+    ) -> Result<Admitted, ClusterRefusal> {
+        let token: JoinToken = token.parse().map_err(ClusterRefusal::malformed)?;
+        let request = read(request)?;
+        let issued = self.0.authority.join(&Joining { token, request, node }, now).await?;
+        Ok(Admitted { issued, ring: self.ring(), managers: self.managers() })
+    }
+
+    async fn renew(
+        &self,
+        proof: Proof,
+        request: &Der,
+        now: UnixTime,
+    ) -> Result<overlay_crypto::pki::Issued, ClusterRefusal> {
+        let request = read(request)?;
+        Ok(self.0.authority.renew(&Renewing { proof, request }, now).await?)
+    }
+
+    async fn stand(
+        &self,
+        (revision, ring): (u64, u64),
+        shown: &Certificate,
+        now: UnixTime,
+    ) -> Result<Stands, ClusterRefusal> {
+        let standing = self.0.authority.seen(shown, now).await?;
+        let trusted = match standing.revision == revision {
+            true => None,
+            false => Some(self.0.authority.trusted().await?),
+        };
+        let ring = self.ring().filter(|now| now.revision != ring);
+        Ok(Stands { standing, trusted, ring, managers: self.managers() })
+    }
+}
+
+/// Removes a node from the cluster: it gets no certificate and is let in no more, then its attachments end.
+pub(in crate::control) async fn remove(
+    cluster: &Cluster,
+    control: &dyn Control,
+    node: &Reference,
+    now: UnixTime,
+) -> Result<(), ControlError> {
+    let id = match control.node(node).await {
+        Ok(found) => found.id,
+        Err(error) => match node.as_str().parse() {
+            Ok(id) => id, // it joined, and never came to work
+            Err(_) => return Err(error),
+        },
+    };
+    match cluster.0.authority.remove(id, now).await {
+        Ok(_) | Err(Denied::Refused(RemoveRefusal::Stranger { .. })) => {}
+        Err(Denied::Refused(RemoveRefusal::LastManager { node })) => return Err(Refused::LastManager { node }.into()),
+        Err(error) => return Err(ControlError::Unreachable(Arc::new(ClusterRefusal::from(error)))),
+    }
+    drop(cluster.heed().await); // or a little later
+    Ok(())
+}
+
+fn read(request: &Der) -> Result<SigningRequest, ClusterRefusal> {
+    SigningRequest::from_der(request.as_slice()).map_err(ClusterRefusal::malformed)
+}
+
+fn said<T: serde::Serialize, E: Into<ClusterRefusal>>(reply: Reply, result: Result<T, E>) -> Vec<u8> {
+    match result {
+        Ok(answer) => reply.ok(answer),
+        Err(refusal) => reply.fault(Fault::Cluster(refusal.into())),
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("authority", &self.0.authority)
+            .field("managers", &self.managers())
+            .finish_non_exhaustive()
+    }
+}
