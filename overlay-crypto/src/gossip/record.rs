@@ -22,7 +22,7 @@ pub struct SuccessionRecord {
     pub aim: Generation,
     /// What it opens with, [`Keyring::LIMIT`] at most.
     pub holds: Vec<Generation>,
-    /// The nodes that get no key any more, until the floor is at the aim; [`WITHOUT`](Self::WITHOUT) at most.
+    /// The nodes that get no key any more; [`WITHOUT`](Self::WITHOUT) at most.
     pub without: BTreeSet<NodeId>,
 }
 

@@ -128,12 +128,19 @@ impl Succession {
         Ok(())
     }
 
-    /// All keys before this generation are to go once everybody seals with it or a later one; until then these nodes get no key.
+    /// All keys before this generation are to go once everybody seals with it or a later one; and these nodes get no key, until they are [let in](Self::let_in).
     pub fn aim_at(&mut self, aim: Generation, without: impl IntoIterator<Item = NodeId>) {
         self.aim = self.aim.max(aim);
         self.without.extend(without);
         while self.without.len() > SuccessionRecord::WITHOUT {
             self.without.pop_last();
+        }
+    }
+
+    /// Of the nodes that get no key those get them again that are not `still` left out. Nothing happens until the floor is at the aim: before, they have keys that others open.
+    pub fn let_in(&mut self, still: impl Fn(NodeId) -> bool) {
+        if self.floor >= self.aim {
+            self.without.retain(|node| still(*node));
         }
     }
 
@@ -181,7 +188,7 @@ impl Succession {
         self.aim
     }
 
-    /// The nodes that get no key, until the floor is at the aim.
+    /// The nodes that get no key.
     pub fn without(&self) -> &BTreeSet<NodeId> {
         &self.without
     }
@@ -230,9 +237,6 @@ impl Succession {
         }
         self.floor = floor;
         self.drop_all(|generation| generation < floor);
-        if self.floor >= self.aim {
-            self.without.clear();
-        }
     }
 
     /// What is not the primary and is so, goes.

@@ -1,5 +1,6 @@
 //! What can be counted of an agent.
 
+use overlay_crypto::gossip::{Generation, Succession};
 use overlay_crypto::{Epoch, RotationCounts};
 
 use super::Agent;
@@ -31,6 +32,10 @@ pub struct AgentMetrics {
     pub epoch: Option<Epoch>,
     /// Rotations of those.
     pub rotations: RotationCounts,
+    /// The key that this node's gossip is sealed with; none if it is not.
+    pub gossip_key: Option<Generation>,
+    /// Changes of that key that this node has made. One that a later one came before has ended too.
+    pub gossip_rotations: RotationCounts,
     /// Messages that nobody sealed who has a key of this cluster's gossip.
     pub unopened: u64,
 }
@@ -49,6 +54,8 @@ impl Agent {
             unfit: self.deriver.unfit(),
             epoch,
             rotations,
+            gossip_key: self.gossip_keys().map(Succession::primary),
+            gossip_rotations: self.seal.as_ref().map(|seal| seal.counts).unwrap_or_default(),
             ..self.counts
         }
     }

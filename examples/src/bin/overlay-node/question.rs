@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overlay_core::{EndpointId, IfName, Mac, Name, Port, Protocol};
+use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol};
 use overlay_dns::Health;
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
@@ -42,6 +42,10 @@ pub(crate) enum NodeQuestion {
         protocol: Protocol,
         port: Port,
     },
+    /// All nodes but these change to a new key of gossip.
+    RotateGossipKey {
+        without: Vec<NodeId>,
+    },
     Status,
     TearDown,
 }
@@ -61,6 +65,7 @@ pub(crate) enum NodeAnswer {
         lines: Vec<String>,
         whole: bool,
     },
+    RotatingGossipKey,
     Status(Status),
     TearingDown,
 }
@@ -133,6 +138,10 @@ impl Local<NodeQuestion> for Node {
             NodeQuestion::ExplainPublished { client, at, by, protocol, port } => {
                 let ask = Ask { by, from: client, to: at, protocol, port };
                 self.driver.explain_published(ask).await.map(|it| explained(&it)).map_err(|error| refusal(&error))
+            }
+            NodeQuestion::RotateGossipKey { without } => {
+                let rotated = self.driver.rotate_gossip_keys(without).await;
+                rotated.map(|()| NodeAnswer::RotatingGossipKey).map_err(|error| refusal(&error))
             }
             NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
             NodeQuestion::TearDown => {

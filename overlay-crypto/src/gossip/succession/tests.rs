@@ -99,19 +99,23 @@ fn what_a_hand_promotes_becomes_the_latest_everywhere() {
 }
 
 #[test]
-fn who_is_left_out_is_so_for_all_until_the_floor_is_raised() {
+fn who_is_left_out_is_so_for_all_until_older_keys_are_gone_and_it_is_let_in() {
     let (mut ann, mut bob) = two();
     let next = ann.succeed(key(2)).unwrap();
     ann.aim_at(next, [node(3)]);
     bob.hear(&ann.record(PUBLIC));
     assert_eq!(bob.without(), &[node(3)].into());
+    bob.let_in(|_| false);
+    assert_eq!(bob.without().len(), 1, "not before older keys are gone");
     bob.take(key(2), next).unwrap();
     ann.lead(next.id).unwrap();
     bob.hear(&ann.record(PUBLIC));
     bob.reach();
     ann.hear(&bob.record(PUBLIC));
-    assert!(ann.without().is_empty() && bob.without().is_empty() && ann.floor() == next);
+    assert!(ann.without() == bob.without() && ann.floor() == next);
+    bob.let_in(|_| false);
     let before = ann.record(PUBLIC);
+    bob.hear(&before);
     bob.hear(&SuccessionRecord { without: [node(4)].into(), ..before });
     assert!(bob.without().is_empty(), "what is over counts no more");
 }
