@@ -1,6 +1,6 @@
 //! Bodies for overlay-crypto: no bytes make an opener or a keyring panic or take what nobody sealed, and records are read and written alike.
 
-use overlay_crypto::gossip::{GossipKey, Keyring, Purpose};
+use overlay_crypto::gossip::{GossipKey, Keyring, Purpose, Recipient, Succession, SuccessionRecord, WrappedKey};
 use overlay_crypto::pki::{Certificate, JoinToken, SigningRequest, UnlockKey};
 use overlay_crypto::{
     Arrived, Chance, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi,
@@ -9,8 +9,13 @@ use overlay_crypto::{
 
 use crate::Body;
 
-pub(crate) const TARGETS: &[(&str, Body)] =
-    &[("crypto_gossip", gossip), ("crypto_open", open), ("crypto_pki", pki), ("crypto_record", record)];
+pub(crate) const TARGETS: &[(&str, Body)] = &[
+    ("crypto_gossip", gossip),
+    ("crypto_open", open),
+    ("crypto_pki", pki),
+    ("crypto_record", record),
+    ("crypto_succession", succession),
+];
 
 /// Packets, each after a byte that says what it is and one of its length: as they are, with our SPI in front, or sealed by the peer, and then
 /// perhaps changed. What is opened is what was sealed, once; each is counted once.
@@ -142,6 +147,36 @@ fn pki(data: &[u8]) {
         _ => {
             if let Ok(key) = text.parse::<UnlockKey>() {
                 assert_eq!(key.to_string(), text);
+            }
+        }
+    }
+}
+
+/// Words on keys of gossip, wrapped keys, and files of them: what is read is written alike, nothing is opened that nobody wrapped, and no word takes the key that seals. The first byte says which.
+fn succession(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    match kind % 3 {
+        0 => {
+            let Ok(record) = SuccessionRecord::parse(data) else { return };
+            assert_eq!(SuccessionRecord::parse(&record.encode()).ok(), Some(record.clone()));
+            let mut keys = Succession::new(GossipKey::from_bytes([7; 32]));
+            let first = keys.primary().id;
+            keys.hear(&record);
+            assert_eq!(keys.primary().id, first, "there is no other");
+            assert!(keys.succeed(GossipKey::from_bytes([8; 32])).is_ok() && keys.primary() >= keys.floor());
+            keys.hear(&record);
+            assert!(keys.get(keys.primary().id).is_some());
+            assert_eq!(keys.to_text().parse::<Succession>().ok().as_ref(), Some(&keys));
+        }
+        1 => {
+            let Ok(wrapped) = WrappedKey::parse(data) else { return };
+            assert_eq!(wrapped.encode(), data);
+            let node = overlay_core::NodeId::from_bytes([1; 16]);
+            assert!(Recipient::generate(node, &mut Chance::new([1; 32])).open(&wrapped).is_err(), "nobody wrapped it");
+        }
+        _ => {
+            if let Ok(keys) = String::from_utf8_lossy(data).parse::<Succession>() {
+                assert_eq!(keys.to_text().parse::<Succession>().ok(), Some(keys));
             }
         }
     }

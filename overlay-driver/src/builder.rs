@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use overlay_core::{Instant, Name, NodeId, Port, told};
 use overlay_crypto::Chance;
-use overlay_crypto::gossip::{GossipKey, Keyring};
+use overlay_crypto::gossip::GossipKey;
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
 use tokio::sync::{broadcast, mpsc};
@@ -27,6 +27,7 @@ use crate::home::Home;
 use crate::membership::about;
 use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
+use crate::seal::{self, Writing};
 use crate::streams::Streams;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
@@ -45,6 +46,7 @@ pub struct Builder<G> {
     vtep: Option<IpAddr>,
     upstreams: Vec<SocketAddr>,
     keys: Vec<GossipKey>,
+    key_file: Option<PathBuf>,
     agent: AgentConfig,
     upkeep: UpkeepConfig,
     workers: usize,
@@ -75,6 +77,7 @@ impl<G: Ground> Builder<G> {
             vtep: None,
             upstreams: Vec::new(),
             keys: Vec::new(),
+            key_file: None,
             agent: AgentConfig::lan(),
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
@@ -96,11 +99,19 @@ impl<G: Ground> Builder<G> {
         Self { gossip: address, ..self }
     }
 
-    /// The keys that all nodes of the cluster have: gossip is sealed with the first and opened with any, [`Keyring::LIMIT`] at most, and what nobody sealed is as if it
-    /// had not come. None: gossip goes as it is, and whoever reaches its port is believed. A key comes to a node by another way than gossip.
+    /// The keys that all nodes of the cluster have: gossip is sealed with the first and opened with any, [`Keyring::LIMIT`](overlay_crypto::gossip::Keyring::LIMIT) at most, and what nobody sealed is as if it
+    /// had not come. None: gossip goes as it is, and whoever reaches its port is believed, unless an earlier start has [written keys down](Self::gossip_key_file). The first key comes to a node by another way than gossip;
+    /// later ones come by it, and are written down. Of these keys none counts that was here and was retired.
     #[must_use]
     pub fn gossip_keys(self, keys: impl IntoIterator<Item = GossipKey>) -> Self {
         Self { keys: keys.into_iter().collect(), ..self }
+    }
+
+    /// Where the keys of gossip are written down as they change, for this node alone: a file that outlives the machine's start, or the node may not know the cluster's key after it.
+    /// `gossip-keys` in the [directory](Self::dir).
+    #[must_use]
+    pub fn gossip_key_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { key_file: Some(file.into()), ..self }
     }
 
     /// Where tunnels end: an address of the host's.
@@ -195,7 +206,8 @@ impl<G: Ground> Builder<G> {
         let hints = Hints::start(mouths.heard).map_err(StartError::Runtime)?;
         let (plugged, book) = self.enter_again(book, &events).await;
         let found = self.ground.list().map_err(StartError::Places)?;
-        let state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
+        let mut state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
+        state.writing = Writing::to(self.key_file(), &agent);
         let heart = Heart {
             works: Works::new(self.ground.clone(), self.workers, mouths.done),
             resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
@@ -223,17 +235,21 @@ impl<G: Ground> Builder<G> {
 
     /// The node's agent, its gossip sealed if there are keys for it.
     fn agent_of(&mut self, me: Me, seed: [u8; 32]) -> Result<Agent, StartError> {
-        let (mut chance, mut keys) = (chance()?, std::mem::take(&mut self.keys).into_iter());
-        let mut agent = match keys.next() {
+        let mut chance = chance()?;
+        let keys = seal::found(&self.key_file(), std::mem::take(&mut self.keys))?;
+        let mut agent = match keys {
             None => Agent::new(self.settings(), me, seed, Instant::ZERO)?,
-            Some(primary) => {
-                let mut keyring = Keyring::new(primary, &mut chance);
-                keys.try_for_each(|key| keyring.install(key)).map_err(StartError::Keys)?;
-                Agent::sealed(self.settings(), me, keyring, seed, Instant::ZERO)?
+            Some(keys) => {
+                let keys = (keys, seal::beside(&mut chance));
+                Agent::sealed(self.settings(), me, keys, seed, Instant::ZERO)?
             }
         };
         agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
         Ok(agent)
+    }
+
+    fn key_file(&self) -> PathBuf {
+        self.key_file.clone().unwrap_or_else(|| self.dir.join("gossip-keys"))
     }
 
     /// How its agent is set: as was said, but that it confirms what it has acted upon.

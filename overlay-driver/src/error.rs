@@ -69,6 +69,14 @@ pub enum StartError {
     /// The keys of gossip make no keyring.
     #[error("the keys of gossip make no keyring")]
     Keys(#[source] KeyringError),
+    /// The file with the keys of gossip that an earlier start has written cannot be read.
+    #[error("the keys of gossip in {} cannot be read; without the file the node begins with those it is started with", file.display())]
+    KeyFile {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        source: crate::KeyFileError,
+    },
 }
 
 /// Why the keys that gossip is sealed with were not changed. They are as they were.

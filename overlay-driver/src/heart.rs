@@ -34,6 +34,7 @@ use crate::hints::Hints;
 use crate::home::Home;
 use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
+use crate::seal::Writing;
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
 use crate::watch::Latest;
@@ -57,6 +58,7 @@ pub(crate) enum Command {
     /// The endpoint on the ingress network that goes with one, if it is plugged in.
     Replica(EndpointId, oneshot::Sender<Option<EndpointId>>),
     ChangeGossipKeys(GossipKeyChange, oneshot::Sender<Result<(), GossipKeyError>>),
+    RotateGossipKeys(BTreeSet<NodeId>, oneshot::Sender<Result<(), GossipKeyError>>),
     /// Answered when it has no work any more, or this time has passed.
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
     Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
@@ -99,6 +101,8 @@ pub(crate) enum News {
     Hindrances(Hindrances),
     /// What was sealed by the host's associations.
     Used(BTreeMap<SaId, Usage>),
+    /// That version of gossip's keys was written down, or why not.
+    GossipKeys(u64, Result<(), String>),
 }
 
 /// What a heart hears.
@@ -163,6 +167,7 @@ pub(crate) struct State {
     entering: BTreeMap<EndpointId, overlay_core::Name>,
     acting: Acting,
     drains: drains::Drains,
+    pub(crate) writing: Writing,
     looking: Vec<oneshot::Sender<()>>,
     /// Services that are watched, and what is known of each.
     watched: BTreeMap<Reference, watch::Sender<Latest>>,
@@ -220,6 +225,7 @@ impl<G: Ground> Heart<G> {
                     self.end_watches();
                     self.watch_for_hindrances();
                     self.watch_usage();
+                    self.write_gossip_keys();
                 }
                 () = sleep_until(due) => {
                     let now = self.now();
@@ -237,7 +243,7 @@ impl<G: Ground> Heart<G> {
         tokio::join!(self.streams.end(), self.resolvers.end(), self.reporter.end());
     }
 
-    fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         Instant::ZERO + self.origin.elapsed()
     }
 
@@ -313,6 +319,10 @@ impl<G: Ground> Heart<G> {
                     self.state.acquainted_at = self.state.acquainted_at.min(heard);
                 }
                 AgentEvent::LeftBehind { nodes } => self.say(DriverEvent::LeftBehind { nodes }),
+                AgentEvent::GossipKeys { version } => self.take_gossip_keys(version),
+                AgentEvent::LackingGossipKey { key } => {
+                    self.say(DriverEvent::LackingGossipKey { key: key.to_string() })
+                }
                 AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
                 AgentEvent::Gone => {
                     answer_all(self.state.gone.drain(..));
@@ -324,7 +334,7 @@ impl<G: Ground> Heart<G> {
     }
 
     /// Whoever makes no sense to the agent is its affair: it counts it.
-    fn tell(&mut self, input: Input) {
+    pub(crate) fn tell(&mut self, input: Input) {
         let now = self.now();
         let _ = self.agent.handle(input, now);
     }
@@ -359,7 +369,15 @@ impl<G: Ground> Heart<G> {
             }
             Command::Replica(endpoint, asked) => drop(asked.send(self.replica(endpoint))),
             Command::RotateKeys => self.tell(Input::RotateKeys),
-            Command::ChangeGossipKeys(change, asked) => drop(asked.send(self.agent.change_gossip_keys(change))),
+            Command::ChangeGossipKeys(change, asked) => {
+                let now = self.now();
+                let _ = asked.send(self.agent.change_gossip_keys(change, now));
+            }
+            Command::RotateGossipKeys(without, asked) => {
+                let sealed = self.agent.seal().map(drop).ok_or(GossipKeyError::Unsealed);
+                self.tell(Input::RotateGossipKeys { without });
+                let _ = asked.send(sealed);
+            }
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
@@ -410,6 +428,7 @@ impl<G: Ground> Heart<G> {
                 }
             }
             News::Flows(counted) => self.take_counted(*counted),
+            News::GossipKeys(version, written) => self.take_written(version, written),
             News::Hindrances(found) => self.take_hindrances(found),
             News::Used(usage) => self.take_usage(usage),
             News::BindAgain(place) => self.resolvers.bind_again(&place),
@@ -464,7 +483,7 @@ impl<G: Ground> Heart<G> {
             plugged: self.book.all().cloned().collect(),
             known: self.agent.metrics().remote,
             keys: status::keys(&self.agent),
-            seal: status::seal(&self.agent),
+            seal: self.seal_status(),
             catalogue: self.state.deaf.clone(),
         }
     }
@@ -473,7 +492,7 @@ impl<G: Ground> Heart<G> {
         Desired { places: self.state.held.clone() }
     }
 
-    fn say(&self, event: DriverEvent) {
+    pub(crate) fn say(&self, event: DriverEvent) {
         let _ = self.events.send(event); // nobody listens, or all do
     }
 

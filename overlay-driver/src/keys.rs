@@ -1,5 +1,8 @@
 //! Keys, while the node runs.
 
+use std::collections::BTreeSet;
+
+use overlay_core::NodeId;
 use overlay_node::GossipKeyChange;
 
 use crate::heart::Command;
@@ -15,8 +18,18 @@ impl Driver {
         self.send(Command::RotateKeys).await
     }
 
-    /// Changes what this node's gossip is sealed with. To change keys without losing a message, install the new one on all nodes, then promote it on all, then retire the old
-    /// one on all.
+    /// Has all nodes change to a new key of gossip, without a message lost, which these nodes do not get: such as were removed, and may still have the old one. It takes some seconds, and
+    /// up to twice [`RotationConfig::limit`](overlay_crypto::RotationConfig::limit) where somebody does not answer. Who is away until all old keys are gone has to be given one by
+    /// [`change_gossip_keys`](Self::change_gossip_keys), or by a file as it starts.
+    ///
+    /// # Errors
+    /// If gossip is not sealed here.
+    pub async fn rotate_gossip_keys(&self, without: impl IntoIterator<Item = NodeId>) -> Result<(), GossipKeysError> {
+        let without: BTreeSet<NodeId> = without.into_iter().collect();
+        Ok(self.ask(|asked| Command::RotateGossipKeys(without, asked)).await??)
+    }
+
+    /// Changes by hand what this node's gossip is sealed with: for one that lacks the key of the others. What is installed is not rolled back by a start with an older file.
     ///
     /// # Errors
     /// If gossip is not sealed here, or the keyring refuses it: see [`GossipKeyError`](overlay_node::GossipKeyError).

@@ -56,8 +56,17 @@ pub struct KeysStatus {
 pub struct SealStatus {
     /// What it seals with.
     pub primary: String,
+    /// The number of that key; a later one has a higher.
+    #[serde(default)]
+    pub number: u64,
     /// What it opens with, oldest first.
     pub keys: Vec<String>,
+    /// How far the change to a new key is that this node makes: `steady` while it makes none.
+    #[serde(default)]
+    pub stage: String,
+    /// A key that others seal with and that is not here: it was changed while this node was away, and comes by another way than gossip.
+    #[serde(default)]
+    pub lacking: Option<String>,
     /// Messages that nobody sealed who has one of the keys.
     pub refused: u64,
 }
@@ -154,6 +163,23 @@ pub enum DriverEvent {
         /// Which, as far as they are still behind.
         nodes: BTreeSet<NodeId>,
     },
+    /// Gossip is sealed with this key from now on.
+    GossipKey {
+        /// Its name.
+        key: String,
+        /// Its number.
+        number: u64,
+    },
+    /// Others seal with a key that this node lacks: it was away as the key was changed.
+    LackingGossipKey {
+        /// Its name.
+        key: String,
+    },
+    /// The keys of gossip could not be written down. It is tried again; until then this node confirms none to others.
+    GossipKeysUnwritten {
+        /// Why.
+        reason: String,
+    },
     /// Another start of this node is in the cluster: this one goes on as a later one.
     Superseded,
 }
@@ -179,6 +205,14 @@ impl fmt::Display for DriverEvent {
                 let nodes: Vec<String> = nodes.iter().map(|node| node.short().to_string()).collect();
                 write!(f, "not waited for any more as keys are changed: {}", nodes.join(", "))
             }
+            Self::GossipKey { key, number } => {
+                write!(f, "gossip is sealed with key {key}, the cluster's number {number}")
+            }
+            Self::LackingGossipKey { key } => write!(
+                f,
+                "others seal gossip with key {key}, which is not here; it does not come by gossip: start the node again with it in a --gossip-key file, or install it"
+            ),
+            Self::GossipKeysUnwritten { reason } => write!(f, "the keys of gossip are not written down: {reason}"),
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }
@@ -193,12 +227,6 @@ pub(crate) fn keys(agent: &Agent) -> Option<KeysStatus> {
         rotations: metrics.rotations.ended,
         left_behind: metrics.rotations.left_behind,
     })
-}
-
-pub(crate) fn seal(agent: &Agent) -> Option<SealStatus> {
-    let keyring = agent.seal()?;
-    let keys = keyring.keys().map(|key| key.id().to_string()).collect();
-    Some(SealStatus { primary: keyring.primary().to_string(), keys, refused: agent.metrics().unopened })
 }
 
 pub(crate) fn members(agent: &Agent) -> Vec<MemberStatus> {

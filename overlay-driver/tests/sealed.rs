@@ -2,15 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::{MemoryStore, NodeId, Prefix, Store};
-use overlay_crypto::gossip::{GossipKey, Keyring, KeyringError, Purpose};
-use overlay_driver::{Driver, GossipKeysError, MemoryGround, SealStatus};
+use overlay_crypto::RotationConfig;
+use overlay_crypto::gossip::{GossipKey, Keyring, KeyringError, Purpose, Succession};
+use overlay_driver::{Driver, DriverEvent, GossipKeysError, MemoryGround, SealStatus};
 use overlay_gossip::{Config, Gossip, Member, Metadata, Role};
-use overlay_node::{Feed, GossipKeyChange, GossipKeyError, Manager};
+use overlay_node::{AgentConfig, Feed, GossipKeyChange, GossipKeyError, Manager};
 
 /// Nodes of one catalogue, each with a directory.
 struct Town {
@@ -25,14 +27,27 @@ impl Town {
     }
 
     async fn start(&self, number: u8, keys: &[u8]) -> Driver {
+        self.start_with(number, keys.iter().map(|byte| key(*byte)).collect()).await
+    }
+
+    async fn start_with(&self, number: u8, keys: Vec<GossipKey>) -> Driver {
         let root = Prefix::new("test/").unwrap();
         let id = NodeId::from_bytes([number; 16]);
         let manager = Arc::new(Manager::new(Arc::clone(&self.store), &root, id, [number; 32]).unwrap());
         let feed = Feed::new(Arc::clone(&self.store), &root).unwrap();
         let builder = Driver::builder(id, MemoryGround::default(), manager, feed);
         let builder = builder.name(format!("host-{number}").parse().unwrap()).dir(self.dir.join(number.to_string()));
-        let builder = builder.gossip("127.0.0.1:0".parse().unwrap()).gossip_keys(keys.iter().map(|byte| key(*byte)));
+        let builder = builder.gossip("127.0.0.1:0".parse().unwrap()).gossip_keys(keys);
+        let (limit, rest) = (Duration::from_secs(3), Duration::from_millis(200));
+        let gossip_rotation = RotationConfig { limit, rest, ..RotationConfig::default() };
+        let builder = builder.agent(AgentConfig { gossip_rotation, ..AgentConfig::lan() });
         builder.gateway(None).start().await.unwrap()
+    }
+
+    /// What a node has written down.
+    fn written(&self, number: u8) -> Succession {
+        let file = self.dir.join(number.to_string()).join("gossip-keys");
+        std::fs::read_to_string(file).unwrap().parse().unwrap()
     }
 }
 
@@ -109,7 +124,7 @@ async fn keys_are_changed_while_nodes_run_and_nobody_is_lost() {
     late.join([nodes[2].address()]).await.unwrap();
     for node in nodes.iter().chain([&late]) {
         until_it_knows(node, 4).await;
-        let SealStatus { primary, keys, refused } = seal(node).await;
+        let SealStatus { primary, keys, refused, .. } = seal(node).await;
         let members = node.status().await.unwrap().members;
         assert!(members.iter().all(|member| member.standing == "alive"), "{members:?}");
         assert_eq!((primary, keys.len()), (key(9).id().to_string(), 1));
@@ -121,12 +136,110 @@ async fn keys_are_changed_while_nodes_run_and_nobody_is_lost() {
     }
 }
 
+/// Waits until all seal with one key that is not that one, and have no other.
+async fn until_changed(nodes: &[Driver], before: &str) -> String {
+    let changed = async {
+        loop {
+            let mut all = BTreeSet::new();
+            for node in nodes {
+                all.insert(seal(node).await.keys);
+            }
+            match all.pop_first().as_deref() {
+                Some([one]) if one != before && all.is_empty() => return one.clone(),
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), changed).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_change_to_a_new_key_at_a_word_and_one_that_ends_on_the_way_goes_on_with_what_it_has_written() {
+    let town = Town::new("at-a-word");
+    let mut nodes = vec![town.start(1, &[7]).await, town.start(2, &[7]).await, town.start(3, &[7]).await];
+    let seed = nodes[0].address();
+    for node in &nodes[1..] {
+        node.join([seed]).await.unwrap();
+    }
+    let mut before = key(7).id().to_string();
+    for pause in [0, 30, 300] {
+        for node in &nodes {
+            until_it_knows(node, 3).await;
+        }
+        nodes[1].rotate_gossip_keys([]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        nodes.pop().unwrap().stop().await;
+        let again = town.start(3, &[7]).await; // with the first key, which is old soon
+        again.join([seed]).await.unwrap();
+        nodes.push(again);
+        let after = until_changed(&nodes, &before).await;
+        for number in 1..=3 {
+            assert_eq!(town.written(number).primary().id.to_string(), after);
+        }
+        before = after;
+    }
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_until_all_had_changed_says_so_and_comes_back_by_a_file() {
+    let town = Town::new("away");
+    let mut nodes = vec![town.start(1, &[7]).await, town.start(2, &[7]).await, town.start(3, &[7]).await];
+    let seed = nodes[0].address();
+    for node in &nodes[1..] {
+        node.join([seed]).await.unwrap();
+    }
+    for node in &nodes {
+        until_it_knows(node, 3).await;
+    }
+    let mut events = nodes[0].events();
+    nodes.pop().unwrap().stop().await;
+    nodes[0].rotate_gossip_keys([NodeId::from_bytes([3; 16])]).await.unwrap();
+    let after = until_changed(&nodes, &key(7).id().to_string()).await;
+    let said = async {
+        loop {
+            if let DriverEvent::GossipKey { key, number } = events.recv().await.unwrap() {
+                return (key, number);
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(5), said).await.unwrap(), (after.clone(), 2));
+
+    let away = town.start(3, &[7]).await;
+    away.join([seed]).await.unwrap();
+    nodes[0].join([away.address()]).await.unwrap(); // it is somewhere else now
+    let lacks = async {
+        while seal(&away).await.lacking.as_deref() != Some(after.as_str()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), lacks).await.unwrap();
+    assert!(knows(&away, 1).await);
+    away.stop().await;
+
+    let keys = town.written(1);
+    let given = keys.get(keys.primary().id).cloned().unwrap();
+    let back = town.start_with(3, vec![given]).await;
+    back.join([seed]).await.unwrap();
+    nodes.push(back);
+    for node in &nodes {
+        until_it_knows(node, 3).await;
+    }
+    assert_eq!(until_changed(&nodes, "").await, after, "and the old one is gone there too");
+    for node in nodes {
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_changed_is_refused_by_name() {
     let town = Town::new("refused");
     let (sealed, clear) = (town.start(1, &[7]).await, town.start(2, &[]).await);
     let install = GossipKeyChange::Install(key(8));
     assert_eq!(clear.change_gossip_keys(install.clone()).await, Err(GossipKeyError::Unsealed.into()));
+    assert_eq!(clear.rotate_gossip_keys([]).await, Err(GossipKeyError::Unsealed.into()));
     for (change, refusal) in [
         (GossipKeyChange::Retire(key(7).id()), KeyringError::Primary(key(7).id())),
         (GossipKeyChange::Promote(key(8).id()), KeyringError::Unknown(key(8).id())),

@@ -8,6 +8,7 @@ use std::time::Duration;
 use overlay_core::testing::{Dice, FlakyStore, Injected, block_on};
 use overlay_core::{Instant, MemoryStore, Name, NetworkId, NodeId, Prefix, Revision, Store, UnixTime};
 use overlay_crypto::Chance;
+use overlay_crypto::gossip::Succession;
 use overlay_gossip::Role;
 use overlay_gossip::testing::Net;
 use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Places as _, Stay, Upkeep};
@@ -16,7 +17,8 @@ use crate::node::{Connection, Node, vtep};
 use crate::observed::{Observed, ObservedNode};
 use crate::places::FaultyPlaces;
 use crate::poll::poll;
-use crate::station::{Station, UpkeepCounts};
+use crate::seal::{Disk, Nonces};
+use crate::station::{Beside, Station, UpkeepCounts};
 use crate::{ClusterConfig, FabricError};
 
 /// Real nodes in one process, on a virtual clock: managers over one store, an agent on each node, their gossip through a
@@ -45,6 +47,7 @@ pub struct Cluster {
     /// How many were.
     pub(crate) broken_calls: u64,
     settle_at: Instant,
+    nonces: Option<Nonces>,
     /// What nodes that died had counted and found.
     pub(crate) past: UpkeepCounts,
     pub(crate) broken: Vec<String>,
@@ -84,6 +87,7 @@ impl Cluster {
         let oracle = oracle.map_err(FabricError::internal)?;
         let net = Net::new(config.conditions.clone(), u64::from_be_bytes(first_8(dice.seed())));
         let feed = Feed::new(Arc::new(store.clone()), &root).map_err(FabricError::internal)?;
+        let nonces = config.nonces.then(Nonces::default);
         let mut cluster = Self {
             seed,
             config,
@@ -100,6 +104,7 @@ impl Cluster {
             break_calls: 0,
             broken_calls: 0,
             settle_at: Instant::ZERO,
+            nonces,
             past: UpkeepCounts::default(),
             broken: Vec::new(),
         };
@@ -125,6 +130,7 @@ impl Cluster {
             vtep: vtep(number),
             incarnation: 0,
             places: FaultyPlaces::new(Dice::new(self.dice.seed()), !self.config.without_esp.contains(&number)),
+            keys: Disk::default(),
             containers: BTreeMap::new(),
             skew: 0,
             manager: None,
@@ -230,7 +236,7 @@ impl Cluster {
 
     /// A new life of a node: its agent, which finds the places that are there.
     pub(crate) fn start(&mut self, number: usize) -> Result<Station, FabricError> {
-        let (now, seeds) = (self.now(), [(); 4].map(|()| self.dice.seed()));
+        let (first, now, seeds) = (self.first_gossip_key(), self.now(), [(); 5].map(|()| self.dice.seed()));
         let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         node.incarnation += 1;
         if node.role == Role::Manager && !node.is_removed {
@@ -245,12 +251,20 @@ impl Cluster {
             vtep: node.vtep,
             mtu: self.config.mtu,
         };
-        let mut agent = Agent::new(self.config.agent.clone(), me, seeds[1], now).map_err(FabricError::internal)?;
+        let (config, disk) = (self.config.agent.clone(), node.keys.clone());
+        let mut agent = if self.config.sealed {
+            let keys = disk.read().unwrap_or_else(|| Succession::new(first));
+            Agent::sealed(config, me, (keys, Chance::new(seeds[4])), seeds[1], now)
+        } else {
+            Agent::new(config, me, seeds[1], now)
+        }
+        .map_err(FabricError::internal)?;
         let chance = node.places.protects().map(|()| Chance::new(seeds[3])); // of a simulation: anybody can know it
         agent.set_protection(chance, now);
         let found = node.places.held.places().into_iter().map(|(place, _)| place);
         let upkeep = Upkeep::new(self.config.upkeep, found, now);
-        Ok(Station::new(agent, node.places.clone(), upkeep, (seeds[2], self.config.watched), now))
+        let beside = Beside { seed: seeds[2], watched: self.config.watched, disk, nonces: self.nonces.clone() };
+        Ok(Station::new(agent, node.places.clone(), upkeep, beside, now))
     }
 
     /// Lets a node join through the first three others, and plugs in again what runs on it.

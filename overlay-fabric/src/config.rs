@@ -25,12 +25,16 @@ pub struct ClusterConfig {
     pub mtu: Mtu,
     /// How many changes the store remembers for those that watch it. Few make feeds read all again.
     pub history: usize,
+    /// Whether gossip is sealed, with keys that follow from the run's seed. Of a cluster that is not sealed nothing of its gossip is kept from anybody.
+    pub sealed: bool,
+    /// Whether it is looked at each sealed message that no nonce comes twice; it takes some 100 bytes for each.
+    pub nonces: bool,
     /// Whether each job at each place is looked at for something open that is not guarded: the larger the cluster, the dearer.
     pub watched: bool,
 }
 
 impl Default for ClusterConfig {
-    /// Up to three managers, a switched network without loss, usual settings, a gateway bridge on each node.
+    /// Up to three managers, a switched network without loss, sealed gossip, usual settings, a gateway bridge on each node.
     fn default() -> Self {
         Self {
             managers: 3,
@@ -40,6 +44,8 @@ impl Default for ClusterConfig {
             without_esp: BTreeSet::new(),
             mtu: Mtu::ETHERNET,
             history: 4096,
+            sealed: true,
+            nonces: false,
             watched: true,
         }
     }

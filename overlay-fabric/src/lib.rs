@@ -14,6 +14,7 @@ mod observed;
 mod places;
 mod poll;
 mod probe;
+mod seal;
 mod station;
 mod trace;
 mod watch;

@@ -8,6 +8,7 @@ use overlay_gossip::Role;
 use overlay_node::{Feed, GatewayPort, Input, Manager};
 
 use crate::places::FaultyPlaces;
+use crate::seal::Disk;
 
 /// One machine.
 pub(crate) struct Node {
@@ -16,6 +17,8 @@ pub(crate) struct Node {
     pub(crate) vtep: IpAddr,
     pub(crate) incarnation: u64,
     pub(crate) places: FaultyPlaces,
+    /// It outlives the agent, and the machine's power.
+    pub(crate) keys: Disk,
     /// The container runtime's: it outlives the agent.
     pub(crate) containers: BTreeMap<Name, Container>,
     /// How many milliseconds its clock is ahead, or behind.

@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay_core::testing::Dice;
 use overlay_core::{EndpointId, Instant, Name};
+use overlay_crypto::gossip::Succession;
 use overlay_dns::View;
 use overlay_gossip::testing::Machine;
 use overlay_gossip::{Class, Transmit};
 use overlay_node::{Acting, Agent, AgentEvent, Desired, Input, Place, RoundRun, Upkeep};
 
 use crate::places::FaultyPlaces;
+use crate::seal::{Disk, Nonces};
 use crate::watch;
 
 /// An agent and what a driver would do around it, as one machine of the virtual network.
@@ -40,8 +42,20 @@ pub(crate) struct Station {
     pub(crate) withdrawn: Vec<EndpointId>,
     pub(crate) counts: UpkeepCounts,
     watched: bool,
+    disk: Disk,
+    /// Keys of gossip that are being written down: until when, and which version.
+    writing: Option<(Instant, u64, Succession)>,
+    nonces: Option<Nonces>,
     /// What was found wrong after a job.
     pub(crate) broken: Vec<String>,
+}
+
+/// What goes with a station besides its agent and places.
+pub(crate) struct Beside {
+    pub(crate) seed: [u8; 32],
+    pub(crate) watched: bool,
+    pub(crate) disk: Disk,
+    pub(crate) nonces: Option<Nonces>,
 }
 
 /// What nodes did at their places.
@@ -75,13 +89,15 @@ impl UpkeepCounts {
 const LINGER: Duration = Duration::from_millis(2);
 /// The longest a job takes.
 const JOB: Duration = Duration::from_micros(600);
+/// The longest it takes to write something down.
+const WRITE: Duration = Duration::from_millis(20);
 
 impl Station {
     pub(crate) fn new(
         agent: Agent,
         places: FaultyPlaces,
         upkeep: Upkeep,
-        (seed, watched): ([u8; 32], bool),
+        Beside { seed, watched, disk, nonces }: Beside,
         now: Instant,
     ) -> Self {
         Self {
@@ -100,6 +116,9 @@ impl Station {
             withdrawn: Vec::new(),
             counts: UpkeepCounts::default(),
             watched,
+            disk,
+            writing: None,
+            nonces,
             broken: Vec::new(),
         }
     }
@@ -130,6 +149,7 @@ impl Station {
             let Some((_, input)) = self.inbox.pop_front() else { break };
             self.tell(input, now);
         }
+        self.write(now);
         self.take_events(now);
         if self.look_at.is_some_and(|at| at <= now) {
             self.look_at = None;
@@ -152,6 +172,14 @@ impl Station {
         }
     }
 
+    /// What is being written down is there, if it is time.
+    fn write(&mut self, now: Instant) {
+        if let Some((_, version, keys)) = self.writing.take_if(|(at, ..)| *at <= now) {
+            self.disk.write(keys);
+            self.tell(Input::GossipKeysKept { version }, now);
+        }
+    }
+
     /// What makes no sense to the agent is its affair: it counts it.
     fn tell(&mut self, input: Input, now: Instant) {
         let _ = self.agent.handle(input, now);
@@ -163,6 +191,10 @@ impl Station {
                 AgentEvent::Changed => drop(self.look_at.get_or_insert(now + LINGER)),
                 AgentEvent::Report { endpoint, moves, result } => self.reports.push((endpoint, moves, result)),
                 AgentEvent::Withdrawn(endpoint) => self.withdrawn.push(endpoint),
+                AgentEvent::GossipKeys { version } => {
+                    let at = now + Duration::from_micros(self.dice.below(WRITE.as_micros() as usize) as u64);
+                    self.writing = self.agent.gossip_keys().map(|keys| (at, version, keys.clone()));
+                }
                 _ => {}
             }
         }
@@ -264,11 +296,16 @@ impl Machine for Station {
         let agent = self.agent.poll_timeout().map(|(at, _)| at);
         let inbox = self.inbox.front().map(|(at, _)| *at);
         let places = if self.run.is_some() { Some(self.job_at) } else { self.upkeep.poll_timeout() };
-        [agent, inbox, self.look_at, places].into_iter().flatten().min()
+        let writing = self.writing.as_ref().map(|(at, ..)| *at);
+        [agent, inbox, self.look_at, places, writing].into_iter().flatten().min()
     }
 
     fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        self.agent.poll_transmit(now)
+        let transmit = self.agent.poll_transmit(now)?;
+        if self.nonces.as_ref().is_some_and(|nonces| !nonces.is_new(&transmit.payload)) {
+            self.broken.push("a key sealed twice with one nonce".to_owned());
+        }
+        Some(transmit)
     }
 
     fn poll_event(&mut self) -> Option<()> {

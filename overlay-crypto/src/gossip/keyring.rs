@@ -7,7 +7,7 @@ use crate::provider::aead::{Aad, LessSafeKey, Nonce};
 use super::heard::Heard;
 use super::key::StartSalt;
 use super::trailer::Trailer;
-use super::{GossipKey, KeyId};
+use super::{GossipKey, KeyId, Succession};
 use crate::Chance;
 
 /// The keys of a cluster's gossip that one node has: it opens what is sealed with any of them, and seals with one, its *primary*.
@@ -84,9 +84,9 @@ pub enum KeyringError {
     },
 }
 
-/// Why nothing was sealed: all 2^64 − 1 numbers are spent. The message is as it was; another keyring has others.
+/// Why nothing was sealed: all 2^64 − 1 numbers are spent, or there is no such key. The message is as it was; another keyring has other numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all numbers of this keyring are spent, another is needed")]
+#[error("all numbers of this keyring are spent, or it has no such key: another is needed")]
 pub struct SealError;
 
 /// Why a message was not opened. It is to be dropped; its bytes may be anything now.
@@ -170,6 +170,36 @@ impl Keyring {
         self.primary -= usize::from(at < self.primary);
         self.heard.forget(id);
         Ok(())
+    }
+
+    /// Has the keys of a [`Succession`] and no others from now on, and seals with its primary.
+    pub fn follow(&mut self, succession: &Succession) {
+        let wanted = |id: KeyId| succession.get(id).is_some();
+        let primary = succession.primary().id;
+        let over: Vec<KeyId> = self.keys().map(GossipKey::id).filter(|id| !wanted(*id)).collect();
+        let let_go = |keyring: &mut Self| {
+            for id in &over {
+                let _ = keyring.retire(*id);
+            }
+        };
+        let_go(self); // all but the primary, which goes when there is another
+        for key in succession.get(primary).into_iter().chain(succession.keys()) {
+            let _ = self.install(key.clone()); // there is room: a succession has no more than a keyring
+            let _ = self.promote(primary);
+            let_go(self);
+        }
+    }
+
+    /// As [`seal`](Self::seal), with a key that may not be the primary.
+    ///
+    /// # Errors
+    /// As [`seal`](Self::seal); also if there is no such key.
+    pub fn seal_with(&mut self, id: KeyId, purpose: Purpose, message: &mut Vec<u8>) -> Result<(), SealError> {
+        let position = self.position(id).map_err(|_| SealError)?;
+        let primary = std::mem::replace(&mut self.primary, position);
+        let sealed = self.seal(purpose, message);
+        self.primary = primary;
+        sealed
     }
 
     /// The key that seals.
@@ -367,6 +397,26 @@ mod tests {
         let mut message = b"as it was".to_vec();
         assert_eq!(bob.seal(Purpose::Stream, &mut message), Err(SealError));
         assert_eq!(message, b"as it was");
+    }
+
+    #[test]
+    fn it_follows_what_keys_there_are_and_seals_for_one_who_has_but_an_older() {
+        let (mut ann, mut bob) = (keyring(1), keyring(2));
+        let mut keys = Succession::new(key(7));
+        (8..14).for_each(|byte| keys.install(key(byte)).unwrap());
+        let next = keys.succeed(key(14)).unwrap();
+        ann.follow(&keys);
+        assert_eq!((ann.primary(), ann.keys().count()), (key(7).id(), 8));
+        keys.lead(next.id).unwrap();
+        ann.follow(&keys);
+        assert_eq!(ann.primary(), next.id);
+        let mut message = b"for bob".to_vec();
+        ann.seal_with(key(7).id(), Purpose::Datagram, &mut message).unwrap();
+        assert_eq!((opened(&mut bob, &message).unwrap(), ann.primary()), (b"for bob".to_vec(), next.id));
+        assert_eq!(ann.seal_with(key(99).id(), Purpose::Datagram, &mut message), Err(SealError));
+        let full = Succession::new(key(50)); // nothing in common, and no room
+        ann.follow(&full);
+        assert_eq!((ann.primary(), ann.keys().count()), (key(50).id(), 1));
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub struct AgentConfig {
     /// How often the keys of encrypted networks are changed and after how much, and how long others are waited for then. One that was not changed in time ends, at a quarter more
     /// than that, and a tunnel with it until there is another.
     pub rotation: RotationConfig,
+    /// How long others are waited for as the key of gossip is changed; and how often it is, if it is so [by time](Self::rotates_gossip_by_time).
+    pub gossip_rotation: RotationConfig,
+    /// Whether the key of gossip is changed by time, by the first of all nodes; the key before it is opened until the next time. It is not usual as long as a new node gets its first key by a
+    /// file that somebody keeps up to date.
+    pub rotates_gossip_by_time: bool,
     /// The port, at 127.0.0.11 in each container, that the node's resolver listens at. Port 53 there is led to it and stays free for the
     /// container's own use, so any that its programs do not bind at all addresses will do. 10053 is usual.
     pub resolver_port: Port,
@@ -57,6 +62,8 @@ impl AgentConfig {
             own_ports: PortRange::VXLAN_ENCRYPTED,
             lanes: Lanes::ONE,
             rotation: RotationConfig::default(),
+            gossip_rotation: RotationConfig::default(),
+            rotates_gossip_by_time: false,
             resolver_port: Port::RESOLVER,
             suffixes: Vec::new(),
             gateway: None,
@@ -174,6 +181,9 @@ pub enum AgentError {
     /// A setting of the rotation of keys is out of range.
     #[error(transparent)]
     Rotation(#[from] RotationConfigError),
+    /// A setting of how gossip's key is changed is out of range.
+    #[error("gossip's key: {0}")]
+    GossipRotation(#[source] RotationConfigError),
     /// The underlay cannot be used.
     #[error(transparent)]
     Underlay(#[from] UnderlayError),

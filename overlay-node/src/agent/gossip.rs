@@ -7,6 +7,7 @@ use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
 use super::keyring::{KEYS, is_key};
+use super::seal::CLUSTER;
 use super::{Agent, AgentEvent, facts};
 use crate::knowledge::{Assignments, Claims};
 use crate::{NodeFacts, RemoteEndpoint, Section, Standing, Underlay};
@@ -30,6 +31,9 @@ fn id(key: &Key) -> Option<EndpointId> {
 impl Agent {
     pub(super) fn take_gossip(&mut self, now: Instant) {
         while let Some(event) = self.gossip.poll_event() {
+            if !matches!(event, Event::Table(_)) {
+                self.doubt_seal();
+            }
             match event {
                 Event::Joined => self.events.push_back(AgentEvent::Joined),
                 Event::Up(member) | Event::Changed(member) => self.put_member(&member),
@@ -47,6 +51,13 @@ impl Agent {
 
     fn take_table(&mut self, event: TableEvent, now: Instant) {
         match event {
+            TableEvent::Put { network: CLUSTER, .. }
+            | TableEvent::Removed { network: CLUSTER, .. }
+            | TableEvent::Hidden { network: CLUSTER, .. }
+            | TableEvent::Restored { network: CLUSTER, .. }
+            | TableEvent::Dropped { network: CLUSTER, .. }
+            | TableEvent::Watermark { network: CLUSTER, .. }
+            | TableEvent::Reread { network: CLUSTER } => self.take_seals(event),
             TableEvent::Put { network, owner, table: ENDPOINTS, key, value } => {
                 self.claim(network, owner, &key, Some(&value));
             }

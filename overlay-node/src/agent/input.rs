@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use overlay_core::{EndpointId, IfName, Mtu, Name, NodeId, NsKey, Port, Protocol};
 use overlay_crypto::{SaId, Usage};
+use overlay_crypto::gossip::KeyId;
 use overlay_dns::Health;
 use overlay_gossip::Class;
 
@@ -80,6 +81,18 @@ pub enum Input {
     Used(BTreeMap<SaId, Usage>),
     /// The keys of encrypted networks are to be changed for others now, without a packet lost. Nothing happens while none is protected.
     RotateKeys,
+    /// All nodes are to change to a new key of gossip, without a message lost, which the nodes `without` do not get. Nothing happens where gossip is not sealed.
+    RotateGossipKeys {
+        /// Nodes that are the cluster's no more.
+        without: BTreeSet<NodeId>,
+    },
+    /// A node is the cluster's no more: gossip gets a new key that it does not have. All nodes may be told so; one of them sees to it.
+    GossipWithout(NodeId),
+    /// The [keys of gossip](crate::Agent::gossip_keys) are written down as they were at that [event](AgentEvent::GossipKeys).
+    GossipKeysKept {
+        /// Its version.
+        version: u64,
+    },
     /// Say goodbye; ends with [`AgentEvent::Gone`].
     Leave,
 }
@@ -113,6 +126,16 @@ pub enum AgentEvent {
     LeftBehind {
         /// Which, as far as they are still behind.
         nodes: BTreeSet<NodeId>,
+    },
+    /// The [keys of gossip](crate::Agent::gossip_keys) are other than before: to be written down, and then told by [`Input::GossipKeysKept`]. Others hear of them after that.
+    GossipKeys {
+        /// Counts these events.
+        version: u64,
+    },
+    /// Others seal with a key that this node lacks: see [`Agent::lacking_gossip_key`](crate::Agent::lacking_gossip_key). Told once a minute at most.
+    LackingGossipKey {
+        /// Its name.
+        key: KeyId,
     },
     /// The goodbye is said: this machine does nothing more.
     Gone,

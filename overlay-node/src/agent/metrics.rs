@@ -1,5 +1,6 @@
 //! What can be counted of an agent.
 
+use overlay_crypto::gossip::{Generation, Succession};
 use overlay_crypto::{Epoch, RotationCounts, Stage};
 
 use super::Agent;
@@ -33,6 +34,10 @@ pub struct AgentMetrics {
     pub stage: Option<Stage>,
     /// Rotations of those, and why they began.
     pub rotations: RotationCounts,
+    /// The key that this node's gossip is sealed with; none if it is not.
+    pub gossip_key: Option<Generation>,
+    /// Changes of that key that this node has made. One that a later one came before has ended too.
+    pub gossip_rotations: RotationCounts,
     /// Messages that nobody sealed who has a key of this cluster's gossip.
     pub unopened: u64,
 }
@@ -52,6 +57,8 @@ impl Agent {
             epoch: present.map(|(epoch, _)| epoch),
             stage: present.map(|(_, stage)| stage),
             rotations,
+            gossip_key: self.gossip_keys().map(Succession::primary),
+            gossip_rotations: self.seal.as_ref().map(|seal| seal.counts).unwrap_or_default(),
             ..self.counts
         }
     }

@@ -73,7 +73,9 @@ pub struct Agent {
     /// Whether others have published other keys.
     doubt_records: bool,
     /// What gossip is sealed with; none if it is not.
-    seal: Option<overlay_crypto::gossip::Keyring>,
+    seal: Option<seal::Seal>,
+    /// What this node has said of that.
+    seals_told: seal::SealsTold,
     reports: Reports,
     watches: Watches,
     deriver: Deriver,
@@ -125,6 +127,7 @@ impl Agent {
             doubt_keys: false,
             doubt_records: false,
             seal: None,
+            seals_told: seal::SealsTold::default(),
             reports: Reports::default(),
             watches: Watches::default(),
             deriver: Deriver::default(),
@@ -149,6 +152,8 @@ impl Agent {
         self.knowledge.networks.clear();
         (self.claims, self.lapsing, self.told, self.offers) = Default::default();
         self.knowledge.records = Arc::default();
+        self.seals_told = seal::SealsTold::default();
+        self.doubt_seal();
         self.touched_networks.extend(self.catalogue.networks.keys());
         self.touched.extend(self.catalogue.endpoints.keys());
         self.changed = true;
@@ -162,7 +167,7 @@ impl Agent {
     pub fn handle(&mut self, input: Input, now: Instant) -> Result<(), InputError> {
         match input {
             Input::Message { from, class, payload } => {
-                let payload = self.open(class, payload)?;
+                let payload = self.open(from, class, payload, now)?;
                 self.gossip.handle(from, class, &payload, now)?;
             }
             Input::Catalogue(change) => self.handle_catalogue(change, now),
@@ -182,6 +187,9 @@ impl Agent {
             Input::Rekey => self.rekey(),
             Input::Used(usage) => self.use_keys(&usage, now),
             Input::RotateKeys => self.rotate_keys(Cause::Demand, now),
+            Input::RotateGossipKeys { without } => self.rotate_gossip(without, now),
+            Input::GossipWithout(node) => self.rotate_gossip_without(node, now),
+            Input::GossipKeysKept { version } => self.keep_gossip_keys(version),
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);
@@ -199,7 +207,8 @@ impl Agent {
         let lapses = self.lapsing.values().min().map(|until| (*until, Reason::Tables));
         let keys = self.keys_due().map(|at| (at, Reason::Tables));
         let gossip = self.gossip.poll_timeout();
-        [lapses, keys, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
+        let seal = self.seal.as_ref().and_then(seal::Seal::poll_timeout).map(|at| (at, Reason::Tables));
+        [lapses, keys, seal, gossip].into_iter().flatten().min_by_key(|(at, _)| *at)
     }
 
     /// The next thing that happened.
@@ -305,6 +314,7 @@ impl Agent {
     /// Brings all that follows from what changed up to date.
     fn settle(&mut self, now: Instant) {
         self.take_gossip(now);
+        self.settle_seal(now);
         self.lapse(now);
         while let Some(network) = self.touched_networks.pop_first() {
             self.settle_network(network, now);

@@ -158,7 +158,7 @@ pub(crate) fn agent(number: usize, incarnation: u64, address: SocketAddr, seed: 
     Node(Agent::new(AgentConfig::lan(), me(number, incarnation, address), seed, now).unwrap())
 }
 
-fn me(number: usize, incarnation: u64, address: SocketAddr) -> Me {
+pub(crate) fn me(number: usize, incarnation: u64, address: SocketAddr) -> Me {
     Me { id: node_id(number), incarnation, address, role: Role::Worker, vtep: address.ip(), mtu: Mtu::ETHERNET }
 }
 

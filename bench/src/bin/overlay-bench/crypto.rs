@@ -4,7 +4,8 @@
 //! window, nothing authenticated besides; a second one is given padding, trailer and 12 bytes to authenticate, so what is between the two is the cipher's. All work through the same 64 buffers in turn, by the same rounds. Opening spoils a packet, so packets are
 //! sealed anew outside the measurement.
 //!
-//! `gossip-seal`, `gossip-open-of-1000`: a datagram of 1,400 bytes by a keyring, what it opens of 1,000 nodes in turn; the yardstick is the same AEAD alone.
+//! `gossip-seal`, `gossip-open-of-1000`: a datagram of 1,400 bytes by a keyring, what it opens of 1,000 nodes in turn; the yardstick is the same AEAD alone. `gossip-wrap-1000`: the next key
+//! wrapped for 1,000 nodes, beside as many secrets made and agreed with.
 //!
 //! `xfrm-plan-1000`, as root: what protects tunnels to 1,000 peers, lowered to XFRM's objects and planned, from nothing; `-next-epoch` in place of
 //! the present, `-nothing` where it is there already. `rotate-1000`: the three plans of a rotation, one after the other, without the keys' own making, which `agree` measures. The yardstick is a copy of the objects. Nothing is carried out.
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use overlay_bench::{Bench, Pace};
 use overlay_core::{ErrorKind, Lower as _, NetworkId, NodeId, Owner, Port, State as _};
-use overlay_crypto::gossip::{GossipKey, Keyring, Purpose};
+use overlay_crypto::gossip::{Generation, GossipKey, Keyring, Purpose, Recipient, WrappedKey};
 use overlay_crypto::kernel::{Esp, Xfrm};
 use overlay_crypto::{
     Chance, Cipher, Direction, Epoch, EpochSecret, Epochs, Lane, Numbers, Opener, Sa, SaId, SaKey, Sealer, Spi, State,
@@ -38,6 +39,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     }
     gossip_seal(bench)?;
     gossip_open(bench)?;
+    gossip_wrap(bench)?;
     crate::pki::run(bench)?;
     crate::control::handshake(bench)?;
     plan(bench)?;
@@ -141,6 +143,36 @@ fn gossip_open(bench: &mut Bench<'_>) -> io::Result<()> {
             let prepare = |buffer: &mut Vec<u8>| seals.seal(buffer, DATAGRAM);
             seconds(round, &mut bare, prepare, |buffer| opens.open(black_box(buffer), DATAGRAM))
         })
+        .report()
+}
+
+/// The next key on its way to 1,000 nodes; beside it, the X25519 that it takes.
+fn gossip_wrap(bench: &mut Bench<'_>) -> io::Result<()> {
+    const NODES: u16 = 1000;
+    let id = |node: u16| NodeId::from_bytes(u128::from(node).to_be_bytes());
+    let chance = |node: u16| Chance::new([(node % 251) as u8; 32]);
+    let all: Vec<_> = (1..=NODES).map(|node| Recipient::generate(id(node), &mut chance(node))).collect();
+    let secret = |node: u16| EpochSecret::generate(id(node), Epoch::FIRST, |to| chance(node).draw(to));
+    let theirs = secret(u16::MAX).record();
+    let (key, mut ours) = (GossipKey::from_bytes([7; 32]), chance(0));
+    let generation = Generation { number: 2, id: key.id() };
+    bench
+        .figure("crypto/gossip-wrap-1000", "ms")
+        .once(
+            || (),
+            |()| {
+                let wrap = |to: &Recipient| WrappedKey::wrap(&key, generation, (to.node(), to.public()), &mut ours);
+                all.iter().map(wrap).collect::<Result<Vec<_>, _>>().expect("all are keys")
+            },
+        )
+        .yardstick_once(
+            "1,000 secrets of X25519, each made and agreed with",
+            || (),
+            |()| {
+                let agreed = |node| secret(node).agree(id(u16::MAX), theirs).expect("a key");
+                (1..=NODES).map(agreed).collect::<Vec<_>>()
+            },
+        )
         .report()
 }
 

@@ -44,6 +44,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
+        .gossip_key_file(run.state.join("gossip-keys"))
         .upstreams(resolv_conf.nameservers());
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{EndpointId, IfName, Mac, Name, Port};
+use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port};
 use overlay_driver::Source;
 use overlay_ipam::SubnetOptions;
 use overlay_lb::{Affinity, Weight};
@@ -53,12 +53,16 @@ usage: overlay-node node init --address IP [--state DIR]
   node promote|demote|rm NODE
   node token [--manager] [rotate]
   node ca [rotate]        how far a change of the root is
+  gossip-key rotate [--without NODE-ID]...
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it
 
   node init, join   write down that the node is in a cluster from now on: run it without --manager then. It speaks with managers over mutual TLS at port 2377
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
+                    FILE is what a node begins with: it writes later ones to DIR/gossip-keys of --state, and what was retired does not come back by FILE
+  gossip-key rotate all nodes change to a new key, without a message lost; the nodes of --without do not get it. Who is away meanwhile, or new, needs it in a
+                    file: the digits of a key in the gossip-keys of another node
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
@@ -199,7 +203,7 @@ fn run(mut parser: Parser) -> Read<Run> {
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
     let second = match word {
-        "network" | "service" | "node" => match parser.next()? {
+        "network" | "service" | "node" | "gossip-key" => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
@@ -227,6 +231,10 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("detach", _) => Command::Node(NodeQuestion::Detach(words.endpoint()?)),
         ("explain", _) => Command::Node(words.explain()?),
         ("node", "rotate-keys") => Command::Node(NodeQuestion::RotateKeys),
+        ("gossip-key", "rotate") => {
+            words.nothing_else()?;
+            Command::Node(NodeQuestion::RotateGossipKey { without: std::mem::take(&mut words.without) })
+        }
         ("status", _) => Command::Node(NodeQuestion::Status),
         ("teardown", _) => Command::Node(NodeQuestion::TearDown),
         _ => return Err(format!("there is no command {word} {second}: see --help").into()),
@@ -262,6 +270,7 @@ struct Words {
     deadline: Option<Duration>,
     client: Option<IpAddr>,
     at: Option<IpAddr>,
+    without: Vec<NodeId>,
     words: Vec<String>,
 }
 
@@ -336,6 +345,7 @@ impl Words {
                 }
                 Arg::Long("deadline") => self.deadline = Some(parser.value()?.parse_with(seconds)?),
                 Arg::Long("client") => self.client = Some(value(parser)?),
+                Arg::Long("without") => self.without.push(value(parser)?),
                 Arg::Long("at") => self.at = Some(value(parser)?),
                 Arg::Long("replicas") => self.replicas = value(parser)?,
                 Arg::Long("weight") => self.weight = Weight::new(value(parser)?).map_err(lexopt::Error::from_any)?,
@@ -422,6 +432,10 @@ impl Words {
             [word] => Ok(std::mem::take(word)),
             _ => Err(format!("name {what}, and nothing else").into()),
         }
+    }
+
+    fn nothing_else(&self) -> Read<()> {
+        self.words.first().map_or(Ok(()), |stray| Err(format!("{stray} is not understood: see --help").into()))
     }
 
     fn network(&mut self) -> Read<NetworkSpec> {
@@ -528,6 +542,13 @@ mod tests {
             panic!("{:?}", parsed(&text))
         };
         assert_eq!(to, "db");
+        let text = format!("gossip-key rotate --without {}", NodeId::from_bytes([7; 16]));
+        let Ok(Asked::Command { command: Command::Node(NodeQuestion::RotateGossipKey { without }), .. }) =
+            parsed(&text)
+        else {
+            panic!("{:?}", parsed(&text))
+        };
+        assert_eq!(without, [NodeId::from_bytes([7; 16])]);
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -567,6 +588,8 @@ mod tests {
             ("explain published 80/icmp --client 192.0.2.9 --at 192.0.2.1", "a protocol is tcp, udp or sctp"),
             ("explain db", "name an endpoint, and a name or an address"),
             ("drain", "name an endpoint, and nothing else"),
+            ("gossip-key rotate now", "now is not understood"),
+            ("gossip-key rotate --without me", "me"),
             ("status --fast", "--fast"),
         ] {
             let said = parsed(text).unwrap_err();

@@ -76,6 +76,10 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
         NodeAnswer::Rotating => show(json, &json!({ "rotating": true }), || {
             "the node changes its keys: status tells how far it is".to_owned()
         }),
+        NodeAnswer::RotatingGossipKey => {
+            let said = "all nodes change to a new key: status says when they have";
+            show(json, &json!({ "rotating": true }), || said.to_owned())
+        }
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
         NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
@@ -126,7 +130,9 @@ fn status(status: &Status) -> String {
     rows.push(line(["GOSSIP", "KEYS", "REFUSED MESSAGES"]));
     rows.push(match &status.seal {
         Some(seal) => {
-            line([&format!("sealed by {}", seal.primary), &seal.keys.len().to_string(), &seal.refused.to_string()])
+            let by = format!("sealed by {}, number {}, {}", seal.primary, seal.number, seal.stage);
+            let lacking = seal.lacking.iter().map(|key| format!(", lacks {key}")).collect::<String>();
+            line([&by, &format!("{}{lacking}", seal.keys.join(" ")), &seal.refused.to_string()])
         }
         None => line(["in the clear", "", ""]),
     });

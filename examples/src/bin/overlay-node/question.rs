@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overlay_core::{EndpointId, IfName, Mac, Name, Port, Protocol};
+use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol};
 use overlay_dns::Health;
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
@@ -44,6 +44,10 @@ pub(crate) enum NodeQuestion {
     },
     /// The node's keys of encrypted networks are to be changed.
     RotateKeys,
+    /// All nodes but these change to a new key of gossip.
+    RotateGossipKey {
+        without: Vec<NodeId>,
+    },
     Status,
     TearDown,
     /// As that, and the node forgets its cluster.
@@ -66,6 +70,7 @@ pub(crate) enum NodeAnswer {
         whole: bool,
     },
     Rotating,
+    RotatingGossipKey,
     Status(Status),
     TearingDown,
 }
@@ -150,6 +155,10 @@ impl Local<NodeQuestion> for Node {
             }
             NodeQuestion::RotateKeys => {
                 self.driver.rotate_keys().await.map(|()| NodeAnswer::Rotating).map_err(|error| refusal(&error))
+            }
+            NodeQuestion::RotateGossipKey { without } => {
+                let rotated = self.driver.rotate_gossip_keys(without).await;
+                rotated.map(|()| NodeAnswer::RotatingGossipKey).map_err(|error| refusal(&error))
             }
             NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
             NodeQuestion::TearDown => {

@@ -1,0 +1,125 @@
+//! Sealed gossip, and how its key is changed.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use overlay_core::{Instant, NodeId};
+use overlay_crypto::gossip::{GossipKey, Succession};
+use overlay_crypto::{Chance, RotationConfig, Stage};
+use overlay_gossip::testing::{Conditions, Net};
+use overlay_node::{Agent, AgentConfig, AgentEvent, GossipKeyChange, Input};
+
+use super::town::{Node, me};
+
+/// Nodes with disks, of which some hang.
+struct Sealed {
+    net: Net<Node>,
+    hangs: BTreeSet<usize>,
+    left_behind: BTreeSet<NodeId>,
+    lacking: usize,
+}
+
+impl Sealed {
+    fn new(keys: &[u8]) -> Self {
+        let mut net = Net::new(Conditions::lan(), 1);
+        for (number, key) in keys.iter().enumerate() {
+            let keys = (Succession::new(self::key(*key)), Chance::new([number as u8; 32]));
+            let mut config = AgentConfig::lan();
+            config.gossip_rotation = RotationConfig { limit: Duration::from_secs(5), ..RotationConfig::default() };
+            net.add(|address, seed, now| Node(Agent::sealed(config, me(number, 1, address), keys, seed, now).unwrap()));
+        }
+        let mut sealed = Self { net, hangs: BTreeSet::new(), left_behind: BTreeSet::new(), lacking: 0 };
+        (0..keys.len()).for_each(|node| sealed.tell(node, Input::Join(vec![Net::<Node>::address(0)])));
+        sealed.run(5);
+        sealed
+    }
+
+    fn tell(&mut self, node: usize, input: Input) {
+        self.net.with(node, |agent, now| agent.0.handle(input, now)).unwrap().unwrap();
+    }
+
+    fn run(&mut self, seconds: u64) {
+        for _ in 0..seconds * 20 {
+            self.net.run_for(Duration::from_millis(50));
+            for (_, node, event) in self.net.take_events() {
+                match event {
+                    AgentEvent::GossipKeys { version } if !self.hangs.contains(&node) => {
+                        self.tell(node, Input::GossipKeysKept { version });
+                    }
+                    AgentEvent::LeftBehind { nodes } => self.left_behind.extend(nodes),
+                    AgentEvent::LackingGossipKey { .. } => self.lacking += 1,
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn agent(&self, node: usize) -> &Agent {
+        &self.net.machine(node).unwrap().0
+    }
+
+    fn keys(&self, node: usize) -> &Succession {
+        self.agent(node).gossip_keys().unwrap()
+    }
+
+    fn now(&self) -> Instant {
+        self.net.now()
+    }
+
+    fn change(&mut self, node: usize, change: GossipKeyChange) {
+        self.net.with(node, |agent, now| agent.0.change_gossip_keys(change, now)).unwrap().unwrap();
+    }
+}
+
+fn key(byte: u8) -> GossipKey {
+    GossipKey::from_bytes([byte; 32])
+}
+
+#[test]
+fn who_cannot_write_a_key_down_does_not_say_that_it_has_it_and_is_named_and_follows_when_it_can() {
+    let mut sealed = Sealed::new(&[7, 7, 7]);
+    let before = sealed.keys(0).primary();
+    sealed.hangs.insert(2);
+    sealed.tell(0, Input::RotateGossipKeys { without: BTreeSet::new() });
+    sealed.run(3);
+    assert_eq!((sealed.agent(0).gossip_stage(), sealed.keys(2).keys().count()), (Stage::Installing, 2));
+    assert_eq!(sealed.keys(1).primary(), before, "nobody seals with what one may forget");
+    sealed.run(20);
+    let third = sealed.agent(2).gossip().me().id;
+    assert_eq!(sealed.left_behind, [third].into());
+    let after = sealed.keys(0).primary();
+    assert!(after > before && sealed.keys(1).primary() == after);
+    sealed.hangs.clear();
+    sealed.tell(0, Input::RotateGossipKeys { without: BTreeSet::new() }); // and it has something to write again
+    sealed.run(20);
+    assert!((0..3).all(|node| sealed.keys(node).primary() > after && sealed.keys(node).keys().count() == 1));
+    let refused: u64 = (0..3).map(|node| sealed.agent(node).metrics().unopened).sum();
+    assert_eq!((refused, sealed.agent(0).metrics().gossip_rotations.ended), (0, 2));
+}
+
+#[test]
+fn who_is_left_out_has_no_key_of_those_after_says_so_and_is_let_in_by_hand() {
+    let mut sealed = Sealed::new(&[7, 7, 7]);
+    let (gone, before) = (sealed.agent(2).gossip().me().id, sealed.keys(2).primary());
+    (0..2).for_each(|node| sealed.tell(node, Input::GossipWithout(gone)));
+    for _ in 0..2 {
+        sealed.run(20);
+        assert_eq!((sealed.keys(2).primary(), sealed.keys(2).keys().count()), (before, 1));
+        assert!(sealed.keys(0).primary() > before && sealed.keys(0).keys().count() == 1);
+        assert_eq!(sealed.keys(0).primary(), sealed.keys(1).primary());
+        sealed.tell(1, Input::RotateGossipKeys { without: BTreeSet::new() }); // the next is not for it either
+    }
+    sealed.run(20);
+    assert!(sealed.lacking > 0 && sealed.agent(2).lacking_gossip_key(sealed.now()).is_some());
+    let given = sealed.keys(0).get(sealed.keys(0).primary().id).cloned().unwrap();
+    sealed.change(2, GossipKeyChange::Install(given));
+    sealed.run(20);
+    assert_eq!(sealed.keys(2).primary(), sealed.keys(0).primary());
+    assert_eq!((sealed.keys(2).keys().count(), sealed.agent(2).lacking_gossip_key(sealed.now())), (1, None));
+    sealed.tell(1, Input::RotateGossipKeys { without: BTreeSet::new() });
+    sealed.run(20);
+    assert!(
+        (0..3).all(|node| sealed.keys(node).primary() == sealed.keys(0).primary()),
+        "it gets the next one like others"
+    );
+}
