@@ -88,16 +88,10 @@ fn no_packet_is_lost_while_nodes_change_their_keys_one_by_one_or_all_at_once() {
             cluster.check_always().unwrap();
         }
         for _ in 0..2000 {
-            let rests = (0..NODES).all(|node| {
-                cluster.agent(node).is_some_and(|it| {
-                    let rotations = it.metrics().rotations;
-                    rotations.began == rotations.ended
-                })
-            });
-            if rests {
+            step(&mut cluster, &mut keys, &mut dice, seed); // what was asked for just now begins
+            if rests(&cluster) {
                 break;
             }
-            step(&mut cluster, &mut keys, &mut dice, seed);
         }
         assert!(ended(&cluster) >= 2 && left_behind(&cluster) == 0, "seed {seed}: {} rotations", ended(&cluster));
         cluster.settle(Duration::from_secs(30)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
@@ -141,18 +135,24 @@ impl Pairs {
     }
 }
 
+fn rests(cluster: &Cluster) -> bool {
+    rests_but_for(cluster, NODES)
+}
+
+/// Whether no other node is changing its keys.
+fn rests_but_for(cluster: &Cluster, removed: usize) -> bool {
+    (0..NODES).filter(|node| *node != removed).filter_map(|node| cluster.agent(node)).all(|agent| {
+        let rotations = agent.metrics().rotations;
+        rotations.began == rotations.ended
+    })
+}
+
 /// Until no node is changing its keys: of that which was removed this is not waited for.
 fn rest(cluster: &mut Cluster, keys: &mut Keys, removed: usize) {
-    let rests = |cluster: &Cluster| {
-        (0..NODES).filter(|node| *node != removed).filter_map(|node| cluster.agent(node)).all(|agent| {
-            let rotations = agent.metrics().rotations;
-            rotations.began == rotations.ended
-        })
-    };
     for _ in 0..5000 {
         cluster.run_for(STEP);
         keys.look(cluster);
-        if rests(cluster) {
+        if rests_but_for(cluster, removed) {
             return;
         }
     }
