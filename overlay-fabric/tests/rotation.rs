@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use overlay_core::Instant;
 use overlay_core::testing::Dice;
-use overlay_crypto::{Direction, Epoch, SaKey, Spi, Usage};
+use overlay_crypto::{Direction, Epoch, SaKey, Spi, Stage, Usage};
 use overlay_fabric::{Cluster, ClusterConfig};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_node::{Encryption, NetworkSpec, Place};
@@ -143,10 +143,10 @@ fn rests(cluster: &Cluster) -> bool {
 
 /// Whether no other node is changing its keys.
 fn rests_but_for(cluster: &Cluster, removed: usize) -> bool {
-    (0..NODES).filter(|node| *node != removed).filter_map(|node| cluster.agent(node)).all(|agent| {
-        let rotations = agent.metrics().rotations;
-        rotations.began == rotations.ended
-    })
+    (0..NODES)
+        .filter(|node| *node != removed)
+        .filter_map(|node| cluster.agent(node))
+        .all(|agent| agent.metrics().stage.is_none_or(|stage| stage == Stage::Steady))
 }
 
 /// Until no node is changing its keys: of that which was removed this is not waited for.
