@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use overlay_core::Instant;
 use overlay_core::testing::Dice;
-use overlay_crypto::{Direction, Epoch, SaKey, Spi, Usage};
+use overlay_crypto::{Direction, Epoch, SaKey, Spi, Stage, Usage};
 use overlay_fabric::{Cluster, ClusterConfig};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_node::{Encryption, NetworkSpec, Place};
@@ -88,23 +88,19 @@ fn no_packet_is_lost_while_nodes_change_their_keys_one_by_one_or_all_at_once() {
             cluster.check_always().unwrap();
         }
         for _ in 0..2000 {
-            let rests = (0..NODES).all(|node| {
-                cluster.agent(node).is_some_and(|it| {
-                    let rotations = it.metrics().rotations;
-                    rotations.began == rotations.ended
-                })
-            });
-            if rests {
+            step(&mut cluster, &mut keys, &mut dice, seed); // what was asked for just now begins
+            if rests(&cluster) {
                 break;
             }
-            step(&mut cluster, &mut keys, &mut dice, seed);
         }
         assert!(ended(&cluster) >= 2 && left_behind(&cluster) == 0, "seed {seed}: {} rotations", ended(&cluster));
         cluster.settle(Duration::from_secs(30)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-        // Nothing is left of what was before.
-        let of_host = cluster.places(0).unwrap().place(&Place::Host).unwrap().crypto.state();
-        assert_eq!(of_host.sas.len(), 2 * 2 * (NODES - 1), "seed {seed}");
-        assert!(keys.0.len() > of_host.sas.len() * NODES);
+        // Nothing is left of what was before, once the last word of each has come, which may be lost and said again.
+        let held = |cluster: &Cluster| cluster.places(0).unwrap().place(&Place::Host).unwrap().crypto.state().sas.len();
+        let all = 2 * 2 * (NODES - 1);
+        let limit = Duration::from_secs(60);
+        assert!(cluster.run_until(limit, |it| held(it) == all).is_some(), "seed {seed}: {} SAs", held(&cluster));
+        assert!(keys.0.len() > all * NODES);
     }
 }
 
@@ -141,6 +137,30 @@ impl Pairs {
     }
 }
 
+fn rests(cluster: &Cluster) -> bool {
+    rests_but_for(cluster, NODES)
+}
+
+/// Whether no other node is changing its keys.
+fn rests_but_for(cluster: &Cluster, removed: usize) -> bool {
+    (0..NODES)
+        .filter(|node| *node != removed)
+        .filter_map(|node| cluster.agent(node))
+        .all(|agent| agent.metrics().stage.is_none_or(|stage| stage == Stage::Steady))
+}
+
+/// Until no node is changing its keys: of that which was removed this is not waited for.
+fn rest(cluster: &mut Cluster, keys: &mut Keys, removed: usize) {
+    for _ in 0..5000 {
+        cluster.run_for(STEP);
+        keys.look(cluster);
+        if rests_but_for(cluster, removed) {
+            return cluster.run_for(Duration::from_secs(1)); // until their hosts hold no more than that
+        }
+    }
+    panic!("seed {}: keys are changed for ever", cluster.seed());
+}
+
 /// What a node that was removed may know: all keys that it ever had, those among them that it derives from what it still hears of the others.
 struct Removed {
     node: usize,
@@ -162,7 +182,6 @@ impl Removed {
             let is = cluster.agent(other).and_then(|agent| agent.metrics().epoch).unwrap();
             assert!(self.epochs.get(&other).is_none_or(|was| is > *was), "seed {seed}: node {other} is at {is} still");
             let host = cluster.places(other).unwrap().place(&Place::Host).unwrap().crypto.state();
-            assert_eq!(host.sas.len(), 2 * 2 * (NODES - 2), "seed {seed}: node {other}");
             for (id, sa) in host.sas {
                 assert!(!known.contains(&&sa.key), "seed {seed}: node {} knows {id} of node {other}", self.node);
                 let own = if sa.direction == Direction::Out { sa.epochs.sender } else { sa.epochs.receiver };
@@ -198,18 +217,20 @@ fn a_node_that_is_removed_opens_nothing_of_the_next_epoch_and_comes_back_only_as
             keys.look(&cluster);
             pairs.check(&cluster, &away, seed);
         }
+        rest(&mut cluster, &mut keys, node);
         removed.check(&cluster, &keys, seed);
-        let is_deaf = |cluster: &Cluster| {
+        let has_heard = |cluster: &Cluster| {
             let heard = cluster.agent(node).unwrap().knowledge().records.clone();
             removed.epochs.iter().all(|(other, was)| heard[&cluster.node_id(*other).unwrap()].current.epoch > *was)
         };
-        assert!(is_deaf(&cluster), "seed {seed}: it heard of all their epochs, and derived what it could");
+        assert!(has_heard(&cluster), "seed {seed}: it heard of all their epochs, and derived what it could");
 
         cluster.begin_anew(node);
         for _ in 0..200 {
             cluster.run_for(STEP);
             keys.look(&cluster);
         }
+        rest(&mut cluster, &mut keys, node);
         removed.check(&cluster, &keys, seed);
         cluster.settle(Duration::from_secs(30)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
 
@@ -271,7 +292,7 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
         }
         if let Some(removed) = &removed {
             cluster.run_for(Duration::from_secs(20));
-            keys.look(&cluster);
+            rest(&mut cluster, &mut keys, removed.node);
             removed.check(&cluster, &keys, seed);
         }
         away.iter().for_each(|node| come_back(&mut cluster, *node, removed.is_some()));

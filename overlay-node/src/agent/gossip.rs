@@ -6,7 +6,7 @@ use std::time::Duration;
 use overlay_core::{EndpointId, Instant, NetworkId, NodeId};
 use overlay_gossip::{Event, Key, Member, TableEvent, TableId};
 
-use super::keyring::{KEYS, is_key};
+use super::keyring::KEYS;
 use super::seal::CLUSTER;
 use super::{Agent, AgentEvent, facts};
 use crate::knowledge::{Assignments, Claims};
@@ -62,23 +62,20 @@ impl Agent {
                 self.claim(network, owner, &key, Some(&value));
             }
             TableEvent::Removed { network, owner, table: ENDPOINTS, key } => self.claim(network, owner, &key, None),
-            TableEvent::Put { table: KEYS, key, .. } | TableEvent::Removed { table: KEYS, key, .. }
-                if !is_key(&key) =>
-            {
-                self.counts.malformed += 1;
+            TableEvent::Put { network, owner, table: KEYS, key, value } => {
+                self.hear_offer(network, owner, (&key, Some(&value)));
             }
-            TableEvent::Put { network, owner, table: KEYS, value, .. } => {
-                self.hear_records(network, owner, Some(&value));
+            TableEvent::Removed { network, owner, table: KEYS, key } => {
+                self.hear_offer(network, owner, (&key, None));
             }
-            TableEvent::Removed { network, owner, table: KEYS, .. } => self.hear_records(network, owner, None),
             TableEvent::Watermark { .. } => self.doubt_keys = true,
             TableEvent::Dropped { network, owner } if self.is_alive(owner) => {
                 self.lapsing.insert((network, owner), now + LAPSE);
-                self.hear_records(network, owner, None);
+                self.drop_offers(network, owner);
             }
             TableEvent::Hidden { network, owner } | TableEvent::Dropped { network, owner } => {
                 self.lapsing.remove(&(network, owner));
-                self.hear_records(network, owner, None);
+                self.drop_offers(network, owner);
                 self.with_section(network, |section, claims, assigned| claims.remove_all(section, owner, assigned));
             }
             TableEvent::Restored { network, owner } => self.read_anew(network, owner),

@@ -36,6 +36,11 @@ impl Reports {
         self.held.get(place).cloned()
     }
 
+    /// Whether a place could not be given what it should hold, last.
+    pub(super) fn fails(&self, place: &Place) -> bool {
+        self.failed.contains_key(place)
+    }
+
     /// What is new to say of an endpoint that is plugged in.
     pub(super) fn of(
         &mut self,

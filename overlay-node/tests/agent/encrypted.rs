@@ -343,6 +343,38 @@ fn a_node_that_is_gone_before_it_is_removed_has_others_change_their_keys_all_the
 }
 
 #[test]
+fn a_node_whose_host_fails_is_waited_for_and_named_though_it_confirms_and_no_more_when_it_holds_again() {
+    let mut town = plugged(48, 3);
+    town.live(2);
+    let fails = |town: &mut Town, result: Result<(), String>| {
+        let state = Some(host(town, 2));
+        town.tell(2, Input::Applied { place: Place::Host, state, result });
+    };
+    let live = |town: &mut Town, seconds: u64| {
+        for _ in 0..seconds {
+            town.run(1);
+            (0..2).for_each(|node| town.apply(node)); // the third holds nothing that is new
+        }
+    };
+    fails(&mut town, Err("no room".to_owned()));
+    town.run(2);
+    town.events();
+    town.tell(0, Input::RotateKeys);
+    live(&mut town, 50);
+    assert_eq!(ended(&town, 0), 0, "it is waited for");
+    live(&mut town, 100);
+    let left: Vec<_> = town.events().into_iter().filter(|it| matches!(it.1, AgentEvent::LeftBehind { .. })).collect();
+    let named = (0, AgentEvent::LeftBehind { nodes: [node_id(2)].into() });
+    assert_eq!((left, ended(&town, 0)), (vec![named.clone(), named], 1), "in both stages");
+    town.tell(0, Input::RotateKeys);
+    live(&mut town, 10);
+    assert_eq!(ended(&town, 0), 1);
+    fails(&mut town, Ok(()));
+    town.live(10);
+    assert_eq!(ended(&town, 0), 2, "it follows");
+}
+
+#[test]
 fn a_peer_that_says_it_is_at_anothers_address_does_not_keep_a_node_from_changing_its_keys() {
     let mut town = plugged(42, 3);
     let vtep = town.segment(1).unwrap().vtep.local;

@@ -18,7 +18,7 @@ use super::{Agent, AgentEvent};
 use crate::derive::is_vtep;
 use crate::{Carried, Place, Protection, TunnelKeys};
 
-pub(super) use offers::{KEYS, Offers, is_key};
+pub(super) use offers::{KEYS, Offers};
 use secret::Secret;
 
 /// A node's own secrets, and what it agreed on.
@@ -422,6 +422,7 @@ impl Agent {
             }
             keyring.handle_held(host.as_ref().map(|host| &host.crypto), now);
             let is_told = self.tell_records(keyring.records(), now);
+            self.tell_failing(now);
             if is_told && keyring.is_rotating() && self.all_have_confirmed_records() {
                 keyring.handle_confirmed(now);
             }

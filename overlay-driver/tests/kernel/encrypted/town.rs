@@ -1,5 +1,4 @@
-//! An encrypted network from what agents agree on to what is on the wire: their rounds are carried out in the host's ESP and in sandboxes. The
-//! lab's kernel has ESP, but not the tables of a firewall; those, and what else is none of this, are in memory.
+//! Nodes whose agents agree on virtual time, and what carries out what they desire in the kernel.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
@@ -9,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
     BackendError, EndpointId, ErrorKind, Instant, Mac, Mtu, NetworkId, NodeId, NsKey, Owner, Port, PortRange, Shadow,
     UnixTime, Vni,
@@ -30,13 +28,13 @@ use overlay_node::{
 use overlay_vxlan::Sandbox;
 use socket2::{Domain, Protocol, Socket, Type};
 
-const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
-const OWN_PORT: Port = PortRange::VXLAN_ENCRYPTED.first();
-const ESP: u8 = 50;
-const PATIENCE: Duration = Duration::from_millis(300);
+pub(super) const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
+pub(super) const OWN_PORT: Port = PortRange::VXLAN_ENCRYPTED.first();
+pub(super) const ESP: u8 = 50;
+pub(super) const PATIENCE: Duration = Duration::from_millis(300);
 
 /// An agent as a machine of the virtual network.
-struct Station(Agent);
+pub(super) struct Station(pub(super) Agent);
 
 impl Machine for Station {
     type Event = AgentEvent;
@@ -63,36 +61,36 @@ impl Machine for Station {
 }
 
 /// A host in the kernel: its ESP, one sandbox, one container.
-struct Ground {
-    host: Namespace,
-    sandbox: Namespace,
-    container: (NsKey, Namespace),
-    others: MemoryPlaces,
+pub(super) struct Ground {
+    pub(super) host: Namespace,
+    pub(super) sandbox: Namespace,
+    pub(super) container: (NsKey, Namespace),
+    pub(super) others: MemoryPlaces,
     /// Whether the sandbox cannot be entered for now.
-    is_stuck: bool,
+    pub(super) is_stuck: bool,
 }
 
 impl Ground {
-    fn new(number: usize) -> Self {
+    pub(super) fn new(number: usize) -> Self {
         let [host, sandbox, container] = [(); 3].map(|()| Namespace::create().unwrap());
         let container = (container.key(format!("c{number}").parse().unwrap()), container);
         Self { host, sandbox, container, others: MemoryPlaces::default(), is_stuck: false }
     }
 
-    fn owner(of: &str) -> Owner {
+    pub(super) fn owner(of: &str) -> Owner {
         Owner::new("e2e".parse().unwrap(), of.parse().unwrap())
     }
 
     /// The places that an agent which starts again finds.
-    fn found(&self) -> Vec<Place> {
+    pub(super) fn found(&self) -> Vec<Place> {
         vec![Place::Host, Place::Network(NETWORK), Place::Container(self.container.0.name.clone())]
     }
 
-    fn xfrm(&self) -> Xfrm {
+    pub(super) fn xfrm(&self) -> Xfrm {
         Xfrm::open(&Self::owner("host"), self.host.try_clone().unwrap()).unwrap()
     }
 
-    fn sandbox(&self) -> Sandbox {
+    pub(super) fn sandbox(&self) -> Sandbox {
         let host = (self.host.key("host".parse().unwrap()), self.host.try_clone().unwrap());
         let mut sandbox = Sandbox::open(&Self::owner("network"), self.sandbox.try_clone().unwrap(), host).unwrap();
         let (key, container) = &self.container;
@@ -102,7 +100,7 @@ impl Ground {
 }
 
 /// The agent of a start of a node.
-fn station(
+pub(super) fn station(
     config: &AgentConfig,
     (number, incarnation): (usize, u64),
     address: SocketAddr,
@@ -137,29 +135,29 @@ impl Places for Ground {
 }
 
 /// Nodes that agree on virtual time, what carries out what they desire, and an ear on the cable of the first one's host.
-struct Town {
-    net: Net<Station>,
-    grounds: Vec<Ground>,
-    upkeeps: Vec<Upkeep>,
+pub(super) struct Town {
+    pub(super) net: Net<Station>,
+    pub(super) grounds: Vec<Ground>,
+    pub(super) upkeeps: Vec<Upkeep>,
     /// What hears of changes of a host's associations: of soft limits too.
-    hints: Vec<Notices>,
-    ear: Socket,
-    config: AgentConfig,
+    pub(super) hints: Vec<Notices>,
+    pub(super) ear: Socket,
+    pub(super) config: AgentConfig,
     /// Whether the containers of the first two ask each other after each job.
-    is_probed: bool,
+    pub(super) is_probed: bool,
     /// Where the hosts' cables meet.
-    _switch: Namespace,
+    pub(super) _switch: Namespace,
 }
 
 /// What crossed the cable: by which associations, and what else there was of IP.
-type Heard = (BTreeSet<Spi>, Vec<Vec<u8>>);
+pub(super) type Heard = (BTreeSet<Spi>, Vec<Vec<u8>>);
 
 impl Town {
-    fn new(encryption: Encryption) -> Self {
+    pub(super) fn new(encryption: Encryption) -> Self {
         Self::of(2, config(), encryption)
     }
 
-    fn of(nodes: usize, config: AgentConfig, encryption: Encryption) -> Self {
+    pub(super) fn of(nodes: usize, config: AgentConfig, encryption: Encryption) -> Self {
         let (grounds, switch) = ((0..nodes).map(Ground::new).collect::<Vec<_>>(), Namespace::create().unwrap());
         judge(
             &switch,
@@ -200,7 +198,7 @@ impl Town {
     }
 
     /// What the catalogue has.
-    fn tell_all(&mut self, number: usize, encryption: Encryption) {
+    pub(super) fn tell_all(&mut self, number: usize, encryption: Encryption) {
         let nodes = self.grounds.len();
         (0..nodes).for_each(|of| self.tell(number, Input::Catalogue(CatalogueChange::Node(Arc::new(record(of))))));
         self.tell(number, Input::Catalogue(CatalogueChange::Network(Arc::new(network(encryption)))));
@@ -211,13 +209,13 @@ impl Town {
     }
 
     /// The agent of a node dies, with all that carries out what it wants. What its host holds stays.
-    fn kill(&mut self, number: usize) {
+    pub(super) fn kill(&mut self, number: usize) {
         drop(self.net.crash(number).unwrap());
         self.upkeeps[number] = Upkeep::new(UpkeepConfig::default(), [], self.net.now());
     }
 
     /// It starts again, and finds what is there.
-    fn begin_again(&mut self, number: usize, incarnation: u64) {
+    pub(super) fn begin_again(&mut self, number: usize, incarnation: u64) {
         let config = self.config.clone();
         self.net.restart(number, |address, seed, now| station(&config, (number, incarnation), address, seed, now));
         let found = self.grounds[number].found();
@@ -228,7 +226,7 @@ impl Town {
     }
 
     /// How much was sealed, where something is to be heard of associations: one has come to its soft limit, say.
-    fn mind_usage(&mut self, number: usize) {
+    pub(super) fn mind_usage(&mut self, number: usize) {
         if self.hints[number].drain(|_| {}).unwrap() == Drained::Quiet {
             return;
         }
@@ -237,7 +235,7 @@ impl Town {
     }
 
     /// A container pings another so often, every so many seconds, and says at the end how that was.
-    fn ping(&self, from: usize, to: usize, (count, interval): (u32, &str)) -> Child {
+    pub(super) fn ping(&self, from: usize, to: usize, (count, interval): (u32, &str)) -> Child {
         let (count, to) = (count.to_string(), format!("10.9.0.{}", to + 2));
         let ping = ["-q", "-i", interval, "-c", &count, "-W", "5", &to];
         let ping = || Command::new("ping").args(ping).stdout(Stdio::piped()).spawn().unwrap();
@@ -245,7 +243,7 @@ impl Town {
     }
 
     /// A tenth of a second passes for the agents that run, and what they want is carried out.
-    fn tick(&mut self) {
+    pub(super) fn tick(&mut self) {
         self.net.run_for(Duration::from_millis(100));
         for number in 0..self.grounds.len() {
             if self.net.machine(number).is_some() {
@@ -255,27 +253,27 @@ impl Town {
         }
     }
 
-    fn stage(&self, number: usize) -> Option<Stage> {
+    pub(super) fn stage(&self, number: usize) -> Option<Stage> {
         self.net.machine(number).unwrap().0.metrics().stage
     }
 
     /// The associations that a host holds.
-    fn spis(&self, number: usize) -> BTreeSet<SaId> {
+    pub(super) fn spis(&self, number: usize) -> BTreeSet<SaId> {
         self.grounds[number].xfrm().usage().unwrap().into_keys().collect()
     }
 
-    fn plug(&mut self, number: usize) {
+    pub(super) fn plug(&mut self, number: usize) {
         let namespace = Some(self.grounds[number].container.0.clone());
         let interface = "eth0".parse().unwrap();
         self.tell(number, Input::Plug { endpoint: id(number), namespace, interface });
     }
 
-    fn tell(&mut self, number: usize, input: Input) {
+    pub(super) fn tell(&mut self, number: usize, input: Input) {
         self.net.with(number, |station, now| station.0.handle(input, now)).unwrap().unwrap();
     }
 
     /// Lets the agents agree, and carries out what they desire, until nothing is due; after each job nothing must have been in the clear.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         for _ in 0..4 {
             self.net.run_for(Duration::from_secs(3));
             for number in 0..self.grounds.len() {
@@ -284,12 +282,12 @@ impl Town {
         }
     }
 
-    fn carry_out(&mut self, number: usize) {
+    pub(super) fn carry_out(&mut self, number: usize) {
         assert_eq!(self.try_out(number), Vec::<String>::new(), "{number}");
     }
 
     /// What failed.
-    fn try_out(&mut self, number: usize) -> Vec<String> {
+    pub(super) fn try_out(&mut self, number: usize) -> Vec<String> {
         let now = self.net.now();
         let (desired, heard) = self.net.with(number, |station, _| (station.0.desired(), station.0.heard())).unwrap();
         self.upkeeps[number].desire(desired, now);
@@ -320,7 +318,7 @@ impl Town {
     }
 
     /// Carries out what a node desires, and nobody hears of it.
-    fn carry_out_unheard(&mut self, number: usize) {
+    pub(super) fn carry_out_unheard(&mut self, number: usize) {
         let now = self.net.now();
         let desired = self.net.with(number, |station, _| station.0.desired()).unwrap();
         self.upkeeps[number].desire(desired, now);
@@ -330,13 +328,13 @@ impl Town {
     }
 
     /// How many rotations of keys the nodes have ended.
-    fn rotations(&self) -> u64 {
+    pub(super) fn rotations(&self) -> u64 {
         let ended = |number| self.net.machine(number).unwrap().0.metrics().rotations.ended;
         ended(0) + ended(1)
     }
 
     /// Whether each container is answered by the other.
-    fn reach(&self) -> [bool; 2] {
+    pub(super) fn reach(&self) -> [bool; 2] {
         [0, 1].map(|from| {
             let (_, container) = &self.grounds[from].container;
             let to = [address(1 - from).parse::<ipnet::IpNet>().unwrap().addr()];
@@ -345,7 +343,7 @@ impl Town {
     }
 
     /// What crossed the cable since this was asked last.
-    fn heard(&self) -> Heard {
+    pub(super) fn heard(&self) -> Heard {
         let (mut heard, mut frame) = (Heard::default(), [0; 2048]);
         while let Ok(size) = (&self.ear).read(&mut frame) {
             match (&frame[12..14], frame[23]) {
@@ -361,7 +359,7 @@ impl Town {
     }
 
     /// The associations that both ways pass by; all that crossed was sealed by those.
-    fn passes(&self) -> BTreeSet<Spi> {
+    pub(super) fn passes(&self) -> BTreeSet<Spi> {
         self.heard();
         assert_eq!(self.reach(), [true; 2]);
         let (spis, clear) = self.heard();
@@ -370,258 +368,53 @@ impl Town {
     }
 
     /// How many packets came to host 0 sealed for an association that it does not have.
-    fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         let counted = judge(&self.grounds[0].host, "cat", &["/proc/net/xfrm_stat"]);
         let line = counted.lines().find(|line| line.starts_with("XfrmInNoStates")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     /// Whether host 0 has associations, guards, and a segment in its sandbox.
-    fn held(&self) -> (bool, bool, bool) {
+    pub(super) fn held(&self) -> (bool, bool, bool) {
         let Ground { host, sandbox, .. } = &self.grounds[0];
         let [states, policies] = ["state", "policy"].map(|what| judge(host, "ip", &["xfrm", what]));
         let links = judge(sandbox, "ip", &["-d", "link"]);
         (!states.is_empty(), policies.contains("block"), links.contains("vxlan"))
     }
 
-    fn is_dark(&self, after: &str) {
+    pub(super) fn is_dark(&self, after: &str) {
         self.heard();
         assert_eq!((self.reach(), self.heard().1), ([false; 2], vec![]), "{after}");
     }
 }
 
-#[test]
-fn what_agents_agree_on_carries_an_encrypted_network_in_esp_alone() {
-    kernel_test(Kernel::Lab, "driver::what_agents_agree_on_is_carried_in_esp", || {
-        let mut town = Town::new(Encryption::Shared);
-        town.settle();
-        let before = town.passes();
-        let (_, container) = &town.grounds[0].container;
-        let whole = (1416 - 28).to_string(); // what ESP leaves of 1500 bytes, without IPv4 and ICMP
-        judge(container, "ping", &["-c1", "-W5", "-Mdo", "-s", &whole, "10.9.0.3"]);
-        town.tell(0, Input::Rekey);
-        town.settle();
-        assert!(town.passes().is_disjoint(&before), "another epoch has other associations");
-
-        town.grounds[0].is_stuck = true;
-        town.tell(0, Input::Unplug(id(0)));
-        town.net.run_for(Duration::from_secs(3));
-        town.carry_out(0);
-        assert_eq!(town.held(), (false, true, true), "associations are gone, but guards stay while the segment does");
-        town.is_dark("by what is left");
-
-        town.grounds[0].is_stuck = false;
-        town.settle();
-        assert_eq!(town.held(), (false, false, false));
-    });
-}
-
-#[test]
-fn nodes_that_change_their_keys_while_packets_flow_lose_none() {
-    kernel_test(Kernel::Lab, "driver::nodes_that_change_their_keys_while_packets_flow_lose_none", || {
-        let mut town = Town::new(Encryption::Shared);
-        town.settle();
-        let before = town.passes();
-        let ping = ["-q", "-i", "0.002", "-c", "8000", "-W", "5", "10.9.0.3"];
-        let ping = || Command::new("ping").args(ping).stdout(Stdio::piped()).spawn().unwrap();
-        let mut flows = town.grounds[0].container.1.run(ping).unwrap(); // a child is in the namespace of the thread that starts it
-        let mut step = 0_usize;
-        while flows.try_wait().unwrap().is_none() {
-            if step.is_multiple_of(40) {
-                // Now one, now the other, now both at once.
-                (0..2)
-                    .filter(|number| step / 40 % 3 != 1 - number)
-                    .for_each(|number| town.tell(number, Input::RotateKeys));
-            }
-            step += 1;
-            town.net.run_for(Duration::from_millis(100));
-            (0..2).for_each(|number| town.carry_out(number));
-        }
-        let said = std::io::read_to_string(flows.stdout.take().unwrap()).unwrap();
-        assert!(said.contains("8000 packets transmitted, 8000 received"), "{said}");
-        assert!(town.rotations() >= 10, "{} rotations", town.rotations());
-        town.settle();
-        assert!(town.passes().is_disjoint(&before));
-        let states = judge(&town.grounds[0].host, "ip", &["xfrm", "state"]);
-        assert_eq!(states.matches("proto esp").count(), 2, "nothing is left of earlier keys: {states}");
-    });
-}
-
-#[test]
-fn a_network_with_its_own_port_is_in_esp_alone_behind_its_own_guard_and_comes_back_by_other_keys() {
-    kernel_test(Kernel::Lab, "driver::a_network_with_its_own_port_is_in_esp_alone", || {
-        let mut town = Town::new(Encryption::Own);
-        town.settle();
-        let before = town.passes();
-        let host = &town.grounds[0].host;
-        let policies = judge(host, "ip", &["xfrm", "policy"]);
-        assert!(policies.contains("dport 29200") && !policies.contains("dport 4793"), "{policies}");
-
-        judge(host, "ip", &["xfrm", "state", "flush"]);
-        town.is_dark("after its associations were flushed");
-        town.upkeeps[0].doubt(&Place::Host, town.net.now());
-        let failed = town.try_out(0);
-        assert!(matches!(&failed[..], [why] if why.contains("its key was put to work before")), "{failed:?}");
-        town.tell(0, Input::Rekey);
-        town.settle();
-        assert!(town.passes().is_disjoint(&before), "what was spent is not used again");
-
-        town.tell(0, Input::Unplug(id(0)));
-        town.settle();
-        assert_eq!(town.held(), (false, false, false));
-        town.plug(0);
-        town.settle();
-        assert!(town.passes().is_disjoint(&before));
-    });
-}
-
-/// Lets a ping end, during which all goes on, and `else_do` at each step; none of it is lost.
-fn none_is_lost(town: &mut Town, mut ping: Child, mut else_do: impl FnMut(&mut Town)) {
-    while ping.try_wait().unwrap().is_none() {
-        else_do(town);
-        town.tick();
-    }
-    let said = std::io::read_to_string(ping.stdout.take().unwrap()).unwrap();
-    assert!(said.contains(", 0% packet loss"), "{said}");
-}
-
-#[test]
-fn a_node_changes_its_keys_by_itself_before_they_end_and_no_packet_is_lost() {
-    kernel_test(Kernel::Lab, "driver::a_node_changes_its_keys_by_itself_before_they_end", || {
-        let mut config = config();
-        config.rotation.usage.packets = 1500;
-        let mut town = Town::of(2, config, Encryption::Shared);
-        town.is_probed = false;
-        town.settle();
-        let before = town.passes();
-        let states = judge(&town.grounds[0].host, "ip", &["-s", "xfrm", "state"]);
-        assert!(states.contains("soft 1500(packets), hard 1875(packets)"), "{states}");
-        let ping = town.ping(0, 1, (8000, "0.004"));
-        none_is_lost(&mut town, ping, |_| {});
-        for number in 0..2 {
-            let rotations = town.net.machine(number).unwrap().0.metrics().rotations;
-            assert!(rotations.causes.usage >= 2 && rotations.left_behind == 0, "{number}: {rotations:?}");
-            assert_eq!(rotations.causes.usage, rotations.began);
-        }
-        assert!(town.passes().is_disjoint(&before));
-    });
-}
-
-#[test]
-fn a_node_that_was_removed_is_refused_and_the_others_lose_nothing() {
-    kernel_test(Kernel::Lab, "driver::a_node_that_was_removed_is_refused", || {
-        let mut town = Town::of(3, config(), Encryption::Shared);
-        town.is_probed = false;
-        town.settle();
-        town.ping(2, 0, (5, "0.1")).wait_with_output().map(|output| assert!(output.status.success())).unwrap();
-        let before = town.spis(0);
-        let of_removed: BTreeSet<SaId> = before.intersection(&town.spis(2)).copied().collect();
-        let (others, mut from_removed) = (town.ping(0, 1, (3000, "0.004")), town.ping(2, 0, (600, "0.02")));
-        let mut ticks = 0;
-        none_is_lost(&mut town, others, |town| {
-            ticks += 1;
-            if ticks == 10 {
-                for number in 0..2 {
-                    for gone in [CatalogueChange::EndpointGone(id(2)), CatalogueChange::NodeGone(node(2))] {
-                        town.tell(number, Input::Catalogue(gone)); // the one that goes is told nothing
-                    }
-                }
-            }
-        });
-        let said = std::io::read_to_string(from_removed.stdout.take().unwrap()).unwrap();
-        from_removed.wait().unwrap();
-        for number in 0..2 {
-            let rotations = town.net.machine(number).unwrap().0.metrics().rotations;
-            assert_eq!((rotations.causes.removal, rotations.ended, rotations.left_behind), (1, 1, 0), "{number}");
-        }
-        let after = town.spis(0);
-        assert!(after.len() == 2 && after.is_disjoint(&before), "{after:?}");
-        assert!(of_removed.len() == 2 && after.is_disjoint(&town.spis(2)), "it has the keys of none");
-
-        // All that it sends from now on comes, sealed, and is refused.
-        town.settle();
-        let (refused, from_removed) = (town.refused(), town.ping(2, 0, (100, "0.01")).wait_with_output().unwrap());
-        let last = String::from_utf8(from_removed.stdout).unwrap();
-        assert!(last.contains(" 0 received"), "{last}; and before: {said}");
-        assert_eq!(town.refused() - refused, 100);
-    });
-}
-
-#[test]
-fn an_agent_that_is_killed_in_any_stage_of_a_rotation_comes_back_with_other_keys_and_no_other_pair_loses_anything() {
-    kernel_test(Kernel::Lab, "driver::an_agent_that_is_killed_in_any_stage_of_a_rotation", || {
-        let mut town = Town::of(3, config(), Encryption::Shared);
-        town.is_probed = false;
-        town.settle();
-        let mut incarnation = 1;
-        let mut ever = [0, 1, 2].map(|number| town.spis(number));
-        for stage in [Stage::Installing, Stage::Promoted, Stage::Steady] {
-            for is_done in [false, true] {
-                incarnation += 1;
-                let ping = town.ping(1, 2, (1500, "0.004"));
-                town.tell(0, Input::RotateKeys);
-                // As far as that stage, whose job is to be done next.
-                while stage != Stage::Installing && town.stage(0) != Some(Stage::Promoted) {
-                    town.tick();
-                }
-                while town.stage(0) != Some(stage) {
-                    town.tick();
-                }
-                if is_done {
-                    town.carry_out_unheard(0);
-                }
-                town.kill(0);
-                let left = town.spis(0);
-                assert!(left.len() >= 4, "what it held stays: {left:?}");
-                let mut ticks = 0;
-                none_is_lost(&mut town, ping, |town| {
-                    ticks += 1;
-                    if ticks == 5 {
-                        town.begin_again(0, incarnation);
-                    }
-                });
-                town.settle();
-                for (from, to) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
-                    let ping = town.ping(from, to, (5, "0.01")).wait_with_output().unwrap();
-                    assert!(String::from_utf8(ping.stdout).unwrap().contains(", 0% packet loss"), "{stage}, {is_done}");
-                }
-                let now = town.spis(0);
-                assert!(now.len() == 4 && now.is_disjoint(&left), "{stage}: other keys, so other names: {now:?}");
-                assert!(now.is_disjoint(&ever[0]));
-                ever[0].extend(left);
-                ever[0].extend(now);
-            }
-        }
-    });
-}
-
 /// Of nodes that confirm what they act upon, and rotate as fast as they can.
-fn config() -> AgentConfig {
+pub(super) fn config() -> AgentConfig {
     let mut config = AgentConfig::lan();
     config.gossip.tables.act_within = Some(Duration::from_secs(3));
     config.rotation.rest = Duration::from_millis(500);
     config
 }
 
-fn node(number: usize) -> NodeId {
+pub(super) fn node(number: usize) -> NodeId {
     NodeId::from_bytes([number as u8 + 1; 16])
 }
 
-fn record(number: usize) -> overlay_node::Node {
+pub(super) fn record(number: usize) -> overlay_node::Node {
     let spec = NodeSpec { name: format!("n{number}").parse().unwrap(), role: Role::Worker };
     let (created, condition) = (UnixTime::from_millis(0), Condition::Allocated);
     overlay_node::Node { id: node(number), spec, created, condition }
 }
 
-fn id(number: usize) -> EndpointId {
+pub(super) fn id(number: usize) -> EndpointId {
     EndpointId::from_bytes([number as u8 + 2; 16])
 }
 
-fn address(number: usize) -> String {
+pub(super) fn address(number: usize) -> String {
     format!("10.9.0.{}/24", number + 2)
 }
 
-fn network(encryption: Encryption) -> Network {
+pub(super) fn network(encryption: Encryption) -> Network {
     let subnet: ipnet::IpNet = "10.9.0.0/24".parse().unwrap();
     let spec = NetworkSpec::overlay("secret".parse().unwrap());
     Network {
@@ -635,7 +428,7 @@ fn network(encryption: Encryption) -> Network {
     }
 }
 
-fn endpoint(number: usize, container: &NsKey) -> Endpoint {
+pub(super) fn endpoint(number: usize, container: &NsKey) -> Endpoint {
     Endpoint {
         id: id(number),
         spec: EndpointSpec::new(NETWORK, container.name.clone(), node(number)),
