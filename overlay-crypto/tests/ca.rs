@@ -472,16 +472,17 @@ fn the_root_is_let_go_when_all_that_live_have_followed_and_both_sides_are_believ
 fn openssl_agrees(old: &Certificate, issued: &Issued, new: &Certificate) {
     let (old, new, chain) = (old.clone(), new.clone(), issued.chain.clone());
     kernel_test_judged_by(&["openssl"], Kernel::Host, "crypto::openssl_believes_both_roots_of_a_change", move || {
-        let dir = std::env::temp_dir().join(format!("overlay-ca-{}", std::process::id()));
+        let dir = std::env::temp_dir().join(format!("overlay-ca-{}-{}", std::process::id(), chain.len()));
         fs::create_dir_all(&dir).unwrap();
-        let put = |name: &str, certificate: &Certificate| {
-            fs::write(dir.join(name), certificate.to_pem()).unwrap();
+        let put = |name: &str, certificates: &[Certificate]| {
+            let text: String = certificates.iter().map(Certificate::to_pem).collect();
+            fs::write(dir.join(name), text).unwrap();
             dir.join(name).to_str().unwrap().to_owned()
         };
-        let (own, cross) = (put("own.pem", &chain[0]), put("cross.pem", &chain[1]));
-        let at = now().as_secs().to_string();
-        for root in [put("old.pem", &old), put("new.pem", &new)] {
-            let verify = ["verify", "-x509_strict", "-attime", &at, "-CAfile", &root, "-untrusted", &cross, &own];
+        let (own, crosses) = (put("own.pem", &chain[..1]), put("crosses.pem", &chain[1..]));
+        let at = (chain[0].validity().from.as_secs() + 3600).to_string();
+        for root in [put("old.pem", &[old]), put("new.pem", &[new])] {
+            let verify = ["verify", "-x509_strict", "-attime", &at, "-CAfile", &root, "-untrusted", &crosses, &own];
             let said = Command::new("openssl").args(verify).output().unwrap();
             assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
         }
@@ -519,6 +520,43 @@ fn a_change_of_the_root_is_taken_back_or_changed_for_another_without_anybody_lef
     let trusted = block_on(authority.trusted()).unwrap();
     assert_eq!(trusted.roots.iter().map(Certificate::key).collect::<Vec<_>>(), [fourth.to]);
     nodes.iter().for_each(|node| assert!(believed(&authority, node, now()).is_ok()));
+}
+
+#[test]
+fn who_was_away_for_three_changes_of_the_root_believes_managers_still_and_is_rescued() {
+    let authority = cluster();
+    let (away, mut manager) = (join(&authority, Role::Worker, None), join(&authority, Role::Manager, None));
+    let late = now() + 95 * DAY;
+    for change in 0..4 {
+        manager.renew(&authority, now() + change * 30 * DAY).unwrap();
+        let old = overlay_crypto::pki::Trust::new(away.issued.roots.clone()).unwrap();
+        let at = now() + change * 30 * DAY;
+        assert!(old.verify(&manager.issued.chain, Usage::Server, at).is_ok(), "{change} changes");
+        if change == 3 {
+            break;
+        }
+        // What was given up in between takes nobody's place.
+        block_on(authority.rotate_root(&NextRoot::Generate(Algorithm::EcdsaP256), at)).unwrap();
+        block_on(authority.rotate_root(&NextRoot::Generate(Algorithm::EcdsaP256), at)).unwrap();
+        manager.renew(&authority, at).unwrap();
+        block_on(authority.seen(manager.own(), at)).unwrap();
+        if change == 0 {
+            block_on(authority.abort_root(at)).unwrap();
+            block_on(authority.rotate_root(&NextRoot::Generate(Algorithm::EcdsaP256), at)).unwrap();
+            manager.renew(&authority, at).unwrap();
+            block_on(authority.seen(manager.own(), at)).unwrap();
+        }
+        let ends = block_on(authority.tend(late)).unwrap();
+        assert!(ends.root_changed, "the one that is away has expired by then");
+    }
+    let trusted = block_on(authority.trusted()).unwrap();
+    assert_eq!((trusted.roots.len(), trusted.crosses.len()), (1, 3));
+    let (_, request) = asked();
+    let proof = Proof::of_key(away.own().clone(), &away.key, &request).unwrap();
+    let issued = block_on(authority.renew(&Renewing { proof, request }, late)).unwrap();
+    let back = Node { key: asked().0, issued };
+    assert_eq!(believed(&authority, &back, late), Ok(Role::Worker));
+    openssl_agrees(&away.issued.roots[0], &manager.issued, &trusted.roots[0]);
 }
 
 #[test]

@@ -263,7 +263,7 @@ fn root_params(cluster: ClusterId, serial: &Serial, validity: Validity) -> Certi
     let mut params = params(serial, validity);
     params.distinguished_name.push(DnType::OrganizationName, cluster.to_string());
     params.distinguished_name.push(DnType::CommonName, AUTHORITY);
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1)); // a cross-signed root is between it and a node's
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(3)); // cross-signed roots are between it and a node's: as many as are shown
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params
 }

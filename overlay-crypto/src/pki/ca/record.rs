@@ -95,6 +95,16 @@ impl Roots {
         self.next.as_ref().unwrap_or(&self.present)
     }
 
+    /// The cross-signed roots that led to the present one. Who has a certificate of one that was given up shows what it was given with it.
+    pub(super) fn completed(&self) -> Vec<Certificate> {
+        let given_up = self.next.as_ref().map(|next| next.certificate.key());
+        self.crosses
+            .iter()
+            .filter(|cross| Some(cross.key()) != given_up || given_up == Some(self.present.certificate.key()))
+            .cloned()
+            .collect()
+    }
+
     /// All that are to be believed.
     pub(super) fn believed(&self) -> Vec<Certificate> {
         let next = self.next.as_ref().filter(|next| next.certificate != self.present.certificate);

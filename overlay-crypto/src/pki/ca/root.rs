@@ -14,7 +14,8 @@ use crate::pki::{Authority, Certificate, Role, Serial, SigningKey};
 
 /// How long a root that is given has to count at least.
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-/// Cross-signed roots that are shown at most: what nodes that missed a change of the root still believe.
+/// Cross-signed roots that are shown at most: so many changes of the root may a node miss, and believe managers still. A root says
+/// that so many may be below it.
 const CROSSES: usize = 3;
 
 /// A root that was looked at, and its key if it is here.
@@ -86,7 +87,7 @@ impl StoreAuthority {
         let is_begun = opened.roots.next.as_ref().is_some_and(|next| next.certificate.key() == target);
         if !is_begun {
             let cross = self.cross_sign(&opened, &next, now).await?;
-            let living = opened.roots.crosses.iter().filter(|cross| cross.validity().contains(now)).cloned();
+            let living = opened.roots.completed().into_iter().filter(|cross| cross.validity().contains(now));
             let crosses = std::iter::once(cross).chain(living).take(CROSSES).collect();
             let roots = Roots { present: present.clone(), next: Some(next.root), crosses };
             self.put_roots(&opened, &roots).await?;
@@ -98,8 +99,8 @@ impl StoreAuthority {
         let opened = self.load().await?;
         let Some(next) = &opened.roots.next else { return Err(Denied::Refused(RootRefusal::NoRotation)) };
         if *next != opened.roots.present {
-            let next = Some(opened.roots.present.clone());
-            self.put_roots(&opened, &Roots { next, ..opened.roots.clone() }).await?;
+            let (present, crosses) = (opened.roots.present.clone(), opened.roots.completed());
+            self.put_roots(&opened, &Roots { next: Some(present.clone()), present, crosses }).await?;
         }
         self.progress(now).await?.ok_or(Denied::Refused(RootRefusal::NoRotation))
     }

@@ -142,7 +142,8 @@ pub struct Trusted {
     pub revision: u64,
     /// The roots: one, or two while the root is changed.
     pub roots: Vec<Certificate>,
-    /// Roots that another root has signed: to be shown after a node's own certificate, for those that have not heard of the root yet.
+    /// Roots that another root has signed: to be shown after a node's own certificate, for those that have not heard of the root yet. Three at most: who has missed more changes of
+    /// the root has to join anew.
     pub crosses: Vec<Certificate>,
     /// Nodes that were removed.
     pub refusals: Refusals,
