@@ -111,7 +111,6 @@ impl Seat {
         Ok(())
     }
 
-
     /// Forgets all: the node has left.
     pub(crate) fn leave(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
