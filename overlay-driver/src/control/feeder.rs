@@ -28,7 +28,10 @@ pub(super) async fn feed(
     let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), has_told_all: false };
     let feed = service.feed.as_ref().map(|feed| {
         let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
-        after.map_or_else(|| feed.beside(), |after| feed.beside_after(Revision(after)))
+        match after {
+            None => feed.beside(),
+            Some(after) => feed.beside_after(Revision(after)),
+        }
     });
     let Some(mut feed) = feed else {
         let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };

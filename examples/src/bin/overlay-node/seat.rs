@@ -111,10 +111,6 @@ impl Seat {
         Ok(())
     }
 
-    pub(crate) fn set_sealing(&self, sealing: &SealingKey) -> io::Result<()> {
-        self.change(|kept| kept.sealing = Some(sealing.to_bytes()))
-    }
-
     /// Forgets all: the node has left.
     pub(crate) fn leave(&self) -> io::Result<()> {
         fs::remove_file(&self.path)
