@@ -111,7 +111,9 @@ impl Agent {
 
     /// This node has all change to a new key, which the nodes `without` do not get.
     pub(super) fn rotate_gossip(&mut self, without: BTreeSet<NodeId>, now: Instant) {
-        self.seal.iter_mut().for_each(|seal| seal.want(Cause::Demand, without.clone(), now));
+        if let Some(seal) = &mut self.seal {
+            seal.want(Cause::Demand, without, now);
+        }
     }
 
     /// A node is the cluster's no more: what it knows is to be of no use. All nodes hear so, and the first of them sees to it; if it does not, the next.
