@@ -87,7 +87,7 @@ impl Agent {
     }
 
     /// A key that other nodes seal with and that this one lacks, if that was heard in the last minute: it was away as the key was changed, and does not come by it by gossip unless a node
-    /// opens still what this one seals. [`change_gossip_keys`](Self::change_gossip_keys) takes it.
+    /// opens still what this one seals. [`change_gossip_keys`](Self::change_gossip_keys) takes it: installed, and promoted.
     pub fn lacking_gossip_key(&self, now: Instant) -> Option<KeyId> {
         let (key, said) = self.seal.as_ref()?.lacking?;
         (now - said < LACKING).then_some(key)
@@ -142,7 +142,7 @@ impl Agent {
             let is_alone = self.gossip.live() == 0;
             let Some(seal) = &mut self.seal else { return Some(transmit) };
             let key = match is_alone {
-                true => seal.in_turn(),
+                true => seal.any_key(),
                 false => seal.behind.key_for(transmit.to, now),
             };
             let mut message = Vec::with_capacity(transmit.payload.len() + Keyring::OVERHEAD);
@@ -170,7 +170,7 @@ impl Agent {
                     // Who has said that it holds the primary opens it, whatever it seals with still. O(nodes), while a key is changed.
                     let mut members = self.gossip.members().filter(|(member, _)| member.address == from);
                     let is_left =
-                        key != seal.keyring.primary() && !members.any(|(member, _)| seal.can_follow(member.id));
+                        key != seal.keyring.primary() && !members.any(|(member, _)| seal.can_follow(member.id, key));
                     seal.behind.heard(from, key, is_left, now);
                 }
                 seal.lacking.take_if(|(lacking, _)| *lacking == key);
@@ -208,12 +208,6 @@ impl Seal {
             Some(key) if self.keys.get(key).is_some() => self.keyring.seal_with(key, purpose, message),
             _ => self.keyring.seal(purpose, message),
         }
-    }
-
-    /// Of one who knows nobody: any of its keys may be the one that others open.
-    fn in_turn(&self) -> Option<KeyId> {
-        let count = self.keyring.keys().count().max(1) as u64;
-        self.keyring.keys().nth((self.keyring.sealed() % count) as usize).map(GossipKey::id)
     }
 }
 

@@ -58,7 +58,7 @@ impl Agent {
             record.map(|record| {
                 seal.keys.hear(&record);
                 drop(seal.records.insert(owner, record));
-                if let Some(address) = address.filter(|_| seal.can_follow(owner)) {
+                if let Some(address) = address.filter(|_| seal.can_follow(owner, seal.keys.primary().id)) {
                     seal.behind.follows(address);
                 }
             })
