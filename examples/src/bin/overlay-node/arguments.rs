@@ -52,7 +52,7 @@ usage: overlay-node run --name NAME --address IP[:PORT] (--manager | --manager-s
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
                     FILE is what a node begins with: it writes later ones to DIR/gossip-keys of --state, and what was retired does not come back by FILE
-  gossip-key rotate all nodes change to a new key, without a message lost; the nodes of --without do not get it. Who is away meanwhile, or new, needs it in a
+  gossip-key rotate all nodes change to a new key, without one lost; the nodes of --without do not get it. Who is away meanwhile, or new, needs it in a
                     file: the digits of a key in the gossip-keys of another node
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
