@@ -321,7 +321,7 @@ impl<G: Ground> Heart<G> {
                 AgentEvent::LeftBehind { nodes } => self.say(DriverEvent::LeftBehind { nodes }),
                 AgentEvent::GossipKeys { version } => self.take_gossip_keys(version),
                 AgentEvent::LackingGossipKey { key } => {
-                    self.say(DriverEvent::LackingGossipKey { key: key.to_string() })
+                    self.say(DriverEvent::LackingGossipKey { key: key.to_string() });
                 }
                 AgentEvent::Superseded { incarnation } => self.begin_anew(incarnation),
                 AgentEvent::Gone => {

@@ -18,7 +18,7 @@ impl Driver {
         self.send(Command::RotateKeys).await
     }
 
-    /// Has all nodes change to a new key of gossip, without a message lost, which these nodes do not get: such as were removed, and may still have the old one. It takes some seconds, and
+    /// Has all nodes change to a new key of gossip, without losing each other, which these nodes do not get: such as were removed, and may still have the old one. It takes some seconds, and
     /// up to twice [`RotationConfig::limit`](overlay_crypto::RotationConfig::limit) where somebody does not answer. Who is away until all old keys are gone has to be given one by
     /// [`change_gossip_keys`](Self::change_gossip_keys), or by a file as it starts.
     ///

@@ -57,7 +57,7 @@ fn write(file: &Path, keys: &Succession) -> io::Result<()> {
     written.write_all(keys.to_text().as_bytes())?;
     written.sync_all()?;
     fs::rename(&new, file)?;
-    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     File::open(dir)?.sync_all()
 }
 

@@ -210,7 +210,7 @@ impl fmt::Display for DriverEvent {
             }
             Self::LackingGossipKey { key } => write!(
                 f,
-                "others seal gossip with key {key}, which is not here; it does not come by gossip: start the node again with it in a --gossip-key file, or install it"
+                "others seal gossip with key {key}, which is not here; it does not come by gossip: start the node again with it in a --gossip-key file, or install and promote it"
             ),
             Self::GossipKeysUnwritten { reason } => write!(f, "the keys of gossip are not written down: {reason}"),
             Self::Superseded => f.write_str("another start of this node is in the cluster"),

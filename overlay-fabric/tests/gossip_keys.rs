@@ -55,12 +55,12 @@ fn unopened(cluster: &Cluster) -> u64 {
 }
 
 #[test]
-fn all_come_to_one_new_key_and_no_message_is_refused_on_the_way_whoever_asks_for_it_and_how_many() {
+fn all_come_to_one_new_key_whoever_asks_for_it_and_how_many_and_no_message_is_refused_where_none_is_lost() {
     for seed in seeds(SEEDS) {
         let mut dice = Dice::new([seed as u8; 32]);
-        let conditions = if dice.one_in(2) { lossy() } else { Conditions::lan() };
+        let is_lossy = dice.one_in(2);
         let nodes = 2 + dice.below(5);
-        let mut cluster = cluster(seed, nodes, config(conditions));
+        let mut cluster = cluster(seed, nodes, config(if is_lossy { lossy() } else { Conditions::lan() }));
         for _ in 0..2 {
             let before = primary(cluster.agent(0).unwrap());
             for node in 0..nodes {
@@ -79,7 +79,13 @@ fn all_come_to_one_new_key_and_no_message_is_refused_on_the_way_whoever_asks_for
                 "seed {seed}: {:?}",
                 running(&cluster).map(|(_, it)| it.gossip_keys()).collect::<Vec<_>>()
             );
-            assert_eq!(unopened(&cluster), 0, "seed {seed}");
+            // Who has not heard yet that another follows answers it with the old key for ten seconds at most.
+            let refused = unopened(&cluster);
+            assert!(refused == 0 || is_lossy && refused < 10, "seed {seed}: {refused}");
+            cluster.run_for(Duration::from_secs(10));
+            let refused = unopened(&cluster);
+            cluster.run_for(Duration::from_secs(10));
+            assert_eq!(unopened(&cluster), refused, "seed {seed}");
             cluster.check_always().unwrap();
         }
         let left: u64 = running(&cluster).map(|(_, it)| it.metrics().gossip_rotations.left_behind).sum();

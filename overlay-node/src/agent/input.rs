@@ -81,7 +81,7 @@ pub enum Input {
     Used(BTreeMap<SaId, Usage>),
     /// The keys of encrypted networks are to be changed for others now, without a packet lost. Nothing happens while none is protected.
     RotateKeys,
-    /// All nodes are to change to a new key of gossip, without a message lost, which the nodes `without` do not get. Nothing happens where gossip is not sealed.
+    /// All nodes are to change to a new key of gossip, without losing each other, which the nodes `without` do not get. Nothing happens where gossip is not sealed.
     RotateGossipKeys {
         /// Nodes that are the cluster's no more.
         without: BTreeSet<NodeId>,

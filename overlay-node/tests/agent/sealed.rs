@@ -112,8 +112,10 @@ fn who_is_left_out_has_no_key_of_those_after_says_so_and_is_let_in_by_hand() {
     sealed.run(20);
     assert!(sealed.lacking > 0 && sealed.agent(2).lacking_gossip_key(sealed.now()).is_some());
     let given = sealed.keys(0).get(sealed.keys(0).primary().id).cloned().unwrap();
+    let id = given.id();
     sealed.change(2, GossipKeyChange::Install(given));
-    sealed.run(20);
+    sealed.change(2, GossipKeyChange::Promote(id));
+    sealed.run(40);
     assert_eq!(sealed.keys(2).primary(), sealed.keys(0).primary());
     assert_eq!((sealed.keys(2).keys().count(), sealed.agent(2).lacking_gossip_key(sealed.now())), (1, None));
     sealed.tell(1, Input::RotateGossipKeys { without: BTreeSet::new() });

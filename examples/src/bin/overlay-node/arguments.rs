@@ -61,7 +61,7 @@ usage: overlay-node node init --address IP [--state DIR]
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
                     FILE is what a node begins with: it writes later ones to DIR/gossip-keys of --state, and what was retired does not come back by FILE
-  gossip-key rotate all nodes change to a new key, without a message lost; the nodes of --without do not get it. Who is away meanwhile, or new, needs it in a
+  gossip-key rotate all nodes change to a new key, without one lost; the nodes of --without do not get it. Who is away meanwhile, or new, needs it in a
                     file: the digits of a key in the gossip-keys of another node
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
@@ -542,13 +542,6 @@ mod tests {
             panic!("{:?}", parsed(&text))
         };
         assert_eq!(to, "db");
-        let text = format!("gossip-key rotate --without {}", NodeId::from_bytes([7; 16]));
-        let Ok(Asked::Command { command: Command::Node(NodeQuestion::RotateGossipKey { without }), .. }) =
-            parsed(&text)
-        else {
-            panic!("{:?}", parsed(&text))
-        };
-        assert_eq!(without, [NodeId::from_bytes([7; 16])]);
         assert!(matches!(
             parsed("network ls --json"),
             Ok(Asked::Command { command: Command::Networks, json: true, .. })
@@ -557,6 +550,17 @@ mod tests {
             panic!("run")
         };
         assert_eq!((run.address.port(), run.join[0].port(), run.manager), (7946, 1, None));
+    }
+
+    #[test]
+    fn who_gets_no_key_is_named_by_its_id() {
+        let text = format!("gossip-key rotate --without {}", NodeId::from_bytes([7; 16]));
+        let Ok(Asked::Command { command: Command::Node(NodeQuestion::RotateGossipKey { without }), .. }) =
+            parsed(&text)
+        else {
+            panic!("{:?}", parsed(&text))
+        };
+        assert_eq!(without, [NodeId::from_bytes([7; 16])]);
     }
 
     #[test]

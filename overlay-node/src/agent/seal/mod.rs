@@ -87,7 +87,7 @@ impl Agent {
     }
 
     /// A key that other nodes seal with and that this one lacks, if that was heard in the last minute: it was away as the key was changed, and does not come by it by gossip unless a node
-    /// opens still what this one seals. [`change_gossip_keys`](Self::change_gossip_keys) takes it.
+    /// opens still what this one seals. [`change_gossip_keys`](Self::change_gossip_keys) takes it: installed, and promoted.
     pub fn lacking_gossip_key(&self, now: Instant) -> Option<KeyId> {
         let (key, said) = self.seal.as_ref()?.lacking?;
         (now - said < LACKING).then_some(key)
@@ -111,7 +111,9 @@ impl Agent {
 
     /// This node has all change to a new key, which the nodes `without` do not get.
     pub(super) fn rotate_gossip(&mut self, without: BTreeSet<NodeId>, now: Instant) {
-        self.seal.iter_mut().for_each(|seal| seal.want(Cause::Demand, without.clone(), now));
+        if let Some(seal) = &mut self.seal {
+            seal.want(Cause::Demand, without, now);
+        }
     }
 
     /// A node is the cluster's no more: what it knows is to be of no use. All nodes hear so, and the first of them sees to it; if it does not, the next.
@@ -140,7 +142,7 @@ impl Agent {
             let is_alone = self.gossip.live() == 0;
             let Some(seal) = &mut self.seal else { return Some(transmit) };
             let key = match is_alone {
-                true => seal.in_turn(),
+                true => seal.any_key(),
                 false => seal.behind.key_for(transmit.to, now),
             };
             let mut message = Vec::with_capacity(transmit.payload.len() + Keyring::OVERHEAD);
@@ -168,7 +170,7 @@ impl Agent {
                     // Who has said that it holds the primary opens it, whatever it seals with still. O(nodes), while a key is changed.
                     let mut members = self.gossip.members().filter(|(member, _)| member.address == from);
                     let is_left =
-                        key != seal.keyring.primary() && !members.any(|(member, _)| seal.can_follow(member.id));
+                        key != seal.keyring.primary() && !members.any(|(member, _)| seal.can_follow(member.id, key));
                     seal.behind.heard(from, key, is_left, now);
                 }
                 seal.lacking.take_if(|(lacking, _)| *lacking == key);
@@ -206,12 +208,6 @@ impl Seal {
             Some(key) if self.keys.get(key).is_some() => self.keyring.seal_with(key, purpose, message),
             _ => self.keyring.seal(purpose, message),
         }
-    }
-
-    /// Of one who knows nobody: any of its keys may be the one that others open.
-    fn in_turn(&self) -> Option<KeyId> {
-        let count = self.keyring.keys().count().max(1) as u64;
-        self.keyring.keys().nth((self.keyring.sealed() % count) as usize).map(GossipKey::id)
     }
 }
 

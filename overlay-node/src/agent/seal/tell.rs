@@ -32,7 +32,7 @@ impl Agent {
         match event {
             TableEvent::Put { owner, table: SEALS, key, value, .. } => self.hear_of_seal(owner, &key, &value),
             TableEvent::Dropped { owner, .. } => {
-                self.seal.iter_mut().for_each(|seal| drop(seal.records.remove(&owner)))
+                self.seal.iter_mut().for_each(|seal| drop(seal.records.remove(&owner)));
             }
             TableEvent::Restored { .. } | TableEvent::Reread { .. } => {
                 let entries = self.gossip.entries(CLUSTER, SEALS);
@@ -58,7 +58,7 @@ impl Agent {
             record.map(|record| {
                 seal.keys.hear(&record);
                 drop(seal.records.insert(owner, record));
-                if let Some(address) = address.filter(|_| seal.can_follow(owner)) {
+                if let Some(address) = address.filter(|_| seal.can_follow(owner, seal.keys.primary().id)) {
                     seal.behind.follows(address);
                 }
             })
@@ -135,7 +135,10 @@ impl Agent {
                 let _ = self.gossip.remove(at, now);
             }
         }
-        for (node, what) in lacks.iter().filter(|(node, what)| told.get(node) != Some(what)).collect::<Vec<_>>() {
+        for (node, what) in lacks {
+            if told.get(node) == Some(what) {
+                continue;
+            }
             let Some((at, wrapped)) = at(&node.to_bytes()).zip(wrap(*node, *what)) else { continue };
             if self.gossip.put(at, Bytes::copy_from_slice(&wrapped.encode()), now).is_ok() {
                 told.insert(*node, *what);

@@ -114,9 +114,17 @@ impl Seal {
         self.next.as_ref().map_or(Stage::Steady, |next| next.stage)
     }
 
-    /// Whether a node has said that it holds the key that this one seals with.
-    pub(super) fn can_follow(&self, node: NodeId) -> bool {
-        self.records.get(&node).is_some_and(|record| record.holds(self.keys.primary()))
+    /// Whether a node that has sealed with that key has said that it holds the one that this node seals with. What it said before it had that key is of long ago.
+    pub(super) fn can_follow(&self, node: NodeId, key: KeyId) -> bool {
+        let holds = |id: KeyId| move |record: &&SuccessionRecord| record.holds(Generation { number: 0, id });
+        let record = self.records.get(&node).filter(holds(key));
+        record.filter(holds(self.keys.primary().id)).is_some()
+    }
+
+    /// Any of the keys: of one who knows nobody, and which of them others open.
+    pub(super) fn any_key(&mut self) -> Option<KeyId> {
+        let which = self.dice(self.keys.keys().count() as u8);
+        self.keys.keys().nth(which.into()).map(GossipKey::id)
     }
 
     /// When there is something to do by time alone.
