@@ -49,7 +49,7 @@ impl Agent {
 
     /// A node of the cluster: its keys count from now on.
     fn admit(&mut self, node: NodeId) {
-        if self.catalogue.nodes.insert(node) {
+        if self.catalogue.nodes.insert(node) && self.offers.has_heard(node) {
             self.doubt_keys_of_nodes();
         }
     }

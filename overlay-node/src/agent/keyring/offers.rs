@@ -26,6 +26,11 @@ pub(in super::super) struct Offers {
 }
 
 impl Offers {
+    /// Whether a node has published keys that are known here. O(networks).
+    pub(in super::super) fn has_heard(&self, node: NodeId) -> bool {
+        self.heard.values().any(|all| all.contains_key(&node))
+    }
+
     /// The nodes that have not confirmed what was told last, or say that they could not act upon it.
     fn behind(&self, gossip: &Gossip) -> BTreeSet<NodeId> {
         let unconfirmed = self.told.iter().flat_map(|(network, (_, sequence))| gossip.behind(*network, *sequence));
