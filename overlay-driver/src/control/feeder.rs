@@ -43,7 +43,7 @@ pub(super) async fn feed(
             if let Err(refusal) = who.admit(&Purpose::Follow) {
                 return teller.say(&Frame::Refused(refusal)).await;
             }
-            teller.tell(told, &feed).await?;
+            teller.tell(told, &mut feed).await?;
         }
     };
     tokio::select! {
@@ -82,7 +82,7 @@ impl Teller {
         }
     }
 
-    async fn tell(&mut self, step: Step, feed: &Feed) -> io::Result<()> {
+    async fn tell(&mut self, step: Step, feed: &mut Feed) -> io::Result<()> {
         let unreadable = unreadable(feed);
         let changes = match step {
             Ok(changes) => changes,

@@ -303,7 +303,7 @@ async fn a_token_of_another_cluster_is_told_to_nobody_and_wrong_spent_and_rotate
     let spent = join([town.first.address], &once, None, None).await.unwrap_err();
     assert_eq!(kind(&spent), Some(RefusalKind::TokenSpent), "{spent:?}");
 
-    let past = overlay_core::UnixTime::from_millis(date().as_millis() - 10 * 3_600_000);
+    let past = UnixTime::from_millis(date().as_millis() - 10 * 3_600_000);
     let late = Invitation { role: Role::Worker, until: Some(past), uses: None, node: None };
     let late: JoinToken = town.client().invite(late).await.unwrap().parse().unwrap();
     let expired = join([town.first.address], &late, None, None).await.unwrap_err();

@@ -8,8 +8,8 @@ use overlay_core::testing::Dice;
 use overlay_core::{Commit, EndpointId, Key, NetworkId, NodeId, ServiceId};
 use overlay_driver::control::{ControlServer, Follow, FollowError, Limits};
 use overlay_node::{
-    CatalogueChange, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Node, Service, ServiceSpec,
-    Stay,
+    CatalogueChange, Condition, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Node, Service,
+    ServiceSpec, Stay,
 };
 
 use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root, service};
@@ -138,6 +138,12 @@ async fn what_went_while_nobody_served_is_told_be_it_all_there_was() {
     assert!(matches!(feed.next().await, Err(FollowError::Remote(_))));
     manager.remove_network(&network(1).into(), NOW).await.unwrap();
     served.again().await;
+    // How it went is told too, as the store remembers it.
+    let removing = feed.next().await.unwrap();
+    assert!(
+        matches!(&removing[..], [CatalogueChange::Network(of)] if of.condition == Condition::Removing),
+        "{removing:?}"
+    );
     assert_eq!(feed.next().await.unwrap(), [CatalogueChange::NetworkGone(network(1))]);
 }
 
