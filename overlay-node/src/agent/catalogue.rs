@@ -54,10 +54,11 @@ impl Agent {
         }
     }
 
-    /// A node is the cluster's no more: nothing is agreed on with it any more, whatever it says by gossip, and what it was told of goes.
+    /// A node is the cluster's no more: nothing is agreed on with it any more, whatever it says by gossip, and what it was told of goes; so does the key of gossip.
     fn dismiss(&mut self, node: NodeId, now: Instant) {
         if self.catalogue.nodes.remove(&node) {
             self.forget_node(node, now);
+            self.rotate_gossip_without(node, now);
             self.doubt_keys_of_nodes();
         }
     }

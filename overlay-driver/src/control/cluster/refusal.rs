@@ -138,12 +138,11 @@ impl Named for RootRefusal {
     }
 }
 
-impl<R: Named + std::fmt::Debug> From<Denied<R>> for ClusterRefusal {
+impl<R: Named> From<Denied<R>> for ClusterRefusal {
     fn from(denied: Denied<R>) -> Self {
         match denied {
             Denied::Refused(refusal) => Self { kind: refusal.kind(), text: refusal.to_string() },
             Denied::Trouble(trouble) => trouble.into(),
-            other => Self { kind: RefusalKind::Trouble, text: format!("{other:?}") },
         }
     }
 }
