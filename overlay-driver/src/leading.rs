@@ -54,7 +54,6 @@ impl Leading {
     /// Has a manager's servers believe whom the authority believes, as other managers change it: looked at as often as this, as long as the handle is not aborted.
     pub fn heed(cluster: Cluster, every: Duration) -> JoinHandle<()> {
         tokio::spawn(async move {
-            #[expect(clippy::infinite_loop, reason = "who started it ends it")]
             loop {
                 drop(cluster.heed().await); // else what was believed is
                 sleep(every).await;

@@ -383,7 +383,6 @@ enum Failure {
 }
 
 impl Failure {
-    #[expect(clippy::needless_pass_by_value, reason = "errors are handed on so")]
     fn of(error: impl std::error::Error) -> Self {
         Self::Other(told(&error))
     }
