@@ -123,5 +123,6 @@ fn two_machines_form_a_cluster_from_the_command_line_and_one_leaves() {
         let late = said(&world.on(1, &["node", "join", "--token", &token, &manager])).unwrap_err();
         assert!(late.contains("a valid join token is necessary"), "{late}");
         world.tell(0, &["teardown"]);
+        assert!(world.nodes[0].take().unwrap().wait().unwrap().success());
     });
 }
