@@ -29,6 +29,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
 use tokio::sync::{broadcast, oneshot, watch};
 
 use crate::book::{Book, Plugged};
+use crate::control::Ring;
 use crate::ground::{Ground, Hindrances};
 use crate::hints::Hints;
 use crate::home::Home;
@@ -59,6 +60,7 @@ pub(crate) enum Command {
     Replica(EndpointId, oneshot::Sender<Option<EndpointId>>),
     ChangeGossipKeys(GossipKeyChange, oneshot::Sender<Result<(), GossipKeyError>>),
     RotateGossipKeys(BTreeSet<NodeId>, oneshot::Sender<Result<(), GossipKeyError>>),
+    GossipKeys(oneshot::Sender<Option<Ring>>),
     /// Answered when it has no work any more, or this time has passed.
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
     Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
@@ -378,6 +380,7 @@ impl<G: Ground> Heart<G> {
                 self.tell(Input::RotateGossipKeys { without });
                 let _ = asked.send(sealed);
             }
+            Command::GossipKeys(asked) => drop(asked.send(self.ring())),
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),

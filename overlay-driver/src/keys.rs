@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use overlay_core::NodeId;
 use overlay_node::GossipKeyChange;
 
+use crate::control::Ring;
 use crate::heart::Command;
 use crate::{Driver, GossipKeysError, Stopped};
 
@@ -27,6 +28,15 @@ impl Driver {
     pub async fn rotate_gossip_keys(&self, without: impl IntoIterator<Item = NodeId>) -> Result<(), GossipKeysError> {
         let without: BTreeSet<NodeId> = without.into_iter().collect();
         Ok(self.ask(|asked| Command::RotateGossipKeys(without, asked)).await??)
+    }
+
+    /// The keys that gossip is sealed with here, the one that seals first, and its number; `None` if it goes as it is. They are the cluster's secret: for who is let in, and nobody
+    /// else, see [`Membership::carry_gossip_keys`](crate::Membership::carry_gossip_keys).
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn gossip_keys(&self) -> Result<Option<Ring>, Stopped> {
+        self.ask(Command::GossipKeys).await
     }
 
     /// Changes by hand what this node's gossip is sealed with: for one that lacks the key of the others. What is installed is not rolled back by a start with an older file.

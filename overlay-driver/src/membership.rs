@@ -11,15 +11,17 @@ use overlay_crypto::pki::{
     Algorithm, Identity, Issued, Proof, Renewal, RenewalConfig, RenewalConfigError, RenewalEvent, Role, SigningKey,
     SigningRequest, Validity,
 };
+use overlay_node::GossipKeyChange;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::Driver;
 use crate::builder::random;
 use crate::control::{
-    ClusterError, ControlClient, Credentials, Joined, Managers, RefusalKind, RemoteError, Ring, Stands, Unwelcome,
+    Cluster, ClusterError, ControlClient, Credentials, Joined, Managers, RefusalKind, RemoteError, Ring, Stands,
+    Unwelcome,
 };
+use crate::{Driver, DriverEvent, Stopped};
 
 /// Where a node keeps its certificate and key from one start to the next.
 pub trait Keep: Send + Sync {
@@ -204,6 +206,31 @@ impl Membership {
         self.events.subscribe()
     }
 
+    /// Keeps a driver and the cluster at the same keys of gossip, as long as both are there: nodes that join by this manager's `cluster` are given what the driver has changed to; and a
+    /// driver that was away as the key was changed, and lacks what others seal with, is given it by the managers.
+    pub fn carry_gossip_keys(&self, driver: Driver, cluster: Option<Cluster>) -> JoinHandle<()> {
+        let (mut told, mut events) = (self.ring.clone(), driver.events());
+        tokio::spawn(async move {
+            loop {
+                if let Some(cluster) = &cluster {
+                    let Ok(ring) = driver.gossip_keys().await else { return };
+                    ring.into_iter().for_each(|ring| cluster.set_ring(ring));
+                }
+                let known = told.borrow_and_update().clone();
+                if give(&driver, known).await.is_err() {
+                    return;
+                }
+                let is_over = tokio::select! {
+                    changed = told.changed() => changed.is_err(),
+                    () = of_keys(&mut events) => false,
+                };
+                if is_over {
+                    return;
+                }
+            }
+        })
+    }
+
     /// Learns from a driver's gossip where managers are, as long as both are there: those that are alive, at this port. That one says it is a manager is not believed: it proves it.
     pub fn find_managers(&self, managers: Managers, driver: Driver, port: Port) -> JoinHandle<()> {
         tokio::spawn(async move {
@@ -216,6 +243,27 @@ impl Membership {
             }
         })
     }
+}
+
+/// Returns when something happened to a driver's keys of gossip, or when it has stopped.
+async fn of_keys(events: &mut broadcast::Receiver<DriverEvent>) {
+    loop {
+        match events.recv().await {
+            Ok(DriverEvent::GossipKey { .. } | DriverEvent::LackingGossipKey { .. }) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Gives a driver the key that it lacks, if it is among these.
+async fn give(driver: &Driver, ring: Ring) -> Result<(), Stopped> {
+    let Some(lacking) = driver.status().await?.seal.and_then(|seal| seal.lacking) else { return Ok(()) };
+    let Some(key) = ring.keys.into_iter().find(|key| key.id().to_string() == lacking) else { return Ok(()) };
+    let id = key.id();
+    for change in [GossipKeyChange::Install(key), GossipKeyChange::Promote(id)] {
+        let _ = driver.change_gossip_keys(change).await; // it may have come by gossip meanwhile
+    }
+    Ok(())
 }
 
 /// The task.
@@ -347,12 +395,12 @@ impl Keeper {
         };
         // Both are kept before either is used: else a node that dies now would come back with what it has shown nobody.
         let usable = self.credentials.check(&issued, &key).map_err(Failure::of)?;
-        let keep = Arc::clone(&self.keep);
+        let (keep, news) = (Arc::clone(&self.keep), issued.revision >= self.revision);
         let key = tokio::task::spawn_blocking(move || keep.keep(&issued, &key).map(|()| key))
             .await
             .map_err(|_| Failure::Other("it could not be kept".to_owned()))?
             .map_err(Failure::of)?;
-        self.credentials.take(usable);
+        self.credentials.take(usable, news);
         self.key = key;
         self.client.connect_anew().await;
         Ok(self.credentials.validity())

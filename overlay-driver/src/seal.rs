@@ -11,6 +11,7 @@ use overlay_node::Agent;
 use zeroize::Zeroizing;
 
 use crate::StartError;
+use crate::control::Ring;
 use crate::heart::{Heart, News};
 use crate::status::{DriverEvent, SealStatus};
 
@@ -121,6 +122,14 @@ impl<G: crate::ground::Ground> Heart<G> {
                 }
             }
         }
+    }
+
+    /// The keys, the one that seals first.
+    pub(crate) fn ring(&self) -> Option<Ring> {
+        let keys = self.agent.gossip_keys()?;
+        let primary = keys.primary();
+        let others = keys.keys().filter(|key| key.id() != primary.id);
+        Some(Ring { revision: primary.number, keys: keys.get(primary.id).into_iter().chain(others).cloned().collect() })
     }
 
     pub(crate) fn seal_status(&self) -> Option<SealStatus> {

@@ -1,5 +1,7 @@
 //! A service whose replicas are all replaced while it is used.
 
+#![expect(clippy::print_stderr, reason = "when what happened is what tells why a request failed")]
+
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};

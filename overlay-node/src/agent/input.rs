@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use overlay_core::{EndpointId, IfName, Mtu, Name, NodeId, NsKey, Port, Protocol};
-use overlay_crypto::{SaId, Usage};
 use overlay_crypto::gossip::KeyId;
+use overlay_crypto::{SaId, Usage};
 use overlay_dns::Health;
 use overlay_gossip::Class;
 

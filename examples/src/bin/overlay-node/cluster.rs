@@ -140,15 +140,16 @@ impl Place {
         self.managers.addresses().into_iter().map(gossip).collect()
     }
 
-    /// Finds managers by the node's gossip, and says what happens to its membership.
-    pub(crate) fn follow(&self, driver: &Driver) -> [JoinHandle<()>; 2] {
+    /// Finds managers by the node's gossip, carries its keys between both, and says what happens to its membership.
+    pub(crate) fn follow(&self, driver: &Driver) -> [JoinHandle<()>; 3] {
         let mut events = self.membership.events();
         let log = tokio::spawn(async move {
             while let Ok(event) = events.recv().await {
                 println!("{event}");
             }
         });
-        [log, self.membership.find_managers(self.managers.clone(), driver.clone(), Port::CONTROL)]
+        let carries = self.membership.carry_gossip_keys(driver.clone(), self.cluster.clone());
+        [log, carries, self.membership.find_managers(self.managers.clone(), driver.clone(), Port::CONTROL)]
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol};
+use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol, ServiceId};
 use overlay_dns::Health;
 use overlay_driver::control::{Caller, Local, Question};
 use overlay_driver::{Attach, Driver, Source, Status};
@@ -71,7 +71,7 @@ pub(crate) enum NodeAnswer {
     },
     Rotating,
     RotatingGossipKey,
-    Status(Status),
+    Status(Box<Status>),
     TearingDown,
 }
 
@@ -105,18 +105,20 @@ pub(crate) struct Node {
     pub(crate) end: mpsc::Sender<End>,
 }
 
+impl Node {
+    async fn service(&self, name: Option<String>) -> Result<Option<ServiceId>, Refusal> {
+        let Some(name) = name else { return Ok(None) };
+        let found = self.driver.control().service(&name.as_str().into()).await;
+        Ok(Some(found.map_err(|error| refusal(&error))?.id))
+    }
+}
+
 #[async_trait]
 impl Local<NodeQuestion> for Node {
     async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
         match question {
             NodeQuestion::Attach { network, container, source, interface, ips, mac, service, weight } => {
-                let service = match service {
-                    Some(name) => {
-                        let found = self.driver.control().service(&name.as_str().into()).await;
-                        Some(found.map_err(|error| refusal(&error))?.id)
-                    }
-                    None => None,
-                };
+                let service = self.service(service).await?;
                 let interface = interface.map(|name| name.parse()).transpose().map_err(|error| refusal(&error))?;
                 let attach = Attach {
                     interface,
@@ -160,7 +162,10 @@ impl Local<NodeQuestion> for Node {
                 let rotated = self.driver.rotate_gossip_keys(without).await;
                 rotated.map(|()| NodeAnswer::RotatingGossipKey).map_err(|error| refusal(&error))
             }
-            NodeQuestion::Status => self.driver.status().await.map(NodeAnswer::Status).map_err(|error| refusal(&error)),
+            NodeQuestion::Status => {
+                let status = self.driver.status().await.map_err(|error| refusal(&error))?;
+                Ok(NodeAnswer::Status(Box::new(status)))
+            }
             NodeQuestion::TearDown => {
                 let _ = self.end.send(End::TearDown).await;
                 Ok(NodeAnswer::TearingDown)

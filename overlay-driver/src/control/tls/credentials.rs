@@ -165,10 +165,12 @@ impl Credentials {
         Ok(Usable { new, trust })
     }
 
-    /// Uses it from the next handshake on, and believes the roots that came with it.
-    pub(crate) fn take(&self, usable: Usable) {
-        let refusals = self.belief().refusals.clone();
-        self.believe(usable.trust, refusals);
+    /// Uses it from the next handshake on, and believes the roots that came with it if they are `news`: others may have been heard of since it was issued.
+    pub(crate) fn take(&self, usable: Usable, news: bool) {
+        if news {
+            let refusals = self.belief().refusals.clone();
+            self.believe(usable.trust, refusals);
+        }
         *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(usable.new);
     }
 
