@@ -55,6 +55,7 @@ impl Formed {
         let begun = authority.found(&NextRoot::Generate(Algorithm::EcdsaP256), now()).await;
         begun.map_err(|error| HostsError::Authority(error.to_string()))?;
         let joined = found(&*authority, node(0)).await?;
+        authority.announce(node(0)).await.map_err(|error| HostsError::Authority(error.to_string()))?;
         let address = SocketAddr::new(lab.address(0), Port::CONTROL.get());
         let listener = lab.host(0).run(|| TcpListener::bind(address))?.map_err(super::LabError::Dir)?;
         let cluster = Cluster::new(authority.clone() as Arc<dyn CertificateAuthority>, joined.credentials.clone());

@@ -33,6 +33,7 @@ pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
     joined.ring = Some(Ring { revision: 1, keys: vec![GossipKey::generate(random)] });
     joined.managers = vec![SocketAddr::new(address, Port::CONTROL.get())];
     Seat::take(state, Kept::of(&joined, Some(&sealing)))?;
+    authority.announce(node).await.map_err(told)?; // the key is kept: this node can sign
     println!("node {node} has founded cluster {}. Once it runs, others join by", joined.identity.cluster);
     println!("    overlay-node node join --token {} {address}", authority.token(Role::Worker).await.map_err(told)?);
     Ok(())

@@ -18,7 +18,8 @@ use crate::pki::{
 /// over a store, with the root's key in it or with a signer elsewhere.
 ///
 /// It is asked by a manager's server, which knows by the handshake who asks: what is for managers only, and for which node, is the server's to
-/// check, but for what is said below. Every call may be repeated when its answer was lost: it finds what it did. `now` is the manager's clock.
+/// check, but for what is said below. A call may be repeated when its answer was lost, and finds what it did; but for those that make a token, or generate a root, which make another.
+/// `now` is the manager's clock.
 ///
 /// A node's certificate is granted by a commit under its key's digest. Asked again for the same key, the same is signed again: its number, times and names,
 /// without another use of a token.
