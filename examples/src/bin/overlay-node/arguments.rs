@@ -587,7 +587,7 @@ mod tests {
             ("service create --name web --idle 1,2", "one for all, or three"),
             ("attach front --name web --tap --weight 0", "1 to 65535"),
             ("attach front --name web", "--netns, --pid or --tap"),
-            ("run --name a --address 192.0.2.1", "either --manager or --manager-socket"),
+            ("run --name a --address 192.0.2.1 --manager --manager-socket s", "either --manager or --manager-socket"),
             ("explain published 80 --at 192.0.2.1", "explain published needs --client"),
             ("explain published 80/icmp --client 192.0.2.9 --at 192.0.2.1", "a protocol is tcp, udp or sctp"),
             ("explain db", "name an endpoint, and a name or an address"),
