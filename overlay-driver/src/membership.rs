@@ -255,13 +255,17 @@ async fn of_keys(events: &mut broadcast::Receiver<DriverEvent>) {
     }
 }
 
-/// Gives a driver the key that it lacks, if it is among these.
+/// Gives a driver these keys, and has it seal with the one that it lacks, if that is among them.
 async fn give(driver: &Driver, ring: Ring) -> Result<(), Stopped> {
-    let Some(lacking) = driver.status().await?.seal.and_then(|seal| seal.lacking) else { return Ok(()) };
-    let Some(key) = ring.keys.into_iter().find(|key| key.id().to_string() == lacking) else { return Ok(()) };
-    let id = key.id();
-    for change in [GossipKeyChange::Install(key), GossipKeyChange::Promote(id)] {
-        let _ = driver.change_gossip_keys(change).await; // it may have come by gossip meanwhile
+    let Some(seal) = driver.status().await?.seal else { return Ok(()) };
+    for key in ring.keys {
+        let (id, name) = (key.id(), key.id().to_string());
+        if !seal.keys.contains(&name) {
+            let _ = driver.change_gossip_keys(GossipKeyChange::Remember(key)).await; // it may have come by gossip meanwhile
+        }
+        if seal.lacking.as_ref() == Some(&name) {
+            let _ = driver.change_gossip_keys(GossipKeyChange::Promote(id)).await;
+        }
     }
     Ok(())
 }
@@ -342,7 +346,7 @@ impl Keeper {
     }
 
     fn heed(&mut self, stands: Stands) {
-        if let Some(trusted) = stands.trusted {
+        if let Some(trusted) = stands.trusted.filter(|trusted| trusted.revision > self.revision) {
             self.credentials.heed(&trusted);
             self.revision = trusted.revision;
             self.tell(MembershipEvent::Trusts { revision: trusted.revision });

@@ -129,7 +129,9 @@ impl<G: crate::ground::Ground> Heart<G> {
         let keys = self.agent.gossip_keys()?;
         let primary = keys.primary();
         let others = keys.keys().filter(|key| key.id() != primary.id);
-        Some(Ring { revision: primary.number, keys: keys.get(primary.id).into_iter().chain(others).cloned().collect() })
+        let [a, b, c, d] = primary.id.to_bytes();
+        let revision = primary.number.saturating_mul(1 << 32) | u64::from(u32::from_be_bytes([a, b, c, d]));
+        Some(Ring { revision, keys: keys.get(primary.id).into_iter().chain(others).cloned().collect() })
     }
 
     pub(crate) fn seal_status(&self) -> Option<SealStatus> {

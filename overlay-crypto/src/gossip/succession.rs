@@ -46,6 +46,8 @@ pub struct Succession {
 
 /// So many names of retired keys are remembered.
 const RETIRED: usize = 64;
+/// So far may another node be ahead: more changes than any node misses.
+const AHEAD: u64 = 1024;
 
 impl Succession {
     /// Of one key, the first of a cluster or whatever one comes with: others tell its number.
@@ -131,10 +133,10 @@ impl Succession {
     /// All keys before this generation are to go once everybody seals with it or a later one; and these nodes get no key, until they are [let in](Self::let_in).
     pub fn aim_at(&mut self, aim: Generation, without: impl IntoIterator<Item = NodeId>) {
         self.aim = self.aim.max(aim);
-        self.without.extend(without);
-        while self.without.len() > SuccessionRecord::WITHOUT {
-            self.without.pop_last();
-        }
+        let own: BTreeSet<NodeId> = without.into_iter().take(SuccessionRecord::WITHOUT).collect();
+        let room = SuccessionRecord::WITHOUT - own.len();
+        let others = self.without.iter().filter(|node| !own.contains(node)).take(room).copied().collect::<Vec<_>>();
+        self.without = own.into_iter().chain(others).collect();
     }
 
     /// Of the nodes that get no key those get them again that are not `still` left out. Nothing happens until the floor is at the aim: before, they have keys that others open.
@@ -149,8 +151,14 @@ impl Succession {
         self.raise(self.aim);
     }
 
-    /// Takes what another node says. Whether anything is otherwise now.
+    /// Takes what another node says. Whether anything is otherwise now. Nothing happens if it says numbers far beyond all that are known here: nobody came so far unheard, and no key could be
+    /// made after them.
     pub fn hear(&mut self, record: &SuccessionRecord) -> bool {
+        let said = record.holds.iter().chain([&record.primary, &record.floor, &record.aim]);
+        let most = self.next().saturating_add(AHEAD);
+        if said.into_iter().any(|generation| generation.number > most) {
+            return false;
+        }
         let before = (self.generations().collect::<Vec<_>>(), self.primary, self.floor, self.aim, self.without.len());
         for (number, key) in &mut self.keys {
             let told = record.holds.iter().filter(|held| held.id == key.id()).map(|held| held.number);
@@ -161,7 +169,12 @@ impl Succession {
         }
         if record.aim >= self.aim {
             let counts = record.aim > self.floor;
-            self.aim_at(record.aim, record.without.iter().filter(|_| counts).copied());
+            self.aim = record.aim;
+            // What this node has left out itself stays, however many others name.
+            let room = SuccessionRecord::WITHOUT.saturating_sub(self.without.len());
+            let news = record.without.iter().filter(|node| counts && !self.without.contains(node));
+            let news: Vec<NodeId> = news.take(room).copied().collect();
+            self.without.extend(news);
         }
         self.raise(record.floor);
         before != (self.generations().collect(), self.primary, self.floor, self.aim, self.without.len())

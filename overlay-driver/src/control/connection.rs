@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::allow::Open;
 use super::call::{Call, QUESTIONS, Reply};
 use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
@@ -41,7 +42,7 @@ impl Who {
             (Self::Node(peer), _) => {
                 let caller = peer.check().map_err(|error| Refusal::Untrusted { why: error.to_string() })?;
                 let (what, open) = purpose.open();
-                match open == allow::Open::Managers && caller.role == Role::Worker {
+                match open == Open::Managers && caller.role == Role::Worker {
                     true => Err(Refusal::OnlyManagers { what: what.to_owned() }),
                     false => Ok(()),
                 }
@@ -208,6 +209,12 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
             return reply.fault(Fault::Control(error));
         }
         let (now, cluster) = ((service.clock)(), service.cluster.as_ref());
+        if let (Who::Node(peer), Some(cluster)) = (who, cluster)
+            && let (what, Open::Managers | Open::Itself) = call.open()
+            && cluster.was_demoted(peer, now).await
+        {
+            return reply.fault(Fault::Control(allow::only_managers(&peer.identity, what).into()));
+        }
         if let (Call::RemoveNode { node }, Some(cluster)) = (&call, cluster)
             && !matches!(who, Who::Stranger | Who::Unspoken)
             && let Err(error) = cluster::remove(cluster, &*service.control, node, now).await

@@ -178,7 +178,11 @@ async fn a_record_that_cannot_be_read_stays_as_it_was_told_though_the_server_is_
     assert!(matches!(&told[..], [CatalogueChange::Network(of)] if of.id == network(3)), "{told:?}");
     assert_eq!(feed.unreadable(), BTreeMap::from([(text, "it is of format 2; this release knows 1".to_owned())]));
     served.store.commit_now(Commit::new().delete(key)).unwrap();
-    assert_eq!(feed.next().await.unwrap(), [CatalogueChange::NetworkGone(network(1))]);
+    let mut told = Vec::new();
+    while told.last() != Some(&CatalogueChange::NetworkGone(network(1))) {
+        told.extend(feed.next().await.unwrap()); // the third network's further steps may come before
+    }
+    assert!(told.iter().rev().skip(1).all(|it| matches!(it, CatalogueChange::Network(of) if of.id == network(3))));
     assert!(feed.unreadable().is_empty());
 }
 

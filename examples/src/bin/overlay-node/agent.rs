@@ -76,18 +76,28 @@ pub(crate) async fn run(run: Run) -> Outcome {
         end = ended.recv() => end,
     };
     beside.into_iter().flatten().for_each(|task| task.abort());
-    if end.is_some() {
-        driver.tear_down().await?;
-        println!("all that this node had made is removed");
-    } else {
-        driver.stop().await;
-        println!("stopped; containers go on to reach each other");
-    }
+    end_driver(driver, end).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {
         place.seat.leave()?;
     }
     serving.stop().await;
     log.abort();
+    Ok(())
+}
+
+/// Ends what the driver does, and what it has made if that is asked for.
+async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
+    if end.is_none() {
+        driver.stop().await;
+        println!("stopped; containers go on to reach each other");
+        return Ok(());
+    }
+    match driver.tear_down().await {
+        Ok(()) => println!("all that this node had made is removed"),
+        // Who was removed from its cluster is not asked to take itself out of it.
+        Err(error) if end == Some(End::Leave) => println!("left, though: {}", overlay_core::told(&error)),
+        Err(error) => return Err(error.into()),
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use crate::Outcome;
 use crate::agent::{Catalogue, now, own_id, random, root};
-use crate::seat::{Kept, Seat};
+use crate::seat::{Kept, Seat, forget_keys};
 
 /// Founds a cluster, of which this node is the first manager.
 pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
@@ -32,6 +32,7 @@ pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
     let mut joined = found(&*authority, node).await?;
     joined.ring = Some(Ring { revision: 1, keys: vec![GossipKey::generate(random)] });
     joined.managers = vec![SocketAddr::new(address, Port::CONTROL.get())];
+    forget_keys(state)?;
     Seat::take(state, Kept::of(&joined, Some(&sealing)))?;
     authority.announce(node).await.map_err(told)?; // the key is kept: this node can sign
     println!("node {node} has founded cluster {}. Once it runs, others join by", joined.identity.cluster);
@@ -46,6 +47,7 @@ pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Pa
     }
     std::fs::create_dir_all(state)?;
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
+    forget_keys(state)?;
     Seat::take(state, Kept::of(&joined, None))?;
     println!("this node is {} now: run it", joined.identity);
     Ok(())

@@ -113,7 +113,8 @@ impl Seat {
 
     /// Forgets all: the node has left.
     pub(crate) fn leave(&self) -> io::Result<()> {
-        fs::remove_file(&self.path)
+        fs::remove_file(&self.path)?;
+        self.path.parent().map_or(Ok(()), forget_keys)
     }
 
     /// The old or the new, whatever happens meanwhile.
@@ -136,5 +137,13 @@ impl Keep for Seat {
             kept.issued = issued.clone();
             kept.key = key.to_pkcs8();
         })
+    }
+}
+
+/// Forgets the keys of gossip that are kept in this directory: they are another cluster's.
+pub(crate) fn forget_keys(state: &Path) -> io::Result<()> {
+    match fs::remove_file(state.join("gossip-keys")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use overlay_core::{NodeId, UnixTime};
 use overlay_crypto::pki::{
     Algorithm, Certificate, CertificateAuthority, Denied, JoinToken, Joining, NextRoot, Proof, RemoveRefusal, Renewing,
-    SigningRequest, Trouble,
+    Role, SigningRequest, Trouble,
 };
 use overlay_node::{Control, ControlError, Reference, Refused};
 
@@ -16,6 +16,7 @@ use super::words::{Admitted, Ask, Der, Ring, Stands};
 use crate::control::Credentials;
 use crate::control::call::Reply;
 use crate::control::frame::Fault;
+use crate::control::tls::Peer;
 
 /// What a manager's servers have of its cluster beside the catalogue: who lets nodes in, the keys of gossip that they are given, and where the managers are. A
 /// clone is the same.
@@ -69,6 +70,16 @@ impl Cluster {
         let trusted = self.0.authority.trusted().await?;
         self.0.credentials.heed(&trusted);
         Ok(())
+    }
+
+    /// Whether a node shows a manager's certificate and is no manager any more, by its record: such a certificate may count for long yet.
+    pub(in crate::control) async fn was_demoted(&self, peer: &Peer, now: UnixTime) -> bool {
+        let Some(shown) = peer.shown().filter(|_| peer.identity.role == Role::Manager) else { return false };
+        match self.0.authority.seen(shown, now).await {
+            Ok(standing) => standing.role != Role::Manager,
+            Err(Denied::Refused(_)) => true,
+            Err(Denied::Trouble(_)) => false, // what it asks meets the same
+        }
     }
 
     /// Answers who has no certificate.

@@ -43,6 +43,8 @@ pub struct Credentials(Arc<Held>);
 struct Held {
     own: RwLock<Arc<Own>>,
     belief: RwLock<Arc<Belief>>,
+    /// The revision of whom it believes, as far as that was heard of the authority.
+    heard: Mutex<u64>,
     clock: Box<dyn Fn() -> UnixTime + Send + Sync>,
 }
 
@@ -122,7 +124,7 @@ impl Credentials {
     ) -> Result<Self, CredentialsError> {
         let own = RwLock::new(Arc::new(Own::new(chain, key, &trust, clock())?));
         let belief = RwLock::new(Arc::new(Belief { trust, refusals: Refusals::default(), changes: 0 }));
-        Ok(Self(Arc::new(Held { own, belief, clock: Box::new(clock) })))
+        Ok(Self(Arc::new(Held { own, belief, heard: Mutex::default(), clock: Box::new(clock) })))
     }
 
     /// Who the node is, by its present certificate.
@@ -194,6 +196,11 @@ impl Credentials {
     /// Believes whom the cluster's authority believes, and shows how its roots are signed to those that have not heard of them yet.
     pub fn heed(&self, trusted: &Trusted) {
         let Ok(trust) = trusted.trust() else { return };
+        let mut heard = self.0.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if trusted.revision < *heard {
+            return; // it was read before, and took longer
+        }
+        *heard = trusted.revision;
         let mut own = self.0.own.write().unwrap_or_else(PoisonError::into_inner);
         *own = Arc::new(own.with(&trusted.crosses, &trust));
         drop(own);

@@ -140,7 +140,13 @@ impl Managers {
         let stream = self.connect(address).await.map_err(unreachable)?;
         let name = ServerName::IpAddress(address.ip().into());
         let tls = TlsConnector::from(Arc::clone(&self.0.config)).connect(name, stream).await;
-        let tls = tls.map_err(|error| failed(&error).unwrap_or_else(|| unreachable(error)))?;
+        let tls = tls.map_err(|error| match failed(&error).unwrap_or_else(|| unreachable(error)) {
+            // Whoever is there has not proved yet that it is a manager: anybody on the way can say so.
+            RemoteError::Unwelcome(why @ (Unwelcome::Removed | Unwelcome::Expired)) => {
+                RemoteError::Unwelcome(Unwelcome::Other(format!("{why}, says who has not proved to be a manager")))
+            }
+            other => other,
+        })?;
         match tls.get_ref().1.alpn_protocol() {
             Some(spoken) if spoken == self.0.alpn => Ok(of_tls(tls)),
             _ => Err(RemoteError::Unwelcome(Unwelcome::Protocol)),

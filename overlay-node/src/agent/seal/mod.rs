@@ -25,6 +25,8 @@ pub(super) use turn::Seal;
 pub enum GossipKeyChange {
     /// What is sealed with this key is opened too.
     Install(GossipKey),
+    /// As that, unless the key was here and was retired: what somebody tells who has not heard of that brings nothing back.
+    Remember(GossipKey),
     /// This node seals with this key, and with it all that have it and hear of that.
     Promote(KeyId),
     /// What is sealed with this key is not opened any more.
@@ -101,6 +103,7 @@ impl Agent {
         let seal = self.seal.as_mut().ok_or(GossipKeyError::Unsealed)?;
         match change {
             GossipKeyChange::Install(key) => seal.keys.install(key),
+            GossipKeyChange::Remember(key) => seal.keys.remember(key).map(drop),
             GossipKeyChange::Promote(id) => seal.keys.lead(id),
             GossipKeyChange::Retire(id) => seal.keys.retire(id),
         }?;
@@ -118,8 +121,8 @@ impl Agent {
 
     /// A node is the cluster's no more: what it knows is to be of no use. All nodes hear so, and the first of them sees to it; if it does not, the next.
     pub(super) fn rotate_gossip_without(&mut self, node: NodeId, now: Instant) {
-        let Some(seal) = &mut self.seal else { return };
         let me = self.knowledge.me;
+        let Some(seal) = self.seal.as_mut().filter(|_| node != me) else { return }; // whoever was removed has no say
         let before = self.gossip.members().filter(|(member, standing)| {
             member.id < me && member.id != node && *standing == overlay_gossip::Standing::Alive
         });

@@ -34,15 +34,16 @@ impl Agent {
             TableEvent::Dropped { owner, .. } => {
                 self.seal.iter_mut().for_each(|seal| drop(seal.records.remove(&owner)));
             }
-            TableEvent::Restored { .. } | TableEvent::Reread { .. } => {
-                let entries = self.gossip.entries(CLUSTER, SEALS);
-                let entries: Vec<_> =
-                    entries.map(|(owner, key, value, _)| (owner, key.clone(), value.clone())).collect();
-                entries.iter().for_each(|(owner, key, value)| self.hear_of_seal(*owner, key, value));
-            }
+            TableEvent::Restored { .. } | TableEvent::Reread { .. } => self.hear_of_seals(),
             _ => {}
         }
         self.doubt_seal();
+    }
+
+    fn hear_of_seals(&mut self) {
+        let entries = self.gossip.entries(CLUSTER, SEALS);
+        let entries: Vec<_> = entries.map(|(owner, key, value, _)| (owner, key.clone(), value.clone())).collect();
+        entries.iter().for_each(|(owner, key, value)| self.hear_of_seal(*owner, key, value));
     }
 
     pub(in super::super) fn doubt_seal(&mut self) {
@@ -52,7 +53,10 @@ impl Agent {
     fn hear_of_seal(&mut self, owner: NodeId, key: &Key, value: &Bytes) {
         let me = self.knowledge.me;
         let address = self.gossip.member(owner).map(|(member, _)| member.address);
-        let Some(seal) = self.seal.as_mut().filter(|_| owner != me) else { return };
+        // Who is left out has no say in which key is next, although it can be heard until the old one is refused.
+        let Some(seal) = self.seal.as_mut().filter(|seal| owner != me && !seal.keys.without().contains(&owner)) else {
+            return;
+        };
         let is_read = if key.as_bytes() == RECORD {
             let record = SuccessionRecord::parse(value);
             record.map(|record| {
@@ -82,8 +86,10 @@ impl Agent {
         seal.is_doubted = false;
         let me = self.knowledge.me;
         let others = self.others();
-        seal.records.retain(|node, _| others.there.contains(node));
+        let left_out = seal.keys.without().clone();
+        seal.records.retain(|node, _| others.there.contains(node) && !left_out.contains(node));
         let behind = seal.turn(me, &others, now);
+        let are_let_in = left_out.iter().any(|node| !seal.keys.without().contains(node));
         if !behind.is_empty() {
             self.events.push_back(AgentEvent::LeftBehind { nodes: behind });
         }
@@ -96,6 +102,10 @@ impl Agent {
         let lacks = seal.lacks(me, &others);
         self.tell_wrapped(&lacks, |to, what| seal.wrap(to, what), now);
         self.seal = Some(seal);
+        if are_let_in {
+            self.hear_of_seals(); // what they said before
+            self.doubt_seal();
+        }
     }
 
     fn others(&self) -> Others {
