@@ -19,7 +19,8 @@ const STEP: Duration = Duration::from_millis(40);
 
 /// A cluster with two encrypted networks, one of which has keys of its own, and a container of each on every node.
 fn cluster(seed: u64, conditions: Conditions) -> Cluster {
-    let config = ClusterConfig { conditions, ..ClusterConfig::default() };
+    // Who comes back after it was removed is given the key of gossip as it joins, which is not simulated here.
+    let config = ClusterConfig { conditions, sealed: false, ..ClusterConfig::default() };
     let mut cluster = Cluster::with(config, seed, NODES).unwrap();
     for (name, encryption) in [("shared", Encryption::Shared), ("own", Encryption::Own)] {
         let spec = NetworkSpec::overlay(name.parse().unwrap());

@@ -102,8 +102,8 @@ pub(crate) fn three_managers_make_nothing_twice_and_lose_nothing(stores: &[Arc<d
         let told = Feed::new(Arc::clone(&stores[1]), &root()).unwrap().next().await.unwrap();
         let own = manager.endpoints(network(0x99)).await.unwrap();
         assert_eq!(own.len(), usize::from(NODES), "each node's own on the ingress network, where the services publish");
-        let all = NETWORKS + 3 + endpoints.len() + own.len();
-        assert_eq!(told.len(), all, "networks, services and endpoints");
+        let all = usize::from(NODES) + NETWORKS + 3 + endpoints.len() + own.len();
+        assert_eq!(told.len(), all, "nodes, networks, services and endpoints");
     });
 }
 

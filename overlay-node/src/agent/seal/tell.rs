@@ -53,20 +53,21 @@ impl Agent {
     fn hear_of_seal(&mut self, owner: NodeId, key: &Key, value: &Bytes) {
         let me = self.knowledge.me;
         let address = self.gossip.member(owner).map(|(member, _)| member.address);
-        // Who is left out has no say in which key is next, although it can be heard until the old one is refused.
-        let Some(seal) = self.seal.as_mut().filter(|seal| owner != me && !seal.keys.without().contains(&owner)) else {
-            return;
-        };
+        let Some(seal) = self.seal.as_mut().filter(|_| owner != me) else { return };
+        // Who is left out has no say in which key is next, although it can be heard until the old one is refused: only whether it was given that.
+        let has_say = !seal.keys.without().contains(&owner);
         let is_read = if key.as_bytes() == RECORD {
             let record = SuccessionRecord::parse(value);
             record.map(|record| {
-                seal.keys.hear(&record);
+                if has_say {
+                    seal.keys.hear(&record);
+                }
                 drop(seal.records.insert(owner, record));
                 if let Some(address) = address.filter(|_| seal.can_follow(owner, seal.keys.primary().id)) {
                     seal.behind.follows(address);
                 }
             })
-        } else if key.as_bytes() == me.to_bytes() {
+        } else if key.as_bytes() == me.to_bytes() && has_say {
             WrappedKey::parse(value).map(|wrapped| {
                 // What was wrapped for an earlier start of this node is nothing to it; who wrapped it will see.
                 if let Ok(key) = seal.recipient.open(&wrapped) {
@@ -87,7 +88,7 @@ impl Agent {
         let me = self.knowledge.me;
         let others = self.others();
         let left_out = seal.keys.without().clone();
-        seal.records.retain(|node, _| others.there.contains(node) && !left_out.contains(node));
+        seal.records.retain(|node, _| others.there.contains(node));
         let behind = seal.turn(me, &others, now);
         let are_let_in = left_out.iter().any(|node| !seal.keys.without().contains(node));
         if !behind.is_empty() {
