@@ -30,8 +30,9 @@ fn sealing() -> SealingKey {
     SealingKey::generate(|bytes| bytes.fill(8))
 }
 
-fn seat(holder: NodeId) -> Seat {
-    Seat::new(&Prefix::new("manager/").unwrap(), holder).unwrap()
+/// A term of this manager's, which ends whose was there before.
+async fn term(store: &dyn Store, holder: NodeId) -> Term {
+    Term::usurp(store, &Seat::new(&Prefix::new("manager/").unwrap(), holder).unwrap(), now()).await.unwrap()
 }
 
 /// A manager's authority that follows.
@@ -44,7 +45,7 @@ fn founded(store: &Arc<dyn Store>) -> StoreAuthority {
     let leader = authority(store, 1);
     leader.hold(sealing());
     block_on(async {
-        leader.lead(Term::usurp(&**store, &seat(MANAGER), now()).await.unwrap());
+        leader.lead(term(&**store, MANAGER).await);
         leader.found(&NextRoot::Generate(Algorithm::EcdsaP256), now()).await.unwrap();
     });
     leader
@@ -52,10 +53,6 @@ fn founded(store: &Arc<dyn Store>) -> StoreAuthority {
 
 fn memory() -> Arc<dyn Store> {
     Arc::new(MemoryStore::default())
-}
-
-fn cluster() -> StoreAuthority {
-    founded(&memory())
 }
 
 /// A node: its key and what it was given.
@@ -116,7 +113,7 @@ fn join_by(authority: &StoreAuthority, token: &JoinToken, node: Option<NodeId>) 
 
 #[test]
 fn a_token_lets_in_as_its_role_and_the_root_believes_who_was_let_in() {
-    let authority = cluster();
+    let authority = founded(&memory());
     for role in Role::ALL {
         let node = join(&authority, role, None);
         assert_eq!(believed(&authority, &node, now()), Ok(role));
@@ -135,7 +132,7 @@ fn a_token_lets_in_as_its_role_and_the_root_believes_who_was_let_in() {
 
 #[test]
 fn spent_expired_anothers_and_rotated_tokens_let_nobody_in_and_a_node_that_asks_again_spends_nothing() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let twice = invited(&authority, Invitation { uses: Some(2), ..OPEN });
     let joining = Joining { token: twice.clone(), request: asked().1, node: None };
     let first = block_on(authority.join(&joining, now())).unwrap();
@@ -169,7 +166,7 @@ fn spent_expired_anothers_and_rotated_tokens_let_nobody_in_and_a_node_that_asks_
 
 #[test]
 fn many_that_join_at_once_are_each_answered_for_themselves() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let some = invited(&authority, Invitation { uses: Some(30), ..OPEN });
     let mut asks: Vec<Joining> =
         (0..40).map(|_| Joining { token: some.clone(), request: asked().1, node: None }).collect();
@@ -198,7 +195,7 @@ fn however_answers_are_lost_no_use_lets_two_in_and_no_node_gets_two_certificates
         let store: Arc<dyn Store> = Arc::new(flaky.clone());
         let leader = Arc::new(authority(&store, seed));
         leader.hold(sealing());
-        leader.lead(block_on(Term::usurp(&*memory, &seat(OTHER), now())).unwrap());
+        leader.lead(block_on(term(&*memory, OTHER)));
 
         let mut executor = Executor::new([seed; 32]);
         let tasks: Vec<_> = (0..5)
@@ -258,7 +255,7 @@ fn a_leader_that_was_deposed_grants_nothing_and_the_next_signs_once_it_was_given
     let denied = block_on(next.join(&joining, now())).unwrap_err();
     assert!(matches!(denied, Denied::Trouble(Trouble::NotLeading)), "{denied:?}");
 
-    next.lead(block_on(Term::usurp(&*store, &seat(OTHER), now())).unwrap());
+    next.lead(block_on(term(&*store, OTHER)));
     let late = block_on(old.join(&joining, now())).unwrap_err();
     assert!(matches!(late, Denied::Trouble(Trouble::Deposed)), "{late:?}");
     let late = block_on(old.rotate_token(Role::Worker)).unwrap_err();
@@ -284,7 +281,7 @@ fn a_leader_that_was_deposed_grants_nothing_and_the_next_signs_once_it_was_given
 
 #[test]
 fn the_key_that_unseals_is_given_to_managers_alone() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let (manager, mut worker) = (join(&authority, Role::Manager, None), join(&authority, Role::Worker, None));
     let given = |node: &Node, at| block_on(authority.sealing_key(node.own(), at)).map_err(|no| no.refusal().copied());
     assert_eq!(given(&manager, now()), Ok(sealing()));
@@ -305,7 +302,7 @@ fn the_key_that_unseals_is_given_to_managers_alone() {
 
 #[test]
 fn a_role_that_was_changed_is_in_the_next_certificate_which_is_asked_for_at_once() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let mut node = join(&authority, Role::Worker, None);
     let _manager = join(&authority, Role::Manager, Some(MANAGER));
     let seen = |node: &Node| block_on(authority.seen(node.own(), now())).unwrap();
@@ -341,7 +338,7 @@ fn a_role_that_was_changed_is_in_the_next_certificate_which_is_asked_for_at_once
 
 #[test]
 fn a_removed_node_is_refused_at_once_until_its_certificates_have_expired_and_never_again_let_in() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let (mut node, _manager) = (join(&authority, Role::Worker, None), join(&authority, Role::Manager, None));
     let before = block_on(authority.trusted()).unwrap().revision;
     let removed = block_on(authority.remove(node.id(), now())).unwrap();
@@ -371,7 +368,7 @@ fn a_removed_node_is_refused_at_once_until_its_certificates_have_expired_and_nev
 
 #[test]
 fn a_node_whose_certificate_has_expired_is_rescued_within_the_grace_by_its_key_and_nobody_else() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let (mut node, other) = (join(&authority, Role::Worker, None), join(&authority, Role::Worker, None));
     let late = now() + 100 * DAY;
     let expired = node.renew(&authority, late).unwrap_err();
@@ -411,7 +408,7 @@ fn a_node_whose_certificate_has_expired_is_rescued_within_the_grace_by_its_key_a
 
 #[test]
 fn an_answer_that_was_lost_is_given_again_and_a_renewal_is_granted_once_for_each_key() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let node = join(&authority, Role::Worker, None);
     let (_, renewing) = node.renewing();
     let first = block_on(authority.renew(&renewing, now() + DAY)).unwrap();
@@ -425,7 +422,7 @@ fn an_answer_that_was_lost_is_given_again_and_a_renewal_is_granted_once_for_each
 
 #[test]
 fn the_root_is_let_go_when_all_that_live_have_followed_and_both_sides_are_believed_all_the_time() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let (mut ann, mut bob) = (join(&authority, Role::Manager, None), join(&authority, Role::Worker, None));
     let lost = join(&authority, Role::Worker, None);
     let (old_token, old_roots) = (block_on(authority.token(Role::Worker)).unwrap(), ann.issued.roots.clone());
@@ -492,7 +489,7 @@ fn openssl_agrees(old: &Certificate, issued: &Issued, new: &Certificate) {
 
 #[test]
 fn a_change_of_the_root_is_taken_back_or_changed_for_another_without_anybody_left_behind() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let mut nodes: Vec<Node> = (0..3).map(|_| join(&authority, Role::Worker, None)).collect();
     let first = block_on(authority.token(Role::Worker)).unwrap().root();
     let never = block_on(authority.abort_root(now())).unwrap_err();
@@ -524,7 +521,7 @@ fn a_change_of_the_root_is_taken_back_or_changed_for_another_without_anybody_lef
 
 #[test]
 fn who_was_away_for_three_changes_of_the_root_believes_managers_still_and_is_rescued() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let (away, mut manager) = (join(&authority, Role::Worker, None), join(&authority, Role::Manager, None));
     let late = now() + 95 * DAY;
     for change in 0..4 {
@@ -561,7 +558,7 @@ fn who_was_away_for_three_changes_of_the_root_believes_managers_still_and_is_res
 
 #[test]
 fn a_root_that_does_not_fit_is_refused_before_anything_is_changed() {
-    let authority = cluster();
+    let authority = founded(&memory());
     let present = block_on(authority.trusted()).unwrap();
     let serial = || Serial::generate(|bytes| bytes.fill(3));
     let root = |cluster, at| Authority::create(cluster, asked().0, &serial(), at).unwrap();
