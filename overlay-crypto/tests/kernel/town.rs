@@ -122,7 +122,8 @@ impl Host {
         mark.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut buffer = [0; 2048];
         mark.recv(&mut buffer).unwrap();
-        socket.set_nonblocking(true).unwrap();
+        // What is decrypted may come a moment after what need not be.
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
         socket.recv(&mut buffer).ok().map(|size| buffer[..size].to_vec())
     }
 
