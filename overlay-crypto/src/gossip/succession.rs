@@ -46,8 +46,8 @@ pub struct Succession {
 
 /// So many names of retired keys are remembered.
 const RETIRED: usize = 64;
-/// So far may another node be ahead: more changes than any node misses.
-const AHEAD: u64 = 1024;
+/// So far may another node be ahead: more changes than a cluster makes before a new node comes, which knows of none, and too few for a liar to use all numbers up.
+const AHEAD: u64 = 1 << 20;
 
 impl Succession {
     /// Of one key, the first of a cluster or whatever one comes with: others tell its number.
