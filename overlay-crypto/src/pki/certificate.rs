@@ -1,7 +1,7 @@
 //! Certificates, as bytes and as what they say.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use overlay_core::{ClusterId, NodeId, UnixTime};
@@ -26,7 +26,8 @@ struct Read {
     identity: Option<Identity>,
     cluster: Option<ClusterId>,
     is_authority: bool,
-    is_of_itself: bool,
+    /// Looked at when it is asked for first: a signature costs more than all else that is read, and handshakes do not ask.
+    is_of_itself: OnceLock<bool>,
 }
 
 /// The number of a certificate: 16 bytes of chance, the first bit 0 (RFC 5280 §4.1.2.2). Two are the same by chance once in 2¹²⁷.
@@ -92,8 +93,7 @@ impl Certificate {
             identity: identity(parsed.subject()),
             cluster: cluster(parsed.subject()),
             is_authority: parsed.is_ca(),
-            is_of_itself: parsed.subject().as_raw() == parsed.issuer().as_raw()
-                && parsed.verify_signature(None).is_ok(),
+            is_of_itself: OnceLock::new(),
             der: Vec::new(),
         };
         Ok(Self(Arc::new(Read { der, ..read })))
@@ -177,9 +177,12 @@ impl Certificate {
         ALGORITHMS.iter().any(|algorithm| entity.verify_signature(*algorithm, message, signature).is_ok())
     }
 
-    /// Whether it is signed with the key that it is for.
+    /// Whether it is signed with the key that it is for. The first call verifies a signature, further ones are free.
     pub fn is_self_signed(&self) -> bool {
-        self.0.is_of_itself
+        *self.0.is_of_itself.get_or_init(|| {
+            let Ok((_, parsed)) = X509Certificate::from_der(self.as_der()) else { return false };
+            parsed.subject().as_raw() == parsed.issuer().as_raw() && parsed.verify_signature(None).is_ok()
+        })
     }
 }
 
