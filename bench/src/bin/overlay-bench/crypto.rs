@@ -150,12 +150,6 @@ fn gossip_open(bench: &mut Bench<'_>) -> io::Result<()> {
 fn gossip_wrap(bench: &mut Bench<'_>) -> io::Result<()> {
     const NODES: u16 = 1000;
     let id = |node: u16| NodeId::from_bytes(u128::from(node).to_be_bytes());
-    // Each its own: who would draw like another had the other's key.
-    let chance = |node: u16| {
-        let mut start = [0; 32];
-        start[..2].copy_from_slice(&node.to_be_bytes());
-        Chance::new(start)
-    };
     let all: Vec<_> = (1..=NODES).map(|node| Recipient::generate(id(node), &mut chance(node))).collect();
     let secret = |node: u16| EpochSecret::generate(id(node), Epoch::FIRST, |to| chance(node).draw(to));
     let theirs = secret(u16::MAX).record();
@@ -189,11 +183,16 @@ fn plain(message: &mut Vec<u8>) {
     message.reserve(Keyring::OVERHEAD);
 }
 
-/// That of one of many nodes.
-fn keyring(node: u16) -> Keyring {
+/// Of one of many nodes, each its own: who would draw like another had the other's key.
+fn chance(node: u16) -> Chance {
     let mut start = [0; 32];
     start[..2].copy_from_slice(&node.to_be_bytes());
-    Keyring::new(GossipKey::from_bytes([7; 32]), &mut Chance::new(start))
+    Chance::new(start)
+}
+
+/// That of one of many nodes.
+fn keyring(node: u16) -> Keyring {
+    Keyring::new(GossipKey::from_bytes([7; 32]), &mut chance(node))
 }
 
 /// How many seconds one takes: works through all buffers, prepared first, again and again for `round` of measured time.
