@@ -203,8 +203,9 @@ impl Calls {
 /// Does what is asked, in the time there is for it.
 async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
     let done = async {
+        let Some(control) = service.control.as_deref() else { return locked(call, reply, service, who).await };
         if let Who::Node(peer) = who // a process may all
-            && let Err(error) = allow::allow(&peer.identity, &call, &*service.control).await
+            && let Err(error) = allow::allow(&peer.identity, &call, control).await
         {
             return reply.fault(Fault::Control(error));
         }
@@ -217,7 +218,7 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
         }
         if let (Call::RemoveNode { node }, Some(cluster)) = (&call, cluster)
             && !matches!(who, Who::Stranger | Who::Unspoken)
-            && let Err(error) = cluster::remove(cluster, &*service.control, node, now).await
+            && let Err(error) = cluster::remove(cluster, control, node, now).await
         {
             return reply.fault(Fault::Control(error));
         }
@@ -229,7 +230,7 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
             (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, None, reply, now).await,
             (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, peer.shown(), reply, now).await,
             (Who::Stranger, Call::Cluster(ask), Some(cluster)) => cluster.let_in(ask, reply, now).await,
-            (Who::Process(_) | Who::Node(_), call, _) => call.perform(&*service.control, reply, now).await,
+            (Who::Process(_) | Who::Node(_), call, _) => call.perform(control, reply, now).await,
             (Who::Stranger | Who::Unspoken, call, _) => {
                 reply.fault(Fault::Unserved { what: format!("to {} without a certificate", call.open().0) })
             }
@@ -238,4 +239,12 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
     let limit = service.limits.call;
     let late = |_| reply.fault(Fault::Late { millis: limit.as_millis().try_into().unwrap_or(u64::MAX) });
     timeout(limit, done).await.unwrap_or_else(late)
+}
+
+/// Answers for a node that has not begun.
+async fn locked(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
+    match (who, call, &service.local) {
+        (Who::Process(caller), Call::Local(question), Some(local)) => local.answer(question, caller, reply).await,
+        _ => reply.fault(Fault::Locked {}),
+    }
 }

@@ -11,7 +11,7 @@ use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Driver, KernelPlaces};
+use overlay_driver::{Builder, Driver, KernelPlaces, OpenVault};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::Outcome;
 use crate::arguments::Run;
 use crate::cluster::Place;
+use crate::lock;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
 
@@ -33,7 +34,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let (place, catalogue) = open(&run, id).await?;
+    let Some(seat) = seat(&run).await? else { return Ok(()) }; // it was ended before it was unlocked
+    let (place, catalogue) = open(&run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
     }
@@ -44,8 +46,9 @@ pub(crate) async fn run(run: Run) -> Outcome {
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
-        .gossip_key_file(run.state.join("gossip-keys"))
         .upstreams(resolv_conf.nameservers());
+    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
+    builder = kept(builder, vault.clone(), &run.state);
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
     }
@@ -58,7 +61,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
 
     let (end, mut ended) = mpsc::channel(1);
     let mut server = ControlServer::new(catalogue.control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }))
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
@@ -101,15 +104,33 @@ async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
     Ok(())
 }
 
+/// Where the keys of gossip are kept: with the node's others, if it is in a cluster.
+fn kept(builder: Builder<KernelPlaces>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<KernelPlaces> {
+    match vault {
+        Some(vault) => builder.gossip_keys_kept(vault),
+        None => builder.gossip_key_file(state.join("gossip-keys")),
+    }
+}
+
+/// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
+async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
+    if run.is_manager || run.manager.is_some() {
+        return Ok(Some(None));
+    }
+    match Seat::open(&run.state, None) {
+        Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
+        opened => Ok(Some(opened?)),
+    }
+}
+
 /// The node's place in a cluster, if it has one, and the catalogue.
-async fn open(run: &Run, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
-    let is_told = run.is_manager || run.manager.is_some();
-    match Seat::open(&run.state)?.filter(|_| !is_told) {
+async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+    match seat {
         Some(seat) => {
             let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
             Ok((Some(place), catalogue))
         }
-        None if is_told => Ok((None, Catalogue::open(run, id).await?)),
+        None if run.is_manager || run.manager.is_some() => Ok((None, Catalogue::open(run, id).await?)),
         None => Err("this node is in no cluster: node init, node join, or run --manager or --manager-socket".into()),
     }
 }

@@ -53,6 +53,9 @@ usage: overlay-node node init --address IP [--state DIR]
   node promote|demote|rm NODE
   node token [--manager] [rotate]
   node ca [rotate]        how far a change of the root is
+  node lock [off]         the node's keys are locked on its disk, with an unlock key that is shown; or not any more
+  node unlock             says that key, from its input, to a node that waits for it after its start
+  node unlock-key [rotate]
   gossip-key rotate [--without NODE-ID]...
   status
   teardown          removes all that the node has made, takes it from the cluster, and ends it

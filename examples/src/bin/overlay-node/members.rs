@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::agent::now;
 use crate::commands::{ask, show};
+use crate::lock::{self, Lock};
 use crate::question::{NodeAnswer, NodeQuestion};
 
 /// What is asked for.
@@ -27,6 +28,7 @@ pub(crate) enum Member {
     Remove(String),
     Token { role: Role, rotate: bool },
     Root { rotate: bool },
+    Lock(Lock),
 }
 
 /// A command, and whether `--json` stood behind it.
@@ -44,13 +46,25 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
             other => return Err(other.unexpected()),
         }
     }
-    let rotate = words.last().is_some_and(|word| word == "rotate");
+    // A command's only word, if it has one.
     let one = || match &words[..] {
         [node] => Ok(node.clone()),
-        _ => Err(lexopt::Error::from("name one node")),
+        _ => Err(lexopt::Error::from("name one node, and nothing else")),
+    };
+    let flag = |known: &str| match &words[..] {
+        [] => Ok(false),
+        [word] if word == known => Ok(true),
+        [first, ..] => Err(lexopt::Error::from(format!("{first} is not understood behind node {word}: see --help"))),
+    };
+    let alone = || match words.first() {
+        None => Ok(()),
+        Some(stray) => Err(lexopt::Error::from(format!("{stray} is not understood behind node {word}: see --help"))),
     };
     let member = match word {
-        "init" => Member::Init { address: address.ok_or("init needs --address")?, state },
+        "init" => {
+            alone()?;
+            Member::Init { address: address.ok_or("init needs --address")?, state }
+        }
         "join" => {
             let managers = words.iter().map(|word| control(word)).collect::<Result<Vec<_>, _>>()?;
             if managers.is_empty() {
@@ -58,13 +72,16 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
             }
             Member::Join { token: token.ok_or("join needs --token")?, managers, state }
         }
-        "leave" => Member::Leave,
-        "ls" => Member::List,
+        "leave" => alone().map(|()| Member::Leave)?,
+        "ls" => alone().map(|()| Member::List)?,
         "promote" => Member::SetRole(one()?, Role::Manager),
         "demote" => Member::SetRole(one()?, Role::Worker),
         "rm" => Member::Remove(one()?),
-        "token" => Member::Token { role, rotate },
-        "ca" => Member::Root { rotate },
+        "token" => Member::Token { role, rotate: flag("rotate")? },
+        "ca" => Member::Root { rotate: flag("rotate")? },
+        "lock" => Member::Lock(Lock::Set { off: flag("off")? }),
+        "unlock" => alone().map(|()| Member::Lock(Lock::Unlock))?,
+        "unlock-key" => Member::Lock(if flag("rotate")? { Lock::Set { off: false } } else { Lock::Show }),
         other => return Err(format!("there is no command node {other}: see --help").into()),
     };
     Ok((member, json))
@@ -79,6 +96,7 @@ fn control(text: &str) -> Result<SocketAddr, lexopt::Error> {
 pub(crate) async fn carry_out(node: &ControlClient, json: bool, member: Member) -> Outcome {
     match member {
         Member::Init { .. } | Member::Join { .. } => Ok(()), // of no node that runs
+        Member::Lock(lock) => lock::carry_out(node, json, lock).await,
         Member::List => {
             let nodes = node.nodes().await?;
             let members = node.members().await.unwrap_or_default(); // a manager alone is told

@@ -66,7 +66,11 @@ pub(super) fn decode(file: &[u8], unlock: Option<&UnlockKey>) -> Result<Kept, Fl
     let key = SigningKey::from_pkcs8(key).map_err(|_| Flaw::Form("its key is none"))?;
     let is_ours = issued.certificate().is_some_and(|certificate| certificate.key() == key.digest());
     let beside = Zeroizing::new(beside.to_vec());
-    if is_ours { Ok(Kept { key, issued, sealing, beside }) } else { Err(Flaw::Form("its key is not its certificate's")) }
+    if is_ours {
+        Ok(Kept { key, issued, sealing, beside })
+    } else {
+        Err(Flaw::Form("its key is not its certificate's"))
+    }
 }
 
 /// What a length before it tells, and what comes after.

@@ -53,7 +53,9 @@ fn unlock(byte: u8) -> UnlockKey {
 }
 
 fn same(one: &Kept, other: &Kept) -> bool {
-    one.key.digest() == other.key.digest() && one.issued == other.issued && (&one.sealing, &one.beside) == (&other.sealing, &other.beside)
+    one.key.digest() == other.key.digest()
+        && one.issued == other.issued
+        && (&one.sealing, &one.beside) == (&other.sealing, &other.beside)
 }
 
 fn chance(bytes: &mut [u8]) {
@@ -96,7 +98,11 @@ fn locked_keys_are_opened_by_the_present_unlock_key_alone_and_are_not_on_the_dis
     assert!(same(&vault.load(Some(&unlock(1))).unwrap().unwrap(), &kept));
     let bytes = fs::read(place.0.join(NAME)).unwrap();
     let pkcs8 = kept.key.to_pkcs8();
-    assert!(!bytes.windows(16).any(|part| part == [0xab; 16] || part == [0xcd; 16] || pkcs8.windows(16).any(|secret| secret == part)));
+    assert!(
+        !bytes
+            .windows(16)
+            .any(|part| part == [0xab; 16] || part == [0xcd; 16] || pkcs8.windows(16).any(|secret| secret == part))
+    );
     vault.relock(Some(&unlock(1)), Some(&unlock(2)), |bytes| bytes.fill(10)).unwrap();
     assert!(matches!(vault.load(Some(&unlock(1))), Err(VaultError::Lock(LockError::Key))));
     assert!(matches!(vault.relock(None, None, chance), Err(VaultError::Locked)));
