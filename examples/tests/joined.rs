@@ -73,6 +73,11 @@ impl World {
         said(&self.told(host, words)).unwrap()
     }
 
+    /// How its gossip is sealed.
+    fn seal(&self, host: usize) -> Value {
+        serde_json::from_str::<Value>(&self.tell(host, &["--json", "status"])).unwrap()["seal"].clone()
+    }
+
     fn attach(&self, host: usize, name: &str) -> Container {
         let container = self.lab.container(name).unwrap();
         let path = container.source.path().unwrap();
@@ -120,7 +125,8 @@ fn a_node_whose_keys_are_locked_waits_for_its_unlock_key_at_its_start() {
         assert_eq!(world.tell(0, &["node", "unlock-key"]).trim(), key);
         world.tell(0, &["gossip-key", "rotate"]); // what is written meanwhile is locked too
         world.tell(0, &["network", "create", "--attachable", "front"]);
-        until(|| world.tell(0, &["--json", "status"]).contains("\"number\": 2"));
+        until(|| world.seal(0)["number"] == 2);
+        let key_of_gossip = world.seal(0)["primary"].clone(); // which was written down before it was sealed with
         world.kill(0);
 
         world.spawn(0);
@@ -138,8 +144,7 @@ fn a_node_whose_keys_are_locked_waits_for_its_unlock_key_at_its_start() {
         said(&world.told_and(0, &["node", "unlock"], &key)).unwrap();
         until(|| world.told(0, &["status"]).status.success());
         assert!(world.tell(0, &["network", "ls"]).contains("front"));
-        // It knows the next key of gossip, and seals with it, at the latest once it has changed to it anew.
-        until(|| world.tell(0, &["--json", "status"]).contains("\"number\": 2"));
+        assert!(world.seal(0)["keys"].as_array().unwrap().contains(&key_of_gossip), "it has the next key of gossip");
         let late = said(&world.told_and(0, &["node", "unlock"], &key)).unwrap_err();
         assert!(late.contains("not waiting"), "{late}");
         world.tell(0, &["node", "lock", "off"]);
