@@ -140,6 +140,10 @@ fn spent_expired_anothers_and_rotated_tokens_let_nobody_in_and_a_node_that_asks_
         let again = block_on(authority.join(&joining, later)).unwrap();
         let (first, again) = (first.certificate().unwrap(), again.certificate().unwrap());
         assert_eq!((first.serial(), first.validity()), (again.serial(), again.validity()));
+        let guessed = JoinToken::generate(joining.token.root(), |bytes| bytes.fill(9));
+        let other = Joining { token: guessed, ..joining.clone() };
+        let refused = block_on(authority.join(&other, later)).unwrap_err();
+        assert!(matches!(refused.refusal(), Some(JoinRefusal::Token(TokenRefusal::Unknown))), "{refused:?}");
     }
     assert!(join_by(&authority, &twice, None).is_ok());
     let refusal = |token: &JoinToken, node| match join_by(&authority, token, node) {
@@ -404,6 +408,35 @@ fn a_node_whose_certificate_has_expired_is_rescued_within_the_grace_by_its_key_a
     block_on(authority.remove(other.id(), late)).unwrap();
     let gone = rescue(other.own(), &other.key, &request, late).unwrap_err();
     assert_eq!(gone.refusal(), Some(&RenewRefusal::Removed { node: other.id() }));
+}
+
+#[test]
+fn a_demoted_manager_serves_nobody_until_what_it_was_issued_has_expired_or_it_is_promoted_again() {
+    let authority = founded(&memory());
+    let (first, second) = (join(&authority, Role::Manager, None), join(&authority, Role::Manager, None));
+    let serves = |at: UnixTime| {
+        let trusted = block_on(authority.trusted()).unwrap();
+        trusted.verify(&second.issued.chain, Usage::Server, at).map(|identity| identity.role)
+    };
+    let before = block_on(authority.trusted()).unwrap().revision;
+    assert_eq!(serves(now()), Ok(Role::Manager));
+    block_on(authority.set_role(second.id(), Role::Worker)).unwrap();
+    assert!(block_on(authority.trusted()).unwrap().revision > before, "nodes hear that there is news");
+    let identity = second.own().identity().unwrap();
+    assert_eq!(serves(now()), Err(VerifyError::Demoted(identity)));
+    assert_eq!(
+        believed(&authority, &second, now()),
+        Ok(Role::Manager),
+        "who calls is known by its certificate, and judged by its record"
+    );
+    block_on(authority.set_role(second.id(), Role::Manager)).unwrap();
+    assert_eq!(serves(now()), Ok(Role::Manager));
+    block_on(authority.set_role(second.id(), Role::Worker)).unwrap();
+    let until = second.own().validity().until;
+    assert_eq!(block_on(authority.tend(until)).unwrap().forgotten, 0);
+    assert_eq!(block_on(authority.tend(until + 2 * DAY)).unwrap().forgotten, 1);
+    assert!(block_on(authority.trusted()).unwrap().demoted.is_empty());
+    drop(first);
 }
 
 #[test]

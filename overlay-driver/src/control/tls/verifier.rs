@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlay_core::UnixTime;
-use overlay_crypto::pki::{Certificate, JoinToken, Role, Trust, Usage, VerifyError};
+use overlay_crypto::pki::{Certificate, JoinToken, Trust, Usage, VerifyError};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
@@ -181,10 +181,7 @@ trait Judge: std::fmt::Debug + Send + Sync {
 
 impl Judge for Believed {
     fn judge(&self, chain: &[Certificate]) -> Result<(), VerifyError> {
-        match self.0.verify(chain, Usage::Server)?.role {
-            Role::Manager => Ok(()),
-            found => Err(VerifyError::Role { found, wanted: Role::Manager }),
-        }
+        self.0.verify(chain, Usage::Server).map(drop)
     }
 }
 
@@ -250,7 +247,9 @@ fn told(error: &VerifyError) -> CertificateError {
             CertificateError::UnknownIssuer
         }
         VerifyError::Usage(_) | VerifyError::Authority => CertificateError::InvalidPurpose,
-        VerifyError::Role { .. } | VerifyError::Nobody => CertificateError::ApplicationVerificationFailure,
+        VerifyError::Role { .. } | VerifyError::Demoted(_) | VerifyError::Nobody => {
+            CertificateError::ApplicationVerificationFailure
+        }
         _ => CertificateError::BadEncoding,
     }
 }
