@@ -150,7 +150,11 @@ fn a_node_whose_keys_are_locked_waits_for_its_unlock_key_at_its_start() {
         world.tell(0, &["node", "lock", "off"]);
         world.kill(0);
         world.start(0);
-        world.tell(0, &["teardown"]);
+        for words in [&["node", "leave"][..], &["teardown"]] {
+            let refused = said(&world.told(0, words)).unwrap_err();
+            assert!(refused.contains("is the last manager"), "{refused}");
+        }
+        world.tell(0, &["node", "leave", "--force"]);
         assert!(world.nodes[0].take().unwrap().wait().unwrap().success());
     });
 }
@@ -191,9 +195,24 @@ fn two_machines_form_a_cluster_from_the_command_line_and_one_leaves() {
         world.tell(1, &["node", "leave"]);
         assert!(world.nodes[1].take().unwrap().wait().unwrap().success());
         until(|| !world.tell(0, &["node", "ls"]).contains("worker"));
+        // One that joins and never runs is removed all the same, and what it knew is changed.
+        let present = world.tell(0, &["node", "token"]).trim().to_owned();
+        std::fs::remove_file(world.lab.dir(1).join("state/node-id")).unwrap();
+        said(&world.on(1, &["node", "join", "--token", &present, &manager])).unwrap();
+        let idle = std::fs::read_to_string(world.lab.dir(1).join("state/node-id")).unwrap().trim().to_owned();
+        let removed = world.tell(0, &["node", "rm", "--rotate", &idle]);
+        assert!(removed.contains("the key of gossip") && !removed.contains("join tokens"), "{removed}");
+        assert_ne!(world.tell(0, &["node", "token"]).trim(), present);
+        let again = said(&world.on(1, &["node", "join", "--token", &present, &manager])).unwrap_err();
+        assert!(again.contains("in a cluster already"), "{again}");
+        std::fs::remove_dir_all(world.lab.dir(1).join("state/vault")).unwrap();
         let late = said(&world.on(1, &["node", "join", "--token", &token, &manager])).unwrap_err();
         assert!(late.contains("a valid join token is necessary"), "{late}");
-        world.tell(0, &["teardown"]);
+        for words in [&["node", "leave"][..], &["teardown"]] {
+            let refused = said(&world.told(0, words)).unwrap_err();
+            assert!(refused.contains("is the last manager"), "{refused}");
+        }
+        world.tell(0, &["node", "leave", "--force"]);
         assert!(world.nodes[0].take().unwrap().wait().unwrap().success());
     });
 }

@@ -60,8 +60,10 @@ pub(crate) async fn run(run: Run) -> Outcome {
     let beside = place.as_ref().map(|place| place.follow(&driver));
 
     let (end, mut ended) = mpsc::channel(1);
+    let managers =
+        place.as_ref().filter(|place| place.cluster.is_some()).map(|place| place.membership.client().clone());
     let mut server = ControlServer::new(catalogue.control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault }))
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
@@ -79,7 +81,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         end = ended.recv() => end,
     };
     beside.into_iter().flatten().for_each(|task| task.abort());
-    end_driver(driver, end).await?;
+    end_driver(driver, end, managers).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {
         place.seat.leave()?;
     }
@@ -89,7 +91,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
-async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
+async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlClient>) -> Outcome {
+    let node = driver.node();
     if end.is_none() {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
@@ -100,6 +103,12 @@ async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
         // Who was removed from its cluster is not asked to take itself out of it.
         Err(error) if end == Some(End::Leave) => println!("left, though: {}", overlay_core::told(&error)),
         Err(error) => return Err(error.into()),
+    }
+    // A manager's catalogue is its own, so its certificate is still to be ended; of a worker, both were.
+    if let Some(managers) = managers
+        && let Err(error) = managers.remove_member(&node.into()).await
+    {
+        println!("the cluster keeps this node's certificate: {}", overlay_core::told(&error));
     }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol, ServiceId};
-use overlay_crypto::pki::UnlockKey;
+use overlay_crypto::pki::{Role, UnlockKey};
 use overlay_dns::Health;
-use overlay_driver::control::{Caller, Local, Question};
+use overlay_driver::control::{Caller, ControlClient, Local, Question};
 use overlay_driver::{Attach, Driver, OpenVault, Source, Status};
 use overlay_lb::{Ask, Weight};
 use overlay_node::{Drained, Endpoint, Explanation, Target};
@@ -52,9 +52,14 @@ pub(crate) enum NodeQuestion {
         without: Vec<NodeId>,
     },
     Status,
-    TearDown,
+    /// What the node has made goes, and it goes from the cluster, be it its only manager if that is forced.
+    TearDown {
+        force: bool,
+    },
     /// As that, and the node forgets its cluster.
-    Leave,
+    Leave {
+        force: bool,
+    },
     /// The node's keys are locked with this from now on, or not at all.
     Lock(Option<Zeroizing<String>>),
     /// What they are locked with, of a node that waits for it.
@@ -123,6 +128,8 @@ pub(crate) struct Node {
     pub(crate) end: mpsc::Sender<End>,
     /// Where it keeps its place in a cluster, if it has one.
     pub(crate) vault: Option<Arc<OpenVault>>,
+    /// How managers of that are asked, if it is one.
+    pub(crate) managers: Option<ControlClient>,
 }
 
 impl Node {
@@ -132,7 +139,17 @@ impl Node {
             .ok_or_else(|| Refusal::new("the node is in no cluster, so it has no keys that could be locked"))
     }
 
-    async fn end(&self, end: End) -> Result<NodeAnswer, Refusal> {
+    /// Without its last manager nobody would let nodes in, or renew their certificates.
+    async fn end(&self, end: End, force: bool) -> Result<NodeAnswer, Refusal> {
+        if let Some(managers) = self.managers.as_ref().filter(|_| !force) {
+            let members = managers.members().await.map_err(|error| refusal(&error))?;
+            let mut others = members.iter().filter(|it| it.node != self.driver.node());
+            if !others.any(|it| it.role == Role::Manager) {
+                return Err(Refusal::new(
+                    "the node is the last manager of its cluster: promote another before, or end the cluster with --force",
+                ));
+            }
+        }
         let _ = self.end.send(end).await;
         Ok(NodeAnswer::TearingDown)
     }
@@ -209,8 +226,8 @@ impl Local<NodeQuestion> for Node {
                 let status = self.driver.status().await.map_err(|error| refusal(&error))?;
                 Ok(NodeAnswer::Status(Box::new(status)))
             }
-            NodeQuestion::TearDown => self.end(End::TearDown).await,
-            NodeQuestion::Leave => self.end(End::Leave).await,
+            NodeQuestion::TearDown { force } => self.end(End::TearDown, force).await,
+            NodeQuestion::Leave { force } => self.end(End::Leave, force).await,
             NodeQuestion::Lock(key) => self.lock(key).await,
             NodeQuestion::UnlockKey => self.unlock_key(),
             NodeQuestion::Unlock(_) => Err(Refusal::new("the node runs: it is not waiting to be unlocked")),
