@@ -358,6 +358,20 @@ mod tests {
     }
 
     #[test]
+    fn who_joins_another_cluster_keeps_nothing_of_the_former() {
+        let place = Place::new("another");
+        let vault = OpenVault::take(&place.0, &joined(), None, "former".to_owned()).unwrap();
+        KeepGossipKeys::keep(&vault, &Succession::new(GossipKey::from_bytes([0xcc; 32]))).unwrap();
+        vault.hold(Some(SealingKey::generate(|bytes| bytes.fill(8)))).unwrap();
+        drop(vault);
+        let another = joined();
+        let vault = OpenVault::take(&place.0, &another, None, String::new()).unwrap();
+        assert!(!is_on_disk(&place, 0xcc) && vault.load().unwrap().is_none() && vault.sealing().is_none());
+        assert_eq!((vault.notes(), vault.issued()), (String::new(), another.issued));
+        assert_eq!(vault.ring().keys.first().map(GossipKey::id), Some(GossipKey::from_bytes([0xaa; 32]).id()));
+    }
+
+    #[test]
     fn what_could_not_be_kept_is_not_believed_to_be() {
         let place = Place::new("full");
         let vault = OpenVault::take(&place.0, &joined(), None, "before".to_owned()).unwrap();
