@@ -27,7 +27,7 @@ use crate::home::Home;
 use crate::membership::about;
 use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
-use crate::seal::{self, Writing};
+use crate::seal::{self, KeepGossipKeys, KeyFile, Writing};
 use crate::streams::Streams;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
@@ -46,7 +46,7 @@ pub struct Builder<G> {
     vtep: Option<IpAddr>,
     upstreams: Vec<SocketAddr>,
     keys: Vec<GossipKey>,
-    key_file: Option<PathBuf>,
+    kept_keys: Option<Arc<dyn KeepGossipKeys>>,
     agent: AgentConfig,
     upkeep: UpkeepConfig,
     workers: usize,
@@ -77,7 +77,7 @@ impl<G: Ground> Builder<G> {
             vtep: None,
             upstreams: Vec::new(),
             keys: Vec::new(),
-            key_file: None,
+            kept_keys: None,
             agent: AgentConfig::lan(),
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
@@ -111,7 +111,13 @@ impl<G: Ground> Builder<G> {
     /// `gossip-keys` in the [directory](Self::dir).
     #[must_use]
     pub fn gossip_key_file(self, file: impl Into<PathBuf>) -> Self {
-        Self { key_file: Some(file.into()), ..self }
+        self.gossip_keys_kept(Arc::new(KeyFile(file.into())))
+    }
+
+    /// As [`gossip_key_file`](Self::gossip_key_file), but somewhere else than in a file of their own: in the node's [`OpenVault`](crate::OpenVault), say.
+    #[must_use]
+    pub fn gossip_keys_kept(self, kept: Arc<dyn KeepGossipKeys>) -> Self {
+        Self { kept_keys: Some(kept), ..self }
     }
 
     /// Where tunnels end: an address of the host's.
@@ -207,7 +213,7 @@ impl<G: Ground> Builder<G> {
         let (plugged, book) = self.enter_again(book, &events).await;
         let found = self.ground.list().map_err(StartError::Places)?;
         let mut state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
-        state.writing = Writing::to(self.key_file(), &agent);
+        state.writing = Writing::to(self.kept_keys(), &agent);
         let heart = Heart {
             works: Works::new(self.ground.clone(), self.workers, mouths.done),
             resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
@@ -236,7 +242,7 @@ impl<G: Ground> Builder<G> {
     /// The node's agent, its gossip sealed if there are keys for it.
     fn agent_of(&mut self, me: Me, seed: [u8; 32]) -> Result<Agent, StartError> {
         let mut chance = chance()?;
-        let keys = seal::found(&self.key_file(), std::mem::take(&mut self.keys))?;
+        let keys = seal::found(&*self.kept_keys(), std::mem::take(&mut self.keys))?;
         let mut agent = match keys {
             None => Agent::new(self.settings(), me, seed, Instant::ZERO)?,
             Some(keys) => {
@@ -248,8 +254,8 @@ impl<G: Ground> Builder<G> {
         Ok(agent)
     }
 
-    fn key_file(&self) -> PathBuf {
-        self.key_file.clone().unwrap_or_else(|| self.dir.join("gossip-keys"))
+    fn kept_keys(&self) -> Arc<dyn KeepGossipKeys> {
+        self.kept_keys.clone().unwrap_or_else(|| Arc::new(KeyFile(self.dir.join("gossip-keys"))))
     }
 
     /// How its agent is set: as was said, but that it confirms what it has acted upon.

@@ -16,6 +16,7 @@ mod home;
 mod keys;
 mod leading;
 mod membership;
+mod open_vault;
 mod replace;
 mod reporter;
 mod resolvers;
@@ -36,8 +37,9 @@ pub use error::{AttachError, DrainError, GossipKeysError, PlugError, StartError,
 pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround};
 pub use leading::Leading;
 pub use membership::{Keep, Membership, MembershipConfig, MembershipEvent, MembershipParts};
+pub use open_vault::{OpenVault, OpenVaultError};
 pub use replace::{Replace, Replaced, replace};
-pub use seal::KeyFileError;
+pub use seal::{KeepGossipKeys, KeyFileError};
 pub use source::Source;
 pub use status::{DriverEvent, KeysStatus, MemberStatus, PlaceStatus, SealStatus, Status};
 pub use watch::ServiceWatch;

@@ -239,7 +239,7 @@ impl Membership {
                 now_and_then.tick().await;
                 let Ok(status) = driver.status().await else { return };
                 let alive = status.members.iter().filter(|it| it.manager && it.standing == "alive");
-                managers.learn_more(alive.map(|it| SocketAddr::new(it.address.ip(), port.get())));
+                managers.hear_of(alive.map(|it| SocketAddr::new(it.address.ip(), port.get())));
             }
         })
     }

@@ -29,4 +29,4 @@ pub use renewal::{Renewal, RenewalConfig, RenewalConfigError, RenewalEvent};
 pub use request::{RequestError, SigningRequest};
 pub use token::{Admission, JoinToken, TokenError, TokenRefusal};
 pub use trust::{Trust, TrustError, Usage, VerifyError};
-pub use vault::{Credentials, Vault, VaultError};
+pub use vault::{Kept, Vault, VaultError};

@@ -11,7 +11,7 @@ use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Driver, KernelPlaces};
+use overlay_driver::{Builder, Driver, KernelPlaces, OpenVault};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 use crate::Outcome;
 use crate::arguments::Run;
 use crate::cluster::Place;
+use crate::lock;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
 
@@ -33,7 +34,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let (place, catalogue) = open(&run, id).await?;
+    let Some(seat) = seat(&run).await? else { return Ok(()) }; // it was ended before it was unlocked
+    let (place, catalogue) = open(&run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
     }
@@ -44,8 +46,9 @@ pub(crate) async fn run(run: Run) -> Outcome {
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
-        .gossip_key_file(run.state.join("gossip-keys"))
         .upstreams(resolv_conf.nameservers());
+    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
+    builder = kept(builder, vault.clone(), &run.state);
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
     }
@@ -57,8 +60,10 @@ pub(crate) async fn run(run: Run) -> Outcome {
     let beside = place.as_ref().map(|place| place.follow(&driver));
 
     let (end, mut ended) = mpsc::channel(1);
+    let managers =
+        place.as_ref().filter(|place| place.cluster.is_some()).map(|place| place.membership.client().clone());
     let mut server = ControlServer::new(catalogue.control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }))
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
@@ -76,7 +81,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
         end = ended.recv() => end,
     };
     beside.into_iter().flatten().for_each(|task| task.abort());
-    end_driver(driver, end).await?;
+    end_driver(driver, end, managers).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {
         place.seat.leave()?;
     }
@@ -86,7 +91,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
-async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
+async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlClient>) -> Outcome {
+    let node = driver.node();
     if end.is_none() {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
@@ -98,18 +104,42 @@ async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
         Err(error) if end == Some(End::Leave) => println!("left, though: {}", overlay_core::told(&error)),
         Err(error) => return Err(error.into()),
     }
+    // A manager's catalogue is its own, so its certificate is still to be ended; of a worker, both were.
+    if let Some(managers) = managers
+        && let Err(error) = managers.remove_member(&node.into()).await
+    {
+        println!("the cluster keeps this node's certificate: {}", overlay_core::told(&error));
+    }
     Ok(())
 }
 
+/// Where the keys of gossip are kept: with the node's others, if it is in a cluster.
+fn kept(builder: Builder<KernelPlaces>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<KernelPlaces> {
+    match vault {
+        Some(vault) => builder.gossip_keys_kept(vault),
+        None => builder.gossip_key_file(state.join("gossip-keys")),
+    }
+}
+
+/// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
+async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
+    if run.is_manager || run.manager.is_some() {
+        return Ok(Some(None));
+    }
+    match Seat::open(&run.state, None) {
+        Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
+        opened => Ok(Some(opened?)),
+    }
+}
+
 /// The node's place in a cluster, if it has one, and the catalogue.
-async fn open(run: &Run, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
-    let is_told = run.is_manager || run.manager.is_some();
-    match Seat::open(&run.state)?.filter(|_| !is_told) {
+async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+    match seat {
         Some(seat) => {
             let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
             Ok((Some(place), catalogue))
         }
-        None if is_told => Ok((None, Catalogue::open(run, id).await?)),
+        None if run.is_manager || run.manager.is_some() => Ok((None, Catalogue::open(run, id).await?)),
         None => Err("this node is in no cluster: node init, node join, or run --manager or --manager-socket".into()),
     }
 }

@@ -49,13 +49,17 @@ usage: overlay-node node init --address IP [--state DIR]
   explain published PORT[/PROTOCOL] --client IP --at IP [--interface NAME]
   node ls
   node rotate-keys
-  node leave              as teardown, and the node forgets that it was in the cluster
-  node promote|demote|rm NODE
+  node leave [--force]    as teardown, and the node forgets that it was in the cluster
+  node promote|demote NODE
+  node rm NODE [--rotate] it is let in no more; says what it knew, and with --rotate both join tokens are changed
   node token [--manager] [rotate]
   node ca [rotate]        how far a change of the root is
+  node lock [off]         the node's keys are locked on its disk, with an unlock key that is shown; or not any more
+  node unlock             says that key, from its input, to a node that waits for it after its start
+  node unlock-key [rotate]
   gossip-key rotate [--without NODE-ID]...
   status
-  teardown          removes all that the node has made, takes it from the cluster, and ends it
+  teardown [--force]      removes all that the node has made, takes it from the cluster, and ends it; the last manager with --force alone
 
   node init, join   write down that the node is in a cluster from now on: run it without --manager then. It speaks with managers over mutual TLS at port 2377
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
@@ -236,7 +240,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
             Command::Node(NodeQuestion::RotateGossipKey { without: std::mem::take(&mut words.without) })
         }
         ("status", _) => Command::Node(NodeQuestion::Status),
-        ("teardown", _) => Command::Node(NodeQuestion::TearDown),
+        ("teardown", _) => Command::Node(NodeQuestion::TearDown { force: words.force }),
         _ => return Err(format!("there is no command {word} {second}: see --help").into()),
     };
     Ok((command, json))
@@ -247,6 +251,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
 struct Words {
     json: bool,
     yes: bool,
+    force: bool,
     attachable: bool,
     internal: bool,
     ingress: bool,
@@ -321,6 +326,7 @@ impl Words {
             match argument {
                 Arg::Long("json") => self.json = true,
                 Arg::Long("yes") | Arg::Short('y') => self.yes = true,
+                Arg::Long("force") => self.force = true,
                 Arg::Long("attachable") => self.attachable = true,
                 Arg::Long("internal") => self.internal = true,
                 Arg::Long("ingress") => self.ingress = true,
@@ -595,6 +601,16 @@ mod tests {
             ("gossip-key rotate now", "now is not understood"),
             ("gossip-key rotate --without me", "me"),
             ("status --fast", "--fast"),
+            ("node ls all", "all is not understood behind node ls"),
+            ("node leave now", "now is not understood behind node leave"),
+            ("node token show", "show is not understood behind node token"),
+            ("node token rotate worker", "rotate is not understood behind node token"),
+            ("node ca renew", "renew is not understood behind node ca"),
+            ("node init here --address 192.0.2.1", "here is not understood behind node init"),
+            ("node rm a b", "name one node, and nothing else"),
+            ("node unlock SWMKEY-1-x", "SWMKEY-1-x is not understood behind node unlock"),
+            ("node ls --rotate", "--rotate is not understood behind node ls"),
+            ("node ls --force", "--force is not understood behind node ls"),
         ] {
             let said = parsed(text).unwrap_err();
             assert!(said.contains(why), "{text}: {said}");

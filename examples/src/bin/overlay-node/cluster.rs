@@ -16,11 +16,11 @@ use tokio::task::JoinHandle;
 
 use crate::Outcome;
 use crate::agent::{Catalogue, now, own_id, random, root};
-use crate::seat::{Kept, Seat, forget_keys};
+use crate::seat::{Kept, Seat};
 
 /// Founds a cluster, of which this node is the first manager.
 pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
-    if Seat::open(state)?.is_some() {
+    if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
     std::fs::create_dir_all(state)?;
@@ -32,8 +32,7 @@ pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
     let mut joined = found(&*authority, node).await?;
     joined.ring = Some(Ring { revision: 1, keys: vec![GossipKey::generate(random)] });
     joined.managers = vec![SocketAddr::new(address, Port::CONTROL.get())];
-    forget_keys(state)?;
-    Seat::take(state, Kept::of(&joined, Some(&sealing)))?;
+    Seat::take(state, &joined, &Kept::of(&joined), Some(sealing))?;
     authority.announce(node).await.map_err(told)?; // the key is kept: this node can sign
     println!("node {node} has founded cluster {}. Once it runs, others join by", joined.identity.cluster);
     println!("    overlay-node node join --token {} {address}", authority.token(Role::Worker).await.map_err(told)?);
@@ -42,13 +41,12 @@ pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
 
 /// Joins a cluster by a token.
 pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Path) -> Outcome {
-    if Seat::open(state)?.is_some() {
+    if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
     std::fs::create_dir_all(state)?;
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
-    forget_keys(state)?;
-    Seat::take(state, Kept::of(&joined, None))?;
+    Seat::take(state, &joined, &Kept::of(&joined), None)?;
     println!("this node is {} now: run it", joined.identity);
     Ok(())
 }
@@ -82,34 +80,30 @@ impl Place {
     /// The place that was kept, and the catalogue as it is seen from there. A manager serves from now on, at its own address.
     pub(crate) async fn open(seat: Seat, own: IpAddr, state: &Path) -> Outcome<(Self, Catalogue)> {
         let seat = Arc::new(seat);
-        let kept = seat.kept();
-        let (credentials, key) = kept.credentials()?;
+        let (kept, vault) = (seat.kept()?, Arc::clone(&seat.vault));
+        let (credentials, key) = vault.credentials()?;
         let node = credentials.identity().node;
         let served = SocketAddr::new(own, Port::CONTROL.get());
-        let managers = match kept.sealing() {
+        let managers = match vault.sealing() {
             Some(_) => Managers::new([served], &credentials)?,
-            None => Managers::new(kept.managers.clone(), &credentials)?,
+            None => Managers::new(kept.managers, &credentials)?,
         };
-        let mut parts = MembershipParts {
-            credentials: credentials.clone(),
-            key,
-            managers: managers.clone(),
-            ring: kept.ring.clone(),
-        };
-        let Some(sealing) = kept.sealing() else {
-            let membership = Membership::begin(parts, seat.clone(), MembershipConfig::default())?;
+        let mut parts =
+            MembershipParts { credentials: credentials.clone(), key, managers: managers.clone(), ring: vault.ring() };
+        let Some(sealing) = vault.sealing() else {
+            let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
             let client = membership.client().clone();
             let feed = Box::new(client.follow());
             let catalogue = Catalogue { control: Arc::new(client), feed, manager: None, store: None };
             return Ok((Self { membership, managers, seat, cluster: None, _work: None }, catalogue));
         };
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(state.join("catalogue.redb"))?);
-        let (authority, leading) = authority(&store, node, kept.cluster()?, &sealing).await?;
+        let (authority, leading) = authority(&store, node, credentials.identity().cluster, &sealing).await?;
         if credentials.validity().until < now() {
             // Nobody who calls would believe it, so it cannot have it renewed as others do.
             let own = credentials.chain().into_iter().next().ok_or("there is no certificate")?;
             let (issued, next) = reissue(&*authority, &own, &parts.key).await?;
-            seat.keep(&issued, &next)?;
+            vault.keep(&issued, &next)?;
             credentials.renew(issued.chain, &next)?;
             parts.key = next;
         }
@@ -119,13 +113,13 @@ impl Place {
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let cluster = Cluster::new(authority as Arc<dyn CertificateAuthority>, credentials.clone());
         cluster.set_managers([served]);
-        cluster.set_ring(kept.ring);
+        cluster.set_ring(vault.ring());
         let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()?)?;
         let listener = std::net::TcpListener::bind(served)?;
         let serving = server.with_cluster(cluster.clone()).listen(listener, credentials, NodeLimits::default())?;
         println!("nodes are served at {served}");
         let heeds = Leading::heed(cluster.clone(), Duration::from_secs(5));
-        let membership = Membership::begin(parts, seat.clone(), MembershipConfig::default())?;
+        let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
         let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
         let catalogue = Catalogue { control: manager.clone(), feed, manager: Some(manager), store: Some(store) };
         let work = Some((leading, serving, heeds));

@@ -81,6 +81,7 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
             show(json, &json!({ "rotating": true }), || said.to_owned())
         }
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
+        NodeAnswer::Locked | NodeAnswer::Unlocked | NodeAnswer::UnlockKey(_) => Ok(()), // asked for by commands of their own
         NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
         }

@@ -14,6 +14,7 @@ mod balancing;
 mod cluster;
 mod commands;
 mod drain;
+mod lock;
 mod members;
 mod question;
 mod seat;

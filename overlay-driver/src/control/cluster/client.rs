@@ -4,10 +4,11 @@ use overlay_core::NodeId;
 use overlay_crypto::pki::{
     Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SealingKey, SigningRequest,
 };
+use overlay_node::{ControlError, Reference, Refused};
 use serde::de::DeserializeOwned;
 
 use super::refusal::{ClusterError, ClusterRefusal, RefusalKind};
-use super::words::{Admitted, Ask, Der, Stands, Token};
+use super::words::{Admitted, Ask, Der, Gone, Stands, Token};
 use crate::control::ControlClient;
 use crate::control::call::Call;
 use crate::control::dial::Target;
@@ -68,6 +69,14 @@ impl ControlClient {
     /// See [`ClusterError`].
     pub async fn set_role(&self, node: NodeId, role: Role) -> Result<(), ClusterError> {
         self.asked(Ask::SetRole { node, role }).await
+    }
+
+    /// Removes a node, as [`remove_node`](overlay_node::Control::remove_node) does, and says what it knew that is to be changed now.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn remove_member(&self, node: &Reference) -> Result<Gone, ClusterError> {
+        self.asked(Ask::Remove { node: node.clone() }).await
     }
 
     /// Begins to change the root that all nodes believe for a new one.
@@ -139,7 +148,11 @@ impl ControlClient {
                 Outcome::Ok(answer) => return Ok(answer),
                 Outcome::Error(fault) => match *fault {
                     Fault::Cluster(refusal) => refusal,
-                    Fault::Control(error) => ClusterRefusal::malformed(error),
+                    Fault::Control(ControlError::Refused(refused)) => match refused {
+                        Refused::LastManager { .. } => ClusterRefusal::last_manager(&refused),
+                        refused => ClusterRefusal::malformed(refused),
+                    },
+                    Fault::Control(error) => ClusterRefusal::trouble(&error),
                     fault => return Err(ClusterError::Unreachable(crate::control::client::undone(fault).error)),
                 },
             };

@@ -12,7 +12,7 @@ use overlay_crypto::pki::{
 use overlay_node::{Control, ControlError, Reference, Refused};
 
 use super::refusal::ClusterRefusal;
-use super::words::{Admitted, Ask, Der, Ring, Stands};
+use super::words::{Admitted, Ask, Der, Gone, Ring, Stands};
 use crate::control::Credentials;
 use crate::control::call::Reply;
 use crate::control::frame::Fault;
@@ -82,10 +82,53 @@ impl Cluster {
         }
     }
 
+    /// Removes a node from the cluster: it gets no certificate and is let in no more, then its attachments end. One that has joined and never came to work is known by its id. Done before, it is
+    /// found done.
+    ///
+    /// # Errors
+    /// If it is the last manager, nothing is called so, or something is in the way.
+    pub async fn remove_node(
+        &self,
+        control: &dyn Control,
+        node: &Reference,
+        now: UnixTime,
+    ) -> Result<Gone, ControlError> {
+        let id = match control.node(node).await {
+            Ok(found) => found.id,
+            Err(error) => match node.as_str().parse() {
+                Ok(id) => id,
+                Err(_) => return Err(error),
+            },
+        };
+        let knew = match self.0.authority.remove(id, now).await {
+            Ok(removed) => Some(removed.knew),
+            Err(Denied::Refused(RemoveRefusal::Stranger { .. })) => None,
+            Err(Denied::Refused(RemoveRefusal::LastManager { node })) => {
+                return Err(Refused::LastManager { node }.into());
+            }
+            Err(error) => return Err(ControlError::Unreachable(Arc::new(ClusterRefusal::from(error)))),
+        };
+        drop(self.heed().await); // or a little later
+        let is_missing = |error: &ControlError| matches!(error.refusal(), Some(Refused::NotFound { .. }));
+        match control.remove_node(&id.into(), now).await {
+            Err(error) if knew.is_none() || !is_missing(&error) => Err(error),
+            ended => Ok(Gone { knew: knew.unwrap_or_default(), ended: ended.unwrap_or_default() }),
+        }
+    }
+
     /// Answers who has no certificate.
-    pub(in crate::control) async fn let_in(&self, ask: Ask, reply: Reply, now: UnixTime) -> Vec<u8> {
+    pub(in crate::control) async fn let_in(
+        &self,
+        ask: Ask,
+        control: &dyn Control,
+        reply: Reply,
+        now: UnixTime,
+    ) -> Vec<u8> {
         match ask {
-            Ask::Join { token, request, node } => said(reply, self.join(&token.0, &request, node, now).await),
+            Ask::Join { token, request, node } => match self.check_id(control, node, now).await {
+                Ok(()) => said(reply, self.join(&token.0, &request, node, now).await),
+                Err(refusal) => said::<(), _>(reply, Err(refusal)),
+            },
             Ask::Rescue { certificate, signature, request } => {
                 let proof = Proof::Key { certificate, signature: signature.as_slice().to_vec() };
                 said(reply, self.renew(proof, &request, now).await)
@@ -101,7 +144,7 @@ impl Cluster {
     pub(in crate::control) async fn answer(
         &self,
         ask: Ask,
-        shown: Option<&Certificate>,
+        (shown, control): (Option<&Certificate>, &dyn Control),
         reply: Reply,
         now: UnixTime,
     ) -> Vec<u8> {
@@ -119,6 +162,10 @@ impl Cluster {
                 said(reply, authority.invite(&invitation).await.map(|token| token.to_string()))
             }
             (Ask::Members {}, _) => said(reply, authority.members(now).await),
+            (Ask::Remove { node }, _) => match self.remove_node(control, &node, now).await {
+                Ok(gone) => reply.ok(gone),
+                Err(error) => reply.fault(Fault::Control(error)),
+            },
             (Ask::SetRole { node, role }, _) => said(reply, authority.set_role(node, role).await),
             (Ask::RotateRoot {}, _) => {
                 let begun = authority.rotate_root(&NextRoot::Generate(Algorithm::EcdsaP256), now).await;
@@ -135,6 +182,21 @@ impl Cluster {
             (Ask::Renew { .. } | Ask::Stand { .. } | Ask::SealingKey {}, None) => {
                 said::<(), _>(reply, Err(ClusterRefusal::malformed("it is a node's to ask, by its certificate")))
             }
+        }
+    }
+
+    /// Nobody joins as a node that is at work and has no certificate: whoever has a token would be given what is that node's.
+    async fn check_id(&self, control: &dyn Control, node: Option<NodeId>, now: UnixTime) -> Result<(), ClusterRefusal> {
+        let Some(node) = node else { return Ok(()) };
+        match control.node(&node.into()).await {
+            Ok(_) => {}
+            Err(error) if error.refusal().is_some() => return Ok(()),
+            Err(error) => return Err(ClusterRefusal::trouble(&error)),
+        }
+        let members = self.0.authority.members(now).await?;
+        match members.iter().any(|it| it.node == node) {
+            true => Ok(()), // whose it is, the authority knows
+            false => Err(ClusterRefusal::taken(node)),
         }
     }
 
@@ -175,29 +237,6 @@ impl Cluster {
         let ring = self.ring().filter(|now| now.revision != ring);
         Ok(Stands { standing, trusted, ring, managers: self.managers() })
     }
-}
-
-/// Removes a node from the cluster: it gets no certificate and is let in no more, then its attachments end.
-pub(in crate::control) async fn remove(
-    cluster: &Cluster,
-    control: &dyn Control,
-    node: &Reference,
-    now: UnixTime,
-) -> Result<(), ControlError> {
-    let id = match control.node(node).await {
-        Ok(found) => found.id,
-        Err(error) => match node.as_str().parse() {
-            Ok(id) => id, // it joined, and never came to work
-            Err(_) => return Err(error),
-        },
-    };
-    match cluster.0.authority.remove(id, now).await {
-        Ok(_) | Err(Denied::Refused(RemoveRefusal::Stranger { .. })) => {}
-        Err(Denied::Refused(RemoveRefusal::LastManager { node })) => return Err(Refused::LastManager { node }.into()),
-        Err(error) => return Err(ControlError::Unreachable(Arc::new(ClusterRefusal::from(error)))),
-    }
-    drop(cluster.heed().await); // or a little later
-    Ok(())
 }
 
 fn read(request: &Der) -> Result<SigningRequest, ClusterRefusal> {

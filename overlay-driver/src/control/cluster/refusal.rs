@@ -1,8 +1,10 @@
 //! Why the cluster did not do what it was asked.
 
+use overlay_core::NodeId;
 use overlay_crypto::pki::{
     Denied, JoinRefusal, RemoveRefusal, RenewRefusal, RoleRefusal, RootRefusal, TokenRefusal, Trouble,
 };
+use overlay_node::{ControlError, Refused};
 use serde::{Deserialize, Serialize};
 
 use crate::control::RemoteError;
@@ -77,6 +79,20 @@ impl ClusterError {
 impl ClusterRefusal {
     pub(super) fn malformed(error: impl std::fmt::Display) -> Self {
         Self { kind: RefusalKind::Malformed, text: error.to_string() }
+    }
+
+    pub(super) fn trouble(error: &ControlError) -> Self {
+        Self { kind: RefusalKind::Trouble, text: overlay_core::told(error) }
+    }
+
+    pub(super) fn last_manager(error: &Refused) -> Self {
+        Self { kind: RefusalKind::LastManager, text: error.to_string() }
+    }
+
+    pub(super) fn taken(node: NodeId) -> Self {
+        let text =
+            format!("node {node} is in the catalogue and has never joined: remove it before another joins by its id");
+        Self { kind: RefusalKind::Taken, text }
     }
 
     pub(super) fn only_strangers() -> Self {

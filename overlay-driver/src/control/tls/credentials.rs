@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use overlay_core::UnixTime;
 use overlay_crypto::pki::{
-    Certificate, Identity, Issued, KeyDigest, Refusals, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
+    Certificate, Identity, Issued, KeyDigest, Refusals, Role, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -67,6 +67,8 @@ pub(crate) struct Usable {
 struct Belief {
     trust: Trust,
     refusals: Refusals,
+    /// Who is no manager any more.
+    demoted: Refusals,
     /// How often that has changed.
     changes: u64,
 }
@@ -123,7 +125,12 @@ impl Credentials {
         clock: impl Fn() -> UnixTime + Send + Sync + 'static,
     ) -> Result<Self, CredentialsError> {
         let own = RwLock::new(Arc::new(Own::new(chain, key, &trust, clock())?));
-        let belief = RwLock::new(Arc::new(Belief { trust, refusals: Refusals::default(), changes: 0 }));
+        let belief = RwLock::new(Arc::new(Belief {
+            trust,
+            refusals: Refusals::default(),
+            demoted: Refusals::default(),
+            changes: 0,
+        }));
         Ok(Self(Arc::new(Held { own, belief, heard: Mutex::default(), clock: Box::new(clock) })))
     }
 
@@ -187,9 +194,14 @@ impl Credentials {
 
     /// Believes these roots, and none of those that were removed, from now on: connections that stand with others end at their next call.
     pub fn believe(&self, trust: Trust, refusals: Refusals) {
+        let demoted = self.belief().demoted.clone();
+        self.set_belief(trust, refusals, demoted);
+    }
+
+    fn set_belief(&self, trust: Trust, refusals: Refusals, demoted: Refusals) {
         let mut belief = self.0.belief.write().unwrap_or_else(PoisonError::into_inner);
-        if belief.trust != trust || belief.refusals != refusals {
-            *belief = Arc::new(Belief { trust, refusals, changes: belief.changes + 1 });
+        if (&belief.trust, &belief.refusals, &belief.demoted) != (&trust, &refusals, &demoted) {
+            *belief = Arc::new(Belief { trust, refusals, demoted, changes: belief.changes + 1 });
         }
     }
 
@@ -204,10 +216,10 @@ impl Credentials {
         let mut own = self.0.own.write().unwrap_or_else(PoisonError::into_inner);
         *own = Arc::new(own.with(&trusted.crosses, &trust));
         drop(own);
-        self.believe(trust, trusted.refusals.clone());
+        self.set_belief(trust, trusted.refusals.clone(), trusted.demoted.clone());
     }
 
-    /// Who shows this chain.
+    /// Who shows this chain: who serves has to be a manager.
     ///
     /// # Errors
     /// Why it is not believed.
@@ -283,7 +295,14 @@ impl Belief {
     fn verify(&self, chain: &[Certificate], usage: Usage, now: UnixTime) -> Result<Identity, VerifyError> {
         let identity = self.trust.verify(chain, usage, now)?;
         self.refusals.check(&identity)?;
-        Ok(identity)
+        match (usage, identity.role) {
+            (Usage::Client, _) => Ok(identity),
+            (Usage::Server, Role::Worker) => Err(VerifyError::Role { found: identity.role, wanted: Role::Manager }),
+            (Usage::Server, Role::Manager) if self.demoted.is_refused(identity.node) => {
+                Err(VerifyError::Demoted(identity))
+            }
+            (Usage::Server, Role::Manager) => Ok(identity),
+        }
     }
 }
 
@@ -292,6 +311,8 @@ impl Belief {
 pub(in crate::control) struct Peer {
     pub(in crate::control) identity: Identity,
     chain: Vec<Certificate>,
+    /// What it does there.
+    usage: Usage,
     /// After how many changes it was believed last.
     believed: Mutex<u64>,
     credentials: Credentials,
@@ -299,9 +320,9 @@ pub(in crate::control) struct Peer {
 
 impl Peer {
     /// Who was verified in a handshake that began after so many changes.
-    pub(super) fn new(credentials: Credentials, chain: Vec<Certificate>, changes: u64) -> Option<Self> {
+    pub(super) fn new(credentials: Credentials, chain: Vec<Certificate>, usage: Usage, changes: u64) -> Option<Self> {
         let identity = chain.first()?.identity()?;
-        Some(Self { identity, chain, believed: Mutex::new(changes), credentials })
+        Some(Self { identity, chain, usage, believed: Mutex::new(changes), credentials })
     }
 
     /// Its certificate, as the handshake has proved it.
@@ -318,7 +339,7 @@ impl Peer {
         let mut believed = self.believed.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = self.chain.first().is_some_and(|own| own.validity().contains(now));
         if *believed != belief.changes || !counts {
-            belief.verify(&self.chain, Usage::Client, now)?;
+            belief.verify(&self.chain, self.usage, now)?;
             *believed = belief.changes;
         }
         Ok(self.identity)
