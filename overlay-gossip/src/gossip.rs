@@ -158,6 +158,12 @@ impl Gossip {
         Ok(())
     }
 
+    /// Shows anew what others verify this node's signatures by, after [`Verify::voucher`](crate::Verify::voucher) has changed: its certificate was renewed, say.
+    pub fn vouch(&mut self, now: Instant) {
+        self.tables.vouch(now);
+        self.settle(now);
+    }
+
     /// Forgets a network; the others drop this node's entries in it. Nothing happens if it does not take part.
     pub fn unsubscribe(&mut self, network: NetworkId, now: Instant) {
         self.tables.unsubscribe(network, now);

@@ -201,6 +201,19 @@ impl Chain {
         End { seen: self.seen.without(late).truncated(END_SPANS), floor: self.floor, alive }
     }
 
+    /// One's own change of a number, as it travels; none if a later one has taken its place.
+    pub(crate) fn numbered(&self, number: u64) -> Option<Change> {
+        self.entries.at(number).map(|(table, key, slot)| travelling(table, key, slot))
+    }
+
+    /// Puts an owner's signature to its change of that number.
+    pub(crate) fn sign(&mut self, number: u64, signature: &[u8], now: Instant) {
+        if let Some(Entry { table, key, slot }) = self.entries.remove(number) {
+            let slot = Slot::new(slot.sequence, slot.value.clone(), slot.covers().to_vec(), signature);
+            self.entries.insert(Entry { table, key, slot }, now);
+        }
+    }
+
     /// The entries of one table, by key.
     pub(crate) fn entries(&self, table: TableId) -> impl Iterator<Item = (&Key, &Slot, &Bytes)> {
         self.entries.table(table).filter_map(|(key, slot)| Some((key, slot, slot.value.as_ref()?)))
