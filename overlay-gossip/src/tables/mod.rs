@@ -22,6 +22,8 @@ mod confirm;
 mod confirmations;
 mod entries;
 mod event;
+#[cfg(feature = "testing")]
+mod forged;
 mod fresh_queue;
 mod hash;
 mod intervals;
@@ -61,6 +63,8 @@ use crate::{Class, Key, Malformed, Reason, Sequence, TableId};
 use chain::{Chain, Room};
 use confirmations::Confirmations;
 use event::{Events, Pending};
+#[cfg(feature = "testing")]
+pub(crate) use forged::{forged, forged_statement};
 use fresh_queue::{EntryId, FreshQueue};
 use intervals::Intervals;
 #[cfg(test)]
