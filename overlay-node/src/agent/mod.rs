@@ -305,6 +305,14 @@ impl Agent {
         self.measure()
     }
 
+    /// Has the node say something in a table that it would not say by itself, as one that was taken over may; whether it could.
+    #[cfg(feature = "testing")]
+    pub fn say(&mut self, at: overlay_gossip::EntryKey, value: bytes::Bytes, now: Instant) -> bool {
+        let said = self.gossip.put(at, value, now).is_ok();
+        self.settle(now);
+        said
+    }
+
     /// Whether an endpoint is its node's part of the routing mesh.
     fn is_of_mesh(&self, endpoint: &Endpoint) -> bool {
         self.catalogue.networks.get(&endpoint.spec.network).is_some_and(|network| mesh::is_part(network, endpoint))
