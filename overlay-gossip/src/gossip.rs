@@ -405,6 +405,11 @@ impl Gossip {
         room::pop(&mut self.events).or_else(|| self.tables.poll_event().map(Event::Table))
     }
 
+    /// Whether what members say is signed here, and verified.
+    pub const fn is_signed(&self) -> bool {
+        self.config.tables.verify.is_some()
+    }
+
     /// This node, as it tells the others.
     pub fn me(&self) -> &Member {
         self.membership.me()

@@ -116,17 +116,24 @@ impl Chain {
     /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded; so is what is beyond the
     /// last change here.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
-        let (mut gone, last) = (Vec::new(), self.seen.last());
-        if let Some(alive) = &end.alive {
-            let dead = |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
-            let numbers = self.numbers(end.floor.min(last)).into_iter().filter(dead);
-            gone.extend(numbers.filter_map(|number| self.forget(number)));
-        }
+        let last = self.seen.last();
+        let dead: Vec<u64> = self.removed_by(end).collect();
+        let gone = dead.into_iter().filter_map(|number| self.forget(number)).collect();
         if self.seen.spans() <= SEEN_SPANS {
             self.seen.union(&end.seen.truncated(END_SPANS).up_to(last));
         }
         self.floor = self.floor.max(end.floor.min(last));
         gone
+    }
+
+    /// The numbers of what is here and was removed, by such an end.
+    pub(crate) fn removed_by<'a>(&self, end: &'a End) -> impl Iterator<Item = u64> + use<'a> {
+        let last = self.seen.last();
+        let numbers = end.alive.as_ref().map(|alive| (alive, self.numbers(end.floor.min(last))));
+        numbers.into_iter().flat_map(move |(alive, numbers)| {
+            let dead = move |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
+            numbers.into_iter().filter(dead)
+        })
     }
 
     /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::pump::{Pump, TABLE, key, network, node_id};
 use crate::tables::verify::statement;
-use crate::tables::wire::{Change, Fresh, Group, Message};
-use crate::tables::{Disbelief, Signature, TablesConfig, VOUCHERS, Verify};
+use crate::tables::wire::{Change, Chunk, End, Fresh, Group, Message, Part};
+use crate::tables::{Disbelief, Intervals, Signature, TablesConfig, VOUCHERS, Verify};
 
 /// Signs by a secret of each start; what is shown of it is that very secret, sealed for this cluster alone. Nothing for use.
 #[derive(Debug)]
@@ -247,6 +247,36 @@ fn who_starts_again_signs_with_another_key() {
 fn known_like(node: usize) -> Known {
     let (signed, looks, others) = Default::default();
     Known { me: node_id(node), secret: 0, cluster: 5, signed, looks, others }
+}
+
+#[test]
+fn nobody_but_its_owner_is_believed_that_an_entry_was_removed() {
+    let (mut pump, _) = cluster();
+    for name in ["a", "b", "c"] {
+        pump.put(1, network(1), &key(name), "v");
+    }
+    pump.run(Duration::from_secs(2));
+    let (now, before) = (pump.now, pump.view(0, network(1)));
+    let answer_of = |pump: &mut Pump, from: usize, end: &End| {
+        let tables = &mut pump.nodes[0].tables;
+        tables.pull(node_id(from), network(1), vec![(node_id(1), 1)], now);
+        let wants = std::iter::from_fn(|| tables.poll_transmit()).filter_map(|sent| Message::parse(&sent.body).ok());
+        let ids: Vec<u64> =
+            wants.filter_map(|it| if let Message::Want(want) = it { Some(want.id) } else { None }).collect();
+        let group = Group { owner: node_id(1), incarnation: 1, stable: 0, changes: Vec::new() };
+        let parts = vec![Part { group, end: Some(end.clone()) }];
+        let (id, mut body) = (*ids.last().unwrap(), Vec::new());
+        Message::Chunk(Chunk { id, network: network(1), parts }).encode(&mut body);
+        tables.handle(node_id(from), &body, now).unwrap();
+        std::iter::from_fn(|| tables.poll_transmit()).map(|sent| sent.to).collect::<Vec<_>>()
+    };
+    let seen = pump.nodes[0].tables.replicas[&network(1)].chain(node_id(1)).unwrap().seen().clone();
+    let gone = End { floor: seen.last(), seen, alive: Some(Intervals::default()) };
+    assert_eq!(answer_of(&mut pump, 2, &gone), [node_id(1)], "the owner is asked");
+    assert_eq!(pump.view(0, network(1)), before);
+    pump.run(Duration::from_secs(15)); // it answers, and all is as it was
+    assert_eq!(pump.view(0, network(1)), before);
+    assert!(pump.is_equal(network(1)));
 }
 
 proptest! {
