@@ -248,7 +248,8 @@ impl<G: Ground> Builder<G> {
             news: mouths.news.clone(),
             state,
         };
-        let beside = Beside { catalogue: self.catalogue, news: mouths.news, manager: self.manager, shows: self.credentials };
+        let beside =
+            Beside { catalogue: self.catalogue, news: mouths.news, manager: self.manager, shows: self.credentials };
         run(heart, ears, plugged, beside, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }

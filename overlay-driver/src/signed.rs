@@ -72,7 +72,12 @@ pub(crate) fn status(agent: &Agent) -> Option<SignedStatus> {
 pub(crate) fn contested(agent: &Agent) -> Vec<String> {
     let told = agent.contested().take(CONTESTED);
     told.map(|(network, endpoint, node, why)| {
-        format!("node {} says that it has endpoint {} on network {}: {why}", node.short(), endpoint.short(), network.short())
+        format!(
+            "node {} says that it has endpoint {} on network {}: {why}",
+            node.short(),
+            endpoint.short(),
+            network.short()
+        )
     })
     .collect()
 }

@@ -142,8 +142,7 @@ async fn nodes_with_certificates_of_one_cluster_believe_each_other_and_nobody_el
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_goes_on_being_believed_by_its_next_certificate_and_one_that_was_removed_is_not() {
     let town = Town::new("renewed");
-    let (anns, bobs, carols) =
-        (credentials(&town.root, 1), credentials(&town.root, 2), credentials(&town.root, 3));
+    let (anns, bobs, carols) = (credentials(&town.root, 1), credentials(&town.root, 2), credentials(&town.root, 3));
     let (ann, bob) = (town.start(1, Some(&anns)).await, town.start(2, Some(&bobs)).await);
     bob.join([ann.address()]).await.unwrap();
     until(async || ann.status().await.unwrap().members.len() == 2).await;

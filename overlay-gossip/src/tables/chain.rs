@@ -117,7 +117,7 @@ impl Chain {
     /// last change here.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
         let last = self.seen.last();
-        let dead: Vec<u64> = self.removed_by(end).collect();
+        let dead = self.removed_by(end);
         let gone = dead.into_iter().filter_map(|number| self.forget(number)).collect();
         if self.seen.spans() <= SEEN_SPANS {
             self.seen.union(&end.seen.truncated(END_SPANS).up_to(last));
@@ -127,13 +127,11 @@ impl Chain {
     }
 
     /// The numbers of what is here and was removed, by such an end.
-    pub(crate) fn removed_by<'a>(&self, end: &'a End) -> impl Iterator<Item = u64> + use<'a> {
+    pub(crate) fn removed_by(&self, end: &End) -> Vec<u64> {
+        let Some(alive) = &end.alive else { return Vec::new() };
         let last = self.seen.last();
-        let numbers = end.alive.as_ref().map(|alive| (alive, self.numbers(end.floor.min(last))));
-        numbers.into_iter().flat_map(move |(alive, numbers)| {
-            let dead = move |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
-            numbers.into_iter().filter(dead)
-        })
+        let dead = |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
+        self.numbers(end.floor.min(last)).into_iter().filter(dead).collect()
     }
 
     /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.

@@ -231,9 +231,7 @@ impl Tables {
     /// Whether somebody else than its owner says that something here was removed, and shows no removal that the owner has signed: where entries are signed, the owner itself is asked then.
     fn is_hearsay(&self, (from, owner): (NodeId, NodeId), network: NetworkId, end: &End) -> bool {
         let chain = self.replicas.get(&network).and_then(|replica| replica.chain(owner));
-        self.config.verify.is_some()
-            && from != owner
-            && chain.is_some_and(|chain| chain.removed_by(end).next().is_some())
+        self.config.verify.is_some() && from != owner && chain.is_some_and(|chain| !chain.removed_by(end).is_empty())
     }
 
     /// Sends a request, for as many owners as a message takes.

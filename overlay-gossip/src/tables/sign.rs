@@ -22,7 +22,7 @@ impl Tables {
     }
 
     /// A change of this node is to be signed.
-    pub(super) fn to_sign(&mut self, network: NetworkId, number: u64) {
+    pub(super) fn owe_signature(&mut self, network: NetworkId, number: u64) {
         if self.config.verify.is_some() {
             self.unsigned.insert((network, number));
         }

@@ -129,7 +129,7 @@ impl Tables {
         });
         let (sequence, len) = written?;
         self.counts.made += 1;
-        self.to_sign(network, sequence);
+        self.owe_signature(network, sequence);
         self.tell((network, me, table, key), false, len, now);
         self.settle(network, now);
         Ok(Sequence(sequence))
