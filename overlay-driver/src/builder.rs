@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::book::{Book, Plugged};
-use crate::control::Follow;
+use crate::control::{Credentials, Follow};
 use crate::driver::{Driver, now};
 use crate::gateway;
 use crate::ground::Ground;
@@ -28,6 +28,7 @@ use crate::membership::about;
 use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
 use crate::seal::{self, KeepGossipKeys, KeyFile, Writing};
+use crate::signed;
 use crate::streams::Streams;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
@@ -47,6 +48,8 @@ pub struct Builder<G> {
     upstreams: Vec<SocketAddr>,
     keys: Vec<GossipKey>,
     kept_keys: Option<Arc<dyn KeepGossipKeys>>,
+    credentials: Option<Credentials>,
+    takes_unsigned: bool,
     agent: AgentConfig,
     upkeep: UpkeepConfig,
     workers: usize,
@@ -78,6 +81,8 @@ impl<G: Ground> Builder<G> {
             upstreams: Vec::new(),
             keys: Vec::new(),
             kept_keys: None,
+            credentials: None,
+            takes_unsigned: false,
             agent: AgentConfig::lan(),
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
@@ -118,6 +123,20 @@ impl<G: Ground> Builder<G> {
     #[must_use]
     pub fn gossip_keys_kept(self, kept: Arc<dyn KeepGossipKeys>) -> Self {
         Self { kept_keys: Some(kept), ..self }
+    }
+
+    /// Signs what the node says by gossip with a key that its certificate vouches for, and takes from others only what they have signed so: then a node that was taken over cannot speak in another's
+    /// name. All nodes of a cluster do, or none: who does not is not believed by who does. What is shown follows the certificate as it is renewed. Usual for who [is a member](crate::Membership); without it, whoever has the
+    /// key of gossip is believed whatever he says.
+    #[must_use]
+    pub fn signed(self, credentials: &Credentials) -> Self {
+        Self { credentials: Some(credentials.clone()), ..self }
+    }
+
+    /// With [`signed`](Self::signed), takes what a node says that has never signed anything, too: while a cluster is brought from a release that does not sign to one that does, node by node.
+    #[must_use]
+    pub fn taking_unsigned(self) -> Self {
+        Self { takes_unsigned: true, ..self }
     }
 
     /// Where tunnels end: an address of the host's.
@@ -235,7 +254,9 @@ impl<G: Ground> Builder<G> {
             news: mouths.news.clone(),
             state,
         };
-        run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
+        let beside =
+            Beside { catalogue: self.catalogue, news: mouths.news, manager: self.manager, shows: self.credentials };
+        run(heart, ears, plugged, beside, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
 
@@ -244,10 +265,10 @@ impl<G: Ground> Builder<G> {
         let mut chance = chance()?;
         let keys = seal::found(&*self.kept_keys(), std::mem::take(&mut self.keys))?;
         let mut agent = match keys {
-            None => Agent::new(self.settings(), me, seed, Instant::ZERO)?,
+            None => Agent::new(self.settings()?, me, seed, Instant::ZERO)?,
             Some(keys) => {
                 let keys = (keys, seal::beside(&mut chance));
-                Agent::sealed(self.settings(), me, keys, seed, Instant::ZERO)?
+                Agent::sealed(self.settings()?, me, keys, seed, Instant::ZERO)?
             }
         };
         agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
@@ -258,11 +279,16 @@ impl<G: Ground> Builder<G> {
         self.kept_keys.clone().unwrap_or_else(|| Arc::new(KeyFile(self.dir.join("gossip-keys"))))
     }
 
-    /// How its agent is set: as was said, but that it confirms what it has acted upon.
-    fn settings(&self) -> AgentConfig {
+    /// How its agent is set: as was said, but that it confirms what it has acted upon, and signs what it says if it has a certificate.
+    fn settings(&self) -> Result<AgentConfig, StartError> {
         let mut settings = self.agent.clone();
         settings.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
-        settings
+        if let Some(credentials) = &self.credentials {
+            let signing = signed::signing(credentials)?;
+            let signing = if self.takes_unsigned { signing.taking_unsigned() } else { signing };
+            settings.gossip.tables.verify = Some(Arc::new(signing));
+        }
+        Ok(settings)
     }
 
     /// Of two processes with one directory the second does not start.
@@ -321,12 +347,20 @@ fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
     (commands, ears, Mouths { news, done, bound, heard })
 }
 
+/// What feeds a heart, or is done beside it.
+struct Beside {
+    catalogue: Box<dyn Follow>,
+    news: mpsc::UnboundedSender<News>,
+    manager: Option<Arc<Manager>>,
+    shows: Option<Credentials>,
+}
+
 /// Runs a heart, and what feeds it, until it ends.
 fn run<G: Ground>(
     mut heart: Heart<G>,
     mut ears: Ears,
     plugged: Vec<Plugged>,
-    (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
+    Beside { catalogue, news, manager, shows }: Beside,
     lock: File,
 ) {
     for plugged in plugged {
@@ -334,6 +368,9 @@ fn run<G: Ground>(
     }
     tokio::spawn(async move {
         let mut beside = JoinSet::new();
+        if let Some(credentials) = shows {
+            beside.spawn(signed::show(credentials, news.clone()));
+        }
         beside.spawn(follow(catalogue, news));
         if let Some(manager) = manager {
             beside.spawn(settle(manager));
@@ -375,7 +412,7 @@ async fn settle(manager: Arc<Manager>) {
     }
 }
 
-fn fill(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(bytes)
 }
 

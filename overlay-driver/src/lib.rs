@@ -21,6 +21,7 @@ mod replace;
 mod reporter;
 mod resolvers;
 mod seal;
+mod signed;
 mod source;
 mod status;
 mod streams;
@@ -40,6 +41,7 @@ pub use membership::{Keep, Membership, MembershipConfig, MembershipEvent, Member
 pub use open_vault::{OpenVault, OpenVaultError};
 pub use replace::{Replace, Replaced, replace};
 pub use seal::{KeepGossipKeys, KeyFileError};
+pub use signed::SignedStatus;
 pub use source::Source;
 pub use status::{DriverEvent, KeysStatus, MemberStatus, PlaceStatus, SealStatus, Status};
 pub use watch::ServiceWatch;

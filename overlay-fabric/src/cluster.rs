@@ -243,6 +243,11 @@ impl Cluster {
             node.manager = Some(manager(&self.store, &self.root, (node.id, seeds[0]))?);
         }
         node.feed = Some(Connection { feed: self.feed.beside(), seen: None });
+        let mut config = self.config.agent.clone();
+        if self.config.signed {
+            config.gossip.tables.verify = self.signing(number).map(|signing| Arc::new(signing) as _);
+        }
+        let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         let me = Me {
             id: node.id,
             incarnation: node.incarnation,
@@ -251,7 +256,7 @@ impl Cluster {
             vtep: node.vtep,
             mtu: self.config.mtu,
         };
-        let (config, disk) = (self.config.agent.clone(), node.keys.clone());
+        let disk = node.keys.clone();
         let mut agent = if self.config.sealed {
             let keys = disk.read().unwrap_or_else(|| Succession::new(first));
             Agent::sealed(config, me, (keys, Chance::new(seeds[4])), seeds[1], now)

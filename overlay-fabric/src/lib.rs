@@ -15,6 +15,7 @@ mod places;
 mod poll;
 mod probe;
 mod seal;
+mod signed;
 mod station;
 mod trace;
 mod watch;

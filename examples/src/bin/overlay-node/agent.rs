@@ -52,6 +52,9 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
     }
+    if let Some(place) = &place {
+        builder = builder.signed(place.credentials());
+    }
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));

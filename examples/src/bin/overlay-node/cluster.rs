@@ -8,7 +8,9 @@ use std::time::Duration;
 use overlay_core::{ClusterId, NetworkId, NodeId, Port, Prefix, Seat as Lead, Store};
 use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{Algorithm, CertificateAuthority, JoinToken, NextRoot, Role, SealingKey, StoreAuthority};
-use overlay_driver::control::{Cluster, ControlServer, Managers, NodeLimits, Ring, Serving, found, join, reissue};
+use overlay_driver::control::{
+    Cluster, ControlServer, Credentials, Managers, NodeLimits, Ring, Serving, found, join, reissue,
+};
 use overlay_driver::{Driver, Keep as _, Leading, Membership, MembershipConfig, MembershipParts};
 use overlay_node::{Feed, Manager};
 use overlay_store::RedbStore;
@@ -129,6 +131,11 @@ impl Place {
     /// The keys that gossip is sealed with.
     pub(crate) fn keys(&self) -> Vec<GossipKey> {
         self.membership.ring().borrow().keys.clone()
+    }
+
+    /// What the node proves itself with, by gossip too.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        self.membership.credentials()
     }
 
     /// Where managers' gossip is, for a node that was told nobody else.

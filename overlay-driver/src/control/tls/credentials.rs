@@ -3,13 +3,17 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use overlay_core::UnixTime;
+use bytes::Bytes;
+use overlay_core::{NodeId, UnixTime};
+use overlay_crypto::gossip::SignerKey;
 use overlay_crypto::pki::{
     Certificate, Identity, Issued, KeyDigest, Refusals, Role, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
+    Voucher,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey as Signing};
+use tokio::sync::watch;
 
 use crate::driver::now;
 
@@ -45,6 +49,9 @@ struct Held {
     belief: RwLock<Arc<Belief>>,
     /// The revision of whom it believes, as far as that was heard of the authority.
     heard: Mutex<u64>,
+    /// What it has shown by gossip last, of which key and chain; and that it has another certificate to show.
+    voucher: Mutex<Option<(SignerKey, Vec<Certificate>, Bytes)>>,
+    renewed: watch::Sender<()>,
     clock: Box<dyn Fn() -> UnixTime + Send + Sync>,
 }
 
@@ -55,6 +62,7 @@ struct Own {
     chain: Vec<Certificate>,
     certified: Arc<CertifiedKey>,
     rooted: Arc<CertifiedKey>,
+    key: Arc<SigningKey>,
 }
 
 /// A new certificate, and the roots that came with it.
@@ -131,7 +139,8 @@ impl Credentials {
             demoted: Refusals::default(),
             changes: 0,
         }));
-        Ok(Self(Arc::new(Held { own, belief, heard: Mutex::default(), clock: Box::new(clock) })))
+        let (heard, voucher, renewed) = (Mutex::default(), Mutex::default(), watch::Sender::new(()));
+        Ok(Self(Arc::new(Held { own, belief, heard, voucher, renewed, clock: Box::new(clock) })))
     }
 
     /// Who the node is, by its present certificate.
@@ -160,7 +169,7 @@ impl Credentials {
     /// If it is not believed, another's, or of another key. Then all stays as it is.
     pub fn renew(&self, chain: Vec<Certificate>, key: &SigningKey) -> Result<(), CredentialsError> {
         let new = self.own_of(chain, key, &self.belief().trust)?;
-        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.prove_with(new);
         Ok(())
     }
 
@@ -180,7 +189,12 @@ impl Credentials {
             let refusals = self.belief().refusals.clone();
             self.believe(usable.trust, refusals);
         }
-        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(usable.new);
+        self.prove_with(usable.new);
+    }
+
+    fn prove_with(&self, own: Own) {
+        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
+        self.0.renewed.send_replace(());
     }
 
     fn own_of(&self, chain: Vec<Certificate>, key: &SigningKey, trust: &Trust) -> Result<Own, CredentialsError> {
@@ -216,6 +230,7 @@ impl Credentials {
         let mut own = self.0.own.write().unwrap_or_else(PoisonError::into_inner);
         *own = Arc::new(own.with(&trusted.crosses, &trust));
         drop(own);
+        self.0.renewed.send_replace(());
         self.set_belief(trust, trusted.refusals.clone(), trusted.demoted.clone());
     }
 
@@ -240,6 +255,33 @@ impl Credentials {
     /// How often it has changed whom it believes.
     pub(super) fn changes(&self) -> u64 {
         self.belief().changes
+    }
+
+    /// Its word on the key by which it signs what it says by gossip: the same until it has another certificate.
+    pub(crate) fn vouched(&self, key: SignerKey) -> Option<Bytes> {
+        let own = self.own();
+        let mut last = self.0.voucher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, chain, voucher)) = &*last
+            && (of, chain) == (&key, &own.chain)
+        {
+            return Some(voucher.clone());
+        }
+        let voucher = Bytes::from(Voucher::create(key, own.chain.clone(), &own.key).ok()?.encode());
+        *last = Some((key, own.chain.clone(), voucher.clone()));
+        Some(voucher)
+    }
+
+    /// The key by which another node of the cluster signs, if this is its word on it.
+    pub(crate) fn believes(&self, node: NodeId, voucher: &Voucher) -> Option<SignerKey> {
+        let belief = self.belief();
+        let key = voucher.verify(node, &belief.trust, self.now()).ok()?;
+        let identity = voucher.chain().first()?.identity()?;
+        belief.refusals.check(&identity).ok().map(|()| key)
+    }
+
+    /// Changes when there is another certificate to be shown.
+    pub(crate) fn shown(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
     }
 
     pub(crate) fn now(&self) -> UnixTime {
@@ -268,22 +310,29 @@ impl Own {
         let der = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
         let signing = default_provider().key_provider.load_private_key(der.clone_key().into());
         let signing = signing.map_err(|error| CredentialsError::Key(error.to_string()))?;
-        Ok(Self::of(identity, chain, trust, signing))
+        let own = SigningKey::from_pkcs8(&pkcs8).map_err(|error| CredentialsError::Key(error.to_string()))?;
+        Ok(Self::of(identity, chain, trust, (signing, Arc::new(own))))
     }
 
-    fn of(identity: Identity, chain: Vec<Certificate>, trust: &Trust, signing: Arc<dyn Signing>) -> Self {
+    fn of(
+        identity: Identity,
+        chain: Vec<Certificate>,
+        trust: &Trust,
+        (signing, key): (Arc<dyn Signing>, Arc<SigningKey>),
+    ) -> Self {
         let validity =
             chain.first().map_or(Validity { from: UnixTime::EPOCH, until: UnixTime::EPOCH }, |own| own.validity());
         let missing = trust.roots().iter().filter(|root| !chain.contains(root));
         let rooted: Vec<_> = chain.iter().chain(missing).take(Trust::CHAIN).map(der).collect();
         let certified = Arc::new(CertifiedKey::new(chain.iter().map(der).collect(), Arc::clone(&signing)));
-        Self { identity, validity, chain, certified, rooted: Arc::new(CertifiedKey::new(rooted, signing)) }
+        let rooted = Arc::new(CertifiedKey::new(rooted, signing));
+        Self { identity, validity, chain, certified, rooted, key }
     }
 
     /// The same with other roots, and certificates of how they are signed.
     fn with(&self, crosses: &[Certificate], trust: &Trust) -> Self {
         let chain = self.chain.iter().take(1).chain(crosses).cloned().collect();
-        Self::of(self.identity, chain, trust, Arc::clone(&self.certified.key))
+        Self::of(self.identity, chain, trust, (Arc::clone(&self.certified.key), Arc::clone(&self.key)))
     }
 }
 
