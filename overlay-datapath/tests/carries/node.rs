@@ -106,11 +106,11 @@ pub(crate) fn take(datapath: &mut Datapath, packet: &[u8]) -> (Fate, Vec<u8>) {
 
 /// From an endpoint of one node to one of the other's: the frame as it arrives.
 pub(crate) fn cross(
-    from: (&mut Datapath, u8),
+    (one, from): (&mut Datapath, u8),
     to: &mut Datapath,
     frame: &[u8],
 ) -> Result<(EndpointId, Vec<u8>), Reason> {
-    let (fate, packet) = send(from.0, from.1, frame);
+    let (fate, packet) = send(one, from, frame);
     match fate {
         Fate::Underlay { .. } => {}
         Fate::Drop(reason) => return Err(reason),
