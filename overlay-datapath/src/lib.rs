@@ -7,6 +7,7 @@ mod buffer;
 mod checksum;
 mod content;
 mod datapath;
+mod guards;
 mod header;
 mod icmp;
 mod neighbour;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
-use overlay_firewall::{BridgePort, Frame, Judge, Packet, Rule, Ruling, Verdict};
+use overlay_firewall::{BridgePort, Content, Frame, Judge, Packet, Rule, Ruling, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 use rustc_hash::FxBuildHasher;
 
 use crate::content::Contents;
+use crate::guards::Guards;
 use crate::{Reason, Sandbox, Wanted};
 
 /// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
@@ -23,6 +24,8 @@ pub(crate) type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
     pub(crate) crypto: overlay_crypto::State,
+    /// What the former says of datagrams.
+    pub(crate) guards: Guards,
     pub(crate) host: Judge,
     pub(crate) networks: Vec<NetworkTable>,
     pub(crate) segments: Vec<SegmentTable>,
@@ -43,6 +46,10 @@ pub(crate) struct NetworkTable {
     pub(crate) judge: Judge,
     /// Whether it is asked about frames from one port to another.
     pub(crate) polices: bool,
+    /// Whether it has a policy, which follows flows.
+    pub(crate) follows: bool,
+    /// The least MTU of its segments.
+    pub(crate) least_mtu: Option<Mtu>,
     /// The segment and the station of each address of an endpoint's.
     addresses: Map<IpAddr, (usize, Mac)>,
     /// Whether packets go from one segment to another.
@@ -95,7 +102,8 @@ impl Tables {
     pub fn new(wanted: &Wanted) -> Result<Self, Refusal> {
         wanted.crypto.check()?;
         wanted.host.check()?;
-        let mut tables = Self { crypto: wanted.crypto.clone(), host: Judge::new(&wanted.host), ..Self::default() };
+        let (guards, host) = (Guards::new(&wanted.crypto), Judge::new(&wanted.host));
+        let mut tables = Self { crypto: wanted.crypto.clone(), guards, host, ..Self::default() };
         let incoming = wanted.crypto.sas.values().filter(|sa| sa.direction == Direction::In);
         tables.esp_ports = incoming.filter_map(|sa| Some((sa.udp?.destination.get(), ()))).collect();
         tables.esp_members = wanted.host.esp.clone();
@@ -141,6 +149,19 @@ impl Tables {
         network.judge.judge(&packet, overlay_firewall::Flow::New)
     }
 
+    /// How long a packet of a port's may be: its segment's MTU, and that of the segment it is routed to. Where a service's replica is
+    /// is not known before the packet is translated, when its sender would not know it again: so that must fit all segments.
+    pub(crate) fn most(&self, port: &PortTable, contents: &Contents) -> Option<Mtu> {
+        let (segment, network) = self.at(port)?;
+        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return Some(segment.mtu) };
+        let to = ip.destination();
+        if port.is_vip(to) {
+            return network.least_mtu;
+        }
+        let there = network.addresses.get(&to).and_then(|(at, _)| self.segments.get(*at));
+        Some(there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu)))
+    }
+
     pub(crate) fn at(&self, port: &PortTable) -> Option<(&SegmentTable, &NetworkTable)> {
         let segment = self.segments.get(port.segment)?;
         Some((segment, self.networks.get(segment.network)?))
@@ -152,6 +173,8 @@ impl Tables {
         let gateways = |segment: &&Segment| !segment.gateways.is_empty();
         let network = NetworkTable {
             judge: Judge::new(&sandbox.firewall),
+            follows: sandbox.firewall.policy.is_active(),
+            least_mtu: sandbox.vxlan.segments.values().map(|segment| segment.mtu).min(),
             polices: sandbox.firewall.policy.is_active() || sandbox.firewall.ports.values().any(isolates),
             addresses: Map::default(),
             routed: sandbox.vxlan.segments.values().filter(gateways).count() > 1,

@@ -75,7 +75,6 @@ impl Tables {
 
     fn follow(&self, from: EndpointId, bytes: &[u8], hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
         let (_, port) = self.port(from).ok_or(Reason::NoPort)?;
-        let (segment, _) = self.at(port).ok_or(Reason::NoPort)?;
         let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
         if frame.ethernet.vlan().is_some() {
             return Err(Reason::Tagged);
@@ -89,8 +88,9 @@ impl Tables {
         if let Some(asked) = crate::neighbour::asks_for(&contents.content, bytes)? {
             return whereabouts(self, port, asked).map(Hop::Answered);
         }
-        if bytes.len() > ETHERNET + segment.mtu.get() as usize {
-            return Ok(Hop::TooBig(segment.mtu));
+        let most = self.most(port, &contents).ok_or(Reason::NoPort)?;
+        if bytes.len() > ETHERNET + most.get() as usize {
+            return Ok(Hop::TooBig(most));
         }
         if let Content::Ip(ip) = &contents.content
             && port.is_vip(ip.destination())
@@ -130,7 +130,7 @@ impl Tables {
             (true, _) => return Err(Reason::NoRoute),
         };
         if network.polices {
-            if contents.fragment {
+            if contents.fragment && network.follows {
                 return Err(Reason::Fragment);
             }
             let packet = passage(self, (port.device, segment), station, frame, contents.content);

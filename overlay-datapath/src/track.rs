@@ -1,8 +1,8 @@
 //! Flows that a policy has let begin, so that their replies pass.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
-use std::net::IpAddr;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use overlay_core::Instant;
@@ -21,13 +21,57 @@ pub(crate) struct Tracker {
     swept: Instant,
 }
 
-/// Both ends of a flow, the lower first, so that both ways are one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Both ends of a flow, the lower first, so that both ways are one; packed, so that it is hashed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Key {
-    network: usize,
-    low: (IpAddr, u16),
-    high: (IpAddr, u16),
-    protocol: u8,
+    low: u128,
+    high: u128,
+    /// The network, the protocol, and both ports.
+    rest: u64,
+}
+
+impl Key {
+    fn new(network: usize, protocol: u8, (low, low_port): End, (high, high_port): End) -> Self {
+        let ports = u64::from(low_port) << 16 | u64::from(high_port);
+        let of = (network as u64) << 1 | u64::from(low.is_ipv6());
+        Self { low: wide(low), high: wide(high), rest: of << 40 | u64::from(protocol) << 32 | ports }
+    }
+
+    const fn protocol(&self) -> u8 {
+        (self.rest >> 32) as u8
+    }
+
+    const fn low(&self) -> End {
+        (narrow(self.low), (self.rest >> 16) as u16)
+    }
+
+    const fn high(&self) -> End {
+        (narrow(self.high), self.rest as u16)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&self.low.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.high.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.rest.to_le_bytes());
+        state.write(&bytes);
+    }
+}
+
+type End = (IpAddr, u16);
+
+/// An address as a number: that of IPv4 as IPv6 has it mapped, which is nobody's in a packet (RFC 4291 §2.5.5.2).
+const fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+const fn narrow(address: u128) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from_bits(address)).to_canonical()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -35,9 +79,22 @@ struct Entry {
     /// Whether the lower end began it.
     low_began: bool,
     replied: bool,
+    /// Whether it is TCP, and an end has closed or broken it off.
+    closing: bool,
     seen: Instant,
     /// Which tables let it pass last.
     revision: u64,
+}
+
+impl Entry {
+    /// For how long it may be idle (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
+    const fn idle(&self, protocol: u8) -> Duration {
+        Duration::from_secs(match (protocol, self.replied && !self.closing) {
+            (TCP, true) => 7_440,
+            (TCP, false) => 240,
+            _ => 300,
+        })
+    }
 }
 
 /// What the policy is asked about.
@@ -65,7 +122,7 @@ impl Tracker {
         let found = key(passage.network, frame, bytes);
         let flow = match (&found, is_error(frame)) {
             (_, true) => self.related(passage.network, frame),
-            (Some((key, low_sends)), false) => self.flow(passage, key, *low_sends, now),
+            (Some(found), false) => self.flow(passage, found, frame, now),
             (None, false) => Flow::New,
         };
         if !passage.table.judge.judge(passage.packet, flow).ruling.passes() {
@@ -82,11 +139,12 @@ impl Tracker {
     }
 
     /// What is known of a packet's flow. One that begins a connection is asked about anew, whatever was there before.
-    fn flow(&mut self, passage: &Passage<'_>, key: &Key, low_sends: bool, now: Instant) -> Flow {
+    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), frame: &Frame<'_>, now: Instant) -> Flow {
+        let (key, low_sends) = found;
         if matches!(passage.ip.transport, Transport::Tcp { begins: true, .. }) {
             return Flow::New;
         }
-        let Some(entry) = self.flows.get_mut(key).filter(|entry| now < entry.seen + idle(key.protocol)) else {
+        let Some(entry) = self.flows.get_mut(key).filter(|entry| now < entry.seen + entry.idle(key.protocol())) else {
             return Flow::New;
         };
         if entry.revision != passage.revision {
@@ -97,7 +155,8 @@ impl Tracker {
             entry.revision = passage.revision;
         }
         entry.seen = now;
-        entry.replied |= low_sends != entry.low_began;
+        entry.replied |= *low_sends != entry.low_began;
+        entry.closing |= closes(frame);
         if entry.replied { Flow::Established } else { Flow::New }
     }
 
@@ -109,8 +168,8 @@ impl Tracker {
             }
         }
         let replied = self.flows.get(&key).is_some_and(|entry| entry.replied && entry.low_began == low_began);
-        let is_tcp = key.protocol == TCP; // a connection that begins has no replies yet
-        self.flows.insert(key, Entry { low_began, replied: replied && !is_tcp, seen: now, revision });
+        let is_tcp = key.protocol() == TCP; // a connection that begins has no replies yet
+        self.flows.insert(key, Entry { low_began, replied: replied && !is_tcp, closing: false, seen: now, revision });
         Ok(())
     }
 
@@ -124,7 +183,7 @@ impl Tracker {
     pub(crate) fn sweep(&mut self, now: Instant) {
         if now >= self.swept + SWEEP {
             self.swept = now;
-            self.flows.retain(|key, entry| now < entry.seen + idle(key.protocol));
+            self.flows.retain(|key, entry| now < entry.seen + entry.idle(key.protocol()));
         }
     }
 
@@ -135,8 +194,8 @@ impl Tracker {
 
 /// Whether the flow would be let begin today.
 fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
-    let (from, to) = if low_began { (key.low, key.high) } else { (key.high, key.low) };
-    let transport = match key.protocol {
+    let (from, to) = if low_began { (key.low(), key.high()) } else { (key.high(), key.low()) };
+    let transport = match key.protocol() {
         TCP => Transport::tcp(from.1, to.1),
         17 => Transport::udp(from.1, to.1),
         132 => Transport::Sctp { source: from.1, destination: to.1 },
@@ -146,6 +205,10 @@ fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
     let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
     let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..passage.packet.clone() };
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
+}
+
+fn closes(frame: &Frame<'_>) -> bool {
+    matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & (FIN | RST) != 0)
 }
 
 /// The flow of a packet, and whether its lower end sends it.
@@ -165,7 +228,7 @@ fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
 fn of_ends(network: usize, protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> (Key, bool) {
     let low_sends = from <= to;
     let (low, high) = if low_sends { (from, to) } else { (to, from) };
-    (Key { network, low, high, protocol }, low_sends)
+    (Key::new(network, protocol, low, high), low_sends)
 }
 
 /// The identifier of an echo request or reply; other messages of ICMP have no flow of their own, but 0.
@@ -219,11 +282,6 @@ fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
     Some(of_ends(network, protocol, (from, source), (to, destination)).0)
 }
 
-/// For how long a flow may be idle (RFC 5382, RFC 4787).
-const fn idle(protocol: u8) -> Duration {
-    Duration::from_secs(if protocol == TCP { 7_440 } else { 300 })
-}
-
 /// A hash that only who knows the seed can steer: packets are strangers'.
 #[derive(Debug, Clone)]
 struct Keyed(u64, u64);
@@ -244,4 +302,6 @@ impl BuildHasher for Keyed {
 }
 
 const TCP: u8 = 6;
+const FIN: u8 = 1;
+const RST: u8 = 4;
 const SWEEP: Duration = Duration::from_secs(1);

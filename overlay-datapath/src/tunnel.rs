@@ -59,7 +59,7 @@ pub(crate) fn protected(
     (to, source_port): (IpAddr, u16),
 ) -> Result<Option<SaId>, Reason> {
     let (source, destination_port) = (segment.vtep.local, segment.vtep.port.get());
-    match tables.crypto.outgoing(&Datagram { source, destination: to, source_port, destination_port }) {
+    match tables.guards.outgoing(&Datagram { source, destination: to, source_port, destination_port }) {
         Verdict::Pass if segment.sealed => Err(Reason::Clear),
         Verdict::Pass => Ok(None),
         Verdict::Seal(id) => Ok(Some(id)),

@@ -41,10 +41,14 @@ impl Datapath {
         let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
         let contents = Contents::of(&frame, bytes);
         let Content::Ip(ip) = contents.content else { return Ok(()) };
-        if contents.fragment {
+        if contents.fragment && network.follows {
             return Err(Reason::Fragment);
         }
         let packet = passage(tables, (from, segment), station, &frame, contents.content);
+        if !network.follows {
+            let passes = network.judge.judge(&packet, overlay_firewall::Flow::New).ruling.passes();
+            return if passes { Ok(()) } else { Err(Reason::Policy) };
+        }
         let passage =
             Passage { network: segment.network, table: network, revision: self.revision, packet: &packet, ip };
         self.tracker.pass(&passage, &frame, bytes, now)
@@ -59,7 +63,7 @@ impl Datapath {
         buffer: &mut Buffer,
     ) -> Result<Fate, Reason> {
         let tables = turn.tables;
-        if exceeds(buffer, segment) {
+        if exceeds(buffer, segment.mtu) {
             return Err(Reason::TooBig);
         }
         let to = match station {

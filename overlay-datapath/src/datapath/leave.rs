@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use overlay_core::Instant;
+use overlay_core::{Instant, Mtu};
 use overlay_firewall::Content;
 use overlay_vxlan::Frame;
 
@@ -29,8 +29,9 @@ impl Datapath {
         if neighbour::answer(tables, port, &contents, buffer)? {
             return Ok(Fate::Port(port.endpoint));
         }
-        if exceeds(buffer, segment) {
-            return self.tell((segment, port), Trouble::TooBig(segment.mtu), buffer, now);
+        let most = tables.most(port, &contents).ok_or(Reason::NoPort)?;
+        if exceeds(buffer, most) {
+            return self.tell((segment, port), Trouble::TooBig(most), buffer, now);
         }
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);
@@ -122,9 +123,9 @@ fn go_home(segment: &SegmentTable, port: &PortTable, buffer: &mut Buffer) -> Res
     Ok(Fate::Port(port.endpoint))
 }
 
-/// Whether what a frame carries is longer than the segment's MTU.
-pub(crate) fn exceeds(buffer: &Buffer, segment: &SegmentTable) -> bool {
-    buffer.packet().len() > ETHERNET + segment.mtu.get() as usize
+/// Whether what a frame carries is longer than an MTU.
+pub(crate) fn exceeds(buffer: &Buffer, mtu: Mtu) -> bool {
+    buffer.packet().len() > ETHERNET + mtu.get() as usize
 }
 
 /// Whether a station is at a port of this node.

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use overlay_core::{BackendError, EndpointId, Instant, Meter};
-use overlay_crypto::SaId;
+use overlay_crypto::{SaId, Usage};
 
 use self::flood::Flood;
 pub(crate) use self::forward::passage;
@@ -181,6 +181,11 @@ impl Datapath {
     /// Associations that carry nothing, as somebody else has put their keys to work: they need a new epoch.
     pub fn lacking(&self) -> impl Iterator<Item = &SaId> {
         self.protection.lacking().iter()
+    }
+
+    /// How much each association has sealed: what tells whether another key is wanted. O(n log n) for n associations.
+    pub fn usage(&self) -> BTreeMap<SaId, Usage> {
+        self.protection.usage()
     }
 
     fn settle(&mut self, buffer: &mut Buffer, fate: Result<Fate, Reason>, from: Option<EndpointId>) {

@@ -131,9 +131,9 @@ impl Datapath {
     /// The client at a port, held to the tables that there are now; none where it reaches no services.
     fn client(&mut self, port: &PortTable, now: Instant) -> Result<Option<&mut Client>, Reason> {
         let Some(services) = &port.services else { return Ok(None) };
-        let (config, revision, seed) = (self.config.balancer, self.revision, self.seed_of(port.endpoint));
+        let (config, revision, seed) = (self.config.balancer, self.revision, &self.seed);
         let client = self.clients.entry(port.endpoint).or_insert_with(|| Client {
-            balancer: Balancer::new(config, seed, now),
+            balancer: Balancer::new(config, seed_of(seed, port.endpoint), now),
             state: None,
             revision: 0,
         });
@@ -147,12 +147,13 @@ impl Datapath {
         }
         Ok(Some(client))
     }
+}
 
-    fn seed_of(&self, endpoint: EndpointId) -> [u8; 32] {
-        let mut seed = self.seed;
-        seed.iter_mut().zip(endpoint.to_bytes().into_iter().cycle()).for_each(|(byte, of)| *byte ^= of);
-        seed
-    }
+/// Each endpoint's balancer has a seed of its own.
+fn seed_of(seed: &[u8; 32], endpoint: EndpointId) -> [u8; 32] {
+    let mut seed = *seed;
+    seed.iter_mut().zip(endpoint.to_bytes().into_iter().cycle()).for_each(|(byte, of)| *byte ^= of);
+    seed
 }
 
 /// What an IP packet is in Ethernet, and where it goes.
