@@ -256,12 +256,33 @@ impl Stack {
         closing.retain(|socket| !forget(sockets, *socket));
         let listens = |(socket, _): &&(SocketHandle, bool)| sockets.get::<tcp::Socket<'_>>(*socket).is_listening();
         let lacking = LISTENING.saturating_sub(serving.iter().filter(listens).count());
-        for _ in 0..lacking {
-            let mut socket = stream();
-            let _ = socket.listen(SERVED); // a new socket, and a port that is not 0
-            serving.push((sockets.add(socket), false));
-        }
+        (0..lacking).for_each(|_| self.listen());
         did
+    }
+
+    /// One more waits for connections, behind all that there are: a SYN that comes twice is the same connection's, and the first socket
+    /// that takes it has it.
+    fn listen(&mut self) {
+        let mut socket = stream();
+        let _ = socket.listen(SERVED); // a new socket, and a port that is not 0
+        let new = self.sockets.add(socket);
+        self.serving.push((new, false));
+        let is_busy = |it: &SocketHandle| !self.sockets.get::<tcp::Socket<'_>>(*it).is_listening();
+        let behind = self.serving.iter().map(|(socket, _)| *socket).filter(|it| *it > new && is_busy(it)).max();
+        let Some(last) = behind else { return };
+        let nothing = || tcp::Socket::new(tcp::SocketBuffer::new(Vec::new()), tcp::SocketBuffer::new(Vec::new()));
+        let busy = std::mem::replace(self.sockets.get_mut(last), nothing());
+        let waiting = std::mem::replace(self.sockets.get_mut(new), busy);
+        *self.sockets.get_mut(last) = waiting;
+        for (socket, _) in &mut self.serving {
+            *socket = if *socket == new {
+                last
+            } else if *socket == last {
+                new
+            } else {
+                *socket
+            };
+        }
     }
 
     /// Looks what has come for who asks. Whether there is something to send.
