@@ -56,9 +56,9 @@ impl Storm {
             cluster.create_network(NetworkSpec { attachable: true, encryption, ..spec }).unwrap();
         }
         for number in 0..3 {
-            for network in 0..NETWORKS.len() {
+            for (network, (of, _)) in NETWORKS.iter().enumerate() {
                 let container = name(network, number);
-                cluster.attach(&container, dice.below(NODES), NETWORKS[network].0).unwrap();
+                cluster.attach(&container, dice.below(NODES), of).unwrap();
                 cluster.capture(Link::Container(container.parse().unwrap()));
             }
         }
@@ -98,10 +98,10 @@ impl Storm {
     /// Each container says something to another of its network; one, to one of another's.
     fn talk(&mut self) {
         let patience = Duration::from_millis(20);
-        for network in 0..NETWORKS.len() {
+        for (network, (_, marker)) in NETWORKS.iter().enumerate() {
             let (from, to) = (self.dice.below(3), self.dice.below(3));
             let (from, to) = (name(network, from), name(network, to));
-            let said = self.cluster.container(&from).patience(patience).udp(&to, NETWORKS[network].1.as_bytes());
+            let said = self.cluster.container(&from).patience(patience).udp(&to, marker.as_bytes());
             match said {
                 Ok(answer) => {
                     assert_eq!(answer.by, to, "{:?}", self.cluster);
@@ -112,8 +112,7 @@ impl Storm {
             let theirs = name((network + 1) % NETWORKS.len(), 0);
             let Ok(addresses) = self.cluster.container(&theirs).resolve(&theirs) else { continue };
             let to = addresses[0].to_string();
-            let crossed =
-                self.cluster.container(&from).patience(Duration::ZERO).udp(&to, NETWORKS[network].1.as_bytes());
+            let crossed = self.cluster.container(&from).patience(Duration::ZERO).udp(&to, marker.as_bytes());
             assert!(crossed.is_err(), "{:?}: {crossed:?}", self.cluster);
             self.seen.crossing += 1;
         }
@@ -130,10 +129,10 @@ impl Storm {
 
     /// All that should be reached is: each container of each other's network, and the VIP of each.
     fn reach(&mut self) {
-        for network in 0..NETWORKS.len() {
+        for (network, (_, marker)) in NETWORKS.iter().enumerate() {
             for (from, to) in [(0, 1), (1, 2), (2, 0)] {
                 let (from, to) = (name(network, from), name(network, to));
-                let answer = self.cluster.container(&from).tcp(&to, NETWORKS[network].1.as_bytes());
+                let answer = self.cluster.container(&from).tcp(&to, marker.as_bytes());
                 assert!(answer.as_ref().is_ok_and(|it| it.by == to), "{:?}: {from} to {to}: {answer:?}", self.cluster);
             }
         }
