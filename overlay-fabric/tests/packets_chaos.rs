@@ -5,9 +5,9 @@
 use std::time::Duration;
 
 use overlay_core::testing::Dice;
-use overlay_fabric::{Captured, Cluster, Link};
+use overlay_fabric::{Captured, Cluster, ClusterConfig, Link};
 use overlay_gossip::testing::seeds;
-use overlay_node::{Encryption, EndpointSpec, NetworkSpec, ServiceSpec};
+use overlay_node::{Encryption, EndpointSpec, NetworkSpec, ServiceSpec, UpkeepConfig};
 
 /// Seeds of a plain run.
 const SEEDS: u64 = 10;
@@ -48,7 +48,9 @@ fn name(network: usize, number: usize) -> String {
 impl Storm {
     /// Three containers on each network, and a service of two replicas on the first.
     fn new(seed: u64) -> Self {
-        let mut cluster = Cluster::new(seed, NODES);
+        let upkeep = UpkeepConfig { drift: Some(Duration::from_secs(5)), ..UpkeepConfig::default() };
+        let config = ClusterConfig { upkeep, ..ClusterConfig::default() };
+        let mut cluster = Cluster::with(config, seed, NODES).unwrap();
         let mut dice = Dice::new([seed as u8 ^ 0x5a; 32]);
         for (network, _) in NETWORKS {
             let encryption = if network == "vault" { Encryption::Shared } else { Encryption::None };
