@@ -10,6 +10,7 @@ mod datapath;
 mod header;
 mod icmp;
 mod neighbour;
+pub mod offload;
 mod protection;
 mod reason;
 mod tables;
