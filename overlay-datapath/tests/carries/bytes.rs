@@ -98,6 +98,7 @@ pub(crate) fn see(frame: &[u8]) -> Seen {
             assert_eq!(Ok(icmp.checksum), icmp.icmp_type.calc_checksum(ip.source, ip.destination, payload));
             (0, 0)
         }
+        Some(TransportHeader::Igmp(_)) => panic!("IGMP"),
         None => (0, 0),
     };
     Seen {

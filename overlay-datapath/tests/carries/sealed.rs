@@ -28,6 +28,7 @@ fn sealed(node: u8, in_udp: bool) -> Wanted {
             numbers: Numbers::Extended,
             window: WindowSize::default(),
             udp: in_udp.then(UdpEncapsulation::default),
+            limits: None,
             epochs: Epochs { sender: Epoch::FIRST, receiver: Epoch::FIRST },
             key: SaKey::new(Cipher::Aes256Gcm, &[from; 36]).unwrap(),
         };
