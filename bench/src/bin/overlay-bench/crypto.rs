@@ -240,14 +240,14 @@ fn sealer(cipher: Cipher) -> Sealer {
 }
 
 /// The library's AEAD with a counter for a nonce.
-struct Bare {
+pub(crate) struct Bare {
     key: LessSafeKey,
     next: u64,
     besides: &'static [u8],
 }
 
 impl Bare {
-    fn alone(cipher: Cipher) -> Self {
+    pub(crate) fn alone(cipher: Cipher) -> Self {
         Self::new(cipher, &[])
     }
 
@@ -277,7 +277,7 @@ impl Bare {
         if self.besides.is_empty() { size } else { sealed_len(size) - 32 }
     }
 
-    fn seal(&mut self, buffer: &mut [u8], size: usize) {
+    pub(crate) fn seal(&mut self, buffer: &mut [u8], size: usize) {
         let nonce = self.nonce();
         let (text, tag) = buffer[16..].split_at_mut(self.text(size));
         let sealed = self.key.seal_in_place_separate_tag(nonce, Aad::from(self.besides), text).expect("it is short");

@@ -13,6 +13,7 @@ use overlay_bench::{Bench, Pace};
 mod codec;
 mod control;
 mod crypto;
+mod datapath;
 mod dns;
 mod dns_servers;
 mod dns_sockets;
@@ -49,6 +50,11 @@ const GROUPS: &[Group] = &[
         name: "crypto",
         about: "ESP sealed and opened, keys, plans of associations; as root, of XFRM",
         run: crypto::run,
+    },
+    Group {
+        name: "datapath",
+        about: "packets in user space: VXLAN, services, policy and ESP over real frames; segments cut and gathered",
+        run: datapath::run,
     },
     Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
     Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
