@@ -11,6 +11,7 @@ mod guards;
 mod header;
 mod icmp;
 mod neighbour;
+pub mod offload;
 mod protection;
 mod reason;
 mod tables;

@@ -33,7 +33,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
         decap(bench, size)?;
     }
     full(bench)?;
-    sealed(bench)
+    sealed(bench)?;
+    crate::datapath_offload::run(bench)
 }
 
 fn encap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
