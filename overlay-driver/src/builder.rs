@@ -12,7 +12,7 @@ use overlay_crypto::Chance;
 use overlay_crypto::gossip::GossipKey;
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -51,6 +51,7 @@ pub struct Builder<G> {
     upkeep: UpkeepConfig,
     workers: usize,
     manager: Option<Arc<Manager>>,
+    leads: Option<watch::Receiver<bool>>,
     gateway: Option<Option<GatewayBridge>>,
 }
 
@@ -82,6 +83,7 @@ impl<G: Ground> Builder<G> {
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
             manager: None,
+            leads: None,
             gateway: None,
         }
     }
@@ -172,6 +174,13 @@ impl<G: Ground> Builder<G> {
         Self { manager: Some(manager), role: Role::Manager, ..self }
     }
 
+    /// A manager that does that only while it leads, as one of several: it would do no harm otherwise, but all would read the whole catalogue for it. See
+    /// [`Leading::watch`](crate::Leading::watch).
+    #[must_use]
+    pub fn settles_while(self, leads: watch::Receiver<bool>) -> Self {
+        Self { leads: Some(leads), ..self }
+    }
+
     /// Starts the node: binds its sockets, adds it to the catalogue, plugs in again what an earlier start of it had plugged in. What that
     /// left in the kernel stays as it is until the catalogue and the other nodes were heard.
     ///
@@ -235,7 +244,8 @@ impl<G: Ground> Builder<G> {
             news: mouths.news.clone(),
             state,
         };
-        run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
+        let settled = self.manager.map(|manager| settle(manager, self.leads));
+        run(heart, ears, plugged, (self.catalogue, mouths.news, settled), lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
 
@@ -326,7 +336,11 @@ fn run<G: Ground>(
     mut heart: Heart<G>,
     mut ears: Ears,
     plugged: Vec<Plugged>,
-    (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
+    (catalogue, news, settled): (
+        Box<dyn Follow>,
+        mpsc::UnboundedSender<News>,
+        Option<impl Future<Output = ()> + Send + 'static>,
+    ),
     lock: File,
 ) {
     for plugged in plugged {
@@ -335,8 +349,8 @@ fn run<G: Ground>(
     tokio::spawn(async move {
         let mut beside = JoinSet::new();
         beside.spawn(follow(catalogue, news));
-        if let Some(manager) = manager {
-            beside.spawn(settle(manager));
+        if let Some(settled) = settled {
+            beside.spawn(settled);
         }
         heart.run(&mut ears).await;
         beside.shutdown().await;
@@ -366,12 +380,14 @@ async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News
     }
 }
 
-async fn settle(manager: Arc<Manager>) {
+async fn settle(manager: Arc<Manager>, leads: Option<watch::Receiver<bool>>) {
     let mut now_and_then = tokio::time::interval(SETTLE);
     #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         now_and_then.tick().await;
-        let _ = manager.settle(now()).await; // what is in the way is tried again
+        if leads.as_ref().is_none_or(|leads| *leads.borrow()) {
+            let _ = manager.settle(now()).await; // what is in the way is tried again
+        }
     }
 }
 

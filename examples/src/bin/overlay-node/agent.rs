@@ -16,7 +16,7 @@ use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::Outcome;
@@ -30,19 +30,27 @@ use crate::seat::Seat;
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
+    while once(&run).await? == Some(End::Again) {
+        println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
+    }
+    Ok(())
+}
+
+/// Runs it until it is to end, and says how.
+async fn once(run: &Run) -> Outcome<Option<End>> {
     let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let Some(seat) = seat(&run).await? else { return Ok(()) }; // it was ended before it was unlocked
-    let (place, catalogue) = open(&run, seat, id).await?;
+    let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
+    let (place, catalogue) = open(run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
     }
     let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
     let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
-        .name(run.name)
+        .name(run.name.clone())
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
@@ -52,21 +60,23 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
     }
+    if let Some(leads) = catalogue.leads {
+        builder = builder.settles_while(leads);
+    }
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
-    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join };
+    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
     driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
-    let beside = place.as_ref().map(|place| place.follow(&driver));
-
     let (end, mut ended) = mpsc::channel(1);
+    let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));
     let mut server = ControlServer::new(catalogue.control)
         .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
     }
-    if let Some(cluster) = place.as_ref().and_then(|place| place.cluster.clone()) {
+    if let Some(cluster) = place.as_ref().and_then(Place::cluster) {
         server = server.with_cluster(cluster);
     }
     let serving = server.bind(run.dir.join("control.sock")).await?;
@@ -85,12 +95,12 @@ pub(crate) async fn run(run: Run) -> Outcome {
     }
     serving.stop().await;
     log.abort();
-    Ok(())
+    Ok(end)
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
 async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
-    if end.is_none() {
+    if matches!(end, None | Some(End::Again)) {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
         return Ok(());
@@ -141,6 +151,8 @@ pub(crate) struct Catalogue {
     pub(crate) feed: Box<dyn Follow>,
     pub(crate) manager: Option<Arc<Manager>>,
     pub(crate) store: Option<Arc<dyn Store>>,
+    /// Whether this manager leads, where there are others.
+    pub(crate) leads: Option<watch::Receiver<bool>>,
 }
 
 impl Catalogue {
@@ -148,7 +160,7 @@ impl Catalogue {
         if let Some(path) = &run.manager {
             let client = ControlClient::new(path);
             let feed = Box::new(client.follow());
-            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None });
+            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None, leads: None });
         }
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
         let mut seed = [0; 32];
@@ -156,7 +168,7 @@ impl Catalogue {
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
-        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store) })
+        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store), leads: None })
     }
 }
 

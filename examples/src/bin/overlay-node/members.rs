@@ -16,12 +16,13 @@ use crate::agent::now;
 use crate::commands::{ask, show};
 use crate::lock::{self, Lock};
 use crate::question::{NodeAnswer, NodeQuestion};
+use crate::store::EtcdWords;
 
 /// What is asked for.
 #[derive(Debug)]
 pub(crate) enum Member {
-    Init { address: IpAddr, state: PathBuf },
-    Join { token: JoinToken, managers: Vec<SocketAddr>, state: PathBuf },
+    Init { address: IpAddr, state: PathBuf, etcd: EtcdWords },
+    Join { token: JoinToken, managers: Vec<SocketAddr>, state: PathBuf, etcd: EtcdWords },
     Leave,
     List,
     SetRole(String, Role),
@@ -35,12 +36,18 @@ pub(crate) enum Member {
 pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), lexopt::Error> {
     let (mut json, mut state, mut role) = (false, PathBuf::from("/var/lib/overlay"), Role::Worker);
     let (mut address, mut token, mut words) = (None, None, Vec::new());
+    let mut etcd = EtcdWords::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("json") => json = true,
             Arg::Long("state") => state = parser.value()?.into(),
             Arg::Long("address") => address = Some(parser.value()?.parse::<IpAddr>()?),
             Arg::Long("token") => token = Some(parser.value()?.parse::<JoinToken>()?),
+            Arg::Long("etcd") => etcd.servers.push(parser.value()?.string()?),
+            Arg::Long("etcd-prefix") => etcd.prefix = Some(parser.value()?.string()?),
+            Arg::Long("etcd-ca") => etcd.authority = Some(parser.value()?.into()),
+            Arg::Long("etcd-cert") => etcd.certificate = Some(parser.value()?.into()),
+            Arg::Long("etcd-key") => etcd.key = Some(parser.value()?.into()),
             Arg::Long("manager") => role = Role::Manager,
             Arg::Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
@@ -63,14 +70,14 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
     let member = match word {
         "init" => {
             alone()?;
-            Member::Init { address: address.ok_or("init needs --address")?, state }
+            Member::Init { address: address.ok_or("init needs --address")?, state, etcd }
         }
         "join" => {
             let managers = words.iter().map(|word| control(word)).collect::<Result<Vec<_>, _>>()?;
             if managers.is_empty() {
                 return Err("join needs a manager's address".into());
             }
-            Member::Join { token: token.ok_or("join needs --token")?, managers, state }
+            Member::Join { token: token.ok_or("join needs --token")?, managers, state, etcd }
         }
         "leave" => alone().map(|()| Member::Leave)?,
         "ls" => alone().map(|()| Member::List)?,
