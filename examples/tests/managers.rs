@@ -260,10 +260,12 @@ fn kill_the_leader(world: &mut World) -> Vec<Container> {
     world.kill(LEADER);
     for (child, (worker, container)) in asked.into_iter().zip(&busy) {
         let first = said(&child.wait_with_output().unwrap());
-        if first.is_err() {
-            until("it is attached by the other manager", || {
-                said(&world.attaching(*worker, container).output().unwrap()).is_ok()
-            });
+        let mut not = first.err().unwrap_or_default();
+        let begun = Instant::now();
+        while !not.is_empty() {
+            assert!(begun.elapsed() < SOON, "{} is not attached by the other manager: {not}", container.name);
+            std::thread::sleep(Duration::from_millis(50));
+            not = said(&world.attaching(*worker, container).output().unwrap()).err().unwrap_or_default();
         }
     }
     busy.into_iter().map(|(_, container)| container).collect()
@@ -287,7 +289,7 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         world.start(LEADER);
         is_exact(&world.endpoints(LEADER), &all);
         // It does not lead any more: what only the one that leads may do, that one does.
-        world.tell(LEADER, &["node", "token", "rotate"]);
+        until("it hears who leads", || world.told(LEADER, &["node", "token", "rotate"]).status.success());
 
         let id: NodeId = serde_json::from_value(world.status(WORKERS[0])["node"].clone()).unwrap();
         world.tell(LEADER, &["node", "promote", &id.to_string()]);
@@ -305,7 +307,9 @@ fn without_etcd(world: &mut World, web: &[Container]) {
     world.etcd.kill();
     let not = said(&world.told(OTHER, &["network", "create", "--attachable", "back"])).unwrap_err();
     assert!(not.contains("store"), "{not}");
-    assert!(reaches(&web[0], "web-4") && reaches(&web[2], "web-3"), "names and ways are the nodes' own");
+    for (from, to) in [(1, "web-2"), (2, "web-3"), (0, "web-4")] {
+        until(&format!("{to} is reached: names and ways are the nodes' own"), || reaches(&web[from], to));
+    }
     let alive = |it: &Value| it["members"].as_array().unwrap().iter().filter(|it| it["standing"] == "alive").count();
     assert_eq!(alive(&world.status(WORKERS[1])), HOSTS);
     let World { lab, etcd, .. } = &mut *world;

@@ -66,7 +66,8 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
-    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
+    let seeds =
+        if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
     driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
     let (end, mut ended) = mpsc::channel(1);
     let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));

@@ -57,7 +57,8 @@ impl Managing {
         cluster.set_ring(vault.ring());
         let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()?)?;
         let listener = std::net::TcpListener::bind(served)?;
-        let serving = server.with_cluster(cluster.clone()).listen(listener, credentials.clone(), NodeLimits::default())?;
+        let serving =
+            server.with_cluster(cluster.clone()).listen(listener, credentials.clone(), NodeLimits::default())?;
         println!("nodes are served at {served}");
         let heeds = Leading::heed(cluster.clone(), Duration::from_secs(5));
         Ok(Self { cluster, manager, store, leading, _serving: serving, heeds })

@@ -85,7 +85,11 @@ async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
 
 #[cfg(not(feature = "etcd"))]
 async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
-    Err(format!("this overlay-node was built without etcd, and cannot reach {}: build it with --features etcd", etcd.servers.join(", ")).into())
+    Err(format!(
+        "this overlay-node was built without etcd, and cannot reach {}: build it with --features etcd",
+        etcd.servers.join(", ")
+    )
+    .into())
 }
 
 impl std::fmt::Debug for Pem {

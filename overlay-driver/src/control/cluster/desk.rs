@@ -14,10 +14,10 @@ use serde_json::Value;
 
 use super::refusal::{ClusterRefusal, RefusalKind};
 use super::words::{Admitted, Ask, Der, Gone, Ring, Stands};
-use crate::control::{ControlClient, Credentials, Managers};
 use crate::control::call::Reply;
 use crate::control::frame::Fault;
 use crate::control::tls::Peer;
+use crate::control::{ControlClient, Credentials, Managers};
 
 /// What a manager's servers have of its cluster beside the catalogue: who lets nodes in, the keys of gossip that they are given, and where the managers are. A
 /// clone is the same.
@@ -118,12 +118,7 @@ impl Cluster {
     }
 
     /// That, if this manager leads.
-    async fn remove_here(
-        &self,
-        control: &dyn Control,
-        node: &Reference,
-        now: UnixTime,
-    ) -> Result<Gone, ControlError> {
+    async fn remove_here(&self, control: &dyn Control, node: &Reference, now: UnixTime) -> Result<Gone, ControlError> {
         let id = match control.node(node).await {
             Ok(found) => found.id,
             Err(error) => match node.as_str().parse() {
@@ -223,12 +218,8 @@ impl Cluster {
             }
             (Ask::Stand { revision, ring }, Some(shown)) => said(self.stand((revision, ring), shown, now).await),
             (Ask::Token { role }, _) => said(authority.token(role).await.map(|token| token.to_string())),
-            (Ask::RotateToken { role }, _) => {
-                said(authority.rotate_token(role).await.map(|token| token.to_string()))
-            }
-            (Ask::Invite { invitation }, _) => {
-                said(authority.invite(&invitation).await.map(|token| token.to_string()))
-            }
+            (Ask::RotateToken { role }, _) => said(authority.rotate_token(role).await.map(|token| token.to_string())),
+            (Ask::Invite { invitation }, _) => said(authority.invite(&invitation).await.map(|token| token.to_string())),
             (Ask::Members {}, _) => said(authority.members(now).await),
             (Ask::Remove { node }, _) => match self.remove_here(control, &node, now).await {
                 Ok(gone) => said::<_, ClusterRefusal>(Ok(gone)),

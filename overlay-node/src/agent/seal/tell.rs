@@ -89,9 +89,8 @@ impl Agent {
         let others = self.others();
         let left_out = seal.keys.without().clone();
         // What one says whom the catalogue does not tell of yet counts once it does.
-        seal.records.retain(|node, _| {
-            self.gossip.member(*node).is_some_and(|(_, standing)| standing != Standing::Left)
-        });
+        seal.records
+            .retain(|node, _| self.gossip.member(*node).is_some_and(|(_, standing)| standing != Standing::Left));
         let behind = seal.turn(me, &others, now);
         let are_let_in = left_out.iter().any(|node| !seal.keys.without().contains(node));
         if !behind.is_empty() {
