@@ -12,7 +12,7 @@ use overlay_crypto::Chance;
 use overlay_crypto::gossip::GossipKey;
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
@@ -54,6 +54,7 @@ pub struct Builder<G> {
     upkeep: UpkeepConfig,
     workers: usize,
     manager: Option<Arc<Manager>>,
+    leads: Option<watch::Receiver<bool>>,
     gateway: Option<Option<GatewayBridge>>,
 }
 
@@ -87,6 +88,7 @@ impl<G: Ground> Builder<G> {
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
             manager: None,
+            leads: None,
             gateway: None,
         }
     }
@@ -191,6 +193,13 @@ impl<G: Ground> Builder<G> {
         Self { manager: Some(manager), role: Role::Manager, ..self }
     }
 
+    /// A manager that does that only while it leads, as one of several: it would do no harm otherwise, but all would read the whole catalogue for it. See
+    /// [`Leading::watch`](crate::Leading::watch).
+    #[must_use]
+    pub fn settles_while(self, leads: watch::Receiver<bool>) -> Self {
+        Self { leads: Some(leads), ..self }
+    }
+
     /// Starts the node: binds its sockets, adds it to the catalogue, plugs in again what an earlier start of it had plugged in. What that
     /// left in the kernel stays as it is until the catalogue and the other nodes were heard.
     ///
@@ -254,8 +263,8 @@ impl<G: Ground> Builder<G> {
             news: mouths.news.clone(),
             state,
         };
-        let beside =
-            Beside { catalogue: self.catalogue, news: mouths.news, manager: self.manager, shows: self.credentials };
+        let settled = self.manager.map(|manager| (manager, self.leads));
+        let beside = Beside { catalogue: self.catalogue, news: mouths.news, settled, shows: self.credentials };
         run(heart, ears, plugged, beside, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
@@ -351,7 +360,8 @@ fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
 struct Beside {
     catalogue: Box<dyn Follow>,
     news: mpsc::UnboundedSender<News>,
-    manager: Option<Arc<Manager>>,
+    /// Who settles, and while what holds.
+    settled: Option<(Arc<Manager>, Option<watch::Receiver<bool>>)>,
     shows: Option<Credentials>,
 }
 
@@ -360,7 +370,7 @@ fn run<G: Ground>(
     mut heart: Heart<G>,
     mut ears: Ears,
     plugged: Vec<Plugged>,
-    Beside { catalogue, news, manager, shows }: Beside,
+    Beside { catalogue, news, settled, shows }: Beside,
     lock: File,
 ) {
     for plugged in plugged {
@@ -372,8 +382,8 @@ fn run<G: Ground>(
             beside.spawn(signed::show(credentials, news.clone()));
         }
         beside.spawn(follow(catalogue, news));
-        if let Some(manager) = manager {
-            beside.spawn(settle(manager));
+        if let Some(settled) = settled {
+            beside.spawn(settle(settled.0, settled.1));
         }
         heart.run(&mut ears).await;
         beside.shutdown().await;
@@ -403,12 +413,14 @@ async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News
     }
 }
 
-async fn settle(manager: Arc<Manager>) {
+async fn settle(manager: Arc<Manager>, leads: Option<watch::Receiver<bool>>) {
     let mut now_and_then = tokio::time::interval(SETTLE);
     #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         now_and_then.tick().await;
-        let _ = manager.settle(now()).await; // what is in the way is tried again
+        if leads.as_ref().is_none_or(|leads| *leads.borrow()) {
+            let _ = manager.settle(now()).await; // what is in the way is tried again
+        }
     }
 }
 

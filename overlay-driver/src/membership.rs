@@ -464,6 +464,6 @@ impl fmt::Display for MembershipEvent {
 }
 
 /// How often gossip is looked at for managers.
-const DISCOVERY: Duration = Duration::from_secs(5);
+const DISCOVERY: Duration = Duration::from_secs(2);
 /// Within which a date that was set anew is seen.
 const DATE: Duration = Duration::from_secs(30);

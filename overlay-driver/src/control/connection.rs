@@ -251,9 +251,7 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
                 Some(local) => local.answer(question, caller, reply).await,
                 None => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
             },
-            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => {
-                cluster.answer(ask, (None, control), reply, now).await
-            }
+            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer_here(ask, control, reply, now).await,
             (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => {
                 cluster.answer(ask, (peer.shown(), control), reply, now).await
             }

@@ -4,11 +4,12 @@
 
 use std::hint::black_box;
 use std::io;
-use std::time::Instant as Clock;
 
 use etherparse::PacketBuilder;
 use overlay_bench::{Bench, Pace};
 use overlay_datapath::offload::{Checksum, Coalescer, Gso, GsoKind, Merging, Segments, VnetHeader};
+
+use crate::crypto::now;
 
 const LARGE: usize = 1_400;
 const BATCH: usize = 64;
@@ -32,7 +33,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let (pace, arrived) = (bench.pace(), pieces.clone());
     let timed = |work: &mut dyn FnMut()| {
         let rounds = if pace == Pace::Quick { 10 } else { 200 };
-        let start = Clock::now();
+        let start = now();
         (0..rounds).for_each(|_| work());
         start.elapsed().as_secs_f64() / f64::from(rounds) / COUNT as f64
     };
@@ -60,7 +61,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
 fn copy(pace: Pace, len: usize) -> f64 {
     let (from, mut to) = (vec![7; BATCH * 2_048], vec![0; BATCH * 2_048]);
     let rounds = if pace == Pace::Quick { 100 } else { 4_000 };
-    let start = Clock::now();
+    let start = now();
     for _ in 0..rounds {
         for at in (0..BATCH).map(|at| at * 2_048) {
             black_box(&mut to[at..at + len]).copy_from_slice(black_box(&from[at..at + len]));

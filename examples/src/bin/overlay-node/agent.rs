@@ -16,7 +16,7 @@ use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::Outcome;
@@ -30,19 +30,27 @@ use crate::seat::Seat;
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
+    while once(&run).await? == Some(End::Again) {
+        println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
+    }
+    Ok(())
+}
+
+/// Runs it until it is to end, and says how.
+async fn once(run: &Run) -> Outcome<Option<End>> {
     let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let Some(seat) = seat(&run).await? else { return Ok(()) }; // it was ended before it was unlocked
-    let (place, catalogue) = open(&run, seat, id).await?;
+    let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
+    let (place, catalogue) = open(run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
     }
     let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
     let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
-        .name(run.name)
+        .name(run.name.clone())
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
@@ -55,34 +63,32 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Some(place) = &place {
         builder = builder.signed(place.credentials());
     }
+    if let Some(leads) = catalogue.leads {
+        builder = builder.settles_while(leads);
+    }
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
-    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join };
+    let seeds =
+        if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
     driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
-    let beside = place.as_ref().map(|place| place.follow(&driver));
-
     let (end, mut ended) = mpsc::channel(1);
     let managers =
-        place.as_ref().filter(|place| place.cluster.is_some()).map(|place| place.membership.client().clone());
+        place.as_ref().filter(|place| place.managing.is_some()).map(|place| place.membership.client().clone());
+    let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));
     let mut server = ControlServer::new(catalogue.control)
         .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
     }
-    if let Some(cluster) = place.as_ref().and_then(|place| place.cluster.clone()) {
+    if let Some(cluster) = place.as_ref().and_then(Place::cluster) {
         server = server.with_cluster(cluster);
     }
     let serving = server.bind(run.dir.join("control.sock")).await?;
     println!("commands are heard at {}", serving.path().display());
 
-    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let end = tokio::select! {
-        _ = interrupted.recv() => None,
-        _ = terminated.recv() => None,
-        end = ended.recv() => end,
-    };
+    let end = told_to_end(&mut ended).await?;
     beside.into_iter().flatten().for_each(|task| task.abort());
     end_driver(driver, end, managers).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {
@@ -90,13 +96,23 @@ pub(crate) async fn run(run: Run) -> Outcome {
     }
     serving.stop().await;
     log.abort();
-    Ok(())
+    Ok(end)
+}
+
+/// Waits until a signal, or somebody, says that it is to end; `None` for a signal.
+async fn told_to_end(ended: &mut mpsc::Receiver<End>) -> Outcome<Option<End>> {
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(tokio::select! {
+        _ = interrupted.recv() => None,
+        _ = terminated.recv() => None,
+        end = ended.recv() => end,
+    })
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
 async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlClient>) -> Outcome {
     let node = driver.node();
-    if end.is_none() {
+    if matches!(end, None | Some(End::Again)) {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
         return Ok(());
@@ -153,6 +169,8 @@ pub(crate) struct Catalogue {
     pub(crate) feed: Box<dyn Follow>,
     pub(crate) manager: Option<Arc<Manager>>,
     pub(crate) store: Option<Arc<dyn Store>>,
+    /// Whether this manager leads, where there are others.
+    pub(crate) leads: Option<watch::Receiver<bool>>,
 }
 
 impl Catalogue {
@@ -160,7 +178,7 @@ impl Catalogue {
         if let Some(path) = &run.manager {
             let client = ControlClient::new(path);
             let feed = Box::new(client.follow());
-            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None });
+            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None, leads: None });
         }
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
         let mut seed = [0; 32];
@@ -168,7 +186,7 @@ impl Catalogue {
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
-        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store) })
+        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store), leads: None })
     }
 }
 

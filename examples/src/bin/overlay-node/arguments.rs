@@ -19,8 +19,8 @@ use crate::question::NodeQuestion;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
-usage: overlay-node node init --address IP [--state DIR]
-       overlay-node node join --token TOKEN [--state DIR] IP[:PORT]...
+usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
+       overlay-node node join --token TOKEN [--state DIR] [--etcd HOST:PORT]... IP[:PORT]...
        overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
                         [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
@@ -62,6 +62,8 @@ usage: overlay-node node init --address IP [--state DIR]
   teardown [--force]      removes all that the node has made, takes it from the cluster, and ends it; the last manager with --force alone
 
   node init, join   write down that the node is in a cluster from now on: run it without --manager then. It speaks with managers over mutual TLS at port 2377
+  --etcd HOST:PORT      the catalogue is there, which several managers share; by TLS with --etcd-ca, --etcd-cert and --etcd-key FILE each, which only servers on this machine's
+                    loopback go without. --etcd-prefix PREFIX sets it apart: overlay/. A worker that may be promoted is told it when it joins
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
                     FILE is what a node begins with: it writes later ones to DIR/gossip-keys of --state, and what was retired does not come back by FILE

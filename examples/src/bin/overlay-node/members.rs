@@ -15,6 +15,7 @@ use crate::Outcome;
 use crate::commands::{ask, show};
 use crate::lock::{self, Lock};
 use crate::question::{NodeAnswer, NodeQuestion};
+use crate::store::EtcdWords;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -22,11 +23,13 @@ pub(crate) enum Member {
     Init {
         address: IpAddr,
         state: PathBuf,
+        etcd: EtcdWords,
     },
     Join {
         token: JoinToken,
         managers: Vec<SocketAddr>,
         state: PathBuf,
+        etcd: EtcdWords,
     },
     Leave {
         force: bool,
@@ -50,6 +53,7 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
     let (mut json, mut state, mut role) = (false, PathBuf::from("/var/lib/overlay"), Role::Worker);
     let (mut address, mut token, mut words) = (None, None, Vec::new());
     let (mut force, mut rotate) = (false, false);
+    let mut etcd = EtcdWords::default();
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("json") => json = true,
@@ -61,6 +65,7 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
             Arg::Long(flag @ ("force" | "rotate")) => {
                 return Err(format!("--{flag} is not understood behind node {word}: see --help").into());
             }
+            Arg::Long(flag) if flag.starts_with("etcd") => etcd.take(&flag.to_owned(), parser)?,
             Arg::Long("manager") => role = Role::Manager,
             Arg::Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),
@@ -83,14 +88,14 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
     let member = match word {
         "init" => {
             alone()?;
-            Member::Init { address: address.ok_or("init needs --address")?, state }
+            Member::Init { address: address.ok_or("init needs --address")?, state, etcd }
         }
         "join" => {
             let managers = words.iter().map(|word| control(word)).collect::<Result<Vec<_>, _>>()?;
             if managers.is_empty() {
                 return Err("join needs a manager's address".into());
             }
-            Member::Join { token: token.ok_or("join needs --token")?, managers, state }
+            Member::Join { token: token.ok_or("join needs --token")?, managers, state, etcd }
         }
         "leave" => alone().map(|()| Member::Leave { force })?,
         "ls" => alone().map(|()| Member::List)?,

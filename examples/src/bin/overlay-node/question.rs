@@ -119,6 +119,8 @@ pub(crate) enum End {
     TearDown,
     /// And it leaves its cluster.
     Leave,
+    /// The node begins anew, with another role.
+    Again,
 }
 
 /// Answers by a driver.

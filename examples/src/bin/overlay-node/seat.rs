@@ -11,6 +11,7 @@ use overlay_driver::{OpenVault, OpenVaultError};
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
+use crate::store::Etcd;
 
 /// A vault that is open.
 #[derive(Debug)]
@@ -23,12 +24,9 @@ pub(crate) struct Seat {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) managers: Vec<SocketAddr>,
-}
-
-impl Kept {
-    pub(crate) fn of(joined: &Joined) -> Self {
-        Self { managers: joined.managers.clone() }
-    }
+    /// Where the catalogue is, for when the node is a manager; in a file of its own if not there.
+    #[serde(default)]
+    pub(crate) etcd: Option<Etcd>,
 }
 
 impl Seat {
@@ -57,6 +55,18 @@ impl Seat {
     pub(crate) fn kept(&self) -> Outcome<Kept> {
         let told = |error| format!("what {} notes makes no sense: {error}", vault(&self.state).display());
         Ok(serde_json::from_str(&self.vault.notes()).map_err(told)?)
+    }
+
+    /// Writes down where managers are, if that is news; in whatever order.
+    pub(crate) fn note_managers(&self, mut managers: Vec<SocketAddr>) -> Outcome {
+        let mut kept = self.kept()?;
+        managers.sort_unstable();
+        kept.managers.sort_unstable();
+        if managers.is_empty() || managers == kept.managers {
+            return Ok(());
+        }
+        kept.managers = managers;
+        Ok(self.vault.note(serde_json::to_string(&kept)?)?)
     }
 
     /// Forgets all: the node has left.

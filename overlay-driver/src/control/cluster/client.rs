@@ -133,6 +133,14 @@ impl ControlClient {
         self.asked(Ask::Rescue { certificate, signature: Der::new(signature), request }).await
     }
 
+    /// Asks what another manager's process has asked, and gives the answer as it is.
+    pub(super) async fn ask_again(&self, ask: Ask) -> Result<serde_json::Value, ClusterRefusal> {
+        self.asked(ask).await.map_err(|error| match error {
+            ClusterError::Refused(refusal) => refusal,
+            unreachable => ClusterRefusal::in_the_way(&unreachable),
+        })
+    }
+
     /// Asks, and other managers where this one does not lead. All of it may be asked twice.
     async fn asked<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, ClusterError> {
         let call = Call::Cluster(ask);
@@ -140,9 +148,9 @@ impl ControlClient {
             Target::Managers(managers) => Some(managers),
             Target::Path(_) => None,
         };
-        let mut left = managers.map_or(1, |managers| managers.addresses().len());
+        let mut called = 0;
         loop {
-            left = left.saturating_sub(1);
+            called += 1;
             let outcome = self.request::<T>(&call, false).await;
             let refusal = match outcome.map_err(|unanswered| ClusterError::Unreachable(unanswered.error))? {
                 Outcome::Ok(answer) => return Ok(answer),
@@ -156,7 +164,10 @@ impl ControlClient {
                     fault => return Err(ClusterError::Unreachable(crate::control::client::undone(fault).error)),
                 },
             };
-            if refusal.kind != RefusalKind::NotLeading || left == 0 {
+            let managers = managers.filter(|_| refusal.kind == RefusalKind::NotLeading);
+            let Some(managers) = managers else { return Err(refusal.into()) };
+            managers.learn_more(refusal.managers.iter().copied());
+            if called >= managers.addresses().len() {
                 return Err(refusal.into());
             }
             self.call_another().await;
