@@ -65,7 +65,7 @@ pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), l
             Arg::Long(flag @ ("force" | "rotate")) => {
                 return Err(format!("--{flag} is not understood behind node {word}: see --help").into());
             }
-            Arg::Long(flag) if flag.starts_with("etcd") => etcd.take(&flag.to_owned(), parser)?,
+            Arg::Long(flag) if flag.starts_with("etcd") => etcd.take(format!("--{flag}"), parser)?,
             Arg::Long("manager") => role = Role::Manager,
             Arg::Value(word) => words.push(word.string()?),
             other => return Err(other.unexpected()),

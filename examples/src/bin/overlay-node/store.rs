@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use lexopt::{Arg, Parser, ValueExt as _};
+use lexopt::{Parser, ValueExt as _};
 use overlay_core::Store;
 use overlay_store::RedbStore;
 use serde::{Deserialize, Serialize};
@@ -39,14 +39,14 @@ struct Pem {
 
 impl EtcdWords {
     /// Takes what stands behind a flag.
-    pub(crate) fn take(&mut self, flag: &str, parser: &mut Parser) -> Result<(), lexopt::Error> {
-        match flag {
-            "etcd" => self.servers.push(parser.value()?.string()?),
-            "etcd-prefix" => self.prefix = Some(parser.value()?.string()?),
-            "etcd-ca" => self.authority = Some(parser.value()?.into()),
-            "etcd-cert" => self.certificate = Some(parser.value()?.into()),
-            "etcd-key" => self.key = Some(parser.value()?.into()),
-            _ => return Err(Arg::Long(flag).unexpected()),
+    pub(crate) fn take(&mut self, flag: String, parser: &mut Parser) -> Result<(), lexopt::Error> {
+        match flag.as_str() {
+            "--etcd" => self.servers.push(parser.value()?.string()?),
+            "--etcd-prefix" => self.prefix = Some(parser.value()?.string()?),
+            "--etcd-ca" => self.authority = Some(parser.value()?.into()),
+            "--etcd-cert" => self.certificate = Some(parser.value()?.into()),
+            "--etcd-key" => self.key = Some(parser.value()?.into()),
+            _ => return Err(lexopt::Error::UnexpectedOption(flag)),
         }
         Ok(())
     }
