@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 #![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -20,8 +21,8 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
-        let dir = format!("/run/overlay-joined-test-{}", std::process::id());
+    fn new(name: &str) -> Self {
+        let dir = format!("/run/overlay-joined-test-{}-{name}", std::process::id());
         Self { lab: Lab::new(2, dir).unwrap(), nodes: [None, None] }
     }
 
@@ -34,22 +35,47 @@ impl World {
     }
 
     fn start(&mut self, host: usize) {
+        self.spawn(host);
+        until(|| self.told(host, &["status"]).status.success());
+    }
+
+    fn spawn(&mut self, host: usize) {
         let mut node = Command::new(NODE);
         node.args(["run", "--name", &format!("host-{}", host + 1), "--address", &self.lab.address(host).to_string()]);
         node.arg("--dir").arg(self.lab.dir(host)).arg("--state").arg(self.lab.dir(host).join("state"));
         node.stdin(Stdio::null()).stdout(Stdio::null());
         self.nodes[host] = Some(self.lab.host(host).run(|| node.spawn()).unwrap().unwrap());
-        until(|| self.told(host, &["status"]).status.success());
+    }
+
+    /// As when the machine loses its power.
+    fn kill(&mut self, host: usize) {
+        let mut node = self.nodes[host].take().unwrap();
+        node.kill().unwrap();
+        node.wait().unwrap();
     }
 
     fn told(&self, host: usize, words: &[&str]) -> Output {
-        let socket = self.lab.dir(host).join("control.sock");
-        Command::new(NODE).arg("--socket").arg(socket).args(words).stdin(Stdio::null()).output().unwrap()
+        self.told_and(host, words, "")
+    }
+
+    /// With that to read.
+    fn told_and(&self, host: usize, words: &[&str], input: &str) -> Output {
+        let mut command = Command::new(NODE);
+        command.arg("--socket").arg(self.lab.dir(host).join("control.sock")).args(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes()); // it may read nothing
+        child.wait_with_output().unwrap()
     }
 
     #[track_caller]
     fn tell(&self, host: usize, words: &[&str]) -> String {
         said(&self.told(host, words)).unwrap()
+    }
+
+    /// How its gossip is sealed.
+    fn seal(&self, host: usize) -> Value {
+        serde_json::from_str::<Value>(&self.tell(host, &["--json", "status"])).unwrap()["seal"].clone()
     }
 
     fn attach(&self, host: usize, name: &str) -> Container {
@@ -85,14 +111,63 @@ fn until(holds: impl Fn() -> bool) {
 }
 
 #[test]
+fn a_node_whose_keys_are_locked_waits_for_its_unlock_key_at_its_start() {
+    kernel_test(Kernel::Host, "examples::a_node_whose_keys_are_locked_waits_for_its_unlock_key", || {
+        let mut world = World::new("locked");
+        let manager = world.lab.address(0).to_string();
+        said(&world.on(0, &["node", "init", "--address", &manager])).unwrap();
+        world.start(0);
+        let not = said(&world.told(0, &["node", "unlock-key"])).unwrap_err();
+        assert!(not.contains("the node's keys are not locked"), "{not}");
+        let first = world.tell(0, &["node", "lock"]).lines().next().unwrap().to_owned();
+        let key = world.tell(0, &["node", "unlock-key", "rotate"]).lines().next().unwrap().to_owned();
+        assert!(key.starts_with("SWMKEY-1-") && key != first);
+        assert_eq!(world.tell(0, &["node", "unlock-key"]).trim(), key);
+        world.tell(0, &["gossip-key", "rotate"]); // what is written meanwhile is locked too
+        world.tell(0, &["network", "create", "--attachable", "front"]);
+        until(|| world.seal(0)["number"] == 2);
+        let key_of_gossip = world.seal(0)["primary"].clone(); // which was written down before it was sealed with
+        world.kill(0);
+
+        world.spawn(0);
+        let refused = |words: &[&str]| said(&world.told(0, words)).unwrap_err();
+        until(|| refused(&["status"]).contains("locked"));
+        for words in [&["network", "ls"][..], &["node", "ls"], &["node", "token"], &["node", "lock"], &["teardown"]] {
+            assert!(refused(words).contains("locked"), "{words:?}");
+        }
+        let again = said(&world.on(0, &["node", "init", "--address", &manager])).unwrap_err();
+        assert!(again.contains("in a cluster already"), "{again}");
+        for wrong in [first.as_str(), "SWMKEY-1-", ""] {
+            let refused = said(&world.told_and(0, &["node", "unlock"], wrong)).unwrap_err();
+            assert!(refused.contains("unlock key") || refused.contains("invalid key"), "{refused}");
+        }
+        said(&world.told_and(0, &["node", "unlock"], &key)).unwrap();
+        until(|| world.told(0, &["status"]).status.success());
+        assert!(world.tell(0, &["network", "ls"]).contains("front"));
+        assert!(world.seal(0)["keys"].as_array().unwrap().contains(&key_of_gossip), "it has the next key of gossip");
+        let late = said(&world.told_and(0, &["node", "unlock"], &key)).unwrap_err();
+        assert!(late.contains("not waiting"), "{late}");
+        world.tell(0, &["node", "lock", "off"]);
+        world.kill(0);
+        world.start(0);
+        for words in [&["node", "leave"][..], &["teardown"]] {
+            let refused = said(&world.told(0, words)).unwrap_err();
+            assert!(refused.contains("is the last manager"), "{refused}");
+        }
+        world.tell(0, &["node", "leave", "--force"]);
+        assert!(world.nodes[0].take().unwrap().wait().unwrap().success());
+    });
+}
+
+#[test]
 fn two_machines_form_a_cluster_from_the_command_line_and_one_leaves() {
     kernel_test(Kernel::Host, "examples::two_machines_form_a_cluster_from_the_command_line", || {
-        let mut world = World::new();
+        let mut world = World::new("formed");
         let manager = world.lab.address(0).to_string();
         said(&world.on(0, &["node", "init", "--address", &manager])).unwrap();
         let again = said(&world.on(0, &["node", "init", "--address", &manager])).unwrap_err();
         assert!(again.contains("in a cluster already"), "{again}");
-        let seat = world.lab.dir(0).join("state/seat.json");
+        let seat = world.lab.dir(0).join("state/vault/identity");
         assert_eq!(std::fs::metadata(seat).unwrap().permissions().mode() & 0o777, 0o600);
         world.start(0);
 
@@ -120,9 +195,24 @@ fn two_machines_form_a_cluster_from_the_command_line_and_one_leaves() {
         world.tell(1, &["node", "leave"]);
         assert!(world.nodes[1].take().unwrap().wait().unwrap().success());
         until(|| !world.tell(0, &["node", "ls"]).contains("worker"));
+        // One that joins and never runs is removed all the same, and what it knew is changed.
+        let present = world.tell(0, &["node", "token"]).trim().to_owned();
+        std::fs::remove_file(world.lab.dir(1).join("state/node-id")).unwrap();
+        said(&world.on(1, &["node", "join", "--token", &present, &manager])).unwrap();
+        let idle = std::fs::read_to_string(world.lab.dir(1).join("state/node-id")).unwrap().trim().to_owned();
+        let removed = world.tell(0, &["node", "rm", "--rotate", &idle]);
+        assert!(removed.contains("the key of gossip") && !removed.contains("join tokens"), "{removed}");
+        assert_ne!(world.tell(0, &["node", "token"]).trim(), present);
+        let again = said(&world.on(1, &["node", "join", "--token", &present, &manager])).unwrap_err();
+        assert!(again.contains("in a cluster already"), "{again}");
+        std::fs::remove_dir_all(world.lab.dir(1).join("state/vault")).unwrap();
         let late = said(&world.on(1, &["node", "join", "--token", &token, &manager])).unwrap_err();
         assert!(late.contains("a valid join token is necessary"), "{late}");
-        world.tell(0, &["teardown"]);
+        for words in [&["node", "leave"][..], &["teardown"]] {
+            let refused = said(&world.told(0, words)).unwrap_err();
+            assert!(refused.contains("is the last manager"), "{refused}");
+        }
+        world.tell(0, &["node", "leave", "--force"]);
         assert!(world.nodes[0].take().unwrap().wait().unwrap().success());
     });
 }

@@ -43,6 +43,19 @@ fn the_walk_through_shows_the_missions_commands_and_all_its_checks_hold() {
 }
 
 #[test]
+fn in_memory_it_writes_what_goes_over_the_wire_and_nothing_of_the_encrypted_network_in_the_clear() {
+    let file = std::env::temp_dir().join(format!("overlay-quickstart-memory-{}.pcapng", std::process::id()));
+    let output = quickstart(&["--backend", "memory", "--pcap", file.to_str().unwrap()]);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    let captured = std::fs::read(&file).unwrap();
+    std::fs::remove_file(file).unwrap();
+    let contains = |bytes: &[u8]| captured.windows(bytes.len()).any(|window| window == bytes);
+    assert!(contains(b"hello from next door") && !contains(b"the combination is"));
+    assert!(said.contains("key at 10.0.") && said.contains("sends back \"the combination is 4-8-15\""), "{said}");
+}
+
+#[test]
 fn listings_have_the_known_columns_and_ids_of_12_characters() {
     let said = text(&quickstart(&["--backend", "memory"]).stdout);
     let head = said.lines().find(|line| line.starts_with("NETWORK ID")).unwrap();

@@ -1,7 +1,9 @@
 //! Bodies for overlay-crypto: no bytes make an opener or a keyring panic or take what nobody sealed, and records are read and written alike.
 
-use overlay_crypto::gossip::{GossipKey, Keyring, Purpose, Recipient, Succession, SuccessionRecord, WrappedKey};
-use overlay_crypto::pki::{Certificate, JoinToken, SigningRequest, UnlockKey};
+use overlay_crypto::gossip::{
+    GossipKey, Keyring, Purpose, Recipient, Signer, Succession, SuccessionRecord, Verifier, WrappedKey,
+};
+use overlay_crypto::pki::{Certificate, JoinToken, SigningRequest, UnlockKey, Voucher};
 use overlay_crypto::{
     Arrived, Chance, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi,
     WindowSize,
@@ -14,6 +16,7 @@ pub(crate) const TARGETS: &[(&str, Body)] = &[
     ("crypto_open", open),
     ("crypto_pki", pki),
     ("crypto_record", record),
+    ("crypto_signed", signed),
     ("crypto_succession", succession),
 ];
 
@@ -187,4 +190,29 @@ fn record(data: &[u8]) {
     if let Ok(record) = EpochRecord::parse(data) {
         assert_eq!(record.encode(), data);
     }
+}
+
+/// Signatures of statements, and vouchers of who signs. The first byte says which: a signature that nobody made is not believed, nor one that was changed or is of another statement; a voucher that is read is written as
+/// it was.
+fn signed(data: &[u8]) {
+    let Some((kind, data)) = data.split_first() else { return };
+    if kind % 2 == 1 {
+        if let Ok(voucher) = Voucher::parse(data) {
+            assert_eq!(voucher.encode(), data);
+        }
+        return;
+    }
+    let (signer, verifier) = (Signer::from_seed(&[7; 32]), Verifier::default());
+    assert!(verifier.verify(&signer.key(), b"", b"said", data).is_err(), "nobody signed it");
+    let statements: Vec<&[u8]> = data.chunks(5).take(Signer::MOST).collect();
+    let signatures = signer.sign(b"", &statements);
+    for (statement, signature) in statements.iter().zip(&signatures) {
+        assert_eq!(verifier.verify(&signer.key(), b"", statement, signature), Ok(()));
+    }
+    let [first, second, ..] = *data else { return };
+    let (Some(mut changed), Some(statement)) = (signatures.first().cloned(), statements.first()) else { return };
+    let at = usize::from(second) % changed.len();
+    assert!(verifier.verify(&signer.key(), b"other", statement, &changed).is_err(), "it is of another cluster");
+    changed[at] ^= 1 << (first % 8);
+    assert!(verifier.verify(&signer.key(), b"", statement, &changed).is_err(), "it was changed");
 }

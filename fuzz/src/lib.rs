@@ -11,6 +11,7 @@
 mod catalogue;
 mod core;
 mod crypto;
+mod datapath;
 mod dns;
 mod driver;
 mod gossip;
@@ -31,6 +32,7 @@ pub const TARGETS: &[&[(&str, Body)]] = &[
     catalogue::TARGETS,
     core::TARGETS,
     crypto::TARGETS,
+    datapath::TARGETS,
     dns::TARGETS,
     driver::TARGETS,
     gossip::TARGETS,

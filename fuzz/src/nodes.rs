@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use overlay_core::{ClusterId, EndpointId, MemoryStore, NetworkId, NodeId, Prefix, UnixTime};
+use overlay_core::{ClusterId, EndpointId, MemoryStore, NetworkId, NodeId, Prefix, Seat, Store, Term, UnixTime};
 use overlay_crypto::pki::{
-    Algorithm, Authority, Certificate, Grant, Identity, Life, Role, Serial, SigningKey, SigningRequest, Trust,
+    Algorithm, Authority, Certificate, Grant, Identity, Life, NextRoot, Role, SealingKey, Serial, SigningKey,
+    SigningRequest, StoreAuthority, Trust,
 };
-use overlay_driver::control::{ControlServer, Credentials, NodeLimits, Serving};
+use overlay_driver::control::{Cluster, ControlServer, Credentials, NodeLimits, Serving};
 use overlay_node::{Control, EndpointSpec, Manager, NetworkSpec};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
@@ -20,22 +21,22 @@ use crate::Body;
 
 pub(crate) const TARGETS: &[(&str, Body)] = &[("driver_nodes", nodes)];
 
+const NOW: UnixTime = UnixTime::from_millis(1_800_000_000_000);
+const CLUSTER: ClusterId = ClusterId::from_bytes([5; 16]);
+const MANAGER: NodeId = NodeId::from_bytes([1; 16]);
 const WORKER: NodeId = NodeId::from_bytes([2; 16]);
 const OTHER: NodeId = NodeId::from_bytes([3; 16]);
 const FRONT: NetworkId = NetworkId::from_bytes([2; 16]);
 const OTHERS: EndpointId = EndpointId::from_bytes([4; 16]);
 
-/// All but the first byte is said by a worker, by somebody who has no certificate, or in place of TLS, as the first says: then another node's endpoint is as it was, the network is there, and who
+/// All but the first byte is said to a manager that serves its cluster, by a worker, by somebody who has no certificate, or in place of TLS, as the first says: then another node's endpoint is as it was, the network is there, and who
 /// asks next is answered.
 fn nodes(bytes: &[u8]) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let (Ok(runtime), Some((how, bytes))) = (runtime, bytes.split_first()) else { return };
     runtime.block_on(async {
-        let Ok(manager) =
-            Manager::new(Arc::new(MemoryStore::default()), &Prefix::ALL, NodeId::from_bytes([1; 16]), [7; 32])
-        else {
-            return;
-        };
+        let store = Arc::new(MemoryStore::default());
+        let Ok(manager) = Manager::new(store, &Prefix::ALL, MANAGER, [7; 32]) else { return };
         let manager: Arc<dyn Control> = Arc::new(manager);
         found(&*manager).await;
         let before = manager.endpoint(OTHERS).await;
@@ -67,12 +68,29 @@ async fn found(manager: &dyn Control) {
     assert!(created.is_ok() && added.is_ok() && attached.is_ok(), "{attached:?}");
 }
 
+/// Serves the catalogue and the cluster, whose authority has a root of its own: so who asks for a certificate by whatever it guesses gets none.
 fn served(manager: &Arc<dyn Control>) -> Option<(Serving, SocketAddr)> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").ok()?;
-    let server = ControlServer::new(Arc::clone(manager)).with_clock(|| UnixTime::EPOCH);
+    let cluster = Cluster::new(authority()?, realm().manager.clone());
+    let server = ControlServer::new(Arc::clone(manager)).with_clock(|| NOW).with_cluster(cluster);
     let serving = server.listen(listener, realm().manager.clone(), NodeLimits::default()).ok()?;
     let address = serving.address()?;
     Some((serving, address))
+}
+
+/// Made once, as it costs; nobody here may change anything of it.
+fn authority() -> Option<Arc<StoreAuthority>> {
+    static AUTHORITY: OnceLock<Option<Arc<StoreAuthority>>> = OnceLock::new();
+    let make = async || {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        let authority = StoreAuthority::new(Arc::clone(&store), &Prefix::new("ca/").ok()?, CLUSTER, [7; 32]).ok()?;
+        authority.hold(SealingKey::generate(|bytes| bytes.fill(8)));
+        let seat = Seat::new(&Prefix::new("lead/").ok()?, MANAGER).ok()?;
+        authority.lead(Term::campaign(&*store, &seat, NOW).await.ok()?);
+        authority.found(&NextRoot::Generate(Algorithm::Ed25519), NOW).await.ok()?;
+        Some(Arc::new(authority))
+    };
+    AUTHORITY.get_or_init(|| overlay_core::testing::block_on(make())).clone()
 }
 
 async fn plain(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
@@ -128,8 +146,7 @@ fn realm() -> &'static Realm {
 }
 
 fn make() -> Option<Realm> {
-    let cluster = ClusterId::from_bytes([5; 16]);
-    let now = UnixTime::from_millis(1_800_000_000_000);
+    let (cluster, now) = (CLUSTER, NOW);
     let serial = |number: u8| Serial::generate(|bytes| bytes.fill(number));
     let key = || SigningKey::generate(Algorithm::EcdsaP256).ok();
     let root = Authority::create(cluster, key()?, &serial(1), now).ok()?;
@@ -139,7 +156,7 @@ fn make() -> Option<Realm> {
         let own = root.issue(&SigningRequest::create(&key).ok()?, &grant, now).ok()?;
         Some((vec![own, root.certificate().clone()], key))
     };
-    let (chain, key) = issue(NodeId::from_bytes([1; 16]), Role::Manager, 2)?;
+    let (chain, key) = issue(MANAGER, Role::Manager, 2)?;
     let trust = Trust::new([root.certificate().clone()]).ok()?;
     let manager = Credentials::with_clock(chain, &key, trust, move || now).ok()?;
     Some(Realm { manager, worker: issue(WORKER, Role::Worker, 3)? })

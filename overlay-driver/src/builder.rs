@@ -12,12 +12,12 @@ use overlay_crypto::Chance;
 use overlay_crypto::gossip::GossipKey;
 use overlay_gossip::Role;
 use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::book::{Book, Plugged};
-use crate::control::Follow;
+use crate::control::{Credentials, Follow};
 use crate::driver::{Driver, now};
 use crate::gateway;
 use crate::ground::Ground;
@@ -27,7 +27,8 @@ use crate::home::Home;
 use crate::membership::about;
 use crate::reporter::{Reporter, report_now};
 use crate::resolvers::Resolvers;
-use crate::seal::{self, Writing};
+use crate::seal::{self, KeepGossipKeys, KeyFile, Writing};
+use crate::signed;
 use crate::streams::Streams;
 use crate::works::Works;
 use crate::{DriverEvent, StartError};
@@ -46,11 +47,14 @@ pub struct Builder<G> {
     vtep: Option<IpAddr>,
     upstreams: Vec<SocketAddr>,
     keys: Vec<GossipKey>,
-    key_file: Option<PathBuf>,
+    kept_keys: Option<Arc<dyn KeepGossipKeys>>,
+    credentials: Option<Credentials>,
+    takes_unsigned: bool,
     agent: AgentConfig,
     upkeep: UpkeepConfig,
     workers: usize,
     manager: Option<Arc<Manager>>,
+    leads: Option<watch::Receiver<bool>>,
     gateway: Option<Option<GatewayBridge>>,
 }
 
@@ -77,11 +81,14 @@ impl<G: Ground> Builder<G> {
             vtep: None,
             upstreams: Vec::new(),
             keys: Vec::new(),
-            key_file: None,
+            kept_keys: None,
+            credentials: None,
+            takes_unsigned: false,
             agent: AgentConfig::lan(),
             upkeep: UpkeepConfig { retry_first: Duration::from_millis(20), ..UpkeepConfig::default() },
             workers: 8,
             manager: None,
+            leads: None,
             gateway: None,
         }
     }
@@ -111,7 +118,27 @@ impl<G: Ground> Builder<G> {
     /// `gossip-keys` in the [directory](Self::dir).
     #[must_use]
     pub fn gossip_key_file(self, file: impl Into<PathBuf>) -> Self {
-        Self { key_file: Some(file.into()), ..self }
+        self.gossip_keys_kept(Arc::new(KeyFile(file.into())))
+    }
+
+    /// As [`gossip_key_file`](Self::gossip_key_file), but somewhere else than in a file of their own: in the node's [`OpenVault`](crate::OpenVault), say.
+    #[must_use]
+    pub fn gossip_keys_kept(self, kept: Arc<dyn KeepGossipKeys>) -> Self {
+        Self { kept_keys: Some(kept), ..self }
+    }
+
+    /// Signs what the node says by gossip with a key that its certificate vouches for, and takes from others only what they have signed so: then a node that was taken over cannot speak in another's
+    /// name. All nodes of a cluster do, or none: who does not is not believed by who does. What is shown follows the certificate as it is renewed. Usual for who [is a member](crate::Membership); without it, whoever has the
+    /// key of gossip is believed whatever he says.
+    #[must_use]
+    pub fn signed(self, credentials: &Credentials) -> Self {
+        Self { credentials: Some(credentials.clone()), ..self }
+    }
+
+    /// With [`signed`](Self::signed), takes what a node says that has never signed anything, too: while a cluster is brought from a release that does not sign to one that does, node by node.
+    #[must_use]
+    pub fn taking_unsigned(self) -> Self {
+        Self { takes_unsigned: true, ..self }
     }
 
     /// Where tunnels end: an address of the host's.
@@ -166,6 +193,13 @@ impl<G: Ground> Builder<G> {
         Self { manager: Some(manager), role: Role::Manager, ..self }
     }
 
+    /// A manager that does that only while it leads, as one of several: it would do no harm otherwise, but all would read the whole catalogue for it. See
+    /// [`Leading::watch`](crate::Leading::watch).
+    #[must_use]
+    pub fn settles_while(self, leads: watch::Receiver<bool>) -> Self {
+        Self { leads: Some(leads), ..self }
+    }
+
     /// Starts the node: binds its sockets, adds it to the catalogue, plugs in again what an earlier start of it had plugged in. What that
     /// left in the kernel stays as it is until the catalogue and the other nodes were heard.
     ///
@@ -207,7 +241,7 @@ impl<G: Ground> Builder<G> {
         let (plugged, book) = self.enter_again(book, &events).await;
         let found = self.ground.list().map_err(StartError::Places)?;
         let mut state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
-        state.writing = Writing::to(self.key_file(), &agent);
+        state.writing = Writing::to(self.kept_keys(), &agent);
         let heart = Heart {
             works: Works::new(self.ground.clone(), self.workers, mouths.done),
             resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
@@ -229,34 +263,41 @@ impl<G: Ground> Builder<G> {
             news: mouths.news.clone(),
             state,
         };
-        run(heart, ears, plugged, (self.catalogue, mouths.news, self.manager), lock);
+        let settled = self.manager.map(|manager| (manager, self.leads));
+        let beside = Beside { catalogue: self.catalogue, news: mouths.news, settled, shows: self.credentials };
+        run(heart, ears, plugged, beside, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
 
     /// The node's agent, its gossip sealed if there are keys for it.
     fn agent_of(&mut self, me: Me, seed: [u8; 32]) -> Result<Agent, StartError> {
         let mut chance = chance()?;
-        let keys = seal::found(&self.key_file(), std::mem::take(&mut self.keys))?;
+        let keys = seal::found(&*self.kept_keys(), std::mem::take(&mut self.keys))?;
         let mut agent = match keys {
-            None => Agent::new(self.settings(), me, seed, Instant::ZERO)?,
+            None => Agent::new(self.settings()?, me, seed, Instant::ZERO)?,
             Some(keys) => {
                 let keys = (keys, seal::beside(&mut chance));
-                Agent::sealed(self.settings(), me, keys, seed, Instant::ZERO)?
+                Agent::sealed(self.settings()?, me, keys, seed, Instant::ZERO)?
             }
         };
         agent.set_protection(self.ground.protects().map(|()| chance), Instant::ZERO);
         Ok(agent)
     }
 
-    fn key_file(&self) -> PathBuf {
-        self.key_file.clone().unwrap_or_else(|| self.dir.join("gossip-keys"))
+    fn kept_keys(&self) -> Arc<dyn KeepGossipKeys> {
+        self.kept_keys.clone().unwrap_or_else(|| Arc::new(KeyFile(self.dir.join("gossip-keys"))))
     }
 
-    /// How its agent is set: as was said, but that it confirms what it has acted upon.
-    fn settings(&self) -> AgentConfig {
+    /// How its agent is set: as was said, but that it confirms what it has acted upon, and signs what it says if it has a certificate.
+    fn settings(&self) -> Result<AgentConfig, StartError> {
         let mut settings = self.agent.clone();
         settings.gossip.tables.act_within = Some(Driver::ACTED_WITHIN);
-        settings
+        if let Some(credentials) = &self.credentials {
+            let signing = signed::signing(credentials)?;
+            let signing = if self.takes_unsigned { signing.taking_unsigned() } else { signing };
+            settings.gossip.tables.verify = Some(Arc::new(signing));
+        }
+        Ok(settings)
     }
 
     /// Of two processes with one directory the second does not start.
@@ -315,12 +356,21 @@ fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
     (commands, ears, Mouths { news, done, bound, heard })
 }
 
+/// What feeds a heart, or is done beside it.
+struct Beside {
+    catalogue: Box<dyn Follow>,
+    news: mpsc::UnboundedSender<News>,
+    /// Who settles, and while what holds.
+    settled: Option<(Arc<Manager>, Option<watch::Receiver<bool>>)>,
+    shows: Option<Credentials>,
+}
+
 /// Runs a heart, and what feeds it, until it ends.
 fn run<G: Ground>(
     mut heart: Heart<G>,
     mut ears: Ears,
     plugged: Vec<Plugged>,
-    (catalogue, news, manager): (Box<dyn Follow>, mpsc::UnboundedSender<News>, Option<Arc<Manager>>),
+    Beside { catalogue, news, settled, shows }: Beside,
     lock: File,
 ) {
     for plugged in plugged {
@@ -328,9 +378,12 @@ fn run<G: Ground>(
     }
     tokio::spawn(async move {
         let mut beside = JoinSet::new();
+        if let Some(credentials) = shows {
+            beside.spawn(signed::show(credentials, news.clone()));
+        }
         beside.spawn(follow(catalogue, news));
-        if let Some(manager) = manager {
-            beside.spawn(settle(manager));
+        if let Some(settled) = settled {
+            beside.spawn(settle(settled.0, settled.1));
         }
         heart.run(&mut ears).await;
         beside.shutdown().await;
@@ -360,16 +413,18 @@ async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News
     }
 }
 
-async fn settle(manager: Arc<Manager>) {
+async fn settle(manager: Arc<Manager>, leads: Option<watch::Receiver<bool>>) {
     let mut now_and_then = tokio::time::interval(SETTLE);
     #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
         now_and_then.tick().await;
-        let _ = manager.settle(now()).await; // what is in the way is tried again
+        if leads.as_ref().is_none_or(|leads| *leads.borrow()) {
+            let _ = manager.settle(now()).await; // what is in the way is tried again
+        }
     }
 }
 
-fn fill(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
     File::open("/dev/urandom")?.read_exact(bytes)
 }
 

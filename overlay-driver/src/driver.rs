@@ -8,7 +8,8 @@ use overlay_core::{EndpointId, IfName, Name, NodeId, UnixTime};
 use overlay_dns::Health;
 use overlay_lb::Ask;
 use overlay_node::{
-    Condition, Control, ControlError, Desired, Drained, Endpoint, Explanation, Reference, Target, mesh_replica,
+    Condition, Control, ControlError, Desired, Drained, Endpoint, EndpointSpec, Explanation, Reference, Target,
+    mesh_replica,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
@@ -37,6 +38,9 @@ pub struct Driver {
 const IN_EFFECT: Duration = Duration::from_secs(15);
 /// For how long what failed is tried again before it counts.
 const TRIED: Duration = Duration::from_secs(1);
+/// For how long it is asked again whose answer was lost, and how long it rests in between.
+const DOUBT: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_millis(100);
 /// How long it may take until one is unplugged.
 const UNPLUGGED: Duration = Duration::from_secs(10);
 /// How long it may take until all places are gone.
@@ -101,7 +105,7 @@ impl Driver {
             (None, Some(replica)) if network.spec.ingress && self.is_here(replica).await? => replica,
             (None, _) => EndpointId::generate(random),
         };
-        let endpoint = self.control.attach(id, attach.spec(network.id, self.node), now()).await?;
+        let endpoint = self.attach_for_certain(id, attach.spec(network.id, self.node)).await?;
         let plugged = match self.plug_attached(&attach, id).await {
             Ok(plugged) => plugged,
             Err(error) => return Err(self.take_back(id, error).await),
@@ -113,6 +117,24 @@ impl Driver {
             return Err(self.take_back(id, error).await);
         }
         Ok(Attached { endpoint, interface: plugged.interface })
+    }
+
+    /// Asks for an endpoint, and again by the same id where the answer was lost, as when a manager dies: another does what that one did not, or finds it done.
+    async fn attach_for_certain(&self, id: EndpointId, spec: EndpointSpec) -> Result<Endpoint, ControlError> {
+        let until = tokio::time::Instant::now() + DOUBT;
+        let mut doubt = None;
+        loop {
+            match (self.control.attach(id, spec.clone(), now()).await, doubt.take()) {
+                (Err(error), _) if error.is_in_doubt() => doubt = Some(error),
+                // What was in doubt is still, whoever could not be asked since.
+                (Err(ControlError::Unreachable(_)), Some(error)) => doubt = Some(error),
+                (asked, _) => return asked,
+            }
+            if let Some(error) = doubt.take_if(|_| until <= tokio::time::Instant::now()) {
+                return Err(error);
+            }
+            tokio::time::sleep(REST).await;
+        }
     }
 
     /// Plugs a container in to the ingress network too, if it was given an endpoint there.

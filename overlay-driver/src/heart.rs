@@ -36,6 +36,7 @@ use crate::home::Home;
 use crate::reporter::Reporter;
 use crate::resolvers::{Bound, Resolvers};
 use crate::seal::Writing;
+use crate::signed;
 use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
 use crate::watch::Latest;
@@ -90,6 +91,8 @@ pub(crate) enum News {
     Entered(Box<Entered>),
     Catalogue(Vec<CatalogueChange>),
     Deaf(String),
+    /// The node has another certificate to show.
+    Certificate,
     Hints(Place, Vec<Notices>),
     BindAgain(Place),
     /// Of those that are plugged in, those whose containers are gone.
@@ -419,6 +422,7 @@ impl<G: Ground> Heart<G> {
                     self.tell(Input::Catalogue(change));
                 }
             }
+            News::Certificate => self.tell(Input::Vouch),
             News::Deaf(reason) => {
                 if self.state.deaf.is_none() {
                     self.say(DriverEvent::Deaf { reason: reason.clone() });
@@ -487,6 +491,8 @@ impl<G: Ground> Heart<G> {
             known: self.agent.metrics().remote,
             keys: status::keys(&self.agent),
             seal: self.seal_status(),
+            signed: signed::status(&self.agent),
+            contested: signed::contested(&self.agent),
             catalogue: self.state.deaf.clone(),
         }
     }

@@ -46,6 +46,11 @@ impl Leading {
         *self.leads.borrow()
     }
 
+    /// Whether it leads, for who does something only meanwhile: [`Builder::settles_while`](crate::Builder::settles_while) say.
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.leads.clone()
+    }
+
     /// Returns once this manager leads.
     pub async fn led(&self) {
         drop(self.leads.clone().wait_for(|leads| *leads).await);

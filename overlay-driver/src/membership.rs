@@ -239,7 +239,7 @@ impl Membership {
                 now_and_then.tick().await;
                 let Ok(status) = driver.status().await else { return };
                 let alive = status.members.iter().filter(|it| it.manager && it.standing == "alive");
-                managers.learn_more(alive.map(|it| SocketAddr::new(it.address.ip(), port.get())));
+                managers.hear_of(alive.map(|it| SocketAddr::new(it.address.ip(), port.get())));
             }
         })
     }
@@ -464,6 +464,6 @@ impl fmt::Display for MembershipEvent {
 }
 
 /// How often gossip is looked at for managers.
-const DISCOVERY: Duration = Duration::from_secs(5);
+const DISCOVERY: Duration = Duration::from_secs(2);
 /// Within which a date that was set anew is seen.
 const DATE: Duration = Duration::from_secs(30);

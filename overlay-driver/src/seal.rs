@@ -1,10 +1,13 @@
 //! The keys of gossip, written down where only this node reads them.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use overlay_core::told;
 use overlay_crypto::Chance;
 use overlay_crypto::gossip::{GossipKey, KeyId, Succession, SuccessionTextError};
 use overlay_node::Agent;
@@ -30,9 +33,45 @@ pub enum KeyFileError {
     Text(#[from] SuccessionTextError),
 }
 
+/// Where a node keeps the keys of its gossip from one start to the next: a file of their own, or a node's [`OpenVault`](crate::OpenVault).
+pub trait KeepGossipKeys: fmt::Debug + Send + Sync {
+    /// Where that is, for errors.
+    fn path(&self) -> &Path;
+
+    /// What was kept last; `None` if nothing was.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn load(&self) -> Result<Option<Succession>, KeyFileError>;
+
+    /// Keeps these in place of those before: whole or not at all, also if the machine loses its power, as others let go of older keys once they hear that these are here. May take as long as a disk does.
+    ///
+    /// # Errors
+    /// If it could not.
+    fn keep(&self, keys: &Succession) -> io::Result<()>;
+}
+
+/// A file of their own.
+#[derive(Debug)]
+pub(crate) struct KeyFile(pub(crate) PathBuf);
+
+impl KeepGossipKeys for KeyFile {
+    fn path(&self) -> &Path {
+        &self.0
+    }
+
+    fn load(&self) -> Result<Option<Succession>, KeyFileError> {
+        read(&self.0)
+    }
+
+    fn keep(&self, keys: &Succession) -> io::Result<()> {
+        write(&self.0, keys)
+    }
+}
+
 /// What a node's gossip is sealed with as it starts: what was written down, and the keys it is started with as far as they were never retired here; `None` if there is none.
-pub(crate) fn found(file: &Path, keys: Vec<GossipKey>) -> Result<Option<Succession>, StartError> {
-    let written = read(file).map_err(|source| StartError::KeyFile { file: file.to_owned(), source })?;
+pub(crate) fn found(kept: &dyn KeepGossipKeys, keys: Vec<GossipKey>) -> Result<Option<Succession>, StartError> {
+    let written = kept.load().map_err(|source| StartError::KeyFile { file: kept.path().to_owned(), source })?;
     let mut keys = keys.into_iter();
     let Some(mut all) = written.or_else(|| keys.next().map(Succession::new)) else { return Ok(None) };
     keys.try_for_each(|key| all.remember(key).map(drop)).map_err(StartError::Keys)?;
@@ -65,7 +104,7 @@ fn write(file: &Path, keys: &Succession) -> io::Result<()> {
 /// What is being written, and what is to be after it.
 #[derive(Debug, Default)]
 pub(crate) struct Writing {
-    pub(crate) file: PathBuf,
+    kept: Option<Arc<dyn KeepGossipKeys>>,
     is_busy: bool,
     /// Whether it was said that it does not work.
     is_said: bool,
@@ -76,8 +115,8 @@ pub(crate) struct Writing {
 }
 
 impl Writing {
-    pub(crate) fn to(file: PathBuf, agent: &Agent) -> Self {
-        Self { file, primary: agent.seal().map(|seal| seal.primary()), ..Self::default() }
+    pub(crate) fn to(kept: Arc<dyn KeepGossipKeys>, agent: &Agent) -> Self {
+        Self { kept: Some(kept), primary: agent.seal().map(|seal| seal.primary()), ..Self::default() }
     }
 }
 
@@ -97,11 +136,12 @@ impl<G: crate::ground::Ground> Heart<G> {
     pub(crate) fn write_gossip_keys(&mut self) {
         let writing = &mut self.state.writing;
         let Some(keys) = self.agent.gossip_keys().filter(|_| !writing.is_busy).cloned() else { return };
+        let Some(kept) = writing.kept.clone() else { return };
         let Some(version) = writing.next.take() else { return };
         writing.is_busy = true;
-        let (news, file) = (self.news.clone(), writing.file.clone());
+        let news = self.news.clone();
         tokio::task::spawn_blocking(move || {
-            let written = write(&file, &keys).map_err(|error| error.to_string());
+            let written = kept.keep(&keys).map_err(|error| told(&error));
             let _ = news.send(News::GossipKeys(version, written));
         });
     }
@@ -126,12 +166,7 @@ impl<G: crate::ground::Ground> Heart<G> {
 
     /// The keys, the one that seals first.
     pub(crate) fn ring(&self) -> Option<Ring> {
-        let keys = self.agent.gossip_keys()?;
-        let primary = keys.primary();
-        let others = keys.keys().filter(|key| key.id() != primary.id);
-        let [a, b, c, d] = primary.id.to_bytes();
-        let revision = primary.number.saturating_mul(1 << 32) | u64::from(u32::from_be_bytes([a, b, c, d]));
-        Some(Ring { revision, keys: keys.get(primary.id).into_iter().chain(others).cloned().collect() })
+        self.agent.gossip_keys().map(ring_of)
     }
 
     pub(crate) fn seal_status(&self) -> Option<SealStatus> {
@@ -145,6 +180,15 @@ impl<G: crate::ground::Ground> Heart<G> {
             refused: self.agent.metrics().unopened,
         })
     }
+}
+
+/// The keys, the one that seals first.
+pub(crate) fn ring_of(keys: &Succession) -> Ring {
+    let primary = keys.primary();
+    let others = keys.keys().filter(|key| key.id() != primary.id);
+    let [a, b, c, d] = primary.id.to_bytes();
+    let revision = primary.number.saturating_mul(1 << 32) | u64::from(u32::from_be_bytes([a, b, c, d]));
+    Ring { revision, keys: keys.get(primary.id).into_iter().chain(others).cloned().collect() }
 }
 
 /// 32 bytes of it for another.
@@ -167,8 +211,9 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("overlay-keys-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
         let file = dir.join("gossip-keys");
-        assert_eq!(found(&file, Vec::new()).unwrap(), None);
-        let mut keys = found(&file, vec![key(1), key(2)]).unwrap().unwrap();
+        let found = |keys| found(&KeyFile(file.clone()), keys);
+        assert_eq!(found(Vec::new()).unwrap(), None);
+        let mut keys = found(vec![key(1), key(2)]).unwrap().unwrap();
         assert_eq!((keys.primary().id, keys.keys().count()), (key(1).id(), 2));
         let next = keys.succeed(key(3)).unwrap();
         keys.lead(next.id).unwrap();
@@ -177,15 +222,11 @@ mod tests {
         write(&file, &keys).unwrap();
         write(&file, &keys).unwrap();
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(
-            found(&file, Vec::new()).unwrap().unwrap(),
-            keys,
-            "once sealed, a node is sealed until the file goes"
-        );
-        let again = found(&file, vec![key(1), key(2), key(4)]).unwrap().unwrap();
+        assert_eq!(found(Vec::new()).unwrap().unwrap(), keys, "once sealed, a node is sealed until the file goes");
+        let again = found(vec![key(1), key(2), key(4)]).unwrap().unwrap();
         assert_eq!((again.primary(), again.keys().count()), (next, 2), "only the one that was never here is new");
         fs::write(&file, "overlay keys of gossip 1\n").unwrap();
-        assert!(matches!(found(&file, vec![key(1)]), Err(StartError::KeyFile { .. })), "and it is not taken for none");
+        assert!(matches!(found(vec![key(1)]), Err(StartError::KeyFile { .. })), "and it is not taken for none");
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
         let refused = read(&file);
         assert!(matches!(refused, Err(KeyFileError::Open)), "{refused:?}");

@@ -9,7 +9,7 @@ use overlay_gossip::Role;
 use overlay_node::{Agent, Standing};
 use serde::{Deserialize, Serialize};
 
-use crate::Plugged;
+use crate::{Plugged, SignedStatus};
 
 /// How a node is doing, at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,12 @@ pub struct Status {
     /// What gossip is sealed with; `None` if it is not.
     #[serde(default)]
     pub seal: Option<SealStatus>,
+    /// What was not taken since its owner has not signed it; `None` where gossip is not signed.
+    #[serde(default)]
+    pub signed: Option<SignedStatus>,
+    /// What nodes say of endpoints that they were not given, and what of it; 64 at most. What comes or moves is among them for a moment.
+    #[serde(default)]
+    pub contested: Vec<String>,
 }
 
 /// A node's own keys for encrypted networks.

@@ -63,6 +63,7 @@ impl Cluster {
         if let Some(node) = self.nodes.get(node) {
             node.places.held.clear();
         }
+        self.forget_packets(node);
     }
 
     /// A node does nothing for a while, and then all at once.

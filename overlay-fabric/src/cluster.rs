@@ -16,6 +16,7 @@ use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeS
 use crate::node::{Connection, Node, vtep};
 use crate::observed::{Observed, ObservedNode};
 use crate::places::FaultyPlaces;
+use crate::plane::Plane;
 use crate::poll::poll;
 use crate::seal::{Disk, Nonces};
 use crate::station::{Beside, Station, UpkeepCounts};
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub(crate) broken_calls: u64,
     settle_at: Instant,
     nonces: Option<Nonces>,
+    /// Packets, once somebody asked for any.
+    pub(crate) plane: Option<Box<Plane>>,
     /// What nodes that died had counted and found.
     pub(crate) past: UpkeepCounts,
     pub(crate) broken: Vec<String>,
@@ -58,7 +61,7 @@ const TICK: Duration = Duration::from_millis(10);
 /// How often a manager finishes what was left half-done.
 const SETTLE: Duration = Duration::from_secs(5);
 /// The date at which a run begins: 2026-01-01.
-const EPOCH: UnixTime = UnixTime::from_millis(1_767_225_600_000);
+pub(crate) const EPOCH: UnixTime = UnixTime::from_millis(1_767_225_600_000);
 
 impl Cluster {
     /// A cluster of so many nodes with the usual settings, all of which have joined, and its default ingress network.
@@ -105,6 +108,7 @@ impl Cluster {
             broken_calls: 0,
             settle_at: Instant::ZERO,
             nonces,
+            plane: None,
             past: UpkeepCounts::default(),
             broken: Vec::new(),
         };
@@ -141,6 +145,7 @@ impl Cluster {
         self.nodes.push(node);
         let station = self.start(number)?;
         self.net.add(|_, _, _| station);
+        self.add_to_plane(number);
         self.join(number);
         Ok(())
     }
@@ -171,6 +176,7 @@ impl Cluster {
         while self.now() < until {
             self.net.run_for(TICK.min(until - self.now()));
             self.attend();
+            self.carry();
         }
     }
 
@@ -243,6 +249,11 @@ impl Cluster {
             node.manager = Some(manager(&self.store, &self.root, (node.id, seeds[0]))?);
         }
         node.feed = Some(Connection { feed: self.feed.beside(), seen: None });
+        let mut config = self.config.agent.clone();
+        if self.config.signed {
+            config.gossip.tables.verify = self.signing(number).map(|signing| Arc::new(signing) as _);
+        }
+        let node = self.nodes.get_mut(number).ok_or(FabricError::NoNode(number))?;
         let me = Me {
             id: node.id,
             incarnation: node.incarnation,
@@ -251,7 +262,7 @@ impl Cluster {
             vtep: node.vtep,
             mtu: self.config.mtu,
         };
-        let (config, disk) = (self.config.agent.clone(), node.keys.clone());
+        let disk = node.keys.clone();
         let mut agent = if self.config.sealed {
             let keys = disk.read().unwrap_or_else(|| Succession::new(first));
             Agent::sealed(config, me, (keys, Chance::new(seeds[4])), seeds[1], now)

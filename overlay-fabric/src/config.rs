@@ -27,6 +27,8 @@ pub struct ClusterConfig {
     pub history: usize,
     /// Whether gossip is sealed, with keys that follow from the run's seed. Of a cluster that is not sealed nothing of its gossip is kept from anybody.
     pub sealed: bool,
+    /// Whether nodes sign what they say by gossip, with keys that follow from the run's seed, and verify what others say.
+    pub signed: bool,
     /// Whether it is looked at each sealed message that no nonce comes twice; it takes some 100 bytes for each.
     pub nonces: bool,
     /// Whether each job at each place is looked at for something open that is not guarded: the larger the cluster, the dearer.
@@ -34,7 +36,7 @@ pub struct ClusterConfig {
 }
 
 impl Default for ClusterConfig {
-    /// Up to three managers, a switched network without loss, sealed gossip, usual settings, a gateway bridge on each node.
+    /// Up to three managers, a switched network without loss, gossip that is sealed and signed, usual settings, a gateway bridge on each node.
     fn default() -> Self {
         Self {
             managers: 3,
@@ -45,6 +47,7 @@ impl Default for ClusterConfig {
             mtu: Mtu::ETHERNET,
             history: 4096,
             sealed: true,
+            signed: true,
             nonces: false,
             watched: true,
         }

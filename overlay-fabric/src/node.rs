@@ -74,3 +74,9 @@ impl Container {
 pub(crate) fn vtep(number: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0xc612_0001 + number as u32))
 }
+
+/// Which node has that VTEP; it may be one that there is not.
+pub(crate) fn node_at(vtep: IpAddr) -> Option<usize> {
+    let IpAddr::V4(vtep) = vtep else { return None };
+    u32::from(vtep).checked_sub(0xc612_0001).map(|number| number as usize)
+}

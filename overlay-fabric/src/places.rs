@@ -1,10 +1,12 @@
 //! Places that fail now and then.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use overlay_core::testing::{Dice, seeded_faults};
 use overlay_core::{BackendError, Call, ErrorKind, Fault, Flaky};
 use overlay_node::{MemoryPlace, MemoryPlaces, Place, PlaceTables, Places};
+
+use crate::plane::Published;
 
 /// A node's places in memory, of whose calls one in `rate` fails: refused, stopped half-way, or done with the answer lost.
 #[derive(Debug, Clone)]
@@ -13,6 +15,15 @@ pub(crate) struct FaultyPlaces {
     faults: Arc<Mutex<Faults>>,
     /// Whether it can protect tunnels.
     esp: bool,
+    publication: Arc<Mutex<Publication>>,
+}
+
+/// What the node's data plane is to carry by.
+#[derive(Debug, Default)]
+struct Publication {
+    /// Whether there is one.
+    wanted: bool,
+    new: Option<Published>,
 }
 
 #[derive(Debug)]
@@ -25,7 +36,30 @@ struct Faults {
 impl FaultyPlaces {
     pub(crate) fn new(dice: Dice, esp: bool) -> Self {
         let faults = Faults { dice, rate: 0, injected: 0 };
-        Self { held: MemoryPlaces::default(), faults: Arc::new(Mutex::new(faults)), esp }
+        Self { held: MemoryPlaces::default(), faults: Arc::new(Mutex::new(faults)), esp, publication: Arc::default() }
+    }
+
+    /// From now on what is held is published when a round is over; what is held now is at once.
+    pub(crate) fn begin_to_publish(&self) {
+        self.lock().wanted = true;
+        self.publish();
+    }
+
+    /// Lets the node's data plane have what is held.
+    pub(crate) fn publish(&self) {
+        if self.lock().wanted {
+            let published = Published::of(&self.held);
+            self.lock().new = Some(published);
+        }
+    }
+
+    /// What was published since the last call.
+    pub(crate) fn published(&self) -> Option<Published> {
+        self.lock().new.take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Publication> {
+        self.publication.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One call in so many fails from now on; none for 0.

@@ -233,6 +233,7 @@ impl Station {
     }
 
     fn end(&mut self, run: RoundRun, now: Instant) {
+        self.places.publish();
         let failures: BTreeMap<Place, String> = run
             .schedule()
             .progress()

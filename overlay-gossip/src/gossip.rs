@@ -158,6 +158,12 @@ impl Gossip {
         Ok(())
     }
 
+    /// Shows anew what others verify this node's signatures by, after [`Verify::voucher`](crate::Verify::voucher) has changed: its certificate was renewed, say.
+    pub fn vouch(&mut self, now: Instant) {
+        self.tables.vouch(now);
+        self.settle(now);
+    }
+
     /// Forgets a network; the others drop this node's entries in it. Nothing happens if it does not take part.
     pub fn unsubscribe(&mut self, network: NetworkId, now: Instant) {
         self.tables.unsubscribe(network, now);
@@ -397,6 +403,11 @@ impl Gossip {
     /// asked for is one event, with the value it has now.
     pub fn poll_event(&mut self) -> Option<Event> {
         room::pop(&mut self.events).or_else(|| self.tables.poll_event().map(Event::Table))
+    }
+
+    /// Whether what members say is signed here, and verified.
+    pub const fn is_signed(&self) -> bool {
+        self.config.tables.verify.is_some()
     }
 
     /// This node, as it tells the others.

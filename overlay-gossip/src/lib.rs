@@ -32,4 +32,7 @@ pub use member::{Member, Metadata, MetadataError, Role, Standing};
 pub use metrics::{Count, MembershipMetrics, Metrics, Traffic};
 pub use overlay_core::Malformed;
 pub use reason::Reason;
-pub use tables::{Refused, RefusedMetrics, TableEvent, TablesConfig, TablesMetrics, Verify};
+pub use tables::{
+    Disbelief, Refused, RefusedMetrics, Signature, SignatureLengthError, TableEvent, TablesConfig, TablesMetrics,
+    Verify,
+};

@@ -21,14 +21,19 @@ impl RateLimit {
 
     /// Takes a token; false if there is none.
     pub(crate) fn take(&mut self, now: Instant) -> bool {
-        let nanos = (now - self.filled).as_nanos().min(u64::MAX.into()) as u64;
-        self.filled = self.filled.max(now);
-        self.tokens = self.tokens.saturating_add(nanos.saturating_mul(self.rate)).min(self.burst * WHOLE);
-        let is_there = self.tokens >= WHOLE;
+        let is_there = self.is_left(now);
         if is_there {
             self.tokens -= WHOLE;
         }
         is_there
+    }
+
+    /// Whether there is a token.
+    pub(crate) fn is_left(&mut self, now: Instant) -> bool {
+        let nanos = (now - self.filled).as_nanos().min(u64::MAX.into()) as u64;
+        self.filled = self.filled.max(now);
+        self.tokens = self.tokens.saturating_add(nanos.saturating_mul(self.rate)).min(self.burst * WHOLE);
+        self.tokens >= WHOLE
     }
 }
 

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use overlay_core::{Instant, NetworkId, NodeId};
 use overlay_gossip::{
-    Class, Config, EntryKey, Event, Gossip, Key, Malformed, Member, Metadata, Protocol, STREAM_LIMIT, Standing,
-    TableEvent, TableId, TablesConfig, Transmit, Verify,
+    Class, Config, Disbelief, EntryKey, Event, Gossip, Key, Malformed, Member, Metadata, Protocol, STREAM_LIMIT,
+    Signature, Standing, TableEvent, TableId, TablesConfig, Transmit, Verify,
 };
 use proptest::prelude::*;
 
@@ -500,14 +500,20 @@ fn who_has_said_goodbye_says_nothing_more() {
 #[derive(Debug)]
 struct Signed(NodeId);
 
-impl Verify for Signed {
-    fn sign(&self, statement: &[u8]) -> Vec<u8> {
+impl Signed {
+    fn sum(&self, statement: &[u8]) -> Vec<u8> {
         let sum = |sum: u64, byte: &u8| (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         self.0.to_bytes().iter().chain(statement).fold(0xcbf2_9ce4_8422_2325, sum).to_be_bytes().to_vec()
     }
+}
 
-    fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> bool {
-        Self(owner).sign(statement) == signature
+impl Verify for Signed {
+    fn sign(&self, statements: &[Vec<u8>]) -> Vec<Signature> {
+        statements.iter().map(|statement| Signature::new(self.sum(statement)).unwrap()).collect()
+    }
+
+    fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
+        if Self(owner).sum(statement) == signature { Ok(()) } else { Err(Disbelief::Forged) }
     }
 }
 
@@ -524,7 +530,7 @@ fn with_signatures_a_goodbye_in_anothers_name_is_refused_and_a_true_one_is_belie
     forged.extend_from_slice(&[5, 0, 192, 0, 2, 1]);
     forged.extend_from_slice(&7946_u16.to_be_bytes());
     forged.extend_from_slice(&[0, 0]);
-    for signature in [vec![], vec![7; 8], Signed(id(3)).sign(b"goodbye")] {
+    for signature in [vec![], vec![7; 8], Signed(id(3)).sum(b"goodbye")] {
         let mut news = forged.clone();
         news.push(signature.len() as u8);
         news.extend_from_slice(&signature);

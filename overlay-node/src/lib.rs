@@ -14,14 +14,15 @@ mod manager;
 mod mesh;
 mod place;
 mod record;
+mod signing;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod watch;
 mod wire;
 
 pub use agent::{
-    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, GossipKeyChange, GossipKeyError, Input, InputError, Me,
-    UnderlayError, masqueraded, unpublished,
+    Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Contested, GossipKeyChange, GossipKeyError, Input,
+    InputError, Me, UnderlayError, masqueraded, unpublished,
 };
 pub use catalogue::{CatalogueChange, Feed, RootError};
 pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};
@@ -30,7 +31,7 @@ pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
 pub use explain::{Break, Explanation, Hop, Target, explain, explain_published};
 pub use knowledge::{
-    Carried, GatewayBridge, GatewayPort, Knowledge, LaneKeys, LocalEndpoint, NodeFacts, Protection, RESOLVER,
+    Carried, Contest, GatewayBridge, GatewayPort, Knowledge, LaneKeys, LocalEndpoint, NodeFacts, Protection, RESOLVER,
     RemoteEndpoint, Section, Settings, Standing, TunnelKeys,
 };
 pub use manager::{Manager, Settled, usually_kept};
@@ -44,5 +45,6 @@ pub use record::{
     Kind, Network, NetworkSpec, Node, NodeSpec, PublishError, PublishMode, PublishedPort, Scope, Service, ServiceSpec,
     Stay,
 };
+pub use signing::{Signing, Vouch};
 pub use watch::{EndpointChange, ServiceEndpoint, ServiceEndpoints, ServiceEvent};
 pub use wire::{FACT_LIMIT, Malformed, TooLong, Underlay};

@@ -13,6 +13,7 @@ mod request;
 mod token;
 mod trust;
 mod vault;
+mod voucher;
 
 pub use authority::{Authority, Grant, IssueError, Life, LifeError};
 pub use ca::{
@@ -29,4 +30,5 @@ pub use renewal::{Renewal, RenewalConfig, RenewalConfigError, RenewalEvent};
 pub use request::{RequestError, SigningRequest};
 pub use token::{Admission, JoinToken, TokenError, TokenRefusal};
 pub use trust::{Trust, TrustError, Usage, VerifyError};
-pub use vault::{Credentials, Vault, VaultError};
+pub use vault::{Kept, Vault, VaultError};
+pub use voucher::{VouchError, Voucher, VoucherError};

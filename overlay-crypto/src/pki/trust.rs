@@ -128,6 +128,9 @@ pub enum VerifyError {
     /// The node was removed from the cluster.
     #[error("node {} was removed from the cluster", .0.node)]
     Removed(Identity),
+    /// The node was a manager, and is none any more, whatever its certificate says.
+    #[error("node {} was demoted, and is no manager any more", .0.node)]
+    Demoted(Identity),
     /// Not of the form, or signed in a way that nobody here understands.
     #[error("it cannot be understood: {0}")]
     Malformed(String),

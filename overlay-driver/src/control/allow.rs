@@ -127,7 +127,7 @@ mod tests {
             {"join": {"token": "x", "request": "00", "node": null}}, {"renew": {"request": "00"}},
             {"stand": {"revision": 0, "ring": 0}}, {"token": {"role": "worker"}}, {"rotate_token": {"role": "worker"}},
             {"invite": {"invitation": invitation}}, {"members": {}}, {"set_role": {"node": id, "role": "worker"}},
-            {"rotate_root": {}}, {"abort_root": {}}, {"root_progress": {}}, {"sealing_key": {}}
+            {"remove": {"node": "x"}}, {"rotate_root": {}}, {"abort_root": {}}, {"root_progress": {}}, {"sealing_key": {}}
         ]);
         asks.as_array().unwrap().clone()
     }

@@ -142,6 +142,13 @@ impl Reply {
         }
     }
 
+    pub(super) fn of<T: Serialize>(self, result: Result<T, Fault>) -> Vec<u8> {
+        match result {
+            Ok(value) => self.ok(value),
+            Err(fault) => self.fault(fault),
+        }
+    }
+
     pub(super) fn ok<T: Serialize>(self, value: T) -> Vec<u8> {
         answer(self.id, Outcome::Ok(value), self.limit)
     }

@@ -226,6 +226,7 @@ pub(super) fn undone(fault: Fault) -> Unanswered {
     match fault {
         Fault::Malformed { flaw } => Unanswered::unsent(RemoteError::Unknown { flaw }),
         Fault::Unserved { what } => Unanswered::unsent(RemoteError::Unserved { what }),
+        Fault::Locked {} => Unanswered::unsent(RemoteError::Locked),
         Fault::TooLong { bytes, limit } => {
             Unanswered { error: RemoteError::AnswerTooLong { bytes, limit }, may_be_done: true }
         }

@@ -17,7 +17,7 @@ use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
 use super::tls::Peer;
 use super::transport::{Reader, Stream, Writer};
-use super::{Caller, allow, cluster, feeder, watcher};
+use super::{Caller, allow, feeder, watcher};
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -51,6 +51,22 @@ impl Who {
     }
 }
 
+impl Who {
+    /// As [`admit`](Self::admit), of a connection that stands: by the node's record, too, as a certificate of before may say more than it is.
+    pub(super) async fn admit_still(&self, purpose: &Purpose, service: &Service) -> Result<(), Refusal> {
+        self.admit(purpose)?;
+        let (what, open) = purpose.open();
+        match (self, &service.cluster) {
+            (Self::Node(peer), Some(cluster))
+                if open == Open::Managers && cluster.was_demoted(peer, (service.clock)()).await =>
+            {
+                Err(Refusal::OnlyManagers { what: what.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Serves whoever is at the other end, until either wants no more.
 pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc<Service>, mut stopping: Stopping) {
     let mut lines = Lines::new(read, service.limits.request);
@@ -60,7 +76,10 @@ pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc
     };
     let limits = &service.limits;
     let purpose = match first {
-        Ok(Ok(Some(first))) => hello(&first).and_then(|purpose| who.admit(&purpose).map(|()| purpose)),
+        Ok(Ok(Some(first))) => match hello(&first) {
+            Ok(purpose) => who.admit_still(&purpose, &service).await.map(|()| purpose),
+            refused => refused,
+        },
         Ok(Err(LineError::TooLong { limit })) => Err(Refusal::TooLong { limit }),
         _ => return, // it ended, or said nothing
     };
@@ -78,7 +97,7 @@ pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc
         Ok(Purpose::Call) => calls(lines, write_half, who, service, stopping).await,
         Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, None, (&service, stopping)).await,
         Ok(Purpose::FollowAfter(at)) => feeder::feed((lines, write_half), &who, Some(at), (&service, stopping)).await,
-        Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &service, stopping).await,
+        Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &who, (&service, stopping)).await,
         Err(_) => {}
     }
 }
@@ -166,6 +185,9 @@ impl Calls {
                     if let Err(refusal) = self.begin(line, permit) {
                         return Some(Frame::Refused(refusal));
                     }
+                    if matches!(self.who, Who::Stranger) {
+                        return Some(Frame::Bye); // whoever has something else to ask may wait for a place like others
+                    }
                 }
                 Ok(Ok(None) | Err(LineError::Io(_))) => return None,
                 Ok(Err(LineError::TooLong { limit })) => return Some(Frame::Refused(Refusal::TooLong { limit })),
@@ -203,8 +225,9 @@ impl Calls {
 /// Does what is asked, in the time there is for it.
 async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
     let done = async {
+        let Some(control) = service.control.as_deref() else { return locked(call, reply, service, who).await };
         if let Who::Node(peer) = who // a process may all
-            && let Err(error) = allow::allow(&peer.identity, &call, &*service.control).await
+            && let Err(error) = allow::allow(&peer.identity, &call, control).await
         {
             return reply.fault(Fault::Control(error));
         }
@@ -217,19 +240,23 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
         }
         if let (Call::RemoveNode { node }, Some(cluster)) = (&call, cluster)
             && !matches!(who, Who::Stranger | Who::Unspoken)
-            && let Err(error) = cluster::remove(cluster, &*service.control, node, now).await
         {
-            return reply.fault(Fault::Control(error));
+            return match cluster.remove_node(control, node, now).await {
+                Ok(gone) => reply.ok(gone.ended),
+                Err(error) => reply.fault(Fault::Control(error)),
+            };
         }
         match (who, call, cluster) {
             (Who::Process(caller), Call::Local(question), _) => match &service.local {
                 Some(local) => local.answer(question, caller, reply).await,
                 None => reply.fault(Fault::Unserved { what: QUESTIONS.to_owned() }),
             },
-            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, None, reply, now).await,
-            (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => cluster.answer(ask, peer.shown(), reply, now).await,
-            (Who::Stranger, Call::Cluster(ask), Some(cluster)) => cluster.let_in(ask, reply, now).await,
-            (Who::Process(_) | Who::Node(_), call, _) => call.perform(&*service.control, reply, now).await,
+            (Who::Process(_), Call::Cluster(ask), Some(cluster)) => cluster.answer_here(ask, control, reply, now).await,
+            (Who::Node(peer), Call::Cluster(ask), Some(cluster)) => {
+                cluster.answer(ask, (peer.shown(), control), reply, now).await
+            }
+            (Who::Stranger, Call::Cluster(ask), Some(cluster)) => cluster.let_in(ask, control, reply, now).await,
+            (Who::Process(_) | Who::Node(_), call, _) => call.perform(control, reply, now).await,
             (Who::Stranger | Who::Unspoken, call, _) => {
                 reply.fault(Fault::Unserved { what: format!("to {} without a certificate", call.open().0) })
             }
@@ -238,4 +265,12 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
     let limit = service.limits.call;
     let late = |_| reply.fault(Fault::Late { millis: limit.as_millis().try_into().unwrap_or(u64::MAX) });
     timeout(limit, done).await.unwrap_or_else(late)
+}
+
+/// Answers for a node that has not begun.
+async fn locked(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<u8> {
+    match (who, call, &service.local) {
+        (Who::Process(caller), Call::Local(question), Some(local)) => local.answer(question, caller, reply).await,
+        _ => reply.fault(Fault::Locked {}),
+    }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::RemoteError;
 use super::frame::{Frame, Hello, Purpose, VERSION, Wanted, Welcome, line};
 use super::lines::{LineError, Lines, write};
-use super::tls::{Managers, failed};
+use super::tls::{Managers, Peer, failed};
 use super::transport::{Reader, Stream, Writer, of_unix};
 
 /// Where a server is, and what a client bears of it.
@@ -33,9 +33,12 @@ pub(super) enum Target {
 }
 
 impl Target {
-    async fn open(&self) -> Result<Stream, RemoteError> {
+    async fn open(&self) -> Result<(Stream, Option<Peer>), RemoteError> {
         match self {
-            Self::Path(path) => UnixStream::connect(path).await.map(of_unix).map_err(|error| unreachable(path, error)),
+            Self::Path(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok((of_unix(stream), None)),
+                Err(error) => Err(unreachable(path, error)),
+            },
             Self::Managers(managers) => managers.open().await,
         }
     }
@@ -47,6 +50,8 @@ pub(super) struct Connection {
     pub(super) lines: Lines<Reader>,
     pub(super) to: Writer,
     pub(super) welcome: Welcome,
+    /// The manager at the other end; none where it is a process on this machine, or was proved by a token.
+    pub(super) server: Option<Peer>,
 }
 
 impl Address {
@@ -58,14 +63,14 @@ impl Address {
     }
 
     async fn connect(&self, purpose: Purpose) -> Result<Connection, RemoteError> {
-        let (read, mut to) = self.to.open().await?;
+        let ((read, mut to), server) = self.to.open().await?;
         let mut lines = Lines::new(read, self.answer);
         // Who is refused may not get that far: the answer says why.
         let said = write(&mut to, &line(&Hello { hello: Wanted { version: VERSION, purpose } }), CONNECT).await;
         let first = heard(lines.next().await)?;
         match read_frame::<()>(&first)? {
             Frame::Welcome(welcome) if welcome.version == VERSION => match said {
-                Ok(()) => Ok(Connection { lines, to, welcome }),
+                Ok(()) => Ok(Connection { lines, to, welcome, server }),
                 Err(_) => Err(RemoteError::Lost),
             },
             Frame::Welcome(welcome) => Err(RemoteError::Version { client: VERSION, server: welcome.version }),

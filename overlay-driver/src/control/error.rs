@@ -162,6 +162,9 @@ pub enum RemoteError {
         /// `the catalogue` or `questions of its node`.
         what: String,
     },
+    /// The node has not begun: its keys are locked, and wait for its unlock key.
+    #[error("the node's keys are locked, so it does nothing yet; unlock it with its unlock key")]
+    Locked,
     /// The connection ended before the answer: the server stopped, or died.
     #[error("the connection ended before the answer")]
     Lost,

@@ -166,6 +166,7 @@ pub(super) enum Fault {
     Cluster(ClusterRefusal),
     Malformed { flaw: String },
     Unserved { what: String },
+    Locked {},
     TooLong { bytes: usize, limit: usize },
     Late { millis: u64 },
 }

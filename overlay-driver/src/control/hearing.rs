@@ -30,6 +30,9 @@ impl Hearing {
             Err(_) => Err(RemoteError::Late { after: silence }),
         };
         self.heard = Instant::now();
+        if let Some(server) = &self.connection.server {
+            server.check().map_err(RemoteError::Untrusted)?; // what it says is believed as long as it is
+        }
         line.and_then(|line| read_frame(&line))
     }
 }

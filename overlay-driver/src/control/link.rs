@@ -15,6 +15,7 @@ use super::call::Call;
 use super::dial::{Connection, heard, read_frame};
 use super::frame::{Frame, Request, line};
 use super::lines::{Lines, write};
+use super::tls::Peer;
 use super::transport::{Reader, Writer};
 
 /// Why a request has no answer.
@@ -38,24 +39,25 @@ pub(super) struct Link {
     requests: mpsc::Sender<(u64, Vec<u8>)>,
     waiting: Arc<Waiting>,
     limit: usize,
+    server: Option<Peer>,
     tasks: [JoinHandle<()>; 2],
 }
 
 impl Link {
     pub(super) fn new(connection: Connection) -> Self {
-        let Connection { lines, to, welcome } = connection;
+        let Connection { lines, to, welcome, server } = connection;
         let waiting = Arc::new(Waiting(Mutex::new(Ledger { last: 0, open: Some(BTreeMap::new()) })));
         let (requests, outgoing) = mpsc::channel(OUTGOING);
         let tasks = [
             tokio::spawn(listen(lines, Ending(Arc::clone(&waiting)))),
             tokio::spawn(speak(to, outgoing, Ending(Arc::clone(&waiting)))),
         ];
-        Self { requests, waiting, limit: welcome.request, tasks }
+        Self { requests, waiting, limit: welcome.request, server, tasks }
     }
 
-    /// Whether it can be used no more.
+    /// Whether it can be used no more: it has ended, or who serves is not believed any more.
     pub(super) fn is_over(&self) -> bool {
-        self.waiting.lock().open.is_none()
+        self.waiting.lock().open.is_none() || self.server.as_ref().is_some_and(|server| server.check().is_err())
     }
 
     /// Asks, and gives the line that answers.

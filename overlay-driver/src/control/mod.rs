@@ -44,6 +44,7 @@
 //! | make join tokens | managers |
 //! | list members | managers |
 //! | promote and demote nodes | managers |
+//! | remove a node, and hear what it knew | managers |
 //! | rotate the root | managers |
 //! | take the root's rotation back | managers |
 //! | see the root's rotation | managers |
@@ -84,7 +85,8 @@ mod watcher;
 pub use access::{Access, Caller};
 pub use client::ControlClient;
 pub use cluster::{
-    Admitted, Cluster, ClusterError, ClusterRefusal, JoinError, Joined, RefusalKind, Ring, Stands, found, join, reissue,
+    Admitted, Cluster, ClusterError, ClusterRefusal, Gone, JoinError, Joined, RefusalKind, Ring, Stands, found, join,
+    reissue,
 };
 pub use error::{AskError, BindError, ListenError, RemoteError, Unwelcome};
 pub use follow::{Follow, FollowError};

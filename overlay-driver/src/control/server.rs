@@ -72,6 +72,16 @@ pub struct ControlServer {
 impl ControlServer {
     /// A server of this control, for root and its own user, with a socket that only these may open (mode 0600).
     pub fn new(control: Arc<dyn Control>) -> Self {
+        Self::of(Some(control))
+    }
+
+    /// A server of a node that has not begun, as its [vault](crate::OpenVault) is locked: it answers questions of its [`Local`], such as brings the unlock key, and refuses all else with
+    /// [`RemoteError::Locked`](super::RemoteError::Locked).
+    pub fn locked<Q: Question>(local: Arc<dyn Local<Q>>) -> Self {
+        Self::of(None).with_local(local)
+    }
+
+    fn of(control: Option<Arc<dyn Control>>) -> Self {
         let service = Service {
             control,
             feed: None,
@@ -240,7 +250,8 @@ impl Drop for Serving {
 
 /// What is served.
 pub(super) struct Service {
-    pub(super) control: Arc<dyn Control>,
+    /// None while the node is locked.
+    pub(super) control: Option<Arc<dyn Control>>,
     /// Beside which those are that followers have.
     pub(super) feed: Option<Mutex<Feed>>,
     pub(super) local: Option<Arc<dyn AnyLocal>>,

@@ -6,7 +6,8 @@ use std::time::Duration;
 use overlay_node::{EndpointChange, Reference, ServiceEndpoints, ServiceEvent};
 use tokio::time::sleep;
 
-use super::frame::{Frame, Refusal, Watched, WatchedPart, line};
+use super::connection::Who;
+use super::frame::{Frame, Purpose, Refusal, Watched, WatchedPart, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
 use super::transport::{Reader, Writer};
@@ -16,8 +17,8 @@ use crate::ServiceWatch;
 pub(super) async fn watch(
     of: Reference,
     (mut lines, to): (Lines<Reader>, Writer),
-    service: &Service,
-    mut stopping: Stopping,
+    who: &Who,
+    (service, mut stopping): (&Service, Stopping),
 ) {
     let mut teller = Teller { to, patience: service.limits.write, beat: service.limits.beat.max(LEAST_BEAT) };
     let Some(driver) = &service.driver else {
@@ -25,17 +26,34 @@ pub(super) async fn watch(
         return drop(teller.say(&Frame::Refused(refusal)).await);
     };
     let told = async {
+        let purpose = Purpose::Watch(of.clone());
         let Ok(mut watch) = driver.watch(of).await else { return Ok(()) };
-        while let Some(event) = teller.wait(&mut watch).await? {
-            teller.tell(event).await?;
+        loop {
+            let event = teller.wait(&mut watch).await;
+            // Who was removed, or is no manager any more, is told nothing more.
+            if let Err(refusal) = who.admit_still(&purpose, service).await {
+                return teller.say(&Frame::Refused(refusal)).await;
+            }
+            match event {
+                Heard::Event(event) => teller.tell(event).await?,
+                Heard::Nothing => teller.say(&Frame::Beat).await?,
+                Heard::End => return Ok(()),
+            }
         }
-        Ok(())
     };
     tokio::select! {
         ended = told => drop::<io::Result<()>>(ended),
         _ = lines.next() => {} // who watches says nothing, but that it has ended
         () = stopping.wait() => {}
     }
+}
+
+/// What there is to tell.
+enum Heard {
+    Event(ServiceEvent),
+    Nothing,
+    /// Nothing comes any more.
+    End,
 }
 
 struct Teller {
@@ -49,13 +67,11 @@ impl Teller {
         write(&mut self.to, &line(frame), self.patience).await
     }
 
-    /// Waits for something to tell, and says meanwhile that we live; `None` if nothing comes any more.
-    async fn wait(&mut self, watch: &mut ServiceWatch) -> io::Result<Option<ServiceEvent>> {
-        loop {
-            tokio::select! {
-                event = watch.next() => return Ok(event.ok()),
-                () = sleep(self.beat) => self.say(&Frame::Beat).await?,
-            }
+    /// Waits for something to tell, for a beat.
+    async fn wait(&self, watch: &mut ServiceWatch) -> Heard {
+        tokio::select! {
+            event = watch.next() => event.map_or(Heard::End, Heard::Event),
+            () = sleep(self.beat) => Heard::Nothing,
         }
     }
 

@@ -199,6 +199,9 @@ impl Hosts {
         if host == 0 {
             builder = builder.manager(Arc::clone(&self.manager));
         }
+        if self.formed.is_some() {
+            builder = builder.signed(self.membership(host)?.credentials());
+        }
         let driver = builder.start().await?;
         let others: Vec<SocketAddr> = self.drivers.iter().flatten().map(Driver::address).collect();
         let _ = driver.join(others).await; // it has just started

@@ -229,6 +229,13 @@ impl Drop for Lab {
         for name in self.containers.names().unwrap_or_default() {
             let _ = self.containers.remove(&name);
         }
-        let _ = std::fs::remove_dir_all(&self.dir); // but for what a driver has left there
+        // What a driver that was killed has left there.
+        for host in 0..self.hosts.len() {
+            let networks = NamespaceDir::new(self.dir(host).join("networks"));
+            for name in networks.names().unwrap_or_default() {
+                let _ = networks.remove(&name);
+            }
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
     }
 }

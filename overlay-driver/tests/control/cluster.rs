@@ -13,12 +13,14 @@ use overlay_crypto::pki::{
     SealingKey, SigningKey, SigningRequest, StoreAuthority, Trust, VerifyError,
 };
 use overlay_driver::control::{
-    Cluster, ClusterError, ControlClient, ControlServer, Credentials, JoinError, Joined, Managers, NodeLimits,
-    RefusalKind, RemoteError, Ring, Serving, Unwelcome, found, join, reissue,
+    Cluster, ClusterError, ControlClient, ControlServer, Credentials, Follow, JoinError, Joined, Limits, Managers,
+    NodeLimits, RefusalKind, RemoteError, Ring, Serving, Unwelcome, found, join, reissue,
 };
 use overlay_driver::testing::date;
-use overlay_driver::{Keep, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
-use overlay_node::{Control, ControlError, EndpointSpec};
+use overlay_driver::{
+    Driver, Keep, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts, MemoryGround,
+};
+use overlay_node::{Control, ControlError, EndpointSpec, Feed};
 use tokio::sync::broadcast;
 
 use crate::kit::{endpoint, manager, network, node, node_spec, overlay, root};
@@ -30,7 +32,7 @@ fn random(bytes: &mut [u8]) {
 
 /// Keeps in memory, and counts.
 #[derive(Default)]
-struct Kept {
+pub(crate) struct Kept {
     count: AtomicUsize,
     fails: Mutex<bool>,
 }
@@ -45,7 +47,7 @@ impl Keep for Kept {
     }
 }
 
-fn quick() -> MembershipConfig {
+pub(crate) fn quick() -> MembershipConfig {
     let rest_first = Duration::from_millis(20);
     MembershipConfig {
         beat: Duration::from_millis(50),
@@ -56,25 +58,25 @@ fn quick() -> MembershipConfig {
 }
 
 /// A manager at work.
-struct Desk {
-    authority: Arc<StoreAuthority>,
-    cluster: Cluster,
+pub(crate) struct Desk {
+    pub(crate) authority: Arc<StoreAuthority>,
+    pub(crate) cluster: Cluster,
     leading: Option<Leading>,
     serving: Option<Serving>,
-    address: SocketAddr,
-    membership: Membership,
+    pub(crate) address: SocketAddr,
+    pub(crate) membership: Membership,
     _heeds: tokio::task::JoinHandle<()>,
 }
 
 /// A cluster over a store in memory.
-struct Town {
-    store: Arc<dyn Store>,
+pub(crate) struct Town {
+    pub(crate) store: Arc<dyn Store>,
     id: ClusterId,
     sealing: SealingKey,
-    first: Desk,
+    pub(crate) first: Desk,
 }
 
-const FIRST: NodeId = NodeId::from_bytes([0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+pub(crate) const FIRST: NodeId = NodeId::from_bytes([0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 fn authority(store: &Arc<dyn Store>, id: ClusterId, sealing: &SealingKey) -> Arc<StoreAuthority> {
     let mut seed = [0; 32];
@@ -104,7 +106,7 @@ fn open(store: &Arc<dyn Store>, authority: Arc<StoreAuthority>, leading: Leading
 }
 
 impl Town {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let (store, id): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::default()), ClusterId::generate(random));
         let sealing = SealingKey::generate(random);
         let authority = authority(&store, id, &sealing);
@@ -118,11 +120,11 @@ impl Town {
         Self { store, id, sealing, first }
     }
 
-    async fn token(&self, role: Role) -> JoinToken {
+    pub(crate) async fn token(&self, role: Role) -> JoinToken {
         self.first.authority.token(role).await.unwrap()
     }
 
-    async fn join(&self, number: u8, role: Role) -> Joined {
+    pub(crate) async fn join(&self, number: u8, role: Role) -> Joined {
         join([self.first.address], &self.token(role).await, Some(node(number)), None).await.unwrap()
     }
 
@@ -133,7 +135,7 @@ impl Town {
     }
 
     /// As the first manager asks.
-    fn client(&self) -> ControlClient {
+    pub(crate) fn client(&self) -> ControlClient {
         self.first.membership.client().clone()
     }
 }
@@ -236,7 +238,7 @@ async fn event(
     tokio::time::timeout(Duration::from_secs(20), found).await.unwrap()
 }
 
-async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
+pub(crate) async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
     for _ in 0..1000 {
         if holds().await {
             return;
@@ -246,7 +248,7 @@ async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) {
     panic!("it is never so");
 }
 
-fn kind(error: &JoinError) -> Option<RefusalKind> {
+pub(crate) fn kind(error: &JoinError) -> Option<RefusalKind> {
     match error {
         JoinError::Cluster(error) => error.kind(),
         _ => None,
@@ -367,6 +369,94 @@ async fn a_node_that_is_promoted_is_a_manager_without_a_restart_and_a_demoted_on
     assert!(refused.to_string().starts_with("only managers may "), "{refused}");
     let last = town.client().set_role(FIRST, Role::Worker).await.unwrap_err();
     assert_eq!(last.kind(), Some(RefusalKind::LastManager));
+}
+
+/// What a manager that was demoted serves, which did not ask for another certificate.
+fn rogue(own: Credentials) -> (Serving, SocketAddr) {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let server = ControlServer::new(Arc::new(manager(Arc::clone(&store)))).with_feed(store, &root()).unwrap();
+    let server = server.with_limits(Limits { beat: Duration::from_millis(20), ..Limits::default() });
+    let serving = server.listen(TcpListener::bind("127.0.0.1:0").unwrap(), own, NodeLimits::default()).unwrap();
+    let address = serving.address().unwrap();
+    (serving, address)
+}
+
+#[tokio::test]
+async fn a_demoted_manager_is_called_by_nobody_any_more_though_its_certificate_counts() {
+    let town = Town::new().await;
+    let ((one, _), two) = (town.member(1, Role::Worker).await, town.join(2, Role::Manager).await);
+    let (_serving, address) = rogue(two.credentials.clone());
+    let client = || ControlClient::of_managers(Managers::new([address], one.credentials()).unwrap());
+    let (standing, mut feed) = (client(), client().follow());
+    standing.nodes().await.unwrap();
+    let mut follows = tokio::spawn(async move {
+        loop {
+            if let Err(error) = feed.next().await {
+                return error;
+            }
+        }
+    });
+    let mut events = one.events();
+    town.client().set_role(node(2), Role::Worker).await.unwrap();
+    event(&mut events, |it| matches!(it, MembershipEvent::Trusts { .. })).await;
+    let is_demoted = |error: &ControlError| match error {
+        ControlError::Unreachable(source) => {
+            matches!(source.downcast_ref(), Some(RemoteError::Untrusted(VerifyError::Demoted(it))) if it.node == node(2))
+        }
+        _ => false,
+    };
+    for client in [standing, client()] {
+        let error = client.nodes().await.unwrap_err();
+        assert!(is_demoted(&error), "be it on a connection that stands: {error:?}");
+    }
+    let ended = tokio::time::timeout(Duration::from_secs(20), &mut follows).await.unwrap().unwrap();
+    assert!(ended.to_string().contains("demoted") || format!("{ended:?}").contains("Demoted"), "{ended:?}");
+    // Promoted again, it is believed again.
+    let mut events = one.events();
+    town.client().set_role(node(2), Role::Manager).await.unwrap();
+    event(&mut events, |it| matches!(it, MembershipEvent::Trusts { .. })).await;
+    client().nodes().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_demoted_manager_may_nothing_more_by_its_old_certificate_and_what_it_watches_ends() {
+    let town = Town::new().await;
+    let two = town.join(2, Role::Manager).await;
+    let dir = std::env::temp_dir().join(format!("overlay-demoted-{}", std::process::id()));
+    let feed = Feed::new(Arc::clone(&town.store), &root()).unwrap();
+    let control = Arc::new(manager(Arc::clone(&town.store)));
+    let builder = Driver::builder(FIRST, MemoryGround::default(), control.clone(), feed);
+    let driver = builder.gossip("127.0.0.1:0".parse().unwrap()).dir(&dir).start().await.unwrap();
+    let server = ControlServer::new(control).with_cluster(town.first.cluster.clone()).with_driver(driver.clone());
+    let server = server.with_limits(Limits { beat: Duration::from_millis(20), ..Limits::default() });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let serving = server.listen(listener, town.first.membership.credentials().clone(), NodeLimits::default()).unwrap();
+    let client = || {
+        let managers = Managers::new([serving.address().unwrap()], &two.credentials).unwrap();
+        ControlClient::of_managers(managers)
+    };
+    let mut watch = client().watch("web");
+    watch.next().await.unwrap();
+    client().create_network(network(1), overlay("front"), date()).await.unwrap();
+
+    town.client().set_role(node(2), Role::Worker).await.unwrap();
+    assert_eq!(two.credentials.identity().role, Role::Manager, "it shows what it was issued before");
+    let only = |error: &ControlError| error.to_string().starts_with("only managers may ");
+    assert!(only(&client().create_network(network(2), overlay("back"), date()).await.unwrap_err()));
+    assert!(client().sealing_key().await.unwrap_err().to_string().starts_with("only managers may "));
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap_err();
+    assert!(matches!(ended, RemoteError::OnlyManagers { .. }), "{ended:?}");
+    let refused = client().watch("web").next().await.unwrap_err();
+    assert!(matches!(refused, RemoteError::OnlyManagers { .. }), "{refused:?}");
+    // And of one that was removed.
+    town.client().set_role(node(2), Role::Manager).await.unwrap();
+    let mut watch = client().watch("web");
+    watch.next().await.unwrap();
+    town.first.authority.remove(node(2), date()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.unwrap().unwrap_err();
+    assert!(matches!(ended, RemoteError::Unwelcome(_) | RemoteError::OnlyManagers { .. }), "{ended:?}");
+    driver.stop().await;
+    let _ = std::fs::remove_dir_all(dir);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod cluster;
 mod faults;
 mod follow;
 mod hostile;
+mod intruders;
 mod kit;
 mod parity;
 mod secure;

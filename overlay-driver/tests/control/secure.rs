@@ -461,33 +461,88 @@ impl Town {
         own: Option<(Vec<Certificate>, SigningKey)>,
         bytes: &[u8],
     ) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
-        let mut config = match own {
-            None => builder.with_no_client_auth(),
-            Some((chain, key)) => {
-                let chain = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
-                let key = PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec());
-                builder.with_client_auth_cert(chain, key.into()).unwrap()
-            }
-        };
-        config.alpn_protocols = vec![b"overlay-control/1".to_vec()];
-        let alert = |error: std::io::Error| match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-            rustls::Error::AlertReceived(alert) => Some(*alert),
-            _ => None,
-        };
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect(ServerName::try_from("x").unwrap(), stream).await.map_err(alert)?;
-        drop(stream.write_all(bytes).await);
-        drop(stream.shutdown().await);
-        let mut told = Vec::new();
-        match stream.read_to_end(&mut told).await {
-            Ok(_) => Ok(told),
-            Err(_) if !told.is_empty() => Ok(told),
-            Err(error) => Err(alert(error)),
+        exchange(self.address, own.as_ref().map(|(chain, key)| (&chain[..], key)), bytes).await
+    }
+}
+
+/// Says that in TLS, by this certificate or as somebody who would join, and nothing else; what is answered, or the alert.
+pub(crate) async fn exchange(
+    address: SocketAddr,
+    own: Option<(&[Certificate], &SigningKey)>,
+    bytes: &[u8],
+) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
+    speak(address, own, b"overlay-control/1", bytes).await
+}
+
+/// As that, in this protocol.
+pub(crate) async fn speak(
+    address: SocketAddr,
+    own: Option<(&[Certificate], &SigningKey)>,
+    alpn: &[u8],
+    bytes: &[u8],
+) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = match own {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
+            let key = PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec());
+            builder.with_client_auth_cert(chain, key.into()).unwrap()
         }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    let alert = |error: std::io::Error| match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    };
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut stream = connector.connect(ServerName::try_from("x").unwrap(), stream).await.map_err(alert)?;
+    drop(stream.write_all(bytes).await);
+    drop(stream.shutdown().await);
+    let mut told = Vec::new();
+    match stream.read_to_end(&mut told).await {
+        Ok(_) => Ok(told),
+        Err(_) if !told.is_empty() => Ok(told),
+        Err(error) => Err(alert(error)),
+    }
+}
+
+/// Somebody without a certificate, who says nothing.
+pub(crate) async fn idle_stranger(address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
+    let mut config = builder.with_no_client_auth();
+    config.alpn_protocols = vec![b"overlay-join/1".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    connector.connect(ServerName::try_from("x").unwrap(), stream).await.unwrap()
+}
+
+/// Whoever answers before TLS has begun, or says in an alert that a node was removed, ends no membership: it has not proved to be a manager.
+#[tokio::test]
+async fn an_alert_of_who_has_proved_nothing_is_no_managers_word() {
+    let realm = Realm::new(5);
+    let own = realm.credentials(node(1), Role::Worker);
+    // TLS 1.3, a fatal alert: certificate_revoked (44), certificate_expired (45) (RFC 8446 §6).
+    for alert in [44, 45] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let answers = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await.unwrap();
+        });
+        let client = ControlClient::of_managers(Managers::new([address], &own).unwrap());
+        let error = client.nodes().await.unwrap_err();
+        assert!(
+            matches!(remote(&error), RemoteError::Unwelcome(Unwelcome::Other(why)) if why.contains("has not proved")),
+            "{error:?}"
+        );
+        answers.await.unwrap();
     }
 }
 

@@ -81,7 +81,8 @@ impl Node {
 
     pub(crate) fn verify(&self, chain: &[Certificate], usage: Usage, now: UnixTime) -> Result<Identity, VerifyError> {
         let (roots, refusals) = (self.issued.roots.clone(), self.refusals.clone());
-        let trusted = Trusted { revision: self.heard, roots, crosses: Vec::new(), refusals };
+        let (crosses, demoted) = Default::default();
+        let trusted = Trusted { revision: self.heard, roots, crosses, refusals, demoted };
         trusted.verify(chain, usage, self.clock(now))
     }
 

@@ -84,7 +84,8 @@ impl Swim {
     /// Whether this is a goodbye that the member has not signed, where it has to be; counted if so.
     fn is_forged(&mut self, update: &Update) -> bool {
         let signed = |verify: &dyn Verify| {
-            verify.verify(update.member.id, &goodbye(update.member.id, update.number()), &update.signature)
+            let statement = goodbye(update.member.id, update.number());
+            verify.verify(update.member.id, &statement, &update.signature).is_ok()
         };
         let verify = self.config.tables.verify.as_deref().filter(|_| update.standing == Standing::Left);
         let forged = verify.is_some_and(|verify| update.signature.is_empty() || !signed(verify));

@@ -26,7 +26,7 @@ use crate::swim::probe::{Probe, Relay};
 use crate::swim::roster::{Index, ME, Roster, Slot};
 use crate::swim::seeds::Seeds;
 use crate::swim::sync::Sync;
-use crate::tables::SIGNATURE_LIMIT;
+use crate::tables::Signature;
 use crate::wire::{self, Kind, Message};
 use crate::{Class, Config, Event, Member, Reason, Standing};
 
@@ -201,9 +201,8 @@ impl Membership for Swim {
         self.phase = Phase::Leaving;
         let verify = self.config.tables.verify.clone();
         let left = |slot: &mut Slot| {
-            let signature = verify.map(|verify| verify.sign(&goodbye(slot.member.id, slot.number())));
-            // One of a length that nobody reads would cost the goodbye: without any, this node is missed as if it had failed.
-            slot.settle(&signature.filter(|bytes| bytes.len() <= SIGNATURE_LIMIT).unwrap_or_default());
+            let signature = verify.and_then(|verify| verify.sign(&[goodbye(slot.member.id, slot.number())]).pop());
+            slot.settle(signature.as_ref().map_or(&[], Signature::as_bytes)); // without any, this node is missed as if it had failed
             (slot.standing, slot.since) = (Standing::Left, now);
         };
         self.roster.change(ME, left, &mut self.chance);

@@ -3,9 +3,9 @@
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::tables::chain::{Outcome, Room};
-use crate::tables::verify::statement;
+use crate::tables::verify::{Disbelief, Verify, statement};
 use crate::tables::wire::{Change, Fresh, Group};
-use crate::tables::{Chain, DIRECTORY, Pending, Tables};
+use crate::tables::{Chain, DIRECTORY, Pending, Tables, VOUCHERS};
 use crate::{Key, TableId};
 
 /// How changes came.
@@ -27,7 +27,7 @@ impl Tables {
     }
 
     /// Takes changes of one owner in; whether none was refused. What is refused comes again by comparison, once it may.
-    pub(super) fn accept(&mut self, network: NetworkId, group: Group, by: By, now: Instant) -> bool {
+    pub(super) fn accept(&mut self, network: NetworkId, mut group: Group, by: By, now: Instant) -> bool {
         if !self.replicas.contains_key(&network) {
             self.counts.refused.foreign_network += group.changes.len() as u64;
             return false;
@@ -37,6 +37,10 @@ impl Tables {
         }
         let (owner, incarnation, stable) = (group.owner, group.incarnation, group.stable);
         let verify = self.config.verify.clone();
+        if network == DIRECTORY && verify.is_some() {
+            group.changes.sort_by_key(|change| change.table != VOUCHERS); // by which the others are verified
+        }
+        let spent = by == By::News && verify.is_some() && !self.forgeries.is_left(now);
         let room = self.room(network, SPANS + if by == By::News { 0 } else { 2 * self.config.entries() });
         let (cap, most) = (self.config.tombstone_cap, self.config.entries());
         let Some(replica) = self.replicas.get_mut(&network) else {
@@ -44,10 +48,9 @@ impl Tables {
         };
         let before = replica.chain(owner).map_or(0, |chain| chain.through().0);
         let signed = |change: &Change| {
-            let statement = |_: &_| statement(network, owner, incarnation, change);
-            verify.as_ref().is_none_or(|v| v.verify(owner, &statement(v), &change.signature))
+            verify.as_deref().map_or(Ok(()), |verify| check(verify, (network, owner, incarnation), change))
         };
-        let mut tally = Tally::default();
+        let mut tally = Tally { spent, ..Tally::default() };
         let collected = replica.edit(owner, incarnation, |chain| {
             group.changes.into_iter().for_each(|change| tally.take(chain, change, (by, room, now), signed));
             // A number that only serves to forget tombstones early needs no proof: see `Chain`.
@@ -56,7 +59,10 @@ impl Tables {
         });
         self.counts.collected += collected as u64;
         self.count(&tally, by);
-        let all = tally.full + tally.unsigned == 0;
+        if tally.forged > 0 {
+            self.forgeries.take(now);
+        }
+        let all = tally.full + tally.disbelieved() == 0;
         if !tally.applied.is_empty() {
             self.note_unacted(owner, network, before, now);
         }
@@ -75,7 +81,10 @@ impl Tables {
         counts.stale += tally.stale;
         counts.repaired += tally.repaired;
         counts.refused.full += tally.full;
-        counts.refused.signature += tally.unsigned;
+        counts.refused.unsigned += tally.unsigned;
+        counts.refused.unvouched += tally.unvouched;
+        counts.refused.signature += tally.forged;
+        counts.refused.unverified += tally.unverified;
         match by {
             By::News => counts.taken_fresh += tally.applied.len() as u64,
             By::Answer | By::Owner => counts.taken_pulled += tally.applied.len() as u64,
@@ -126,6 +135,11 @@ struct Tally {
     stale: u64,
     full: u64,
     unsigned: u64,
+    unvouched: u64,
+    forged: u64,
+    unverified: u64,
+    /// Whether no more signatures are looked at.
+    spent: bool,
     repaired: u64,
     applied: Vec<(TableId, Key, usize)>,
 }
@@ -136,15 +150,14 @@ impl Tally {
         chain: &mut Chain,
         change: Change,
         (by, room, now): (By, Room, Instant),
-        signed: impl Fn(&Change) -> bool,
+        signed: impl Fn(&Change) -> Result<(), Disbelief>,
     ) {
         let seen = chain.seen().contains(change.sequence);
         if seen && !(by == By::Owner && chain.differs(&change)) {
             self.stale += 1;
             return;
         }
-        if !signed(&change) {
-            self.unsigned += 1;
+        if !self.believes(&change, signed) {
             return;
         }
         let applied = (change.table, change.key.clone(), change.encoded_len());
@@ -158,6 +171,41 @@ impl Tally {
             Outcome::Stale => self.stale += 1,
             Outcome::Full => self.full += 1,
         }
+    }
+
+    /// Whether a change is its owner's; counted if not. Who passes on one that is forged is not believed on what comes with it, so that it costs us one signature.
+    fn believes(&mut self, change: &Change, signed: impl Fn(&Change) -> Result<(), Disbelief>) -> bool {
+        let count = if self.spent || self.forged > 0 {
+            &mut self.unverified
+        } else {
+            match signed(change) {
+                Ok(()) => return true,
+                Err(Disbelief::Unsigned) => &mut self.unsigned,
+                Err(Disbelief::Unvouched) => &mut self.unvouched,
+                Err(Disbelief::Forged) => &mut self.forged,
+            }
+        };
+        *count += 1;
+        false
+    }
+
+    const fn disbelieved(&self) -> u64 {
+        self.unsigned + self.unvouched + self.forged + self.unverified
+    }
+}
+
+/// Whether a change is its owner's, who may show by it how its others are verified.
+fn check(
+    verify: &dyn Verify,
+    (network, owner, incarnation): (NetworkId, NodeId, u64),
+    change: &Change,
+) -> Result<(), Disbelief> {
+    let statement = statement(network, owner, incarnation, change);
+    match &change.value {
+        Some(voucher) if network == DIRECTORY && change.table == VOUCHERS => {
+            verify.introduce(owner, voucher, &statement, &change.signature)
+        }
+        _ => verify.verify(owner, &statement, &change.signature),
     }
 }
 

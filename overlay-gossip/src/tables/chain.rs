@@ -116,17 +116,22 @@ impl Chain {
     /// than anybody who is honest tells, or has, are passed over, so that seen numbers stay bounded; so is what is beyond the
     /// last change here.
     pub(crate) fn finish(&mut self, end: &End) -> Vec<(TableId, Key)> {
-        let (mut gone, last) = (Vec::new(), self.seen.last());
-        if let Some(alive) = &end.alive {
-            let dead = |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
-            let numbers = self.numbers(end.floor.min(last)).into_iter().filter(dead);
-            gone.extend(numbers.filter_map(|number| self.forget(number)));
-        }
+        let last = self.seen.last();
+        let dead = self.removed_by(end);
+        let gone = dead.into_iter().filter_map(|number| self.forget(number)).collect();
         if self.seen.spans() <= SEEN_SPANS {
             self.seen.union(&end.seen.truncated(END_SPANS).up_to(last));
         }
         self.floor = self.floor.max(end.floor.min(last));
         gone
+    }
+
+    /// The numbers of what is here and was removed, by such an end.
+    pub(crate) fn removed_by(&self, end: &End) -> Vec<u64> {
+        let Some(alive) = &end.alive else { return Vec::new() };
+        let last = self.seen.last();
+        let dead = |number: &u64| *number < last && end.seen.contains(*number) && !alive.contains(*number);
+        self.numbers(end.floor.min(last)).into_iter().filter(dead).collect()
     }
 
     /// Begins anew above `base`, since the owner subscribed anew. Gives what was removed by it.
@@ -199,6 +204,19 @@ impl Chain {
         let alive = missed.then(|| self.numbers(self.floor).into_iter().collect());
         let late = self.numbers(after).into_iter().filter(|number| !seen.contains(*number));
         End { seen: self.seen.without(late).truncated(END_SPANS), floor: self.floor, alive }
+    }
+
+    /// One's own change of a number, as it travels; none if a later one has taken its place.
+    pub(crate) fn numbered(&self, number: u64) -> Option<Change> {
+        self.entries.at(number).map(|(table, key, slot)| travelling(table, key, slot))
+    }
+
+    /// Puts an owner's signature to its change of that number.
+    pub(crate) fn sign(&mut self, number: u64, signature: &[u8], now: Instant) {
+        if let Some(Entry { table, key, slot }) = self.entries.remove(number) {
+            let slot = Slot::new(slot.sequence, slot.value.clone(), slot.covers().to_vec(), signature);
+            self.entries.insert(Entry { table, key, slot }, now);
+        }
     }
 
     /// The entries of one table, by key.

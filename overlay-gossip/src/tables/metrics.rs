@@ -73,8 +73,14 @@ pub struct RefusedMetrics {
     pub past_incarnation: u64,
     /// Changes of an owner that does not subscribe to the network.
     pub not_subscribed: u64,
-    /// Changes without their owner's signature.
+    /// Changes that are not signed.
+    pub unsigned: u64,
+    /// Changes of owners whose signatures cannot be verified, or not yet.
+    pub unvouched: u64,
+    /// Changes with a signature that is not their owner's, and what somebody showed in an owner's name that it did not make: forged, altered, of another entry, network or start.
     pub signature: u64,
+    /// Changes that came with a forged one, or after too many, and were not looked at; comparison brings those that are true.
+    pub unverified: u64,
     /// Changes beyond an owner's limits.
     pub full: u64,
     /// Answers that nobody asked for, or that came too late.

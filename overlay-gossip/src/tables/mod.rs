@@ -22,6 +22,8 @@ mod confirm;
 mod confirmations;
 mod entries;
 mod event;
+#[cfg(feature = "testing")]
+mod forged;
 mod fresh_queue;
 mod hash;
 mod intervals;
@@ -33,6 +35,7 @@ mod refused;
 mod replica;
 mod roster;
 mod serve;
+mod sign;
 mod tell;
 mod timers;
 mod unacted;
@@ -47,7 +50,7 @@ pub use config::TablesConfig;
 pub use event::TableEvent;
 pub use metrics::{RefusedMetrics, TablesMetrics};
 pub use refused::Refused;
-pub use verify::Verify;
+pub use verify::{Disbelief, Signature, SignatureLengthError, Verify};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,10 +58,13 @@ use bytes::Bytes;
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::chance::Chance;
+use crate::rate_limit::RateLimit;
 use crate::{Class, Key, Malformed, Reason, Sequence, TableId};
 use chain::{Chain, Room};
 use confirmations::Confirmations;
 use event::{Events, Pending};
+#[cfg(feature = "testing")]
+pub(crate) use forged::{forged, forged_statement};
 use fresh_queue::{EntryId, FreshQueue};
 use intervals::Intervals;
 #[cfg(test)]
@@ -73,11 +79,12 @@ use wire::{Chunk, Message, Want};
 
 /// Values have up to 64 KiB.
 pub(crate) const VALUE_LIMIT: usize = 64 * 1024;
-/// Signatures have up to 255 bytes.
-pub(crate) const SIGNATURE_LIMIT: usize = 255;
+/// What a signature may have at most.
+pub(crate) const SIGNATURE_LIMIT: usize = Signature::MOST;
 /// Where subscriptions are kept: table 0, key the network's id, value the number below which the owner's changes are of a former
-/// subscription.
+/// subscription; and in table 1, what each owner shows of itself so that its signatures can be verified.
 const DIRECTORY: NetworkId = NetworkId::from_bytes([0; 16]);
+const VOUCHERS: TableId = TableId(1);
 
 /// The tables of one node. A sub-machine: it hears of members by [`handle_member`](Self::handle_member), and sees no sockets or
 /// clocks. After each call, `poll_transmit`, `poll_event` and `poll_timeout` may have something new.
@@ -106,6 +113,10 @@ pub(crate) struct Tables {
     /// Whether reminders or tombstones may be due.
     awake: bool,
     hides: BTreeSet<(Instant, NodeId)>,
+    /// Own changes that are yet to be signed, before a message leaves.
+    unsigned: BTreeSet<(NetworkId, u64)>,
+    /// How many forgeries in news are looked at.
+    forgeries: RateLimit,
     outbox: Outbox,
     events: Events,
     counts: TablesMetrics,
@@ -113,7 +124,7 @@ pub(crate) struct Tables {
 
 impl Tables {
     pub(crate) fn new(config: TablesConfig, me: NodeId, incarnation: u64, seed: [u8; 32], now: Instant) -> Self {
-        Self {
+        let mut tables = Self {
             config,
             me,
             incarnation,
@@ -134,10 +145,14 @@ impl Tables {
             remind_due: now,
             awake: false,
             hides: BTreeSet::new(),
+            unsigned: BTreeSet::new(),
+            forgeries: RateLimit::new(FORGERIES, FORGERIES_AT_ONCE, now),
             outbox: Outbox::default(),
             events: Events::default(),
             counts: TablesMetrics::default(),
-        }
+        };
+        tables.vouch(now);
+        tables
     }
 
     /// Whether bytes are a message of the tables; for a caller that has to know before it acts on what came with them.
@@ -166,6 +181,7 @@ impl Tables {
     /// For bytes that are no message; then nothing has changed but a count.
     pub(crate) fn handle(&mut self, from: NodeId, body: &[u8], now: Instant) -> Result<(), Malformed> {
         let message = Message::parse(body).inspect_err(|_| self.counts.refused.malformed += 1)?;
+        self.sign_made(now);
         if self.members.get(from).is_none() {
             self.counts.refused.stranger += 1;
             return Ok(());
@@ -186,6 +202,7 @@ impl Tables {
 
     /// Does what is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        self.sign_made(now);
         self.expire_unacted(now);
         self.hide_due(now);
         self.lose_pulls(now);
@@ -319,7 +336,8 @@ impl Tables {
 
     /// What an owner may have in a network; `spans` of seen numbers.
     fn room(&self, network: NetworkId, spans: usize) -> Room {
-        let entries = if network == DIRECTORY { self.config.networks_limit } else { self.config.entries() };
+        let subscriptions = self.config.networks_limit + usize::from(self.config.verify.is_some()); // and a voucher
+        let entries = if network == DIRECTORY { subscriptions } else { self.config.entries() };
         Room { entries, bytes: self.config.bytes_limit, spans }
     }
 
@@ -348,3 +366,7 @@ impl Tables {
         chosen.into_iter().collect()
     }
 }
+
+/// Signatures in news that are not their owners': after so many at once, and so many a second, news that have to be verified are left to comparison.
+const FORGERIES_AT_ONCE: u32 = 1_000;
+const FORGERIES: u32 = 100;

@@ -206,6 +206,11 @@ impl Tables {
             self.pulls.shunned.insert((from, network, owner), now + SHUNNED);
             return;
         }
+        if self.is_hearsay((from, owner), network, end) {
+            self.pulls.shunned.insert((from, network, owner), now + SHUNNED);
+            let asked = self.members.is_live(owner).then_some((owner, incarnation));
+            return self.pull(owner, network, asked.into_iter().collect(), now);
+        }
         let Some(replica) = self.replicas.get_mut(&network).filter(|_| !end.seen.is_empty()) else {
             return;
         };
@@ -221,6 +226,12 @@ impl Tables {
         if network == DIRECTORY {
             self.awake = true;
         }
+    }
+
+    /// Whether somebody else than its owner says that something here was removed, and shows no removal that the owner has signed: where entries are signed, the owner itself is asked then.
+    fn is_hearsay(&self, (from, owner): (NodeId, NodeId), network: NetworkId, end: &End) -> bool {
+        let chain = self.replicas.get(&network).and_then(|replica| replica.chain(owner));
+        self.config.verify.is_some() && from != owner && chain.is_some_and(|chain| !chain.removed_by(end).is_empty())
     }
 
     /// Sends a request, for as many owners as a message takes.

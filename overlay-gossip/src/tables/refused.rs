@@ -2,7 +2,7 @@
 
 use overlay_core::NetworkId;
 
-use crate::tables::{SIGNATURE_LIMIT, VALUE_LIMIT};
+use crate::tables::VALUE_LIMIT;
 
 /// A change that the tables did not make; nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,12 +30,6 @@ pub enum Refused {
         entries: usize,
         /// What they count for.
         bytes: usize,
-    },
-    /// [`Verify::sign`](crate::Verify::sign) gave what nobody would take for a signature.
-    #[error("a signature has 1 to {SIGNATURE_LIMIT} bytes, this has {found}")]
-    Signature {
-        /// Bytes it has.
-        found: usize,
     },
     /// As many networks as [`TablesConfig::networks_limit`](crate::TablesConfig::networks_limit) allows.
     #[error("this node subscribes to {found} networks, which is the limit")]

@@ -106,6 +106,9 @@ impl Tables {
     fn forget_entries(&mut self, member: NodeId, now: Instant) {
         let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
         let subscriptions = self.subscriptions(member);
+        if let Some(verify) = &self.config.verify {
+            verify.forget(member);
+        }
         for network in networks {
             self.drop_owner(network, member);
         }

@@ -11,7 +11,8 @@ use crate::tables::{EntryId, Tables};
 impl Tables {
     /// Fills a datagram to another node with fresh changes, as one body of up to `budget` bytes, appended to `out`. Nothing, if
     /// there is nothing to tell.
-    pub(crate) fn fill(&mut self, to: NodeId, budget: usize, out: &mut Vec<u8>, _now: Instant) {
+    pub(crate) fn fill(&mut self, to: NodeId, budget: usize, out: &mut Vec<u8>, now: Instant) {
+        self.sign_made(now);
         if self.fresh.is_empty() || budget < Change::lonely_len(16) {
             return;
         }

@@ -4,9 +4,8 @@ use bytes::Bytes;
 use overlay_core::{Instant, NetworkId};
 
 use crate::tables::chain::Outcome;
-use crate::tables::verify::statement;
 use crate::tables::wire::Change;
-use crate::tables::{DIRECTORY, Refused, Replica, SIGNATURE_LIMIT, Tables, VALUE_LIMIT};
+use crate::tables::{DIRECTORY, Refused, Replica, Tables, VALUE_LIMIT};
 use crate::{Key, Sequence, TableId};
 
 impl Tables {
@@ -108,7 +107,7 @@ impl Tables {
         }
     }
 
-    fn write(
+    pub(super) fn write(
         &mut self,
         network: NetworkId,
         (table, key): (TableId, Key),
@@ -116,20 +115,13 @@ impl Tables {
         now: Instant,
     ) -> Result<Sequence, Refused> {
         let (me, incarnation, room) = (self.me, self.incarnation, self.room(network, usize::MAX));
-        let verify = self.config.verify.clone();
+        let signature = self.signature_len();
         let Some(replica) = self.replicas.get_mut(&network) else {
             return Err(Refused::NotSubscribed { network });
         };
         let written = replica.edit(me, incarnation, |chain| {
-            let mut change = chain.next(table, key.clone(), value);
-            if let Some(verify) = verify {
-                change.signature = verify.sign(&statement(network, me, incarnation, &change)).into();
-                let found = change.signature.len();
-                if !(1..=SIGNATURE_LIMIT).contains(&found) {
-                    return Err(Refused::Signature { found });
-                }
-            }
-            let (sequence, len) = (change.sequence, change.encoded_len());
+            let change = chain.next(table, key.clone(), value);
+            let (sequence, len) = (change.sequence, change.encoded_len() + signature);
             match chain.apply(change, room, now) {
                 Outcome::Applied => Ok((sequence, len)),
                 _ => Err(Refused::Full { entries: chain.len() - chain.tombstones(), bytes: chain.bytes() }),
@@ -137,6 +129,7 @@ impl Tables {
         });
         let (sequence, len) = written?;
         self.counts.made += 1;
+        self.owe_signature(network, sequence);
         self.tell((network, me, table, key), false, len, now);
         self.settle(network, now);
         Ok(Sequence(sequence))

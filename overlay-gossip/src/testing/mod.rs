@@ -45,12 +45,14 @@
 
 mod cluster;
 mod conditions;
+mod forgery;
 mod machine;
 mod net;
 mod queue;
 mod seeds;
 
 pub use conditions::Conditions;
+pub use forgery::Forgery;
 pub use machine::Machine;
 pub use net::{Net, Sent};
 pub use seeds::seeds;

@@ -49,8 +49,11 @@ impl Agent {
 
     /// A node of the cluster: its keys count from now on.
     fn admit(&mut self, node: NodeId) {
-        if self.catalogue.nodes.insert(node) && self.offers.has_heard(node) {
-            self.doubt_keys_of_nodes();
+        if self.catalogue.nodes.insert(node) {
+            self.doubt_seal();
+            if self.offers.has_heard(node) {
+                self.doubt_keys_of_nodes();
+            }
         }
     }
 
@@ -59,6 +62,7 @@ impl Agent {
         if self.catalogue.nodes.remove(&node) {
             self.forget_node(node, now);
             self.rotate_gossip_without(node, now);
+            self.doubt_seal();
             self.doubt_keys_of_nodes();
         }
     }

@@ -93,6 +93,8 @@ pub enum Input {
         /// Its version.
         version: u64,
     },
+    /// What this node shows of the key that it signs with is another, see [`Vouch::voucher`](crate::Vouch::voucher): its certificate was renewed. Nothing happens where gossip is not signed.
+    Vouch,
     /// Say goodbye; ends with [`AgentEvent::Gone`].
     Leave,
 }

@@ -4,6 +4,7 @@ use overlay_crypto::gossip::{Generation, Succession};
 use overlay_crypto::{Epoch, RotationCounts, Stage};
 
 use super::Agent;
+use crate::Contest;
 
 /// A snapshot of an agent's counts and lengths.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub struct AgentMetrics {
     /// Words of nodes on endpoints that do not count, since the catalogue does not say so too, or not yet, or the endpoint is here: 0 but
     /// while endpoints come and move, unless somebody lies.
     pub contested: usize,
+    /// Why they do not.
+    pub contested_for: Contested,
     /// Endpoints that what was derived last leaves out, whole or in part: see [`Unfit`](crate::Unfit).
     pub unfit: usize,
     /// Networks that could not be followed, each time it was tried.
@@ -42,6 +45,41 @@ pub struct AgentMetrics {
     pub unopened: u64,
 }
 
+/// How many words of nodes on endpoints do not count, by reason: see [`Contest`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Contested {
+    /// There is no such endpoint, or not yet.
+    pub unknown: usize,
+    /// It is plugged in here.
+    pub here: usize,
+    /// It is another node's, or on another network.
+    pub owner: usize,
+    /// It was not given that address.
+    pub address: usize,
+    /// It was not given that Ethernet address.
+    pub mac: usize,
+    /// It is not of that service.
+    pub service: usize,
+}
+
+impl Contested {
+    fn of(contested: impl Iterator<Item = Contest>) -> Self {
+        let mut counts = Self::default();
+        contested.for_each(|why| {
+            *match why {
+                Contest::Unknown => &mut counts.unknown,
+                Contest::Here => &mut counts.here,
+                Contest::Owner { .. } => &mut counts.owner,
+                Contest::Address { .. } => &mut counts.address,
+                Contest::Mac { .. } => &mut counts.mac,
+                Contest::Service => &mut counts.service,
+            } += 1;
+        });
+        counts
+    }
+}
+
 impl Agent {
     pub(super) fn measure(&self) -> AgentMetrics {
         let (present, rotations) = self.epochs();
@@ -53,6 +91,7 @@ impl Agent {
             local: sections().map(|section| section.local.len()).sum(),
             remote: sections().map(|section| section.remote.len()).sum(),
             contested: self.claims.values().map(crate::knowledge::Claims::len).sum(),
+            contested_for: Contested::of(self.contested().map(|(.., why)| why)),
             unfit: self.deriver.unfit(),
             epoch: present.map(|(epoch, _)| epoch),
             stage: present.map(|(_, stage)| stage),

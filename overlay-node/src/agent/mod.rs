@@ -23,7 +23,7 @@ use overlay_lb::Ask;
 
 pub use config::{AgentConfig, AgentError, Me, UnderlayError};
 pub use input::{AgentEvent, Input, InputError};
-pub use metrics::AgentMetrics;
+pub use metrics::{AgentMetrics, Contested};
 pub(crate) use report::own_ends;
 pub use report::{masqueraded, unpublished};
 pub use seal::{GossipKeyChange, GossipKeyError};
@@ -39,7 +39,9 @@ use watch::Watches;
 
 use crate::derive::Deriver;
 use crate::knowledge::Claims;
-use crate::{Desired, Endpoint, Explanation, Knowledge, NodeFacts, Protection, Standing, Target, Underlay, mesh};
+use crate::{
+    Contest, Desired, Endpoint, Explanation, Knowledge, NodeFacts, Protection, Standing, Target, Underlay, mesh,
+};
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
 /// runtime, and says what the node should hold. A machine without I/O.
@@ -190,6 +192,7 @@ impl Agent {
             Input::RotateGossipKeys { without } => self.rotate_gossip(without, now),
             Input::GossipWithout(node) => self.rotate_gossip_without(node, now),
             Input::GossipKeysKept { version } => self.keep_gossip_keys(version),
+            Input::Vouch => self.gossip.vouch(now),
             Input::Leave => self.gossip.leave(now),
         }
         self.settle(now);
@@ -287,9 +290,27 @@ impl Agent {
         crate::explain_published(&self.knowledge, ask, held)
     }
 
+    /// What nodes say of endpoints that does not count: of which endpoint of which network, which node, and why. What comes or moves is among them for a moment; what stays is somebody's lie, or a
+    /// catalogue that is late.
+    pub fn contested(&self) -> impl Iterator<Item = (NetworkId, EndpointId, NodeId, Contest)> {
+        self.claims.iter().flat_map(|(network, claims)| {
+            let section = self.knowledge.networks.get(network).into_iter();
+            let contested = section.flat_map(|section| claims.contested(section, &self.catalogue.assigned));
+            contested.map(|(endpoint, node, why)| (*network, endpoint, node, why))
+        })
+    }
+
     /// A snapshot of counts and lengths. O(owners of entries).
     pub fn metrics(&self) -> AgentMetrics {
         self.measure()
+    }
+
+    /// Has the node say something in a table that it would not say by itself, as one that was taken over may; whether it could.
+    #[cfg(feature = "testing")]
+    pub fn say(&mut self, at: overlay_gossip::EntryKey, value: bytes::Bytes, now: Instant) -> bool {
+        let said = self.gossip.put(at, value, now).is_ok();
+        self.settle(now);
+        said
     }
 
     /// Whether an endpoint is its node's part of the routing mesh.

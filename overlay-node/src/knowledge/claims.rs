@@ -1,6 +1,7 @@
 //! Which of what other nodes say of endpoints counts.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use overlay_core::{AddressSet, EndpointId, Mac, NetworkId, NodeId, ServiceId};
@@ -17,6 +18,41 @@ pub(crate) struct Assigned {
     addresses: AddressSet,
     service: Option<ServiceId>,
     weight: Weight,
+}
+
+/// Why what a node says of an endpoint does not count: what the catalogue has that it was not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Contest {
+    /// There is no such endpoint, or not yet.
+    #[error("the catalogue has no such endpoint")]
+    Unknown,
+    /// The endpoint is plugged in at this node.
+    #[error("the endpoint is here")]
+    Here,
+    /// The endpoint is another node's, or on another network.
+    #[error("the endpoint is node {node}'s, on network {network}")]
+    Owner {
+        /// Whose it is.
+        node: NodeId,
+        /// On which network.
+        network: NetworkId,
+    },
+    /// An address that the endpoint was not given: another's, or a VIP.
+    #[error("the endpoint was not given {address}")]
+    Address {
+        /// The address.
+        address: IpAddr,
+    },
+    /// An Ethernet address that it was not given.
+    #[error("the endpoint was given {allotted}")]
+    Mac {
+        /// The one that it was given.
+        allotted: Mac,
+    },
+    /// It is of another service, or of none.
+    #[error("the endpoint is not of that service")]
+    Service,
 }
 
 /// What the catalogue has of all endpoints.
@@ -38,9 +74,19 @@ impl Assigned {
 
     /// Whether a word agrees with it.
     fn vouches_for(&self, network: NetworkId, claim: &RemoteEndpoint) -> bool {
-        let has = |address| self.addresses.contains(address);
-        (self.network, self.node, self.mac, self.service) == (network, claim.node, claim.mac, claim.service)
-            && claim.addresses.iter().all(has)
+        self.contests(network, claim).is_none()
+    }
+
+    /// Why a word does not agree with it.
+    fn contests(&self, network: NetworkId, claim: &RemoteEndpoint) -> Option<Contest> {
+        let foreign = claim.addresses.iter().find(|address| !self.addresses.contains(*address));
+        let of_other = (self.network, self.node) != (network, claim.node);
+        match foreign {
+            _ if of_other => Some(Contest::Owner { node: self.node, network: self.network }),
+            Some(address) => Some(Contest::Address { address: *address }),
+            None if self.mac != claim.mac => Some(Contest::Mac { allotted: self.mac }),
+            None => (self.service != claim.service).then_some(Contest::Service),
+        }
     }
 }
 
@@ -120,6 +166,20 @@ impl Claims {
         true
     }
 
+    /// What is out of sight, and why.
+    pub(crate) fn contested(
+        &self,
+        section: &Section,
+        assigned: &Assignments,
+    ) -> impl Iterator<Item = (EndpointId, NodeId, Contest)> {
+        self.0.iter().map(move |((id, node), claim)| {
+            let entry = assigned.get(id).filter(|_| !section.local.contains_key(id));
+            let missing = if section.local.contains_key(id) { Contest::Here } else { Contest::Unknown };
+            let why = entry.map_or(Some(missing), |entry| entry.contests(section.network.id, claim));
+            (*id, *node, why.unwrap_or(missing))
+        })
+    }
+
     /// How many are out of sight.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
@@ -134,8 +194,6 @@ fn take_back(section: &mut Arc<Section>, id: EndpointId, node: NodeId) -> Option
 
 #[cfg(all(test, feature = "testing"))]
 mod tests {
-    use std::net::IpAddr;
-
     use overlay_core::UnixTime;
     use proptest::prelude::*;
 

@@ -20,6 +20,7 @@ use overlay_lb::Weight;
 pub use gateway::{GatewayBridge, GatewayPort};
 pub use protection::{Carried, LaneKeys, Protection, TunnelKeys};
 
+pub use claims::Contest;
 pub(crate) use claims::{Assigned, Assignments, Claims};
 
 use crate::{Encryption, Endpoint, Kind, Network, Service};

@@ -1,13 +1,15 @@
 //! Sealed gossip, and how its key is changed.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{Instant, NodeId};
+use overlay_core::{Instant, Name, NodeId, UnixTime};
 use overlay_crypto::gossip::{GossipKey, Succession};
 use overlay_crypto::{Chance, RotationConfig, Stage};
+use overlay_gossip::Role;
 use overlay_gossip::testing::{Conditions, Net};
-use overlay_node::{Agent, AgentConfig, AgentEvent, GossipKeyChange, Input};
+use overlay_node::{Agent, AgentConfig, AgentEvent, CatalogueChange, Condition, GossipKeyChange, Input, NodeSpec};
 
 use super::town::{Node, me};
 
@@ -124,4 +126,48 @@ fn who_is_left_out_has_no_key_of_those_after_says_so_and_is_let_in_by_hand() {
         (0..3).all(|node| sealed.keys(node).primary() == sealed.keys(0).primary()),
         "it gets the next one like others"
     );
+}
+
+#[test]
+fn whom_the_catalogue_does_not_have_holds_up_no_change_and_is_given_no_key() {
+    let mut sealed = Sealed::new(&[7; 5]);
+    let ids: Vec<NodeId> = (0..5).map(|node| sealed.agent(node).gossip().me().id).collect();
+    let in_catalogue = |number: usize| {
+        let spec = NodeSpec { name: Name::new(&format!("n{number}")).unwrap(), role: Role::Worker };
+        let (id, created, condition) = (ids[number], UnixTime::from_millis(0), Condition::Allocated);
+        CatalogueChange::Node(Arc::new(overlay_node::Node { id, spec, created, condition }))
+    };
+    for node in 0..5 {
+        for number in [0, 1, 4] {
+            sealed.tell(node, Input::Catalogue(in_catalogue(number)));
+        }
+    }
+    sealed.run(5);
+    let before = sealed.keys(0).primary();
+    // Two that have the key of gossip and are no nodes: one answers, one is silent. Of four that gossip tells of besides the one that is removed, two do not make most.
+    sealed.net.crash(3);
+    sealed.run(20);
+    for node in [0, 1] {
+        sealed.tell(node, Input::Catalogue(CatalogueChange::NodeGone(ids[4])));
+    }
+    sealed.run(30);
+    for node in [0, 1] {
+        assert!(sealed.keys(node).primary() > before && sealed.keys(node).keys().count() == 1, "{node}");
+    }
+    assert_eq!(sealed.keys(0).primary(), sealed.keys(1).primary());
+    for ghost in [2, 4] {
+        assert_eq!((sealed.keys(ghost).primary(), sealed.keys(ghost).keys().count()), (before, 1), "{ghost}");
+    }
+    assert!(sealed.left_behind.is_empty(), "nobody is waited for that is none: {:?}", sealed.left_behind);
+    // Once the catalogue has it, it is let in like others.
+    let given = sealed.keys(0).get(sealed.keys(0).primary().id).cloned().unwrap();
+    for node in [0, 1, 2] {
+        sealed.tell(node, Input::Catalogue(in_catalogue(2)));
+    }
+    sealed.change(2, GossipKeyChange::Install(given.clone()));
+    sealed.change(2, GossipKeyChange::Promote(given.id()));
+    sealed.run(20);
+    sealed.tell(0, Input::RotateGossipKeys { without: BTreeSet::new() });
+    sealed.run(30);
+    assert!([1, 2].iter().all(|node| sealed.keys(*node).primary() == sealed.keys(0).primary()));
 }

@@ -2,7 +2,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot have its server fails")]
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +25,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct EtcdServer {
     folder: PathBuf,
+    host: IpAddr,
     ports: [u16; 3], // for clients, for peers, for health
     certificates: Option<ServerCertificates>,
     child: Option<Child>,
@@ -48,7 +49,7 @@ impl EtcdServer {
     /// # Panics
     /// If it is required and not there, or does not start.
     pub fn start(name: &str) -> Option<Self> {
-        is_there(name).then(|| Self::begin(None))
+        is_there(name).then(|| Self::begin(LOOPBACK, None))
     }
 
     /// The same with TLS, and clients that have to show certificates.
@@ -56,17 +57,25 @@ impl EtcdServer {
     /// # Panics
     /// As [`start`](Self::start).
     pub fn start_tls(name: &str, certificates: &ServerCertificates) -> Option<Self> {
-        is_there(name).then(|| Self::begin(Some(certificates)))
+        is_there(name).then(|| Self::begin(LOOPBACK, Some(certificates)))
     }
 
-    fn begin(certificates: Option<&ServerCertificates>) -> Self {
+    /// The same at another address of this machine's, or of the namespace that the calling thread is in: for which the server's certificate is to be.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_tls_at(name: &str, host: IpAddr, certificates: &ServerCertificates) -> Option<Self> {
+        is_there(name).then(|| Self::begin(host, Some(certificates)))
+    }
+
+    fn begin(host: IpAddr, certificates: Option<&ServerCertificates>) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("overlay-etcd-{}-{number}", std::process::id()));
         for _ in 0..5 {
             std::fs::create_dir_all(&folder).expect("a folder for etcd");
-            let mut server =
-                Self { folder: folder.clone(), ports: free_ports(), certificates: certificates.cloned(), child: None };
+            let (ports, certificates) = (free_ports(host), certificates.cloned());
+            let mut server = Self { folder: folder.clone(), host, ports, certificates, child: None };
             if server.launch() {
                 return server;
             } // else somebody was faster to take a port
@@ -147,7 +156,7 @@ impl EtcdServer {
     }
 
     const fn address(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+        SocketAddr::new(self.host, port)
     }
 }
 
@@ -159,6 +168,7 @@ impl Drop for EtcdServer {
 }
 
 const PROGRAM: &str = "etcd";
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 #[expect(clippy::disallowed_methods, reason = "a test gate is told by the environment")]
 fn is_there(name: &str) -> bool {
@@ -173,8 +183,8 @@ fn is_there(name: &str) -> bool {
     false
 }
 
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
+fn free_ports(host: IpAddr) -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind((host, 0)).expect("a free port"));
     listeners.map(|listener| listener.local_addr().expect("a port").port())
 }
 

@@ -13,6 +13,8 @@ use overlay_bench::{Bench, Pace};
 mod codec;
 mod control;
 mod crypto;
+mod datapath;
+mod datapath_offload;
 mod dns;
 mod dns_servers;
 mod dns_sockets;
@@ -50,6 +52,7 @@ const GROUPS: &[Group] = &[
         about: "ESP sealed and opened, keys, plans of associations; as root, of XFRM",
         run: crypto::run,
     },
+    Group { name: "datapath", about: "packets through the user-space machine", run: datapath::run },
     Group { name: "dns", about: "answers, zones, and DNS servers over sockets", run: dns::run },
     Group { name: "firewall", about: "verdicts; as root, rules in the kernel", run: firewall::run },
     Group {

@@ -11,17 +11,18 @@ use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Driver, KernelPlaces};
+use overlay_driver::{Builder, Driver, KernelPlaces, OpenVault};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
 
 use crate::Outcome;
 use crate::arguments::Run;
 use crate::cluster::Place;
+use crate::lock;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
 
@@ -29,65 +30,89 @@ use crate::seat::Seat;
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
+    while once(&run).await? == Some(End::Again) {
+        println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
+    }
+    Ok(())
+}
+
+/// Runs it until it is to end, and says how.
+async fn once(run: &Run) -> Outcome<Option<End>> {
     let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
     fs::create_dir_all(&run.dir)?;
     fs::create_dir_all(&run.state)?;
     let id = own_id(&run.state)?;
-    let (place, catalogue) = open(&run, id).await?;
+    let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
+    let (place, catalogue) = open(run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
     }
     let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
     let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
     let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
-        .name(run.name)
+        .name(run.name.clone())
         .gossip(run.address)
         .dir(&run.dir)
         .gossip_keys(keys)
-        .gossip_key_file(run.state.join("gossip-keys"))
         .upstreams(resolv_conf.nameservers());
+    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
+    builder = kept(builder, vault.clone(), &run.state);
     if let Some(manager) = catalogue.manager {
         builder = builder.manager(manager);
+    }
+    if let Some(place) = &place {
+        builder = builder.signed(place.credentials());
+    }
+    if let Some(leads) = catalogue.leads {
+        builder = builder.settles_while(leads);
     }
     let driver = builder.start().await?;
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
-    let seeds = if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join };
+    let seeds =
+        if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
     driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
-    let beside = place.as_ref().map(|place| place.follow(&driver));
-
     let (end, mut ended) = mpsc::channel(1);
+    let managers =
+        place.as_ref().filter(|place| place.managing.is_some()).map(|place| place.membership.client().clone());
+    let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));
     let mut server = ControlServer::new(catalogue.control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end }))
+        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
         .with_driver(driver.clone());
     if let Some(store) = catalogue.store {
         server = server.with_feed(store, &root()?)?;
     }
-    if let Some(cluster) = place.as_ref().and_then(|place| place.cluster.clone()) {
+    if let Some(cluster) = place.as_ref().and_then(Place::cluster) {
         server = server.with_cluster(cluster);
     }
     let serving = server.bind(run.dir.join("control.sock")).await?;
     println!("commands are heard at {}", serving.path().display());
 
-    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let end = tokio::select! {
-        _ = interrupted.recv() => None,
-        _ = terminated.recv() => None,
-        end = ended.recv() => end,
-    };
+    let end = told_to_end(&mut ended).await?;
     beside.into_iter().flatten().for_each(|task| task.abort());
-    end_driver(driver, end).await?;
+    end_driver(driver, end, managers).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {
         place.seat.leave()?;
     }
     serving.stop().await;
     log.abort();
-    Ok(())
+    Ok(end)
+}
+
+/// Waits until a signal, or somebody, says that it is to end; `None` for a signal.
+async fn told_to_end(ended: &mut mpsc::Receiver<End>) -> Outcome<Option<End>> {
+    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(tokio::select! {
+        _ = interrupted.recv() => None,
+        _ = terminated.recv() => None,
+        end = ended.recv() => end,
+    })
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
-async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
-    if end.is_none() {
+async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlClient>) -> Outcome {
+    let node = driver.node();
+    if matches!(end, None | Some(End::Again)) {
         driver.stop().await;
         println!("stopped; containers go on to reach each other");
         return Ok(());
@@ -98,18 +123,42 @@ async fn end_driver(driver: Driver, end: Option<End>) -> Outcome {
         Err(error) if end == Some(End::Leave) => println!("left, though: {}", overlay_core::told(&error)),
         Err(error) => return Err(error.into()),
     }
+    // A manager's catalogue is its own, so its certificate is still to be ended; of a worker, both were.
+    if let Some(managers) = managers
+        && let Err(error) = managers.remove_member(&node.into()).await
+    {
+        println!("the cluster keeps this node's certificate: {}", overlay_core::told(&error));
+    }
     Ok(())
 }
 
+/// Where the keys of gossip are kept: with the node's others, if it is in a cluster.
+fn kept(builder: Builder<KernelPlaces>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<KernelPlaces> {
+    match vault {
+        Some(vault) => builder.gossip_keys_kept(vault),
+        None => builder.gossip_key_file(state.join("gossip-keys")),
+    }
+}
+
+/// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
+async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
+    if run.is_manager || run.manager.is_some() {
+        return Ok(Some(None));
+    }
+    match Seat::open(&run.state, None) {
+        Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
+        opened => Ok(Some(opened?)),
+    }
+}
+
 /// The node's place in a cluster, if it has one, and the catalogue.
-async fn open(run: &Run, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
-    let is_told = run.is_manager || run.manager.is_some();
-    match Seat::open(&run.state)?.filter(|_| !is_told) {
+async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+    match seat {
         Some(seat) => {
             let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
             Ok((Some(place), catalogue))
         }
-        None if is_told => Ok((None, Catalogue::open(run, id).await?)),
+        None if run.is_manager || run.manager.is_some() => Ok((None, Catalogue::open(run, id).await?)),
         None => Err("this node is in no cluster: node init, node join, or run --manager or --manager-socket".into()),
     }
 }
@@ -120,6 +169,8 @@ pub(crate) struct Catalogue {
     pub(crate) feed: Box<dyn Follow>,
     pub(crate) manager: Option<Arc<Manager>>,
     pub(crate) store: Option<Arc<dyn Store>>,
+    /// Whether this manager leads, where there are others.
+    pub(crate) leads: Option<watch::Receiver<bool>>,
 }
 
 impl Catalogue {
@@ -127,7 +178,7 @@ impl Catalogue {
         if let Some(path) = &run.manager {
             let client = ControlClient::new(path);
             let feed = Box::new(client.follow());
-            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None });
+            return Ok(Self { control: Arc::new(client), feed, manager: None, store: None, leads: None });
         }
         let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
         let mut seed = [0; 32];
@@ -135,7 +186,7 @@ impl Catalogue {
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
-        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store) })
+        Ok(Self { control: manager.clone(), feed, manager: Some(manager), store: Some(store), leads: None })
     }
 }
 

@@ -19,8 +19,8 @@ use crate::question::NodeQuestion;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
-usage: overlay-node node init --address IP [--state DIR]
-       overlay-node node join --token TOKEN [--state DIR] IP[:PORT]...
+usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
+       overlay-node node join --token TOKEN [--state DIR] [--etcd HOST:PORT]... IP[:PORT]...
        overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
                         [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR]
        overlay-node [--socket PATH] [--json] COMMAND
@@ -49,15 +49,21 @@ usage: overlay-node node init --address IP [--state DIR]
   explain published PORT[/PROTOCOL] --client IP --at IP [--interface NAME]
   node ls
   node rotate-keys
-  node leave              as teardown, and the node forgets that it was in the cluster
-  node promote|demote|rm NODE
+  node leave [--force]    as teardown, and the node forgets that it was in the cluster
+  node promote|demote NODE
+  node rm NODE [--rotate] it is let in no more; says what it knew, and with --rotate both join tokens are changed
   node token [--manager] [rotate]
   node ca [rotate]        how far a change of the root is
+  node lock [off]         the node's keys are locked on its disk, with an unlock key that is shown; or not any more
+  node unlock             says that key, from its input, to a node that waits for it after its start
+  node unlock-key [rotate]
   gossip-key rotate [--without NODE-ID]...
   status
-  teardown          removes all that the node has made, takes it from the cluster, and ends it
+  teardown [--force]      removes all that the node has made, takes it from the cluster, and ends it; the last manager with --force alone
 
   node init, join   write down that the node is in a cluster from now on: run it without --manager then. It speaks with managers over mutual TLS at port 2377
+  --etcd HOST:PORT      the catalogue is there, which several managers share; by TLS with --etcd-ca, --etcd-cert and --etcd-key FILE each, which only servers on this machine's
+                    loopback go without. --etcd-prefix PREFIX sets it apart: overlay/. A worker that may be promoted is told it when it joins
   --gossip-key FILE     what the nodes say to each other is sealed with the first key, and opened with any: 64 hexadecimal digits that only the file's
                     owner may read, the same on all nodes. `od -An -tx1 -N32 /dev/urandom | tr -d ' \n'` makes one
                     FILE is what a node begins with: it writes later ones to DIR/gossip-keys of --state, and what was retired does not come back by FILE
@@ -236,7 +242,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
             Command::Node(NodeQuestion::RotateGossipKey { without: std::mem::take(&mut words.without) })
         }
         ("status", _) => Command::Node(NodeQuestion::Status),
-        ("teardown", _) => Command::Node(NodeQuestion::TearDown),
+        ("teardown", _) => Command::Node(NodeQuestion::TearDown { force: words.force }),
         _ => return Err(format!("there is no command {word} {second}: see --help").into()),
     };
     Ok((command, json))
@@ -247,6 +253,7 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
 struct Words {
     json: bool,
     yes: bool,
+    force: bool,
     attachable: bool,
     internal: bool,
     ingress: bool,
@@ -321,6 +328,7 @@ impl Words {
             match argument {
                 Arg::Long("json") => self.json = true,
                 Arg::Long("yes") | Arg::Short('y') => self.yes = true,
+                Arg::Long("force") => self.force = true,
                 Arg::Long("attachable") => self.attachable = true,
                 Arg::Long("internal") => self.internal = true,
                 Arg::Long("ingress") => self.ingress = true,
@@ -595,6 +603,16 @@ mod tests {
             ("gossip-key rotate now", "now is not understood"),
             ("gossip-key rotate --without me", "me"),
             ("status --fast", "--fast"),
+            ("node ls all", "all is not understood behind node ls"),
+            ("node leave now", "now is not understood behind node leave"),
+            ("node token show", "show is not understood behind node token"),
+            ("node token rotate worker", "rotate is not understood behind node token"),
+            ("node ca renew", "renew is not understood behind node ca"),
+            ("node init here --address 192.0.2.1", "here is not understood behind node init"),
+            ("node rm a b", "name one node, and nothing else"),
+            ("node unlock SWMKEY-1-x", "SWMKEY-1-x is not understood behind node unlock"),
+            ("node ls --rotate", "--rotate is not understood behind node ls"),
+            ("node ls --force", "--force is not understood behind node ls"),
         ] {
             let said = parsed(text).unwrap_err();
             assert!(said.contains(why), "{text}: {said}");

@@ -5,35 +5,42 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{ClusterId, NetworkId, NodeId, Port, Prefix, Seat as Lead, Store};
+use overlay_core::{ClusterId, NodeId, Port, Prefix, Seat as Lead, Store};
 use overlay_crypto::gossip::GossipKey;
-use overlay_crypto::pki::{Algorithm, CertificateAuthority, JoinToken, NextRoot, Role, SealingKey, StoreAuthority};
-use overlay_driver::control::{Cluster, ControlServer, Managers, NodeLimits, Ring, Serving, found, join, reissue};
-use overlay_driver::{Driver, Keep as _, Leading, Membership, MembershipConfig, MembershipParts};
-use overlay_node::{Feed, Manager};
-use overlay_store::RedbStore;
+use overlay_crypto::pki::{
+    Algorithm, CertificateAuthority as _, JoinToken, NextRoot, Role, SealingKey, StoreAuthority,
+};
+use overlay_driver::control::{Cluster, Credentials, Managers, Ring, found, join};
+use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
-use crate::agent::{Catalogue, now, own_id, random, root};
-use crate::seat::{Kept, Seat, forget_keys};
+use crate::agent::{Catalogue, now, own_id, random};
+use crate::managing::Managing;
+use crate::question::End;
+use crate::seat::{Kept, Seat};
+use crate::store::{self, Etcd};
 
 /// Founds a cluster, of which this node is the first manager.
-pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
-    if Seat::open(state)?.is_some() {
+pub(crate) async fn init(address: IpAddr, state: &Path, etcd: Option<Etcd>) -> Outcome {
+    if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
     std::fs::create_dir_all(state)?;
     let node = own_id(state)?;
-    let store: Arc<dyn Store> = Arc::new(RedbStore::open(state.join("catalogue.redb"))?);
+    let store = store::open(etcd.as_ref(), state).await?;
     let sealing = SealingKey::generate(random);
-    let (authority, _leading) = authority(&store, node, ClusterId::generate(random), &sealing).await?;
+    let (authority, leading) = authority(&store, node, ClusterId::generate(random)).await?;
+    if !leading.leads() {
+        return Err("other managers are at work there already: join them by a manager's token".into());
+    }
+    authority.hold(sealing.clone());
     authority.found(&NextRoot::Generate(Algorithm::EcdsaP256), now()).await.map_err(told)?;
     let mut joined = found(&*authority, node).await?;
     joined.ring = Some(Ring { revision: 1, keys: vec![GossipKey::generate(random)] });
     joined.managers = vec![SocketAddr::new(address, Port::CONTROL.get())];
-    forget_keys(state)?;
-    Seat::take(state, Kept::of(&joined, Some(&sealing)))?;
+    Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, Some(sealing))?;
     authority.announce(node).await.map_err(told)?; // the key is kept: this node can sign
     println!("node {node} has founded cluster {}. Once it runs, others join by", joined.identity.cluster);
     println!("    overlay-node node join --token {} {address}", authority.token(Role::Worker).await.map_err(told)?);
@@ -41,28 +48,32 @@ pub(crate) async fn init(address: IpAddr, state: &Path) -> Outcome {
 }
 
 /// Joins a cluster by a token.
-pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Path) -> Outcome {
-    if Seat::open(state)?.is_some() {
+pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Path, etcd: Option<Etcd>) -> Outcome {
+    if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
+    }
+    if etcd.is_some() {
+        store::open(etcd.as_ref(), state).await?; // before a token is used
     }
     std::fs::create_dir_all(state)?;
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
-    forget_keys(state)?;
-    Seat::take(state, Kept::of(&joined, None))?;
+    let can_serve = etcd.is_some();
+    Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, None)?;
     println!("this node is {} now: run it", joined.identity);
+    if joined.identity.role == Role::Manager && !can_serve {
+        println!("It serves nobody, as it was not told where the catalogue is: node join --etcd");
+    }
     Ok(())
 }
 
-async fn authority(
+pub(crate) async fn authority(
     store: &Arc<dyn Store>,
     node: NodeId,
     cluster: ClusterId,
-    sealing: &SealingKey,
 ) -> Outcome<(Arc<StoreAuthority>, Leading)> {
     let mut seed = [0; 32];
     random(&mut seed);
     let authority = StoreAuthority::new(Arc::clone(store), &Prefix::new("overlay-ca/")?, cluster, seed)?;
-    authority.hold(sealing.clone());
     let (authority, lead) = (Arc::new(authority), Lead::new(&Prefix::new("overlay-lead/")?, node)?);
     let leading = Leading::begin(Arc::clone(store), lead, Arc::clone(&authority)).await;
     Ok((authority, leading))
@@ -73,68 +84,49 @@ pub(crate) struct Place {
     pub(crate) membership: Membership,
     pub(crate) managers: Managers,
     pub(crate) seat: Arc<Seat>,
-    /// Of a manager: how its own commands are answered, and what serves others.
-    pub(crate) cluster: Option<Cluster>,
-    _work: Option<(Leading, Serving, JoinHandle<()>)>,
+    /// Of a manager: what serves others.
+    pub(crate) managing: Option<Managing>,
 }
 
 impl Place {
     /// The place that was kept, and the catalogue as it is seen from there. A manager serves from now on, at its own address.
     pub(crate) async fn open(seat: Seat, own: IpAddr, state: &Path) -> Outcome<(Self, Catalogue)> {
         let seat = Arc::new(seat);
-        let kept = seat.kept();
-        let (credentials, key) = kept.credentials()?;
-        let node = credentials.identity().node;
+        let (kept, vault) = (seat.kept()?, Arc::clone(&seat.vault));
+        let (credentials, mut key) = vault.credentials()?;
         let served = SocketAddr::new(own, Port::CONTROL.get());
-        let managers = match kept.sealing() {
-            Some(_) => Managers::new([served], &credentials)?,
-            None => Managers::new(kept.managers.clone(), &credentials)?,
-        };
-        let mut parts = MembershipParts {
-            credentials: credentials.clone(),
-            key,
-            managers: managers.clone(),
-            ring: kept.ring.clone(),
-        };
-        let Some(sealing) = kept.sealing() else {
-            let membership = Membership::begin(parts, seat.clone(), MembershipConfig::default())?;
+        let others = kept.managers.iter().copied().filter(|it| *it != served);
+        let is_manager = credentials.identity().role == Role::Manager;
+        if !is_manager || (vault.sealing().is_none() && kept.etcd.is_none()) {
+            let managers = Managers::new(others, &credentials)?;
+            let parts = MembershipParts { credentials, key, managers: managers.clone(), ring: vault.ring() };
+            let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
             let client = membership.client().clone();
             let feed = Box::new(client.follow());
-            let catalogue = Catalogue { control: Arc::new(client), feed, manager: None, store: None };
-            return Ok((Self { membership, managers, seat, cluster: None, _work: None }, catalogue));
-        };
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(state.join("catalogue.redb"))?);
-        let (authority, leading) = authority(&store, node, kept.cluster()?, &sealing).await?;
-        if credentials.validity().until < now() {
-            // Nobody who calls would believe it, so it cannot have it renewed as others do.
-            let own = credentials.chain().into_iter().next().ok_or("there is no certificate")?;
-            let (issued, next) = reissue(&*authority, &own, &parts.key).await?;
-            seat.keep(&issued, &next)?;
-            credentials.renew(issued.chain, &next)?;
-            parts.key = next;
+            let catalogue = Catalogue { control: Arc::new(client), feed, manager: None, store: None, leads: None };
+            return Ok((Self { membership, managers, seat, managing: None }, catalogue));
         }
-        let mut seed = [0; 32];
-        random(&mut seed);
-        let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, node, seed)?);
-        manager.found_cluster(NetworkId::generate(random), now()).await?;
-        let cluster = Cluster::new(authority as Arc<dyn CertificateAuthority>, credentials.clone());
-        cluster.set_managers([served]);
-        cluster.set_ring(kept.ring);
-        let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()?)?;
-        let listener = std::net::TcpListener::bind(served)?;
-        let serving = server.with_cluster(cluster.clone()).listen(listener, credentials, NodeLimits::default())?;
-        println!("nodes are served at {served}");
-        let heeds = Leading::heed(cluster.clone(), Duration::from_secs(5));
-        let membership = Membership::begin(parts, seat.clone(), MembershipConfig::default())?;
-        let feed = Box::new(Feed::new(Arc::clone(&store), &root()?)?);
-        let catalogue = Catalogue { control: manager.clone(), feed, manager: Some(manager), store: Some(store) };
-        let work = Some((leading, serving, heeds));
-        Ok((Self { membership, managers, seat, cluster: Some(cluster), _work: work }, catalogue))
+        let managers = Managers::new([served].into_iter().chain(others), &credentials)?;
+        let managing = Managing::begin((&credentials, &mut key), &managers, (&kept, &vault), served, state).await?;
+        let parts = MembershipParts { credentials, key, managers: managers.clone(), ring: vault.ring() };
+        let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
+        let catalogue = managing.catalogue()?;
+        Ok((Self { membership, managers, seat, managing: Some(managing) }, catalogue))
+    }
+
+    /// What answers commands about the cluster.
+    pub(crate) fn cluster(&self) -> Option<Cluster> {
+        self.managing.as_ref().map(|managing| managing.cluster.clone())
     }
 
     /// The keys that gossip is sealed with.
     pub(crate) fn keys(&self) -> Vec<GossipKey> {
         self.membership.ring().borrow().keys.clone()
+    }
+
+    /// What the node proves itself with, by gossip too.
+    pub(crate) fn credentials(&self) -> &Credentials {
+        self.membership.credentials()
     }
 
     /// Where managers' gossip is, for a node that was told nobody else.
@@ -143,19 +135,43 @@ impl Place {
         self.managers.addresses().into_iter().map(gossip).collect()
     }
 
-    /// Finds managers by the node's gossip, carries its keys between both, and says what happens to its membership.
-    pub(crate) fn follow(&self, driver: &Driver) -> [JoinHandle<()>; 3] {
-        let mut events = self.membership.events();
+    /// Finds managers by the node's gossip and writes down where they are, carries its keys between both, and says what happens to its membership. A change of role that
+    /// changes what the node does is told to `changed`.
+    pub(crate) fn follow(&self, driver: &Driver, changed: mpsc::Sender<End>) -> [JoinHandle<()>; 4] {
+        let (mut events, serves) = (self.membership.events(), self.managing.is_some());
+        let can_serve = self.seat.kept().is_ok_and(|kept| kept.etcd.is_some());
         let log = tokio::spawn(async move {
             while let Ok(event) = events.recv().await {
                 println!("{event}");
+                let another = match event {
+                    MembershipEvent::Role(Role::Manager) => !serves && can_serve,
+                    MembershipEvent::Role(_) => serves,
+                    _ => false,
+                };
+                if another {
+                    let _ = changed.send(End::Again).await; // or it ends anyway
+                }
             }
         });
-        let carries = self.membership.carry_gossip_keys(driver.clone(), self.cluster.clone());
-        [log, carries, self.membership.find_managers(self.managers.clone(), driver.clone(), Port::CONTROL)]
+        let (seat, managers, cluster) = (Arc::clone(&self.seat), self.managers.clone(), self.cluster());
+        let notes = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(NOTED).await;
+                let known = managers.addresses();
+                cluster.iter().for_each(|cluster| cluster.set_managers(known.clone()));
+                if let Err(error) = seat.note_managers(known) {
+                    println!("where managers are was not written down: {error}");
+                }
+            }
+        });
+        let carries = self.membership.carry_gossip_keys(driver.clone(), self.cluster());
+        [log, notes, carries, self.membership.find_managers(self.managers.clone(), driver.clone(), Port::CONTROL)]
     }
 }
 
-fn told(error: impl std::error::Error) -> String {
+/// How often it is written down where managers are, if they are elsewhere.
+const NOTED: Duration = Duration::from_secs(2);
+
+pub(crate) fn told(error: impl std::error::Error) -> String {
     overlay_core::told(&error)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use overlay_core::NetworkId;
 use overlay_driver::control::{AskError, ControlClient};
-use overlay_driver::{PlaceStatus, Status};
+use overlay_driver::{PlaceStatus, SignedStatus, Status};
 use overlay_examples::listing;
 use overlay_node::{Control as _, Reference};
 use serde::Serialize;
@@ -81,6 +81,7 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
             show(json, &json!({ "rotating": true }), || said.to_owned())
         }
         NodeAnswer::Status(status) => show(json, &status, || self::status(&status)),
+        NodeAnswer::Locked | NodeAnswer::Unlocked | NodeAnswer::UnlockKey(_) => Ok(()), // asked for by commands of their own
         NodeAnswer::TearingDown => {
             show(json, &json!({ "tearing_down": true }), || "the node removes what it has made, and ends".to_owned())
         }
@@ -136,6 +137,15 @@ fn status(status: &Status) -> String {
         }
         None => line(["in the clear", "", ""]),
     });
+    rows.push(match &status.signed {
+        Some(it) => {
+            let SignedStatus { forged, unsigned, unvouched, unverified } = it;
+            let refused = format!("{forged} forged, {unsigned} unsigned, {unvouched} of nodes without a voucher, {unverified} not looked at");
+            line(["signed", "", &refused])
+        }
+        None => line(["not signed", "", ""]),
+    });
+    rows.extend(status.contested.iter().map(|it| line([it, "", ""])));
     if let Some(keys) = &status.keys {
         rows.push(line(["", "", ""]));
         rows.push(line(["KEYS OF ENCRYPTED NETWORKS", "STAGE", "CHANGED LAST"]));

@@ -14,10 +14,13 @@ mod balancing;
 mod cluster;
 mod commands;
 mod drain;
+mod lock;
+mod managing;
 mod members;
 mod question;
 mod seat;
 mod services;
+mod store;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -52,11 +55,11 @@ async fn carry_out(asked: Asked) -> Outcome {
     match asked {
         Asked::Help => Ok(()),
         Asked::Run(run) => agent::run(run).await,
-        Asked::Command { command: Command::Member(Member::Init { address, state }), .. } => {
-            cluster::init(address, &state).await
+        Asked::Command { command: Command::Member(Member::Init { address, state, etcd }), .. } => {
+            cluster::init(address, &state, etcd.read()?).await
         }
-        Asked::Command { command: Command::Member(Member::Join { token, managers, state }), .. } => {
-            cluster::enter(&token, &managers, &state).await
+        Asked::Command { command: Command::Member(Member::Join { token, managers, state, etcd }), .. } => {
+            cluster::enter(&token, &managers, &state, etcd.read()?).await
         }
         Asked::Command { socket, json, command } => commands::carry_out(&socket, json, command).await,
     }

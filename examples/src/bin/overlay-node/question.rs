@@ -1,17 +1,20 @@
 //! What is asked of a node itself, beside the cluster's manager.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port, Protocol, ServiceId};
+use overlay_crypto::pki::{Role, UnlockKey};
 use overlay_dns::Health;
-use overlay_driver::control::{Caller, Local, Question};
-use overlay_driver::{Attach, Driver, Source, Status};
+use overlay_driver::control::{Caller, ControlClient, Local, Question};
+use overlay_driver::{Attach, Driver, OpenVault, Source, Status};
 use overlay_lb::{Ask, Weight};
 use overlay_node::{Drained, Endpoint, Explanation, Target};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
+use zeroize::Zeroizing;
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -49,9 +52,20 @@ pub(crate) enum NodeQuestion {
         without: Vec<NodeId>,
     },
     Status,
-    TearDown,
+    /// What the node has made goes, and it goes from the cluster, be it its only manager if that is forced.
+    TearDown {
+        force: bool,
+    },
     /// As that, and the node forgets its cluster.
-    Leave,
+    Leave {
+        force: bool,
+    },
+    /// The node's keys are locked with this from now on, or not at all.
+    Lock(Option<Zeroizing<String>>),
+    /// What they are locked with, of a node that waits for it.
+    Unlock(Zeroizing<String>),
+    /// What they are locked with.
+    UnlockKey,
 }
 
 /// Its answer.
@@ -73,6 +87,9 @@ pub(crate) enum NodeAnswer {
     RotatingGossipKey,
     Status(Box<Status>),
     TearingDown,
+    Locked,
+    Unlocked,
+    UnlockKey(Option<Zeroizing<String>>),
 }
 
 /// Why there is none, with all causes.
@@ -80,12 +97,18 @@ pub(crate) enum NodeAnswer {
 #[error("{0}")]
 pub(crate) struct Refusal(String);
 
+impl Refusal {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
 impl Question for NodeQuestion {
     type Answer = NodeAnswer;
     type Refusal = Refusal;
 
     fn changes(&self) -> bool {
-        !matches!(self, Self::Status | Self::Explain(..) | Self::ExplainPublished { .. })
+        !matches!(self, Self::Status | Self::UnlockKey | Self::Explain(..) | Self::ExplainPublished { .. })
     }
 }
 
@@ -96,6 +119,8 @@ pub(crate) enum End {
     TearDown,
     /// And it leaves its cluster.
     Leave,
+    /// The node begins anew, with another role.
+    Again,
 }
 
 /// Answers by a driver.
@@ -103,9 +128,46 @@ pub(crate) struct Node {
     pub(crate) driver: Driver,
     /// Tells the process to tear down, and end.
     pub(crate) end: mpsc::Sender<End>,
+    /// Where it keeps its place in a cluster, if it has one.
+    pub(crate) vault: Option<Arc<OpenVault>>,
+    /// How managers of that are asked, if it is one.
+    pub(crate) managers: Option<ControlClient>,
 }
 
 impl Node {
+    fn vault(&self) -> Result<Arc<OpenVault>, Refusal> {
+        self.vault
+            .clone()
+            .ok_or_else(|| Refusal::new("the node is in no cluster, so it has no keys that could be locked"))
+    }
+
+    /// Without its last manager nobody would let nodes in, or renew their certificates.
+    async fn end(&self, end: End, force: bool) -> Result<NodeAnswer, Refusal> {
+        if let Some(managers) = self.managers.as_ref().filter(|_| !force) {
+            let members = managers.members().await.map_err(|error| refusal(&error))?;
+            let mut others = members.iter().filter(|it| it.node != self.driver.node());
+            if !others.any(|it| it.role == Role::Manager) {
+                return Err(Refusal::new(
+                    "the node is the last manager of its cluster: promote another before, or end the cluster with --force",
+                ));
+            }
+        }
+        let _ = self.end.send(end).await;
+        Ok(NodeAnswer::TearingDown)
+    }
+
+    fn unlock_key(&self) -> Result<NodeAnswer, Refusal> {
+        let key = self.vault()?.unlock_key();
+        Ok(NodeAnswer::UnlockKey(key.map(|key| Zeroizing::new(key.to_string()))))
+    }
+
+    async fn lock(&self, key: Option<Zeroizing<String>>) -> Result<NodeAnswer, Refusal> {
+        let vault = self.vault()?;
+        let key = key.map(|key| key.parse::<UnlockKey>()).transpose().map_err(|error| refusal(&error))?;
+        let locked = tokio::task::spawn_blocking(move || vault.lock(key)).await.map_err(|error| refusal(&error))?;
+        locked.map(|()| NodeAnswer::Locked).map_err(|error| refusal(&error))
+    }
+
     async fn service(&self, name: Option<String>) -> Result<Option<ServiceId>, Refusal> {
         let Some(name) = name else { return Ok(None) };
         let found = self.driver.control().service(&name.as_str().into()).await;
@@ -166,14 +228,11 @@ impl Local<NodeQuestion> for Node {
                 let status = self.driver.status().await.map_err(|error| refusal(&error))?;
                 Ok(NodeAnswer::Status(Box::new(status)))
             }
-            NodeQuestion::TearDown => {
-                let _ = self.end.send(End::TearDown).await;
-                Ok(NodeAnswer::TearingDown)
-            }
-            NodeQuestion::Leave => {
-                let _ = self.end.send(End::Leave).await;
-                Ok(NodeAnswer::TearingDown)
-            }
+            NodeQuestion::TearDown { force } => self.end(End::TearDown, force).await,
+            NodeQuestion::Leave { force } => self.end(End::Leave, force).await,
+            NodeQuestion::Lock(key) => self.lock(key).await,
+            NodeQuestion::UnlockKey => self.unlock_key(),
+            NodeQuestion::Unlock(_) => Err(Refusal::new("the node runs: it is not waiting to be unlocked")),
         }
     }
 }
@@ -183,7 +242,7 @@ fn explained(explanation: &Explanation) -> NodeAnswer {
     NodeAnswer::Explained { lines, whole: explanation.broken.is_none() }
 }
 
-fn refusal(error: &dyn std::error::Error) -> Refusal {
+pub(crate) fn refusal(error: &dyn std::error::Error) -> Refusal {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

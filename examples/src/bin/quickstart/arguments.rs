@@ -8,7 +8,7 @@ usage: quickstart [--backend memory|kernel] [--pcap FILE] [--keep]
 
   --backend kernel   three hosts of namespaces in this machine's kernel; the default where the kernel allows it
   --backend memory   three hosts in this process, on a virtual clock; needs no privilege
-  --pcap FILE        in the kernel: the frames on host-1's cable, for tcpdump and wireshark
+  --pcap FILE        what goes over host-1's cable, for tcpdump and wireshark
   --keep             in the kernel: hosts and containers stay until Enter is pressed
   --help             this text";
 
@@ -53,8 +53,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
             None => return Err("--backend needs a value".to_owned()),
         };
     }
-    if backend == Some(Backend::Memory) && wishes != Wishes::default() {
-        return Err("--pcap and --keep need the kernel".to_owned());
+    if backend == Some(Backend::Memory) && wishes.keep {
+        return Err("--keep needs the kernel".to_owned());
     }
     Ok(Asked::Run(backend, wishes))
 }
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(parsed("--fast"), Err("unknown argument \"--fast\"".to_owned()));
         assert_eq!(parsed("--backend"), Err("--backend needs a value".to_owned()));
         assert_eq!(parsed("--backend=cloud"), Err("no backend is called \"cloud\"".to_owned()));
-        assert_eq!(parsed("--backend memory --keep"), Err("--pcap and --keep need the kernel".to_owned()));
+        assert_eq!(parsed("--backend memory --keep"), Err("--keep needs the kernel".to_owned()));
         assert_eq!(parsed("memory"), Err("unknown argument \"memory\"".to_owned()));
     }
 }

@@ -7,6 +7,7 @@ use crate::Outcome;
 use crate::session::Session;
 
 const NAME: &str = "vault";
+const SECRET: &[u8] = b"the combination is 4-8-15";
 
 pub(crate) fn show(session: &mut Session) -> Outcome {
     session.typed(1, &format!("network create -d overlay --attachable --opt encrypted {NAME}"));
@@ -30,6 +31,9 @@ pub(crate) fn show(session: &mut Session) -> Outcome {
         "an encrypted network crosses the underlay sealed, both ways",
         settled && reached && crossed == [true, true],
     );
+    let told = session.exchange(1, "safe", "key", SECRET);
+    session.check("packets of it go there and back", told);
+    session.check("and nothing of them is seen on host-1's cable", session.seen_on_the_cable(SECRET) == 0);
     session.typed(1, &format!("rm -f safe key && network rm {NAME}"));
     session.cluster.stop("safe")?;
     session.cluster.stop("key")?;

@@ -2,7 +2,7 @@
 //!
 //! `cargo run --release --bin quickstart` makes them of namespaces in this machine's kernel, as root or as an ordinary user, who gets a
 //! private world for it. Where the kernel forbids that, and with `--backend memory`, real managers and agents run in this
-//! process on a virtual clock, with everything they put into a kernel held in memory. It ends with a table of checks, and with 1 if one
+//! process on a virtual clock, with everything they put into a kernel held in memory, and real packets go through a data plane in user space. It ends with a table of checks, and with 1 if one
 //! of them fails.
 
 #![expect(clippy::print_stdout, reason = "it talks to a person")]
@@ -21,6 +21,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use arguments::{Asked, Backend, USAGE};
+use kernel::Wishes;
 use session::Session;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -31,14 +32,14 @@ fn main() -> Outcome<ExitCode> {
             println!("{USAGE}");
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Asked::Run(Some(Backend::Memory), _)) => walk(),
+        Ok(Asked::Run(Some(Backend::Memory), wishes)) => walk(&wishes),
         Ok(Asked::Run(backend, wishes)) => match (kernel::build(), backend) {
             (Ok(town), _) => kernel::walk(town, &wishes),
             (Err(why), None) => {
                 println!(
                     "This machine's kernel does not let us: {why}.\nSo it all happens in memory; with --backend kernel it would not.\n"
                 );
-                walk()
+                walk(&wishes)
             }
             (Err(why), Some(_)) => {
                 eprintln!("quickstart: this machine's kernel does not let us: {why}");
@@ -55,7 +56,7 @@ fn main() -> Outcome<ExitCode> {
     }
 }
 
-fn walk() -> Outcome<ExitCode> {
+fn walk(wishes: &Wishes) -> Outcome<ExitCode> {
     let mut session = Session::begin()?;
     overlay::create(&mut session)?;
     overlay::attach(&mut session)?;
@@ -67,5 +68,6 @@ fn walk() -> Outcome<ExitCode> {
     encrypted::show(&mut session)?;
     ingress::replace(&mut session)?;
     overlay::remove(&mut session)?;
+    session.save(wishes.pcap.as_deref())?;
     Ok(if session.end() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -60,9 +60,16 @@ fn dry_run(session: &mut Session, place: &Place) -> Outcome {
     Ok(())
 }
 
+/// What web and db tell each other.
+const SAID: &[u8] = b"hello from next door";
+
 pub(crate) fn talk(session: &mut Session) -> Outcome {
     let (there, back) = (session.ping(1, "web", "db"), session.ping(2, "db", "web"));
     session.check("web on host-1 and db on host-2 reach each other by name", there && back);
+    let (there, back) = (session.exchange(1, "web", "db", SAID), session.exchange(2, "db", "web", SAID));
+    let seen = session.seen_on_the_cable(SAID);
+    session.check("packets go there and back, by ping and TCP", there && back);
+    session.check("and are seen on host-1's cable", seen >= 4);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use overlay_fabric::{Cluster, ClusterConfig};
+use overlay_fabric::{Answer, Cluster, ClusterConfig, Link, Unanswered};
 use overlay_node::{Place, UpkeepConfig};
 
 use overlay_examples::listing;
@@ -13,6 +13,9 @@ use crate::Outcome;
 const SEED: u64 = 2026;
 /// The longest, in virtual time, that anything takes.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Host-1's link to the others: what goes over it is kept.
+const CABLE: Link = Link::Node(0);
 
 /// The cluster, and the checks so far.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ impl Session {
             (0..3).all(|host| cluster.agent(host).is_some_and(|it| it.knowledge().nodes.len() == 3))
         };
         let joined = cluster.run_until(LIMIT, all);
+        cluster.capture(CABLE);
         let mut session = Self { cluster, checks: Vec::new() };
         session.check("three hosts find one another", joined.is_some());
         Ok(session)
@@ -97,11 +101,48 @@ impl Session {
         trace.arrives()
     }
 
+    /// Sends packets: a ping and its answer, then a TCP connection on which something goes there and back. Shows what came of it, and says
+    /// whether both did.
+    pub(crate) fn exchange(&mut self, host: usize, from: &str, to: &str, bytes: &[u8]) -> bool {
+        self.typed(host, &format!("exec {from} ping -c 1 {to}"));
+        let ping = self.cluster.container(from).ping(to);
+        self.shown(&said(&ping));
+        self.typed(host, &format!("exec {from} nc {to} 80"));
+        let answer = self.cluster.container(from).tcp(to, bytes);
+        self.shown(&said(&answer));
+        ping.is_ok() && answer.is_ok_and(|answer| answer.by == to && answer.bytes == bytes)
+    }
+
+    /// How many of the packets that went over host-1's cable so far have these bytes somewhere.
+    pub(crate) fn seen_on_the_cable(&self, bytes: &[u8]) -> usize {
+        let packets = self.cluster.captured().map(|capture| capture.packets()).unwrap_or_default();
+        packets.iter().filter(|packet| packet.bytes.windows(bytes.len()).any(|window| window == bytes)).count()
+    }
+
+    /// Writes what went over host-1's cable.
+    pub(crate) fn save(&self, file: Option<&str>) -> Outcome {
+        let (Some(file), Some(capture)) = (file, self.cluster.captured()) else { return Ok(()) };
+        std::fs::write(file, capture.pcapng())?;
+        println!("{} packets of host-1's cable are in {file}.\n", capture.packets().len());
+        Ok(())
+    }
+
     /// Shows the table of checks; whether all hold.
     pub(crate) fn end(self) -> bool {
         let row =
             |(what, holds): &(&str, bool)| vec![if *holds { "ok" } else { "FAILED" }.to_owned(), (*what).to_owned()];
         println!("checks\n{}", listing::table(&self.checks.iter().map(row).collect::<Vec<_>>()));
         self.checks.iter().all(|(_, holds)| *holds)
+    }
+}
+
+/// What came back, in words.
+fn said(answer: &Result<Answer, Unanswered>) -> String {
+    match answer {
+        Ok(Answer { to, after, by, .. }) if by.is_empty() => format!("answer from {to} after {after:?}"),
+        Ok(Answer { to, after, by, seen, bytes }) => {
+            format!("{by} at {to} sees {seen}, and sends back \"{}\" after {after:?}", bytes.escape_ascii())
+        }
+        Err(why) => why.to_string(),
     }
 }

@@ -121,6 +121,24 @@ fn who_is_left_out_is_so_for_all_until_older_keys_are_gone_and_it_is_let_in() {
 }
 
 #[test]
+fn numbers_far_ahead_of_all_that_are_known_are_a_liars_and_use_nothing_up() {
+    let (mut ann, mut bob) = two();
+    let next = ann.succeed(key(2)).unwrap();
+    bob.take(key(2), next).unwrap();
+    ann.lead(next.id).unwrap();
+    let record = ann.record(PUBLIC);
+    let ahead = |number| SuccessionRecord { primary: Generation { number, ..record.primary }, ..record.clone() };
+    let most = next.number + 1 + AHEAD;
+    for number in [most + 1, Generation::MOST] {
+        let before = bob.clone();
+        assert!(!bob.hear(&ahead(number)) && bob == before, "{number}");
+    }
+    assert!(bob.hear(&record), "what is near counts");
+    assert!(bob.succeed(key(3)).unwrap().number <= next.number + 1, "and there are numbers left");
+    assert!(Succession::new(key(2)).hear(&ahead(AHEAD)), "a new node may lack so many");
+}
+
+#[test]
 fn what_is_no_such_file_is_refused_without_a_word_of_it() {
     let text = Succession::new(key(1)).to_text();
     let refused = |text: &str| text.parse::<Succession>().unwrap_err().to_string();

@@ -122,7 +122,11 @@ impl StoreAuthority {
             Some(known) => Some(known.clone()),
             None => self.record(snapshot, node)?,
         };
-        if let Some(again) = known.as_ref().and_then(|known| self.again(opened, (node, known), asked, now)) {
+        let shown = KeyDigest::from_bytes(ask.token.secret_digest());
+        let again = known.as_ref().and_then(|known| self.again(opened, (node, known), asked, now));
+        // Whoever shows another token than the first time is asked for a right one, as anybody.
+        let is_same = known.as_ref().is_some_and(|known| known.token == Some(shown));
+        if let Some(again) = again.clone().filter(|_| is_same) {
             return Ok(again);
         }
         let at = self.keys.token(&ask.token.secret_digest());
@@ -140,6 +144,9 @@ impl StoreAuthority {
         if snapshot.get(&self.keys.refused(node))?.is_some() {
             return Err(refused(JoinRefusal::Removed { node }));
         }
+        if let Some(again) = again {
+            return Ok(again);
+        }
         let role = self.role_of(known.as_ref(), &admission, (node, asked)).map_err(refused)?;
         let held = self.grant(opened, known.as_ref(), (node, role, asked), now).map_err(trouble)?;
         if role == Role::Manager && known.is_none() {
@@ -148,7 +155,7 @@ impl StoreAuthority {
         if admission != token.admission {
             draft.tokens.insert(at, Token { admission, ..token });
         }
-        draft.nodes.insert(node, granted_to(known, held.clone()));
+        draft.nodes.insert(node, NodeRecord { token: Some(shown), ..granted_to(known, held.clone()) });
         Ok(Granted { identity: self.identity(node, role), held, signed: None })
     }
 

@@ -53,20 +53,32 @@ impl StoreAuthority {
     }
 
     pub(super) async fn change_role(&self, node: NodeId, role: Role) -> Result<(), Denied<RoleRefusal>> {
-        let keys = vec![self.keys.node(node), self.keys.managers.clone()];
+        let demoted = self.keys.demoted(node);
+        let keys = vec![self.keys.node(node), self.keys.managers.clone(), demoted.clone(), self.keys.revision.clone()];
         let decide = |snapshot: &Snapshot| {
             let record = self.record(snapshot, node)?.ok_or_else(|| refused(RoleRefusal::Stranger { node }))?;
             if record.role == role {
                 return Ok((Commit::new(), ()));
             }
             let mut managers = self.managers(snapshot)?;
+            snapshot.get(&self.keys.revision)?;
+            let mut commit = Commit::new().put(self.keys.revision.clone(), encode(&node));
             match role {
-                Role::Manager => drop(managers.0.insert(node, false)),
+                Role::Manager => {
+                    managers.0.insert(node, false);
+                    if snapshot.get(&demoted)?.is_some() {
+                        commit = commit.delete(demoted.clone());
+                    }
+                }
                 Role::Worker => {
                     managers = managers.without(node).ok_or_else(|| refused(RoleRefusal::LastManager { node }))?;
+                    // Its manager's certificate may count for long yet: nobody is to believe it as a manager's.
+                    snapshot.get(&demoted)?;
+                    let until = record.until + self.config.skew;
+                    commit = commit.put(demoted.clone(), encode(&Refused { until, role }));
                 }
             }
-            let commit = Commit::new().put(self.keys.node(node), encode(&NodeRecord { role, ..record }));
+            let commit = commit.put(self.keys.node(node), encode(&NodeRecord { role, ..record }));
             Ok((commit.put(self.keys.managers.clone(), encode(&managers)), ()))
         };
         self.run(keys, decide).await
@@ -168,9 +180,13 @@ impl StoreAuthority {
         announced.map(drop).map_err(Denied::<RenewRefusal>::from)
     }
 
-    /// What was removed and cannot be believed by anybody any more is forgotten, some at a time.
+    /// What was removed, or demoted, and cannot be believed by anybody any more is forgotten, some at a time.
     pub(super) async fn forget_refusals(&self, now: UnixTime) -> Result<usize, Trouble> {
-        let prefix = self.keys.prefix("trust/refused/");
+        Ok(self.forget("trust/refused/", now).await? + self.forget("trust/demoted/", now).await?)
+    }
+
+    async fn forget(&self, below: &str, now: UnixTime) -> Result<usize, Trouble> {
+        let prefix = self.keys.prefix(below);
         let listing = self.store.list(&prefix).await.map_err(Trouble::Store)?;
         let mut over = Vec::new();
         for (key, entry) in &listing.entries {

@@ -37,6 +37,10 @@ impl Keys {
         self.key(format_args!("trust/refused/{node}"))
     }
 
+    pub(super) fn demoted(&self, node: NodeId) -> Key {
+        self.key(format_args!("trust/demoted/{node}"))
+    }
+
     pub(super) fn token(&self, secret: &[u8; 32]) -> Key {
         self.key(format_args!("token/{}", KeyDigest::from_bytes(*secret)))
     }
@@ -132,12 +136,16 @@ pub(super) struct NodeRecord {
     /// What was granted, where a signer elsewhere has signed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) signed: Option<Certificate>,
+    /// The token that it joined by last: whoever shows it again is answered again, though it may be spent meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) token: Option<KeyDigest>,
 }
 
 impl NodeRecord {
     pub(super) fn new(held: Held) -> Self {
         let (role, until) = (held.role, held.until);
-        Self { role, number: 1, issued: held.clone(), held, held_number: 1, until, asked: None, signed: None }
+        let (issued, asked, signed, token) = (held.clone(), None, None, None);
+        Self { role, number: 1, issued, held, held_number: 1, until, asked, signed, token }
     }
 
     /// The next certificate is granted.
@@ -177,7 +185,7 @@ pub(super) struct Token {
     pub(super) root: KeyDigest,
 }
 
-/// A node that was removed.
+/// A node that was removed, or one that was demoted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Refused {
     pub(super) until: UnixTime,

@@ -148,6 +148,9 @@ pub struct Trusted {
     pub crosses: Vec<Certificate>,
     /// Nodes that were removed.
     pub refusals: Refusals,
+    /// Nodes that are managers no more, each until its last certificate that may say so has expired: nobody is to call them as managers.
+    #[serde(default)]
+    pub demoted: Refusals,
 }
 
 /// A node's certificate, and what it needs with it.
@@ -203,7 +206,7 @@ impl Trusted {
         Trust::new(self.roots.clone())
     }
 
-    /// Who shows this chain: a node that a root has signed in and that was not removed.
+    /// Who shows this chain: a node that a root has signed in and that was not removed; where it [serves](Usage::Server), one that was not demoted.
     ///
     /// # Errors
     /// Why it is not believed.
@@ -211,7 +214,10 @@ impl Trusted {
         let trust = self.trust().map_err(|error| VerifyError::Malformed(error.to_string()))?;
         let identity = trust.verify(chain, usage, now)?;
         self.refusals.check(&identity)?;
-        Ok(identity)
+        match usage {
+            Usage::Server if self.demoted.is_refused(identity.node) => Err(VerifyError::Demoted(identity)),
+            _ => Ok(identity),
+        }
     }
 }
 

@@ -239,19 +239,23 @@ impl CertificateAuthority for StoreAuthority {
     async fn trusted(&self) -> Result<Trusted, Trouble> {
         let prefix = self.keys.prefix("trust/");
         let listing = self.store.list(&prefix).await.map_err(Trouble::Store)?;
-        let (below, mut refusals, mut roots, mut revision) =
-            (self.keys.prefix("trust/refused/"), Refusals::default(), None, 0);
+        let (refused, demoted) = (self.keys.prefix("trust/refused/"), self.keys.prefix("trust/demoted/"));
+        let (mut refusals, mut demotions, mut roots, mut revision) =
+            (Refusals::default(), Refusals::default(), None, 0);
         for (key, entry) in &listing.entries {
             if *key == self.keys.roots {
                 roots = Some(self.open(entry)?);
             } else if *key == self.keys.revision {
                 revision = entry.revision.0;
-            } else if let Some(node) = Keys::named(key, &below) {
+            } else if let Some(node) = Keys::named(key, &refused) {
                 refusals.refuse(node, decode::<Refused>(key, entry)?.until);
+            } else if let Some(node) = Keys::named(key, &demoted) {
+                demotions.refuse(node, decode::<Refused>(key, entry)?.until);
             }
         }
         let opened = roots.ok_or(Trouble::NoRoot)?;
-        Ok(Trusted { revision, roots: opened.roots.believed(), crosses: opened.roots.crosses.clone(), refusals })
+        let (roots, crosses) = (opened.roots.believed(), opened.roots.crosses.clone());
+        Ok(Trusted { revision, roots, crosses, refusals, demoted: demotions })
     }
 
     async fn join(&self, joining: &Joining, now: UnixTime) -> Result<Issued, Denied<JoinRefusal>> {

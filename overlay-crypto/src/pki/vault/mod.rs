@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use disk::{Disk, Folder};
 
+use zeroize::Zeroizing;
+
 use super::{Issued, LockError, SealingKey, SigningKey, UnlockKey};
 
 /// A directory with a node's key, its certificate and roots, and what a manager seals with, in one file: whoever reads it is this node. Nobody but its user may read
@@ -16,7 +18,7 @@ use super::{Issued, LockError, SealingKey, SigningKey, UnlockKey};
 /// Whatever is kept is kept whole: a process that is killed at any moment leaves what was there before or what was to be there.
 ///
 /// ```no_run
-/// use overlay_crypto::pki::{Credentials, UnlockKey, Vault, VaultError};
+/// use overlay_crypto::pki::{Kept, UnlockKey, Vault, VaultError};
 ///
 /// # fn of_the_operating_system(bytes: &mut [u8]) {}
 /// let mut vault = Vault::open("/var/lib/overlay/identity".as_ref())?;
@@ -24,7 +26,7 @@ use super::{Issued, LockError, SealingKey, SigningKey, UnlockKey};
 /// vault.relock(None, Some(&unlock), of_the_operating_system)?;
 /// // After the next start:
 /// assert!(matches!(vault.load(None), Err(VaultError::Locked)));
-/// let kept: Option<Credentials> = vault.load(Some(&unlock))?;
+/// let kept: Option<Kept> = vault.load(Some(&unlock))?;
 /// # Ok::<(), VaultError>(())
 /// ```
 pub struct Vault {
@@ -32,15 +34,16 @@ pub struct Vault {
     disk: Box<dyn Disk>,
 }
 
-/// What proves who a node is.
-#[derive(Debug)]
-pub struct Credentials {
+/// What a node keeps: what proves who it is, and what else nobody may read.
+pub struct Kept {
     /// The key of its certificate.
     pub key: SigningKey,
     /// Its certificate, what it shows with it, and the roots that it believes.
     pub issued: Issued,
     /// What a manager seals with: nothing with workers.
     pub sealing: Option<SealingKey>,
+    /// What its user keeps with it, as secret as the keys: those of gossip, say.
+    pub beside: Zeroizing<Vec<u8>>,
 }
 
 /// Why nothing was read or kept. What was kept before is still there, but for [`Io`](VaultError::Io) while it is kept: then it is that, or what was to be kept.
@@ -105,7 +108,7 @@ impl Vault {
     ///
     /// # Errors
     /// See [`VaultError`].
-    pub fn load(&self, unlock: Option<&UnlockKey>) -> Result<Option<Credentials>, VaultError> {
+    pub fn load(&self, unlock: Option<&UnlockKey>) -> Result<Option<Kept>, VaultError> {
         let Some((bytes, mode)) = self.disk.read(NAME).map_err(|source| self.io(source))? else { return Ok(None) };
         if mode & 0o077 != 0 {
             return Err(VaultError::Loose { path: self.file(), mode, right: 0o600 });
@@ -122,16 +125,25 @@ impl Vault {
     /// See [`VaultError`].
     pub fn save(
         &mut self,
-        credentials: &Credentials,
+        kept: &Kept,
         unlock: Option<&UnlockKey>,
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), VaultError> {
-        let bytes = file::encode(credentials, unlock, fill)?;
+        let bytes = file::encode(kept, unlock, fill)?;
         let done = self
             .disk
             .remove(NEXT)
             .and_then(|()| self.disk.write(NEXT, &bytes))
             .and_then(|()| self.disk.rename(NEXT, NAME));
+        done.map_err(|source| self.io(source))
+    }
+
+    /// Forgets what is kept.
+    ///
+    /// # Errors
+    /// If the file system does not do it.
+    pub fn clear(&mut self) -> Result<(), VaultError> {
+        let done = self.disk.remove(NEXT).and_then(|()| self.disk.remove(NAME));
         done.map_err(|source| self.io(source))
     }
 
@@ -147,7 +159,7 @@ impl Vault {
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), VaultError> {
         match self.load(old)? {
-            Some(credentials) => self.save(&credentials, new, fill),
+            Some(kept) => self.save(&kept, new, fill),
             None => Ok(()),
         }
     }
@@ -158,6 +170,12 @@ impl Vault {
 
     fn io(&self, source: std::io::Error) -> VaultError {
         VaultError::Io { path: self.file(), source }
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").field("issued", &self.issued).finish_non_exhaustive()
     }
 }
 

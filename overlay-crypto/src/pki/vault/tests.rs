@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use zeroize::Zeroizing;
 
 use super::disk::{Disk, Folder};
-use super::{Credentials, NAME, NEXT, Vault, VaultError, file};
+use super::{Kept, NAME, NEXT, Vault, VaultError, file};
 use crate::pki::{
     Algorithm, Authority, Grant, Identity, Issued, Life, LockError, Role, SealingKey, Serial, SigningKey,
     SigningRequest, UnlockKey,
@@ -35,7 +35,7 @@ impl Drop for Place {
     }
 }
 
-fn credentials(sealing: Option<u8>) -> Credentials {
+fn kept(sealing: Option<u8>) -> Kept {
     let (now, cluster) = (UnixTime::from_millis(1_800_000_000_000), ClusterId::from_bytes([5; 16]));
     let key = || SigningKey::generate(Algorithm::EcdsaP256).unwrap();
     let serial = || Serial::generate(|bytes| bytes.fill(3));
@@ -45,15 +45,17 @@ fn credentials(sealing: Option<u8>) -> Credentials {
     let own = root.issue(&SigningRequest::create(&key).unwrap(), &grant, now).unwrap();
     let issued = Issued { chain: vec![own], roots: vec![root.certificate().clone()], revision: 7 };
     let sealing = sealing.map(|byte| SealingKey::generate(|bytes| bytes.fill(byte)));
-    Credentials { key, issued, sealing }
+    Kept { key, issued, sealing, beside: Zeroizing::new(vec![0xcd; 40]) }
 }
 
 fn unlock(byte: u8) -> UnlockKey {
     UnlockKey::generate(|bytes| bytes.fill(byte))
 }
 
-fn same(one: &Credentials, other: &Credentials) -> bool {
-    one.key.digest() == other.key.digest() && one.issued == other.issued && one.sealing == other.sealing
+fn same(one: &Kept, other: &Kept) -> bool {
+    one.key.digest() == other.key.digest()
+        && one.issued == other.issued
+        && (&one.sealing, &one.beside) == (&other.sealing, &other.beside)
 }
 
 fn chance(bytes: &mut [u8]) {
@@ -64,7 +66,7 @@ fn chance(bytes: &mut [u8]) {
 fn what_was_kept_is_there_after_a_start_for_its_user_alone() {
     let place = Place::new("kept");
     assert!(place.vault().load(None).unwrap().is_none());
-    for kept in [credentials(Some(8)), credentials(None)] {
+    for kept in [kept(Some(8)), kept(None)] {
         place.vault().save(&kept, None, chance).unwrap();
         assert!(same(&place.vault().load(None).unwrap().unwrap(), &kept));
         assert!(matches!(place.vault().load(Some(&unlock(1))), Err(VaultError::NotLocked)));
@@ -76,7 +78,7 @@ fn what_was_kept_is_there_after_a_start_for_its_user_alone() {
 #[test]
 fn modes_that_let_others_in_are_refused_by_name() {
     let place = Place::new("loose");
-    place.vault().save(&credentials(None), None, chance).unwrap();
+    place.vault().save(&kept(None), None, chance).unwrap();
     fs::set_permissions(place.0.join(NAME), Permissions::from_mode(0o640)).unwrap();
     let refused = place.vault().load(None).unwrap_err();
     assert!(matches!(refused, VaultError::Loose { mode: 0o640, right: 0o600, .. }), "{refused}");
@@ -88,7 +90,7 @@ fn modes_that_let_others_in_are_refused_by_name() {
 #[test]
 fn locked_keys_are_opened_by_the_present_unlock_key_alone_and_are_not_on_the_disk() {
     let place = Place::new("locked");
-    let (kept, mut vault) = (credentials(Some(0xab)), place.vault());
+    let (kept, mut vault) = (kept(Some(0xab)), place.vault());
     vault.save(&kept, None, chance).unwrap();
     vault.relock(None, Some(&unlock(1)), chance).unwrap();
     assert!(matches!(vault.load(None), Err(VaultError::Locked)));
@@ -96,12 +98,19 @@ fn locked_keys_are_opened_by_the_present_unlock_key_alone_and_are_not_on_the_dis
     assert!(same(&vault.load(Some(&unlock(1))).unwrap().unwrap(), &kept));
     let bytes = fs::read(place.0.join(NAME)).unwrap();
     let pkcs8 = kept.key.to_pkcs8();
-    assert!(!bytes.windows(16).any(|part| part == [0xab; 16] || pkcs8.windows(16).any(|secret| secret == part)));
+    assert!(
+        !bytes
+            .windows(16)
+            .any(|part| part == [0xab; 16] || part == [0xcd; 16] || pkcs8.windows(16).any(|secret| secret == part))
+    );
     vault.relock(Some(&unlock(1)), Some(&unlock(2)), |bytes| bytes.fill(10)).unwrap();
     assert!(matches!(vault.load(Some(&unlock(1))), Err(VaultError::Lock(LockError::Key))));
     assert!(matches!(vault.relock(None, None, chance), Err(VaultError::Locked)));
     vault.relock(Some(&unlock(2)), None, chance).unwrap();
     assert!(same(&vault.load(None).unwrap().unwrap(), &kept));
+    vault.clear().unwrap();
+    vault.clear().unwrap();
+    assert!(vault.load(None).unwrap().is_none(), "who has left keeps nothing");
 }
 
 /// Dies in the `left`-th step, before it, in the middle of it, or after it.
@@ -155,7 +164,7 @@ fn who_is_killed_at_any_step_leaves_what_was_there_or_what_was_to_be() {
     let (mut old_seen, mut new_seen) = (0, 0);
     for left in 0..3 {
         for way in 0..3 {
-            let (old, new) = (credentials(Some(1)), credentials(Some(2)));
+            let (old, new) = (kept(Some(1)), kept(Some(2)));
             place.vault().save(&old, None, chance).unwrap();
             let dying = Dying { disk: Folder(place.0.clone()), left, way };
             let mut vault = Vault { path: place.0.clone(), disk: Box::new(dying) };
@@ -174,12 +183,12 @@ fn who_is_killed_at_any_step_leaves_what_was_there_or_what_was_to_be() {
 
 #[test]
 fn a_file_that_was_cut_or_changed_is_refused_or_says_the_same() {
-    let kept = credentials(Some(1));
+    let kept = kept(Some(1));
     let whole = file::encode(&kept, None, chance).unwrap();
     for len in 0..whole.len() {
         assert!(file::decode(&whole[..len], None).is_err(), "{len}");
     }
-    let other = Credentials { key: credentials(None).key, ..kept };
+    let other = Kept { key: self::kept(None).key, ..kept };
     let mixed = file::encode(&other, None, chance).unwrap();
     assert!(file::decode(&mixed, None).is_err(), "the key of another certificate");
 }

@@ -4,10 +4,11 @@ use overlay_core::NodeId;
 use overlay_crypto::pki::{
     Certificate, Invitation, Issued, Member, Proof, Role, RootProgress, SealingKey, SigningRequest,
 };
+use overlay_node::{ControlError, Reference, Refused};
 use serde::de::DeserializeOwned;
 
 use super::refusal::{ClusterError, ClusterRefusal, RefusalKind};
-use super::words::{Admitted, Ask, Der, Stands, Token};
+use super::words::{Admitted, Ask, Der, Gone, Stands, Token};
 use crate::control::ControlClient;
 use crate::control::call::Call;
 use crate::control::dial::Target;
@@ -70,6 +71,14 @@ impl ControlClient {
         self.asked(Ask::SetRole { node, role }).await
     }
 
+    /// Removes a node, as [`remove_node`](overlay_node::Control::remove_node) does, and says what it knew that is to be changed now.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn remove_member(&self, node: &Reference) -> Result<Gone, ClusterError> {
+        self.asked(Ask::Remove { node: node.clone() }).await
+    }
+
     /// Begins to change the root that all nodes believe for a new one.
     ///
     /// # Errors
@@ -124,6 +133,14 @@ impl ControlClient {
         self.asked(Ask::Rescue { certificate, signature: Der::new(signature), request }).await
     }
 
+    /// Asks what another manager's process has asked, and gives the answer as it is.
+    pub(super) async fn ask_again(&self, ask: Ask) -> Result<serde_json::Value, ClusterRefusal> {
+        self.asked(ask).await.map_err(|error| match error {
+            ClusterError::Refused(refusal) => refusal,
+            unreachable => ClusterRefusal::in_the_way(&unreachable),
+        })
+    }
+
     /// Asks, and other managers where this one does not lead. All of it may be asked twice.
     async fn asked<T: DeserializeOwned>(&self, ask: Ask) -> Result<T, ClusterError> {
         let call = Call::Cluster(ask);
@@ -131,19 +148,26 @@ impl ControlClient {
             Target::Managers(managers) => Some(managers),
             Target::Path(_) => None,
         };
-        let mut left = managers.map_or(1, |managers| managers.addresses().len());
+        let mut called = 0;
         loop {
-            left = left.saturating_sub(1);
+            called += 1;
             let outcome = self.request::<T>(&call, false).await;
             let refusal = match outcome.map_err(|unanswered| ClusterError::Unreachable(unanswered.error))? {
                 Outcome::Ok(answer) => return Ok(answer),
                 Outcome::Error(fault) => match *fault {
                     Fault::Cluster(refusal) => refusal,
-                    Fault::Control(error) => ClusterRefusal::malformed(error),
+                    Fault::Control(ControlError::Refused(refused)) => match refused {
+                        Refused::LastManager { .. } => ClusterRefusal::last_manager(&refused),
+                        refused => ClusterRefusal::malformed(refused),
+                    },
+                    Fault::Control(error) => ClusterRefusal::trouble(&error),
                     fault => return Err(ClusterError::Unreachable(crate::control::client::undone(fault).error)),
                 },
             };
-            if refusal.kind != RefusalKind::NotLeading || left == 0 {
+            let managers = managers.filter(|_| refusal.kind == RefusalKind::NotLeading);
+            let Some(managers) = managers else { return Err(refusal.into()) };
+            managers.learn_more(refusal.managers.iter().copied());
+            if called >= managers.addresses().len() {
                 return Err(refusal.into());
             }
             self.call_another().await;

@@ -7,8 +7,7 @@ mod refusal;
 mod words;
 
 pub use desk::Cluster;
-pub(super) use desk::remove;
 pub use join::{JoinError, Joined, found, join, reissue};
 pub use refusal::{ClusterError, ClusterRefusal, RefusalKind};
 pub(super) use words::Ask;
-pub use words::{Admitted, Ring, Stands};
+pub use words::{Admitted, Gone, Ring, Stands};

@@ -1,8 +1,12 @@
 //! Why the cluster did not do what it was asked.
 
+use overlay_core::NodeId;
+use std::net::SocketAddr;
+
 use overlay_crypto::pki::{
     Denied, JoinRefusal, RemoveRefusal, RenewRefusal, RoleRefusal, RootRefusal, TokenRefusal, Trouble,
 };
+use overlay_node::{ControlError, Refused};
 use serde::{Deserialize, Serialize};
 
 use crate::control::RemoteError;
@@ -15,6 +19,9 @@ pub struct ClusterRefusal {
     pub kind: RefusalKind,
     /// In words.
     pub text: String,
+    /// Where other managers are, if this one does not lead.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub managers: Vec<SocketAddr>,
 }
 
 /// The name of a refusal.
@@ -75,8 +82,30 @@ impl ClusterError {
 }
 
 impl ClusterRefusal {
+    const fn named(kind: RefusalKind, text: String) -> Self {
+        Self { kind, text, managers: Vec::new() }
+    }
+
     pub(super) fn malformed(error: impl std::fmt::Display) -> Self {
-        Self { kind: RefusalKind::Malformed, text: error.to_string() }
+        Self::named(RefusalKind::Malformed, error.to_string())
+    }
+
+    pub(super) fn in_the_way(error: &(dyn std::error::Error + 'static)) -> Self {
+        Self::named(RefusalKind::Trouble, overlay_core::told(error))
+    }
+
+    pub(super) fn trouble(error: &ControlError) -> Self {
+        Self::named(RefusalKind::Trouble, overlay_core::told(error))
+    }
+
+    pub(super) fn last_manager(error: &Refused) -> Self {
+        Self::named(RefusalKind::LastManager, error.to_string())
+    }
+
+    pub(super) fn taken(node: NodeId) -> Self {
+        let text =
+            format!("node {node} is in the catalogue and has never joined: remove it before another joins by its id");
+        Self::named(RefusalKind::Taken, text)
     }
 
     pub(super) fn only_strangers() -> Self {
@@ -141,7 +170,7 @@ impl Named for RootRefusal {
 impl<R: Named> From<Denied<R>> for ClusterRefusal {
     fn from(denied: Denied<R>) -> Self {
         match denied {
-            Denied::Refused(refusal) => Self { kind: refusal.kind(), text: refusal.to_string() },
+            Denied::Refused(refusal) => Self::named(refusal.kind(), refusal.to_string()),
             Denied::Trouble(trouble) => trouble.into(),
         }
     }
@@ -153,6 +182,6 @@ impl From<Trouble> for ClusterRefusal {
             Trouble::NotLeading | Trouble::Deposed => RefusalKind::NotLeading,
             _ => RefusalKind::Trouble,
         };
-        Self { kind, text: overlay_core::told(&trouble) }
+        Self::named(kind, overlay_core::told(&trouble))
     }
 }

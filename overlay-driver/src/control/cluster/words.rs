@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use overlay_core::NodeId;
 use overlay_crypto::gossip::GossipKey;
-use overlay_crypto::pki::{Certificate, Invitation, Issued, Role, Standing, Trusted};
+use overlay_crypto::pki::{Certificate, Invitation, Issued, Known, Role, Standing, Trusted};
+use overlay_node::{Endpoint, Reference};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use zeroize::Zeroizing;
 
@@ -50,6 +51,10 @@ pub(in crate::control) enum Ask {
         node: NodeId,
         role: Role,
     },
+    /// As the call by which a node is removed, and what it knew.
+    Remove {
+        node: Reference,
+    },
     RotateRoot {},
     AbortRoot {},
     RootProgress {},
@@ -70,6 +75,7 @@ impl Ask {
             Self::Invite { .. } => ("make join tokens", Open::Managers),
             Self::Members {} => ("list members", Open::Managers),
             Self::SetRole { .. } => ("promote and demote nodes", Open::Managers),
+            Self::Remove { .. } => ("remove a node, and hear what it knew", Open::Managers),
             Self::RotateRoot {} => ("rotate the root", Open::Managers),
             Self::AbortRoot {} => ("take the root's rotation back", Open::Managers),
             Self::SealingKey {} => ("be given the sealing key", Open::Managers),
@@ -100,6 +106,15 @@ pub struct Stands {
     pub ring: Option<Ring>,
     /// Where the managers are that are known.
     pub managers: Vec<SocketAddr>,
+}
+
+/// A node that was removed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Gone {
+    /// What it knew, which is to be changed for another now; the key of gossip is, by the nodes themselves. Nothing of one that never had a certificate.
+    pub knew: Vec<Known>,
+    /// Its endpoints, which have ended.
+    pub ended: Vec<Endpoint>,
 }
 
 /// The keys that gossip is sealed with, the first of them, and opened with, any of them. How they are changed is not this one's affair.

@@ -3,13 +3,17 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use overlay_core::UnixTime;
+use bytes::Bytes;
+use overlay_core::{NodeId, UnixTime};
+use overlay_crypto::gossip::SignerKey;
 use overlay_crypto::pki::{
-    Certificate, Identity, Issued, KeyDigest, Refusals, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
+    Certificate, Identity, Issued, KeyDigest, Refusals, Role, SigningKey, Trust, Trusted, Usage, Validity, VerifyError,
+    Voucher,
 };
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey as Signing};
+use tokio::sync::watch;
 
 use crate::driver::now;
 
@@ -45,6 +49,9 @@ struct Held {
     belief: RwLock<Arc<Belief>>,
     /// The revision of whom it believes, as far as that was heard of the authority.
     heard: Mutex<u64>,
+    /// What it has shown by gossip last, of which key and chain; and that it has another certificate to show.
+    voucher: Mutex<Option<(SignerKey, Vec<Certificate>, Bytes)>>,
+    renewed: watch::Sender<()>,
     clock: Box<dyn Fn() -> UnixTime + Send + Sync>,
 }
 
@@ -55,6 +62,7 @@ struct Own {
     chain: Vec<Certificate>,
     certified: Arc<CertifiedKey>,
     rooted: Arc<CertifiedKey>,
+    key: Arc<SigningKey>,
 }
 
 /// A new certificate, and the roots that came with it.
@@ -67,6 +75,8 @@ pub(crate) struct Usable {
 struct Belief {
     trust: Trust,
     refusals: Refusals,
+    /// Who is no manager any more.
+    demoted: Refusals,
     /// How often that has changed.
     changes: u64,
 }
@@ -123,8 +133,14 @@ impl Credentials {
         clock: impl Fn() -> UnixTime + Send + Sync + 'static,
     ) -> Result<Self, CredentialsError> {
         let own = RwLock::new(Arc::new(Own::new(chain, key, &trust, clock())?));
-        let belief = RwLock::new(Arc::new(Belief { trust, refusals: Refusals::default(), changes: 0 }));
-        Ok(Self(Arc::new(Held { own, belief, heard: Mutex::default(), clock: Box::new(clock) })))
+        let belief = RwLock::new(Arc::new(Belief {
+            trust,
+            refusals: Refusals::default(),
+            demoted: Refusals::default(),
+            changes: 0,
+        }));
+        let (heard, voucher, renewed) = (Mutex::default(), Mutex::default(), watch::Sender::new(()));
+        Ok(Self(Arc::new(Held { own, belief, heard, voucher, renewed, clock: Box::new(clock) })))
     }
 
     /// Who the node is, by its present certificate.
@@ -153,7 +169,7 @@ impl Credentials {
     /// If it is not believed, another's, or of another key. Then all stays as it is.
     pub fn renew(&self, chain: Vec<Certificate>, key: &SigningKey) -> Result<(), CredentialsError> {
         let new = self.own_of(chain, key, &self.belief().trust)?;
-        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+        self.prove_with(new);
         Ok(())
     }
 
@@ -173,7 +189,12 @@ impl Credentials {
             let refusals = self.belief().refusals.clone();
             self.believe(usable.trust, refusals);
         }
-        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(usable.new);
+        self.prove_with(usable.new);
+    }
+
+    fn prove_with(&self, own: Own) {
+        *self.0.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
+        self.0.renewed.send_replace(());
     }
 
     fn own_of(&self, chain: Vec<Certificate>, key: &SigningKey, trust: &Trust) -> Result<Own, CredentialsError> {
@@ -187,9 +208,14 @@ impl Credentials {
 
     /// Believes these roots, and none of those that were removed, from now on: connections that stand with others end at their next call.
     pub fn believe(&self, trust: Trust, refusals: Refusals) {
+        let demoted = self.belief().demoted.clone();
+        self.set_belief(trust, refusals, demoted);
+    }
+
+    fn set_belief(&self, trust: Trust, refusals: Refusals, demoted: Refusals) {
         let mut belief = self.0.belief.write().unwrap_or_else(PoisonError::into_inner);
-        if belief.trust != trust || belief.refusals != refusals {
-            *belief = Arc::new(Belief { trust, refusals, changes: belief.changes + 1 });
+        if (&belief.trust, &belief.refusals, &belief.demoted) != (&trust, &refusals, &demoted) {
+            *belief = Arc::new(Belief { trust, refusals, demoted, changes: belief.changes + 1 });
         }
     }
 
@@ -204,10 +230,11 @@ impl Credentials {
         let mut own = self.0.own.write().unwrap_or_else(PoisonError::into_inner);
         *own = Arc::new(own.with(&trusted.crosses, &trust));
         drop(own);
-        self.believe(trust, trusted.refusals.clone());
+        self.0.renewed.send_replace(());
+        self.set_belief(trust, trusted.refusals.clone(), trusted.demoted.clone());
     }
 
-    /// Who shows this chain.
+    /// Who shows this chain: who serves has to be a manager.
     ///
     /// # Errors
     /// Why it is not believed.
@@ -228,6 +255,33 @@ impl Credentials {
     /// How often it has changed whom it believes.
     pub(super) fn changes(&self) -> u64 {
         self.belief().changes
+    }
+
+    /// Its word on the key by which it signs what it says by gossip: the same until it has another certificate.
+    pub(crate) fn vouched(&self, key: SignerKey) -> Option<Bytes> {
+        let own = self.own();
+        let mut last = self.0.voucher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, chain, voucher)) = &*last
+            && (of, chain) == (&key, &own.chain)
+        {
+            return Some(voucher.clone());
+        }
+        let voucher = Bytes::from(Voucher::create(key, own.chain.clone(), &own.key).ok()?.encode());
+        *last = Some((key, own.chain.clone(), voucher.clone()));
+        Some(voucher)
+    }
+
+    /// The key by which another node of the cluster signs, if this is its word on it.
+    pub(crate) fn believes(&self, node: NodeId, voucher: &Voucher) -> Option<SignerKey> {
+        let belief = self.belief();
+        let key = voucher.verify(node, &belief.trust, self.now()).ok()?;
+        let identity = voucher.chain().first()?.identity()?;
+        belief.refusals.check(&identity).ok().map(|()| key)
+    }
+
+    /// Changes when there is another certificate to be shown.
+    pub(crate) fn shown(&self) -> watch::Receiver<()> {
+        self.0.renewed.subscribe()
     }
 
     pub(crate) fn now(&self) -> UnixTime {
@@ -256,22 +310,29 @@ impl Own {
         let der = PrivatePkcs8KeyDer::from(pkcs8.as_slice());
         let signing = default_provider().key_provider.load_private_key(der.clone_key().into());
         let signing = signing.map_err(|error| CredentialsError::Key(error.to_string()))?;
-        Ok(Self::of(identity, chain, trust, signing))
+        let own = SigningKey::from_pkcs8(&pkcs8).map_err(|error| CredentialsError::Key(error.to_string()))?;
+        Ok(Self::of(identity, chain, trust, (signing, Arc::new(own))))
     }
 
-    fn of(identity: Identity, chain: Vec<Certificate>, trust: &Trust, signing: Arc<dyn Signing>) -> Self {
+    fn of(
+        identity: Identity,
+        chain: Vec<Certificate>,
+        trust: &Trust,
+        (signing, key): (Arc<dyn Signing>, Arc<SigningKey>),
+    ) -> Self {
         let validity =
             chain.first().map_or(Validity { from: UnixTime::EPOCH, until: UnixTime::EPOCH }, |own| own.validity());
         let missing = trust.roots().iter().filter(|root| !chain.contains(root));
         let rooted: Vec<_> = chain.iter().chain(missing).take(Trust::CHAIN).map(der).collect();
         let certified = Arc::new(CertifiedKey::new(chain.iter().map(der).collect(), Arc::clone(&signing)));
-        Self { identity, validity, chain, certified, rooted: Arc::new(CertifiedKey::new(rooted, signing)) }
+        let rooted = Arc::new(CertifiedKey::new(rooted, signing));
+        Self { identity, validity, chain, certified, rooted, key }
     }
 
     /// The same with other roots, and certificates of how they are signed.
     fn with(&self, crosses: &[Certificate], trust: &Trust) -> Self {
         let chain = self.chain.iter().take(1).chain(crosses).cloned().collect();
-        Self::of(self.identity, chain, trust, Arc::clone(&self.certified.key))
+        Self::of(self.identity, chain, trust, (Arc::clone(&self.certified.key), Arc::clone(&self.key)))
     }
 }
 
@@ -283,7 +344,14 @@ impl Belief {
     fn verify(&self, chain: &[Certificate], usage: Usage, now: UnixTime) -> Result<Identity, VerifyError> {
         let identity = self.trust.verify(chain, usage, now)?;
         self.refusals.check(&identity)?;
-        Ok(identity)
+        match (usage, identity.role) {
+            (Usage::Client, _) => Ok(identity),
+            (Usage::Server, Role::Worker) => Err(VerifyError::Role { found: identity.role, wanted: Role::Manager }),
+            (Usage::Server, Role::Manager) if self.demoted.is_refused(identity.node) => {
+                Err(VerifyError::Demoted(identity))
+            }
+            (Usage::Server, Role::Manager) => Ok(identity),
+        }
     }
 }
 
@@ -292,6 +360,8 @@ impl Belief {
 pub(in crate::control) struct Peer {
     pub(in crate::control) identity: Identity,
     chain: Vec<Certificate>,
+    /// What it does there.
+    usage: Usage,
     /// After how many changes it was believed last.
     believed: Mutex<u64>,
     credentials: Credentials,
@@ -299,9 +369,9 @@ pub(in crate::control) struct Peer {
 
 impl Peer {
     /// Who was verified in a handshake that began after so many changes.
-    pub(super) fn new(credentials: Credentials, chain: Vec<Certificate>, changes: u64) -> Option<Self> {
+    pub(super) fn new(credentials: Credentials, chain: Vec<Certificate>, usage: Usage, changes: u64) -> Option<Self> {
         let identity = chain.first()?.identity()?;
-        Some(Self { identity, chain, believed: Mutex::new(changes), credentials })
+        Some(Self { identity, chain, usage, believed: Mutex::new(changes), credentials })
     }
 
     /// Its certificate, as the handshake has proved it.
@@ -318,7 +388,7 @@ impl Peer {
         let mut believed = self.believed.lock().unwrap_or_else(PoisonError::into_inner);
         let counts = self.chain.first().is_some_and(|own| own.validity().contains(now));
         if *believed != belief.changes || !counts {
-            belief.verify(&self.chain, Usage::Client, now)?;
+            belief.verify(&self.chain, self.usage, now)?;
             *believed = belief.changes;
         }
         Ok(self.identity)

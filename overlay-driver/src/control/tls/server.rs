@@ -1,16 +1,16 @@
 //! Connections of nodes, at the server.
 
-use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
+use overlay_crypto::pki::Usage;
 use rustls::ServerConfig;
 use rustls::server::Acceptor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
@@ -22,7 +22,7 @@ use crate::control::connection::{self, Who};
 use crate::control::frame::{Frame, Refusal, line};
 use crate::control::lines::write;
 use crate::control::server::{Service, Stopping};
-use crate::control::slots::{Full, Slots};
+use crate::control::slots::{Full, Slot, Slots};
 use crate::control::transport::of_tls;
 
 /// What a [`ControlServer`](crate::control::ControlServer) bears from other nodes, beside its [`Limits`](crate::control::Limits).
@@ -32,12 +32,16 @@ pub struct NodeLimits {
     pub connections: usize,
     /// Connections at once of one node: 8. One more is told so and closed.
     pub connections_of_node: usize,
-    /// Handshakes at once, and with them connections of those that have no certificate yet: 64. Others wait to be accepted.
+    /// Handshakes at once: 64. Others wait to be accepted.
     pub handshakes: usize,
-    /// Of one address: 16. One more is closed, so that whoever begins many and ends none keeps only itself out.
+    /// Of one address, or one /64 of IPv6, which one machine may have: 16. One more is closed, so that whoever begins many and ends none keeps only itself out.
     pub handshakes_of_address: usize,
     /// How long a handshake may take: 5 s.
     pub handshake: Duration,
+    /// Connections at once of those that have no certificate: 32, as soon as they say so; they take no place of nodes' handshakes. One more is closed. Each is for one call.
+    pub strangers: usize,
+    /// Of one address, or one /64 of IPv6: 4. One more is closed.
+    pub strangers_of_address: usize,
     /// How long somebody without a certificate may take to ask for one, and to be answered: 15 s.
     pub join: Duration,
 }
@@ -50,6 +54,8 @@ impl Default for NodeLimits {
             handshakes: 64,
             handshakes_of_address: 16,
             handshake: Duration::from_secs(5),
+            strangers: 32,
+            strangers_of_address: 4,
             join: Duration::from_secs(15),
         }
     }
@@ -61,7 +67,16 @@ pub(in crate::control) struct Tls {
     nodes: Arc<ServerConfig>,
     /// For those that have no certificate yet.
     strangers: Arc<ServerConfig>,
+    /// The places of those.
+    rooms: Arc<Slots<IpAddr>>,
     limits: NodeLimits,
+}
+
+/// Who began a connection, once it has proved who it is, and what is to be given back as it ends.
+struct Begun {
+    stream: TlsStream<TcpStream>,
+    who: Who,
+    _stranger: Option<Slot<IpAddr>>,
 }
 
 impl Tls {
@@ -69,27 +84,45 @@ impl Tls {
         let key = |error: rustls::Error| CredentialsError::Key(error.to_string());
         let nodes = server_config(&credentials, CONTROL).map_err(key)?;
         let strangers = server_config(&credentials, JOIN).map_err(key)?;
-        Ok(Self { credentials, nodes, strangers, limits })
+        let rooms = Slots::new(limits.strangers, limits.strangers_of_address);
+        Ok(Self { credentials, nodes, strangers, rooms, limits })
     }
 
-    /// Who is at the other end, once it has proved it. The socket is given back where it has not.
-    async fn shake_hands(&self, stream: TcpStream) -> Result<(TlsStream<TcpStream>, Who), Option<TcpStream>> {
+    /// Who is at the other end, once it has proved it. The socket is given back where it has not. A place among handshakes is held until it is known to be a stranger's.
+    async fn shake_hands(&self, (stream, from): (TcpStream, IpAddr), place: Place) -> Result<Begun, Option<TcpStream>> {
         let changes = self.credentials.changes();
         stream.set_nodelay(true).map_err(|_| None)?;
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|_| None)?;
-        let joins = begun.client_hello().alpn().is_some_and(|mut offered| offered.any(|it| it == JOIN));
-        let config = if joins { &self.strangers } else { &self.nodes };
-        let stream = begun.into_stream(Arc::clone(config)).into_fallible().await.map_err(|(_, io)| Some(io))?;
-        let (_, connection) = stream.get_ref();
-        if joins {
-            return Ok((stream, Who::Stranger));
+        if begun.client_hello().alpn().is_some_and(|mut offered| offered.any(|it| it == JOIN)) {
+            let slot = self.rooms.take(from).map_err(|_| None)?;
+            drop(place);
+            let stream = begun.into_stream(Arc::clone(&self.strangers)).into_fallible().await;
+            let stream = stream.map_err(|(_, io)| Some(io))?;
+            return Ok(Begun { stream, who: Who::Stranger, _stranger: Some(slot) });
         }
+        let stream = begun.into_stream(Arc::clone(&self.nodes)).into_fallible().await.map_err(|(_, io)| Some(io))?;
+        drop(place);
+        let (_, connection) = stream.get_ref();
         if connection.alpn_protocol() != Some(CONTROL) {
-            return Ok((stream, Who::Unspoken));
+            return Ok(Begun { stream, who: Who::Unspoken, _stranger: None });
         }
         let shown = chain(connection.peer_certificates().unwrap_or_default()).map_err(|_| None)?;
-        let peer = Peer::new(self.credentials.clone(), shown, changes).ok_or(None)?;
-        Ok((stream, Who::Node(Arc::new(peer))))
+        let peer = Peer::new(self.credentials.clone(), shown, Usage::Client, changes).ok_or(None)?;
+        Ok(Begun { stream, who: Who::Node(Arc::new(peer)), _stranger: None })
+    }
+}
+
+/// What a handshake takes up: a place among all, and one of its address's.
+struct Place {
+    _all: OwnedSemaphorePermit,
+    _address: Slot<IpAddr>,
+}
+
+/// Whom an address is counted as: in IPv6 a machine may have all addresses of a /64.
+fn counted(from: IpAddr) -> IpAddr {
+    match from.to_canonical() {
+        IpAddr::V6(it) => Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX)).into(),
+        v4 => v4,
     }
 }
 
@@ -103,7 +136,7 @@ pub(in crate::control) async fn accept(
     let limits = &tls.limits;
     let room = Arc::new(Semaphore::new(limits.handshakes.clamp(1, Semaphore::MAX_PERMITS)));
     let slots = Slots::new(limits.connections, limits.connections_of_node);
-    let shaking = Shaking::default();
+    let shaking = Slots::new(usize::MAX, limits.handshakes_of_address);
     let mut connections = JoinSet::new();
     loop {
         let place = tokio::select! {
@@ -122,19 +155,18 @@ pub(in crate::control) async fn accept(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, from)) => {
-                let Some(hand) = shaking.take(from.ip(), limits.handshakes_of_address) else { continue };
+                let from = counted(from.ip());
+                let Ok(hand) = shaking.take(from) else { continue };
+                let place = Place { _all: place, _address: hand };
                 let (tls, service, slots, stopping) =
                     (Arc::clone(&tls), Arc::clone(&service), Arc::clone(&slots), stopping.clone());
                 connections.spawn(async move {
-                    if let Some((stream, who)) = begin(stream, &tls).await {
-                        if matches!(who, Who::Node(_)) {
-                            drop((place, hand));
-                            serve(stream, who, &slots, service, stopping).await;
-                        } else {
-                            let stranger = connection::serve(of_tls(stream), who, service, stopping);
-                            drop(timeout(tls.limits.join, stranger).await);
-                            drop((place, hand));
-                        }
+                    let Some(begun) = begin((stream, from), &tls, place).await else { return };
+                    if matches!(begun.who, Who::Node(_)) {
+                        serve(begun.stream, begun.who, &slots, service, stopping).await;
+                    } else {
+                        let stranger = connection::serve(of_tls(begun.stream), begun.who, service, stopping);
+                        drop(timeout(tls.limits.join, stranger).await);
                     }
                 });
             }
@@ -148,8 +180,8 @@ pub(in crate::control) async fn accept(
 }
 
 /// A handshake, in the time that there is for it.
-async fn begin(stream: TcpStream, tls: &Tls) -> Option<(TlsStream<TcpStream>, Who)> {
-    match timeout(tls.limits.handshake, tls.shake_hands(stream)).await.ok()? {
+async fn begin(from: (TcpStream, IpAddr), tls: &Tls, place: Place) -> Option<Begun> {
+    match timeout(tls.limits.handshake, tls.shake_hands(from, place)).await.ok()? {
         Ok(begun) => Some(begun),
         Err(refused) => {
             // What it sent meanwhile is read: else its system would throw away the alert that says why.
@@ -197,39 +229,21 @@ async fn serve(
     }
 }
 
-/// How many handshakes each address has.
-#[derive(Debug, Clone, Default)]
-struct Shaking(Arc<Mutex<BTreeMap<IpAddr, usize>>>);
-
-/// A handshake of an address, until it is dropped.
-struct Hand(Shaking, IpAddr);
-
-impl Shaking {
-    fn take(&self, from: IpAddr, most: usize) -> Option<Hand> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(from).or_default();
-        if *count >= most {
-            return None;
-        }
-        *count += 1;
-        drop(all);
-        Some(Hand(self.clone(), from))
-    }
-}
-
-impl Drop for Hand {
-    fn drop(&mut self) {
-        let mut all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.1) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.1);
-            }
-        }
-    }
-}
-
 /// How long accepting rests after it failed.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a connection is read from whose other end was refused.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_of_ipv6_is_counted_by_its_network_and_one_of_ipv4_by_its_address() {
+        let one = |text: &str| counted(text.parse().unwrap());
+        assert_eq!(one("2001:db8::1"), one("2001:db8::ffff:0:0:2"));
+        assert_ne!(one("2001:db8::1"), one("2001:db8:0:1::1"));
+        assert_ne!(one("192.0.2.1"), one("192.0.2.2"));
+        assert_eq!(one("192.0.2.1"), one("::ffff:192.0.2.1"));
+    }
+}

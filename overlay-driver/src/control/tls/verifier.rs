@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use overlay_core::UnixTime;
-use overlay_crypto::pki::{Certificate, JoinToken, Role, Trust, Usage, VerifyError};
+use overlay_crypto::pki::{Certificate, JoinToken, Trust, Usage, VerifyError};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
@@ -36,7 +36,7 @@ pub(super) fn server_config(credentials: &Credentials, alpn: &[u8]) -> Result<Ar
 
 /// What a node calls managers with.
 pub(super) fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Error> {
-    let managers = Arc::new(Believed(credentials.clone()));
+    let managers = Arc::new(Server(Arc::new(Believed(credentials.clone()))));
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(managers);
     let mut config = builder.with_client_cert_resolver(Arc::new(Shown(credentials.clone())));
@@ -47,7 +47,7 @@ pub(super) fn client_config(credentials: &Credentials) -> Result<Arc<ClientConfi
 
 /// What a node calls managers with whose certificate is over: it shows none.
 pub(super) fn bare_config(credentials: &Credentials) -> Result<Arc<ClientConfig>, Error> {
-    let managers = Arc::new(Believed(credentials.clone()));
+    let managers = Arc::new(Server(Arc::new(Believed(credentials.clone()))));
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
     let mut config = builder.dangerous().with_custom_certificate_verifier(managers).with_no_client_auth();
     config.alpn_protocols = vec![JOIN.to_vec()];
@@ -59,7 +59,7 @@ pub(super) fn bare_config(credentials: &Credentials) -> Result<Arc<ClientConfig>
 pub(super) fn join_config(token: JoinToken, now: UnixTime) -> Result<(Arc<ClientConfig>, Arc<Pinned>), Error> {
     let pinned = Arc::new(Pinned { token, now, trust: Mutex::default() });
     let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(VERSIONS)?;
-    let builder = builder.dangerous().with_custom_certificate_verifier(pinned.clone());
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Server(Arc::clone(&pinned))));
     let mut config = builder.with_no_client_auth();
     config.alpn_protocols = vec![JOIN.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
@@ -181,10 +181,7 @@ trait Judge: std::fmt::Debug + Send + Sync {
 
 impl Judge for Believed {
     fn judge(&self, chain: &[Certificate]) -> Result<(), VerifyError> {
-        match self.0.verify(chain, Usage::Server)?.role {
-            Role::Manager => Ok(()),
-            found => Err(VerifyError::Role { found, wanted: Role::Manager }),
-        }
+        self.0.verify(chain, Usage::Server).map(drop)
     }
 }
 
@@ -196,49 +193,47 @@ impl Judge for Pinned {
     }
 }
 
-macro_rules! verifier {
-    ($($judge:ty),*) => { $(
-        impl ServerCertVerifier for $judge {
-            fn verify_server_cert(
-                &self,
-                own: &CertificateDer<'_>,
-                between: &[CertificateDer<'_>],
-                _: &ServerName<'_>,
-                _: &[u8],
-                _: rustls::pki_types::UnixTime,
-            ) -> Result<ServerCertVerified, Error> {
-                let judged = chain([own].into_iter().chain(between)).and_then(|chain| self.judge(&chain));
-                // Ours to tell, so it is told as it is.
-                let untrusted = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))));
-                judged.map(|()| ServerCertVerified::assertion()).map_err(untrusted)
-            }
+/// A client's verifier: whom this judge believes.
+#[derive(Debug)]
+struct Server<J>(Arc<J>);
 
-            fn verify_tls12_signature(
-                &self,
-                _: &[u8],
-                _: &CertificateDer<'_>,
-                _: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                Err(old())
-            }
+impl<J: Judge> ServerCertVerifier for Server<J> {
+    fn verify_server_cert(
+        &self,
+        own: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let judged = chain([own].into_iter().chain(between)).and_then(|chain| self.0.judge(&chain));
+        // Ours to tell, so it is told as it is.
+        let untrusted = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))));
+        judged.map(|()| ServerCertVerified::assertion()).map_err(untrusted)
+    }
 
-            fn verify_tls13_signature(
-                &self,
-                message: &[u8],
-                own: &CertificateDer<'_>,
-                signed: &DigitallySignedStruct,
-            ) -> Result<HandshakeSignatureValid, Error> {
-                signature(message, own, signed)
-            }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(old())
+    }
 
-            fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-                schemes()
-            }
-        }
-    )* };
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        own: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        signature(message, own, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        schemes()
+    }
 }
-
-verifier!(Believed, Pinned);
 
 /// As TLS tells it to the other end: each in an alert of its own (RFC 8446 §6.2), as far as there are any.
 fn told(error: &VerifyError) -> CertificateError {
@@ -250,7 +245,9 @@ fn told(error: &VerifyError) -> CertificateError {
             CertificateError::UnknownIssuer
         }
         VerifyError::Usage(_) | VerifyError::Authority => CertificateError::InvalidPurpose,
-        VerifyError::Role { .. } | VerifyError::Nobody => CertificateError::ApplicationVerificationFailure,
+        VerifyError::Role { .. } | VerifyError::Demoted(_) | VerifyError::Nobody => {
+            CertificateError::ApplicationVerificationFailure
+        }
         _ => CertificateError::BadEncoding,
     }
 }

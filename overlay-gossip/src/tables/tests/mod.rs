@@ -5,4 +5,5 @@ mod bulk;
 mod hostile;
 mod pump;
 mod runs;
+mod signed;
 mod story;

@@ -1,9 +1,12 @@
 //! Long stories by chance: what must hold in every one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use overlay_core::NodeId;
+
 use super::pump::{CALM, Pump, STORM, Tally, key, network};
-use crate::tables::TablesConfig;
+use crate::tables::{Disbelief, Signature, TablesConfig, Verify};
 
 /// Stories of a plain run; `PROPTEST_CASES` may ask for more, as it does of the properties.
 const SEEDS: u64 = 40;
@@ -55,6 +58,32 @@ fn after_any_story_all_tables_are_equal_and_nothing_removed_is_back() {
     assert!(counts.iter().all(|(found, least)| found >= least), "too little happened: {sum:?}");
 }
 
+/// Signs by the owner that a statement names: nothing for use.
+#[derive(Debug)]
+struct Named;
+
+fn named(statement: &[u8]) -> Vec<u8> {
+    statement.iter().fold(7_u64, |sum, byte| sum.rotate_left(5) ^ u64::from(*byte)).to_be_bytes().to_vec()
+}
+
+impl Verify for Named {
+    fn sign(&self, statements: &[Vec<u8>]) -> Vec<Signature> {
+        statements.iter().map(|statement| Signature::new(named(statement)).unwrap()).collect()
+    }
+
+    fn longest(&self) -> usize {
+        8
+    }
+
+    fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
+        match (statement[38..54] == owner.to_bytes(), signature) {
+            (_, []) => Err(Disbelief::Unsigned),
+            (true, signature) if signature == named(statement) => Ok(()),
+            _ => Err(Disbelief::Forged),
+        }
+    }
+}
+
 /// Half a minute of changes and faults, then calm.
 fn story(seed: u64) -> Tally {
     let config = TablesConfig {
@@ -63,6 +92,7 @@ fn story(seed: u64) -> Tally {
         datagram: if seed.is_multiple_of(2) { 1_300 } else { 420 },
         fresh_bytes: if seed.is_multiple_of(5) { 1_024 } else { 16_384 },
         chunk: if seed.is_multiple_of(4) { 1_024 } else { 65_536 },
+        verify: (seed % 4 > 1).then(|| Arc::new(Named) as _),
         ..TablesConfig::default()
     };
     let count = 3 + (seed % 7) as usize;
@@ -102,6 +132,7 @@ fn settled(pump: &Pump, net: u8) {
             (0, 0, 0, 0),
             "{metrics:?}"
         );
+        assert_eq!(metrics.refused.signature + metrics.refused.unsigned, 0, "{metrics:?}");
         assert_eq!(metrics.refused.own_name + metrics.refused.full + metrics.repaired, 0, "{metrics:?}");
     }
 }

@@ -122,11 +122,9 @@ impl Agent {
     /// A node is the cluster's no more: what it knows is to be of no use. All nodes hear so, and the first of them sees to it; if it does not, the next.
     pub(super) fn rotate_gossip_without(&mut self, node: NodeId, now: Instant) {
         let me = self.knowledge.me;
+        let before = self.others().live.iter().filter(|other| **other < me && **other != node).count();
         let Some(seal) = self.seal.as_mut().filter(|_| node != me) else { return }; // whoever was removed has no say
-        let before = self.gossip.members().filter(|(member, standing)| {
-            member.id < me && member.id != node && *standing == overlay_gossip::Standing::Alive
-        });
-        let at = now + seal.patience().saturating_mul(before.count() as u32);
+        let at = now + seal.patience().saturating_mul(before as u32);
         seal.want(Cause::Removal, [node], at);
     }
 

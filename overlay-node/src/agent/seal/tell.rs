@@ -88,7 +88,9 @@ impl Agent {
         let me = self.knowledge.me;
         let others = self.others();
         let left_out = seal.keys.without().clone();
-        seal.records.retain(|node, _| others.there.contains(node));
+        // What one says whom the catalogue does not tell of yet counts once it does.
+        seal.records
+            .retain(|node, _| self.gossip.member(*node).is_some_and(|(_, standing)| standing != Standing::Left));
         let behind = seal.turn(me, &others, now);
         let are_let_in = left_out.iter().any(|node| !seal.keys.without().contains(node));
         if !behind.is_empty() {
@@ -109,9 +111,16 @@ impl Agent {
         }
     }
 
-    fn others(&self) -> Others {
+    /// Of the nodes that gossip tells of those that are the cluster's, by its catalogue: who is none has no turn, is no part of a majority, is waited for by nobody and given no key. Until the catalogue
+    /// tells of this node, all are taken for such.
+    pub(super) fn others(&self) -> Others {
+        let nodes = &self.catalogue.nodes;
+        let is_known = nodes.contains(&self.knowledge.me);
         let mut others = Others::default();
         for (member, standing) in self.gossip.members() {
+            if is_known && !nodes.contains(&member.id) {
+                continue;
+            }
             if matches!(standing, Standing::Alive | Standing::Suspected) {
                 others.live.insert(member.id);
             }

@@ -1,12 +1,13 @@
 //! `gossip`: membership and tables on a virtual network with the LAN preset; plain foca on the same network beside it where
 //! it has the same to do.
 //!
-//! Times are the virtual network's, so they are the same on every machine: medians over seeds. Only `sim` and `rss` are this
-//! machine's.
+//! Times are the virtual network's, so they are the same on every machine: medians over seeds. Only `sim`, `rss`, and what signatures
+//! cost are this machine's.
 
 mod membership;
 mod plain_foca;
 mod rest;
+mod signed;
 mod tables;
 
 use std::io;
@@ -20,6 +21,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     rest::memory(bench)?; // before others have left memory behind
     membership::run(bench)?;
     tables::run(bench)?;
+    signed::run(bench)?;
     rest::traffic(bench)
 }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
+mod gone;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
@@ -140,6 +142,10 @@ fn spent_expired_anothers_and_rotated_tokens_let_nobody_in_and_a_node_that_asks_
         let again = block_on(authority.join(&joining, later)).unwrap();
         let (first, again) = (first.certificate().unwrap(), again.certificate().unwrap());
         assert_eq!((first.serial(), first.validity()), (again.serial(), again.validity()));
+        let guessed = JoinToken::generate(joining.token.root(), |bytes| bytes.fill(9));
+        let other = Joining { token: guessed, ..joining.clone() };
+        let refused = block_on(authority.join(&other, later)).unwrap_err();
+        assert!(matches!(refused.refusal(), Some(JoinRefusal::Token(TokenRefusal::Unknown))), "{refused:?}");
     }
     assert!(join_by(&authority, &twice, None).is_ok());
     let refusal = |token: &JoinToken, node| match join_by(&authority, token, node) {
@@ -334,36 +340,6 @@ fn a_role_that_was_changed_is_in_the_next_certificate_which_is_asked_for_at_once
     let nobody = NodeId::from_bytes([9; 16]);
     let stranger = block_on(authority.set_role(nobody, Role::Worker)).unwrap_err();
     assert_eq!(stranger.refusal(), Some(&RoleRefusal::Stranger { node: nobody }));
-}
-
-#[test]
-fn a_removed_node_is_refused_at_once_until_its_certificates_have_expired_and_never_again_let_in() {
-    let authority = founded(&memory());
-    let (mut node, _manager) = (join(&authority, Role::Worker, None), join(&authority, Role::Manager, None));
-    let before = block_on(authority.trusted()).unwrap().revision;
-    let removed = block_on(authority.remove(node.id(), now())).unwrap();
-    assert_eq!(removed.knew, [Known::GossipKey, Known::Tokens]);
-    assert_eq!(block_on(authority.remove(node.id(), now())).unwrap(), removed, "asked again, it says the same");
-    let trusted = block_on(authority.trusted()).unwrap();
-    assert!(trusted.revision > before);
-    let identity = node.own().identity().unwrap();
-    assert_eq!(believed(&authority, &node, now()), Err(VerifyError::Removed(identity)));
-    let refusal = RenewRefusal::Removed { node: node.id() };
-    assert_eq!(node.renew(&authority, now()).unwrap_err().refusal(), Some(&refusal));
-    let gone = node.id();
-    assert_eq!(block_on(authority.seen(node.own(), now())).unwrap_err().refusal(), Some(&refusal));
-    let token = block_on(authority.token(Role::Worker)).unwrap();
-    let again = join_by(&authority, &token, Some(gone)).unwrap_err();
-    assert_eq!(again.refusal(), Some(&JoinRefusal::Removed { node: gone }));
-
-    assert_eq!(block_on(authority.tend(now() + 89 * DAY)).unwrap().forgotten, 0);
-    let tended = block_on(authority.tend(removed.until + DAY)).unwrap();
-    assert_eq!(tended.forgotten, 1);
-    let later = block_on(authority.trusted()).unwrap();
-    assert!(later.refusals.is_empty() && later.revision > trusted.revision);
-    assert!(matches!(believed(&authority, &node, removed.until + DAY), Err(VerifyError::Expired { .. })));
-    let gone = block_on(authority.remove(NodeId::from_bytes([9; 16]), now())).unwrap_err();
-    assert!(matches!(gone.refusal(), Some(RemoveRefusal::Stranger { .. })));
 }
 
 #[test]

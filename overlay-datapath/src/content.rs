@@ -1,0 +1,246 @@
+//! What a frame carries, as far as a firewall looks at it.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use overlay_core::{IpFamily, Mac};
+use overlay_firewall::{Content, Icmpv6, Transport};
+use overlay_vxlan::{Frame, Icmp, Ip, Transport as Upper};
+
+/// A frame's content, and what else of it decides where it goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Contents {
+    pub(crate) content: Content,
+    /// Whether it is a part of an IP packet.
+    pub(crate) fragment: bool,
+    /// Whether it is a TCP segment with SYN set.
+    pub(crate) synchronises: bool,
+}
+
+impl Contents {
+    /// Of a frame, whose bytes are given too.
+    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Self {
+        let Some(ip) = frame.ip else {
+            let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
+            return Self { content, fragment: false, synchronises: false };
+        };
+        let transport = match (ip.is_fragment(), frame.transport) {
+            (true, _) => part(&ip, frame, bytes),
+            (false, Some(upper)) => whole(&ip, upper, frame, bytes),
+            (false, None) => other(ip.protocol()),
+        };
+        let ip_content = overlay_firewall::Ip::between(ip.source(), ip.destination(), transport);
+        let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
+        let content = ip_content.map_or(Content::Other, Content::Ip);
+        Self { content, fragment: ip.is_fragment(), synchronises }
+    }
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826).
+fn arp(bytes: &[u8]) -> Content {
+    let Some([0, 1, 8, 0, 6, 4, _, _, sender @ .., d0, d1, d2, d3]) = bytes.first_chunk::<28>() else {
+        return Content::Other;
+    };
+    let [a, b, c, d, e, f, s0, s1, s2, s3, ..] = *sender;
+    Content::Arp {
+        sender: Mac::new([a, b, c, d, e, f]),
+        address: Ipv4Addr::new(s0, s1, s2, s3),
+        target: Ipv4Addr::new(*d0, *d1, *d2, *d3),
+    }
+}
+
+fn whole(ip: &Ip<'_>, upper: Upper<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
+    match upper {
+        Upper::Tcp(tcp) => {
+            let begins = tcp.flags() & (SYN | ACK | RST | FIN) == SYN;
+            Transport::Tcp { source: tcp.source(), destination: tcp.destination(), begins }
+        }
+        Upper::Udp(udp) => {
+            let vni = match *frame.payload {
+                [_, _, _, _, a, b, c, ..] => u32::from_be_bytes([0, a, b, c]),
+                _ => 0,
+            };
+            Transport::Udp { source: udp.source(), destination: udp.destination(), vni }
+        }
+        Upper::Sctp(sctp) => Transport::Sctp { source: sctp.source(), destination: sctp.destination() },
+        Upper::Icmp(icmp) => match ip.family() {
+            IpFamily::V4 if matches!(icmp.kind(), 5 | 9) => Transport::IcmpRouter, // RFC 792, RFC 1256 §3
+            IpFamily::V4 => Transport::Other(ip.protocol()),
+            IpFamily::V6 => Transport::Icmpv6(icmpv6(icmp, frame, bytes)),
+        },
+    }
+}
+
+/// A message of ICMPv6, of neighbour discovery above all (RFC 4861 §4).
+fn icmpv6(icmp: Icmp<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Icmpv6 {
+    let next = bytes.get(frame.ethernet.header_len() + 6).copied();
+    let (body, fixed) = match icmp.kind() {
+        134 | 137 => return Icmpv6::Router,
+        131 | 132 | 143 => return Icmpv6::Solicitation,
+        133 => (frame.payload, 0),
+        135 | 136 => (frame.payload, 16),
+        _ => return Icmpv6::Other,
+    };
+    let Some((target, options)) = body.split_at_checked(fixed) else { return Icmpv6::Improper };
+    let nameless = frame.ip.is_some_and(|ip| ip.source().is_unspecified());
+    if next != Some(ICMPV6) || !is_proper(options, icmp.kind(), frame.ethernet.source(), nameless) {
+        return Icmpv6::Improper;
+    }
+    match (icmp.kind(), target.first_chunk()) {
+        (135, Some(target)) => Icmpv6::Probe(Ipv6Addr::from(*target)),
+        (136, Some(target)) => Icmpv6::Advertisement(Ipv6Addr::from(*target)),
+        _ => Icmpv6::Solicitation,
+    }
+}
+
+/// No option, or the one that tells the sender's Ethernet address; of who has no address yet, any one.
+fn is_proper(options: &[u8], kind: u8, source: Mac, nameless: bool) -> bool {
+    match options {
+        [] => true,
+        [of, 1, mac @ ..] if mac.len() == 6 => {
+            nameless && kind != 136 || *of == if kind == 136 { 2 } else { 1 } && *mac == source.octets()
+        }
+        _ => false,
+    }
+}
+
+/// A part of a packet: its first has the ports, if it is long enough.
+fn part(ip: &Ip<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
+    let upper = frame.payload;
+    let (first, behind_header) = match ip {
+        Ip::V4(_) => (offset(bytes, frame.ethernet.header_len() + 6) & 0x1fff == 0, true),
+        Ip::V6(v6) => {
+            let start = frame.ethernet.header_len() + 40;
+            let at = start + v6.payload_len() - upper.len().min(v6.payload_len());
+            (offset(bytes, at.saturating_sub(6)) & 0xfff8 == 0, at == start + 8)
+        }
+    };
+    let protocol = ip.protocol();
+    match (first, ip.family(), upper) {
+        (false, IpFamily::V6, _) if !behind_header => Transport::Headless,
+        (false, ..) => Transport::Other(protocol),
+        (true, IpFamily::V6, _) if protocol == ICMPV6 => Transport::Icmpv6(Icmpv6::Improper),
+        (true, IpFamily::V6, _) if upper.len() < least(protocol) => Transport::Headless,
+        (true, _, [a, b, c, d, ..]) => {
+            let (source, destination) = (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]));
+            match protocol {
+                6 => Transport::Tcp { source, destination, begins: begins(upper) },
+                17 => Transport::Udp { source, destination, vni: 0 },
+                132 => Transport::Sctp { source, destination },
+                1 if ip.family() == IpFamily::V4 && matches!(a, 5 | 9) => Transport::IcmpRouter,
+                _ => other(protocol),
+            }
+        }
+        _ => other(protocol),
+    }
+}
+
+fn offset(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u16::from_be_bytes(*bytes))
+}
+
+fn begins(tcp: &[u8]) -> bool {
+    tcp.get(13).is_some_and(|flags| flags & (SYN | ACK | RST | FIN) == SYN)
+}
+
+/// Bytes that a first fragment needs, to show what the packet is; more than there are, where another header comes first (RFC 7112 §5).
+const fn least(protocol: u8) -> usize {
+    match protocol {
+        0 | 43 | 44 | 51 | 60 | 135 => usize::MAX,
+        6 => 20,
+        17 => 8,
+        132 => 12,
+        _ => 0,
+    }
+}
+
+const fn other(protocol: u8) -> Transport {
+    match protocol {
+        50 => Transport::Esp,
+        _ => Transport::Other(protocol),
+    }
+}
+
+pub(crate) const IPV4: u16 = 0x0800; // RFC 894
+pub(crate) const IPV6: u16 = 0x86dd; // RFC 2464 §3
+pub(crate) const ARP: u16 = 0x0806; // RFC 826
+const ICMPV6: u8 = 58;
+const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
+const ACK: u8 = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [2, 0x42, 10, 0, 9, 1];
+
+    fn contents(ethertype: [u8; 2], packet: &[u8]) -> Contents {
+        let frame = [&[2, 0x42, 10, 0, 9, 2][..], &MAC, &ethertype, packet].concat();
+        Contents::of(&Frame::parse(&frame).unwrap(), &frame)
+    }
+
+    /// What an IPv6 packet carries, from fe80::1 to fe80::2.
+    fn v6(next: u8, body: &[u8]) -> Contents {
+        let mut packet = vec![0x60, 0, 0, 0, 0, body.len() as u8, next, 255];
+        for last in [1, 2] {
+            packet.extend([&[0xfe, 0x80][..], &[0; 13], &[last]].concat());
+        }
+        packet.extend(body);
+        contents([0x86, 0xdd], &packet)
+    }
+
+    fn transport(contents: &Contents) -> Option<Transport> {
+        match &contents.content {
+            Content::Ip(ip) => Some(ip.transport),
+            _ => None,
+        }
+    }
+
+    fn discovery(kind: u8, options: &[u8]) -> Option<Transport> {
+        let target = [&[0xfe, 0x80][..], &[0; 13], &[9]].concat();
+        transport(&v6(58, &[&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, options].concat()))
+    }
+
+    #[test]
+    fn neighbour_discovery_names_no_station_but_its_senders() {
+        let target = "fe80::9".parse().unwrap();
+        let own = [&[1, 1][..], &MAC].concat();
+        let others = [1, 1, 2, 0x42, 10, 0, 9, 7];
+        let improper = Some(Transport::Icmpv6(Icmpv6::Improper));
+        assert_eq!(discovery(135, &[]), Some(Transport::Icmpv6(Icmpv6::Probe(target))));
+        assert_eq!(discovery(135, &own), Some(Transport::Icmpv6(Icmpv6::Probe(target))));
+        assert_eq!(
+            discovery(136, &[&[2, 1][..], &MAC].concat()),
+            Some(Transport::Icmpv6(Icmpv6::Advertisement(target)))
+        );
+        assert_eq!(discovery(136, &own), improper, "a source's option in an advertisement");
+        assert_eq!(discovery(135, &others), improper);
+        assert_eq!(discovery(135, &[own.clone(), own].concat()), improper);
+        let behind = [&[58, 0, 1, 4, 0, 0, 0, 0, 135][..], &[0; 23]].concat();
+        assert_eq!(transport(&v6(60, &behind)), improper, "behind another header (RFC 6980 §5)");
+    }
+
+    #[test]
+    fn a_fragment_shows_what_it_is_of_or_is_headless() {
+        let udp = [0x13, 0x88, 0, 53, 0, 16, 0, 0];
+        let part = |next: u8, offset: u8, body: &[u8]| v6(44, &[&[next, 0, 0, offset, 0, 0, 0, 1][..], body].concat());
+        let first = part(17, 1, &udp);
+        assert!(first.fragment);
+        assert_eq!(transport(&first), Some(Transport::udp(5_000, 53)));
+        assert_eq!(transport(&part(17, 1, &udp[..4])), Some(Transport::Headless));
+        assert_eq!(transport(&part(60, 1, &udp)), Some(Transport::Headless), "another header comes first");
+        assert_eq!(transport(&part(17, 9, &udp)), Some(Transport::Other(17)), "a later one has no ports");
+        assert_eq!(transport(&part(58, 1, &udp)), Some(Transport::Icmpv6(Icmpv6::Improper)));
+    }
+
+    #[test]
+    fn arp_is_read_if_it_is_for_ipv4_over_ethernet() {
+        let mut packet = [&[0, 1, 8, 0, 6, 4, 0, 1][..], &MAC, &[10, 0, 9, 1], &[0; 6], &[10, 0, 9, 2]].concat();
+        let expected = Content::Arp { sender: MAC.into(), address: [10, 0, 9, 1].into(), target: [10, 0, 9, 2].into() };
+        assert_eq!(contents([8, 6], &packet).content, expected);
+        packet[3] = 1;
+        assert_eq!(contents([8, 6], &packet).content, Content::Other);
+        assert_eq!(contents([8, 6], &packet[..20]).content, Content::Other);
+    }
+}

@@ -1,0 +1,325 @@
+//! Area values as packets meet them: indices, made once.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
+use overlay_crypto::Direction;
+use overlay_firewall::{BridgePort, Content, Frame, Judge, Packet, Rule, Ruling, Verdict};
+use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
+use rustc_hash::FxBuildHasher;
+
+use crate::content::Contents;
+use crate::guards::Guards;
+use crate::{Reason, Sandbox, Wanted};
+
+/// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
+pub(crate) type Map<K, V> = HashMap<K, V, FxBuildHasher>;
+
+/// What the places of a node hold, as packets meet it. Made once, then only looked into: all queues of a node may share one.
+///
+/// A lookup costs the same for one endpoint as for a hundred thousand. The default holds nothing, and carries nothing.
+#[derive(Debug, Clone, Default)]
+pub struct Tables {
+    pub(crate) crypto: overlay_crypto::State,
+    /// What the former says of datagrams.
+    pub(crate) guards: Guards,
+    pub(crate) host: Judge,
+    pub(crate) networks: Vec<NetworkTable>,
+    pub(crate) segments: Vec<SegmentTable>,
+    pub(crate) ports: Vec<PortTable>,
+    by_vni: Map<u32, usize>,
+    by_endpoint: Map<EndpointId, usize>,
+    /// The node's own addresses.
+    vteps: Map<IpAddr, ()>,
+    /// UDP ports at which ESP arrives.
+    pub(crate) esp_ports: Map<u16, ()>,
+    /// Who may send ESP; anybody where it is `None`.
+    pub(crate) esp_members: Option<BTreeSet<IpAddr>>,
+}
+
+/// A network: its policy, and who is where in its segments.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NetworkTable {
+    pub(crate) judge: Judge,
+    /// Whether it is asked about frames from one port to another.
+    pub(crate) polices: bool,
+    /// Whether it has a policy, which follows flows.
+    pub(crate) follows: bool,
+    /// The least MTU of its segments.
+    pub(crate) least_mtu: Option<Mtu>,
+    /// The segment and the station of each address of an endpoint's.
+    addresses: Map<IpAddr, (usize, Mac)>,
+    /// Whether packets go from one segment to another.
+    routed: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentTable {
+    pub(crate) vni: Vni,
+    pub(crate) network: usize,
+    pub(crate) vtep: Vtep,
+    pub(crate) mtu: Mtu,
+    pub(crate) gateways: Box<[IpNet]>,
+    /// The gateway's Ethernet address, at which VIPs are found too.
+    pub(crate) gateway_mac: Mac,
+    stations: Map<Mac, Station>,
+    pub(crate) flood: Box<[IpAddr]>,
+    pub(crate) ports: Vec<usize>,
+    pub(crate) bridge: IfName,
+    pub(crate) tunnel: IfName,
+    /// Whether nothing of it passes in the clear.
+    pub(crate) sealed: bool,
+}
+
+/// Where a station is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Station {
+    /// At a port of this node's, by its index.
+    Port(usize),
+    /// At another node.
+    Vtep(IpAddr),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct PortTable {
+    pub(crate) endpoint: EndpointId,
+    pub(crate) segment: usize,
+    pub(crate) device: IfName,
+    pub(crate) mac: Mac,
+    pub(crate) addresses: Box<[IpAddr]>,
+    pub(crate) services: Option<Arc<overlay_lb::State>>,
+    vips: Map<IpAddr, ()>,
+}
+
+impl Tables {
+    /// Tables for what is wanted. O(n) for n endpoints, members and services.
+    ///
+    /// # Errors
+    /// What makes no sense, by name: an area's value that fails its own check, a VNI or endpoint that is there twice, a published service.
+    pub fn new(wanted: &Wanted) -> Result<Self, Refusal> {
+        wanted.crypto.check()?;
+        wanted.host.check()?;
+        let (guards, host) = (Guards::new(&wanted.crypto), Judge::new(&wanted.host));
+        let mut tables = Self { crypto: wanted.crypto.clone(), guards, host, ..Self::default() };
+        let incoming = wanted.crypto.sas.values().filter(|sa| sa.direction == Direction::In);
+        tables.esp_ports = incoming.filter_map(|sa| Some((sa.udp?.destination.get(), ()))).collect();
+        tables.esp_members = wanted.host.esp.clone();
+        for sandbox in wanted.networks.values() {
+            tables.add_network(wanted, sandbox)?;
+        }
+        Ok(tables)
+    }
+
+    /// The network identifiers of the segments, as they were given.
+    pub fn segments(&self) -> impl Iterator<Item = Vni> {
+        self.segments.iter().map(|segment| segment.vni)
+    }
+
+    /// The endpoints that are here.
+    pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
+        self.ports.iter().map(|port| port.endpoint)
+    }
+
+    pub(crate) fn port(&self, endpoint: EndpointId) -> Option<(usize, &PortTable)> {
+        let at = *self.by_endpoint.get(&endpoint)?;
+        Some((at, self.ports.get(at)?))
+    }
+
+    pub(crate) fn segment_of(&self, vni: Vni) -> Option<&SegmentTable> {
+        self.segments.get(*self.by_vni.get(&vni.get())?)
+    }
+
+    pub(crate) fn is_vtep(&self, address: IpAddr) -> bool {
+        self.vteps.contains_key(&address)
+    }
+
+    pub(crate) fn network(&self, segment: &SegmentTable) -> Option<&NetworkTable> {
+        self.networks.get(segment.network)
+    }
+
+    /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
+    pub(crate) fn admits(&self, port: &PortTable, source: Mac, contents: &Contents) -> Verdict<'_> {
+        let Some((segment, network)) = self.at(port) else { return STRANGE };
+        let frame = Frame { port: port.device, out: None, source };
+        let (from, content) = (Some(segment.bridge), contents.content.clone());
+        let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
+        network.judge.judge(&packet, overlay_firewall::Flow::New)
+    }
+
+    /// How long a packet of a port's may be: its segment's MTU, and that of the segment it is routed to. Where a service's replica is
+    /// is not known before the packet is translated, when its sender would not know it again: so that must fit all segments.
+    pub(crate) fn most(&self, port: &PortTable, contents: &Contents) -> Option<Mtu> {
+        let (segment, network) = self.at(port)?;
+        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return Some(segment.mtu) };
+        let to = ip.destination();
+        if port.is_vip(to) {
+            return network.least_mtu;
+        }
+        let there = network.addresses.get(&to).and_then(|(at, _)| self.segments.get(*at));
+        Some(there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu)))
+    }
+
+    pub(crate) fn at(&self, port: &PortTable) -> Option<(&SegmentTable, &NetworkTable)> {
+        let segment = self.segments.get(port.segment)?;
+        Some((segment, self.networks.get(segment.network)?))
+    }
+
+    fn add_network(&mut self, wanted: &Wanted, sandbox: &Sandbox) -> Result<(), Refusal> {
+        sandbox.vxlan.check()?;
+        sandbox.firewall.check()?;
+        let gateways = |segment: &&Segment| !segment.gateways.is_empty();
+        let network = NetworkTable {
+            judge: Judge::new(&sandbox.firewall),
+            follows: sandbox.firewall.policy.is_active(),
+            least_mtu: sandbox.vxlan.segments.values().map(|segment| segment.mtu).min(),
+            polices: sandbox.firewall.policy.is_active() || sandbox.firewall.ports.values().any(isolates),
+            addresses: Map::default(),
+            routed: sandbox.vxlan.segments.values().filter(gateways).count() > 1,
+        };
+        self.networks.push(network);
+        for (vni, segment) in &sandbox.vxlan.segments {
+            self.add_segment(wanted, *vni, segment)?;
+        }
+        Ok(())
+    }
+
+    fn add_segment(&mut self, wanted: &Wanted, vni: Vni, segment: &Segment) -> Result<(), Refusal> {
+        let (at, vtep) = (self.segments.len(), segment.vtep);
+        if self.by_vni.insert(vni.get(), at).is_some() {
+            return Err(Refusal::new(format!("segment {vni}"), "its VNI", "another network here has it"));
+        }
+        self.vteps.insert(vtep.local, ());
+        let encrypted = wanted.host.tunnels.get(&vtep.port).is_some_and(|tunnel| tunnel.encrypted.contains(&vni));
+        let mut table = SegmentTable {
+            vni,
+            network: self.networks.len().saturating_sub(1),
+            vtep,
+            mtu: segment.mtu,
+            gateways: segment.gateways.iter().copied().collect(),
+            gateway_mac: names::gateway_mac(vni),
+            stations: Map::default(),
+            flood: segment.flood.iter().copied().collect(),
+            ports: Vec::new(),
+            bridge: names::bridge(vni)?,
+            tunnel: names::tunnel(vni)?,
+            sealed: encrypted || wanted.crypto.ports.contains(&vtep.port),
+        };
+        for (endpoint, port) in &segment.ports {
+            self.add_port(wanted, (at, &mut table), *endpoint, port)?;
+        }
+        for (mac, peer) in &segment.peers {
+            table.stations.insert(*mac, Station::Vtep(peer.vtep));
+            self.add_addresses(at, *mac, peer.addresses.iter().copied());
+        }
+        self.segments.push(table);
+        Ok(())
+    }
+
+    fn add_port(
+        &mut self,
+        wanted: &Wanted,
+        (segment, table): (usize, &mut SegmentTable),
+        endpoint: EndpointId,
+        port: &LocalPort,
+    ) -> Result<(), Refusal> {
+        let at = self.ports.len();
+        let refuse = |reason| Err(Refusal::new(format!("endpoint {endpoint}"), "its port", reason));
+        if self.by_endpoint.insert(endpoint, at).is_some() {
+            return refuse("it is plugged in elsewhere here, too");
+        }
+        let services = wanted.services.get(&endpoint).cloned();
+        for service in services.iter().flat_map(|services| services.services.values()) {
+            if service.is_published() {
+                return refuse("one of its services is published, which a machine with addresses of its own does");
+            }
+        }
+        services.as_ref().map_or(Ok(()), |services| services.check())?;
+        let device = match port.end {
+            PortEnd::Namespace { .. } => names::port(endpoint)?,
+            PortEnd::Tap { interface } => interface,
+        };
+        table.stations.insert(port.mac, Station::Port(at));
+        table.ports.push(at);
+        self.add_addresses(segment, port.mac, port.addresses.iter().map(IpNet::addr));
+        let vips = services.iter().flat_map(|services| services.services.values());
+        let vips = vips.flat_map(|service| service.vips.iter()).map(|vip| (*vip, ())).collect();
+        let addresses = port.addresses.iter().map(IpNet::addr).chain([port.mac.link_local().into()]).collect();
+        self.ports.push(PortTable { endpoint, segment, device, mac: port.mac, addresses, services, vips });
+        Ok(())
+    }
+
+    /// An endpoint with IPv6 has its link-local address, too.
+    fn add_addresses(&mut self, segment: usize, mac: Mac, addresses: impl Iterator<Item = IpAddr>) {
+        let Some(network) = self.networks.last_mut() else { return };
+        for address in addresses {
+            network.addresses.insert(address, (segment, mac));
+            if address.is_ipv6() {
+                network.addresses.insert(mac.link_local().into(), (segment, mac));
+            }
+        }
+    }
+}
+
+const fn isolates(port: &BridgePort) -> bool {
+    matches!(port, BridgePort::Pinned(pin) if pin.isolated)
+}
+
+const STRANGE: Verdict<'static> = Verdict { ruling: Ruling::Drop, rule: Rule::Otherwise };
+
+impl NetworkTable {
+    /// Who has an address, seen from a segment: a station there, or one of another segment that packets are routed to.
+    pub(crate) fn station(&self, segment: usize, address: IpAddr) -> Option<(usize, Mac)> {
+        let found = *self.addresses.get(&address)?;
+        (found.0 == segment || self.routed && !is_on_link(address)).then_some(found)
+    }
+}
+
+const fn is_on_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+impl SegmentTable {
+    pub(crate) fn find(&self, mac: Mac) -> Option<Station> {
+        self.stations.get(&mac).copied()
+    }
+
+    pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
+        self.gateways.iter().any(|gateway| gateway.addr() == address)
+    }
+
+    /// The gateway's address of the family of another.
+    pub(crate) fn gateway_beside(&self, address: IpAddr) -> Option<IpAddr> {
+        self.gateways.iter().map(IpNet::addr).find(|gateway| gateway.is_ipv4() == address.is_ipv4())
+    }
+}
+
+impl PortTable {
+    pub(crate) fn is_vip(&self, address: IpAddr) -> bool {
+        self.vips.contains_key(&address)
+    }
+
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+}
+
+/// Who says in its neighbours' tables where an address is: whoever is there, the gateway for itself and VIPs.
+pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) -> Result<Mac, Reason> {
+    let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
+    if segment.is_gateway(address) || port.is_vip(address) {
+        return Ok(segment.gateway_mac);
+    }
+    if port.has(address) || !is_host_address(address) {
+        return Err(Reason::Settled);
+    }
+    match network.addresses.get(&address) {
+        Some((at, mac)) if *at == port.segment => Ok(*mac),
+        _ => Err(Reason::NoRoute),
+    }
+}

@@ -1,0 +1,307 @@
+//! Flows that a policy has let begin, so that their replies pass.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use overlay_core::Instant;
+use overlay_firewall::{Flow, Ip, Packet, Transport};
+use overlay_vxlan::{Frame, Transport as Upper};
+use siphasher::sip::SipHasher13;
+
+use crate::Reason;
+use crate::tables::NetworkTable;
+
+/// The flows of all networks that have a policy.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    flows: HashMap<Key, Entry, Keyed>,
+    most: usize,
+    swept: Instant,
+}
+
+/// Both ends of a flow, the lower first, so that both ways are one; packed, so that it is hashed at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Key {
+    low: u128,
+    high: u128,
+    /// The network, the protocol, and both ports.
+    rest: u64,
+}
+
+impl Key {
+    fn new(network: usize, protocol: u8, (low, low_port): End, (high, high_port): End) -> Self {
+        let ports = u64::from(low_port) << 16 | u64::from(high_port);
+        let of = (network as u64) << 1 | u64::from(low.is_ipv6());
+        Self { low: wide(low), high: wide(high), rest: of << 40 | u64::from(protocol) << 32 | ports }
+    }
+
+    const fn protocol(&self) -> u8 {
+        (self.rest >> 32) as u8
+    }
+
+    const fn low(&self) -> End {
+        (narrow(self.low), (self.rest >> 16) as u16)
+    }
+
+    const fn high(&self) -> End {
+        (narrow(self.high), self.rest as u16)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let mut bytes = [0; 40];
+        bytes[..16].copy_from_slice(&self.low.to_le_bytes());
+        bytes[16..32].copy_from_slice(&self.high.to_le_bytes());
+        bytes[32..].copy_from_slice(&self.rest.to_le_bytes());
+        state.write(&bytes);
+    }
+}
+
+type End = (IpAddr, u16);
+
+/// An address as a number: that of IPv4 as IPv6 has it mapped, which is nobody's in a packet (RFC 4291 §2.5.5.2).
+const fn wide(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().to_bits(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+const fn narrow(address: u128) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from_bits(address)).to_canonical()
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// Whether the lower end began it.
+    low_began: bool,
+    replied: bool,
+    /// Whether it is TCP, and an end has closed or broken it off.
+    closing: bool,
+    seen: Instant,
+    /// Which tables let it pass last.
+    revision: u64,
+}
+
+impl Entry {
+    /// For how long it may be idle (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
+    const fn idle(&self, protocol: u8) -> Duration {
+        Duration::from_secs(match (protocol, self.replied && !self.closing) {
+            (TCP, true) => 7_440,
+            (TCP, false) => 240,
+            _ => 300,
+        })
+    }
+}
+
+/// What the policy is asked about.
+pub(crate) struct Passage<'p> {
+    pub(crate) network: usize,
+    pub(crate) table: &'p NetworkTable,
+    pub(crate) revision: u64,
+    pub(crate) packet: &'p Packet,
+    pub(crate) ip: Ip,
+}
+
+impl Tracker {
+    pub(crate) fn new(most: usize, seed: [u8; 32], now: Instant) -> Self {
+        Self { flows: HashMap::with_hasher(Keyed::new(seed)), most, swept: now }
+    }
+
+    /// Whether a packet may pass its network, as the policy says of its flow.
+    pub(crate) fn pass(
+        &mut self,
+        passage: &Passage<'_>,
+        frame: &Frame<'_>,
+        bytes: &[u8],
+        now: Instant,
+    ) -> Result<(), Reason> {
+        let found = key(passage.network, frame, bytes);
+        let flow = match (&found, is_error(frame)) {
+            (_, true) => self.related(passage.network, frame),
+            (Some(found), false) => self.flow(passage, found, frame, now),
+            (None, false) => Flow::New,
+        };
+        if !passage.table.judge.judge(passage.packet, flow).ruling.passes() {
+            return Err(Reason::Policy);
+        }
+        match found {
+            Some((key, low_sends)) if flow == Flow::New => self.begin(key, low_sends, passage.revision, now),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// What is known of a packet's flow. One that begins a connection is asked about anew, whatever was there before.
+    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), frame: &Frame<'_>, now: Instant) -> Flow {
+        let (key, low_sends) = found;
+        if matches!(passage.ip.transport, Transport::Tcp { begins: true, .. }) {
+            return Flow::New;
+        }
+        let Some(entry) = self.flows.get_mut(key).filter(|entry| now < entry.seen + entry.idle(key.protocol())) else {
+            return Flow::New;
+        };
+        if entry.revision != passage.revision {
+            if !may_still(passage, key, entry.low_began) {
+                self.flows.remove(key);
+                return Flow::New;
+            }
+            entry.revision = passage.revision;
+        }
+        entry.seen = now;
+        entry.replied |= *low_sends != entry.low_began;
+        entry.closing |= closes(frame);
+        if entry.replied { Flow::Established } else { Flow::New }
+    }
+
+    fn begin(&mut self, key: Key, low_began: bool, revision: u64, now: Instant) -> Result<(), Reason> {
+        if self.flows.len() >= self.most && !self.flows.contains_key(&key) {
+            self.sweep(now);
+            if self.flows.len() >= self.most {
+                return Err(Reason::Full);
+            }
+        }
+        let replied = self.flows.get(&key).is_some_and(|entry| entry.replied && entry.low_began == low_began);
+        let is_tcp = key.protocol() == TCP; // a connection that begins has no replies yet
+        self.flows.insert(key, Entry { low_began, replied: replied && !is_tcp, closing: false, seen: now, revision });
+        Ok(())
+    }
+
+    /// An error tells of a flow, if what it quotes is of one.
+    fn related(&self, network: usize, frame: &Frame<'_>) -> Flow {
+        let known = quoted(network, frame.payload).is_some_and(|key| self.flows.contains_key(&key));
+        if known { Flow::Related } else { Flow::Invalid }
+    }
+
+    /// Forgets what has been idle for too long. O(flows), but not more often than once a second.
+    pub(crate) fn sweep(&mut self, now: Instant) {
+        if now >= self.swept + SWEEP {
+            self.swept = now;
+            self.flows.retain(|key, entry| now < entry.seen + entry.idle(key.protocol()));
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        (!self.flows.is_empty()).then(|| self.swept + SWEEP.saturating_mul(30))
+    }
+}
+
+/// Whether the flow would be let begin today.
+fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
+    let (from, to) = if low_began { (key.low(), key.high()) } else { (key.high(), key.low()) };
+    let transport = match key.protocol() {
+        TCP => Transport::tcp(from.1, to.1),
+        17 => Transport::udp(from.1, to.1),
+        132 => Transport::Sctp { source: from.1, destination: to.1 },
+        58 => Transport::Icmpv6(overlay_firewall::Icmpv6::Other),
+        protocol => Transport::Other(protocol),
+    };
+    let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
+    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..passage.packet.clone() };
+    passage.table.judge.judge(&packet, Flow::New).ruling.passes()
+}
+
+fn closes(frame: &Frame<'_>) -> bool {
+    matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & (FIN | RST) != 0)
+}
+
+/// The flow of a packet, and whether its lower end sends it.
+fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
+    let ip = frame.ip?;
+    let ports = match frame.transport {
+        Some(Upper::Icmp(_)) => {
+            let id = identifier(frame, bytes)?;
+            (id, id)
+        }
+        Some(upper) => upper.ports()?,
+        None => (0, 0),
+    };
+    Some(of_ends(network, ip.protocol(), (ip.source(), ports.0), (ip.destination(), ports.1)))
+}
+
+fn of_ends(network: usize, protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> (Key, bool) {
+    let low_sends = from <= to;
+    let (low, high) = if low_sends { (from, to) } else { (to, from) };
+    (Key::new(network, protocol, low, high), low_sends)
+}
+
+/// The identifier of an echo request or reply; other messages of ICMP have no flow of their own, but 0.
+fn identifier(frame: &Frame<'_>, bytes: &[u8]) -> Option<u16> {
+    let Some(Upper::Icmp(icmp)) = frame.transport else { return None };
+    if !matches!(icmp.kind(), 0 | 8 | 128 | 129) {
+        return Some(0);
+    }
+    let at = end_of(frame)?.checked_sub(frame.payload.len() + 4)?;
+    bytes.get(at..)?.first_chunk().map(|id| u16::from_be_bytes(*id))
+}
+
+/// Where a frame's IP packet ends.
+pub(crate) fn end_of(frame: &Frame<'_>) -> Option<usize> {
+    let start = frame.ethernet.header_len();
+    Some(match frame.ip? {
+        overlay_vxlan::Ip::V4(v4) => start + v4.total_len(),
+        overlay_vxlan::Ip::V6(v6) => start + 40 + v6.payload_len(),
+    })
+}
+
+fn is_error(frame: &Frame<'_>) -> bool {
+    match (frame.ip, frame.transport) {
+        (Some(overlay_vxlan::Ip::V4(_)), Some(Upper::Icmp(icmp))) => matches!(icmp.kind(), 3 | 11 | 12),
+        (Some(overlay_vxlan::Ip::V6(_)), Some(Upper::Icmp(icmp))) => matches!(icmp.kind(), 1..=4),
+        _ => false,
+    }
+}
+
+/// The flow of the packet that an error quotes, which may be cut behind its ports; with a plain header in front of them.
+fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
+    let address = |at: usize, len: usize| {
+        let bytes = quote.get(at..at + len)?;
+        match len {
+            4 => bytes.first_chunk::<4>().map(|octets| IpAddr::from(*octets)),
+            _ => bytes.first_chunk::<16>().map(|octets| IpAddr::from(*octets)),
+        }
+    };
+    let first = *quote.first()?;
+    let (protocol, from, to, at) = match first >> 4 {
+        4 => (*quote.get(9)?, address(12, 4)?, address(16, 4)?, usize::from(first & 15) * 4),
+        6 => (*quote.get(6)?, address(8, 16)?, address(24, 16)?, 40),
+        _ => return None,
+    };
+    let word = |at: usize| quote.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
+    let (source, destination) = match protocol {
+        6 | 17 | 132 => (word(at)?, word(at + 2)?),
+        1 | 58 => (word(at + 4)?, word(at + 4)?),
+        _ => (0, 0),
+    };
+    Some(of_ends(network, protocol, (from, source), (to, destination)).0)
+}
+
+/// A hash that only who knows the seed can steer: packets are strangers'.
+#[derive(Debug, Clone)]
+struct Keyed(u64, u64);
+
+impl Keyed {
+    fn new(seed: [u8; 32]) -> Self {
+        let word = |at: usize| seed.iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte));
+        Self(word(0) ^ word(16), word(8) ^ word(24))
+    }
+}
+
+impl BuildHasher for Keyed {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(self.0, self.1)
+    }
+}
+
+const TCP: u8 = 6;
+const FIN: u8 = 1;
+const RST: u8 = 4;
+const SWEEP: Duration = Duration::from_secs(1);

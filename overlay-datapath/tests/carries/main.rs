@@ -1,0 +1,11 @@
+//! Two nodes in user space, with what lies between them as a function of bytes.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+
+mod any;
+mod bytes;
+mod node;
+mod plain;
+mod policy;
+mod sealed;
+mod service;
