@@ -7,26 +7,29 @@
 use std::fs;
 use std::panic::catch_unwind;
 use std::path::Path;
+use std::sync::Mutex;
+use std::thread::{available_parallelism, scope};
 
 use overlay_core::testing::Dice;
 use overlay_fuzz::{Body, mutate, targets};
 
 #[test]
 fn every_body_holds_over_its_corpus_and_mutations_of_it() {
-    let (seed, mutations) = (setting("OVERLAY_FUZZ_SEED", 0), setting("OVERLAY_FUZZ_MUTATIONS", 200));
     let chosen = only();
-    for (name, body) in targets().filter(|(name, _)| chosen.as_ref().is_none_or(|only| only == name)) {
-        let corpus = corpus(name);
-        corpus.iter().for_each(|(entry, bytes)| hold(name, body, bytes, entry));
-        let mut dice = Dice::new(seed_of(seed));
-        for (entry, bytes) in &corpus {
-            for number in 0..mutations {
-                let (_, other) = &corpus[dice.below(corpus.len())];
-                let what = format!("mutation {number} of {entry}, OVERLAY_FUZZ_SEED={seed}");
-                hold(name, body, &mutate(bytes, other, &mut dice), &what);
-            }
+    let bodies = targets().filter(|(name, _)| chosen.as_ref().is_none_or(|only| only == name));
+    // Each core takes the next one that nobody has taken.
+    let left = Mutex::new(bodies);
+    let next = || left.lock().unwrap().next();
+    let cores = available_parallelism().map_or(1, usize::from);
+    scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some((name, body)) = next() {
+                    replay(name, body);
+                }
+            });
         }
-    }
+    });
 }
 
 #[test]
@@ -35,6 +38,20 @@ fn every_corpus_folder_belongs_to_a_body() {
     for folder in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")).unwrap() {
         let folder = folder.unwrap().file_name().into_string().unwrap();
         assert!(names.contains(&folder.as_str()), "corpus/{folder} has no body in TARGETS");
+    }
+}
+
+fn replay(name: &str, body: Body) {
+    let (seed, mutations) = (setting("OVERLAY_FUZZ_SEED", 0), setting("OVERLAY_FUZZ_MUTATIONS", 200));
+    let corpus = corpus(name);
+    corpus.iter().for_each(|(entry, bytes)| hold(name, body, bytes, entry));
+    let mut dice = Dice::new(seed_of(seed));
+    for (entry, bytes) in &corpus {
+        for number in 0..mutations {
+            let (_, other) = &corpus[dice.below(corpus.len())];
+            let what = format!("mutation {number} of {entry}, OVERLAY_FUZZ_SEED={seed}");
+            hold(name, body, &mutate(bytes, other, &mut dice), &what);
+        }
     }
 }
 
