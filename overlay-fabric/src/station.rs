@@ -254,6 +254,10 @@ impl Station {
                 false => Err(failures.get(&place).cloned().unwrap_or_default()),
             };
             let state = wanted.get(&place).cloned().flatten();
+            if let (true, Place::Container(name), Some(state)) = (done, &place, &state) {
+                // What is around it may have failed, and is begun again without it.
+                self.views.insert(name.clone(), state.view.clone());
+            }
             self.tell(Input::Applied { place, state, result }, now);
         }
     }
