@@ -15,6 +15,8 @@ use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey as Signing};
 use tokio::sync::watch;
 
+use super::recent::Recent;
+use super::verifier::chain;
 use crate::driver::now;
 
 /// A node's certificate with its key, and whom it believes: what its connections with other nodes are made with. A clone is the same.
@@ -52,6 +54,7 @@ struct Held {
     /// What it has shown by gossip last, of which key and chain; and that it has another certificate to show.
     voucher: Mutex<Option<(SignerKey, Vec<Certificate>, Bytes)>>,
     renewed: watch::Sender<()>,
+    recent: Recent,
     clock: Box<dyn Fn() -> UnixTime + Send + Sync>,
 }
 
@@ -140,7 +143,8 @@ impl Credentials {
             changes: 0,
         }));
         let (heard, voucher, renewed) = (Mutex::default(), Mutex::default(), watch::Sender::new(()));
-        Ok(Self(Arc::new(Held { own, belief, heard, voucher, renewed, clock: Box::new(clock) })))
+        let (recent, clock) = (Recent::default(), Box::new(clock));
+        Ok(Self(Arc::new(Held { own, belief, heard, voucher, renewed, recent, clock })))
     }
 
     /// Who the node is, by its present certificate.
@@ -234,12 +238,32 @@ impl Credentials {
         self.set_belief(trust, trusted.refusals.clone(), trusted.demoted.clone());
     }
 
-    /// Who shows this chain: who serves has to be a manager.
+    /// Whether to believe who shows this in a handshake: who serves has to be a manager.
     ///
     /// # Errors
     /// Why it is not believed.
-    pub(super) fn verify(&self, chain: &[Certificate], usage: Usage) -> Result<Identity, VerifyError> {
-        self.belief().verify(chain, usage, self.now())
+    pub(super) fn judge<'c>(
+        &self,
+        shown: impl Iterator<Item = &'c CertificateDer<'c>>,
+        usage: Usage,
+    ) -> Result<(), VerifyError> {
+        let belief = self.belief();
+        let chain = chain(shown, |der| belief.root(der))?;
+        belief.verify(&chain, usage, self.now())?;
+        chain.into_iter().next().into_iter().for_each(|own| self.0.recent.put(own));
+        Ok(())
+    }
+
+    /// What was shown in a handshake that is over.
+    ///
+    /// # Errors
+    /// If it is not of the form.
+    pub(super) fn read<'c>(
+        &self,
+        shown: impl IntoIterator<Item = &'c CertificateDer<'c>>,
+    ) -> Result<Vec<Certificate>, VerifyError> {
+        let belief = self.belief();
+        chain(shown, |der| belief.root(der).or_else(|| self.0.recent.take(der)))
     }
 
     /// What is shown as a client.
@@ -341,6 +365,11 @@ fn der(certificate: &Certificate) -> CertificateDer<'static> {
 }
 
 impl Belief {
+    /// The root of these bytes.
+    fn root(&self, der: &[u8]) -> Option<Certificate> {
+        self.trust.roots().iter().find(|root| root.as_der() == der).cloned()
+    }
+
     fn verify(&self, chain: &[Certificate], usage: Usage, now: UnixTime) -> Result<Identity, VerifyError> {
         let identity = self.trust.verify(chain, usage, now)?;
         self.refusals.check(&identity)?;

@@ -196,10 +196,12 @@ impl Managers {
         })?;
         match tls.get_ref().1.alpn_protocol() {
             Some(spoken) if spoken == self.0.alpn => {
-                let shown = verifier::chain(tls.get_ref().1.peer_certificates().unwrap_or_default());
-                let shown = shown.map_err(RemoteError::Untrusted)?;
                 let believed_by = self.0.credentials.clone().zip(changes);
-                let peer = believed_by.and_then(|(own, changes)| Peer::new(own, shown, Usage::Server, changes));
+                let peer = believed_by.map(|(own, changes)| {
+                    let shown = own.read(tls.get_ref().1.peer_certificates().unwrap_or_default())?;
+                    Ok(Peer::new(own, shown, Usage::Server, changes))
+                });
+                let peer = peer.transpose().map_err(RemoteError::Untrusted)?.flatten();
                 Ok((of_tls(tls), peer))
             }
             _ => Err(RemoteError::Unwelcome(Unwelcome::Protocol)),

@@ -2,6 +2,7 @@
 
 mod credentials;
 mod managers;
+mod recent;
 mod server;
 mod verifier;
 

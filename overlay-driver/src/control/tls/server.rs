@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::verifier::{chain, server_config};
+use super::verifier::server_config;
 use super::{CONTROL, Credentials, CredentialsError, JOIN, Peer};
 use crate::control::connection::{self, Who};
 use crate::control::frame::{Frame, Refusal, line};
@@ -106,7 +106,8 @@ impl Tls {
         if connection.alpn_protocol() != Some(CONTROL) {
             return Ok(Begun { stream, who: Who::Unspoken, _stranger: None });
         }
-        let shown = chain(connection.peer_certificates().unwrap_or_default()).map_err(|_| None)?;
+        let shown = connection.peer_certificates().unwrap_or_default();
+        let shown = self.credentials.read(shown).map_err(|_| None)?;
         let peer = Peer::new(self.credentials.clone(), shown, Usage::Client, changes).ok_or(None)?;
         Ok(Begun { stream, who: Who::Node(Arc::new(peer)), _stranger: None })
     }

@@ -1,12 +1,12 @@
 //! The judgement of handshakes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use overlay_core::UnixTime;
 use overlay_crypto::pki::{Certificate, JoinToken, Trust, Usage, VerifyError};
 use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -73,16 +73,17 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
-/// What was shown in a handshake.
+/// What was shown in a handshake; what is `known` is not read anew.
 pub(super) fn chain<'c>(
     shown: impl IntoIterator<Item = &'c CertificateDer<'c>>,
+    known: impl Fn(&[u8]) -> Option<Certificate>,
 ) -> Result<Vec<Certificate>, VerifyError> {
     let mut chain = Vec::new();
     for der in shown {
         if chain.len() == Trust::CHAIN {
             return Err(VerifyError::TooMany { have: Trust::CHAIN + 1 });
         }
-        let read = Certificate::from_der(der.as_ref().to_vec());
+        let read = known(der).map_or_else(|| Certificate::from_der(der.as_ref().to_vec()), Ok);
         chain.push(read.map_err(|error| VerifyError::Malformed(error.to_string()))?);
     }
     Ok(chain)
@@ -123,8 +124,8 @@ impl ClientCertVerifier for Nodes {
         between: &[CertificateDer<'_>],
         _: rustls::pki_types::UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = chain([own].into_iter().chain(between)).and_then(|chain| self.0.verify(&chain, Usage::Client));
-        verified.map(|_| ClientCertVerified::assertion()).map_err(|error| Error::InvalidCertificate(told(&error)))
+        let verified = self.0.judge([own].into_iter().chain(between), Usage::Client);
+        verified.map(|()| ClientCertVerified::assertion()).map_err(|error| Error::InvalidCertificate(told(&error)))
     }
 
     fn verify_tls12_signature(
@@ -176,18 +177,18 @@ impl std::fmt::Debug for Pinned {
 
 /// Whose chain a client believes.
 trait Judge: std::fmt::Debug + Send + Sync {
-    fn judge(&self, chain: &[Certificate]) -> Result<(), VerifyError>;
+    fn judge<'c>(&self, shown: impl Iterator<Item = &'c CertificateDer<'c>>) -> Result<(), VerifyError>;
 }
 
 impl Judge for Believed {
-    fn judge(&self, chain: &[Certificate]) -> Result<(), VerifyError> {
-        self.0.verify(chain, Usage::Server).map(drop)
+    fn judge<'c>(&self, shown: impl Iterator<Item = &'c CertificateDer<'c>>) -> Result<(), VerifyError> {
+        self.0.judge(shown, Usage::Server)
     }
 }
 
 impl Judge for Pinned {
-    fn judge(&self, chain: &[Certificate]) -> Result<(), VerifyError> {
-        let trust = self.token.trust(chain, self.now)?;
+    fn judge<'c>(&self, shown: impl Iterator<Item = &'c CertificateDer<'c>>) -> Result<(), VerifyError> {
+        let trust = self.token.trust(&chain(shown, |_| None)?, self.now)?;
         *self.trust.lock().unwrap_or_else(PoisonError::into_inner) = Some(trust);
         Ok(())
     }
@@ -206,7 +207,7 @@ impl<J: Judge> ServerCertVerifier for Server<J> {
         _: &[u8],
         _: rustls::pki_types::UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judged = chain([own].into_iter().chain(between)).and_then(|chain| self.0.judge(&chain));
+        let judged = self.0.judge([own].into_iter().chain(between));
         // Ours to tell, so it is told as it is.
         let untrusted = |error| Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))));
         judged.map(|()| ServerCertVerified::assertion()).map_err(untrusted)
@@ -257,7 +258,9 @@ fn signature(
     own: &CertificateDer<'_>,
     signed: &DigitallySignedStruct,
 ) -> Result<HandshakeSignatureValid, Error> {
-    verify_tls13_signature(message, own, signed, &ring::default_provider().signature_verification_algorithms)
+    static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
+        LazyLock::new(|| ring::default_provider().signature_verification_algorithms);
+    verify_tls13_signature(message, own, signed, &ALGORITHMS)
 }
 
 fn schemes() -> Vec<SignatureScheme> {
