@@ -4,6 +4,7 @@
 
 mod any;
 mod bytes;
+mod limits;
 mod node;
 mod plain;
 mod policy;
