@@ -5,6 +5,8 @@
 mod any;
 mod bytes;
 mod limits;
+mod model_policy;
+mod model_segments;
 mod node;
 mod plain;
 mod policy;
