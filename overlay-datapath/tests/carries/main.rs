@@ -7,6 +7,7 @@ mod bytes;
 mod limits;
 mod model_policy;
 mod model_segments;
+mod model_services;
 mod node;
 mod plain;
 mod policy;
