@@ -95,6 +95,8 @@ impl Ground for Simulated {
             Change::Heals(name) => self.cluster.set_health(name, home(name).on[0], Health::Healthy).unwrap(),
             Change::Departs(name) => self.cluster.stop(name).unwrap(),
             Change::Comes(name) => self.settle_in(home(name)),
+            Change::Cuts(node) => self.cluster.partition([node]),
+            Change::Mends(_) => self.cluster.heal(),
         }
         self.cluster.run_for(LIMIT); // what drains has no name, so this is nothing that settles
     }

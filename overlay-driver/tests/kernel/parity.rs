@@ -116,6 +116,8 @@ impl Ground for Real {
                 }
             }
             Change::Comes(name) => self.settle_in(home(name)),
+            Change::Cuts(node) => self.world.hosts_mut().lab.cut(node).unwrap(),
+            Change::Mends(node) => self.world.hosts_mut().lab.mend(node).unwrap(),
         }
     }
 

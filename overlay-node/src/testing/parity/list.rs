@@ -172,6 +172,16 @@ fn changes() -> Vec<Scenario> {
                 .concat(),
         ),
         after("a replica that is well again gets its share", Change::Heals("web-1"), web(By::Tcp, &["web-1", "web-2"])),
+        after(
+            "what is on a node that is cut off is not reached, and a VIP leads to what is left",
+            Change::Cuts(2),
+            [silent("a", "g", "front"), web(By::Tcp, &["web-1"])].concat(),
+        ),
+        after(
+            "what is on a node that is back is reached, and has its share",
+            Change::Mends(2),
+            [both("a", "g", "front"), both("g", "y", "back"), web(By::Tcp, &["web-1", "web-2"])].concat(),
+        ),
         after("a container that drains is not named for its service", Change::Drains("rr-1"), vec![rr(&["rr-2"])]),
         after(
             "a replica that departed gets nothing, is not reached and has no name",

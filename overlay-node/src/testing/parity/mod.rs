@@ -46,6 +46,10 @@ pub enum Change {
     Departs(&'static str),
     /// A container comes that was not there at first.
     Comes(&'static str),
+    /// A node's cable is cut.
+    Cuts(usize),
+    /// It is mended.
+    Mends(usize),
 }
 
 /// One question.
