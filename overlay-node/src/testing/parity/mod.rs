@@ -208,3 +208,6 @@ impl fmt::Display for Ask {
         write!(f, "{} asks {:?} by {:?}", self.from, self.to, self.by)
     }
 }
+
+#[cfg(test)]
+mod tests;
