@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overlay_core::testing::block_on;
 use overlay_core::{EndpointId, Name, NetworkId, ServiceId, UnixTime};
+use overlay_dns::Health;
 use overlay_gossip::Role;
 use overlay_node::{
     Control, ControlError, Endpoint, EndpointSpec, Input, Manager, Network, NetworkSpec, NodeSpec, Reference, Service,
@@ -222,6 +223,18 @@ impl Cluster {
                 self.unplug(node, replica);
             }
         }
+        Ok(())
+    }
+
+    /// Says how well a container's endpoint on a network is, as whoever checks it would. One that drains has no name any more, which
+    /// [`check`](Self::check) misses.
+    ///
+    /// # Errors
+    /// If there is none such.
+    pub fn set_health(&mut self, container: &str, network: &str, health: Health) -> Result<(), FabricError> {
+        let network = self.network(network)?.id;
+        let (node, endpoint) = self.plugged(container, network)?;
+        self.post(node, Input::Health(endpoint, health));
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "the texts are fixed")]
 
 mod mesh;
+pub mod parity;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv6Addr};

@@ -13,7 +13,7 @@ pub(crate) struct End {
     pub(crate) port: u16,
 }
 
-fn builder(from: End, to: End) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+pub(crate) fn builder(from: End, to: End) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     let ethernet = PacketBuilder::ethernet2(from.mac.octets(), to.mac.octets());
     match (from.address, to.address) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),

@@ -4,6 +4,10 @@
 
 mod any;
 mod bytes;
+mod limits;
+mod model_policy;
+mod model_segments;
+mod model_services;
 mod node;
 mod plain;
 mod policy;

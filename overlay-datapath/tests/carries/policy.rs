@@ -9,7 +9,7 @@ use crate::bytes::{tcp, udp};
 use crate::node::{NOW, cross, datapath, end, endpoint, send, v4, v6, wanted, with};
 
 /// Nobody may begin anything, but 1 may ask 3 and 2.
-fn guarded(node: u8) -> Wanted {
+pub(crate) fn guarded(node: u8) -> Wanted {
     with(wanted(node), |sandbox| {
         let policy = &mut sandbox.firewall.policy;
         policy.otherwise = Action::Deny;

@@ -12,7 +12,7 @@ use crate::node::{cross, datapath, end, endpoint, nodes, send, take, vtep, wante
 const PORT: u16 = 4_793;
 
 /// A node whose network is encrypted; each makes the keys anew, as each is put to work once on a node.
-fn sealed(node: u8, in_udp: bool) -> Wanted {
+pub(crate) fn sealed(node: u8, in_udp: bool) -> Wanted {
     let port = Port::new(PORT).unwrap();
     let mut wanted = with(wanted(node), |sandbox| {
         sandbox.vxlan.segments.values_mut().for_each(|segment| segment.vtep.port = port);

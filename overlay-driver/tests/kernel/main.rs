@@ -17,6 +17,7 @@ mod matrix;
 mod mesh;
 mod ordinary;
 mod outside;
+mod parity;
 mod published;
 mod refusals;
 mod rolling;

@@ -3,6 +3,7 @@
 mod attached;
 mod capture;
 mod host;
+mod own;
 mod stack;
 mod wire;
 

@@ -12,6 +12,7 @@ use smoltcp::time::{Duration as Span, Instant as Time};
 use smoltcp::wire::{EthernetAddress, Icmpv4Packet, Icmpv4Repr, Icmpv6Packet, Icmpv6Repr, IpAddress, IpCidr};
 
 use super::attached::Attached;
+use super::own;
 use super::wire::Wire;
 use super::{DISCARD, SERVED};
 
@@ -217,10 +218,26 @@ impl Stack {
         loop {
             let _ = self.interface.poll(time(now), &mut self.wire, &mut self.sockets);
             // What was answered has to be sent.
-            if !(self.serve() | self.read(now)) {
+            if !(self.serve() | self.read(now) | self.find_itself()) {
                 break;
             }
         }
+    }
+
+    /// Answers itself where it asks for an address of its own. Whether it did.
+    fn find_itself(&mut self) -> bool {
+        let (mac, addresses) = (EthernetAddress(self.attached.mac.octets()), self.interface.ip_addrs());
+        let has = |address| addresses.iter().any(|net| IpAddr::from(net.address()) == address);
+        let before = self.wire.received.len();
+        let Wire { sent, received, .. } = &mut self.wire;
+        sent.retain(|frame| {
+            let to_many = frame.first().is_some_and(|octet| octet & 1 == 1);
+            let answer = if to_many { own::answer(frame, mac, has) } else { None };
+            let is_answered = answer.is_some();
+            received.extend(answer);
+            !is_answered
+        });
+        self.wire.received.len() > before
     }
 
     /// When it has something to do by itself.
