@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use overlay_core::NodeId;
 use overlay_crypto::pki::Role;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -12,7 +13,9 @@ use tokio::time::timeout;
 
 use super::allow::Open;
 use super::call::{Call, QUESTIONS, Reply};
-use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
+use super::frame::{
+    Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, Wish, line,
+};
 use super::lines::{LineError, Lines, write};
 use super::server::{Service, Stopping};
 use super::tls::Peer;
@@ -65,6 +68,17 @@ impl Who {
             _ => Ok(()),
         }
     }
+
+    /// The node, if it is told what it needs of the catalogue and no more: if it is no manager, by its certificate and by its record.
+    pub(super) async fn needs_a_part(&self, service: &Service) -> Option<NodeId> {
+        match (self, &service.cluster) {
+            (Self::Node(peer), _) if peer.identity.role != Role::Manager => Some(peer.identity.node),
+            (Self::Node(peer), Some(cluster)) if cluster.was_demoted(peer, (service.clock)()).await => {
+                Some(peer.identity.node)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Serves whoever is at the other end, until either wants no more.
@@ -95,8 +109,12 @@ pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc
     }
     match purpose {
         Ok(Purpose::Call) => calls(lines, write_half, who, service, stopping).await,
-        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, None, (&service, stopping)).await,
-        Ok(Purpose::FollowAfter(at)) => feeder::feed((lines, write_half), &who, Some(at), (&service, stopping)).await,
+        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, Wish::default(), (&service, stopping)).await,
+        Ok(Purpose::FollowAfter(at)) => {
+            let wish = Wish { after: Some(at), ..Wish::default() };
+            feeder::feed((lines, write_half), &who, wish, (&service, stopping)).await;
+        }
+        Ok(Purpose::FollowWith(wish)) => feeder::feed((lines, write_half), &who, wish, (&service, stopping)).await,
         Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &who, (&service, stopping)).await,
         Err(_) => {}
     }

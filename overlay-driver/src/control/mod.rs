@@ -76,11 +76,13 @@ mod question;
 mod remote_feed;
 mod remote_watch;
 mod server;
+mod shower;
 mod slots;
 mod socket;
 mod tls;
 mod transport;
 mod watcher;
+mod whole;
 
 pub use access::{Access, Caller};
 pub use client::ControlClient;
