@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay_core::NodeId;
 use overlay_crypto::pki::Role;
+use overlay_node::Control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use super::frame::{
     Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, Wish, line,
 };
 use super::lines::{LineError, Lines, write};
+use super::reading::Reading;
 use super::server::{Service, Stopping};
 use super::tls::Peer;
 use super::transport::{Reader, Stream, Writer};
@@ -264,6 +266,10 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
                 Err(error) => reply.fault(Fault::Control(error)),
             };
         }
+        let call = match read_a_part(call, reply, (control, service), who).await {
+            Ok(answer) => return answer,
+            Err(call) => call,
+        };
         match (who, call, cluster) {
             (Who::Process(caller), Call::Local(question), _) => match &service.local {
                 Some(local) => local.answer(question, caller, reply).await,
@@ -283,6 +289,23 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
     let limit = service.limits.call;
     let late = |_| reply.fault(Fault::Late { millis: limit.as_millis().try_into().unwrap_or(u64::MAX) });
     timeout(limit, done).await.unwrap_or_else(late)
+}
+
+/// Answers a node that reads of the catalogue and is told no more of it than it needs; gives the call back where that is not so.
+async fn read_a_part(
+    call: Call,
+    reply: Reply,
+    (control, service): (&dyn Control, &Service),
+    who: &Who,
+) -> Result<Vec<u8>, Call> {
+    if !call.reads_networks() {
+        return Err(call);
+    }
+    let Some(node) = who.needs_a_part(service).await else { return Err(call) };
+    match Reading::of(node, control, service).await {
+        Ok(reading) => reading.answer(call, reply).await,
+        Err(error) => Ok(reply.fault(Fault::Control(error))),
+    }
 }
 
 /// Answers for a node that has not begun.

@@ -73,6 +73,7 @@ mod lines;
 mod link;
 mod mirror;
 mod question;
+mod reading;
 mod remote_feed;
 mod remote_watch;
 mod server;

@@ -278,7 +278,7 @@ async fn a_session_outlives_the_renewal_of_both_certificates() {
     town.own.renew(chain, &key).unwrap();
     town.manager().create_network(network(1), overlay("front"), NOW).await.unwrap();
     town.manager().add_node(node(3), node_spec("three"), NOW).await.unwrap();
-    assert_eq!(client.networks().await.unwrap().len(), 1);
+    assert_eq!(client.nodes().await.unwrap().len(), 1);
     assert_eq!(feed.next().await.unwrap().len(), 1);
     // And whoever comes anew sees the new one.
     town.client(2, Role::Worker).nodes().await.unwrap();
