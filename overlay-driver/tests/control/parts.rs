@@ -9,7 +9,8 @@ use overlay_core::testing::Dice;
 use overlay_core::{Commit, Key, NetworkId, NodeId, Store};
 use overlay_crypto::pki::Role;
 use overlay_driver::control::{ControlClient, Follow, FollowError, Limits, Managers, NodeLimits, RemoteFeed};
-use overlay_node::{Control, EndpointSpec, Manager, PublishedPort, Reference, ServiceSpec, Stay};
+use overlay_driver::{Attach, Driver, MemoryGround, Source};
+use overlay_node::{Control, EndpointSpec, Manager, PublishedPort, Reference, ServiceEvent, ServiceSpec, Stay};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -442,4 +443,31 @@ async fn a_worker_reads_what_it_needs_and_what_it_can_name_and_finds_nothing_by_
     mine.attach(endpoint(9), spec, NOW).await.unwrap();
     assert_eq!(mine.endpoints(network(2)).await.unwrap().len(), 2);
     assert_eq!(mine.services().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn the_driver_of_a_worker_attaches_detaches_and_watches_with_what_it_is_told() {
+    let town = two_tenants().await;
+    let credentials = town.realm.credentials(node(3), Role::Worker);
+    let client = ControlClient::of_managers(Managers::new([town.address], &credentials).unwrap());
+    let dir = crate::kit::Directory::new();
+    let builder = Driver::builder(node(3), MemoryGround::default(), Arc::new(client.clone()), client.follow());
+    let driver = builder.gossip("127.0.0.1:0".parse().unwrap()).dir(dir.join("node")).start().await.unwrap();
+    // The first container on a network, and the last.
+    let attach = Attach::new("box".parse().unwrap(), Source::Path("/run/netns/box".into()), "mine-net");
+    let attached = driver.attach(attach).await.unwrap();
+    assert_eq!(attached.endpoint.spec.network, network(1));
+    assert!(driver.detach(attached.endpoint.id).await.unwrap().is_some());
+    // A service on a network that it has no container on: known by the first that is told.
+    let mut watch = driver.watch("secret-service").await.unwrap();
+    let told = watch.next().await.unwrap();
+    assert!(matches!(&told, ServiceEvent::All(Some(all)) if all.service == service(2)), "{told:?}");
+    let mut none = driver.watch("no-service").await.unwrap();
+    assert!(matches!(none.next().await.unwrap(), ServiceEvent::All(None)));
+    town.manager()
+        .create_service(service(4), ServiceSpec::new("no-service".parse().unwrap(), [network(2)]), NOW)
+        .await
+        .unwrap();
+    assert!(matches!(none.next().await.unwrap(), ServiceEvent::All(Some(_))));
+    driver.stop().await;
 }
