@@ -56,9 +56,14 @@ impl RemoteFeed {
 
     async fn connect(&mut self) -> Result<Hearing, FollowError> {
         self.part.clear();
-        let hearing = Hearing::begin(&self.address, self.purpose()).await.map_err(FollowError::Remote)?;
+        let purpose = self.purpose();
+        let is_later = matches!(purpose, Purpose::FollowWith(_));
+        let mut begun = Hearing::begin(&self.address, purpose).await;
+        if is_later && matches!(begun, Err(RemoteError::Unknown { .. })) {
+            begun = Hearing::begin(&self.address, Purpose::Follow).await; // of an older release: it tells all
+        }
         self.asked.clone_from(&self.watches);
-        Ok(hearing)
+        begun.map_err(FollowError::Remote)
     }
 
     /// What is told next; of a batch that is not whole yet, and where it is said that the server lives, nothing.

@@ -471,3 +471,27 @@ async fn the_driver_of_a_worker_attaches_detaches_and_watches_with_what_it_is_to
     assert!(matches!(none.next().await.unwrap(), ServiceEvent::All(Some(_))));
     driver.stop().await;
 }
+
+/// As one of an older release, which knows no parts.
+#[tokio::test]
+async fn a_server_that_knows_no_parts_is_asked_for_all() {
+    let dir = crate::kit::Directory::new();
+    let path = dir.join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let older = tokio::spawn(async move {
+        let welcome = "{\"welcome\":{\"version\":1,\"request\":1000,\"beat_millis\":10000}}\n";
+        let all = "{\"told\":{\"all\":true,\"more\":false,\"at\":7,\"changes\":[],\"unreadable\":{}}}\n";
+        let refused = "{\"refused\":{\"malformed\":{\"flaw\":\"unknown variant\"}}}\n";
+        for (purpose, answer) in [("follow_with", refused), ("\"follow\"", &*[welcome, all].concat())] {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = BufReader::new(stream);
+            let mut hello = String::new();
+            stream.read_line(&mut hello).await.unwrap();
+            assert!(hello.contains(purpose), "{hello}");
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let mut feed = ControlClient::new(&path).follow();
+    assert_eq!(feed.watch(["web".into()].into()).await.unwrap(), []);
+    older.await.unwrap();
+}
