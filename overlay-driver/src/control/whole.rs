@@ -66,6 +66,7 @@ async fn learn(mut feed: Feed, tell: watch::Sender<Known>, past: Arc<Mutex<Past>
     let mut records = Records::default();
     #[expect(clippy::infinite_loop, reason = "who started it ends it")]
     loop {
+        let goes_on = feed.hears(); // else it lists all, and what was meanwhile is not known
         let changes = match feed.advance().await {
             Ok(changes) => changes,
             Err(error) => {
@@ -84,11 +85,11 @@ async fn learn(mut feed: Feed, tell: watch::Sender<Known>, past: Arc<Mutex<Past>
             let flaws = unreadable(&feed);
             is_news |= known.records.is_none();
             let wakes = is_news || known.trouble.take().is_some() || flaws != *known.unreadable;
-            if is_news || known.at > at {
-                let now = Arc::new(records.clone());
-                past.lock().unwrap_or_else(PoisonError::into_inner).keep(at, Arc::clone(&now));
-                known.records = Some(now);
+            if is_news || !goes_on {
+                known.records = Some(Arc::new(records.clone()));
             }
+            let news = known.records.clone().filter(|_| is_news || !goes_on);
+            past.lock().unwrap_or_else(PoisonError::into_inner).heed(at, goes_on, news);
             if flaws != *known.unreadable {
                 known.unreadable = Arc::new(flaws);
             }
@@ -100,22 +101,36 @@ async fn learn(mut feed: Feed, tell: watch::Sender<Known>, past: Arc<Mutex<Past>
 
 /// How it was after each of the last changes. What follows one another shares nearly all.
 #[derive(Default)]
-struct Past(VecDeque<(u64, Arc<Records>)>);
+struct Past(VecDeque<Stood>);
+
+/// How it was from one revision to another.
+struct Stood {
+    from: u64,
+    until: u64,
+    records: Arc<Records>,
+}
 
 impl Past {
-    fn keep(&mut self, at: u64, records: Arc<Records>) {
-        if self.0.back().is_some_and(|(last, _)| *last > at) {
-            self.0.clear(); // the store is an older copy: its revisions mean something else now
+    /// It is as of this revision as it was before, or otherwise. Either goes on from there, or what was between is not known.
+    fn heed(&mut self, at: u64, goes_on: bool, news: Option<Arc<Records>>) {
+        match self.0.back_mut() {
+            Some(last) if last.until > at => self.0.clear(), // the store is an older copy: its revisions mean something else now
+            Some(last) if goes_on => {
+                last.until = if news.is_some() { at.saturating_sub(1).max(last.until) } else { at }
+            }
+            _ => {}
         }
+        let Some(records) = news else { return };
         if self.0.len() == MOST {
             self.0.pop_front();
         }
-        self.0.push_back((at, records));
+        self.0.push_back(Stood { from: at, until: at, records });
     }
 
     fn as_of(&self, at: u64) -> Option<Arc<Records>> {
-        let after = self.0.partition_point(|(kept, _)| *kept <= at);
-        self.0.get(after.checked_sub(1)?).map(|(_, records)| Arc::clone(records))
+        let after = self.0.partition_point(|stood| stood.from <= at);
+        let stood = self.0.get(after.checked_sub(1)?).filter(|stood| at <= stood.until)?;
+        Some(Arc::clone(&stood.records))
     }
 }
 
@@ -130,18 +145,34 @@ const REST: Duration = Duration::from_secs(1);
 mod tests {
     use super::*;
 
+    fn kept(past: &Past, at: u64, records: &Arc<Records>) -> bool {
+        past.as_of(at).is_some_and(|found| Arc::ptr_eq(&found, records))
+    }
+
     #[test]
     fn what_was_is_known_for_each_revision_since_the_first_that_is_remembered() {
-        let mut past = Past::default();
-        let kept: Vec<Arc<Records>> = (0..1_030).map(|_| Arc::default()).collect();
-        for (number, records) in kept.iter().enumerate() {
-            past.keep(10 * number as u64, Arc::clone(records));
+        let (mut past, all) = (Past::default(), (0..1_030).map(|_| Arc::default()).collect::<Vec<Arc<Records>>>());
+        for (number, records) in all.iter().enumerate() {
+            past.heed(10 * number as u64, number > 0, Some(Arc::clone(records)));
         }
         assert!(past.as_of(59).is_none(), "it is forgotten");
-        for (at, number) in [(60, 6), (65, 6), (69, 6), (70, 7), (10_290, 1_029), (99_999, 1_029)] {
-            assert!(Arc::ptr_eq(&past.as_of(at).unwrap(), &kept[number]));
+        for (at, number) in [(60, 6), (65, 6), (69, 6), (70, 7), (10_290, 1_029)] {
+            assert!(kept(&past, at, &all[number]), "{at}");
         }
-        past.keep(100, Arc::clone(&kept[0]));
-        assert!(past.as_of(99).is_none() && past.as_of(100).is_some(), "an older copy has another past");
+        assert!(past.as_of(10_291).is_none(), "it was not heard of yet");
+        past.heed(10_300, true, None);
+        assert!(kept(&past, 10_295, &all[1_029]) && kept(&past, 10_300, &all[1_029]));
+    }
+
+    #[test]
+    fn of_what_was_while_nothing_was_heard_nothing_is_known_and_an_older_copy_has_another_past() {
+        let (mut past, all) = (Past::default(), [(); 3].map(|()| Arc::<Records>::default()));
+        past.heed(10, false, Some(Arc::clone(&all[0])));
+        past.heed(15, true, None);
+        past.heed(30, false, Some(Arc::clone(&all[1])));
+        assert!(kept(&past, 15, &all[0]) && past.as_of(16).is_none() && past.as_of(29).is_none());
+        assert!(kept(&past, 30, &all[1]));
+        past.heed(20, false, Some(Arc::clone(&all[2])));
+        assert!(past.as_of(15).is_none() && kept(&past, 20, &all[2]) && past.as_of(30).is_none());
     }
 }
