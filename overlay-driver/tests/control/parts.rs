@@ -127,7 +127,7 @@ fn feed_of(town: &Town, at: SocketAddr, number: u8, role: Role) -> RemoteFeed {
 
 /// Heeds what is told until that is all; now and then it stops waiting, as a task does that has something else to do.
 async fn listen(feed: &mut RemoteFeed, mirror: &mut Mirror, all: &Mirror, dice: &mut Dice) {
-    for _ in 0..2_000 {
+    for _ in 0..400 {
         if mirror == all {
             return;
         }
