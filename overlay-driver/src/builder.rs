@@ -1,5 +1,6 @@
 //! Setting a driver up.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +12,9 @@ use overlay_core::{Instant, Name, NodeId, Port, told};
 use overlay_crypto::Chance;
 use overlay_crypto::gossip::GossipKey;
 use overlay_gossip::Role;
-use overlay_node::{Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Upkeep, UpkeepConfig};
+use overlay_node::{
+    Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Reference, Upkeep, UpkeepConfig,
+};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
@@ -376,12 +379,13 @@ fn run<G: Ground>(
     for plugged in plugged {
         let _ = heart.tell_plugged(&plugged); // it was taken by an earlier start
     }
+    let watched = heart.state.wanted.subscribe();
     tokio::spawn(async move {
         let mut beside = JoinSet::new();
         if let Some(credentials) = shows {
             beside.spawn(signed::show(credentials, news.clone()));
         }
-        beside.spawn(follow(catalogue, news));
+        beside.spawn(follow(catalogue, news, watched));
         if let Some(settled) = settled {
             beside.spawn(settle(settled.0, settled.1));
         }
@@ -392,24 +396,40 @@ fn run<G: Ground>(
     });
 }
 
-async fn follow(mut catalogue: Box<dyn Follow>, news: mpsc::UnboundedSender<News>) {
+/// Hears of the catalogue, without end, and has what concerns the services that are watched be told.
+async fn follow(
+    mut catalogue: Box<dyn Follow>,
+    news: mpsc::UnboundedSender<News>,
+    mut watched: watch::Receiver<BTreeSet<Reference>>,
+) {
     let mut rest = DEAF;
     loop {
-        let told = match catalogue.next().await {
-            Ok(changes) => {
-                rest = DEAF;
-                news.send(News::Catalogue(changes))
-            }
-            Err(error) => {
-                let sent = news.send(News::Deaf(told(&error)));
-                tokio::time::sleep(about(rest)).await;
-                rest = (rest * 2).min(DEAF_MOST);
-                sent
+        let (heard, asked) = tokio::select! {
+            heard = catalogue.next() => (heard, None),
+            Ok(()) = watched.changed() => {
+                let services = watched.borrow_and_update().clone();
+                (catalogue.watch(services.clone()).await, Some(services))
             }
         };
-        if told.is_err() {
-            return;
+        let failed = heard.as_ref().err().map(|error| told(error));
+        let heard = heard.ok().filter(|changes| !changes.is_empty()).map(News::Catalogue);
+        let is_deaf = failed.is_some();
+        // Where nobody can be asked, what is known is the best there is.
+        let all = heard.into_iter().chain(failed.map(News::Deaf)).chain(asked.map(News::Watching));
+        for it in all {
+            if news.send(it).is_err() {
+                return;
+            }
         }
+        if !is_deaf {
+            rest = DEAF;
+            continue;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(about(rest)) => {}
+            Ok(()) = watched.changed() => watched.mark_changed(),
+        }
+        rest = (rest * 2).min(DEAF_MOST);
     }
 }
 

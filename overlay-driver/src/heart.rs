@@ -91,6 +91,8 @@ pub(crate) enum News {
     Entered(Box<Entered>),
     Catalogue(Vec<CatalogueChange>),
     Deaf(String),
+    /// What was heard of the catalogue is what there is of these services, or all that can be heard of them now.
+    Watching(BTreeSet<Reference>),
     /// The node has another certificate to show.
     Certificate,
     Hints(Place, Vec<Notices>),
@@ -176,6 +178,8 @@ pub(crate) struct State {
     looking: Vec<oneshot::Sender<()>>,
     /// Services that are watched, and what is known of each.
     watched: BTreeMap<Reference, watch::Sender<Latest>>,
+    /// Those, for who follows the catalogue.
+    pub(crate) wanted: watch::Sender<BTreeSet<Reference>>,
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
     deaf: Option<String>,
@@ -429,6 +433,7 @@ impl<G: Ground> Heart<G> {
                 }
                 self.state.deaf = Some(reason);
             }
+            News::Watching(services) => self.watch_heard(services),
             News::Hints(place, notices) => {
                 if self.state.desired.places.contains_key(&place) {
                     self.hints.listen(&place, notices);

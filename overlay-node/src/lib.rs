@@ -24,7 +24,7 @@ pub use agent::{
     Agent, AgentConfig, AgentError, AgentEvent, AgentMetrics, Contested, GossipKeyChange, GossipKeyError, Input,
     InputError, Me, UnderlayError, masqueraded, unpublished,
 };
-pub use catalogue::{CatalogueChange, Feed, RootError};
+pub use catalogue::{CatalogueChange, Feed, Records, RootError, View};
 pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refused, User};
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};

@@ -51,7 +51,7 @@ impl Purpose {
     pub(super) const fn open(&self) -> (&'static str, Open) {
         match self {
             Self::Call => ("call", Open::Nodes),
-            Self::Follow | Self::FollowAfter(_) => ("follow the catalogue", Open::Nodes),
+            Self::Follow | Self::FollowAfter(_) | Self::FollowWith(_) => ("follow the catalogue", Open::Nodes),
             Self::Watch(_) => ("watch a service", Open::Managers),
         }
     }

@@ -93,6 +93,18 @@ impl Call {
         )
     }
 
+    /// Whether it reads what is on networks.
+    pub(super) const fn reads_networks(&self) -> bool {
+        matches!(
+            self,
+            Self::Network { .. }
+                | Self::Networks {}
+                | Self::Service { .. }
+                | Self::Services {}
+                | Self::Endpoints { .. }
+        )
+    }
+
     /// Does it, and gives the line that answers it.
     pub(super) async fn perform(self, control: &dyn Control, reply: Reply, now: UnixTime) -> Vec<u8> {
         match self {
@@ -135,7 +147,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    fn with<T: Serialize>(self, result: Result<T, ControlError>) -> Vec<u8> {
+    pub(super) fn with<T: Serialize>(self, result: Result<T, ControlError>) -> Vec<u8> {
         match result {
             Ok(value) => self.ok(value),
             Err(error) => self.fault(Fault::Control(error)),

@@ -5,15 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use overlay_core::NodeId;
 use overlay_crypto::pki::Role;
+use overlay_node::Control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::allow::Open;
 use super::call::{Call, QUESTIONS, Reply};
-use super::frame::{Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, line};
+use super::frame::{
+    Asked, Fault, Frame, Hello, Numbered, Purpose, Refusal, Spoken, VERSION, Wanted, Welcome, Wish, line,
+};
 use super::lines::{LineError, Lines, write};
+use super::reading::Reading;
 use super::server::{Service, Stopping};
 use super::tls::Peer;
 use super::transport::{Reader, Stream, Writer};
@@ -65,6 +70,17 @@ impl Who {
             _ => Ok(()),
         }
     }
+
+    /// The node, if it is told what it needs of the catalogue and no more: if it is no manager, by its certificate and by its record.
+    pub(super) async fn needs_a_part(&self, service: &Service) -> Option<NodeId> {
+        match (self, &service.cluster) {
+            (Self::Node(peer), _) if peer.identity.role != Role::Manager => Some(peer.identity.node),
+            (Self::Node(peer), Some(cluster)) if cluster.was_demoted(peer, (service.clock)()).await => {
+                Some(peer.identity.node)
+            }
+            _ => None,
+        }
+    }
 }
 
 /// Serves whoever is at the other end, until either wants no more.
@@ -95,8 +111,12 @@ pub(super) async fn serve((read, mut write_half): Stream, who: Who, service: Arc
     }
     match purpose {
         Ok(Purpose::Call) => calls(lines, write_half, who, service, stopping).await,
-        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, None, (&service, stopping)).await,
-        Ok(Purpose::FollowAfter(at)) => feeder::feed((lines, write_half), &who, Some(at), (&service, stopping)).await,
+        Ok(Purpose::Follow) => feeder::feed((lines, write_half), &who, Wish::default(), (&service, stopping)).await,
+        Ok(Purpose::FollowAfter(at)) => {
+            let wish = Wish { after: Some(at), ..Wish::default() };
+            feeder::feed((lines, write_half), &who, wish, (&service, stopping)).await;
+        }
+        Ok(Purpose::FollowWith(wish)) => feeder::feed((lines, write_half), &who, wish, (&service, stopping)).await,
         Ok(Purpose::Watch(of)) => watcher::watch(of, (lines, write_half), &who, (&service, stopping)).await,
         Err(_) => {}
     }
@@ -246,6 +266,10 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
                 Err(error) => reply.fault(Fault::Control(error)),
             };
         }
+        let call = match read_a_part(call, reply, (control, service), who).await {
+            Ok(answer) => return answer,
+            Err(call) => call,
+        };
         match (who, call, cluster) {
             (Who::Process(caller), Call::Local(question), _) => match &service.local {
                 Some(local) => local.answer(question, caller, reply).await,
@@ -265,6 +289,23 @@ async fn perform(call: Call, reply: Reply, service: &Service, who: &Who) -> Vec<
     let limit = service.limits.call;
     let late = |_| reply.fault(Fault::Late { millis: limit.as_millis().try_into().unwrap_or(u64::MAX) });
     timeout(limit, done).await.unwrap_or_else(late)
+}
+
+/// Answers a node that reads of the catalogue and is told no more of it than it needs; gives the call back where that is not so.
+async fn read_a_part(
+    call: Call,
+    reply: Reply,
+    (control, service): (&dyn Control, &Service),
+    who: &Who,
+) -> Result<Vec<u8>, Call> {
+    if !call.reads_networks() {
+        return Err(call);
+    }
+    let Some(node) = who.needs_a_part(service).await else { return Err(call) };
+    match Reading::of(node, control, service).await {
+        Ok(reading) => reading.answer(call, reply).await,
+        Err(error) => Ok(reply.fault(Fault::Control(error))),
+    }
 }
 
 /// Answers for a node that has not begun.

@@ -12,38 +12,24 @@ use tokio::time::sleep;
 
 use super::connection::Who;
 use super::follow::unreadable;
-use super::frame::{Frame, Purpose, Refusal, Told, line};
+use super::frame::{Frame, Purpose, Refusal, Told, Wish, line};
 use super::lines::{Lines, write};
 use super::server::{Service, Stopping};
+use super::shower;
 use super::transport::{Reader, Writer};
 
-/// Tells all that there is, and then every change, as fast as it is read at the other end.
+/// Tells all that there is, and then every change, as fast as it is read at the other end; to a node that is no manager, what it needs of that.
 pub(super) async fn feed(
     (mut lines, to): (Lines<Reader>, Writer),
     who: &Who,
-    after: Option<u64>,
+    wish: Wish,
     (service, mut stopping): (&Service, Stopping),
 ) {
-    let limits = &service.limits;
-    let mut teller = Teller { to, patience: limits.write, unreadable: BTreeMap::new(), has_told_all: false };
-    let feed = service.feed.as_ref().map(|feed| {
-        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
-        match after {
-            None => feed.beside(),
-            Some(after) => feed.beside_after(Revision(after)),
-        }
-    });
-    let Some(mut feed) = feed else {
-        let refusal = Refusal::Unserved { what: "the catalogue".to_owned() };
-        return drop(teller.say(&Frame::Refused(refusal)).await);
-    };
+    let teller = Teller { to, patience: service.limits.write };
     let told = async {
-        loop {
-            let told = teller.wait(&mut feed, limits.beat.max(LEAST_BEAT), who).await?;
-            if let Err(refusal) = who.admit(&Purpose::Follow) {
-                return teller.say(&Frame::Refused(refusal)).await;
-            }
-            teller.tell(told, &mut feed).await?;
+        match who.needs_a_part(service).await {
+            Some(node) => shower::show(node, wish, teller, who, service).await,
+            None => tell_all(wish, teller, who, service).await,
         }
     };
     tokio::select! {
@@ -53,9 +39,59 @@ pub(super) async fn feed(
     }
 }
 
-struct Teller {
+async fn tell_all(wish: Wish, mut teller: Teller, who: &Who, service: &Service) -> io::Result<()> {
+    let feed = service.feed.as_ref().map(|feed| {
+        let mut feed = feed.lock().unwrap_or_else(PoisonError::into_inner);
+        match wish.after.filter(|_| wish.held.is_none()) {
+            None => feed.beside(),
+            Some(after) => feed.beside_after(Revision(after)),
+        }
+    });
+    let Some(mut feed) = feed else {
+        return teller.say(&Frame::Refused(Refusal::Unserved { what: "the catalogue".to_owned() })).await;
+    };
+    let beat = service.limits.beat.max(LEAST_BEAT);
+    let mut all = All { teller, unreadable: BTreeMap::new(), has_told_all: false };
+    loop {
+        let step = all.wait(&mut feed, beat, who).await?;
+        if let Err(refusal) = who.admit(&Purpose::Follow) {
+            return all.teller.say(&Frame::Refused(refusal)).await;
+        }
+        if who.needs_a_part(service).await.is_some() {
+            return all.teller.say(&Frame::Bye).await; // it was demoted: it comes anew
+        }
+        all.tell(step, &mut feed).await?;
+    }
+}
+
+/// Who speaks on a connection of somebody who follows.
+pub(super) struct Teller {
     to: Writer,
     patience: Duration,
+}
+
+impl Teller {
+    pub(super) async fn say(&mut self, frame: &Frame<()>) -> io::Result<()> {
+        write(&mut self.to, &line(frame), self.patience).await
+    }
+
+    /// Tells a batch, in parts.
+    pub(super) async fn batch(&mut self, Told { changes, mut unreadable, all, part, at, .. }: Told) -> io::Result<()> {
+        let mut parts = changes.chunks(PART);
+        let mut next = Some(parts.next().unwrap_or_default());
+        while let Some(changes) = next {
+            next = parts.next();
+            let more = next.is_some();
+            let unreadable = if more { None } else { unreadable.take() };
+            self.say(&Frame::Told(Told { all, part, more, at, changes: changes.to_vec(), unreadable })).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells all.
+struct All {
+    teller: Teller,
     /// What the other end knows of records that cannot be read.
     unreadable: BTreeMap<String, String>,
     has_told_all: bool,
@@ -63,11 +99,7 @@ struct Teller {
 
 type Step = Result<Vec<CatalogueChange>, StoreError>;
 
-impl Teller {
-    async fn say(&mut self, frame: &Frame<()>) -> io::Result<()> {
-        write(&mut self.to, &line(frame), self.patience).await
-    }
-
+impl All {
     /// Waits for something to tell, and says meanwhile that we live.
     async fn wait(&mut self, feed: &mut Feed, beat: Duration, who: &Who) -> io::Result<Step> {
         let mut next = pin!(feed.advance());
@@ -75,7 +107,7 @@ impl Teller {
             tokio::select! {
                 step = &mut next => return Ok(step),
                 () = sleep(beat) => match who.admit(&Purpose::Follow) {
-                    Ok(()) => self.say(&Frame::Beat).await?,
+                    Ok(()) => self.teller.say(&Frame::Beat).await?,
                     Err(_) => return Ok(Ok(Vec::new())), // it is told so
                 },
             }
@@ -87,7 +119,7 @@ impl Teller {
         let changes = match step {
             Ok(changes) => changes,
             Err(error) => {
-                self.say(&Frame::Trouble(error.into())).await?;
+                self.teller.say(&Frame::Trouble(error.into())).await?;
                 sleep(REST).await;
                 return Ok(());
             }
@@ -98,18 +130,9 @@ impl Teller {
             return Ok(());
         }
         self.has_told_all |= all;
-        let at = feed.at().0;
-        let mut parts = changes.chunks(PART);
-        let mut part = parts.next().unwrap_or_default();
-        loop {
-            let next = parts.next();
-            let unreadable = (next.is_none() && (is_news || all)).then(|| unreadable.clone());
-            self.say(&Frame::Told(Told { all, more: next.is_some(), at, changes: part.to_vec(), unreadable })).await?;
-            match next {
-                Some(next) => part = next,
-                None => break,
-            }
-        }
+        let flaws = (is_news || all).then(|| unreadable.clone());
+        let told = Told { all, part: false, more: false, at: feed.at().0, changes, unreadable: flaws };
+        self.teller.batch(told).await?;
         self.unreadable = unreadable;
         Ok(())
     }

@@ -1,12 +1,12 @@
 //! The catalogue, followed from wherever it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use overlay_core::StoreError;
-use overlay_node::{CatalogueChange, Feed};
+use overlay_node::{CatalogueChange, Feed, Reference};
 
 use super::RemoteError;
 
@@ -23,6 +23,16 @@ pub trait Follow: Send + fmt::Debug {
     /// # Errors
     /// If the catalogue cannot be reached. Call again after a while.
     async fn next(&mut self) -> Result<Vec<CatalogueChange>, FollowError>;
+
+    /// Has it tell what concerns these services, too, by name or id, and of others no more than it must. Gives what was heard meanwhile, once it is told all of that: at once and
+    /// nothing of whoever tells all anyway. Of 1,024 services at most. May be dropped and called again.
+    ///
+    /// # Errors
+    /// As of [`next`](Self::next); it goes on to be asked for.
+    async fn watch(&mut self, services: BTreeSet<Reference>) -> Result<Vec<CatalogueChange>, FollowError> {
+        drop(services);
+        Ok(Vec::new())
+    }
 
     /// Records that cannot be read, by key, and what is wrong with them. What they were before stays as it was told.
     fn unreadable(&self) -> BTreeMap<String, String>;

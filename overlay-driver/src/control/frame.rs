@@ -3,10 +3,10 @@
 //! A client begins with `{"hello":{"version":1,"purpose":"call"}}`, and is answered `{"welcome":…}` or `{"refused":…}`. Then it
 //! sends requests, `{"id":7,"call":{"create_network":{…}}}`, as many as it likes, and gets
 //! `{"answer":{"id":7,"outcome":{"ok":…}}}` or `{"answer":{"id":7,"outcome":{"error":…}}}` for each, in any order. Who comes with the
-//! purpose `follow`, or `{"follow_after":17}` where he was told all as of that revision, sends nothing else, and gets `{"told":…}` and `"beat"`; with `{"watch":"web"}` it is `{"watched":…}` and `"beat"`. Of a connection with
+//! purpose `follow`, or `{"follow_after":17}` where he was told all as of that revision, or `{"follow_with":{…}}` where he watches services or was told a part, sends nothing else, and gets `{"told":…}` and `"beat"`; with `{"watch":"web"}` it is `{"watched":…}` and `"beat"`. Of a connection with
 //! requests, the server's last word is `"bye"`, once all that it took is answered: what is not was never taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay_node::{CatalogueChange, ControlError, EndpointChange, Reference, ServiceEndpoints};
 use serde::{Deserialize, Serialize};
@@ -44,8 +44,28 @@ pub(super) enum Purpose {
     Follow,
     /// The same for who was told all as of that revision.
     FollowAfter(u64),
+    /// The same for who watches services, or was told a part. Who is told a part and says only as of when he was told all is told all of the part anew.
+    FollowWith(Wish),
     /// The endpoints of a service.
     Watch(Reference),
+}
+
+/// What somebody who follows has been told, and what he would be told. A node that is no manager is told what it [needs](overlay_node::View), and
+/// that follows from the catalogue and from this: so what is not true in it gives nothing that could not be had by the truth.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wish {
+    /// As of when he was told all that was for him; none if he was told nothing.
+    pub(super) after: Option<u64>,
+    /// The services that he watched then, if he was told a part; none if all.
+    pub(super) held: Option<BTreeSet<Reference>>,
+    /// The services that he watches.
+    pub(super) watches: BTreeSet<Reference>,
+}
+
+impl Wish {
+    /// As many services are watched at most.
+    pub(super) const WATCHES: usize = 1_024;
 }
 
 /// Every later line of a client.
@@ -176,6 +196,9 @@ pub(super) enum Fault {
 pub(super) struct Told {
     /// Whether the batch is all that there is.
     pub(super) all: bool,
+    /// Whether he is told a part of the catalogue: what he needs.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub(super) part: bool,
     /// Whether the batch goes on.
     pub(super) more: bool,
     /// As of when all was told, at the end of a batch.
@@ -184,6 +207,11 @@ pub(super) struct Told {
     pub(super) changes: Vec<CatalogueChange>,
     /// What records cannot be read from now on, and why, at the end of a batch: of one that is all, or if those are others than before.
     pub(super) unreadable: Option<BTreeMap<String, String>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]
+const fn is_not(it: &bool) -> bool {
+    !*it
 }
 
 /// A part of an event of a service's endpoints.

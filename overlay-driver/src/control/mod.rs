@@ -52,6 +52,9 @@
 //!
 //! *itself*: managers, and a worker for itself alone; *strangers*: who shows no certificate, and nobody else; *machine*: processes that may open the node's Unix socket, which may do all else, too.
 //!
+//! A node that is no manager [follows and reads](crate#who-follows-the-catalogue-and-what-he-is-told) what it [needs](overlay_node::View) of the catalogue, and no more: so who has taken a worker over learns nothing of networks that
+//! it has no part in and that he cannot name.
+//!
 //! A [`Cluster`] answers what is asked of the cluster itself. A node [joins](join()) by a token: it names the digest of the root's key, so the manager proves itself in the handshake before it is told
 //! anything; the answer is a certificate, the roots, the keys of gossip and where managers are. A [`Membership`](crate::Membership) keeps it one. A manager that does not
 //! [lead](crate::Leading) says so where something is to be signed, and the client asks the next.
@@ -73,14 +76,17 @@ mod lines;
 mod link;
 mod mirror;
 mod question;
+mod reading;
 mod remote_feed;
 mod remote_watch;
 mod server;
+mod shower;
 mod slots;
 mod socket;
 mod tls;
 mod transport;
 mod watcher;
+mod whole;
 
 pub use access::{Access, Caller};
 pub use client::ControlClient;

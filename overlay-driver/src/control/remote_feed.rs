@@ -1,12 +1,12 @@
 //! The catalogue of a server, followed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use overlay_node::{CatalogueChange, ControlError};
+use overlay_node::{CatalogueChange, ControlError, Reference};
 
 use super::dial::Address;
-use super::frame::{Frame, Purpose, Told};
+use super::frame::{Frame, Purpose, Told, Wish};
 use super::hearing::Hearing;
 use super::mirror::Mirror;
 use super::{Follow, FollowError, RemoteError};
@@ -15,6 +15,8 @@ use super::{Follow, FollowError, RemoteError};
 ///
 /// It has a connection of its own, so that it keeps no call waiting. After the connection broke, the next call makes another, is told what has changed since, or all where
 /// the server's store has forgotten that, and tells what differs. What a slow follower does not read yet stays in the server's store.
+///
+/// A node that is no manager is told what it [needs](overlay_node::View). What comes to be needed is told as new, what is needed no more as gone.
 #[derive(Debug)]
 pub struct RemoteFeed {
     address: Address,
@@ -25,26 +27,51 @@ pub struct RemoteFeed {
     unreadable: BTreeMap<String, String>,
     /// As of when all was told.
     at: u64,
+    /// The services that were watched as of then, if what was told is a part of the catalogue.
+    held: Option<BTreeSet<Reference>>,
+    /// The services that are watched, and those that this connection was made with.
+    watches: BTreeSet<Reference>,
+    asked: BTreeSet<Reference>,
+    /// What was heard and not given away yet.
+    heard: Vec<CatalogueChange>,
 }
 
 impl RemoteFeed {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, hearing: None, part: Vec::new(), told: Mirror::default(), unreadable: BTreeMap::new(), at: 0 }
+        let (part, told, unreadable, held) = Default::default();
+        let (watches, asked, heard) = Default::default();
+        Self { address, hearing: None, part, told, unreadable, at: 0, held, watches, asked, heard }
     }
 
+    /// What a connection is made for.
+    fn purpose(&self) -> Purpose {
+        // What cannot be read is known by the whole alone.
+        let after = Some(self.at).filter(|at| *at > 0 && self.unreadable.is_empty());
+        match (after, &self.held) {
+            (None, None) if self.watches.is_empty() => Purpose::Follow,
+            (Some(after), None) if self.watches.is_empty() => Purpose::FollowAfter(after),
+            (after, held) => Purpose::FollowWith(Wish { after, held: held.clone(), watches: self.watches.clone() }),
+        }
+    }
+
+    async fn connect(&mut self) -> Result<Hearing, FollowError> {
+        self.part.clear();
+        let purpose = self.purpose();
+        let is_later = matches!(purpose, Purpose::FollowWith(_));
+        let mut begun = Hearing::begin(&self.address, purpose).await;
+        if is_later && matches!(begun, Err(RemoteError::Unknown { .. })) {
+            begun = Hearing::begin(&self.address, Purpose::Follow).await; // of an older release: it tells all
+        }
+        self.asked.clone_from(&self.watches);
+        begun.map_err(FollowError::Remote)
+    }
+
+    /// What is told next; of a batch that is not whole yet, and where it is said that the server lives, nothing.
     async fn hear(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
-        let hearing = match &mut self.hearing {
-            Some(hearing) => hearing,
-            none => {
-                self.part.clear();
-                // What cannot be read is known by the whole alone.
-                let purpose = match self.at > 0 && self.unreadable.is_empty() {
-                    true => Purpose::FollowAfter(self.at),
-                    false => Purpose::Follow,
-                };
-                none.insert(Hearing::begin(&self.address, purpose).await.map_err(FollowError::Remote)?)
-            }
-        };
+        if self.hearing.is_none() {
+            self.hearing = Some(self.connect().await?);
+        }
+        let Some(hearing) = &mut self.hearing else { return Ok(Vec::new()) };
         match hearing.next().await.map_err(FollowError::Remote)? {
             Frame::Told(told) => Ok(self.heed(told)),
             Frame::Beat => Ok(Vec::new()),
@@ -57,12 +84,28 @@ impl RemoteFeed {
         }
     }
 
+    /// As that, and it ends the connection where the server does not go on.
+    async fn hear_on(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
+        let heard = self.hear().await;
+        // The server goes on after trouble with its store; all else ends the connection.
+        if matches!(heard, Err(FollowError::Remote(_))) {
+            self.hearing = None;
+        }
+        heard
+    }
+
+    /// Whether what was told is all that is for who watches these services.
+    fn has_watched(&self) -> bool {
+        self.at > 0 && self.held.as_ref().is_none_or(|held| *held == self.watches)
+    }
+
     fn heed(&mut self, told: Told) -> Vec<CatalogueChange> {
         self.part.extend(told.changes);
         if told.more {
             return Vec::new();
         }
         self.at = told.at;
+        self.held = told.part.then(|| self.asked.clone());
         let now = told.unreadable.unwrap_or_else(|| self.unreadable.clone());
         let before = std::mem::replace(&mut self.unreadable, now);
         let batch = std::mem::take(&mut self.part);
@@ -77,18 +120,23 @@ impl RemoteFeed {
 impl Follow for RemoteFeed {
     async fn next(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
         loop {
-            match self.hear().await {
-                Ok(changes) if changes.is_empty() => {}
-                Err(error) => {
-                    // The server goes on after trouble with its store; all else ends the connection.
-                    if matches!(error, FollowError::Remote(_)) {
-                        self.hearing = None;
-                    }
-                    return Err(error);
-                }
-                changes => return changes,
+            if !self.heard.is_empty() {
+                return Ok(std::mem::take(&mut self.heard));
             }
+            self.heard = self.hear_on().await?;
         }
+    }
+
+    async fn watch(&mut self, services: BTreeSet<Reference>) -> Result<Vec<CatalogueChange>, FollowError> {
+        self.watches = services.into_iter().take(Wish::WATCHES).collect();
+        while !self.has_watched() {
+            if self.held.is_some() && self.asked != self.watches {
+                self.hearing = None; // the next is made with them
+            }
+            let heard = self.hear_on().await?;
+            self.heard.extend(heard);
+        }
+        Ok(std::mem::take(&mut self.heard))
     }
 
     fn unreadable(&self) -> BTreeMap<String, String> {

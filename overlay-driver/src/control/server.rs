@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use nix::sys::socket::{MsgFlags, send};
@@ -24,6 +24,7 @@ use super::slots::{Full, Slot, Slots};
 use super::socket::SocketFile;
 use super::tls::{self, Tls};
 use super::transport::of_unix;
+use super::whole::Whole;
 use super::{
     Access, BindError, Caller, Cluster, Credentials, Limits, ListenError, Local, NodeLimits, Question, connection,
 };
@@ -85,6 +86,7 @@ impl ControlServer {
         let service = Service {
             control,
             feed: None,
+            whole: OnceLock::new(),
             local: None,
             driver: None,
             cluster: None,
@@ -254,6 +256,8 @@ pub(super) struct Service {
     pub(super) control: Option<Arc<dyn Control>>,
     /// Beside which those are that followers have.
     pub(super) feed: Option<Mutex<Feed>>,
+    /// What those are told from that are told a part, once there is one.
+    pub(super) whole: OnceLock<Whole>,
     pub(super) local: Option<Arc<dyn AnyLocal>>,
     /// Who knows the endpoints of services.
     pub(super) driver: Option<Driver>,

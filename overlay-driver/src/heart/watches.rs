@@ -1,5 +1,7 @@
 //! Services whose endpoints somebody watches.
 
+use std::collections::BTreeSet;
+
 use overlay_node::{Input, Reference};
 use tokio::sync::watch;
 
@@ -14,9 +16,23 @@ impl<G: Ground> Heart<G> {
             return watched.subscribe();
         }
         let (watched, latest) = watch::channel(None);
-        self.state.watched.insert(service.clone(), watched);
-        self.tell(Input::Watch(service));
+        self.state.watched.insert(service, watched);
+        self.want_watched();
         latest
+    }
+
+    /// Has who follows the catalogue ask for what concerns the services that are watched.
+    fn want_watched(&self) {
+        self.state.wanted.send_replace(self.state.watched.keys().cloned().collect());
+    }
+
+    /// What is in the catalogue of these was told: nobody is to hear before that there is no such service.
+    pub(super) fn watch_heard(&mut self, services: BTreeSet<Reference>) {
+        for service in services {
+            if self.state.watched.contains_key(&service) {
+                self.tell(Input::Watch(service));
+            }
+        }
     }
 
     /// Tells what is otherwise than before. Not before the catalogue was heard, nor before others had the time to say what they have, after a start again:
@@ -36,6 +52,9 @@ impl<G: Ground> Heart<G> {
     pub(super) fn end_watches(&mut self) {
         let ended: Vec<Reference> =
             self.state.watched.extract_if(.., |_, watched| watched.is_closed()).map(|(service, _)| service).collect();
-        ended.into_iter().for_each(|service| self.tell(Input::Unwatch(service)));
+        if !ended.is_empty() {
+            ended.into_iter().for_each(|service| self.tell(Input::Unwatch(service)));
+            self.want_watched();
+        }
     }
 }

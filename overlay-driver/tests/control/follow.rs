@@ -16,16 +16,16 @@ use crate::kit::{NOW, Served, endpoint, network, node, node_spec, overlay, root,
 
 /// What somebody knows who heeds what is told.
 #[derive(Debug, Default, PartialEq)]
-struct Mirror {
-    nodes: BTreeMap<NodeId, Arc<Node>>,
-    networks: BTreeMap<NetworkId, Arc<Network>>,
-    services: BTreeMap<ServiceId, Arc<Service>>,
-    endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
+pub(crate) struct Mirror {
+    pub(crate) nodes: BTreeMap<NodeId, Arc<Node>>,
+    pub(crate) networks: BTreeMap<NetworkId, Arc<Network>>,
+    pub(crate) services: BTreeMap<ServiceId, Arc<Service>>,
+    pub(crate) endpoints: BTreeMap<EndpointId, Arc<Endpoint>>,
 }
 
 impl Mirror {
     /// Heeds a change, which must be one.
-    fn heed(&mut self, change: CatalogueChange) {
+    pub(crate) fn heed(&mut self, change: CatalogueChange) {
         match change {
             CatalogueChange::Node(of) => assert_ne!(self.nodes.insert(of.id, Arc::clone(&of)), Some(of)),
             CatalogueChange::NodeGone(id) => {
@@ -48,7 +48,7 @@ impl Mirror {
     }
 
     /// What there is.
-    async fn of(manager: &Manager) -> Self {
+    pub(crate) async fn of(manager: &Manager) -> Self {
         let mut mirror = Self::default();
         for of in manager.networks().await.unwrap() {
             let endpoints = manager.endpoints(of.id).await.unwrap();

@@ -64,6 +64,11 @@ fn line() -> impl Strategy<Value = Vec<u8>> {
         3 => broken,
         1 => Just(HELLO.as_bytes().to_vec()),
         1 => Just(b"{\"hello\":{\"version\":1,\"purpose\":\"follow\"}}\n".to_vec()),
+        1 => (any::<Option<u64>>(), vec(".{0,300}", 0..4), any::<bool>()).prop_map(|(after, named, holds)| {
+            let wish = json!({"after": after, "held": holds.then_some(&named), "watches": named});
+            let hello = json!({"hello": {"version": 1, "purpose": {"follow_with": wish}}});
+            format!("{hello}\n").into_bytes()
+        }),
         1 => (0_usize..3000).prop_map(|depth| ["[".repeat(depth), "\n".to_owned()].concat().into_bytes()),
         1 => Just(b"\n".to_vec()),
         2 => vec(any::<u8>(), 0..200),

@@ -10,5 +10,6 @@ mod hostile;
 mod intruders;
 mod kit;
 mod parity;
+mod parts;
 mod secure;
 mod socket;

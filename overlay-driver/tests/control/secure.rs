@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 
 use crate::kit::{Directory, Lever, NOW, Pull, endpoint, manager, network, node, node_spec, overlay, root, until};
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 const MANAGER: NodeId = NodeId::from_bytes([0x50, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
 
 /// A date that tests move on.
@@ -70,7 +70,7 @@ impl Realm {
     }
 
     /// A certificate for that long, its key, and the root's.
-    fn issue(&self, node: NodeId, role: Role, life: Duration) -> (Vec<Certificate>, SigningKey) {
+    pub(crate) fn issue(&self, node: NodeId, role: Role, life: Duration) -> (Vec<Certificate>, SigningKey) {
         let key = key();
         let identity = Identity { node, role, cluster: self.cluster };
         let grant = Grant { identity, life: Life::new(life).unwrap(), serial: serial() };
@@ -100,18 +100,32 @@ impl Town {
         Self::bearing(Limits::default(), NodeLimits::default())
     }
 
-    fn bearing(limits: Limits, nodes: NodeLimits) -> Self {
+    pub(crate) fn bearing(limits: Limits, nodes: NodeLimits) -> Self {
         let (realm, store, lever) = (Realm::new(5), MemoryStore::default(), Arc::<Lever>::default());
         let own = realm.credentials(MANAGER, Role::Manager);
-        let server = ControlServer::new(Arc::new(manager(Arc::new(store.clone())))).with_clock(|| NOW);
-        let server = server.with_local(lever.clone()).with_feed(Arc::new(store.clone()), &root()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let serving = server.with_limits(limits).listen(listener, own.clone(), nodes).unwrap();
-        let address = serving.address().unwrap();
-        Self { realm, store, lever, own, serving: Some(serving), address }
+        let address = "127.0.0.1:0".parse().unwrap();
+        let mut town = Self { realm, store, lever, own, serving: None, address };
+        town.serve(limits, nodes);
+        town
     }
 
-    fn manager(&self) -> Manager {
+    /// The manager dies, and another serves where it did.
+    pub(crate) async fn again(&mut self, limits: Limits) {
+        self.serving = None;
+        until(|| TcpListener::bind(self.address).is_ok()).await;
+        self.serve(limits, NodeLimits::default());
+    }
+
+    fn serve(&mut self, limits: Limits, nodes: NodeLimits) {
+        let server = ControlServer::new(Arc::new(self.manager())).with_clock(|| NOW).with_limits(limits);
+        let server = server.with_local(self.lever.clone()).with_feed(Arc::new(self.store.clone()), &root()).unwrap();
+        let listener = TcpListener::bind(self.address).unwrap();
+        let serving = server.listen(listener, self.own.clone(), nodes).unwrap();
+        self.address = serving.address().unwrap();
+        self.serving = Some(serving);
+    }
+
+    pub(crate) fn manager(&self) -> Manager {
         manager(Arc::new(self.store.clone()))
     }
 
@@ -137,10 +151,12 @@ async fn a_manager_may_do_all_and_a_worker_reads_and_follows() {
     let (peer, worker) = (town.client(1, Role::Manager), town.client(2, Role::Worker));
     let front = peer.create_network(network(1), overlay("front"), NOW).await.unwrap();
     assert_eq!(worker.network(&"front".into()).await.unwrap().id, front.id);
-    let told = worker.follow().next().await.unwrap();
+    let told = peer.follow().next().await.unwrap();
     assert!(matches!(&told[..], [overlay_node::CatalogueChange::Network(it)] if **it == front));
     peer.add_node(node(3), node_spec("three"), NOW).await.unwrap();
     assert_eq!(worker.nodes().await.unwrap().len(), 1);
+    let told = worker.follow().next().await.unwrap(); // it has no part in that network
+    assert!(matches!(&told[..], [overlay_node::CatalogueChange::Node(it)] if it.id == node(3)));
     peer.remove_network(&"front".into(), NOW).await.unwrap();
 }
 
@@ -261,7 +277,8 @@ async fn a_session_outlives_the_renewal_of_both_certificates() {
     let (chain, key) = town.realm.issue(MANAGER, Role::Manager, DAY);
     town.own.renew(chain, &key).unwrap();
     town.manager().create_network(network(1), overlay("front"), NOW).await.unwrap();
-    assert_eq!(client.networks().await.unwrap().len(), 1);
+    town.manager().add_node(node(3), node_spec("three"), NOW).await.unwrap();
+    assert_eq!(client.nodes().await.unwrap().len(), 1);
     assert_eq!(feed.next().await.unwrap().len(), 1);
     // And whoever comes anew sees the new one.
     town.client(2, Role::Worker).nodes().await.unwrap();
@@ -481,6 +498,30 @@ pub(crate) async fn speak(
     alpn: &[u8],
     bytes: &[u8],
 ) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
+    let mut stream = open(address, own, alpn).await.map_err(|error| alert(&error))?;
+    drop(stream.write_all(bytes).await);
+    drop(stream.shutdown().await);
+    let mut told = Vec::new();
+    match stream.read_to_end(&mut told).await {
+        Ok(_) => Ok(told),
+        Err(_) if !told.is_empty() => Ok(told),
+        Err(error) => Err(alert(&error)),
+    }
+}
+
+fn alert(error: &std::io::Error) -> Option<rustls::AlertDescription> {
+    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+/// A connection in TLS, by this certificate or as somebody who would join, in this protocol.
+pub(crate) async fn open(
+    address: SocketAddr,
+    own: Option<(&[Certificate], &SigningKey)>,
+    alpn: &[u8],
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
@@ -493,21 +534,9 @@ pub(crate) async fn speak(
         }
     };
     config.alpn_protocols = vec![alpn.to_vec()];
-    let alert = |error: std::io::Error| match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
-    };
     let stream = TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(ServerName::try_from("x").unwrap(), stream).await.map_err(alert)?;
-    drop(stream.write_all(bytes).await);
-    drop(stream.shutdown().await);
-    let mut told = Vec::new();
-    match stream.read_to_end(&mut told).await {
-        Ok(_) => Ok(told),
-        Err(_) if !told.is_empty() => Ok(told),
-        Err(error) => Err(alert(error)),
-    }
+    connector.connect(ServerName::try_from("x").unwrap(), stream).await
 }
 
 /// Somebody without a certificate, who says nothing.

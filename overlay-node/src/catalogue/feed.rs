@@ -9,6 +9,7 @@ use overlay_core::{
     Watch, WatchEvent,
 };
 
+use super::View;
 use super::keys::{Keys, RootError};
 use super::recent::Recent;
 use super::record::{Flaw, Held, Object};
@@ -94,6 +95,19 @@ impl Feed {
     /// Whether what it tells goes on from what an earlier feed has told; else, all is told first.
     pub const fn goes_on(&self) -> bool {
         self.after.is_some()
+    }
+
+    /// What a node needs of the catalogue as the store has it now, that watches nothing. Two reads, of what is attached there alone.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub async fn view(&mut self, node: NodeId) -> Result<View, StoreError> {
+        let text =
+            |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|text| text.rsplit('/').next()?.parse().ok());
+        let attached = self.store.list(&self.keys.containers(node)).await?.entries;
+        let ingress = self.store.get(&self.keys.ingress()).await?;
+        let attached = attached.iter().filter_map(|(key, _)| text(key.as_bytes()));
+        Ok(View::of(attached.chain(ingress.and_then(|ingress| text(&ingress.value))).collect()))
     }
 
     fn of(store: Arc<dyn Store>, keys: Keys, recent: Option<Recent>) -> Self {

@@ -11,9 +11,13 @@ mod feed;
 pub(crate) mod keys;
 mod recent;
 pub(crate) mod record;
+mod records;
+mod view;
 
 pub use feed::Feed;
 pub use keys::RootError;
+pub use records::Records;
+pub use view::View;
 
 /// Something in the catalogue is new, or other than before, or gone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

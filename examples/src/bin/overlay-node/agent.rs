@@ -1,5 +1,6 @@
 //! A running node.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
@@ -198,6 +199,13 @@ struct Heard(Box<dyn Follow>);
 impl Follow for Heard {
     async fn next(&mut self) -> Result<Vec<overlay_node::CatalogueChange>, overlay_driver::control::FollowError> {
         self.0.next().await
+    }
+
+    async fn watch(
+        &mut self,
+        services: BTreeSet<overlay_node::Reference>,
+    ) -> Result<Vec<overlay_node::CatalogueChange>, overlay_driver::control::FollowError> {
+        self.0.watch(services).await
     }
 
     fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
