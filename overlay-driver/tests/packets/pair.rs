@@ -39,7 +39,8 @@ impl Pair {
     /// With a cable; what the hosts carry packets by comes later.
     pub(crate) fn new() -> Self {
         let pair = || [namespace(), namespace()];
-        let it = Self { hosts: pair(), homes: pair(), containers: pair(), carriers: [None, None], kernel: [None, None] };
+        let it =
+            Self { hosts: pair(), homes: pair(), containers: pair(), carriers: [None, None], kernel: [None, None] };
         let other = format!("/proc/{}/fd/{}", std::process::id(), it.hosts[1].as_fd().as_raw_fd());
         judge(&it.hosts[0], "ip", &["link", "add", "u0", "type", "veth", "peer", "name", "u0", "netns", &other]);
         for (host, namespace) in it.hosts.iter().enumerate() {
@@ -74,7 +75,11 @@ impl Pair {
     /// Without segmentation on the cable: each packet on it is one.
     pub(crate) fn cut_on_the_cable(&self) {
         for host in &self.hosts {
-            judge(host, "ethtool", &["-K", "u0", "tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"]);
+            judge(
+                host,
+                "ethtool",
+                &["-K", "u0", "tso", "off", "gso", "off", "gro", "off", "tx-udp-segmentation", "off"],
+            );
         }
     }
 
@@ -117,9 +122,8 @@ impl Pair {
     /// Whether one reaches the other.
     pub(crate) fn pings(&self, from: usize) -> bool {
         let to = inner(1 - from).to_string();
-        let said = self.containers[from].run(|| {
-            std::process::Command::new("ping").args(["-n", "-c", "1", "-W", "2", &to]).output().unwrap()
-        });
+        let said = self.containers[from]
+            .run(|| std::process::Command::new("ping").args(["-n", "-c", "1", "-W", "2", &to]).output().unwrap());
         said.unwrap().status.success()
     }
 }
