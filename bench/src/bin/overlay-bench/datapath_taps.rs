@@ -49,23 +49,24 @@ const fn kind(sealed: bool) -> &'static str {
     if sealed { "sealed" } else { "plain" }
 }
 
-fn span(bench: &Bench<'_>) -> &'static str {
-    if matches!(bench.pace(), Pace::Quick) { "0.2" } else { "2" }
+/// How much is sent, as iperf3 is told.
+fn amount(bench: &Bench<'_>, quick: &'static str) -> [&'static str; 2] {
+    if bench.pace() == Pace::Quick { ["-n", quick] } else { ["-t", "2"] }
 }
 
 fn tcp(bench: &mut Bench<'_>, sealed: bool) -> io::Result<()> {
     let (mut ours, mut theirs) = (must(Taps::new(sealed)), must(Pair::ours()));
-    let span = span(bench);
+    let [how, much] = amount(bench, "64M");
     for streams in ["1", "4"] {
         bench
             .figure(format!("datapath/tcp{streams}-{}", kind(sealed)), "Gb/s")
-            .reading(|| must(gigabits(&mut ours.pair, &["-P", streams, "-t", span])))
-            .yardstick_reading(KERNEL, || must(gigabits(&mut theirs, &["-P", streams, "-t", span])))
+            .reading(|| must(gigabits(&mut ours.pair, &["-P", streams, how, much])))
+            .yardstick_reading(KERNEL, || must(gigabits(&mut theirs, &["-P", streams, how, much])))
             .report()?;
     }
     let cost = || {
         let before = cpu_of_carriers();
-        let report = must(ours.pair.measures(&["-t", span]));
+        let report = must(ours.pair.measures(&[how, much]));
         let bytes = report["end"]["sum_received"]["bytes"].as_f64().unwrap_or_default();
         (cpu_of_carriers() - before) / (bytes * 8.0 / 1e9)
     };
@@ -75,21 +76,21 @@ fn tcp(bench: &mut Bench<'_>, sealed: bool) -> io::Result<()> {
 fn without_offload(bench: &mut Bench<'_>, sealed: bool) -> io::Result<()> {
     let (mut ours, mut theirs) = (must(Taps::new(sealed)), must(Pair::ours()));
     [&ours.pair, &theirs].iter().for_each(|pair| must(one_at_a_time(pair)));
-    let span = span(bench);
+    let amount = amount(bench, "64M");
     bench
         .figure(format!("datapath/tcp1-{}-nogso", kind(sealed)), "Gb/s")
-        .reading(|| must(gigabits(&mut ours.pair, &["-t", span])))
-        .yardstick_reading(KERNEL, || must(gigabits(&mut theirs, &["-t", span])))
+        .reading(|| must(gigabits(&mut ours.pair, &amount)))
+        .yardstick_reading(KERNEL, || must(gigabits(&mut theirs, &amount)))
         .report()
 }
 
 fn datagrams(bench: &mut Bench<'_>, sealed: bool) -> io::Result<()> {
     let (mut ours, mut theirs) = (must(Taps::new(sealed)), must(Pair::ours()));
-    let span = span(bench);
+    let amount = amount(bench, "4M");
     bench
         .figure(format!("datapath/udp64-{}", kind(sealed)), "per s")
-        .reading(|| must(packets(&mut ours.pair, span)))
-        .yardstick_reading(KERNEL, || must(packets(&mut theirs, span)))
+        .reading(|| must(packets(&mut ours.pair, amount)))
+        .yardstick_reading(KERNEL, || must(packets(&mut theirs, amount)))
         .report()
 }
 
@@ -113,8 +114,8 @@ fn gigabits(pair: &mut Pair, arguments: &[&str]) -> Outcome<f64> {
 }
 
 /// Datagrams of 64 bytes that arrive in a second, as many as are sent.
-fn packets(pair: &mut Pair, span: &str) -> Outcome<f64> {
-    let report = pair.measures(&["-u", "-b", "0", "-l", "64", "-t", span])?;
+fn packets(pair: &mut Pair, [how, much]: [&str; 2]) -> Outcome<f64> {
+    let report = pair.measures(&["-u", "-b", "0", "-l", "64", how, much])?;
     let sum = &report["end"]["sum"];
     let number = |name: &str| sum[name].as_f64().ok_or_else(|| format!("iperf3: {report}"));
     Ok((number("packets")? - number("lost_packets")?) / number("seconds")?)
