@@ -17,6 +17,7 @@ mod keys;
 mod leading;
 mod membership;
 mod open_vault;
+pub mod packets;
 mod replace;
 mod reporter;
 mod resolvers;

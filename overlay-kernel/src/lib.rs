@@ -24,4 +24,4 @@ pub use errno::{errno_kind, failed};
 pub use namespace::{Namespace, NamespaceDir, enter_private};
 pub use probe::{Feature, Finding, Found, Report, probe};
 pub use sysctl::Sysctl;
-pub use tap::{QueueFlags, TapQueue};
+pub use tap::{Offloads, QueueFlags, TapQueue};

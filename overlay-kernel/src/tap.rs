@@ -88,6 +88,41 @@ impl TapQueue {
     }
 }
 
+/// What a user of a tap's frames does by itself, so that its kernel need not: known by `struct virtio_net_hdr`, so only of a tap with
+/// [`vnet_hdr`](QueueFlags::vnet_hdr).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Offloads {
+    /// Transport checksums are completed.
+    pub checksum: bool,
+    /// Frames of TCP of up to 64 KiB are cut; with checksums alone.
+    pub tcp: bool,
+    /// Datagrams of one flow that come as one are cut; with checksums alone, from Linux 6.2 on.
+    pub udp: bool,
+}
+
+impl Offloads {
+    /// All there are.
+    pub const ALL: Self = Self { checksum: true, tcp: true, udp: true };
+
+    const fn bits(self) -> u32 {
+        let checksum = if self.checksum { TUN_F_CSUM } else { 0 };
+        let tcp = if self.tcp { TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN } else { 0 };
+        let udp = if self.udp { TUN_F_USO4 | TUN_F_USO6 } else { 0 };
+        checksum | tcp | udp
+    }
+}
+
+impl TapQueue {
+    /// Says what of the tap's frames is left to whoever reads them. It is the tap's, of all its queues, and stays until it is said anew or
+    /// nobody has the tap open.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the kernel does not know one of them, or one is asked for without checksums. Nothing was changed.
+    pub fn offload(&self, offloads: Offloads) -> Result<(), BackendError> {
+        tell(&self.file, TUNSETOFFLOAD, offloads.bits()).map_err(|error| failed("offload work to a tap's user", error))
+    }
+}
+
 impl AsFd for TapQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -188,6 +223,7 @@ const TUNSETIFF: Ioctl = nix::request_code_write!(b'T', 202, size_of::<c_uint>()
 const TUNSETPERSIST: Ioctl = nix::request_code_write!(b'T', 203, size_of::<c_uint>());
 const TUNSETOWNER: Ioctl = nix::request_code_write!(b'T', 204, size_of::<c_uint>());
 const TUNSETGROUP: Ioctl = nix::request_code_write!(b'T', 206, size_of::<c_uint>());
+const TUNSETOFFLOAD: Ioctl = nix::request_code_write!(b'T', 208, size_of::<c_uint>());
 const TUNGETIFF: Ioctl = nix::request_code_read!(b'T', 210, size_of::<c_uint>());
 
 const IFF_TAP: u16 = 0x0002;
@@ -196,3 +232,10 @@ const IFF_PERSIST: u16 = 0x0800;
 const IFF_NO_PI: u16 = 0x1000;
 const IFF_VNET_HDR: u16 = 0x4000;
 const IFF_TUN_EXCL: u16 = 0x8000;
+
+const TUN_F_CSUM: u32 = 0x01;
+const TUN_F_TSO4: u32 = 0x02;
+const TUN_F_TSO6: u32 = 0x04;
+const TUN_F_TSO_ECN: u32 = 0x08;
+const TUN_F_USO4: u32 = 0x20;
+const TUN_F_USO6: u32 = 0x40;

@@ -34,7 +34,8 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     }
     full(bench)?;
     sealed(bench)?;
-    crate::datapath_offload::run(bench)
+    crate::datapath_offload::run(bench)?;
+    crate::datapath_taps::run(bench)
 }
 
 fn encap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {

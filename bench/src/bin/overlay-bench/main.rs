@@ -15,6 +15,7 @@ mod control;
 mod crypto;
 mod datapath;
 mod datapath_offload;
+mod datapath_taps;
 mod dns;
 mod dns_servers;
 mod dns_sockets;

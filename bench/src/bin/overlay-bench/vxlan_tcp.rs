@@ -29,10 +29,10 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
 }
 
 /// Two hosts with a cable, a sandbox on each, and a container on each with an iperf3 in the second.
-struct Pair {
-    hosts: [Namespace; 2],
+pub(crate) struct Pair {
+    pub(crate) hosts: [Namespace; 2],
     homes: [Namespace; 2],
-    containers: [Namespace; 2],
+    pub(crate) containers: [Namespace; 2],
     server: Option<Child>,
 }
 
@@ -44,16 +44,16 @@ impl Drop for Pair {
     }
 }
 
-const fn vtep(host: usize) -> Ipv4Addr {
+pub(crate) const fn vtep(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(192, 0, 2, 1 + host as u8)
 }
 
-const fn inner(host: usize) -> Ipv4Addr {
+pub(crate) const fn inner(host: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 9, 2 + host as u8)
 }
 
 impl Pair {
-    fn new() -> Outcome<Self> {
+    pub(crate) fn new() -> Outcome<Self> {
         let two = || -> Result<_, BackendError> { Ok([Namespace::create()?, Namespace::create()?]) };
         let pair = Self { hosts: two()?, homes: two()?, containers: two()?, server: None };
         let cable = format!("ip link add u0 type veth peer name u0 netns {}", path(&pair.hosts[1]));
@@ -64,7 +64,7 @@ impl Pair {
         Ok(pair)
     }
 
-    fn ours() -> Outcome<Self> {
+    pub(crate) fn ours() -> Outcome<Self> {
         let pair = Self::new()?;
         for host in [0, 1] {
             let owner = Owner::new("bench".parse()?, format!("node-{host}").parse()?);
@@ -113,7 +113,7 @@ impl Pair {
         pair.serve()
     }
 
-    fn serve(mut self) -> Outcome<Self> {
+    pub(crate) fn serve(mut self) -> Outcome<Self> {
         let mut server = Command::new("iperf3");
         server.args(["-s", "-p", PORT, "--forceflush"]).stdout(Stdio::piped()).stderr(Stdio::null());
         self.server = Some(self.containers[1].run(|| server.spawn())??);
@@ -122,14 +122,19 @@ impl Pair {
 
     /// Gigabits per second that one connection carries.
     fn carries(&mut self, bytes: &str) -> Outcome<f64> {
+        let report = self.measures(&["-n", bytes])?;
+        let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        Ok(bits.ok_or_else(|| format!("iperf3: {report}"))? / 1e9)
+    }
+
+    /// What iperf3 reports, asked so.
+    pub(crate) fn measures(&mut self, arguments: &[&str]) -> Outcome<serde_json::Value> {
         self.await_listening()?;
         let target = inner(1).to_string();
-        let arguments = ["-J", "-c", &target, "-p", PORT, "-n", bytes];
-        let output = self.containers[0].run(|| Command::new("iperf3").args(arguments).output())??;
-        let said = String::from_utf8_lossy(&output.stdout);
-        let report: serde_json::Value = serde_json::from_str(&said)?;
-        let bits = report["end"]["sum_received"]["bits_per_second"].as_f64();
-        Ok(bits.ok_or_else(|| format!("iperf3: {said}"))? / 1e9)
+        let mut client = Command::new("iperf3");
+        client.args(["-J", "-c", &target, "-p", PORT]).args(arguments);
+        let output = self.containers[0].run(|| client.output())??;
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     /// The server says so once it listens, and again after each test.

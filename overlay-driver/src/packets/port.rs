@@ -1,0 +1,63 @@
+//! A tap, and what is gathered for it.
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::uio::writev;
+use nix::unistd::read;
+use overlay_datapath::offload::{Coalescer, Merging, VnetHeader};
+use overlay_kernel::TapQueue;
+
+use super::counts::CarrierCounts;
+
+/// An endpoint's tap.
+pub(super) struct Port {
+    tap: TapQueue,
+    gathered: Coalescer,
+}
+
+impl Port {
+    pub(super) fn new(tap: TapQueue, merging: Merging) -> io::Result<Self> {
+        fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        Ok(Self { tap, gathered: Coalescer::new(merging) })
+    }
+
+    /// Reads a frame, with what stands in front of it, and says how long both are. `None`, where there is none.
+    pub(super) fn read(&self, room: &mut [u8]) -> Option<usize> {
+        read(&self.tap, room).ok()
+    }
+
+    /// Gathers a frame on its way to the tap.
+    pub(super) fn push(&mut self, frame: &[u8], counts: &mut CarrierCounts) {
+        let Self { tap, gathered } = self;
+        gathered.push(frame, |header, frame| write(tap, header, frame, counts));
+    }
+
+    /// Gives the tap what was gathered.
+    pub(super) fn flush(&mut self, counts: &mut CarrierCounts) {
+        let Self { tap, gathered } = self;
+        gathered.flush(|header, frame| write(tap, header, frame, counts));
+    }
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tap.as_fd()
+    }
+}
+
+fn write(tap: &TapQueue, header: VnetHeader, frame: &[u8], counts: &mut CarrierCounts) {
+    let mut head = [0; VnetHeader::LEN];
+    header.write(&mut head);
+    let pieces = [IoSlice::new(&head), IoSlice::new(frame)];
+    let mut written = writev(tap, &pieces);
+    while written == Err(Errno::EINTR) {
+        written = writev(tap, &pieces);
+    }
+    match written {
+        Ok(_) => counts.frames_written += 1,
+        Err(_) => counts.unwritten += 1, // it is down, or its container does not read
+    }
+}

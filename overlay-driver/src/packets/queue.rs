@@ -1,0 +1,290 @@
+//! The loop that carries packets.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::UdpSocket;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::Instant as Clock;
+
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::EventFd;
+use nix::unistd::Pid;
+use overlay_core::{EndpointId, Instant};
+use overlay_datapath::offload::{Merging, Segments, VnetHeader};
+use overlay_datapath::{Buffer, Datapath, Fate};
+
+use super::counts::CarrierCounts;
+use super::port::Port;
+use super::underlay::{ROOM, Underlay};
+use super::{CarrierConfig, Letter};
+
+/// All that the thread has.
+pub(super) struct Queue {
+    datapath: Datapath,
+    underlay: Underlay,
+    ports: BTreeMap<EndpointId, Port>,
+    /// Whose port an event is of.
+    numbers: BTreeMap<u64, EndpointId>,
+    next_number: u64,
+    ready: Epoll,
+    letters: Receiver<Letter>,
+    bell: Arc<EventFd>,
+    batch: Vec<Buffer>,
+    /// Room for one frame of a tap.
+    frame: Vec<u8>,
+    /// Room for trains of the underlay.
+    room: Vec<u8>,
+    merging: Merging,
+    origin: Clock,
+    counts: CarrierCounts,
+}
+
+/// The event of a letter; sockets follow from 1 on, and taps from [`TAPS`] on.
+const BELL: u64 = 0;
+const TAPS: u64 = 1 << 16;
+/// Packets decided at once.
+const BATCH: usize = 64;
+/// How many reads in a row one tap or socket has before the others have theirs.
+const TURN: usize = 4;
+/// Bytes that a tap may give at once: its header, Ethernet's with a tag, and 64 KiB.
+const FRAME: usize = VnetHeader::LEN + 18 + (1 << 16);
+
+impl Queue {
+    pub(super) fn new(
+        config: &CarrierConfig,
+        seed: [u8; 32],
+        underlay: Vec<UdpSocket>,
+        (letters, bell): (Receiver<Letter>, Arc<EventFd>),
+    ) -> io::Result<Self> {
+        let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        ready.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
+        let underlay = Underlay::new(underlay, config.room)?;
+        for (number, socket) in underlay.sockets().enumerate() {
+            ready.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number as u64 + 1))?;
+        }
+        Ok(Self {
+            datapath: Datapath::new(config.datapath, seed, Instant::ZERO),
+            underlay,
+            ports: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next_number: TAPS,
+            ready,
+            letters,
+            bell,
+            batch: vec![Buffer::new(config.longest.max(1_280)); BATCH],
+            frame: vec![0; FRAME],
+            room: vec![0; ROOM],
+            merging: config.merging,
+            origin: now(),
+            counts: CarrierCounts::default(),
+        })
+    }
+
+    /// Carries packets until it is told to end.
+    pub(super) fn run(mut self, core: Option<usize>) {
+        if let Some(core) = core {
+            let mut cores = CpuSet::new();
+            // Without a core of its own it is slower, no more.
+            let _ = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
+        }
+        let mut events = [EpollEvent::empty(); 64];
+        loop {
+            let wait = self.wait();
+            let came = match self.ready.wait(&mut events, wait) {
+                Ok(came) => came,
+                Err(nix::errno::Errno::EINTR) => 0,
+                Err(_) => return,
+            };
+            for event in events.iter().take(came) {
+                if self.take(event.data()).is_break() {
+                    return;
+                }
+            }
+            self.finish();
+        }
+    }
+
+    fn now(&self) -> Instant {
+        Instant::ZERO + self.origin.elapsed()
+    }
+
+    fn wait(&self) -> EpollTimeout {
+        let Some(at) = self.datapath.poll_timeout() else { return EpollTimeout::NONE };
+        let left = at - self.now();
+        let millis = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000)); // never too early
+        u16::try_from(millis).unwrap_or(u16::MAX).into()
+    }
+
+    fn take(&mut self, event: u64) -> ControlFlow<()> {
+        match event {
+            BELL => return self.read_letters(),
+            socket @ 1..TAPS => self.receive(socket as usize - 1),
+            tap => {
+                if let Some(endpoint) = self.numbers.get(&tap).copied() {
+                    self.read_frames(endpoint, tap);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn read_letters(&mut self) -> ControlFlow<()> {
+        let _ = self.bell.read();
+        while let Ok(letter) = self.letters.try_recv() {
+            match letter {
+                Letter::Tables(tables) => self.datapath.handle_tables(tables, self.now()),
+                Letter::Plug(endpoint, tap) => {
+                    self.unplug(endpoint);
+                    let Ok(port) = Port::new(tap, self.merging) else { continue };
+                    let number = self.next_number;
+                    if self.ready.add(&port, EpollEvent::new(EpollFlags::EPOLLIN, number)).is_ok() {
+                        self.next_number += 1;
+                        self.numbers.insert(number, endpoint);
+                        self.ports.insert(endpoint, port);
+                    }
+                }
+                Letter::Unplug(endpoint) => self.unplug(endpoint),
+                // Whoever asked may have gone.
+                Letter::Counts(answer) => {
+                    self.counts.datapath = self.datapath.counts().clone();
+                    let _ = answer.send(self.counts.clone());
+                }
+                Letter::Usage(answer) => drop(answer.send(self.datapath.usage())),
+                Letter::End => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn unplug(&mut self, endpoint: EndpointId) {
+        self.numbers.retain(|_, of| *of != endpoint);
+        if let Some(port) = self.ports.remove(&endpoint) {
+            let _ = self.ready.delete(&port); // which goes with its last descriptor anyway
+        }
+    }
+
+    /// Frames from a tap.
+    fn read_frames(&mut self, endpoint: EndpointId, number: u64) {
+        for _ in 0..TURN {
+            let Some(port) = self.ports.get(&endpoint) else { return };
+            let mut frame = std::mem::take(&mut self.frame);
+            let read = port.read(&mut frame);
+            if let Some(len) = read {
+                self.counts.frames_read += 1;
+                self.cut(endpoint, frame.get(..len).unwrap_or_default());
+            }
+            self.frame = frame;
+            match read {
+                None => return,
+                Some(0) => {
+                    // The tap was deleted: it would be ready for ever.
+                    self.numbers.remove(&number);
+                    return self.unplug(endpoint);
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Cuts a frame into what goes over the wire, and has that decided.
+    fn cut(&mut self, endpoint: EndpointId, bytes: &[u8]) {
+        let Ok(header) = VnetHeader::read(bytes) else {
+            self.counts.malformed += 1;
+            return;
+        };
+        let Ok(segments) = Segments::new(header, bytes.get(VnetHeader::LEN..).unwrap_or_default()) else {
+            self.counts.malformed += 1;
+            return;
+        };
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut at = 0;
+        while at < segments.len() {
+            let mut filled = 0;
+            for buffer in batch.iter_mut().take(segments.len() - at) {
+                let written = segments.write(at + filled, buffer.room());
+                if written.is_none_or(|len| buffer.filled(len).is_err()) {
+                    break;
+                }
+                filled += 1;
+            }
+            if filled == 0 {
+                self.counts.too_long += (segments.len() - at) as u64;
+                break;
+            }
+            let now = self.now();
+            let batch = batch.get_mut(..filled).unwrap_or_default();
+            self.datapath.handle_frames(endpoint, batch, now);
+            batch.iter().for_each(|buffer| self.settle(buffer));
+            at += filled;
+        }
+        self.batch = batch;
+    }
+
+    /// Trains from the underlay.
+    fn receive(&mut self, socket: usize) {
+        let (mut batch, mut room) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.room));
+        for _ in 0..TURN {
+            let came = self.underlay.receive(socket, &mut room);
+            let mut filled = 0;
+            for came in came.iter().flatten() {
+                for payload in came.datagrams(&room) {
+                    match batch.get_mut(filled).is_some_and(|buffer| came.write(payload, buffer)) {
+                        true => filled += 1,
+                        false => self.counts.too_long += 1,
+                    }
+                    if filled == batch.len() {
+                        self.arrive(&mut batch, std::mem::take(&mut filled));
+                    }
+                }
+            }
+            self.arrive(&mut batch, filled);
+            if came.iter().any(Option::is_none) {
+                break;
+            }
+        }
+        (self.batch, self.room) = (batch, room);
+    }
+
+    fn arrive(&mut self, batch: &mut [Buffer], filled: usize) {
+        let now = self.now();
+        let batch = batch.get_mut(..filled).unwrap_or_default();
+        self.datapath.handle_packets(batch, now);
+        batch.iter().for_each(|buffer| self.settle(buffer));
+    }
+
+    fn settle(&mut self, buffer: &Buffer) {
+        match buffer.fate() {
+            Fate::Underlay { .. } => self.underlay.push(buffer.packet(), &mut self.counts),
+            Fate::Port(endpoint) => {
+                if let Some(port) = self.ports.get_mut(&endpoint) {
+                    port.push(buffer.packet(), &mut self.counts);
+                }
+            }
+            Fate::Waiting | Fate::Copied | Fate::Drop(_) => {}
+        }
+    }
+
+    /// What a round leaves behind: copies, and all that waits for more.
+    fn finish(&mut self) {
+        let now = self.now();
+        if let Some(mut buffer) = self.batch.pop() {
+            while self.datapath.poll_transmit(&mut buffer, now) {
+                self.settle(&buffer);
+            }
+            self.batch.push(buffer);
+        }
+        if self.datapath.poll_timeout().is_some_and(|at| at <= now) {
+            self.datapath.handle_timeout(now);
+        }
+        self.underlay.flush(&mut self.counts);
+        self.ports.values_mut().for_each(|port| port.flush(&mut self.counts));
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock of a thread that carries real packets")]
+fn now() -> Clock {
+    Clock::now()
+}

@@ -1,0 +1,234 @@
+//! Sockets of the underlay.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use overlay_datapath::Buffer;
+use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
+use socket2::SockRef;
+
+use super::counts::CarrierCounts;
+use super::train::Train;
+
+/// The sockets by which a node speaks with others, and what waits to be sent.
+pub(super) struct Underlay {
+    links: Vec<Link>,
+}
+
+/// A socket, bound to a VTEP's address.
+struct Link {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    train: Train,
+}
+
+/// A train that came, and where its datagrams begin in the room.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Came {
+    at: usize,
+    meta: RecvMeta,
+    local: SocketAddr,
+}
+
+/// Trains read at once.
+pub(super) const TRAINS: usize = 8;
+/// Bytes of the longest.
+const LONGEST: usize = 1 << 16;
+/// Bytes that all of them take.
+pub(super) const ROOM: usize = TRAINS * LONGEST;
+/// How long a send waits for room before its datagrams are given up: a queue's length, not an outage's.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl Underlay {
+    pub(super) fn new(sockets: Vec<UdpSocket>, room: usize) -> io::Result<Self> {
+        let links = sockets.into_iter().map(|socket| Link::new(socket, room)).collect::<io::Result<_>>()?;
+        Ok(Self { links })
+    }
+
+    /// The sockets, in their order.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.links.iter().map(|link| link.socket.as_fd())
+    }
+
+    /// Puts an IP packet that carries UDP behind those that wait to be sent.
+    pub(super) fn push(&mut self, packet: &[u8], counts: &mut CarrierCounts) {
+        let Some(Datagram { from, to, congestion, payload }) = Datagram::read(packet) else {
+            counts.unsent += 1;
+            return;
+        };
+        let is_from = |link: &&mut Link| link.local.ip() == from;
+        let by_port = |link: &Link| link.local.port() == to.port();
+        let at = self.links.iter().position(|link| link.local.ip() == from && by_port(link));
+        let link = match at {
+            Some(at) => self.links.get_mut(at),
+            None => self.links.iter_mut().find(is_from),
+        };
+        let Some(link) = link else {
+            counts.unsent += 1;
+            return;
+        };
+        let most = link.state.max_gso_segments();
+        if !link.train.append((to, congestion), payload, most) {
+            link.flush(counts);
+            link.train.append((to, congestion), payload, most);
+        }
+    }
+
+    /// Sends all that waits.
+    pub(super) fn flush(&mut self, counts: &mut CarrierCounts) {
+        self.links.iter_mut().for_each(|link| link.flush(counts));
+    }
+
+    /// Reads what came at a socket into `room`, of [`ROOM`] bytes; up to [`TRAINS`] trains, and none, where there is nothing more.
+    pub(super) fn receive(&self, at: usize, room: &mut [u8]) -> [Option<Came>; TRAINS] {
+        let mut came = [None; TRAINS];
+        let Some(link) = self.links.get(at) else { return came };
+        let mut metas = [RecvMeta::default(); TRAINS];
+        let mut rooms: Vec<_> = room.chunks_exact_mut(LONGEST).map(IoSliceMut::new).collect();
+        let Ok(read) = link.state.recv((&link.socket).into(), &mut rooms, &mut metas) else { return came };
+        for (number, (came, meta)) in came.iter_mut().zip(metas).enumerate().take(read) {
+            *came = Some(Came { at: number * LONGEST, meta, local: link.local });
+        }
+        came
+    }
+}
+
+impl Link {
+    fn new(socket: UdpSocket, room: usize) -> io::Result<Self> {
+        let local = socket.local_addr()?;
+        if local.ip().is_unspecified() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{local} is no VTEP's address: bind it to one"),
+            ));
+        }
+        socket.set_nonblocking(true)?;
+        let state = UdpSocketState::new((&socket).into())?;
+        let options = SockRef::from(&socket);
+        // As much as is allowed: less costs datagrams in bursts, no more.
+        let _ = options.set_send_buffer_size(room);
+        let _ = options.set_recv_buffer_size(room);
+        let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &room);
+        let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::SndBufForce, &room);
+        Ok(Self { socket, state, local, train: Train::new() })
+    }
+
+    fn flush(&mut self, counts: &mut CarrierCounts) {
+        let Some(transmit) = self.train.transmit() else { return };
+        if self.send(&transmit).is_err() {
+            counts.unsent += self.train.count() as u64;
+        }
+        counts.sends += 1;
+        self.train.clear();
+    }
+
+    fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let sent = self.state.try_send((&self.socket).into(), transmit);
+        match sent {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut room = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut room, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO))?;
+                self.state.try_send((&self.socket).into(), transmit)
+            }
+            // Of a datagram before it, which ICMP has told of: this one was not sent.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                self.state.try_send((&self.socket).into(), transmit)
+            }
+            sent => sent,
+        }
+    }
+}
+
+/// What of an IP packet a socket is asked to send.
+struct Datagram<'p> {
+    from: IpAddr,
+    to: SocketAddr,
+    /// ECN's two bits.
+    congestion: u8,
+    payload: &'p [u8],
+}
+
+impl<'p> Datagram<'p> {
+    fn read(packet: &'p [u8]) -> Option<Self> {
+        let (from, to, congestion, protocol, at) = match packet.first()? >> 4 {
+            4 => {
+                let head: &[u8; 20] = packet.first_chunk()?;
+                let address = |at: usize| head[at..].first_chunk::<4>().map(|octets| IpAddr::from(*octets));
+                (address(12)?, address(16)?, head[1] & 3, head[9], usize::from(head[0] & 15) * 4)
+            }
+            _ => {
+                let head: &[u8; 40] = packet.first_chunk()?;
+                let address = |at: usize| head[at..].first_chunk::<16>().map(|octets| IpAddr::from(*octets));
+                (address(8)?, address(24)?, head[1] >> 4 & 3, head[6], 40)
+            }
+        };
+        let (udp, payload) = packet.get(at..)?.split_first_chunk::<8>()?;
+        let port = u16::from_be_bytes([udp[2], udp[3]]);
+        (protocol == UDP).then_some(Self { from, to: (to, port).into(), congestion, payload })
+    }
+}
+
+impl Came {
+    /// Its datagrams, in order, in the room that it was read into.
+    pub(super) fn datagrams<'r>(&self, room: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
+        room.get(self.at..self.at + self.meta.len).unwrap_or_default().chunks(self.meta.stride.max(1))
+    }
+
+    /// Writes one of its datagrams as the IP packet that it came in; `false` if that is too long for the buffer.
+    pub(super) fn write(&self, payload: &[u8], buffer: &mut Buffer) -> bool {
+        let congestion = self.meta.ecn.map_or(0, |ecn| ecn as u8);
+        let ends = (self.meta.addr.ip().to_canonical(), self.local.ip());
+        let ports = [self.meta.addr.port(), self.local.port()].map(u16::to_be_bytes).concat();
+        let room = buffer.room();
+        let header_len = match ends {
+            (IpAddr::V4(_), IpAddr::V4(_)) => 20,
+            _ => 40,
+        };
+        let len = header_len + 8 + payload.len();
+        let Ok(udp_len) = u16::try_from(8 + payload.len()) else { return false };
+        let Some((header, udp)) = room.get_mut(..len).map(|room| room.split_at_mut(header_len)) else { return false };
+        match ends {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                write_v4(header, udp_len + 20, congestion, [from.octets(), to.octets()])
+            }
+            (from, to) => write_v6(header, udp_len, congestion, [wide(from), wide(to)]),
+        }
+        let (head, body) = udp.split_at_mut(8);
+        head[..4].copy_from_slice(&ports);
+        head[4..6].copy_from_slice(&udp_len.to_be_bytes());
+        head[6..].fill(0); // the kernel has verified it
+        body.copy_from_slice(payload);
+        buffer.filled(len).is_ok()
+    }
+}
+
+fn write_v4(header: &mut [u8], len: u16, congestion: u8, [from, to]: [[u8; 4]; 2]) {
+    header.copy_from_slice(&[0x45, congestion, 0, 0, 0, 0, 0x40, 0, 64, UDP, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    header[2..4].copy_from_slice(&len.to_be_bytes());
+    header[12..16].copy_from_slice(&from);
+    header[16..].copy_from_slice(&to);
+    let sum: u32 = header.as_chunks::<2>().0.iter().map(|word| u32::from(u16::from_be_bytes(*word))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
+fn write_v6(header: &mut [u8], len: u16, congestion: u8, [from, to]: [[u8; 16]; 2]) {
+    header[..8].copy_from_slice(&[0x60, congestion << 4, 0, 0, 0, 0, UDP, 64]);
+    header[4..6].copy_from_slice(&len.to_be_bytes());
+    header[8..24].copy_from_slice(&from);
+    header[24..].copy_from_slice(&to);
+}
+
+fn wide(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(it) => it.to_ipv6_mapped().octets(),
+        IpAddr::V6(it) => it.octets(),
+    }
+}
+
+const UDP: u8 = 17;
