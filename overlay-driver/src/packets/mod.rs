@@ -18,7 +18,7 @@
 //!
 //! let (host, sandbox) = (Namespace::current()?, Namespace::open("/run/netns/blue")?);
 //! let socket = host.run(|| UdpSocket::bind("192.0.2.1:4789"))??;
-//! let carrier = Carrier::start(CarrierConfig::default(), [7; 32], vec![socket])?; // 32 bytes of chance
+//! let carrier = Carrier::start(&CarrierConfig::default(), [7; 32], vec![socket])?; // 32 bytes of chance
 //!
 //! let flags = QueueFlags { vnet_hdr: true, ..QueueFlags::default() };
 //! let tap = TapQueue::open(&sandbox, "eth0".parse()?, flags)?;
@@ -95,15 +95,16 @@ impl Carrier {
     ///
     /// # Errors
     /// If a socket is bound to no address of its own, or the kernel refuses it something.
-    pub fn start(config: CarrierConfig, seed: [u8; 32], underlay: Vec<UdpSocket>) -> io::Result<Self> {
+    pub fn start(config: &CarrierConfig, seed: [u8; 32], underlay: Vec<UdpSocket>) -> io::Result<Self> {
         let (letters, told) = channel();
         let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let queue = Queue::new(&config, seed, underlay, (told, Arc::clone(&bell)))?;
+        let core = config.core;
+        let queue = Queue::new(config, seed, underlay, (told, Arc::clone(&bell)))?;
         #[expect(
             clippy::disallowed_methods,
             reason = "a thread that waits for the kernel alone, and works on packets all its time"
         )]
-        let thread = thread::Builder::new().name("packets".to_owned()).spawn(move || queue.run(config.core))?;
+        let thread = thread::Builder::new().name("packets".to_owned()).spawn(move || queue.run(core))?;
         Ok(Self { letters, bell, thread: Some(thread) })
     }
 

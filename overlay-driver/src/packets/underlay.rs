@@ -182,23 +182,22 @@ impl Came {
     pub(super) fn write(&self, payload: &[u8], buffer: &mut Buffer) -> bool {
         let congestion = self.meta.ecn.map_or(0, |ecn| ecn as u8);
         let ends = (self.meta.addr.ip().to_canonical(), self.local.ip());
-        let ports = [self.meta.addr.port(), self.local.port()].map(u16::to_be_bytes).concat();
+        let [from_port, to_port] = [self.meta.addr.port(), self.local.port()].map(u16::to_be_bytes);
         let room = buffer.room();
         let header_len = match ends {
             (IpAddr::V4(_), IpAddr::V4(_)) => 20,
             _ => 40,
         };
         let len = header_len + 8 + payload.len();
-        let Ok(udp_len) = u16::try_from(8 + payload.len()) else { return false };
+        let (Ok(all), Ok(udp_len)) = (u16::try_from(len), u16::try_from(8 + payload.len())) else { return false };
         let Some((header, udp)) = room.get_mut(..len).map(|room| room.split_at_mut(header_len)) else { return false };
         match ends {
-            (IpAddr::V4(from), IpAddr::V4(to)) => {
-                write_v4(header, udp_len + 20, congestion, [from.octets(), to.octets()])
-            }
+            (IpAddr::V4(from), IpAddr::V4(to)) => write_v4(header, all, congestion, [from.octets(), to.octets()]),
             (from, to) => write_v6(header, udp_len, congestion, [wide(from), wide(to)]),
         }
         let (head, body) = udp.split_at_mut(8);
-        head[..4].copy_from_slice(&ports);
+        head[..2].copy_from_slice(&from_port);
+        head[2..4].copy_from_slice(&to_port);
         head[4..6].copy_from_slice(&udp_len.to_be_bytes());
         head[6..].fill(0); // the kernel has verified it
         body.copy_from_slice(payload);

@@ -98,7 +98,7 @@ impl Pair {
     pub(crate) fn carry(&mut self, host: usize) {
         self.carriers[host] = None;
         let socket = self.hosts[host].run(|| UdpSocket::bind((vtep(host), 4789))).unwrap().unwrap();
-        let carrier = Carrier::start(CarrierConfig::default(), [host as u8; 32], vec![socket]).unwrap();
+        let carrier = Carrier::start(&CarrierConfig::default(), [host as u8; 32], vec![socket]).unwrap();
         let flags = QueueFlags { vnet_hdr: true, ..QueueFlags::default() };
         let tap = TapQueue::open(&self.containers[host], "eth0".parse().unwrap(), flags).unwrap();
         carrier.plug(ENDPOINT, tap).unwrap();

@@ -172,7 +172,7 @@ impl Taps {
             let open = |port| pair.hosts[host].run(|| UdpSocket::bind((vtep(host), port)));
             let sockets: Vec<_> = ports.into_iter().flatten().map(open).collect::<Result<_, _>>()?;
             let sockets = sockets.into_iter().collect::<io::Result<_>>()?;
-            let carrier = Carrier::start(CarrierConfig::default(), [host as u8; 32], sockets)?;
+            let carrier = Carrier::start(&CarrierConfig::default(), [host as u8; 32], sockets)?;
             let flags = QueueFlags { vnet_hdr: true, ..QueueFlags::default() };
             carrier.plug(HERE, TapQueue::open(&pair.containers[host], "eth1".parse()?, flags)?)?;
             carrier.publish(Arc::new(Tables::new(&wanted(host, sealed)?)?));
