@@ -6,9 +6,13 @@ use overlay_core::{IpFamily, Mac};
 use overlay_firewall::{Content, Icmpv6, Transport};
 use overlay_vxlan::{Frame, Icmp, Ip, Transport as Upper};
 
-/// A frame's content, and what else of it decides where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::Reason;
+
+/// What of a frame decides where it goes, read once: it holds as long as nothing but Ethernet addresses, hops and congestion change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
+    pub(crate) source: Mac,
+    pub(crate) destination: Mac,
     pub(crate) content: Content,
     /// Whether it is a part of an IP packet.
     pub(crate) fragment: bool,
@@ -17,11 +21,22 @@ pub(crate) struct Contents {
 }
 
 impl Contents {
+    /// Reads a frame.
+    #[inline]
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Reason> {
+        Self::of(&Frame::parse(bytes).map_err(|_| Reason::Malformed)?, bytes)
+    }
+
     /// Of a frame, whose bytes are given too.
-    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Self {
+    #[inline]
+    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Result<Self, Reason> {
+        if frame.ethernet.vlan().is_some() {
+            return Err(Reason::Tagged);
+        }
+        let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
         let Some(ip) = frame.ip else {
             let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
-            return Self { content, fragment: false, synchronises: false };
+            return Ok(Self { source, destination, content, fragment: false, synchronises: false });
         };
         let transport = match (ip.is_fragment(), frame.transport) {
             (true, _) => part(&ip, frame, bytes),
@@ -31,7 +46,7 @@ impl Contents {
         let ip_content = overlay_firewall::Ip::between(ip.source(), ip.destination(), transport);
         let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
         let content = ip_content.map_or(Content::Other, Content::Ip);
-        Self { content, fragment: ip.is_fragment(), synchronises }
+        Ok(Self { source, destination, content, fragment: ip.is_fragment(), synchronises })
     }
 }
 
@@ -48,6 +63,7 @@ fn arp(bytes: &[u8]) -> Content {
     }
 }
 
+#[inline]
 fn whole(ip: &Ip<'_>, upper: Upper<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
     match upper {
         Upper::Tcp(tcp) => {
@@ -104,6 +120,7 @@ fn is_proper(options: &[u8], kind: u8, source: Mac, nameless: bool) -> bool {
 }
 
 /// A part of a packet: its first has the ports, if it is long enough.
+#[cold]
 fn part(ip: &Ip<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
     let upper = frame.payload;
     let (first, behind_header) = match ip {
@@ -177,7 +194,7 @@ mod tests {
 
     fn contents(ethertype: [u8; 2], packet: &[u8]) -> Contents {
         let frame = [&[2, 0x42, 10, 0, 9, 2][..], &MAC, &ethertype, packet].concat();
-        Contents::of(&Frame::parse(&frame).unwrap(), &frame)
+        Contents::read(&frame).unwrap()
     }
 
     /// What an IPv6 packet carries, from fe80::1 to fe80::2.

@@ -32,8 +32,8 @@ pub struct Tables {
     pub(crate) ports: Vec<PortTable>,
     by_vni: Map<u32, usize>,
     by_endpoint: Map<EndpointId, usize>,
-    /// The node's own addresses.
-    vteps: Map<IpAddr, ()>,
+    /// The node's own addresses: a few.
+    vteps: Vec<IpAddr>,
     /// UDP ports at which ESP arrives.
     pub(crate) esp_ports: Map<u16, ()>,
     /// Who may send ESP; anybody where it is `None`.
@@ -133,7 +133,7 @@ impl Tables {
     }
 
     pub(crate) fn is_vtep(&self, address: IpAddr) -> bool {
-        self.vteps.contains_key(&address)
+        self.vteps.contains(&address)
     }
 
     pub(crate) fn network(&self, segment: &SegmentTable) -> Option<&NetworkTable> {
@@ -141,10 +141,10 @@ impl Tables {
     }
 
     /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
-    pub(crate) fn admits(&self, port: &PortTable, source: Mac, contents: &Contents) -> Verdict<'_> {
+    pub(crate) fn admits(&self, port: &PortTable, contents: &Contents) -> Verdict<'_> {
         let Some((segment, network)) = self.at(port) else { return STRANGE };
-        let frame = Frame { port: port.device, out: None, source };
-        let (from, content) = (Some(segment.bridge), contents.content.clone());
+        let frame = Frame { port: port.device, out: None, source: contents.source };
+        let (from, content) = (Some(segment.bridge), contents.content);
         let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
         network.judge.judge(&packet, overlay_firewall::Flow::New)
     }
@@ -191,7 +191,9 @@ impl Tables {
         if self.by_vni.insert(vni.get(), at).is_some() {
             return Err(Refusal::new(format!("segment {vni}"), "its VNI", "another network here has it"));
         }
-        self.vteps.insert(vtep.local, ());
+        if !self.is_vtep(vtep.local) {
+            self.vteps.push(vtep.local);
+        }
         let encrypted = wanted.host.tunnels.get(&vtep.port).is_some_and(|tunnel| tunnel.encrypted.contains(&vni));
         let mut table = SegmentTable {
             vni,

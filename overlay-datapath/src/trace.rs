@@ -5,11 +5,10 @@ use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Mac, Mtu, Name, Vni};
 use overlay_firewall::{Content, Flow};
-use overlay_vxlan::Frame;
 
 use crate::Reason;
 use crate::content::Contents;
-use crate::datapath::passage;
+use crate::datapath::{Way, passage};
 use crate::tables::{PortTable, SegmentTable, Station, Tables, whereabouts};
 use crate::tunnel::protected;
 
@@ -75,12 +74,8 @@ impl Tables {
 
     fn follow(&self, from: EndpointId, bytes: &[u8], hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
         let (_, port) = self.port(from).ok_or(Reason::NoPort)?;
-        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
-        }
-        let contents = Contents::of(&frame, bytes);
-        let verdict = self.admits(port, frame.ethernet.source(), &contents);
+        let contents = Contents::read(bytes)?;
+        let verdict = self.admits(port, &contents);
         hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
         if !verdict.ruling.passes() {
             return Err(Reason::Spoofed);
@@ -99,17 +94,17 @@ impl Tables {
             let mut named = service.filter(|(_, service)| service.vips.contains(&ip.destination()));
             return named.next().map(|(name, _)| Hop::Service(name.clone())).ok_or(Reason::Service);
         }
-        self.follow_on(port, (&frame, contents), hops)
+        self.follow_on(port, &contents, hops)
     }
 
     fn follow_on(
         &self,
         port: &PortTable,
-        (frame, contents): (&Frame<'_>, Contents),
+        contents: &Contents,
         hops: &mut Vec<Hop>,
     ) -> Result<Hop, Reason> {
         let (segment, network) = self.at(port).ok_or(Reason::NoPort)?;
-        let destination = frame.ethernet.destination();
+        let destination = contents.destination;
         if destination.is_multicast() {
             return if segment.flood.is_empty() { Err(Reason::Unflooded) } else { Ok(Hop::Flooded) };
         }
@@ -133,7 +128,7 @@ impl Tables {
             if contents.fragment && network.follows {
                 return Err(Reason::Fragment);
             }
-            let packet = passage(self, (port.device, segment), station, frame, contents.content);
+            let packet = passage(self, &Way { from: port.device, segment, station }, contents);
             let verdict = network.judge.judge(&packet, Flow::New);
             hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
             if !verdict.ruling.passes() {

@@ -115,14 +115,14 @@ impl Tracker {
     pub(crate) fn pass(
         &mut self,
         passage: &Passage<'_>,
-        frame: &Frame<'_>,
         bytes: &[u8],
         now: Instant,
     ) -> Result<(), Reason> {
-        let found = key(passage.network, frame, bytes);
-        let flow = match (&found, is_error(frame)) {
-            (_, true) => self.related(passage.network, frame),
-            (Some(found), false) => self.flow(passage, found, frame, now),
+        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
+        let found = key(passage.network, &frame, bytes);
+        let flow = match (&found, is_error(&frame)) {
+            (_, true) => self.related(passage.network, &frame),
+            (Some(found), false) => self.flow(passage, found, &frame, now),
             (None, false) => Flow::New,
         };
         if !passage.table.judge.judge(passage.packet, flow).ruling.passes() {
@@ -203,7 +203,7 @@ fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
         protocol => Transport::Other(protocol),
     };
     let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
-    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..passage.packet.clone() };
+    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..*passage.packet };
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
 }
 

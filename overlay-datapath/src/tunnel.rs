@@ -24,8 +24,10 @@ pub(crate) fn encapsulate(
         _ => return Err(Reason::NoTunnel),
     };
     let frame = buffer.packet();
-    let source_port = vtep.source_ports.pick(Flow::hash_of(frame, seed));
-    let inner = Frame::parse(frame).ok().and_then(|frame| frame.ip);
+    let parsed = Frame::parse(frame).ok();
+    let hash = parsed.map_or_else(|| Flow::hash_of(frame, seed), |parsed| Flow::hash_of_parsed(&parsed, seed));
+    let source_port = vtep.source_ports.pick(hash);
+    let inner = parsed.and_then(|parsed| parsed.ip);
     let outer = Outer {
         destination_port: vtep.port,
         ttl: match (vtep.ttl, inner) {
@@ -88,7 +90,7 @@ pub(crate) fn carry(packet: &mut [u8], protocol: u8) -> Option<()> {
             header[2..4].copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
             header[9] = protocol;
             header[10..12].copy_from_slice(&[0; 2]);
-            let sum = checksum::finish(checksum::sum(header)).to_be_bytes();
+            let sum = checksum::finish(sum_header(header)).to_be_bytes();
             header[10..12].copy_from_slice(&sum);
         }
         _ => {
@@ -98,6 +100,12 @@ pub(crate) fn carry(packet: &mut [u8], protocol: u8) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The sum of an IPv4 header.
+#[inline]
+fn sum_header(header: &[u8]) -> u64 {
+    header.try_into().map_or_else(|_| checksum::sum(header), checksum::sum_header)
 }
 
 /// The outer header of a packet that arrived, as far as it says whose it is.
@@ -124,7 +132,7 @@ impl Arrival {
                 let header_len = usize::from(head[0] & 15) * 4;
                 let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
                 let part = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-                let sum = checksum::finish(checksum::sum(packet.get(..header_len)?));
+                let sum = checksum::finish(sum_header(packet.get(..header_len)?));
                 let whole = header_len >= 20 && len >= header_len && packet.len() >= len && sum == 0 && !part;
                 let address = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let (source, destination) = (address(12), address(16));

@@ -14,7 +14,7 @@ use overlay_core::{IfName, IpFamily, Mac, Protocol};
 /// assert!(packet.to.is_none()); // it is for this machine
 /// # Ok::<(), overlay_core::IfNameError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// The frame it came in, if that was at a port of a bridge.
     pub frame: Option<Frame>,
@@ -69,7 +69,7 @@ pub struct Frame {
 }
 
 /// What a frame carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// An IP packet.
     Ip(Ip),

@@ -5,7 +5,8 @@ use overlay_firewall::{Flow, Ip, Packet as Asked, Rule, Ruling, Transport};
 use overlay_vxlan::Packet;
 
 use super::leave::is_here;
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
+use crate::content::Contents;
 use crate::protection::{ESP, UDP};
 use crate::tables::{SegmentTable, Tables};
 use crate::tunnel::{Arrival, port_of};
@@ -21,21 +22,22 @@ impl Datapath {
         }
         buffer.truncate(arrival.len);
         let by = self.open(tables, &arrival, buffer)?;
-        let segment = decapsulate(tables, by, buffer)?;
+        let inside = match by {
+            None => arrival,
+            Some(_) => Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?,
+        };
+        let (segment, contents) = decapsulate(tables, by, &inside, buffer)?;
         if arrival.congested {
             tell_congestion(buffer)?;
         }
-        let frame = overlay_vxlan::Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
-        }
-        let destination = frame.ethernet.destination();
+        let contents = contents?;
+        let destination = contents.destination;
         if destination.is_multicast() {
             return self.flood(turn, (segment, None), buffer);
         }
         // What came from one node goes to no other.
         let station = segment.find(destination).filter(|station| is_here(*station)).ok_or(Reason::NoStation)?;
-        self.forward(turn, (segment.tunnel, segment), station, buffer)
+        self.forward(turn, &Way { from: segment.tunnel, segment, station }, &contents, buffer)
     }
 
     /// Opens what came sealed, and says by which association.
@@ -60,9 +62,16 @@ impl Datapath {
     }
 }
 
-/// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is.
-fn decapsulate<'t>(tables: &'t Tables, by: Option<SaId>, buffer: &mut Buffer) -> Result<&'t SegmentTable, Reason> {
-    let arrival = Arrival::read(buffer.packet()).filter(|it| it.protocol == UDP).ok_or(Reason::Malformed)?;
+/// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is, and what it has inside.
+fn decapsulate<'t>(
+    tables: &'t Tables,
+    by: Option<SaId>,
+    arrival: &Arrival,
+    buffer: &mut Buffer,
+) -> Result<(&'t SegmentTable, Result<Contents, Reason>), Reason> {
+    if arrival.protocol != UDP {
+        return Err(Reason::Malformed);
+    }
     let datagram = arrival.datagram(buffer.packet()).ok_or(Reason::Malformed)?;
     match by.map(|id| tables.guards.opened(&id, &datagram)) {
         None if tables.guards.incoming(&datagram) == Verdict::Pass => {}
@@ -81,9 +90,10 @@ fn decapsulate<'t>(tables: &'t Tables, by: Option<SaId>, buffer: &mut Buffer) ->
     let segment = tables.segment_of(packet.header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
     admitted(tables, (segment, by.is_some()), &datagram)?;
     let (at, len) = (arrival.header_len + HEADERS, packet.frame().len());
+    let contents = Contents::of(&packet.inner, packet.frame());
     let start = buffer.range().start + at;
     buffer.set(start..start + len).ok_or(Reason::Malformed)?;
-    Ok(segment)
+    Ok((segment, contents))
 }
 
 /// What the host's firewall says of a datagram.

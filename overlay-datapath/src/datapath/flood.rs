@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Vni};
-use overlay_vxlan::Frame;
 
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
+use crate::content::Contents;
 use crate::tables::{PortTable, SegmentTable, Station};
 use crate::{Buffer, Fate, Reason};
 
@@ -81,8 +81,8 @@ impl Datapath {
             None => segment.tunnel,
             Some(endpoint) => tables.port(endpoint).ok_or(Reason::NoPort)?.1.device,
         };
-        Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        self.forward(turn, (from, segment), to.ok_or(Reason::NoPort)?, buffer)
+        let (station, contents) = (to.ok_or(Reason::NoPort)?, Contents::read(buffer.packet())?);
+        self.forward(turn, &Way { from, segment, station }, &contents, buffer)
     }
 }
 

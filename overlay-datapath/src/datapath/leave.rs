@@ -7,7 +7,7 @@ use overlay_firewall::Content;
 use overlay_vxlan::Frame;
 
 use super::serve::Served;
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
 use crate::content::Contents;
 use crate::icmp::{self, Trouble};
 use crate::tables::{PortTable, SegmentTable, Station};
@@ -18,12 +18,8 @@ impl Datapath {
     pub(super) fn leave(&mut self, turn: Turn<'_>, port: &PortTable, buffer: &mut Buffer) -> Result<Fate, Reason> {
         let Turn { tables, now } = turn;
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
-        let frame = Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
-        }
-        let contents = Contents::of(&frame, buffer.packet());
-        if !tables.admits(port, frame.ethernet.source(), &contents).ruling.passes() {
+        let contents = Contents::read(buffer.packet())?;
+        if !tables.admits(port, &contents).ruling.passes() {
             return Err(Reason::Spoofed);
         }
         if neighbour::answer(tables, port, &contents, buffer)? {
@@ -40,7 +36,10 @@ impl Datapath {
             Served::Answered => Ok(Fate::Port(port.endpoint)),
             Served::Home => go_home(segment, port, buffer),
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
-            Served::To(replica) => self.route(turn, port, replica, buffer),
+            Served::To(replica) => {
+                let contents = Contents::read(buffer.packet())?;
+                self.route(turn, port, (replica, &contents), buffer)
+            }
             Served::Nothing => self.switch(turn, port, &contents, buffer),
         }
     }
@@ -55,7 +54,7 @@ impl Datapath {
     ) -> Result<Fate, Reason> {
         let Turn { tables, now } = turn;
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
-        let destination = Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?.ethernet.destination();
+        let destination = contents.destination;
         if destination.is_multicast() {
             return self.flood(turn, (segment, Some(port)), buffer);
         }
@@ -64,7 +63,7 @@ impl Datapath {
         }
         if destination != segment.gateway_mac {
             let station = segment.find(destination).ok_or(Reason::NoStation)?;
-            return self.forward(turn, (port.device, segment), station, buffer);
+            return self.forward(turn, &Way { from: port.device, segment, station }, contents, buffer);
         }
         let Content::Ip(ip) = &contents.content else { return Err(Reason::NoRoute) };
         let to = ip.destination();
@@ -79,20 +78,27 @@ impl Datapath {
         if header::count_hop(buffer.packet_mut()).is_none() {
             return self.tell((segment, port), Trouble::Expired, buffer, now);
         }
-        self.route(turn, port, to, buffer)
+        self.route(turn, port, (to, contents), buffer)
     }
 
     /// By the IP address that it is for, to whichever segment of the network has it.
-    fn route(&mut self, turn: Turn<'_>, port: &PortTable, to: IpAddr, buffer: &mut Buffer) -> Result<Fate, Reason> {
+    fn route(
+        &mut self,
+        turn: Turn<'_>,
+        port: &PortTable,
+        (to, contents): (IpAddr, &Contents),
+        buffer: &mut Buffer,
+    ) -> Result<Fate, Reason> {
         let tables = turn.tables;
         let (_, network) = tables.at(port).ok_or(Reason::NoPort)?;
         let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
         let station = segment.find(mac).ok_or(Reason::NoStation)?;
-        self.police(turn, (port.device, segment), station, buffer)?; // while it is still from who sent it
+        let way = Way { from: port.device, segment, station };
+        self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
         let from = (at != port.segment).then_some(segment.gateway_mac);
         header::address(buffer.packet_mut(), mac, from).ok_or(Reason::Malformed)?;
-        self.hand_over(turn, segment, station, buffer)
+        self.hand_over(turn, &way, contents, buffer)
     }
 
     /// Tells the endpoint why its packet goes no further.

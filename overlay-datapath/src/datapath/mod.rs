@@ -13,7 +13,7 @@ use overlay_core::{BackendError, EndpointId, Instant, Meter};
 use overlay_crypto::{SaId, Usage};
 
 use self::flood::Flood;
-pub(crate) use self::forward::passage;
+pub(crate) use self::forward::{Way, passage};
 use self::serve::Client;
 use crate::bucket::{Bucket, Rate};
 use crate::protection::Protection;

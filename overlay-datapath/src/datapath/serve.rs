@@ -7,7 +7,7 @@ use overlay_core::{EndpointId, Instant};
 use overlay_firewall::Content;
 use overlay_lb::{Balancer, Verdict};
 
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
 use crate::content::{Contents, IPV4, IPV6};
 use crate::tables::PortTable;
 use crate::{Buffer, Fate, Reason};
@@ -116,7 +116,8 @@ impl Datapath {
         let (at, _) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
         let station = segment.find(mac).ok_or(Reason::NoStation)?;
-        self.hand_over(turn, segment, station, buffer)
+        let contents = Contents::read(buffer.packet())?;
+        self.hand_over(turn, &Way { from: port.device, segment, station }, &contents, buffer)
     }
 
     /// Holds the flows of all clients to the tables that there are now.

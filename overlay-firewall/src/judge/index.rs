@@ -69,17 +69,45 @@ pub(super) struct Published {
     pub(super) restricted: bool,
 }
 
+/// Addresses, as numbers: those hash faster.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Members {
+    v4: Map<u32, ()>,
+    v6: Map<u128, ()>,
+}
+
+impl Members {
+    fn new(members: &BTreeSet<IpAddr>) -> Self {
+        let mut of = Self::default();
+        for member in members {
+            match *member {
+                IpAddr::V4(member) => drop(of.v4.insert(member.into(), ())),
+                IpAddr::V6(member) => drop(of.v6.insert(member.into(), ())),
+            }
+        }
+        of
+    }
+
+    #[inline]
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains_key(&address.into()),
+            IpAddr::V6(address) => self.v6.contains_key(&address.into()),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct TunnelEntry {
     pub(super) port: Port,
-    pub(super) members: Map<IpAddr, ()>,
+    pub(super) members: Members,
     pub(super) encrypted: Map<u32, ()>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct LimitEntry {
     pub(super) name: Name,
-    pub(super) members: Map<IpAddr, ()>,
+    pub(super) members: Members,
 }
 
 impl Judge {
@@ -96,12 +124,12 @@ impl Judge {
         }
         for (port, tunnel) in &state.tunnels {
             let encrypted = tunnel.encrypted.iter().map(|vni| (vni.get(), ())).collect();
-            let entry = TunnelEntry { port: *port, members: members(&tunnel.members), encrypted };
+            let entry = TunnelEntry { port: *port, members: Members::new(&tunnel.members), encrypted };
             judge.tunnels.insert(port.get(), entry);
         }
-        judge.esp = state.esp.as_ref().map(members);
+        judge.esp = state.esp.as_ref().map(Members::new);
         for (name, limit) in &state.limits {
-            let entry = LimitEntry { name: name.clone(), members: members(&limit.members) };
+            let entry = LimitEntry { name: name.clone(), members: Members::new(&limit.members) };
             judge.limits.insert((limit.protocol, limit.port.get()), entry);
         }
         judge.policy = state.policy.is_active().then(|| PolicyIndex::new(&state.policy));
@@ -141,6 +169,3 @@ fn pin(port: &BridgePort) -> Option<PinEntry> {
     }
 }
 
-fn members(members: &BTreeSet<IpAddr>) -> Map<IpAddr, ()> {
-    members.iter().map(|member| (*member, ())).collect()
-}

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use overlay_core::{IfName, IpFamily, Name, Protocol};
 use rustc_hash::FxBuildHasher;
 
-use crate::judge::index::{GatewayEntry, LimitEntry, PinEntry, Place, Published, TunnelEntry};
+use crate::judge::index::{GatewayEntry, LimitEntry, Members, PinEntry, Place, Published, TunnelEntry};
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
 use crate::{
@@ -63,7 +63,7 @@ pub struct Judge {
     names: Vec<Name>,
     sources: Map<usize, Nets<()>>,
     tunnels: Map<u16, TunnelEntry>,
-    esp: Option<Map<IpAddr, ()>>,
+    esp: Option<Members>,
     limits: Map<(Protocol, u16), LimitEntry>,
     policy: Option<PolicyIndex>,
 }
@@ -124,7 +124,7 @@ impl Judge {
 
     /// Before anything is known of flows: nobody lies about which side he is on, nor reaches in but by a translation.
     fn raw(&self, from: IfName, ip: &Ip) -> Option<Rule<'_>> {
-        if from.as_str() == "lo" {
+        if from.is_loopback() {
             return None;
         }
         let (source, destination) = (ip.source(), ip.destination());
@@ -181,18 +181,18 @@ impl Judge {
         match ip.transport {
             Transport::Udp { destination, .. } => {
                 if let Some(tunnel) = self.tunnels.get(&destination)
-                    && !tunnel.members.contains_key(&source)
+                    && !tunnel.members.has(source)
                 {
                     return Verdict::drop(Rule::Members(tunnel.port));
                 }
             }
-            Transport::Esp if self.esp.as_ref().is_some_and(|members| !members.contains_key(&source)) => {
+            Transport::Esp if self.esp.as_ref().is_some_and(|members| !members.has(source)) => {
                 return Verdict::drop(Rule::Esp);
             }
             _ => {}
         }
         let limit = ip.transport.port().and_then(|key| self.limits.get(&key));
-        match limit.filter(|limit| !limit.members.contains_key(&source)) {
+        match limit.filter(|limit| !limit.members.has(source)) {
             Some(limit) => Verdict::accept(Rule::Limit(&limit.name)),
             None => Verdict::accept(Rule::Otherwise),
         }

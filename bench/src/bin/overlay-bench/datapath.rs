@@ -53,6 +53,9 @@ fn decap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
 }
 
 fn full(bench: &mut Bench<'_>) -> io::Result<()> {
+    if !bench.wants("datapath/machine-full-1400") {
+        return Ok(());
+    }
     let wanted = with_policy(with_service(wanted(PEERS)));
     let mut datapath = datapath(&wanted);
     let flows = (0..FLOWS).map(|number| begin(&mut datapath, 10_000 + number as u16)).collect();
@@ -63,6 +66,9 @@ fn full(bench: &mut Bench<'_>) -> io::Result<()> {
 }
 
 fn sealed(bench: &mut Bench<'_>) -> io::Result<()> {
+    if !bench.wants("datapath/machine-sealed-1400") {
+        return Ok(());
+    }
     let (mut datapath, mut ring) = (datapath(&with_keys(wanted(TUNNELS))), Ring::new(SIZE, frames(TUNNELS, SIZE)));
     let (keys, mut bare) = (keys(), Ring::new(SIZE, frames(TUNNELS, SIZE)));
     let (mut copies, mut number) = (Ring::new(SIZE, frames(TUNNELS, SIZE)), 0_u64);
