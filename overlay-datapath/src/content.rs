@@ -3,32 +3,45 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{IpFamily, Mac};
-use overlay_firewall::{Content, Icmpv6, Transport};
-use overlay_vxlan::{Frame, Icmp, Ip, Transport as Upper};
+use overlay_firewall::{Content, Ends, Icmpv6, Transport};
+use overlay_vxlan::{Flow, Frame, Icmp, Ip, Transport as Upper};
 
 use crate::Reason;
+use crate::header::ECN;
 
-/// What of a frame decides where it goes, read once: it holds as long as nothing but Ethernet addresses, hops and congestion change.
+/// What of a frame decides where it goes and how, read once. It is to be read again when more than Ethernet addresses has changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
     pub(crate) source: Mac,
     pub(crate) destination: Mac,
     pub(crate) content: Content,
+    /// What of an IP header counts outside of it, too.
+    pub(crate) inner: Option<Inner>,
     /// Whether it is a part of an IP packet.
     pub(crate) fragment: bool,
     /// Whether it is a TCP segment with SYN set.
     pub(crate) synchronises: bool,
 }
 
+/// What an outer header has of an inner one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inner {
+    /// What it carries: of an IPv6 fragment, that it is one.
+    protocol: u8,
+    pub(crate) ttl: u8,
+    pub(crate) congestion: u8,
+    pub(crate) unfragmentable: bool,
+}
+
 impl Contents {
     /// Reads a frame.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Reason> {
         Self::of(&Frame::parse(bytes).map_err(|_| Reason::Malformed)?, bytes)
     }
 
     /// Of a frame, whose bytes are given too.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Result<Self, Reason> {
         if frame.ethernet.vlan().is_some() {
             return Err(Reason::Tagged);
@@ -36,21 +49,42 @@ impl Contents {
         let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
         let Some(ip) = frame.ip else {
             let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
-            return Ok(Self { source, destination, content, fragment: false, synchronises: false });
+            return Ok(Self { source, destination, content, inner: None, fragment: false, synchronises: false });
         };
-        let transport = match (ip.is_fragment(), frame.transport) {
+        let fragment = ip.is_fragment();
+        let transport = match (fragment, frame.transport) {
             (true, _) => part(&ip, frame, bytes),
             (false, Some(upper)) => whole(&ip, upper, frame, bytes),
             (false, None) => other(ip.protocol()),
         };
-        let ip_content = overlay_firewall::Ip::between(ip.source(), ip.destination(), transport);
+        let content = Content::Ip(match ip {
+            Ip::V4(ip) => overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport),
+            Ip::V6(ip) => overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport),
+        });
+        let (protocol, unfragmentable) = match ip {
+            Ip::V4(ip) => (ip.protocol(), ip.is_unfragmentable()),
+            Ip::V6(ip) => (if fragment { FRAGMENT } else { ip.protocol() }, true),
+        };
+        let inner = Inner { protocol, ttl: ip.ttl(), congestion: ip.traffic_class() & ECN, unfragmentable };
         let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
-        let content = ip_content.map_or(Content::Other, Content::Ip);
-        Ok(Self { source, destination, content, fragment: ip.is_fragment(), synchronises })
+        Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises })
+    }
+
+    /// The hash of its flow, whose bytes are given too: [`Flow::hash_of`].
+    #[inline(always)]
+    pub(crate) fn flow_hash(&self, bytes: &[u8], seed: u64) -> u64 {
+        let (Content::Ip(ip), Some(inner)) = (&self.content, self.inner) else { return Flow::hash_of(bytes, seed) };
+        let ports = if self.fragment { None } else { ip.transport.ports() };
+        let protocol = inner.protocol;
+        match ip.ends {
+            Ends::V4 { source, destination } => Flow::V4 { source, destination, protocol, ports }.hash(seed),
+            Ends::V6 { source, destination } => Flow::V6 { source, destination, protocol, ports }.hash(seed),
+        }
     }
 }
 
 /// ARP for IPv4 over Ethernet (RFC 826).
+#[cold]
 fn arp(bytes: &[u8]) -> Content {
     let Some([0, 1, 8, 0, 6, 4, _, _, sender @ .., d0, d1, d2, d3]) = bytes.first_chunk::<28>() else {
         return Content::Other;
@@ -63,7 +97,7 @@ fn arp(bytes: &[u8]) -> Content {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn whole(ip: &Ip<'_>, upper: Upper<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
     match upper {
         Upper::Tcp(tcp) => {
@@ -181,6 +215,7 @@ pub(crate) const IPV4: u16 = 0x0800; // RFC 894
 pub(crate) const IPV6: u16 = 0x86dd; // RFC 2464 §3
 pub(crate) const ARP: u16 = 0x0806; // RFC 826
 const ICMPV6: u8 = 58;
+const FRAGMENT: u8 = 44; // RFC 8200 §4.5
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -188,6 +223,9 @@ const ACK: u8 = 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
+
     use super::*;
 
     const MAC: [u8; 6] = [2, 0x42, 10, 0, 9, 1];
@@ -217,6 +255,28 @@ mod tests {
     fn discovery(kind: u8, options: &[u8]) -> Option<Transport> {
         let target = [&[0xfe, 0x80][..], &[0; 13], &[9]].concat();
         transport(&v6(58, &[&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, options].concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_flow_is_the_same_whoever_reads_it(mut bytes in collection::vec(any::<u8>(), 14..90), kind in 0..3_usize, at in 0..4_usize) {
+            bytes[12..14].copy_from_slice(&[[8, 0], [0x86, 0xdd], [8, 6]][kind]);
+            let len = bytes.len();
+            if let (Some(ip), true) = (bytes.get_mut(14..34), kind == 0) {
+                ip[0] = 0x45;
+                ip[2..4].copy_from_slice(&(len as u16 - 14).to_be_bytes());
+                ip[6..8].copy_from_slice(&[0x40, u8::from(at == 3)]);
+                ip[9] = [6, 17, 132, 1][at];
+            }
+            if let (Some(ip), true) = (bytes.get_mut(14..54), kind == 1) {
+                ip[0] = 0x60;
+                ip[4..6].copy_from_slice(&(len as u16 - 54).to_be_bytes());
+                ip[6] = [6, 17, 44, 58][at];
+            }
+            if let Ok(contents) = Contents::read(&bytes) {
+                prop_assert_eq!(contents.flow_hash(&bytes, 7), Flow::hash_of(&bytes, 7));
+            }
+        }
     }
 
     #[test]

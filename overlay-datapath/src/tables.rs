@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
-use overlay_firewall::{BridgePort, Content, Frame, Judge, Packet, Rule, Ruling, Verdict};
+use overlay_firewall::{BridgePort, Content, Frame, Gate, Judge, Packet, Rule, Ruling, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 use rustc_hash::FxBuildHasher;
 
@@ -88,6 +88,8 @@ pub(crate) struct PortTable {
     pub(crate) endpoint: EndpointId,
     pub(crate) segment: usize,
     pub(crate) device: IfName,
+    /// What the network's firewall says of who speaks there.
+    pub(crate) gate: Gate,
     pub(crate) mac: Mac,
     pub(crate) addresses: Box<[IpAddr]>,
     pub(crate) services: Option<Arc<overlay_lb::State>>,
@@ -146,7 +148,7 @@ impl Tables {
         let frame = Frame { port: port.device, out: None, source: contents.source };
         let (from, content) = (Some(segment.bridge), contents.content);
         let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
-        network.judge.judge(&packet, overlay_firewall::Flow::New)
+        network.judge.judge_at(&port.gate, &packet, overlay_firewall::Flow::New)
     }
 
     /// How long a packet of a port's may be: its segment's MTU, and that of the segment it is routed to. Where a service's replica is
@@ -249,7 +251,8 @@ impl Tables {
         let vips = services.iter().flat_map(|services| services.services.values());
         let vips = vips.flat_map(|service| service.vips.iter()).map(|vip| (*vip, ())).collect();
         let addresses = port.addresses.iter().map(IpNet::addr).chain([port.mac.link_local().into()]).collect();
-        self.ports.push(PortTable { endpoint, segment, device, mac: port.mac, addresses, services, vips });
+        let gate = self.networks.last().map(|network| network.judge.gate(device)).unwrap_or_default();
+        self.ports.push(PortTable { endpoint, segment, device, gate, mac: port.mac, addresses, services, vips });
         Ok(())
     }
 

@@ -4,17 +4,20 @@ use std::net::IpAddr;
 
 use overlay_core::{DontFragment, Port, Ttl};
 use overlay_crypto::{Datagram, SaId, Verdict};
-use overlay_vxlan::{Addresses, Flow, Frame, Ip, Outer};
+use overlay_vxlan::{Addresses, Outer};
 
+use crate::content::Contents;
 use crate::header::ECN;
 use crate::tables::{SegmentTable, Tables};
 use crate::{Buffer, Reason, checksum};
 
 /// Writes VXLAN, UDP and IP in front of a frame, for a node, and says from which source port that leaves.
+#[inline(always)]
 pub(crate) fn encapsulate(
     segment: &SegmentTable,
     to: IpAddr,
     (seed, identification): (u64, u16),
+    contents: &Contents,
     buffer: &mut Buffer,
 ) -> Result<u16, Reason> {
     let vtep = &segment.vtep;
@@ -24,22 +27,19 @@ pub(crate) fn encapsulate(
         _ => return Err(Reason::NoTunnel),
     };
     let frame = buffer.packet();
-    let parsed = Frame::parse(frame).ok();
-    let hash = parsed.map_or_else(|| Flow::hash_of(frame, seed), |parsed| Flow::hash_of_parsed(&parsed, seed));
-    let source_port = vtep.source_ports.pick(hash);
-    let inner = parsed.and_then(|parsed| parsed.ip);
+    let source_port = vtep.source_ports.pick(contents.flow_hash(frame, seed));
+    let inner = contents.inner;
     let outer = Outer {
         destination_port: vtep.port,
         ttl: match (vtep.ttl, inner) {
             (Ttl::Hops(hops), _) => hops.get(),
-            (Ttl::Inherit, Some(ip)) => ip.ttl().max(1),
+            (Ttl::Inherit, Some(inner)) => inner.ttl.max(1),
             _ => 64,
         },
-        traffic_class: inner.map_or(0, |ip| ip.traffic_class() & ECN), // RFC 6040 §4.1
+        traffic_class: inner.map_or(0, |inner| inner.congestion), // RFC 6040 §4.1
         identification: match (vtep.dont_fragment, inner) {
             (DontFragment::Set, _) => None,
-            (DontFragment::Inherit, Some(Ip::V4(ip))) if ip.is_unfragmentable() => None,
-            (DontFragment::Inherit, Some(Ip::V6(_))) => None,
+            (DontFragment::Inherit, Some(inner)) if inner.unfragmentable => None,
             _ => Some(identification),
         },
         ..Outer::new(addresses, source_port, segment.vni)
@@ -55,6 +55,7 @@ pub(crate) fn encapsulate(
 }
 
 /// By which association a segment's datagrams to a node leave from a source port; none where they leave in the clear.
+#[inline(always)]
 pub(crate) fn protected(
     tables: &Tables,
     segment: &SegmentTable,

@@ -202,6 +202,17 @@ impl Transport {
         Self::Udp { source, destination, vni: 0 }
     }
 
+    /// The sender's port and the receiver's.
+    #[inline]
+    pub const fn ports(&self) -> Option<(u16, u16)> {
+        match *self {
+            Self::Tcp { source, destination, .. }
+            | Self::Udp { source, destination, .. }
+            | Self::Sctp { source, destination } => Some((source, destination)),
+            _ => None,
+        }
+    }
+
     /// The protocol and the receiver's port.
     pub const fn port(&self) -> Option<(Protocol, u16)> {
         match *self {

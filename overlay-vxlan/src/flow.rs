@@ -5,8 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use overlay_core::{Mac, Protocol};
 
 use crate::malformed::Layer;
-use crate::packet::Frame;
-use crate::wire::{Ethernet, IPV4, IPV6, Ip, Ipv4, Ipv6};
+use crate::wire::{Ethernet, IPV4, IPV6, Ipv4, Ipv6};
 
 /// What keeps the packets of one conversation on one path of the underlay, in order (RFC 7348 §5).
 ///
@@ -71,26 +70,6 @@ impl Flow {
     #[inline]
     pub fn hash_of(frame: &[u8], seed: u64) -> u64 {
         Self::read(frame, |flow| flow.hash(seed))
-    }
-
-    /// The same of a frame that was read already.
-    #[inline]
-    pub fn hash_of_parsed(frame: &Frame<'_>, seed: u64) -> u64 {
-        let ports = frame.transport.and_then(|transport| transport.ports());
-        match frame.ip {
-            Some(Ip::V4(ip)) => {
-                let (source, destination, protocol) = (ip.source(), ip.destination(), ip.protocol());
-                Self::V4 { source, destination, protocol, ports }.hash(seed)
-            }
-            Some(Ip::V6(ip)) => {
-                let protocol = if ip.is_fragment() { FRAGMENT } else { ip.protocol() };
-                Self::V6 { source: ip.source(), destination: ip.destination(), protocol, ports }.hash(seed)
-            }
-            None => {
-                let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
-                Self::Ethernet { source, destination, ethertype: frame.ethernet.ethertype() }.hash(seed)
-            }
-        }
     }
 
     /// 64 bits that spread flows evenly, a function of the flow and `seed` alone and the same on every machine within one
@@ -359,9 +338,6 @@ mod tests {
                 field.copy_from_slice(&[[0x08, 0x00], [0x86, 0xdd], [0x81, 0x00], [0x88, 0xa8], [0x08, 0x06]][ethertype]);
             }
             prop_assert_eq!(Flow::of(&bytes).hash(7), Flow::hash_of(&bytes, 7));
-            if let Ok(parsed) = Frame::parse(&bytes) {
-                prop_assert_eq!(Flow::of(&bytes).hash(7), Flow::hash_of_parsed(&parsed, 7));
-            }
         }
 
         #[test]

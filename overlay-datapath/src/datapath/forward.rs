@@ -6,7 +6,7 @@ use overlay_firewall::{Content, Frame as At, Packet};
 use super::leave::exceeds;
 use super::{Datapath, Turn};
 use crate::content::Contents;
-use crate::tables::{SegmentTable, Station, Tables};
+use crate::tables::{NetworkTable, SegmentTable, Station, Tables};
 use crate::track::Passage;
 use crate::{Buffer, Fate, Reason, header, tunnel};
 
@@ -20,7 +20,7 @@ pub(crate) struct Way<'t> {
 
 impl Datapath {
     /// To a station, if the network's policy lets it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn forward(
         &mut self,
         turn: Turn<'_>,
@@ -33,7 +33,7 @@ impl Datapath {
     }
 
     /// Asks the policy.
-    #[inline]
+    #[inline(always)]
     pub(super) fn police(
         &mut self,
         turn: Turn<'_>,
@@ -41,11 +41,21 @@ impl Datapath {
         contents: &Contents,
         buffer: &Buffer,
     ) -> Result<(), Reason> {
-        let Turn { tables, now } = turn;
-        let network = tables.network(way.segment).ok_or(Reason::NoSegment)?;
-        if !network.polices {
-            return Ok(());
+        match turn.tables.network(way.segment) {
+            None => Err(Reason::NoSegment),
+            Some(network) if !network.polices => Ok(()),
+            Some(network) => self.ask(turn, (way, network), contents, buffer),
         }
+    }
+
+    fn ask(
+        &mut self,
+        turn: Turn<'_>,
+        (way, network): (&Way<'_>, &NetworkTable),
+        contents: &Contents,
+        buffer: &Buffer,
+    ) -> Result<(), Reason> {
+        let Turn { tables, now } = turn;
         let Content::Ip(ip) = contents.content else { return Ok(()) };
         if contents.fragment && network.follows {
             return Err(Reason::Fragment);
@@ -61,7 +71,7 @@ impl Datapath {
     }
 
     /// To an endpoint here, or to the node of one elsewhere.
-    #[inline]
+    #[inline(always)]
     pub(super) fn hand_over(
         &mut self,
         turn: Turn<'_>,
@@ -78,7 +88,8 @@ impl Datapath {
             Station::Vtep(to) => to,
         };
         self.identification = self.identification.wrapping_add(1);
-        let source_port = tunnel::encapsulate(segment, to, (self.spread, self.identification), buffer)?;
+        let drawn = (self.spread, self.identification);
+        let source_port = tunnel::encapsulate(segment, to, drawn, contents, buffer)?;
         if let Some(id) = tunnel::protected(tables, segment, (to, source_port))? {
             self.protection.seal(&id, buffer, segment.vtep.underlay().header_len())?;
             self.counts.sealed += 1;

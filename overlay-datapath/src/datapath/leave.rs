@@ -32,7 +32,11 @@ impl Datapath {
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);
         }
-        match self.serve(port, &contents, buffer, now)? {
+        let served = match port.services {
+            None => Served::Nothing,
+            Some(_) => self.serve(port, &contents, buffer, now)?,
+        };
+        match served {
             Served::Answered => Ok(Fate::Port(port.endpoint)),
             Served::Home => go_home(segment, port, buffer),
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
@@ -45,6 +49,7 @@ impl Datapath {
     }
 
     /// By the Ethernet address that it is for.
+    #[inline(always)]
     fn switch(
         &mut self,
         turn: Turn<'_>,
@@ -78,7 +83,8 @@ impl Datapath {
         if header::count_hop(buffer.packet_mut()).is_none() {
             return self.tell((segment, port), Trouble::Expired, buffer, now);
         }
-        self.route(turn, port, (to, contents), buffer)
+        let contents = Contents::read(buffer.packet())?;
+        self.route(turn, port, (to, &contents), buffer)
     }
 
     /// By the IP address that it is for, to whichever segment of the network has it.
@@ -102,6 +108,7 @@ impl Datapath {
     }
 
     /// Tells the endpoint why its packet goes no further.
+    #[cold]
     fn tell(
         &mut self,
         (segment, port): (&SegmentTable, &PortTable),

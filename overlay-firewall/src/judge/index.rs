@@ -6,8 +6,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
 
 use super::policy::PolicyIndex;
-use super::{Judge, Map};
-use crate::{Bind, BridgePort, Egress, Pin, State};
+use super::{Gate, Judge, Map};
+use crate::{Bind, BridgePort, Egress, Pin, State, Strangers};
+
+/// Who lets frames in at a port.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Keeper {
+    #[default]
+    Open,
+    Closed,
+    Pinned(PinEntry),
+}
 
 /// A pinned port.
 #[derive(Debug, Clone)]
@@ -18,14 +27,24 @@ pub(super) struct PinEntry {
     addresses: Box<[IpAddr]>,
 }
 
+impl Gate {
+    fn of(port: &BridgePort) -> Self {
+        match port {
+            BridgePort::Pinned(pin) => Self(Keeper::Pinned(PinEntry::of(pin))),
+            BridgePort::Trunk => Self(Keeper::Open),
+        }
+    }
+}
+
 impl PinEntry {
     fn of(pin: &Pin) -> Self {
         let (mac, isolated, link_local) = (pin.mac, pin.isolated, pin.link_local());
         Self { mac, isolated, link_local, addresses: pin.addresses.iter().copied().collect() }
     }
 
+    #[inline]
     pub(super) fn has(&self, address: IpAddr) -> bool {
-        address == IpAddr::V6(self.link_local) || self.addresses.contains(&address)
+        self.addresses.contains(&address) || address == IpAddr::V6(self.link_local)
     }
 }
 
@@ -113,8 +132,12 @@ pub(super) struct LimitEntry {
 impl Judge {
     /// A judge for a state that passes its [check](overlay_core::State::check).
     pub fn new(state: &State) -> Self {
-        let mut judge = Self { strangers: state.strangers, ..Self::default() };
-        judge.ports = state.ports.iter().map(|(device, port)| (*device, pin(port))).collect();
+        let mut judge = Self::default();
+        judge.ports = state.ports.iter().map(|(device, port)| (*device, Gate::of(port))).collect();
+        judge.strangers = match state.strangers {
+            Strangers::Pass => Gate(Keeper::Open),
+            Strangers::Drop => Gate(Keeper::Closed),
+        };
         for (device, gateway) in &state.gateways {
             judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress, together: gateway.together });
             gateway.subnets.iter().for_each(|subnet| judge.subnets.insert(*subnet, *device));
@@ -132,6 +155,9 @@ impl Judge {
             let entry = LimitEntry { name: name.clone(), members: Members::new(&limit.members) };
             judge.limits.insert((limit.protocol, limit.port.get()), entry);
         }
+        judge.is_bridge = judge.gateways.is_empty()
+            && (judge.names.is_empty() && judge.tunnels.is_empty())
+            && (judge.limits.is_empty() && judge.esp.is_none());
         judge.policy = state.policy.is_active().then(|| PolicyIndex::new(&state.policy));
         judge
     }
@@ -159,13 +185,6 @@ impl Judge {
         for net in &published.sources {
             self.sources.entry(at).or_default().insert(*net, ());
         }
-    }
-}
-
-fn pin(port: &BridgePort) -> Option<PinEntry> {
-    match port {
-        BridgePort::Pinned(pin) => Some(PinEntry::of(pin)),
-        BridgePort::Trunk => None,
     }
 }
 
