@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{IpFamily, Mac};
 use overlay_firewall::{Content, Ends, Icmpv6, Transport};
-use overlay_vxlan::{Flow, Frame, Icmp, Ip, Transport as Upper};
+use overlay_vxlan::{Flow, Frame, Icmp, Ip, Tcp, Transport as Upper, Udp};
 
 use crate::Reason;
 use crate::header::ECN;
@@ -52,22 +52,28 @@ impl Contents {
             return Ok(Self { source, destination, content, inner: None, fragment: false, synchronises: false });
         };
         let fragment = ip.is_fragment();
-        let transport = match (fragment, frame.transport) {
-            (true, _) => part(&ip, frame, bytes),
-            (false, Some(upper)) => whole(&ip, upper, frame, bytes),
-            (false, None) => other(ip.protocol()),
-        };
-        let content = Content::Ip(match ip {
-            Ip::V4(ip) => overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport),
-            Ip::V6(ip) => overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport),
-        });
         let (protocol, unfragmentable) = match ip {
             Ip::V4(ip) => (ip.protocol(), ip.is_unfragmentable()),
             Ip::V6(ip) => (if fragment { FRAGMENT } else { ip.protocol() }, true),
         };
         let inner = Inner { protocol, ttl: ip.ttl(), congestion: ip.traffic_class() & ECN, unfragmentable };
         let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
-        Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises })
+        // Each branch makes its own value: where they meet before, they do so in memory, piece by piece.
+        let with = |content| Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises });
+        let of = |transport| match ip {
+            Ip::V4(ip) => with(Content::Ip(overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport))),
+            Ip::V6(ip) => with(Content::Ip(overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport))),
+        };
+        match (fragment, frame.transport) {
+            (true, _) => of(part(&ip, frame, bytes)),
+            (false, Some(Upper::Tcp(tcp))) => of(of_tcp(tcp)),
+            (false, Some(Upper::Udp(udp))) => of(of_udp(udp, frame.payload)),
+            (false, Some(Upper::Sctp(sctp))) => {
+                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() })
+            }
+            (false, Some(Upper::Icmp(icmp))) => of(of_icmp(&ip, icmp, frame, bytes)),
+            (false, None) => of(other(ip.protocol())),
+        }
     }
 
     /// The hash of its flow, whose bytes are given too: [`Flow::hash_of`].
@@ -98,25 +104,26 @@ fn arp(bytes: &[u8]) -> Content {
 }
 
 #[inline(always)]
-fn whole(ip: &Ip<'_>, upper: Upper<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
-    match upper {
-        Upper::Tcp(tcp) => {
-            let begins = tcp.flags() & (SYN | ACK | RST | FIN) == SYN;
-            Transport::Tcp { source: tcp.source(), destination: tcp.destination(), begins }
-        }
-        Upper::Udp(udp) => {
-            let vni = match *frame.payload {
-                [_, _, _, _, a, b, c, ..] => u32::from_be_bytes([0, a, b, c]),
-                _ => 0,
-            };
-            Transport::Udp { source: udp.source(), destination: udp.destination(), vni }
-        }
-        Upper::Sctp(sctp) => Transport::Sctp { source: sctp.source(), destination: sctp.destination() },
-        Upper::Icmp(icmp) => match ip.family() {
-            IpFamily::V4 if matches!(icmp.kind(), 5 | 9) => Transport::IcmpRouter, // RFC 792, RFC 1256 §3
-            IpFamily::V4 => Transport::Other(ip.protocol()),
-            IpFamily::V6 => Transport::Icmpv6(icmpv6(icmp, frame, bytes)),
-        },
+const fn of_tcp(tcp: Tcp<'_>) -> Transport {
+    let begins = tcp.flags() & (SYN | ACK | RST | FIN) == SYN;
+    Transport::Tcp { source: tcp.source(), destination: tcp.destination(), begins }
+}
+
+#[inline(always)]
+const fn of_udp(udp: Udp<'_>, payload: &[u8]) -> Transport {
+    let vni = match *payload {
+        [_, _, _, _, a, b, c, ..] => u32::from_be_bytes([0, a, b, c]),
+        _ => 0,
+    };
+    Transport::Udp { source: udp.source(), destination: udp.destination(), vni }
+}
+
+#[inline(never)]
+fn of_icmp(ip: &Ip<'_>, icmp: Icmp<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
+    match ip.family() {
+        IpFamily::V4 if matches!(icmp.kind(), 5 | 9) => Transport::IcmpRouter, // RFC 792, RFC 1256 §3
+        IpFamily::V4 => Transport::Other(ip.protocol()),
+        IpFamily::V6 => Transport::Icmpv6(icmpv6(icmp, frame, bytes)),
     }
 }
 

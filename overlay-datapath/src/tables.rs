@@ -290,8 +290,9 @@ const fn is_on_link(address: IpAddr) -> bool {
 }
 
 impl SegmentTable {
-    pub(crate) fn find(&self, mac: Mac) -> Option<Station> {
-        self.stations.get(&mac).copied()
+    #[inline]
+    pub(crate) fn find(&self, mac: Mac) -> Option<&Station> {
+        self.stations.get(&mac)
     }
 
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {

@@ -36,7 +36,7 @@ impl Datapath {
             return self.flood(turn, (segment, None), buffer);
         }
         // What came from one node goes to no other.
-        let station = segment.find(destination).filter(|station| is_here(*station)).ok_or(Reason::NoStation)?;
+        let station = *segment.find(destination).filter(|station| is_here(**station)).ok_or(Reason::NoStation)?;
         self.forward(turn, &Way { from: segment.tunnel, segment, station }, &contents, buffer)
     }
 

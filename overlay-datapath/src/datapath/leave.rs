@@ -7,7 +7,7 @@ use overlay_firewall::Content;
 use overlay_vxlan::Frame;
 
 use super::serve::Served;
-use super::{Datapath, Turn, Way};
+use super::{Datapath, Seen, Turn, Way};
 use crate::content::Contents;
 use crate::icmp::{self, Trouble};
 use crate::tables::{PortTable, SegmentTable, Station};
@@ -15,17 +15,22 @@ use crate::{Buffer, Fate, Reason, header, neighbour};
 
 impl Datapath {
     /// Anti-spoofing, questions for addresses, the MTU, services; then to where it goes.
-    pub(super) fn leave(&mut self, turn: Turn<'_>, port: &PortTable, buffer: &mut Buffer) -> Result<Fate, Reason> {
-        let Turn { tables, now } = turn;
+    pub(super) fn leave(
+        &mut self,
+        turn: Turn<'_>,
+        port: &PortTable,
+        seen: &Seen<'_>,
+        buffer: &mut Buffer,
+    ) -> Result<Fate, Reason> {
+        let (Turn { tables, now }, contents) = (turn, seen.contents);
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
-        let contents = Contents::read(buffer.packet())?;
-        if !tables.admits(port, &contents).ruling.passes() {
+        if !tables.admits(port, contents).ruling.passes() {
             return Err(Reason::Spoofed);
         }
-        if neighbour::answer(tables, port, &contents, buffer)? {
+        if neighbour::answer(tables, port, contents, buffer)? {
             return Ok(Fate::Port(port.endpoint));
         }
-        let most = tables.most(port, &contents).ok_or(Reason::NoPort)?;
+        let most = tables.most(port, contents).ok_or(Reason::NoPort)?;
         if exceeds(buffer, most) {
             return self.tell((segment, port), Trouble::TooBig(most), buffer, now);
         }
@@ -34,7 +39,7 @@ impl Datapath {
         }
         let served = match port.services {
             None => Served::Nothing,
-            Some(_) => self.serve(port, &contents, buffer, now)?,
+            Some(_) => self.serve(port, contents, buffer, now)?,
         };
         match served {
             Served::Answered => Ok(Fate::Port(port.endpoint)),
@@ -44,7 +49,7 @@ impl Datapath {
                 let contents = Contents::read(buffer.packet())?;
                 self.route(turn, port, (replica, &contents), buffer)
             }
-            Served::Nothing => self.switch(turn, port, &contents, buffer),
+            Served::Nothing => self.switch(turn, port, seen, buffer),
         }
     }
 
@@ -54,10 +59,10 @@ impl Datapath {
         &mut self,
         turn: Turn<'_>,
         port: &PortTable,
-        contents: &Contents,
+        seen: &Seen<'_>,
         buffer: &mut Buffer,
     ) -> Result<Fate, Reason> {
-        let Turn { tables, now } = turn;
+        let (Turn { tables, now }, contents) = (turn, seen.contents);
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
         let destination = contents.destination;
         if destination.is_multicast() {
@@ -67,7 +72,7 @@ impl Datapath {
             return Err(Reason::NoStation); // a bridge sends nothing back to where it came from
         }
         if destination != segment.gateway_mac {
-            let station = segment.find(destination).ok_or(Reason::NoStation)?;
+            let station = *seen.station.ok_or(Reason::NoStation)?;
             return self.forward(turn, &Way { from: port.device, segment, station }, contents, buffer);
         }
         let Content::Ip(ip) = &contents.content else { return Err(Reason::NoRoute) };
@@ -99,7 +104,7 @@ impl Datapath {
         let (_, network) = tables.at(port).ok_or(Reason::NoPort)?;
         let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = segment.find(mac).ok_or(Reason::NoStation)?;
+        let station = *segment.find(mac).ok_or(Reason::NoStation)?;
         let way = Way { from: port.device, segment, station };
         self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
         let from = (at != port.segment).then_some(segment.gateway_mac);

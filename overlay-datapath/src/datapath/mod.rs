@@ -9,14 +9,16 @@ mod serve;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, EndpointId, Instant, Meter};
+use overlay_core::{BackendError, EndpointId, Instant, Mac, Meter};
 use overlay_crypto::{SaId, Usage};
 
 use self::flood::Flood;
 pub(crate) use self::forward::{Way, passage};
 use self::serve::Client;
 use crate::bucket::{Bucket, Rate};
+use crate::content::Contents;
 use crate::protection::Protection;
+use crate::tables::Station;
 use crate::track::Tracker;
 use crate::{Buffer, Counts, Fate, Reason, Tables, Trace};
 
@@ -66,6 +68,15 @@ pub struct Datapath {
     error_rate: Bucket,
     identification: u16,
     counts: Counts,
+    /// Empty between two calls.
+    ahead: Vec<Result<Contents, Reason>>,
+}
+
+/// What was looked up of a frame before it was its turn.
+struct Seen<'t> {
+    contents: &'t Contents,
+    /// Who has the Ethernet address that it is for.
+    station: Option<&'t Station>,
 }
 
 /// What a packet is decided by, beside what is known of flows.
@@ -93,6 +104,7 @@ impl Datapath {
             error_rate: Bucket::new(config.errors, now),
             identification: 0,
             counts: Counts::default(),
+            ahead: Vec::new(),
             config,
         }
     }
@@ -110,14 +122,31 @@ impl Datapath {
     /// Takes frames that an endpoint here has sent.
     pub fn handle_frames(&mut self, from: EndpointId, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
-        let port = tables.port(from);
-        for buffer in batch {
-            let fate = match port {
-                Some((_, port)) => self.leave(Turn { tables: &tables, now }, port, buffer),
-                None => Err(Reason::NoPort),
-            };
-            self.settle(buffer, fate, Some(from));
+        let Some((port, segment)) = tables.port(from).and_then(|(_, port)| Some((port, tables.at(port)?.0))) else {
+            batch.iter_mut().for_each(|buffer| self.settle(buffer, Err(Reason::NoPort), Some(from)));
+            return;
+        };
+        let mut ahead = std::mem::take(&mut self.ahead);
+        for batch in batch.chunks_mut(AHEAD) {
+            // So the lookups of many wait for memory together.
+            let mut stations = [None; AHEAD];
+            for (station, buffer) in stations.iter_mut().zip(&*batch) {
+                *station = destination(buffer.packet()).and_then(|to| segment.find(to));
+            }
+            ahead.clear();
+            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            for ((buffer, contents), station) in batch.iter_mut().zip(&ahead).zip(stations) {
+                let fate = match contents {
+                    Ok(contents) => {
+                        let seen = Seen { contents, station };
+                        self.leave(Turn { tables: &tables, now }, port, &seen, buffer)
+                    }
+                    Err(reason) => Err(*reason),
+                };
+                self.settle(buffer, fate, Some(from));
+            }
         }
+        self.ahead = ahead;
     }
 
     /// Takes whole IP packets that came from the underlay: VXLAN in UDP, or ESP.
@@ -188,12 +217,28 @@ impl Datapath {
         self.protection.usage()
     }
 
+    #[inline(always)]
     fn settle(&mut self, buffer: &mut Buffer, fate: Result<Fate, Reason>, from: Option<EndpointId>) {
-        let fate = fate.unwrap_or_else(Fate::Drop);
-        self.counts.note(fate, from);
-        buffer.meet(fate);
+        match fate {
+            Ok(fate) => {
+                self.counts.note(&fate, from);
+                buffer.meet(fate);
+            }
+            Err(reason) => {
+                self.counts.note(&Fate::Drop(reason), from);
+                buffer.meet(Fate::Drop(reason));
+            }
+        }
     }
 }
+
+/// The Ethernet address that a frame is for.
+fn destination(frame: &[u8]) -> Option<Mac> {
+    frame.first_chunk().map(|address| Mac::new(*address))
+}
+
+/// As many as stay in the nearest memory.
+const AHEAD: usize = 32;
 
 impl Meter for Datapath {
     type Reading = Counts;

@@ -115,7 +115,7 @@ impl Datapath {
         }
         let (at, _) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = segment.find(mac).ok_or(Reason::NoStation)?;
+        let station = *segment.find(mac).ok_or(Reason::NoStation)?;
         let contents = Contents::read(buffer.packet())?;
         self.hand_over(turn, &Way { from: port.device, segment, station }, &contents, buffer)
     }
