@@ -112,7 +112,7 @@ impl Tables {
             return Err(Reason::NoStation);
         }
         let (segment, station) = match (destination == segment.gateway_mac, &contents.content) {
-            (false, _) => (segment, *segment.find(destination).ok_or(Reason::NoStation)?),
+            (false, _) => (segment, segment.find(destination).ok_or(Reason::NoStation)?),
             (true, Content::Ip(ip)) if segment.is_gateway(ip.destination()) => {
                 return Ok(Hop::Gateway(ip.destination()));
             }
@@ -120,7 +120,7 @@ impl Tables {
                 let (at, mac) = network.station(port.segment, ip.destination()).ok_or(Reason::NoRoute)?;
                 let segment = self.segments.get(at).filter(|_| at != port.segment).ok_or(Reason::NoRoute)?;
                 hops.push(Hop::Routed(segment.vni));
-                (segment, *segment.find(mac).ok_or(Reason::NoStation)?)
+                (segment, segment.find(mac).ok_or(Reason::NoStation)?)
             }
             (true, _) => return Err(Reason::NoRoute),
         };
@@ -135,7 +135,7 @@ impl Tables {
                 return Err(Reason::Policy);
             }
         }
-        self.hand_over(segment, station)
+        self.hand_over(segment, *station)
     }
 
     fn hand_over(&self, segment: &SegmentTable, station: Station) -> Result<Hop, Reason> {

@@ -125,6 +125,7 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     /// Reads it: no fragment, with no extension headers. Nodes send none.
+    #[inline(always)]
     pub(crate) fn read(packet: &[u8]) -> Option<Self> {
         let congested = |class: u8| class & ECN == ECN;
         match packet.first()? >> 4 {
@@ -153,6 +154,7 @@ impl Arrival {
     }
 
     /// The datagram that the packet carries.
+    #[inline(always)]
     pub(crate) fn datagram(&self, packet: &[u8]) -> Option<Datagram> {
         let [a, b, c, d] = *packet.get(self.header_len..)?.first_chunk()?;
         let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));

@@ -10,11 +10,12 @@ use crate::content::Contents;
 use crate::protection::{ESP, UDP};
 use crate::tables::{SegmentTable, Tables};
 use crate::tunnel::{Arrival, port_of};
-use crate::{Buffer, Fate, Reason, header};
+use crate::buffer::Met;
+use crate::{Buffer, Reason, header};
 
 impl Datapath {
     /// ESP, the host's firewall, VXLAN; then to the endpoint.
-    pub(super) fn arrive(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Result<Fate, Reason> {
+    pub(super) fn arrive(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Result<Met, Reason> {
         let tables = turn.tables;
         let arrival = Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?;
         if !tables.is_vtep(arrival.destination) {
@@ -36,11 +37,12 @@ impl Datapath {
             return self.flood(turn, (segment, None), buffer);
         }
         // What came from one node goes to no other.
-        let station = *segment.find(destination).filter(|station| is_here(**station)).ok_or(Reason::NoStation)?;
+        let station = segment.find(destination).filter(|station| is_here(station)).ok_or(Reason::NoStation)?;
         self.forward(turn, &Way { from: segment.tunnel, segment, station }, &contents, buffer)
     }
 
     /// Opens what came sealed, and says by which association.
+    #[inline(always)]
     fn open(&mut self, tables: &Tables, arrival: &Arrival, buffer: &mut Buffer) -> Result<Option<SaId>, Reason> {
         let header_len = arrival.header_len;
         let at = match arrival.protocol {
@@ -63,6 +65,7 @@ impl Datapath {
 }
 
 /// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is, and what it has inside.
+#[inline(always)]
 fn decapsulate<'t>(
     tables: &'t Tables,
     by: Option<SaId>,
@@ -97,6 +100,7 @@ fn decapsulate<'t>(
 }
 
 /// What the host's firewall says of a datagram.
+#[inline(always)]
 fn admitted(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram: &Datagram) -> Result<(), Reason> {
     if segment.sealed && !sealed {
         return Err(Reason::Clear);

@@ -7,6 +7,7 @@ use overlay_core::{EndpointId, Vni};
 use super::{Datapath, Turn, Way};
 use crate::content::Contents;
 use crate::tables::{PortTable, SegmentTable, Station};
+use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason};
 
 /// A frame that goes to several, and those to whom it is still to go.
@@ -27,8 +28,8 @@ impl Datapath {
         &mut self,
         turn: Turn<'_>,
         (segment, from): (&SegmentTable, Option<&PortTable>),
-        buffer: &Buffer,
-    ) -> Result<Fate, Reason> {
+        buffer: &mut Buffer,
+    ) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         if segment.flood.is_empty() {
             return Err(Reason::Unflooded);
@@ -45,11 +46,11 @@ impl Datapath {
             ports: others.filter(|other| Some(*other) != from_here).collect(),
             vteps: if from.is_some() { segment.flood.to_vec() } else { Vec::new() },
         });
-        Ok(Fate::Copied)
+        Ok(buffer.meet(Fate::Copied))
     }
 
     /// The next copy; the policy is asked about each.
-    pub(super) fn copy(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Fate, Reason>> {
+    pub(super) fn copy(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Met, Reason>> {
         let tables = turn.tables;
         loop {
             let flood = self.floods.front_mut()?;
@@ -74,7 +75,7 @@ impl Datapath {
         (vni, from): (Vni, Option<EndpointId>),
         to: Option<Station>,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let segment = tables.segment_of(vni).ok_or(Reason::NoSegment)?;
         let from = match from {
@@ -82,7 +83,7 @@ impl Datapath {
             Some(endpoint) => tables.port(endpoint).ok_or(Reason::NoPort)?.1.device,
         };
         let (station, contents) = (to.ok_or(Reason::NoPort)?, Contents::read(buffer.packet())?);
-        self.forward(turn, &Way { from, segment, station }, &contents, buffer)
+        self.forward(turn, &Way { from, segment, station: &station }, &contents, buffer)
     }
 }
 

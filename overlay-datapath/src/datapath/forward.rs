@@ -8,6 +8,7 @@ use super::{Datapath, Turn};
 use crate::content::Contents;
 use crate::tables::{NetworkTable, SegmentTable, Station, Tables};
 use crate::track::Passage;
+use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason, header, tunnel};
 
 /// From a device of a segment's bridge to a station.
@@ -15,7 +16,7 @@ use crate::{Buffer, Fate, Reason, header, tunnel};
 pub(crate) struct Way<'t> {
     pub(crate) from: IfName,
     pub(crate) segment: &'t SegmentTable,
-    pub(crate) station: Station,
+    pub(crate) station: &'t Station,
 }
 
 impl Datapath {
@@ -27,7 +28,7 @@ impl Datapath {
         way: &Way<'_>,
         contents: &Contents,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         self.police(turn, way, contents, buffer)?;
         self.hand_over(turn, way, contents, buffer)
     }
@@ -78,12 +79,12 @@ impl Datapath {
         way: &Way<'_>,
         contents: &Contents,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let (tables, segment) = (turn.tables, way.segment);
         if exceeds(buffer, segment.mtu) {
             return Err(Reason::TooBig);
         }
-        let to = match way.station {
+        let to = match *way.station {
             Station::Port(at) => return self.deliver(turn, at, contents, buffer),
             Station::Vtep(to) => to,
         };
@@ -94,7 +95,7 @@ impl Datapath {
             self.protection.seal(&id, buffer, segment.vtep.underlay().header_len())?;
             self.counts.sealed += 1;
         }
-        Ok(Fate::Underlay { from: segment.vtep.local, to })
+        Ok(buffer.meet(Fate::Underlay { from: segment.vtep.local, to }))
     }
 
     /// To an endpoint here, as an answer of a service's if it is one.
@@ -104,7 +105,7 @@ impl Datapath {
         at: usize,
         contents: &Contents,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         let port = tables.ports.get(at).ok_or(Reason::NoPort)?;
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
@@ -112,14 +113,14 @@ impl Datapath {
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);
         }
-        Ok(Fate::Port(port.endpoint))
+        Ok(buffer.meet(Fate::Port(port.endpoint)))
     }
 }
 
 /// A frame between two devices of a bridge, as the firewall sees it.
 pub(crate) fn passage(tables: &Tables, way: &Way<'_>, contents: &Contents) -> Packet {
     let segment = way.segment;
-    let out = match way.station {
+    let out = match *way.station {
         Station::Port(at) => tables.ports.get(at).map_or(segment.tunnel, |port| port.device),
         Station::Vtep(_) => segment.tunnel,
     };

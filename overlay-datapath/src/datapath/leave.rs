@@ -11,6 +11,7 @@ use super::{Datapath, Seen, Turn, Way};
 use crate::content::Contents;
 use crate::icmp::{self, Trouble};
 use crate::tables::{PortTable, SegmentTable, Station};
+use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason, header, neighbour};
 
 impl Datapath {
@@ -21,14 +22,14 @@ impl Datapath {
         port: &PortTable,
         seen: &Seen<'_>,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let (Turn { tables, now }, contents) = (turn, seen.contents);
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
         if !tables.admits(port, contents).ruling.passes() {
             return Err(Reason::Spoofed);
         }
         if neighbour::answer(tables, port, contents, buffer)? {
-            return Ok(Fate::Port(port.endpoint));
+            return Ok(buffer.meet(Fate::Port(port.endpoint)));
         }
         let most = tables.most(port, contents).ok_or(Reason::NoPort)?;
         if exceeds(buffer, most) {
@@ -42,7 +43,7 @@ impl Datapath {
             Some(_) => self.serve(port, contents, buffer, now)?,
         };
         match served {
-            Served::Answered => Ok(Fate::Port(port.endpoint)),
+            Served::Answered => Ok(buffer.meet(Fate::Port(port.endpoint))),
             Served::Home => go_home(segment, port, buffer),
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
             Served::To(replica) => {
@@ -61,7 +62,7 @@ impl Datapath {
         port: &PortTable,
         seen: &Seen<'_>,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let (Turn { tables, now }, contents) = (turn, seen.contents);
         let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
         let destination = contents.destination;
@@ -72,14 +73,14 @@ impl Datapath {
             return Err(Reason::NoStation); // a bridge sends nothing back to where it came from
         }
         if destination != segment.gateway_mac {
-            let station = *seen.station.ok_or(Reason::NoStation)?;
+            let station = seen.station.ok_or(Reason::NoStation)?;
             return self.forward(turn, &Way { from: port.device, segment, station }, contents, buffer);
         }
         let Content::Ip(ip) = &contents.content else { return Err(Reason::NoRoute) };
         let to = ip.destination();
         if segment.is_gateway(to) {
             icmp::echo(buffer).ok_or(Reason::NoRoute)?;
-            return Ok(Fate::Port(port.endpoint));
+            return Ok(buffer.meet(Fate::Port(port.endpoint)));
         }
         let (at, _) = tables.network(segment).and_then(|it| it.station(port.segment, to)).ok_or(Reason::NoRoute)?;
         if at == port.segment {
@@ -99,12 +100,12 @@ impl Datapath {
         port: &PortTable,
         (to, contents): (IpAddr, &Contents),
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let (_, network) = tables.at(port).ok_or(Reason::NoPort)?;
         let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = *segment.find(mac).ok_or(Reason::NoStation)?;
+        let station = segment.find(mac).ok_or(Reason::NoStation)?;
         let way = Way { from: port.device, segment, station };
         self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
         let from = (at != port.segment).then_some(segment.gateway_mac);
@@ -120,7 +121,7 @@ impl Datapath {
         trouble: Trouble,
         buffer: &mut Buffer,
         now: Instant,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let reason = match trouble {
             Trouble::TooBig(_) => Reason::TooBig,
             Trouble::Expired => Reason::Expired,
@@ -131,14 +132,14 @@ impl Datapath {
         let family = Frame::parse(buffer.packet()).ok().and_then(|frame| frame.ip).map(|ip| ip.source());
         let gateway = family.and_then(|address| segment.gateway_beside(address));
         icmp::tell(buffer, trouble, (segment.gateway_mac, gateway)).ok_or(reason)?;
-        Ok(Fate::Port(port.endpoint))
+        Ok(buffer.meet(Fate::Port(port.endpoint)))
     }
 }
 
 /// Back to the endpoint that sent it, which is itself the replica that it asks.
-fn go_home(segment: &SegmentTable, port: &PortTable, buffer: &mut Buffer) -> Result<Fate, Reason> {
+fn go_home(segment: &SegmentTable, port: &PortTable, buffer: &mut Buffer) -> Result<Met, Reason> {
     header::address(buffer.packet_mut(), port.mac, Some(segment.gateway_mac)).ok_or(Reason::Malformed)?;
-    Ok(Fate::Port(port.endpoint))
+    Ok(buffer.meet(Fate::Port(port.endpoint)))
 }
 
 /// Whether what a frame carries is longer than an MTU.
@@ -147,7 +148,7 @@ pub(crate) fn exceeds(buffer: &Buffer, mtu: Mtu) -> bool {
 }
 
 /// Whether a station is at a port of this node.
-pub(crate) const fn is_here(station: Station) -> bool {
+pub(crate) const fn is_here(station: &Station) -> bool {
     matches!(station, Station::Port(_))
 }
 

@@ -16,6 +16,7 @@ use self::flood::Flood;
 pub(crate) use self::forward::{Way, passage};
 use self::serve::Client;
 use crate::bucket::{Bucket, Rate};
+use crate::buffer::Met;
 use crate::content::Contents;
 use crate::protection::Protection;
 use crate::tables::Station;
@@ -218,17 +219,9 @@ impl Datapath {
     }
 
     #[inline(always)]
-    fn settle(&mut self, buffer: &mut Buffer, fate: Result<Fate, Reason>, from: Option<EndpointId>) {
-        match fate {
-            Ok(fate) => {
-                self.counts.note(&fate, from);
-                buffer.meet(fate);
-            }
-            Err(reason) => {
-                self.counts.note(&Fate::Drop(reason), from);
-                buffer.meet(Fate::Drop(reason));
-            }
-        }
+    fn settle(&mut self, buffer: &mut Buffer, met: Result<Met, Reason>, from: Option<EndpointId>) {
+        let Met = met.unwrap_or_else(|reason| buffer.meet(Fate::Drop(reason)));
+        self.counts.note(buffer.met(), from);
     }
 }
 

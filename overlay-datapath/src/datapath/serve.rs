@@ -10,6 +10,7 @@ use overlay_lb::{Balancer, Verdict};
 use super::{Datapath, Turn, Way};
 use crate::content::{Contents, IPV4, IPV6};
 use crate::tables::PortTable;
+use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason};
 
 /// An endpoint as a client of services.
@@ -79,7 +80,7 @@ impl Datapath {
     }
 
     /// Ends flows, by what a balancer has to send: to its client, or as from it.
-    pub(super) fn stir(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Fate, Reason>> {
+    pub(super) fn stir(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Met, Reason>> {
         let (endpoint, packet) = self
             .clients
             .iter_mut()
@@ -93,7 +94,7 @@ impl Datapath {
         endpoint: EndpointId,
         packet: &[u8],
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
         let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
@@ -111,11 +112,11 @@ impl Datapath {
         body.copy_from_slice(packet);
         buffer.filled(14 + packet.len()).map_err(|_| Reason::Room)?;
         if home {
-            return Ok(Fate::Port(endpoint));
+            return Ok(buffer.meet(Fate::Port(endpoint)));
         }
         let (at, _) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = *segment.find(mac).ok_or(Reason::NoStation)?;
+        let station = segment.find(mac).ok_or(Reason::NoStation)?;
         let contents = Contents::read(buffer.packet())?;
         self.hand_over(turn, &Way { from: port.device, segment, station }, &contents, buffer)
     }
