@@ -118,6 +118,12 @@ impl Buffer {
         self.fate
     }
 
+    /// Bytes of the packet.
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.packet.end.saturating_sub(self.packet.start)
+    }
+
     pub(crate) fn packet_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.packet.clone()).unwrap_or_default()
     }

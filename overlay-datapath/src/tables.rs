@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
-use overlay_firewall::{BridgePort, Content, Frame, Gate, Judge, Packet, Rule, Ruling, Verdict};
+use overlay_firewall::{BridgePort, Content, Frame, Gate, Judge, Packet, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 use rustc_hash::FxBuildHasher;
 
@@ -96,6 +96,14 @@ pub(crate) struct PortTable {
     vips: Map<IpAddr, ()>,
 }
 
+/// A port with what it is in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'t> {
+    pub(crate) port: &'t PortTable,
+    pub(crate) segment: &'t SegmentTable,
+    pub(crate) network: &'t NetworkTable,
+}
+
 impl Tables {
     /// Tables for what is wanted. O(n) for n endpoints, members and services.
     ///
@@ -142,31 +150,23 @@ impl Tables {
         self.networks.get(segment.network)
     }
 
-    /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
-    pub(crate) fn admits(&self, port: &PortTable, contents: &Contents) -> Verdict<'_> {
-        let Some((segment, network)) = self.at(port) else { return STRANGE };
-        let frame = Frame { port: port.device, out: None, source: contents.source };
-        let (from, content) = (Some(segment.bridge), contents.content);
-        let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
-        network.judge.judge_at(&port.gate, &packet, overlay_firewall::Flow::New)
-    }
-
     /// How long a packet of a port's may be: its segment's MTU, and that of the segment it is routed to. Where a service's replica is
     /// is not known before the packet is translated, when its sender would not know it again: so that must fit all segments.
-    pub(crate) fn most(&self, port: &PortTable, contents: &Contents) -> Option<Mtu> {
-        let (segment, network) = self.at(port)?;
-        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return Some(segment.mtu) };
+    #[inline]
+    pub(crate) fn most(&self, at: At<'_>, contents: &Contents) -> Mtu {
+        let At { port, segment, network } = at;
+        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return segment.mtu };
         let to = ip.destination();
         if port.is_vip(to) {
-            return network.least_mtu;
+            return network.least_mtu.unwrap_or(segment.mtu);
         }
         let there = network.addresses.get(&to).and_then(|(at, _)| self.segments.get(*at));
-        Some(there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu)))
+        there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu))
     }
 
-    pub(crate) fn at(&self, port: &PortTable) -> Option<(&SegmentTable, &NetworkTable)> {
+    pub(crate) fn at<'t>(&'t self, port: &'t PortTable) -> Option<At<'t>> {
         let segment = self.segments.get(port.segment)?;
-        Some((segment, self.networks.get(segment.network)?))
+        Some(At { port, segment, network: self.networks.get(segment.network)? })
     }
 
     fn add_network(&mut self, wanted: &Wanted, sandbox: &Sandbox) -> Result<(), Refusal> {
@@ -272,7 +272,16 @@ const fn isolates(port: &BridgePort) -> bool {
     matches!(port, BridgePort::Pinned(pin) if pin.isolated)
 }
 
-const STRANGE: Verdict<'static> = Verdict { ruling: Ruling::Drop, rule: Rule::Otherwise };
+impl<'t> At<'t> {
+    /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
+    #[inline(always)]
+    pub(crate) fn admits(self, contents: &Contents) -> Verdict<'t> {
+        let frame = Frame { port: self.port.device, out: None, source: contents.source };
+        let (from, content) = (Some(self.segment.bridge), contents.content);
+        let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
+        self.network.judge.judge_at(&self.port.gate, &packet, overlay_firewall::Flow::New)
+    }
+}
 
 impl NetworkTable {
     /// Who has an address, seen from a segment: a station there, or one of another segment that packets are routed to.
@@ -317,7 +326,7 @@ impl PortTable {
 
 /// Who says in its neighbours' tables where an address is: whoever is there, the gateway for itself and VIPs.
 pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) -> Result<Mac, Reason> {
-    let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
+    let At { segment, network, .. } = tables.at(port).ok_or(Reason::NoPort)?;
     if segment.is_gateway(address) || port.is_vip(address) {
         return Ok(segment.gateway_mac);
     }

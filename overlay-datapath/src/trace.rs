@@ -9,7 +9,7 @@ use overlay_firewall::{Content, Flow};
 use crate::Reason;
 use crate::content::Contents;
 use crate::datapath::{Way, passage};
-use crate::tables::{PortTable, SegmentTable, Station, Tables, whereabouts};
+use crate::tables::{At, PortTable, SegmentTable, Station, Tables, whereabouts};
 use crate::tunnel::protected;
 
 /// The way of a frame through a node, as far as tables alone tell: flows that stand are not looked at, so it is judged as one that begins.
@@ -75,7 +75,8 @@ impl Tables {
     fn follow(&self, from: EndpointId, bytes: &[u8], hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
         let (_, port) = self.port(from).ok_or(Reason::NoPort)?;
         let contents = Contents::read(bytes)?;
-        let verdict = self.admits(port, &contents);
+        let at = self.at(port).ok_or(Reason::NoPort)?;
+        let verdict = at.admits(&contents);
         hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
         if !verdict.ruling.passes() {
             return Err(Reason::Spoofed);
@@ -83,7 +84,7 @@ impl Tables {
         if let Some(asked) = crate::neighbour::asks_for(&contents.content, bytes)? {
             return whereabouts(self, port, asked).map(Hop::Answered);
         }
-        let most = self.most(port, &contents).ok_or(Reason::NoPort)?;
+        let most = self.most(at, &contents);
         if bytes.len() > ETHERNET + most.get() as usize {
             return Ok(Hop::TooBig(most));
         }
@@ -97,13 +98,8 @@ impl Tables {
         self.follow_on(port, &contents, hops)
     }
 
-    fn follow_on(
-        &self,
-        port: &PortTable,
-        contents: &Contents,
-        hops: &mut Vec<Hop>,
-    ) -> Result<Hop, Reason> {
-        let (segment, network) = self.at(port).ok_or(Reason::NoPort)?;
+    fn follow_on(&self, port: &PortTable, contents: &Contents, hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
+        let At { segment, network, .. } = self.at(port).ok_or(Reason::NoPort)?;
         let destination = contents.destination;
         if destination.is_multicast() {
             return if segment.flood.is_empty() { Err(Reason::Unflooded) } else { Ok(Hop::Flooded) };

@@ -112,12 +112,7 @@ impl Tracker {
     }
 
     /// Whether a packet may pass its network, as the policy says of its flow.
-    pub(crate) fn pass(
-        &mut self,
-        passage: &Passage<'_>,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<(), Reason> {
+    pub(crate) fn pass(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
         let found = key(passage.network, &frame, bytes);
         let flow = match (&found, is_error(&frame)) {

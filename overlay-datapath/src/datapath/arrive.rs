@@ -6,11 +6,11 @@ use overlay_vxlan::Packet;
 
 use super::leave::is_here;
 use super::{Datapath, Turn, Way};
+use crate::buffer::Met;
 use crate::content::Contents;
 use crate::protection::{ESP, UDP};
 use crate::tables::{SegmentTable, Tables};
 use crate::tunnel::{Arrival, port_of};
-use crate::buffer::Met;
 use crate::{Buffer, Reason, header};
 
 impl Datapath {

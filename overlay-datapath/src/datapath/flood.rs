@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use overlay_core::{EndpointId, Vni};
 
 use super::{Datapath, Turn, Way};
+use crate::buffer::Met;
 use crate::content::Contents;
 use crate::tables::{PortTable, SegmentTable, Station};
-use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason};
 
 /// A frame that goes to several, and those to whom it is still to go.

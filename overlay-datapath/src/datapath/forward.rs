@@ -5,10 +5,10 @@ use overlay_firewall::{Content, Frame as At, Packet};
 
 use super::leave::exceeds;
 use super::{Datapath, Turn};
+use crate::buffer::Met;
 use crate::content::Contents;
 use crate::tables::{NetworkTable, SegmentTable, Station, Tables};
 use crate::track::Passage;
-use crate::buffer::Met;
 use crate::{Buffer, Fate, Reason, header, tunnel};
 
 /// From a device of a segment's bridge to a station.
@@ -99,16 +99,10 @@ impl Datapath {
     }
 
     /// To an endpoint here, as an answer of a service's if it is one.
-    fn deliver(
-        &mut self,
-        turn: Turn<'_>,
-        at: usize,
-        contents: &Contents,
-        buffer: &mut Buffer,
-    ) -> Result<Met, Reason> {
+    fn deliver(&mut self, turn: Turn<'_>, at: usize, contents: &Contents, buffer: &mut Buffer) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         let port = tables.ports.get(at).ok_or(Reason::NoPort)?;
-        let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
+        let segment = tables.segments.get(port.segment).ok_or(Reason::NoSegment)?;
         self.serve_back(port, contents, buffer, now)?;
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);

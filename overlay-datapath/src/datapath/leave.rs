@@ -8,10 +8,10 @@ use overlay_vxlan::Frame;
 
 use super::serve::Served;
 use super::{Datapath, Seen, Turn, Way};
+use crate::buffer::Met;
 use crate::content::Contents;
 use crate::icmp::{self, Trouble};
-use crate::tables::{PortTable, SegmentTable, Station};
-use crate::buffer::Met;
+use crate::tables::{At, PortTable, SegmentTable, Station};
 use crate::{Buffer, Fate, Reason, header, neighbour};
 
 impl Datapath {
@@ -19,19 +19,19 @@ impl Datapath {
     pub(super) fn leave(
         &mut self,
         turn: Turn<'_>,
-        port: &PortTable,
+        at: At<'_>,
         seen: &Seen<'_>,
         buffer: &mut Buffer,
     ) -> Result<Met, Reason> {
         let (Turn { tables, now }, contents) = (turn, seen.contents);
-        let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
-        if !tables.admits(port, contents).ruling.passes() {
+        let At { port, segment, .. } = at;
+        if !at.admits(contents).ruling.passes() {
             return Err(Reason::Spoofed);
         }
         if neighbour::answer(tables, port, contents, buffer)? {
             return Ok(buffer.meet(Fate::Port(port.endpoint)));
         }
-        let most = tables.most(port, contents).ok_or(Reason::NoPort)?;
+        let most = tables.most(at, contents);
         if exceeds(buffer, most) {
             return self.tell((segment, port), Trouble::TooBig(most), buffer, now);
         }
@@ -48,23 +48,17 @@ impl Datapath {
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
             Served::To(replica) => {
                 let contents = Contents::read(buffer.packet())?;
-                self.route(turn, port, (replica, &contents), buffer)
+                self.route(turn, at, (replica, &contents), buffer)
             }
-            Served::Nothing => self.switch(turn, port, seen, buffer),
+            Served::Nothing => self.switch(turn, at, seen, buffer),
         }
     }
 
     /// By the Ethernet address that it is for.
     #[inline(always)]
-    fn switch(
-        &mut self,
-        turn: Turn<'_>,
-        port: &PortTable,
-        seen: &Seen<'_>,
-        buffer: &mut Buffer,
-    ) -> Result<Met, Reason> {
-        let (Turn { tables, now }, contents) = (turn, seen.contents);
-        let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
+    fn switch(&mut self, turn: Turn<'_>, at: At<'_>, seen: &Seen<'_>, buffer: &mut Buffer) -> Result<Met, Reason> {
+        let (now, contents) = (turn.now, seen.contents);
+        let At { port, segment, .. } = at;
         let destination = contents.destination;
         if destination.is_multicast() {
             return self.flood(turn, (segment, Some(port)), buffer);
@@ -82,27 +76,27 @@ impl Datapath {
             icmp::echo(buffer).ok_or(Reason::NoRoute)?;
             return Ok(buffer.meet(Fate::Port(port.endpoint)));
         }
-        let (at, _) = tables.network(segment).and_then(|it| it.station(port.segment, to)).ok_or(Reason::NoRoute)?;
-        if at == port.segment {
+        let (to_segment, _) = at.network.station(port.segment, to).ok_or(Reason::NoRoute)?;
+        if to_segment == port.segment {
             return Err(Reason::NoRoute); // it is on the sender's own link, which asks for it there
         }
         if header::count_hop(buffer.packet_mut()).is_none() {
             return self.tell((segment, port), Trouble::Expired, buffer, now);
         }
         let contents = Contents::read(buffer.packet())?;
-        self.route(turn, port, (to, &contents), buffer)
+        self.route(turn, at, (to, &contents), buffer)
     }
 
     /// By the IP address that it is for, to whichever segment of the network has it.
     fn route(
         &mut self,
         turn: Turn<'_>,
-        port: &PortTable,
+        at: At<'_>,
         (to, contents): (IpAddr, &Contents),
         buffer: &mut Buffer,
     ) -> Result<Met, Reason> {
         let tables = turn.tables;
-        let (_, network) = tables.at(port).ok_or(Reason::NoPort)?;
+        let At { port, network, .. } = at;
         let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
         let station = segment.find(mac).ok_or(Reason::NoStation)?;
@@ -144,7 +138,7 @@ fn go_home(segment: &SegmentTable, port: &PortTable, buffer: &mut Buffer) -> Res
 
 /// Whether what a frame carries is longer than an MTU.
 pub(crate) fn exceeds(buffer: &Buffer, mtu: Mtu) -> bool {
-    buffer.packet().len() > ETHERNET + mtu.get() as usize
+    buffer.len() > ETHERNET + mtu.get() as usize
 }
 
 /// Whether a station is at a port of this node.

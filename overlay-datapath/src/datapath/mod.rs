@@ -123,7 +123,7 @@ impl Datapath {
     /// Takes frames that an endpoint here has sent.
     pub fn handle_frames(&mut self, from: EndpointId, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
-        let Some((port, segment)) = tables.port(from).and_then(|(_, port)| Some((port, tables.at(port)?.0))) else {
+        let Some(at) = tables.port(from).and_then(|(_, port)| tables.at(port)) else {
             batch.iter_mut().for_each(|buffer| self.settle(buffer, Err(Reason::NoPort), Some(from)));
             return;
         };
@@ -132,7 +132,7 @@ impl Datapath {
             // So the lookups of many wait for memory together.
             let mut stations = [None; AHEAD];
             for (station, buffer) in stations.iter_mut().zip(&*batch) {
-                *station = destination(buffer.packet()).and_then(|to| segment.find(to));
+                *station = destination(buffer.packet()).and_then(|to| at.segment.find(to));
             }
             ahead.clear();
             ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
@@ -140,7 +140,7 @@ impl Datapath {
                 let fate = match contents {
                     Ok(contents) => {
                         let seen = Seen { contents, station };
-                        self.leave(Turn { tables: &tables, now }, port, &seen, buffer)
+                        self.leave(Turn { tables: &tables, now }, at, &seen, buffer)
                     }
                     Err(reason) => Err(*reason),
                 };

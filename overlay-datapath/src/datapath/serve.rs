@@ -8,9 +8,9 @@ use overlay_firewall::Content;
 use overlay_lb::{Balancer, Verdict};
 
 use super::{Datapath, Turn, Way};
-use crate::content::{Contents, IPV4, IPV6};
-use crate::tables::PortTable;
 use crate::buffer::Met;
+use crate::content::{Contents, IPV4, IPV6};
+use crate::tables::{At, PortTable};
 use crate::{Buffer, Fate, Reason};
 
 /// An endpoint as a client of services.
@@ -97,7 +97,7 @@ impl Datapath {
     ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
-        let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
+        let At { segment, network, .. } = tables.at(port).ok_or(Reason::NoPort)?;
         let (ethertype, to) = destination(packet).ok_or(Reason::Malformed)?;
         let (home, mac) = match port.has(to) {
             true => (true, port.mac),

@@ -16,8 +16,7 @@ use crate::judge::index::{GatewayEntry, Keeper, LimitEntry, Members, PinEntry, P
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
 use crate::{
-    Bind, Content, Egress, Ends, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Transport,
-    Verdict,
+    Bind, Content, Egress, Ends, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Transport, Verdict,
 };
 
 /// Who may speak at a port of a bridge, as a [`Judge`] knew it when it was [asked](Judge::gate). The default is for everybody.

@@ -34,7 +34,20 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     }
     full(bench)?;
     sealed(bench)?;
+    crate::datapath_fabric::run(bench)?;
     crate::datapath_offload::run(bench)
+}
+
+/// How many packets a second leave a data plane and come by another, on one core.
+pub(crate) fn alone(size: usize, pace: Pace) -> impl FnMut() -> f64 {
+    let (mut out, mut leaving) = (datapath(&wanted(1)), Ring::new(size, frames(1, size)));
+    let packets = frames(1, size).iter().map(|frame| arriving(0, frame)).collect();
+    let (mut back, mut coming, round) = (datapath(&wanted(1)), Ring::new(size, packets), round(pace));
+    move || {
+        let leaves = leaving.measure(round, |batch| out.handle_frames(here(), batch, Instant::ZERO), is_underlay);
+        let comes = coming.measure(round, |batch| back.handle_packets(batch, Instant::ZERO), is_port);
+        1.0 / (leaves + comes)
+    }
 }
 
 fn encap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
