@@ -70,6 +70,8 @@ pub(crate) struct SegmentTable {
     pub(crate) ports: Vec<usize>,
     pub(crate) bridge: IfName,
     pub(crate) tunnel: IfName,
+    /// What the network's firewall says of who speaks at the tunnel's end.
+    pub(crate) gate: Gate,
     /// Whether nothing of it passes in the clear.
     pub(crate) sealed: bool,
 }
@@ -189,7 +191,7 @@ impl Tables {
     }
 
     fn add_segment(&mut self, wanted: &Wanted, vni: Vni, segment: &Segment) -> Result<(), Refusal> {
-        let (at, vtep) = (self.segments.len(), segment.vtep);
+        let (at, vtep, tunnel) = (self.segments.len(), segment.vtep, names::tunnel(vni)?);
         if self.by_vni.insert(vni.get(), at).is_some() {
             return Err(Refusal::new(format!("segment {vni}"), "its VNI", "another network here has it"));
         }
@@ -208,7 +210,8 @@ impl Tables {
             flood: segment.flood.iter().copied().collect(),
             ports: Vec::new(),
             bridge: names::bridge(vni)?,
-            tunnel: names::tunnel(vni)?,
+            tunnel,
+            gate: self.gate(tunnel),
             sealed: encrypted || wanted.crypto.ports.contains(&vtep.port),
         };
         for (endpoint, port) in &segment.ports {
@@ -251,9 +254,14 @@ impl Tables {
         let vips = services.iter().flat_map(|services| services.services.values());
         let vips = vips.flat_map(|service| service.vips.iter()).map(|vip| (*vip, ())).collect();
         let addresses = port.addresses.iter().map(IpNet::addr).chain([port.mac.link_local().into()]).collect();
-        let gate = self.networks.last().map(|network| network.judge.gate(device)).unwrap_or_default();
+        let gate = self.gate(device);
         self.ports.push(PortTable { endpoint, segment, device, gate, mac: port.mac, addresses, services, vips });
         Ok(())
+    }
+
+    /// What the firewall of the last network says of who speaks at a port.
+    fn gate(&self, port: IfName) -> Gate {
+        self.networks.last().map(|network| network.judge.gate(port)).unwrap_or_default()
     }
 
     /// An endpoint with IPv6 has its link-local address, too.

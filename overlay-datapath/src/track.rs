@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use overlay_core::Instant;
-use overlay_firewall::{Flow, Ip, Packet, Transport};
+use overlay_firewall::{Flow, Gate, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
 use siphasher::sip::SipHasher13;
 
@@ -101,6 +101,7 @@ impl Entry {
 pub(crate) struct Passage<'p> {
     pub(crate) network: usize,
     pub(crate) table: &'p NetworkTable,
+    pub(crate) gate: &'p Gate,
     pub(crate) revision: u64,
     pub(crate) packet: &'p Packet,
     pub(crate) ip: Ip,
@@ -120,7 +121,7 @@ impl Tracker {
             (Some(found), false) => self.flow(passage, found, &frame, now),
             (None, false) => Flow::New,
         };
-        if !passage.table.judge.judge(passage.packet, flow).ruling.passes() {
+        if !passage.table.judge.judge_at(passage.gate, passage.packet, flow).ruling.passes() {
             return Err(Reason::Policy);
         }
         match found {

@@ -1,10 +1,11 @@
 //! Outer headers: what is written around a frame, and read of a packet that arrives.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
-use overlay_core::{DontFragment, Port, Ttl};
+use overlay_core::{DontFragment, Ttl};
 use overlay_crypto::{Datagram, SaId, Verdict};
-use overlay_vxlan::{Addresses, Outer};
+use overlay_vxlan::{Addresses, Header, Outer};
 
 use crate::content::Contents;
 use crate::header::ECN;
@@ -73,12 +74,18 @@ pub(crate) fn protected(
 
 /// Writes the UDP checksum of a packet (RFC 768).
 fn sum_datagram(packet: &mut [u8], header_len: usize) -> Option<()> {
-    let addresses = if header_len == 20 { 12..20 } else { 8..40 };
-    let pseudo = checksum::sum(packet.get(addresses)?) + u64::from(crate::protection::UDP);
-    let datagram = packet.get_mut(header_len..)?;
-    let sum = checksum::finish(pseudo + datagram.len() as u64 + checksum::sum(datagram));
-    datagram.get_mut(6..8)?.copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
+    let sum = datagram_sum(packet, header_len)?;
+    let field = packet.get_mut(header_len + 6..header_len + 8)?;
+    field.copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
     Some(())
+}
+
+/// The checksum of the UDP datagram that a packet ends with, over what stands in its field, too.
+fn datagram_sum(packet: &[u8], header_len: usize) -> Option<u16> {
+    let addresses = if packet.first()? >> 4 == 4 { 12..20 } else { 8..40 };
+    let pseudo = checksum::sum(packet.get(addresses)?) + u64::from(crate::protection::UDP);
+    let datagram = packet.get(header_len..)?;
+    Some(checksum::finish(pseudo + datagram.len() as u64 + checksum::sum(datagram)))
 }
 
 /// Says in the header of an IP packet what it carries now, and how long it is.
@@ -160,9 +167,18 @@ impl Arrival {
         let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         Some(Datagram { source: self.source, destination: self.destination, source_port, destination_port })
     }
-}
 
-/// The port of a datagram that arrived.
-pub(crate) fn port_of(datagram: &Datagram) -> Result<Port, Reason> {
-    Port::new(datagram.destination_port).map_err(|_| Reason::NotOurs)
+    /// The VXLAN header in the datagram that the packet carries, and where the frame is. A UDP checksum is held to what it covers.
+    #[inline(always)]
+    pub(crate) fn vxlan(&self, packet: &[u8]) -> Option<(Header, Range<usize>)> {
+        let udp: &[u8; 8] = packet.get(self.header_len..self.len)?.first_chunk()?;
+        let [_, _, _, _, a, b, sum @ ..] = *udp;
+        let end = self.header_len + usize::from(u16::from_be_bytes([a, b]));
+        let whole = packet.get(..end).filter(|_| end <= self.len)?;
+        if sum != [0; 2] && datagram_sum(whole, self.header_len)? != 0 {
+            return None;
+        }
+        let (header, frame) = Header::parse(whole.get(self.header_len + udp.len()..)?).ok()?;
+        Some((header, end - frame.len()..end))
+    }
 }

@@ -2,7 +2,6 @@
 
 use overlay_crypto::{Datagram, SaId, Verdict};
 use overlay_firewall::{Flow, Ip, Packet as Asked, Rule, Ruling, Transport};
-use overlay_vxlan::Packet;
 
 use super::leave::is_here;
 use super::{Datapath, Turn, Way};
@@ -10,13 +9,13 @@ use crate::buffer::Met;
 use crate::content::Contents;
 use crate::protection::{ESP, UDP};
 use crate::tables::{SegmentTable, Tables};
-use crate::tunnel::{Arrival, port_of};
+use crate::tunnel::Arrival;
 use crate::{Buffer, Reason, header};
 
 impl Datapath {
-    /// ESP, the host's firewall, VXLAN; then to the endpoint.
-    pub(super) fn arrive(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Result<Met, Reason> {
-        let tables = turn.tables;
+    /// ESP, the host's firewall, VXLAN: then the buffer has the frame. Says which segment's it is.
+    #[inline(always)]
+    pub(super) fn unwrap<'t>(&mut self, tables: &'t Tables, buffer: &mut Buffer) -> Result<&'t SegmentTable, Reason> {
         let arrival = Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?;
         if !tables.is_vtep(arrival.destination) {
             return Err(Reason::NotOurs);
@@ -27,18 +26,30 @@ impl Datapath {
             None => arrival,
             Some(_) => Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?,
         };
-        let (segment, contents) = decapsulate(tables, by, &inside, buffer)?;
+        let segment = decapsulate(tables, by, &inside, buffer)?;
         if arrival.congested {
             tell_congestion(buffer)?;
         }
-        let contents = contents?;
+        Ok(segment)
+    }
+
+    /// Where what was unwrapped goes: to the endpoint.
+    #[inline(always)]
+    pub(super) fn arrive(
+        &mut self,
+        turn: Turn<'_>,
+        segment: &SegmentTable,
+        contents: &Contents,
+        buffer: &mut Buffer,
+    ) -> Result<Met, Reason> {
         let destination = contents.destination;
         if destination.is_multicast() {
             return self.flood(turn, (segment, None), buffer);
         }
         // What came from one node goes to no other.
         let station = segment.find(destination).filter(|station| is_here(station)).ok_or(Reason::NoStation)?;
-        self.forward(turn, &Way { from: segment.tunnel, segment, station }, &contents, buffer)
+        let way = Way { from: segment.tunnel, gate: &segment.gate, segment, station };
+        self.forward(turn, &way, contents, buffer)
     }
 
     /// Opens what came sealed, and says by which association.
@@ -64,14 +75,14 @@ impl Datapath {
     }
 }
 
-/// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is, and what it has inside.
+/// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is.
 #[inline(always)]
 fn decapsulate<'t>(
     tables: &'t Tables,
     by: Option<SaId>,
     arrival: &Arrival,
     buffer: &mut Buffer,
-) -> Result<(&'t SegmentTable, Result<Contents, Reason>), Reason> {
+) -> Result<&'t SegmentTable, Reason> {
     if arrival.protocol != UDP {
         return Err(Reason::Malformed);
     }
@@ -82,21 +93,15 @@ fn decapsulate<'t>(
         Some(Verdict::Pass) => {}
         Some(_) => return Err(Reason::NoTunnel),
     }
-    let packet = Packet::parse_ip(buffer.packet(), port_of(&datagram)?).map_err(|_| Reason::Malformed)?;
-    let packet = packet.ok_or(Reason::NotOurs)?;
-    if packet.udp.checksum() != 0 {
-        packet.verify_udp().map_err(|_| Reason::Malformed)?;
-    }
+    let (header, frame) = arrival.vxlan(buffer.packet()).ok_or(Reason::Malformed)?;
     let is_its = |segment: &&SegmentTable| {
         segment.vtep.port.get() == datagram.destination_port && segment.vtep.local == datagram.destination
     };
-    let segment = tables.segment_of(packet.header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
+    let segment = tables.segment_of(header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
     admitted(tables, (segment, by.is_some()), &datagram)?;
-    let (at, len) = (arrival.header_len + HEADERS, packet.frame().len());
-    let contents = Contents::of(&packet.inner, packet.frame());
-    let start = buffer.range().start + at;
-    buffer.set(start..start + len).ok_or(Reason::Malformed)?;
-    Ok((segment, contents))
+    let start = buffer.range().start;
+    buffer.set(start + frame.start..start + frame.end).ok_or(Reason::Malformed)?;
+    Ok(segment)
 }
 
 /// What the host's firewall says of a datagram.
@@ -126,5 +131,3 @@ fn tell_congestion(buffer: &mut Buffer) -> Result<(), Reason> {
         _ => Ok(()),
     }
 }
-
-const HEADERS: usize = 8 + overlay_vxlan::Header::LEN;

@@ -78,12 +78,15 @@ impl Datapath {
     ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let segment = tables.segment_of(vni).ok_or(Reason::NoSegment)?;
-        let from = match from {
-            None => segment.tunnel,
-            Some(endpoint) => tables.port(endpoint).ok_or(Reason::NoPort)?.1.device,
+        let (from, gate) = match from {
+            None => (segment.tunnel, &segment.gate),
+            Some(endpoint) => {
+                let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
+                (port.device, &port.gate)
+            }
         };
         let (station, contents) = (to.ok_or(Reason::NoPort)?, Contents::read(buffer.packet())?);
-        self.forward(turn, &Way { from, segment, station: &station }, &contents, buffer)
+        self.forward(turn, &Way { from, gate, segment, station: &station }, &contents, buffer)
     }
 }
 

@@ -1,7 +1,7 @@
 //! From where it is known whose a frame is: the policy, then to the endpoint or the node.
 
 use overlay_core::IfName;
-use overlay_firewall::{Content, Frame as At, Packet};
+use overlay_firewall::{Content, Frame as At, Gate, Packet};
 
 use super::leave::exceeds;
 use super::{Datapath, Turn};
@@ -15,6 +15,8 @@ use crate::{Buffer, Fate, Reason, header, tunnel};
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'t> {
     pub(crate) from: IfName,
+    /// What the network's firewall says of who speaks there.
+    pub(crate) gate: &'t Gate,
     pub(crate) segment: &'t SegmentTable,
     pub(crate) station: &'t Station,
 }
@@ -63,11 +65,11 @@ impl Datapath {
         }
         let packet = passage(tables, way, contents);
         if !network.follows {
-            let passes = network.judge.judge(&packet, overlay_firewall::Flow::New).ruling.passes();
+            let passes = network.judge.judge_at(way.gate, &packet, overlay_firewall::Flow::New).ruling.passes();
             return if passes { Ok(()) } else { Err(Reason::Policy) };
         }
         let (number, revision) = (way.segment.network, self.revision);
-        let passage = Passage { network: number, table: network, revision, packet: &packet, ip };
+        let passage = Passage { network: number, table: network, gate: way.gate, revision, packet: &packet, ip };
         self.tracker.pass(&passage, buffer.packet(), now)
     }
 
@@ -103,7 +105,9 @@ impl Datapath {
         let Turn { tables, now } = turn;
         let port = tables.ports.get(at).ok_or(Reason::NoPort)?;
         let segment = tables.segments.get(port.segment).ok_or(Reason::NoSegment)?;
-        self.serve_back(port, contents, buffer, now)?;
+        if port.services.is_some() {
+            self.serve_back(port, contents, buffer, now)?;
+        }
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);
         }

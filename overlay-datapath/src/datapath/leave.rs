@@ -68,7 +68,12 @@ impl Datapath {
         }
         if destination != segment.gateway_mac {
             let station = seen.station.ok_or(Reason::NoStation)?;
-            return self.forward(turn, &Way { from: port.device, segment, station }, contents, buffer);
+            return self.forward(
+                turn,
+                &Way { from: port.device, gate: &port.gate, segment, station },
+                contents,
+                buffer,
+            );
         }
         let Content::Ip(ip) = &contents.content else { return Err(Reason::NoRoute) };
         let to = ip.destination();
@@ -100,7 +105,7 @@ impl Datapath {
         let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
         let station = segment.find(mac).ok_or(Reason::NoStation)?;
-        let way = Way { from: port.device, segment, station };
+        let way = Way { from: port.device, gate: &port.gate, segment, station };
         self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
         let from = (at != port.segment).then_some(segment.gateway_mac);
         header::address(buffer.packet_mut(), mac, from).ok_or(Reason::Malformed)?;

@@ -153,10 +153,25 @@ impl Datapath {
     /// Takes whole IP packets that came from the underlay: VXLAN in UDP, or ESP.
     pub fn handle_packets(&mut self, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
-        for buffer in batch {
-            let fate = self.arrive(Turn { tables: &tables, now }, buffer);
-            self.settle(buffer, fate, None);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        for batch in batch.chunks_mut(AHEAD) {
+            let mut segments = [Err(Reason::Malformed); AHEAD];
+            for (segment, buffer) in segments.iter_mut().zip(&mut *batch) {
+                *segment = self.unwrap(&tables, buffer);
+            }
+            ahead.clear();
+            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            for ((buffer, contents), segment) in batch.iter_mut().zip(&ahead).zip(segments) {
+                let fate = match (segment, contents.as_ref().map_err(|reason| *reason)) {
+                    (Ok(segment), Ok(contents)) => {
+                        self.arrive(Turn { tables: &tables, now }, segment, contents, buffer)
+                    }
+                    (Err(reason), _) | (_, Err(reason)) => Err(reason),
+                };
+                self.settle(buffer, fate, None);
+            }
         }
+        self.ahead = ahead;
     }
 
     /// Gives the next packet that it has to send by itself: copies of what goes to several, and what ends flows. `false`, and nothing of

@@ -118,7 +118,7 @@ impl Datapath {
         let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
         let station = segment.find(mac).ok_or(Reason::NoStation)?;
         let contents = Contents::read(buffer.packet())?;
-        self.hand_over(turn, &Way { from: port.device, segment, station }, &contents, buffer)
+        self.hand_over(turn, &Way { from: port.device, gate: &port.gate, segment, station }, &contents, buffer)
     }
 
     /// Holds the flows of all clients to the tables that there are now.

@@ -132,12 +132,12 @@ pub(super) struct LimitEntry {
 impl Judge {
     /// A judge for a state that passes its [check](overlay_core::State::check).
     pub fn new(state: &State) -> Self {
-        let mut judge = Self::default();
+        let strangers = Gate(match state.strangers {
+            Strangers::Pass => Keeper::Open,
+            Strangers::Drop => Keeper::Closed,
+        });
+        let mut judge = Self { strangers, ..Self::default() };
         judge.ports = state.ports.iter().map(|(device, port)| (*device, Gate::of(port))).collect();
-        judge.strangers = match state.strangers {
-            Strangers::Pass => Gate(Keeper::Open),
-            Strangers::Drop => Gate(Keeper::Closed),
-        };
         for (device, gateway) in &state.gateways {
             judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress, together: gateway.together });
             gateway.subnets.iter().for_each(|subnet| judge.subnets.insert(*subnet, *device));
