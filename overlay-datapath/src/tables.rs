@@ -50,8 +50,8 @@ pub(crate) struct NetworkTable {
     pub(crate) follows: bool,
     /// The least MTU of its segments.
     pub(crate) least_mtu: Option<Mtu>,
-    /// The segment and the station of each address of an endpoint's.
-    addresses: Map<IpAddr, (usize, Mac)>,
+    /// Who has each address of an endpoint's.
+    addresses: Map<IpAddr, Holder>,
     /// Whether packets go from one segment to another.
     routed: bool,
 }
@@ -74,6 +74,14 @@ pub(crate) struct SegmentTable {
     pub(crate) gate: Gate,
     /// Whether nothing of it passes in the clear.
     pub(crate) sealed: bool,
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder {
+    pub(crate) segment: usize,
+    pub(crate) mac: Mac,
+    pub(crate) station: Station,
 }
 
 /// Where a station is.
@@ -162,7 +170,7 @@ impl Tables {
         if port.is_vip(to) {
             return network.least_mtu.unwrap_or(segment.mtu);
         }
-        let there = network.addresses.get(&to).and_then(|(at, _)| self.segments.get(*at));
+        let there = network.addresses.get(&to).and_then(|holder| self.segments.get(holder.segment));
         there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu))
     }
 
@@ -218,8 +226,9 @@ impl Tables {
             self.add_port(wanted, (at, &mut table), *endpoint, port)?;
         }
         for (mac, peer) in &segment.peers {
-            table.stations.insert(*mac, Station::Vtep(peer.vtep));
-            self.add_addresses(at, *mac, peer.addresses.iter().copied());
+            let station = Station::Vtep(peer.vtep);
+            table.stations.insert(*mac, station);
+            self.add_addresses(Holder { segment: at, mac: *mac, station }, peer.addresses.iter().copied());
         }
         self.segments.push(table);
         Ok(())
@@ -250,7 +259,8 @@ impl Tables {
         };
         table.stations.insert(port.mac, Station::Port(at));
         table.ports.push(at);
-        self.add_addresses(segment, port.mac, port.addresses.iter().map(IpNet::addr));
+        let holder = Holder { segment, mac: port.mac, station: Station::Port(at) };
+        self.add_addresses(holder, port.addresses.iter().map(IpNet::addr));
         let vips = services.iter().flat_map(|services| services.services.values());
         let vips = vips.flat_map(|service| service.vips.iter()).map(|vip| (*vip, ())).collect();
         let addresses = port.addresses.iter().map(IpNet::addr).chain([port.mac.link_local().into()]).collect();
@@ -265,12 +275,12 @@ impl Tables {
     }
 
     /// An endpoint with IPv6 has its link-local address, too.
-    fn add_addresses(&mut self, segment: usize, mac: Mac, addresses: impl Iterator<Item = IpAddr>) {
+    fn add_addresses(&mut self, holder: Holder, addresses: impl Iterator<Item = IpAddr>) {
         let Some(network) = self.networks.last_mut() else { return };
         for address in addresses {
-            network.addresses.insert(address, (segment, mac));
+            network.addresses.insert(address, holder);
             if address.is_ipv6() {
-                network.addresses.insert(mac.link_local().into(), (segment, mac));
+                network.addresses.insert(holder.mac.link_local().into(), holder);
             }
         }
     }
@@ -293,9 +303,9 @@ impl<'t> At<'t> {
 
 impl NetworkTable {
     /// Who has an address, seen from a segment: a station there, or one of another segment that packets are routed to.
-    pub(crate) fn station(&self, segment: usize, address: IpAddr) -> Option<(usize, Mac)> {
-        let found = *self.addresses.get(&address)?;
-        (found.0 == segment || self.routed && !is_on_link(address)).then_some(found)
+    pub(crate) fn holder(&self, segment: usize, address: IpAddr) -> Option<&Holder> {
+        let found = self.addresses.get(&address)?;
+        (found.segment == segment || self.routed && !is_on_link(address)).then_some(found)
     }
 }
 
@@ -342,7 +352,7 @@ pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) ->
         return Err(Reason::Settled);
     }
     match network.addresses.get(&address) {
-        Some((at, mac)) if *at == port.segment => Ok(*mac),
+        Some(holder) if holder.segment == port.segment => Ok(holder.mac),
         _ => Err(Reason::NoRoute),
     }
 }

@@ -113,10 +113,11 @@ impl Tables {
                 return Ok(Hop::Gateway(ip.destination()));
             }
             (true, Content::Ip(ip)) => {
-                let (at, mac) = network.station(port.segment, ip.destination()).ok_or(Reason::NoRoute)?;
-                let segment = self.segments.get(at).filter(|_| at != port.segment).ok_or(Reason::NoRoute)?;
+                let holder = network.holder(port.segment, ip.destination()).ok_or(Reason::NoRoute)?;
+                let other = Some(holder.segment).filter(|to| *to != port.segment);
+                let segment = other.and_then(|to| self.segments.get(to)).ok_or(Reason::NoRoute)?;
                 hops.push(Hop::Routed(segment.vni));
-                (segment, segment.find(mac).ok_or(Reason::NoStation)?)
+                (segment, &holder.station)
             }
             (true, _) => return Err(Reason::NoRoute),
         };

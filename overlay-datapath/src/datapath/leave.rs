@@ -81,8 +81,8 @@ impl Datapath {
             icmp::echo(buffer).ok_or(Reason::NoRoute)?;
             return Ok(buffer.meet(Fate::Port(port.endpoint)));
         }
-        let (to_segment, _) = at.network.station(port.segment, to).ok_or(Reason::NoRoute)?;
-        if to_segment == port.segment {
+        let holder = at.network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
+        if holder.segment == port.segment {
             return Err(Reason::NoRoute); // it is on the sender's own link, which asks for it there
         }
         if header::count_hop(buffer.packet_mut()).is_none() {
@@ -102,13 +102,12 @@ impl Datapath {
     ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let At { port, network, .. } = at;
-        let (at, mac) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
-        let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = segment.find(mac).ok_or(Reason::NoStation)?;
-        let way = Way { from: port.device, gate: &port.gate, segment, station };
+        let holder = network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
+        let segment = tables.segments.get(holder.segment).ok_or(Reason::NoSegment)?;
+        let way = Way { from: port.device, gate: &port.gate, segment, station: &holder.station };
         self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
-        let from = (at != port.segment).then_some(segment.gateway_mac);
-        header::address(buffer.packet_mut(), mac, from).ok_or(Reason::Malformed)?;
+        let from = (holder.segment != port.segment).then_some(segment.gateway_mac);
+        header::address(buffer.packet_mut(), holder.mac, from).ok_or(Reason::Malformed)?;
         self.hand_over(turn, &way, contents, buffer)
     }
 

@@ -101,7 +101,7 @@ impl Datapath {
         let (ethertype, to) = destination(packet).ok_or(Reason::Malformed)?;
         let (home, mac) = match port.has(to) {
             true => (true, port.mac),
-            false => (false, network.station(port.segment, to).ok_or(Reason::NoRoute)?.1),
+            false => (false, network.holder(port.segment, to).ok_or(Reason::NoRoute)?.mac),
         };
         let from = if home { segment.gateway_mac } else { port.mac };
         let room = buffer.room().get_mut(..14 + packet.len()).ok_or(Reason::Room)?;
@@ -114,9 +114,8 @@ impl Datapath {
         if home {
             return Ok(buffer.meet(Fate::Port(endpoint)));
         }
-        let (at, _) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
-        let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = segment.find(mac).ok_or(Reason::NoStation)?;
+        let holder = network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
+        let (segment, station) = (tables.segments.get(holder.segment).ok_or(Reason::NoSegment)?, &holder.station);
         let contents = Contents::read(buffer.packet())?;
         self.hand_over(turn, &Way { from: port.device, gate: &port.gate, segment, station }, &contents, buffer)
     }
