@@ -3,7 +3,8 @@
 //!
 //! `machine-{encap,decap}-{64,1400}`: from a pinned port to VXLAN, and back, where the host hears members only; `machine-full-1400`: the way out with a policy
 //! that follows flows, and to a service of 100 replicas, of 1,000 flows that stand; `machine-sealed-1400`: the way out in ESP, to
-//! 1,000 peers. The yardsticks: a copy of the packet, and the AEAD alone, with as many keys.
+//! 1,000 peers; `line-load`: one load from as many lines of 64 bytes as there are peers, the least that a random one costs.
+//! The yardsticks: a copy of the packet, and the AEAD alone, with as many keys.
 
 use std::hint::black_box;
 use std::io;
@@ -28,6 +29,7 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     if !bench.wants("datapath") {
         return Ok(());
     }
+    line_load(bench)?;
     for size in [64, 1_400] {
         encap(bench, size)?;
         decap(bench, size)?;
@@ -48,6 +50,17 @@ pub(crate) fn alone(size: usize, pace: Pace) -> impl FnMut() -> f64 {
         let comes = coming.measure(round, |batch| back.handle_packets(batch, Instant::ZERO), is_port);
         1.0 / (leaves + comes)
     }
+}
+
+fn line_load(bench: &mut Bench<'_>) -> io::Result<()> {
+    let lines: Vec<[u32; 16]> = (0..PEERS as u32).map(|number| [number; 16]).collect();
+    let mut loaded = 0; // where the next is: so each load waits for the one before
+    bench
+        .figure("datapath/line-load", "ns")
+        .each(|n| loaded = lines[random(n).wrapping_add(loaded) as usize % PEERS][0])
+        .report()?;
+    black_box(loaded);
+    Ok(())
 }
 
 fn encap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
