@@ -164,6 +164,12 @@ impl IfName {
         Ok(Self(bytes))
     }
 
+    /// Whether it is that of a namespace's own loopback device.
+    #[inline]
+    pub const fn is_loopback(&self) -> bool {
+        matches!(self.0, [b'l', b'o', 0, ..])
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         let len = self.0.iter().position(|byte| *byte == 0).unwrap_or(Self::MAX_LEN);

@@ -51,6 +51,10 @@ pub enum Fate {
     Drop(Reason),
 }
 
+/// The proof that a packet has [met](Buffer::meet) its fate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Met;
+
 /// A packet that a buffer has no room for. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{found} bytes, the buffer takes {most}")]
@@ -114,12 +118,25 @@ impl Buffer {
         self.fate
     }
 
+    /// Bytes of the packet.
+    #[inline]
+    pub(crate) const fn len(&self) -> usize {
+        self.packet.end.saturating_sub(self.packet.start)
+    }
+
     pub(crate) fn packet_mut(&mut self) -> &mut [u8] {
         self.bytes.get_mut(self.packet.clone()).unwrap_or_default()
     }
 
-    pub(crate) const fn meet(&mut self, fate: Fate) {
+    /// Where its packet's way ends: the fate is written once, and here.
+    #[inline(always)]
+    pub(crate) const fn meet(&mut self, fate: Fate) -> Met {
         self.fate = fate;
+        Met
+    }
+
+    pub(crate) const fn met(&self) -> &Fate {
+        &self.fate
     }
 
     pub(crate) fn range(&self) -> Range<usize> {

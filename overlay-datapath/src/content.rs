@@ -3,39 +3,94 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use overlay_core::{IpFamily, Mac};
-use overlay_firewall::{Content, Icmpv6, Transport};
-use overlay_vxlan::{Frame, Icmp, Ip, Transport as Upper};
+use overlay_firewall::{Content, Ends, Icmpv6, Transport};
+use overlay_vxlan::{Flow, Frame, Icmp, Ip, Tcp, Transport as Upper, Udp};
 
-/// A frame's content, and what else of it decides where it goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use crate::Reason;
+use crate::header::ECN;
+
+/// What of a frame decides where it goes and how, read once. It is to be read again when more than Ethernet addresses has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Contents {
+    pub(crate) source: Mac,
+    pub(crate) destination: Mac,
     pub(crate) content: Content,
+    /// What of an IP header counts outside of it, too.
+    pub(crate) inner: Option<Inner>,
     /// Whether it is a part of an IP packet.
     pub(crate) fragment: bool,
     /// Whether it is a TCP segment with SYN set.
     pub(crate) synchronises: bool,
 }
 
+/// What an outer header has of an inner one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Inner {
+    /// What it carries: of an IPv6 fragment, that it is one.
+    protocol: u8,
+    pub(crate) ttl: u8,
+    pub(crate) congestion: u8,
+    pub(crate) unfragmentable: bool,
+}
+
 impl Contents {
+    /// Reads a frame.
+    #[inline(always)]
+    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Reason> {
+        Self::of(&Frame::parse(bytes).map_err(|_| Reason::Malformed)?, bytes)
+    }
+
     /// Of a frame, whose bytes are given too.
-    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Self {
+    #[inline(always)]
+    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Result<Self, Reason> {
+        if frame.ethernet.vlan().is_some() {
+            return Err(Reason::Tagged);
+        }
+        let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
         let Some(ip) = frame.ip else {
             let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
-            return Self { content, fragment: false, synchronises: false };
+            return Ok(Self { source, destination, content, inner: None, fragment: false, synchronises: false });
         };
-        let transport = match (ip.is_fragment(), frame.transport) {
-            (true, _) => part(&ip, frame, bytes),
-            (false, Some(upper)) => whole(&ip, upper, frame, bytes),
-            (false, None) => other(ip.protocol()),
+        let fragment = ip.is_fragment();
+        let (protocol, unfragmentable) = match ip {
+            Ip::V4(ip) => (ip.protocol(), ip.is_unfragmentable()),
+            Ip::V6(ip) => (if fragment { FRAGMENT } else { ip.protocol() }, true),
         };
-        let ip_content = overlay_firewall::Ip::between(ip.source(), ip.destination(), transport);
+        let inner = Inner { protocol, ttl: ip.ttl(), congestion: ip.traffic_class() & ECN, unfragmentable };
         let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
-        let content = ip_content.map_or(Content::Other, Content::Ip);
-        Self { content, fragment: ip.is_fragment(), synchronises }
+        // Each branch makes its own value: where they meet before, they do so in memory, piece by piece.
+        let with = |content| Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises });
+        let of = |transport| match ip {
+            Ip::V4(ip) => with(Content::Ip(overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport))),
+            Ip::V6(ip) => with(Content::Ip(overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport))),
+        };
+        match (fragment, frame.transport) {
+            (true, _) => of(part(&ip, frame, bytes)),
+            (false, Some(Upper::Tcp(tcp))) => of(of_tcp(tcp)),
+            (false, Some(Upper::Udp(udp))) => of(of_udp(udp, frame.payload)),
+            (false, Some(Upper::Sctp(sctp))) => {
+                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() })
+            }
+            (false, Some(Upper::Icmp(icmp))) => of(of_icmp(&ip, icmp, frame, bytes)),
+            (false, None) => of(other(ip.protocol())),
+        }
+    }
+
+    /// The hash of its flow, whose bytes are given too: [`Flow::hash_of`].
+    #[inline(always)]
+    pub(crate) fn flow_hash(&self, bytes: &[u8], seed: u64) -> u64 {
+        let (Content::Ip(ip), Some(inner)) = (&self.content, self.inner) else { return Flow::hash_of(bytes, seed) };
+        let ports = if self.fragment { None } else { ip.transport.ports() };
+        let protocol = inner.protocol;
+        match ip.ends {
+            Ends::V4 { source, destination } => Flow::V4 { source, destination, protocol, ports }.hash(seed),
+            Ends::V6 { source, destination } => Flow::V6 { source, destination, protocol, ports }.hash(seed),
+        }
     }
 }
 
 /// ARP for IPv4 over Ethernet (RFC 826).
+#[cold]
 fn arp(bytes: &[u8]) -> Content {
     let Some([0, 1, 8, 0, 6, 4, _, _, sender @ .., d0, d1, d2, d3]) = bytes.first_chunk::<28>() else {
         return Content::Other;
@@ -48,25 +103,27 @@ fn arp(bytes: &[u8]) -> Content {
     }
 }
 
-fn whole(ip: &Ip<'_>, upper: Upper<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
-    match upper {
-        Upper::Tcp(tcp) => {
-            let begins = tcp.flags() & (SYN | ACK | RST | FIN) == SYN;
-            Transport::Tcp { source: tcp.source(), destination: tcp.destination(), begins }
-        }
-        Upper::Udp(udp) => {
-            let vni = match *frame.payload {
-                [_, _, _, _, a, b, c, ..] => u32::from_be_bytes([0, a, b, c]),
-                _ => 0,
-            };
-            Transport::Udp { source: udp.source(), destination: udp.destination(), vni }
-        }
-        Upper::Sctp(sctp) => Transport::Sctp { source: sctp.source(), destination: sctp.destination() },
-        Upper::Icmp(icmp) => match ip.family() {
-            IpFamily::V4 if matches!(icmp.kind(), 5 | 9) => Transport::IcmpRouter, // RFC 792, RFC 1256 §3
-            IpFamily::V4 => Transport::Other(ip.protocol()),
-            IpFamily::V6 => Transport::Icmpv6(icmpv6(icmp, frame, bytes)),
-        },
+#[inline(always)]
+const fn of_tcp(tcp: Tcp<'_>) -> Transport {
+    let begins = tcp.flags() & (SYN | ACK | RST | FIN) == SYN;
+    Transport::Tcp { source: tcp.source(), destination: tcp.destination(), begins }
+}
+
+#[inline(always)]
+const fn of_udp(udp: Udp<'_>, payload: &[u8]) -> Transport {
+    let vni = match *payload {
+        [_, _, _, _, a, b, c, ..] => u32::from_be_bytes([0, a, b, c]),
+        _ => 0,
+    };
+    Transport::Udp { source: udp.source(), destination: udp.destination(), vni }
+}
+
+#[inline(never)]
+fn of_icmp(ip: &Ip<'_>, icmp: Icmp<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
+    match ip.family() {
+        IpFamily::V4 if matches!(icmp.kind(), 5 | 9) => Transport::IcmpRouter, // RFC 792, RFC 1256 §3
+        IpFamily::V4 => Transport::Other(ip.protocol()),
+        IpFamily::V6 => Transport::Icmpv6(icmpv6(icmp, frame, bytes)),
     }
 }
 
@@ -104,6 +161,7 @@ fn is_proper(options: &[u8], kind: u8, source: Mac, nameless: bool) -> bool {
 }
 
 /// A part of a packet: its first has the ports, if it is long enough.
+#[cold]
 fn part(ip: &Ip<'_>, frame: &Frame<'_>, bytes: &[u8]) -> Transport {
     let upper = frame.payload;
     let (first, behind_header) = match ip {
@@ -164,6 +222,7 @@ pub(crate) const IPV4: u16 = 0x0800; // RFC 894
 pub(crate) const IPV6: u16 = 0x86dd; // RFC 2464 §3
 pub(crate) const ARP: u16 = 0x0806; // RFC 826
 const ICMPV6: u8 = 58;
+const FRAGMENT: u8 = 44; // RFC 8200 §4.5
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -171,13 +230,16 @@ const ACK: u8 = 16;
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection;
+    use proptest::prelude::*;
+
     use super::*;
 
     const MAC: [u8; 6] = [2, 0x42, 10, 0, 9, 1];
 
     fn contents(ethertype: [u8; 2], packet: &[u8]) -> Contents {
         let frame = [&[2, 0x42, 10, 0, 9, 2][..], &MAC, &ethertype, packet].concat();
-        Contents::of(&Frame::parse(&frame).unwrap(), &frame)
+        Contents::read(&frame).unwrap()
     }
 
     /// What an IPv6 packet carries, from fe80::1 to fe80::2.
@@ -200,6 +262,28 @@ mod tests {
     fn discovery(kind: u8, options: &[u8]) -> Option<Transport> {
         let target = [&[0xfe, 0x80][..], &[0; 13], &[9]].concat();
         transport(&v6(58, &[&[kind, 0, 0, 0, 0, 0, 0, 0][..], &target, options].concat()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_flow_is_the_same_whoever_reads_it(mut bytes in collection::vec(any::<u8>(), 14..90), kind in 0..3_usize, at in 0..4_usize) {
+            bytes[12..14].copy_from_slice(&[[8, 0], [0x86, 0xdd], [8, 6]][kind]);
+            let len = bytes.len();
+            if let (Some(ip), true) = (bytes.get_mut(14..34), kind == 0) {
+                ip[0] = 0x45;
+                ip[2..4].copy_from_slice(&(len as u16 - 14).to_be_bytes());
+                ip[6..8].copy_from_slice(&[0x40, u8::from(at == 3)]);
+                ip[9] = [6, 17, 132, 1][at];
+            }
+            if let (Some(ip), true) = (bytes.get_mut(14..54), kind == 1) {
+                ip[0] = 0x60;
+                ip[4..6].copy_from_slice(&(len as u16 - 54).to_be_bytes());
+                ip[6] = [6, 17, 44, 58][at];
+            }
+            if let Ok(contents) = Contents::read(&bytes) {
+                prop_assert_eq!(contents.flow_hash(&bytes, 7), Flow::hash_of(&bytes, 7));
+            }
+        }
     }
 
     #[test]

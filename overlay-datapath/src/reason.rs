@@ -155,8 +155,8 @@ impl Counts {
     }
 
     /// Counts what becomes of a packet that came from that endpoint, or from elsewhere.
-    pub(crate) fn note(&mut self, fate: Fate, from: Option<EndpointId>) {
-        match fate {
+    pub(crate) fn note(&mut self, fate: &Fate, from: Option<EndpointId>) {
+        match *fate {
             Fate::Waiting => {}
             Fate::Underlay { .. } => self.underlay += 1,
             Fate::Port(to) => {
@@ -178,7 +178,7 @@ mod tests {
         let mut counts = Counts::default();
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
-            counts.note(Fate::Drop(reason), None);
+            counts.note(&Fate::Drop(reason), None);
             assert_eq!(counts.dropped(reason), 1);
         }
         let texts: std::collections::BTreeSet<_> = Reason::ALL.iter().map(ToString::to_string).collect();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
-use overlay_firewall::{BridgePort, Content, Frame, Judge, Packet, Rule, Ruling, Verdict};
+use overlay_firewall::{BridgePort, Content, Frame, Gate, Judge, Packet, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 use rustc_hash::FxBuildHasher;
 
@@ -32,8 +32,8 @@ pub struct Tables {
     pub(crate) ports: Vec<PortTable>,
     by_vni: Map<u32, usize>,
     by_endpoint: Map<EndpointId, usize>,
-    /// The node's own addresses.
-    vteps: Map<IpAddr, ()>,
+    /// The node's own addresses: a few.
+    vteps: Vec<IpAddr>,
     /// UDP ports at which ESP arrives.
     pub(crate) esp_ports: Map<u16, ()>,
     /// Who may send ESP; anybody where it is `None`.
@@ -50,8 +50,8 @@ pub(crate) struct NetworkTable {
     pub(crate) follows: bool,
     /// The least MTU of its segments.
     pub(crate) least_mtu: Option<Mtu>,
-    /// The segment and the station of each address of an endpoint's.
-    addresses: Map<IpAddr, (usize, Mac)>,
+    /// Who has each address of an endpoint's.
+    addresses: Map<IpAddr, Holder>,
     /// Whether packets go from one segment to another.
     routed: bool,
 }
@@ -70,8 +70,18 @@ pub(crate) struct SegmentTable {
     pub(crate) ports: Vec<usize>,
     pub(crate) bridge: IfName,
     pub(crate) tunnel: IfName,
+    /// What the network's firewall says of who speaks at the tunnel's end.
+    pub(crate) gate: Gate,
     /// Whether nothing of it passes in the clear.
     pub(crate) sealed: bool,
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Holder {
+    pub(crate) segment: usize,
+    pub(crate) mac: Mac,
+    pub(crate) station: Station,
 }
 
 /// Where a station is.
@@ -88,10 +98,20 @@ pub(crate) struct PortTable {
     pub(crate) endpoint: EndpointId,
     pub(crate) segment: usize,
     pub(crate) device: IfName,
+    /// What the network's firewall says of who speaks there.
+    pub(crate) gate: Gate,
     pub(crate) mac: Mac,
     pub(crate) addresses: Box<[IpAddr]>,
     pub(crate) services: Option<Arc<overlay_lb::State>>,
     vips: Map<IpAddr, ()>,
+}
+
+/// A port with what it is in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct At<'t> {
+    pub(crate) port: &'t PortTable,
+    pub(crate) segment: &'t SegmentTable,
+    pub(crate) network: &'t NetworkTable,
 }
 
 impl Tables {
@@ -133,38 +153,30 @@ impl Tables {
     }
 
     pub(crate) fn is_vtep(&self, address: IpAddr) -> bool {
-        self.vteps.contains_key(&address)
+        self.vteps.contains(&address)
     }
 
     pub(crate) fn network(&self, segment: &SegmentTable) -> Option<&NetworkTable> {
         self.networks.get(segment.network)
     }
 
-    /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
-    pub(crate) fn admits(&self, port: &PortTable, source: Mac, contents: &Contents) -> Verdict<'_> {
-        let Some((segment, network)) = self.at(port) else { return STRANGE };
-        let frame = Frame { port: port.device, out: None, source };
-        let (from, content) = (Some(segment.bridge), contents.content.clone());
-        let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
-        network.judge.judge(&packet, overlay_firewall::Flow::New)
-    }
-
     /// How long a packet of a port's may be: its segment's MTU, and that of the segment it is routed to. Where a service's replica is
     /// is not known before the packet is translated, when its sender would not know it again: so that must fit all segments.
-    pub(crate) fn most(&self, port: &PortTable, contents: &Contents) -> Option<Mtu> {
-        let (segment, network) = self.at(port)?;
-        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return Some(segment.mtu) };
+    #[inline]
+    pub(crate) fn most(&self, at: At<'_>, contents: &Contents) -> Mtu {
+        let At { port, segment, network } = at;
+        let (Content::Ip(ip), true) = (&contents.content, network.routed) else { return segment.mtu };
         let to = ip.destination();
         if port.is_vip(to) {
-            return network.least_mtu;
+            return network.least_mtu.unwrap_or(segment.mtu);
         }
-        let there = network.addresses.get(&to).and_then(|(at, _)| self.segments.get(*at));
-        Some(there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu)))
+        let there = network.addresses.get(&to).and_then(|holder| self.segments.get(holder.segment));
+        there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu))
     }
 
-    pub(crate) fn at(&self, port: &PortTable) -> Option<(&SegmentTable, &NetworkTable)> {
+    pub(crate) fn at<'t>(&'t self, port: &'t PortTable) -> Option<At<'t>> {
         let segment = self.segments.get(port.segment)?;
-        Some((segment, self.networks.get(segment.network)?))
+        Some(At { port, segment, network: self.networks.get(segment.network)? })
     }
 
     fn add_network(&mut self, wanted: &Wanted, sandbox: &Sandbox) -> Result<(), Refusal> {
@@ -187,11 +199,13 @@ impl Tables {
     }
 
     fn add_segment(&mut self, wanted: &Wanted, vni: Vni, segment: &Segment) -> Result<(), Refusal> {
-        let (at, vtep) = (self.segments.len(), segment.vtep);
+        let (at, vtep, tunnel) = (self.segments.len(), segment.vtep, names::tunnel(vni)?);
         if self.by_vni.insert(vni.get(), at).is_some() {
             return Err(Refusal::new(format!("segment {vni}"), "its VNI", "another network here has it"));
         }
-        self.vteps.insert(vtep.local, ());
+        if !self.is_vtep(vtep.local) {
+            self.vteps.push(vtep.local);
+        }
         let encrypted = wanted.host.tunnels.get(&vtep.port).is_some_and(|tunnel| tunnel.encrypted.contains(&vni));
         let mut table = SegmentTable {
             vni,
@@ -204,15 +218,17 @@ impl Tables {
             flood: segment.flood.iter().copied().collect(),
             ports: Vec::new(),
             bridge: names::bridge(vni)?,
-            tunnel: names::tunnel(vni)?,
+            tunnel,
+            gate: self.gate(tunnel),
             sealed: encrypted || wanted.crypto.ports.contains(&vtep.port),
         };
         for (endpoint, port) in &segment.ports {
             self.add_port(wanted, (at, &mut table), *endpoint, port)?;
         }
         for (mac, peer) in &segment.peers {
-            table.stations.insert(*mac, Station::Vtep(peer.vtep));
-            self.add_addresses(at, *mac, peer.addresses.iter().copied());
+            let station = Station::Vtep(peer.vtep);
+            table.stations.insert(*mac, station);
+            self.add_addresses(Holder { segment: at, mac: *mac, station }, peer.addresses.iter().copied());
         }
         self.segments.push(table);
         Ok(())
@@ -243,21 +259,28 @@ impl Tables {
         };
         table.stations.insert(port.mac, Station::Port(at));
         table.ports.push(at);
-        self.add_addresses(segment, port.mac, port.addresses.iter().map(IpNet::addr));
+        let holder = Holder { segment, mac: port.mac, station: Station::Port(at) };
+        self.add_addresses(holder, port.addresses.iter().map(IpNet::addr));
         let vips = services.iter().flat_map(|services| services.services.values());
         let vips = vips.flat_map(|service| service.vips.iter()).map(|vip| (*vip, ())).collect();
         let addresses = port.addresses.iter().map(IpNet::addr).chain([port.mac.link_local().into()]).collect();
-        self.ports.push(PortTable { endpoint, segment, device, mac: port.mac, addresses, services, vips });
+        let gate = self.gate(device);
+        self.ports.push(PortTable { endpoint, segment, device, gate, mac: port.mac, addresses, services, vips });
         Ok(())
     }
 
+    /// What the firewall of the last network says of who speaks at a port.
+    fn gate(&self, port: IfName) -> Gate {
+        self.networks.last().map(|network| network.judge.gate(port)).unwrap_or_default()
+    }
+
     /// An endpoint with IPv6 has its link-local address, too.
-    fn add_addresses(&mut self, segment: usize, mac: Mac, addresses: impl Iterator<Item = IpAddr>) {
+    fn add_addresses(&mut self, holder: Holder, addresses: impl Iterator<Item = IpAddr>) {
         let Some(network) = self.networks.last_mut() else { return };
         for address in addresses {
-            network.addresses.insert(address, (segment, mac));
+            network.addresses.insert(address, holder);
             if address.is_ipv6() {
-                network.addresses.insert(mac.link_local().into(), (segment, mac));
+                network.addresses.insert(holder.mac.link_local().into(), holder);
             }
         }
     }
@@ -267,13 +290,22 @@ const fn isolates(port: &BridgePort) -> bool {
     matches!(port, BridgePort::Pinned(pin) if pin.isolated)
 }
 
-const STRANGE: Verdict<'static> = Verdict { ruling: Ruling::Drop, rule: Rule::Otherwise };
+impl<'t> At<'t> {
+    /// What the firewall says of a frame at the port where it comes in, before anybody knows where it goes.
+    #[inline(always)]
+    pub(crate) fn admits(self, contents: &Contents) -> Verdict<'t> {
+        let frame = Frame { port: self.port.device, out: None, source: contents.source };
+        let (from, content) = (Some(self.segment.bridge), contents.content);
+        let packet = Packet { frame: Some(frame), from, to: None, content, secured: false };
+        self.network.judge.judge_at(&self.port.gate, &packet, overlay_firewall::Flow::New)
+    }
+}
 
 impl NetworkTable {
     /// Who has an address, seen from a segment: a station there, or one of another segment that packets are routed to.
-    pub(crate) fn station(&self, segment: usize, address: IpAddr) -> Option<(usize, Mac)> {
-        let found = *self.addresses.get(&address)?;
-        (found.0 == segment || self.routed && !is_on_link(address)).then_some(found)
+    pub(crate) fn holder(&self, segment: usize, address: IpAddr) -> Option<&Holder> {
+        let found = self.addresses.get(&address)?;
+        (found.segment == segment || self.routed && !is_on_link(address)).then_some(found)
     }
 }
 
@@ -285,8 +317,9 @@ const fn is_on_link(address: IpAddr) -> bool {
 }
 
 impl SegmentTable {
-    pub(crate) fn find(&self, mac: Mac) -> Option<Station> {
-        self.stations.get(&mac).copied()
+    #[inline]
+    pub(crate) fn find(&self, mac: Mac) -> Option<&Station> {
+        self.stations.get(&mac)
     }
 
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
@@ -311,7 +344,7 @@ impl PortTable {
 
 /// Who says in its neighbours' tables where an address is: whoever is there, the gateway for itself and VIPs.
 pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) -> Result<Mac, Reason> {
-    let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
+    let At { segment, network, .. } = tables.at(port).ok_or(Reason::NoPort)?;
     if segment.is_gateway(address) || port.is_vip(address) {
         return Ok(segment.gateway_mac);
     }
@@ -319,7 +352,7 @@ pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) ->
         return Err(Reason::Settled);
     }
     match network.addresses.get(&address) {
-        Some((at, mac)) if *at == port.segment => Ok(*mac),
+        Some(holder) if holder.segment == port.segment => Ok(holder.mac),
         _ => Err(Reason::NoRoute),
     }
 }

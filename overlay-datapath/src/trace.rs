@@ -5,12 +5,11 @@ use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Mac, Mtu, Name, Vni};
 use overlay_firewall::{Content, Flow};
-use overlay_vxlan::Frame;
 
 use crate::Reason;
 use crate::content::Contents;
-use crate::datapath::passage;
-use crate::tables::{PortTable, SegmentTable, Station, Tables, whereabouts};
+use crate::datapath::{Way, passage};
+use crate::tables::{At, PortTable, SegmentTable, Station, Tables, whereabouts};
 use crate::tunnel::protected;
 
 /// The way of a frame through a node, as far as tables alone tell: flows that stand are not looked at, so it is judged as one that begins.
@@ -75,12 +74,9 @@ impl Tables {
 
     fn follow(&self, from: EndpointId, bytes: &[u8], hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
         let (_, port) = self.port(from).ok_or(Reason::NoPort)?;
-        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
-        }
-        let contents = Contents::of(&frame, bytes);
-        let verdict = self.admits(port, frame.ethernet.source(), &contents);
+        let contents = Contents::read(bytes)?;
+        let at = self.at(port).ok_or(Reason::NoPort)?;
+        let verdict = at.admits(&contents);
         hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
         if !verdict.ruling.passes() {
             return Err(Reason::Spoofed);
@@ -88,7 +84,7 @@ impl Tables {
         if let Some(asked) = crate::neighbour::asks_for(&contents.content, bytes)? {
             return whereabouts(self, port, asked).map(Hop::Answered);
         }
-        let most = self.most(port, &contents).ok_or(Reason::NoPort)?;
+        let most = self.most(at, &contents);
         if bytes.len() > ETHERNET + most.get() as usize {
             return Ok(Hop::TooBig(most));
         }
@@ -99,17 +95,12 @@ impl Tables {
             let mut named = service.filter(|(_, service)| service.vips.contains(&ip.destination()));
             return named.next().map(|(name, _)| Hop::Service(name.clone())).ok_or(Reason::Service);
         }
-        self.follow_on(port, (&frame, contents), hops)
+        self.follow_on(port, &contents, hops)
     }
 
-    fn follow_on(
-        &self,
-        port: &PortTable,
-        (frame, contents): (&Frame<'_>, Contents),
-        hops: &mut Vec<Hop>,
-    ) -> Result<Hop, Reason> {
-        let (segment, network) = self.at(port).ok_or(Reason::NoPort)?;
-        let destination = frame.ethernet.destination();
+    fn follow_on(&self, port: &PortTable, contents: &Contents, hops: &mut Vec<Hop>) -> Result<Hop, Reason> {
+        let At { segment, network, .. } = self.at(port).ok_or(Reason::NoPort)?;
+        let destination = contents.destination;
         if destination.is_multicast() {
             return if segment.flood.is_empty() { Err(Reason::Unflooded) } else { Ok(Hop::Flooded) };
         }
@@ -122,10 +113,11 @@ impl Tables {
                 return Ok(Hop::Gateway(ip.destination()));
             }
             (true, Content::Ip(ip)) => {
-                let (at, mac) = network.station(port.segment, ip.destination()).ok_or(Reason::NoRoute)?;
-                let segment = self.segments.get(at).filter(|_| at != port.segment).ok_or(Reason::NoRoute)?;
+                let holder = network.holder(port.segment, ip.destination()).ok_or(Reason::NoRoute)?;
+                let other = Some(holder.segment).filter(|to| *to != port.segment);
+                let segment = other.and_then(|to| self.segments.get(to)).ok_or(Reason::NoRoute)?;
                 hops.push(Hop::Routed(segment.vni));
-                (segment, segment.find(mac).ok_or(Reason::NoStation)?)
+                (segment, &holder.station)
             }
             (true, _) => return Err(Reason::NoRoute),
         };
@@ -133,14 +125,14 @@ impl Tables {
             if contents.fragment && network.follows {
                 return Err(Reason::Fragment);
             }
-            let packet = passage(self, (port.device, segment), station, frame, contents.content);
+            let packet = passage(self, &Way { from: port.device, gate: &port.gate, segment, station }, contents);
             let verdict = network.judge.judge(&packet, Flow::New);
             hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
             if !verdict.ruling.passes() {
                 return Err(Reason::Policy);
             }
         }
-        self.hand_over(segment, station)
+        self.hand_over(segment, *station)
     }
 
     fn hand_over(&self, segment: &SegmentTable, station: Station) -> Result<Hop, Reason> {

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use overlay_core::Instant;
-use overlay_firewall::{Flow, Ip, Packet, Transport};
+use overlay_firewall::{Flow, Gate, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
 use siphasher::sip::SipHasher13;
 
@@ -101,6 +101,7 @@ impl Entry {
 pub(crate) struct Passage<'p> {
     pub(crate) network: usize,
     pub(crate) table: &'p NetworkTable,
+    pub(crate) gate: &'p Gate,
     pub(crate) revision: u64,
     pub(crate) packet: &'p Packet,
     pub(crate) ip: Ip,
@@ -112,20 +113,15 @@ impl Tracker {
     }
 
     /// Whether a packet may pass its network, as the policy says of its flow.
-    pub(crate) fn pass(
-        &mut self,
-        passage: &Passage<'_>,
-        frame: &Frame<'_>,
-        bytes: &[u8],
-        now: Instant,
-    ) -> Result<(), Reason> {
-        let found = key(passage.network, frame, bytes);
-        let flow = match (&found, is_error(frame)) {
-            (_, true) => self.related(passage.network, frame),
-            (Some(found), false) => self.flow(passage, found, frame, now),
+    pub(crate) fn pass(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
+        let found = key(passage.network, &frame, bytes);
+        let flow = match (&found, is_error(&frame)) {
+            (_, true) => self.related(passage.network, &frame),
+            (Some(found), false) => self.flow(passage, found, &frame, now),
             (None, false) => Flow::New,
         };
-        if !passage.table.judge.judge(passage.packet, flow).ruling.passes() {
+        if !passage.table.judge.judge_at(passage.gate, passage.packet, flow).ruling.passes() {
             return Err(Reason::Policy);
         }
         match found {
@@ -203,7 +199,7 @@ fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
         protocol => Transport::Other(protocol),
     };
     let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
-    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..passage.packet.clone() };
+    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..*passage.packet };
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
 }
 

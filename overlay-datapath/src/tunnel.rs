@@ -1,20 +1,24 @@
 //! Outer headers: what is written around a frame, and read of a packet that arrives.
 
 use std::net::IpAddr;
+use std::ops::Range;
 
-use overlay_core::{DontFragment, Port, Ttl};
+use overlay_core::{DontFragment, Ttl};
 use overlay_crypto::{Datagram, SaId, Verdict};
-use overlay_vxlan::{Addresses, Flow, Frame, Ip, Outer};
+use overlay_vxlan::{Addresses, Header, Outer};
 
+use crate::content::Contents;
 use crate::header::ECN;
 use crate::tables::{SegmentTable, Tables};
 use crate::{Buffer, Reason, checksum};
 
 /// Writes VXLAN, UDP and IP in front of a frame, for a node, and says from which source port that leaves.
+#[inline(always)]
 pub(crate) fn encapsulate(
     segment: &SegmentTable,
     to: IpAddr,
     (seed, identification): (u64, u16),
+    contents: &Contents,
     buffer: &mut Buffer,
 ) -> Result<u16, Reason> {
     let vtep = &segment.vtep;
@@ -24,20 +28,19 @@ pub(crate) fn encapsulate(
         _ => return Err(Reason::NoTunnel),
     };
     let frame = buffer.packet();
-    let source_port = vtep.source_ports.pick(Flow::hash_of(frame, seed));
-    let inner = Frame::parse(frame).ok().and_then(|frame| frame.ip);
+    let source_port = vtep.source_ports.pick(contents.flow_hash(frame, seed));
+    let inner = contents.inner;
     let outer = Outer {
         destination_port: vtep.port,
         ttl: match (vtep.ttl, inner) {
             (Ttl::Hops(hops), _) => hops.get(),
-            (Ttl::Inherit, Some(ip)) => ip.ttl().max(1),
+            (Ttl::Inherit, Some(inner)) => inner.ttl.max(1),
             _ => 64,
         },
-        traffic_class: inner.map_or(0, |ip| ip.traffic_class() & ECN), // RFC 6040 §4.1
+        traffic_class: inner.map_or(0, |inner| inner.congestion), // RFC 6040 §4.1
         identification: match (vtep.dont_fragment, inner) {
             (DontFragment::Set, _) => None,
-            (DontFragment::Inherit, Some(Ip::V4(ip))) if ip.is_unfragmentable() => None,
-            (DontFragment::Inherit, Some(Ip::V6(_))) => None,
+            (DontFragment::Inherit, Some(inner)) if inner.unfragmentable => None,
             _ => Some(identification),
         },
         ..Outer::new(addresses, source_port, segment.vni)
@@ -53,6 +56,7 @@ pub(crate) fn encapsulate(
 }
 
 /// By which association a segment's datagrams to a node leave from a source port; none where they leave in the clear.
+#[inline(always)]
 pub(crate) fn protected(
     tables: &Tables,
     segment: &SegmentTable,
@@ -70,12 +74,18 @@ pub(crate) fn protected(
 
 /// Writes the UDP checksum of a packet (RFC 768).
 fn sum_datagram(packet: &mut [u8], header_len: usize) -> Option<()> {
-    let addresses = if header_len == 20 { 12..20 } else { 8..40 };
-    let pseudo = checksum::sum(packet.get(addresses)?) + u64::from(crate::protection::UDP);
-    let datagram = packet.get_mut(header_len..)?;
-    let sum = checksum::finish(pseudo + datagram.len() as u64 + checksum::sum(datagram));
-    datagram.get_mut(6..8)?.copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
+    let sum = datagram_sum(packet, header_len)?;
+    let field = packet.get_mut(header_len + 6..header_len + 8)?;
+    field.copy_from_slice(&(if sum == 0 { 0xffff } else { sum }).to_be_bytes());
     Some(())
+}
+
+/// The checksum of the UDP datagram that a packet ends with, over what stands in its field, too.
+fn datagram_sum(packet: &[u8], header_len: usize) -> Option<u16> {
+    let addresses = if packet.first()? >> 4 == 4 { 12..20 } else { 8..40 };
+    let pseudo = checksum::sum(packet.get(addresses)?) + u64::from(crate::protection::UDP);
+    let datagram = packet.get(header_len..)?;
+    Some(checksum::finish(pseudo + datagram.len() as u64 + checksum::sum(datagram)))
 }
 
 /// Says in the header of an IP packet what it carries now, and how long it is.
@@ -88,7 +98,7 @@ pub(crate) fn carry(packet: &mut [u8], protocol: u8) -> Option<()> {
             header[2..4].copy_from_slice(&u16::try_from(len).ok()?.to_be_bytes());
             header[9] = protocol;
             header[10..12].copy_from_slice(&[0; 2]);
-            let sum = checksum::finish(checksum::sum(header)).to_be_bytes();
+            let sum = checksum::finish(sum_header(header)).to_be_bytes();
             header[10..12].copy_from_slice(&sum);
         }
         _ => {
@@ -98,6 +108,12 @@ pub(crate) fn carry(packet: &mut [u8], protocol: u8) -> Option<()> {
         }
     }
     Some(())
+}
+
+/// The sum of an IPv4 header.
+#[inline]
+fn sum_header(header: &[u8]) -> u64 {
+    header.try_into().map_or_else(|_| checksum::sum(header), checksum::sum_header)
 }
 
 /// The outer header of a packet that arrived, as far as it says whose it is.
@@ -116,6 +132,7 @@ pub(crate) struct Arrival {
 
 impl Arrival {
     /// Reads it: no fragment, with no extension headers. Nodes send none.
+    #[inline(always)]
     pub(crate) fn read(packet: &[u8]) -> Option<Self> {
         let congested = |class: u8| class & ECN == ECN;
         match packet.first()? >> 4 {
@@ -124,7 +141,7 @@ impl Arrival {
                 let header_len = usize::from(head[0] & 15) * 4;
                 let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
                 let part = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-                let sum = checksum::finish(checksum::sum(packet.get(..header_len)?));
+                let sum = checksum::finish(sum_header(packet.get(..header_len)?));
                 let whole = header_len >= 20 && len >= header_len && packet.len() >= len && sum == 0 && !part;
                 let address = |at: usize| IpAddr::from([head[at], head[at + 1], head[at + 2], head[at + 3]]);
                 let (source, destination) = (address(12), address(16));
@@ -144,14 +161,24 @@ impl Arrival {
     }
 
     /// The datagram that the packet carries.
+    #[inline(always)]
     pub(crate) fn datagram(&self, packet: &[u8]) -> Option<Datagram> {
         let [a, b, c, d] = *packet.get(self.header_len..)?.first_chunk()?;
         let (source_port, destination_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         Some(Datagram { source: self.source, destination: self.destination, source_port, destination_port })
     }
-}
 
-/// The port of a datagram that arrived.
-pub(crate) fn port_of(datagram: &Datagram) -> Result<Port, Reason> {
-    Port::new(datagram.destination_port).map_err(|_| Reason::NotOurs)
+    /// The VXLAN header in the datagram that the packet carries, and where the frame is. A UDP checksum is held to what it covers.
+    #[inline(always)]
+    pub(crate) fn vxlan(&self, packet: &[u8]) -> Option<(Header, Range<usize>)> {
+        let udp: &[u8; 8] = packet.get(self.header_len..self.len)?.first_chunk()?;
+        let [_, _, _, _, a, b, sum @ ..] = *udp;
+        let end = self.header_len + usize::from(u16::from_be_bytes([a, b]));
+        let whole = packet.get(..end).filter(|_| end <= self.len)?;
+        if sum != [0; 2] && datagram_sum(whole, self.header_len)? != 0 {
+            return None;
+        }
+        let (header, frame) = Header::parse(whole.get(self.header_len + udp.len()..)?).ok()?;
+        Some((header, end - frame.len()..end))
+    }
 }

@@ -14,7 +14,7 @@ use overlay_core::{IfName, IpFamily, Mac, Protocol};
 /// assert!(packet.to.is_none()); // it is for this machine
 /// # Ok::<(), overlay_core::IfNameError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet {
     /// The frame it came in, if that was at a port of a bridge.
     pub frame: Option<Frame>,
@@ -69,7 +69,7 @@ pub struct Frame {
 }
 
 /// What a frame carries.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Content {
     /// An IP packet.
     Ip(Ip),
@@ -200,6 +200,17 @@ impl Transport {
     /// A UDP datagram that is no VXLAN.
     pub const fn udp(source: u16, destination: u16) -> Self {
         Self::Udp { source, destination, vni: 0 }
+    }
+
+    /// The sender's port and the receiver's.
+    #[inline]
+    pub const fn ports(&self) -> Option<(u16, u16)> {
+        match *self {
+            Self::Tcp { source, destination, .. }
+            | Self::Udp { source, destination, .. }
+            | Self::Sctp { source, destination } => Some((source, destination)),
+            _ => None,
+        }
     }
 
     /// The protocol and the receiver's port.

@@ -75,7 +75,7 @@ impl Flow {
     /// 64 bits that spread flows evenly, a function of the flow and `seed` alone and the same on every machine within one
     /// release of this crate. A random seed keeps those who neither know it nor see the ports from choosing flows that
     /// meet. It is no cryptographic hash: who sees the ports of flows of their own choice may work the seed out.
-    #[inline]
+    #[inline(always)]
     pub fn hash(&self, seed: u64) -> u64 {
         let start = fold(seed ^ KEYS[0], KEYS[1]);
         match *self {

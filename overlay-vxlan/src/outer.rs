@@ -105,7 +105,7 @@ impl Outer {
     ///
     /// # Errors
     /// Nothing is written if `headroom` is too short, or the frame longer than an IP packet can carry.
-    #[inline]
+    #[inline(always)]
     pub fn prepend(&self, headroom: &mut [u8], frame: usize) -> Result<usize, OuterError> {
         let len = self.header_len();
         let have = headroom.len();

@@ -2,43 +2,58 @@
 
 use overlay_crypto::{Datagram, SaId, Verdict};
 use overlay_firewall::{Flow, Ip, Packet as Asked, Rule, Ruling, Transport};
-use overlay_vxlan::Packet;
 
 use super::leave::is_here;
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
+use crate::buffer::Met;
+use crate::content::Contents;
 use crate::protection::{ESP, UDP};
 use crate::tables::{SegmentTable, Tables};
-use crate::tunnel::{Arrival, port_of};
-use crate::{Buffer, Fate, Reason, header};
+use crate::tunnel::Arrival;
+use crate::{Buffer, Reason, header};
 
 impl Datapath {
-    /// ESP, the host's firewall, VXLAN; then to the endpoint.
-    pub(super) fn arrive(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Result<Fate, Reason> {
-        let tables = turn.tables;
+    /// ESP, the host's firewall, VXLAN: then the buffer has the frame. Says which segment's it is.
+    #[inline(always)]
+    pub(super) fn unwrap<'t>(&mut self, tables: &'t Tables, buffer: &mut Buffer) -> Result<&'t SegmentTable, Reason> {
         let arrival = Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?;
         if !tables.is_vtep(arrival.destination) {
             return Err(Reason::NotOurs);
         }
         buffer.truncate(arrival.len);
         let by = self.open(tables, &arrival, buffer)?;
-        let segment = decapsulate(tables, by, buffer)?;
+        let inside = match by {
+            None => arrival,
+            Some(_) => Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?,
+        };
+        let segment = decapsulate(tables, by, &inside, buffer)?;
         if arrival.congested {
             tell_congestion(buffer)?;
         }
-        let frame = overlay_vxlan::Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
-        }
-        let destination = frame.ethernet.destination();
+        Ok(segment)
+    }
+
+    /// Where what was unwrapped goes: to the endpoint.
+    #[inline(always)]
+    pub(super) fn arrive(
+        &mut self,
+        turn: Turn<'_>,
+        segment: &SegmentTable,
+        contents: &Contents,
+        buffer: &mut Buffer,
+    ) -> Result<Met, Reason> {
+        let destination = contents.destination;
         if destination.is_multicast() {
             return self.flood(turn, (segment, None), buffer);
         }
         // What came from one node goes to no other.
-        let station = segment.find(destination).filter(|station| is_here(*station)).ok_or(Reason::NoStation)?;
-        self.forward(turn, (segment.tunnel, segment), station, buffer)
+        let station = segment.find(destination).filter(|station| is_here(station)).ok_or(Reason::NoStation)?;
+        let way = Way { from: segment.tunnel, gate: &segment.gate, segment, station };
+        self.forward(turn, &way, contents, buffer)
     }
 
     /// Opens what came sealed, and says by which association.
+    #[inline(always)]
     fn open(&mut self, tables: &Tables, arrival: &Arrival, buffer: &mut Buffer) -> Result<Option<SaId>, Reason> {
         let header_len = arrival.header_len;
         let at = match arrival.protocol {
@@ -61,8 +76,16 @@ impl Datapath {
 }
 
 /// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is.
-fn decapsulate<'t>(tables: &'t Tables, by: Option<SaId>, buffer: &mut Buffer) -> Result<&'t SegmentTable, Reason> {
-    let arrival = Arrival::read(buffer.packet()).filter(|it| it.protocol == UDP).ok_or(Reason::Malformed)?;
+#[inline(always)]
+fn decapsulate<'t>(
+    tables: &'t Tables,
+    by: Option<SaId>,
+    arrival: &Arrival,
+    buffer: &mut Buffer,
+) -> Result<&'t SegmentTable, Reason> {
+    if arrival.protocol != UDP {
+        return Err(Reason::Malformed);
+    }
     let datagram = arrival.datagram(buffer.packet()).ok_or(Reason::Malformed)?;
     match by.map(|id| tables.guards.opened(&id, &datagram)) {
         None if tables.guards.incoming(&datagram) == Verdict::Pass => {}
@@ -70,23 +93,19 @@ fn decapsulate<'t>(tables: &'t Tables, by: Option<SaId>, buffer: &mut Buffer) ->
         Some(Verdict::Pass) => {}
         Some(_) => return Err(Reason::NoTunnel),
     }
-    let packet = Packet::parse_ip(buffer.packet(), port_of(&datagram)?).map_err(|_| Reason::Malformed)?;
-    let packet = packet.ok_or(Reason::NotOurs)?;
-    if packet.udp.checksum() != 0 {
-        packet.verify_udp().map_err(|_| Reason::Malformed)?;
-    }
+    let (header, frame) = arrival.vxlan(buffer.packet()).ok_or(Reason::Malformed)?;
     let is_its = |segment: &&SegmentTable| {
         segment.vtep.port.get() == datagram.destination_port && segment.vtep.local == datagram.destination
     };
-    let segment = tables.segment_of(packet.header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
+    let segment = tables.segment_of(header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
     admitted(tables, (segment, by.is_some()), &datagram)?;
-    let (at, len) = (arrival.header_len + HEADERS, packet.frame().len());
-    let start = buffer.range().start + at;
-    buffer.set(start..start + len).ok_or(Reason::Malformed)?;
+    let start = buffer.range().start;
+    buffer.set(start + frame.start..start + frame.end).ok_or(Reason::Malformed)?;
     Ok(segment)
 }
 
 /// What the host's firewall says of a datagram.
+#[inline(always)]
 fn admitted(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram: &Datagram) -> Result<(), Reason> {
     if segment.sealed && !sealed {
         return Err(Reason::Clear);
@@ -112,5 +131,3 @@ fn tell_congestion(buffer: &mut Buffer) -> Result<(), Reason> {
         _ => Ok(()),
     }
 }
-
-const HEADERS: usize = 8 + overlay_vxlan::Header::LEN;

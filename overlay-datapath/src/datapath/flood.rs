@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use overlay_core::{EndpointId, Vni};
-use overlay_vxlan::Frame;
 
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
+use crate::buffer::Met;
+use crate::content::Contents;
 use crate::tables::{PortTable, SegmentTable, Station};
 use crate::{Buffer, Fate, Reason};
 
@@ -27,8 +28,8 @@ impl Datapath {
         &mut self,
         turn: Turn<'_>,
         (segment, from): (&SegmentTable, Option<&PortTable>),
-        buffer: &Buffer,
-    ) -> Result<Fate, Reason> {
+        buffer: &mut Buffer,
+    ) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         if segment.flood.is_empty() {
             return Err(Reason::Unflooded);
@@ -45,11 +46,11 @@ impl Datapath {
             ports: others.filter(|other| Some(*other) != from_here).collect(),
             vteps: if from.is_some() { segment.flood.to_vec() } else { Vec::new() },
         });
-        Ok(Fate::Copied)
+        Ok(buffer.meet(Fate::Copied))
     }
 
     /// The next copy; the policy is asked about each.
-    pub(super) fn copy(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Fate, Reason>> {
+    pub(super) fn copy(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Met, Reason>> {
         let tables = turn.tables;
         loop {
             let flood = self.floods.front_mut()?;
@@ -74,15 +75,18 @@ impl Datapath {
         (vni, from): (Vni, Option<EndpointId>),
         to: Option<Station>,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let segment = tables.segment_of(vni).ok_or(Reason::NoSegment)?;
-        let from = match from {
-            None => segment.tunnel,
-            Some(endpoint) => tables.port(endpoint).ok_or(Reason::NoPort)?.1.device,
+        let (from, gate) = match from {
+            None => (segment.tunnel, &segment.gate),
+            Some(endpoint) => {
+                let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
+                (port.device, &port.gate)
+            }
         };
-        Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        self.forward(turn, (from, segment), to.ok_or(Reason::NoPort)?, buffer)
+        let (station, contents) = (to.ok_or(Reason::NoPort)?, Contents::read(buffer.packet())?);
+        self.forward(turn, &Way { from, gate, segment, station: &station }, &contents, buffer)
     }
 }
 

@@ -1,111 +1,127 @@
 //! From where it is known whose a frame is: the policy, then to the endpoint or the node.
 
 use overlay_core::IfName;
-use overlay_firewall::{Content, Frame as At, Packet};
-use overlay_vxlan::Frame;
+use overlay_firewall::{Content, Frame as At, Gate, Packet};
 
 use super::leave::exceeds;
 use super::{Datapath, Turn};
+use crate::buffer::Met;
 use crate::content::Contents;
-use crate::tables::{SegmentTable, Station, Tables};
+use crate::tables::{NetworkTable, SegmentTable, Station, Tables};
 use crate::track::Passage;
 use crate::{Buffer, Fate, Reason, header, tunnel};
 
+/// From a device of a segment's bridge to a station.
+#[derive(Clone, Copy)]
+pub(crate) struct Way<'t> {
+    pub(crate) from: IfName,
+    /// What the network's firewall says of who speaks there.
+    pub(crate) gate: &'t Gate,
+    pub(crate) segment: &'t SegmentTable,
+    pub(crate) station: &'t Station,
+}
+
 impl Datapath {
-    /// From a device of a segment's bridge to a station, if the network's policy lets it.
+    /// To a station, if the network's policy lets it.
+    #[inline(always)]
     pub(super) fn forward(
         &mut self,
         turn: Turn<'_>,
-        (from, segment): (IfName, &SegmentTable),
-        station: Station,
+        way: &Way<'_>,
+        contents: &Contents,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
-        self.police(turn, (from, segment), station, buffer)?;
-        self.hand_over(turn, segment, station, buffer)
+    ) -> Result<Met, Reason> {
+        self.police(turn, way, contents, buffer)?;
+        self.hand_over(turn, way, contents, buffer)
     }
 
     /// Asks the policy.
+    #[inline(always)]
     pub(super) fn police(
         &mut self,
         turn: Turn<'_>,
-        (from, segment): (IfName, &SegmentTable),
-        station: Station,
+        way: &Way<'_>,
+        contents: &Contents,
+        buffer: &Buffer,
+    ) -> Result<(), Reason> {
+        match turn.tables.network(way.segment) {
+            None => Err(Reason::NoSegment),
+            Some(network) if !network.polices => Ok(()),
+            Some(network) => self.ask(turn, (way, network), contents, buffer),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        turn: Turn<'_>,
+        (way, network): (&Way<'_>, &NetworkTable),
+        contents: &Contents,
         buffer: &Buffer,
     ) -> Result<(), Reason> {
         let Turn { tables, now } = turn;
-        let network = tables.network(segment).ok_or(Reason::NoSegment)?;
-        if !network.polices {
-            return Ok(());
-        }
-        let bytes = buffer.packet();
-        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
-        let contents = Contents::of(&frame, bytes);
         let Content::Ip(ip) = contents.content else { return Ok(()) };
         if contents.fragment && network.follows {
             return Err(Reason::Fragment);
         }
-        let packet = passage(tables, (from, segment), station, &frame, contents.content);
+        let packet = passage(tables, way, contents);
         if !network.follows {
-            let passes = network.judge.judge(&packet, overlay_firewall::Flow::New).ruling.passes();
+            let passes = network.judge.judge_at(way.gate, &packet, overlay_firewall::Flow::New).ruling.passes();
             return if passes { Ok(()) } else { Err(Reason::Policy) };
         }
-        let passage =
-            Passage { network: segment.network, table: network, revision: self.revision, packet: &packet, ip };
-        self.tracker.pass(&passage, &frame, bytes, now)
+        let (number, revision) = (way.segment.network, self.revision);
+        let passage = Passage { network: number, table: network, gate: way.gate, revision, packet: &packet, ip };
+        self.tracker.pass(&passage, buffer.packet(), now)
     }
 
     /// To an endpoint here, or to the node of one elsewhere.
+    #[inline(always)]
     pub(super) fn hand_over(
         &mut self,
         turn: Turn<'_>,
-        segment: &SegmentTable,
-        station: Station,
+        way: &Way<'_>,
+        contents: &Contents,
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
-        let tables = turn.tables;
+    ) -> Result<Met, Reason> {
+        let (tables, segment) = (turn.tables, way.segment);
         if exceeds(buffer, segment.mtu) {
             return Err(Reason::TooBig);
         }
-        let to = match station {
-            Station::Port(at) => return self.deliver(turn, at, buffer),
+        let to = match *way.station {
+            Station::Port(at) => return self.deliver(turn, at, contents, buffer),
             Station::Vtep(to) => to,
         };
         self.identification = self.identification.wrapping_add(1);
-        let source_port = tunnel::encapsulate(segment, to, (self.spread, self.identification), buffer)?;
+        let drawn = (self.spread, self.identification);
+        let source_port = tunnel::encapsulate(segment, to, drawn, contents, buffer)?;
         if let Some(id) = tunnel::protected(tables, segment, (to, source_port))? {
             self.protection.seal(&id, buffer, segment.vtep.underlay().header_len())?;
             self.counts.sealed += 1;
         }
-        Ok(Fate::Underlay { from: segment.vtep.local, to })
+        Ok(buffer.meet(Fate::Underlay { from: segment.vtep.local, to }))
     }
 
     /// To an endpoint here, as an answer of a service's if it is one.
-    fn deliver(&mut self, turn: Turn<'_>, at: usize, buffer: &mut Buffer) -> Result<Fate, Reason> {
+    fn deliver(&mut self, turn: Turn<'_>, at: usize, contents: &Contents, buffer: &mut Buffer) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         let port = tables.ports.get(at).ok_or(Reason::NoPort)?;
-        let (segment, _) = tables.at(port).ok_or(Reason::NoPort)?;
-        let frame = Frame::parse(buffer.packet()).map_err(|_| Reason::Malformed)?;
-        let contents = Contents::of(&frame, buffer.packet());
-        self.serve_back(port, &contents, buffer, now)?;
+        let segment = tables.segments.get(port.segment).ok_or(Reason::NoSegment)?;
+        if port.services.is_some() {
+            self.serve_back(port, contents, buffer, now)?;
+        }
         if contents.synchronises {
             header::clamp(buffer.packet_mut(), segment.mtu);
         }
-        Ok(Fate::Port(port.endpoint))
+        Ok(buffer.meet(Fate::Port(port.endpoint)))
     }
 }
 
 /// A frame between two devices of a bridge, as the firewall sees it.
-pub(crate) fn passage(
-    tables: &Tables,
-    (from, segment): (IfName, &SegmentTable),
-    station: Station,
-    frame: &Frame<'_>,
-    content: Content,
-) -> Packet {
-    let out = match station {
+pub(crate) fn passage(tables: &Tables, way: &Way<'_>, contents: &Contents) -> Packet {
+    let segment = way.segment;
+    let out = match *way.station {
         Station::Port(at) => tables.ports.get(at).map_or(segment.tunnel, |port| port.device),
         Station::Vtep(_) => segment.tunnel,
     };
-    let frame = At { port: from, out: Some(out), source: frame.ethernet.source() };
-    Packet::bridged(segment.bridge, frame, content)
+    let frame = At { port: way.from, out: Some(out), source: contents.source };
+    Packet::bridged(segment.bridge, frame, contents.content)
 }

@@ -9,14 +9,17 @@ mod serve;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, EndpointId, Instant, Meter};
+use overlay_core::{BackendError, EndpointId, Instant, Mac, Meter};
 use overlay_crypto::{SaId, Usage};
 
 use self::flood::Flood;
-pub(crate) use self::forward::passage;
+pub(crate) use self::forward::{Way, passage};
 use self::serve::Client;
 use crate::bucket::{Bucket, Rate};
+use crate::buffer::Met;
+use crate::content::Contents;
 use crate::protection::Protection;
+use crate::tables::Station;
 use crate::track::Tracker;
 use crate::{Buffer, Counts, Fate, Reason, Tables, Trace};
 
@@ -66,6 +69,15 @@ pub struct Datapath {
     error_rate: Bucket,
     identification: u16,
     counts: Counts,
+    /// Empty between two calls.
+    ahead: Vec<Result<Contents, Reason>>,
+}
+
+/// What was looked up of a frame before it was its turn.
+struct Seen<'t> {
+    contents: &'t Contents,
+    /// Who has the Ethernet address that it is for.
+    station: Option<&'t Station>,
 }
 
 /// What a packet is decided by, beside what is known of flows.
@@ -93,6 +105,7 @@ impl Datapath {
             error_rate: Bucket::new(config.errors, now),
             identification: 0,
             counts: Counts::default(),
+            ahead: Vec::new(),
             config,
         }
     }
@@ -110,23 +123,55 @@ impl Datapath {
     /// Takes frames that an endpoint here has sent.
     pub fn handle_frames(&mut self, from: EndpointId, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
-        let port = tables.port(from);
-        for buffer in batch {
-            let fate = match port {
-                Some((_, port)) => self.leave(Turn { tables: &tables, now }, port, buffer),
-                None => Err(Reason::NoPort),
-            };
-            self.settle(buffer, fate, Some(from));
+        let Some(at) = tables.port(from).and_then(|(_, port)| tables.at(port)) else {
+            batch.iter_mut().for_each(|buffer| self.settle(buffer, Err(Reason::NoPort), Some(from)));
+            return;
+        };
+        let mut ahead = std::mem::take(&mut self.ahead);
+        for batch in batch.chunks_mut(AHEAD) {
+            // So the lookups of many wait for memory together.
+            let mut stations = [None; AHEAD];
+            for (station, buffer) in stations.iter_mut().zip(&*batch) {
+                *station = destination(buffer.packet()).and_then(|to| at.segment.find(to));
+            }
+            ahead.clear();
+            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            for ((buffer, contents), station) in batch.iter_mut().zip(&ahead).zip(stations) {
+                let fate = match contents {
+                    Ok(contents) => {
+                        let seen = Seen { contents, station };
+                        self.leave(Turn { tables: &tables, now }, at, &seen, buffer)
+                    }
+                    Err(reason) => Err(*reason),
+                };
+                self.settle(buffer, fate, Some(from));
+            }
         }
+        self.ahead = ahead;
     }
 
     /// Takes whole IP packets that came from the underlay: VXLAN in UDP, or ESP.
     pub fn handle_packets(&mut self, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
-        for buffer in batch {
-            let fate = self.arrive(Turn { tables: &tables, now }, buffer);
-            self.settle(buffer, fate, None);
+        let mut ahead = std::mem::take(&mut self.ahead);
+        for batch in batch.chunks_mut(AHEAD) {
+            let mut segments = [Err(Reason::Malformed); AHEAD];
+            for (segment, buffer) in segments.iter_mut().zip(&mut *batch) {
+                *segment = self.unwrap(&tables, buffer);
+            }
+            ahead.clear();
+            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            for ((buffer, contents), segment) in batch.iter_mut().zip(&ahead).zip(segments) {
+                let fate = match (segment, contents.as_ref().map_err(|reason| *reason)) {
+                    (Ok(segment), Ok(contents)) => {
+                        self.arrive(Turn { tables: &tables, now }, segment, contents, buffer)
+                    }
+                    (Err(reason), _) | (_, Err(reason)) => Err(reason),
+                };
+                self.settle(buffer, fate, None);
+            }
         }
+        self.ahead = ahead;
     }
 
     /// Gives the next packet that it has to send by itself: copies of what goes to several, and what ends flows. `false`, and nothing of
@@ -188,12 +233,20 @@ impl Datapath {
         self.protection.usage()
     }
 
-    fn settle(&mut self, buffer: &mut Buffer, fate: Result<Fate, Reason>, from: Option<EndpointId>) {
-        let fate = fate.unwrap_or_else(Fate::Drop);
-        self.counts.note(fate, from);
-        buffer.meet(fate);
+    #[inline(always)]
+    fn settle(&mut self, buffer: &mut Buffer, met: Result<Met, Reason>, from: Option<EndpointId>) {
+        let Met = met.unwrap_or_else(|reason| buffer.meet(Fate::Drop(reason)));
+        self.counts.note(buffer.met(), from);
     }
 }
+
+/// The Ethernet address that a frame is for.
+fn destination(frame: &[u8]) -> Option<Mac> {
+    frame.first_chunk().map(|address| Mac::new(*address))
+}
+
+/// As many as stay in the nearest memory.
+const AHEAD: usize = 32;
 
 impl Meter for Datapath {
     type Reading = Counts;

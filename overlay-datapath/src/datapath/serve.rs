@@ -7,9 +7,10 @@ use overlay_core::{EndpointId, Instant};
 use overlay_firewall::Content;
 use overlay_lb::{Balancer, Verdict};
 
-use super::{Datapath, Turn};
+use super::{Datapath, Turn, Way};
+use crate::buffer::Met;
 use crate::content::{Contents, IPV4, IPV6};
-use crate::tables::PortTable;
+use crate::tables::{At, PortTable};
 use crate::{Buffer, Fate, Reason};
 
 /// An endpoint as a client of services.
@@ -79,7 +80,7 @@ impl Datapath {
     }
 
     /// Ends flows, by what a balancer has to send: to its client, or as from it.
-    pub(super) fn stir(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Fate, Reason>> {
+    pub(super) fn stir(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Met, Reason>> {
         let (endpoint, packet) = self
             .clients
             .iter_mut()
@@ -93,14 +94,14 @@ impl Datapath {
         endpoint: EndpointId,
         packet: &[u8],
         buffer: &mut Buffer,
-    ) -> Result<Fate, Reason> {
+    ) -> Result<Met, Reason> {
         let tables = turn.tables;
         let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
-        let (segment, network) = tables.at(port).ok_or(Reason::NoPort)?;
+        let At { segment, network, .. } = tables.at(port).ok_or(Reason::NoPort)?;
         let (ethertype, to) = destination(packet).ok_or(Reason::Malformed)?;
         let (home, mac) = match port.has(to) {
             true => (true, port.mac),
-            false => (false, network.station(port.segment, to).ok_or(Reason::NoRoute)?.1),
+            false => (false, network.holder(port.segment, to).ok_or(Reason::NoRoute)?.mac),
         };
         let from = if home { segment.gateway_mac } else { port.mac };
         let room = buffer.room().get_mut(..14 + packet.len()).ok_or(Reason::Room)?;
@@ -111,12 +112,12 @@ impl Datapath {
         body.copy_from_slice(packet);
         buffer.filled(14 + packet.len()).map_err(|_| Reason::Room)?;
         if home {
-            return Ok(Fate::Port(endpoint));
+            return Ok(buffer.meet(Fate::Port(endpoint)));
         }
-        let (at, _) = network.station(port.segment, to).ok_or(Reason::NoRoute)?;
-        let segment = tables.segments.get(at).ok_or(Reason::NoSegment)?;
-        let station = segment.find(mac).ok_or(Reason::NoStation)?;
-        self.hand_over(turn, segment, station, buffer)
+        let holder = network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
+        let (segment, station) = (tables.segments.get(holder.segment).ok_or(Reason::NoSegment)?, &holder.station);
+        let contents = Contents::read(buffer.packet())?;
+        self.hand_over(turn, &Way { from: port.device, gate: &port.gate, segment, station }, &contents, buffer)
     }
 
     /// Holds the flows of all clients to the tables that there are now.

@@ -6,8 +6,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
 
 use super::policy::PolicyIndex;
-use super::{Judge, Map};
-use crate::{Bind, BridgePort, Egress, Pin, State};
+use super::{Gate, Judge, Map};
+use crate::{Bind, BridgePort, Egress, Pin, State, Strangers};
+
+/// Who lets frames in at a port.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Keeper {
+    #[default]
+    Open,
+    Closed,
+    Pinned(PinEntry),
+}
 
 /// A pinned port.
 #[derive(Debug, Clone)]
@@ -18,14 +27,24 @@ pub(super) struct PinEntry {
     addresses: Box<[IpAddr]>,
 }
 
+impl Gate {
+    fn of(port: &BridgePort) -> Self {
+        match port {
+            BridgePort::Pinned(pin) => Self(Keeper::Pinned(PinEntry::of(pin))),
+            BridgePort::Trunk => Self(Keeper::Open),
+        }
+    }
+}
+
 impl PinEntry {
     fn of(pin: &Pin) -> Self {
         let (mac, isolated, link_local) = (pin.mac, pin.isolated, pin.link_local());
         Self { mac, isolated, link_local, addresses: pin.addresses.iter().copied().collect() }
     }
 
+    #[inline]
     pub(super) fn has(&self, address: IpAddr) -> bool {
-        address == IpAddr::V6(self.link_local) || self.addresses.contains(&address)
+        self.addresses.contains(&address) || address == IpAddr::V6(self.link_local)
     }
 }
 
@@ -69,24 +88,56 @@ pub(super) struct Published {
     pub(super) restricted: bool,
 }
 
+/// Addresses, as numbers: those hash faster.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Members {
+    v4: Map<u32, ()>,
+    v6: Map<u128, ()>,
+}
+
+impl Members {
+    fn new(members: &BTreeSet<IpAddr>) -> Self {
+        let mut of = Self::default();
+        for member in members {
+            match *member {
+                IpAddr::V4(member) => drop(of.v4.insert(member.into(), ())),
+                IpAddr::V6(member) => drop(of.v6.insert(member.into(), ())),
+            }
+        }
+        of
+    }
+
+    #[inline]
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => self.v4.contains_key(&address.into()),
+            IpAddr::V6(address) => self.v6.contains_key(&address.into()),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct TunnelEntry {
     pub(super) port: Port,
-    pub(super) members: Map<IpAddr, ()>,
+    pub(super) members: Members,
     pub(super) encrypted: Map<u32, ()>,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct LimitEntry {
     pub(super) name: Name,
-    pub(super) members: Map<IpAddr, ()>,
+    pub(super) members: Members,
 }
 
 impl Judge {
     /// A judge for a state that passes its [check](overlay_core::State::check).
     pub fn new(state: &State) -> Self {
-        let mut judge = Self { strangers: state.strangers, ..Self::default() };
-        judge.ports = state.ports.iter().map(|(device, port)| (*device, pin(port))).collect();
+        let strangers = Gate(match state.strangers {
+            Strangers::Pass => Keeper::Open,
+            Strangers::Drop => Keeper::Closed,
+        });
+        let mut judge = Self { strangers, ..Self::default() };
+        judge.ports = state.ports.iter().map(|(device, port)| (*device, Gate::of(port))).collect();
         for (device, gateway) in &state.gateways {
             judge.gateways.insert(*device, GatewayEntry { egress: gateway.egress, together: gateway.together });
             gateway.subnets.iter().for_each(|subnet| judge.subnets.insert(*subnet, *device));
@@ -96,14 +147,17 @@ impl Judge {
         }
         for (port, tunnel) in &state.tunnels {
             let encrypted = tunnel.encrypted.iter().map(|vni| (vni.get(), ())).collect();
-            let entry = TunnelEntry { port: *port, members: members(&tunnel.members), encrypted };
+            let entry = TunnelEntry { port: *port, members: Members::new(&tunnel.members), encrypted };
             judge.tunnels.insert(port.get(), entry);
         }
-        judge.esp = state.esp.as_ref().map(members);
+        judge.esp = state.esp.as_ref().map(Members::new);
         for (name, limit) in &state.limits {
-            let entry = LimitEntry { name: name.clone(), members: members(&limit.members) };
+            let entry = LimitEntry { name: name.clone(), members: Members::new(&limit.members) };
             judge.limits.insert((limit.protocol, limit.port.get()), entry);
         }
+        judge.is_bridge = judge.gateways.is_empty()
+            && (judge.names.is_empty() && judge.tunnels.is_empty())
+            && (judge.limits.is_empty() && judge.esp.is_none());
         judge.policy = state.policy.is_active().then(|| PolicyIndex::new(&state.policy));
         judge
     }
@@ -132,15 +186,4 @@ impl Judge {
             self.sources.entry(at).or_default().insert(*net, ());
         }
     }
-}
-
-fn pin(port: &BridgePort) -> Option<PinEntry> {
-    match port {
-        BridgePort::Pinned(pin) => Some(PinEntry::of(pin)),
-        BridgePort::Trunk => None,
-    }
-}
-
-fn members(members: &BTreeSet<IpAddr>) -> Map<IpAddr, ()> {
-    members.iter().map(|member| (*member, ())).collect()
 }

@@ -12,13 +12,16 @@ use std::net::{IpAddr, Ipv6Addr};
 use overlay_core::{IfName, IpFamily, Name, Protocol};
 use rustc_hash::FxBuildHasher;
 
-use crate::judge::index::{GatewayEntry, LimitEntry, PinEntry, Place, Published, TunnelEntry};
+use crate::judge::index::{GatewayEntry, Keeper, LimitEntry, Members, PinEntry, Place, Published, TunnelEntry};
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
 use crate::{
-    Bind, Content, Egress, Ends, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Strangers, Transport,
-    Verdict,
+    Bind, Content, Egress, Ends, Flow, Frame, Icmpv6, Ip, Packet, PinRule, Rule, Ruling, State, Transport, Verdict,
 };
+
+/// Who may speak at a port of a bridge, as a [`Judge`] knew it when it was [asked](Judge::gate). The default is for everybody.
+#[derive(Debug, Clone, Default)]
+pub struct Gate(Keeper);
 
 /// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
 type Map<K, V> = HashMap<K, V, FxBuildHasher>;
@@ -50,8 +53,10 @@ type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Judge {
-    ports: Map<IfName, Option<PinEntry>>,
-    strangers: Strangers,
+    ports: Map<IfName, Gate>,
+    strangers: Gate,
+    /// Whether it says nothing of IP but by its policy, as is so of a network's sandbox.
+    is_bridge: bool,
     gateways: Map<IfName, GatewayEntry>,
     subnets: Nets<IfName>,
     places: Map<Place, Published>,
@@ -63,15 +68,28 @@ pub struct Judge {
     names: Vec<Name>,
     sources: Map<usize, Nets<()>>,
     tunnels: Map<u16, TunnelEntry>,
-    esp: Option<Map<IpAddr, ()>>,
+    esp: Option<Members>,
     limits: Map<(Protocol, u16), LimitEntry>,
     policy: Option<PolicyIndex>,
 }
 
 impl Judge {
     /// What becomes of a packet that belongs to such a flow.
+    #[inline]
     pub fn judge(&self, packet: &Packet, flow: Flow) -> Verdict<'_> {
-        let bridged = packet.frame.as_ref().and_then(|frame| self.bridge(frame, &packet.content));
+        let gate = packet.frame.map_or(&EVERYBODY, |frame| self.find(frame.port));
+        self.judge_at(gate, packet, flow)
+    }
+
+    /// Who may speak at a port of a bridge: looked up once, for who asks of many packets.
+    pub fn gate(&self, port: IfName) -> Gate {
+        self.find(port).clone()
+    }
+
+    /// The same as [`judge`](Self::judge), of a packet that comes in at the port of that [gate](Self::gate).
+    #[inline(always)]
+    pub fn judge_at(&self, gate: &Gate, packet: &Packet, flow: Flow) -> Verdict<'_> {
+        let bridged = packet.frame.as_ref().and_then(|frame| self.bridge(gate, frame, &packet.content));
         if let Some(rule) = bridged {
             return Verdict::drop(rule);
         }
@@ -79,6 +97,19 @@ impl Judge {
         if packet.frame.is_some_and(|frame| frame.out.is_some()) {
             return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
         }
+        if self.is_bridge && packet.frame.is_some() {
+            return Verdict::accept(Rule::Otherwise);
+        }
+        self.judge_ip(packet, ip, flow)
+    }
+
+    fn find(&self, port: IfName) -> &Gate {
+        self.ports.get(&port).unwrap_or(&self.strangers)
+    }
+
+    /// What is no frame's way from one port of a bridge to another.
+    #[inline(never)]
+    fn judge_ip(&self, packet: &Packet, ip: &Ip, flow: Flow) -> Verdict<'_> {
         let lies = packet.from.and_then(|from| self.raw(from, ip));
         if let Some(rule) = lies {
             return Verdict::drop(rule);
@@ -103,28 +134,32 @@ impl Judge {
     fn judge_reaches_policy(&self, packet: &Packet) -> bool {
         let Content::Ip(ip) = &packet.content else { return false };
         let bridged = packet.frame.is_some_and(|frame| frame.out.is_some());
-        packet.frame.as_ref().and_then(|frame| self.bridge(frame, &packet.content)).is_none()
+        let bridge = |frame: &Frame| self.bridge(self.find(frame.port), frame, &packet.content);
+        packet.frame.as_ref().and_then(bridge).is_none()
             && (bridged || packet.from.and_then(|from| self.raw(from, ip)).is_none())
     }
 
     /// At a bridge's port: whoever is behind it is who he says.
-    fn bridge(&self, frame: &Frame, content: &Content) -> Option<Rule<'_>> {
+    #[inline(always)]
+    fn bridge(&self, gate: &Gate, frame: &Frame, content: &Content) -> Option<Rule<'_>> {
         let port = frame.port;
-        let Some(entry) = self.ports.get(&port) else {
-            return (self.strangers == Strangers::Drop).then_some(Rule::Stranger(port));
+        let pin = match &gate.0 {
+            Keeper::Open => return None,
+            Keeper::Closed => return Some(Rule::Stranger(port)),
+            Keeper::Pinned(pin) => pin,
         };
-        let pin = entry.as_ref()?;
         if let Some(broken) = broken(pin, frame, content) {
             return Some(Rule::Pin(port, broken));
         }
-        let isolates =
-            |out: &IfName| pin.isolated && matches!(self.ports.get(out), Some(Some(other)) if other.isolated);
+        let isolates = |out: &IfName| {
+            pin.isolated && matches!(self.ports.get(out), Some(Gate(Keeper::Pinned(other))) if other.isolated)
+        };
         frame.out.filter(isolates).map(|_| Rule::Isolated(port))
     }
 
     /// Before anything is known of flows: nobody lies about which side he is on, nor reaches in but by a translation.
     fn raw(&self, from: IfName, ip: &Ip) -> Option<Rule<'_>> {
-        if from.as_str() == "lo" {
+        if from.is_loopback() {
             return None;
         }
         let (source, destination) = (ip.source(), ip.destination());
@@ -181,18 +216,18 @@ impl Judge {
         match ip.transport {
             Transport::Udp { destination, .. } => {
                 if let Some(tunnel) = self.tunnels.get(&destination)
-                    && !tunnel.members.contains_key(&source)
+                    && !tunnel.members.has(source)
                 {
                     return Verdict::drop(Rule::Members(tunnel.port));
                 }
             }
-            Transport::Esp if self.esp.as_ref().is_some_and(|members| !members.contains_key(&source)) => {
+            Transport::Esp if self.esp.as_ref().is_some_and(|members| !members.has(source)) => {
                 return Verdict::drop(Rule::Esp);
             }
             _ => {}
         }
         let limit = ip.transport.port().and_then(|key| self.limits.get(&key));
-        match limit.filter(|limit| !limit.members.contains_key(&source)) {
+        match limit.filter(|limit| !limit.members.has(source)) {
             Some(limit) => Verdict::accept(Rule::Limit(&limit.name)),
             None => Verdict::accept(Rule::Otherwise),
         }
@@ -235,6 +270,7 @@ impl Judge {
 }
 
 /// What of its pin a frame breaks.
+#[inline(always)]
 fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
     if frame.source != pin.mac {
         return Some(PinRule::Mac);
@@ -249,6 +285,7 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
     }
 }
 
+#[inline(always)]
 fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
     match (ip.ends, ip.transport) {
         (Ends::V4 { .. }, Transport::IcmpRouter) => Some(PinRule::Router),
@@ -288,6 +325,8 @@ const fn is_unsettled(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unspecified() || address.is_unicast_link_local(),
     }
 }
+
+const EVERYBODY: Gate = Gate(Keeper::Open);
 
 impl From<&State> for Judge {
     fn from(state: &State) -> Self {

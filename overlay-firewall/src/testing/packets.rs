@@ -87,7 +87,7 @@ impl Made<'_> {
                 let liar = time == times && self.dice.one_in(4);
                 let source = if liar { Mac::from_ipv4([9, 9, 9, 9].into()) } else { pin.mac };
                 let frame = Frame { port, out: self.pick(&others), source };
-                self.push(Packet::bridged(device("br0"), frame, content.clone()));
+                self.push(Packet::bridged(device("br0"), frame, content));
             }
         }
     }
@@ -190,7 +190,7 @@ impl Made<'_> {
                 let (comes, goes) = (Ip::between(*source, here, transport), Ip::between(here, *source, transport));
                 let (Some(comes), Some(goes)) = (comes, goes) else { continue };
                 for packet in [Packet::arriving(device(LAN), comes), Packet::leaving(Some(device(LAN)), goes)] {
-                    self.push(packet.clone());
+                    self.push(packet);
                     self.push(packet.secured());
                 }
                 // Through this machine, between others: none of its business.

@@ -136,7 +136,7 @@ impl World {
     /// What a packet of the generator is here: where the routes lead it, who is behind the port it leaves by. Nothing for
     /// packets that no wire could carry here, or that the kernel drops by itself.
     fn real(&self, packet: &Packet, id: u16) -> Option<Packet> {
-        let mut packet = Packet { secured: false, ..packet.clone() };
+        let mut packet = Packet { secured: false, ..*packet };
         if let Content::Ip(ip) = &mut packet.content {
             ip.transport = match numbered(ip.transport, id) {
                 Transport::Other(1) if ip.source().is_ipv6() => Transport::Icmpv6(Icmpv6::Other), // IPv4's is none there

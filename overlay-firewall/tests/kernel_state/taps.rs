@@ -108,7 +108,7 @@ fn a_virtual_machine_passes_for_nobody_else_at_its_tap() {
             let judge = Judge::new(&state);
             for (source, content, allowed) in &said {
                 let at = Frame { port: name("tap2"), out: Some(name("tap3")), source: *source };
-                let packet = Packet::bridged(name("br0"), at, content.clone());
+                let packet = Packet::bridged(name("br0"), at, *content);
                 let passes = judge.judge(&packet, Flow::New).ruling.passes();
                 assert_eq!(passes, all || *allowed, "{packet:?}");
                 number += 2;

@@ -3,7 +3,8 @@
 //!
 //! `machine-{encap,decap}-{64,1400}`: from a pinned port to VXLAN, and back, where the host hears members only; `machine-full-1400`: the way out with a policy
 //! that follows flows, and to a service of 100 replicas, of 1,000 flows that stand; `machine-sealed-1400`: the way out in ESP, to
-//! 1,000 peers. The yardsticks: a copy of the packet, and the AEAD alone, with as many keys.
+//! 1,000 peers; `line-load`: one load from as many lines of 64 bytes as there are peers, the least that a random one costs.
+//! The yardsticks: a copy of the packet, and the AEAD alone, with as many keys.
 
 use std::hint::black_box;
 use std::io;
@@ -28,14 +29,39 @@ pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     if !bench.wants("datapath") {
         return Ok(());
     }
+    line_load(bench)?;
     for size in [64, 1_400] {
         encap(bench, size)?;
         decap(bench, size)?;
     }
     full(bench)?;
     sealed(bench)?;
+    crate::datapath_fabric::run(bench)?;
     crate::datapath_offload::run(bench)?;
     crate::datapath_taps::run(bench)
+}
+
+/// How many packets a second leave a data plane and come by another, on one core.
+pub(crate) fn alone(size: usize, pace: Pace) -> impl FnMut() -> f64 {
+    let (mut out, mut leaving) = (datapath(&wanted(1)), Ring::new(size, frames(1, size)));
+    let packets = frames(1, size).iter().map(|frame| arriving(0, frame)).collect();
+    let (mut back, mut coming, round) = (datapath(&wanted(1)), Ring::new(size, packets), round(pace));
+    move || {
+        let leaves = leaving.measure(round, |batch| out.handle_frames(here(), batch, Instant::ZERO), is_underlay);
+        let comes = coming.measure(round, |batch| back.handle_packets(batch, Instant::ZERO), is_port);
+        1.0 / (leaves + comes)
+    }
+}
+
+fn line_load(bench: &mut Bench<'_>) -> io::Result<()> {
+    let lines: Vec<[u32; 16]> = (0..PEERS as u32).map(|number| [number; 16]).collect();
+    let mut loaded = 0; // where the next is: so each load waits for the one before
+    bench
+        .figure("datapath/line-load", "ns")
+        .each(|n| loaded = lines[random(n).wrapping_add(loaded) as usize % PEERS][0])
+        .report()?;
+    black_box(loaded);
+    Ok(())
 }
 
 fn encap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
@@ -54,6 +80,9 @@ fn decap(bench: &mut Bench<'_>, size: usize) -> io::Result<()> {
 }
 
 fn full(bench: &mut Bench<'_>) -> io::Result<()> {
+    if !bench.wants("datapath/machine-full-1400") {
+        return Ok(());
+    }
     let wanted = with_policy(with_service(wanted(PEERS)));
     let mut datapath = datapath(&wanted);
     let flows = (0..FLOWS).map(|number| begin(&mut datapath, 10_000 + number as u16)).collect();
@@ -64,6 +93,9 @@ fn full(bench: &mut Bench<'_>) -> io::Result<()> {
 }
 
 fn sealed(bench: &mut Bench<'_>) -> io::Result<()> {
+    if !bench.wants("datapath/machine-sealed-1400") {
+        return Ok(());
+    }
     let (mut datapath, mut ring) = (datapath(&with_keys(wanted(TUNNELS))), Ring::new(SIZE, frames(TUNNELS, SIZE)));
     let (keys, mut bare) = (keys(), Ring::new(SIZE, frames(TUNNELS, SIZE)));
     let (mut copies, mut number) = (Ring::new(SIZE, frames(TUNNELS, SIZE)), 0_u64);

@@ -14,6 +14,7 @@ mod codec;
 mod control;
 mod crypto;
 mod datapath;
+mod datapath_fabric;
 mod datapath_offload;
 mod datapath_taps;
 mod dns;
