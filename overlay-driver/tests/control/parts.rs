@@ -239,10 +239,10 @@ async fn nothing_of_a_network_that_a_worker_never_had_a_part_in_is_ever_on_the_w
         let manager = town.manager();
         let tap = Tap::of(&town, ME, json!("follow")).await;
         let (mut ever, mut all_ever, mut all) = (BTreeSet::new(), BTreeSet::new(), Mirror::default());
-        for _ in 0..120 {
+        for number in 0..120 {
             one_call(&manager, &mut dice, 3).await;
-            if dice.one_in(2) {
-                tokio::time::sleep(Duration::from_millis(1)).await; // what is there now is told
+            if number % 8 == 0 {
+                tap.settled(&town).await; // what is there now is told, and not what follows together with it
             }
             all = Mirror::of(&manager).await;
             ever.extend(part(&all, node(ME), &BTreeSet::new()));

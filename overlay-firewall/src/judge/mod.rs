@@ -55,7 +55,7 @@ type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 pub struct Judge {
     ports: Map<IfName, Gate>,
     strangers: Gate,
-    /// Whether it says nothing of IP but by its policy, as is so of a network's sandbox.
+    /// Whether it says nothing of IP for this machine itself, as is so of a network's sandbox.
     is_bridge: bool,
     gateways: Map<IfName, GatewayEntry>,
     subnets: Nets<IfName>,
@@ -97,7 +97,7 @@ impl Judge {
         if packet.frame.is_some_and(|frame| frame.out.is_some()) {
             return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
         }
-        if self.is_bridge && packet.frame.is_some() {
+        if self.is_bridge && packet.frame.is_some() && packet.to.is_none() {
             return Verdict::accept(Rule::Otherwise);
         }
         self.judge_ip(packet, ip, flow)
