@@ -421,7 +421,11 @@ impl<G: Ground> Heart<G> {
             News::Entered(entered) => self.take_entered(*entered),
             News::Catalogue(changes) => {
                 self.state.deaf = None;
-                self.state.has_heard = true;
+                if !std::mem::replace(&mut self.state.has_heard, true) {
+                    // Who watched before that was told nothing, and it may change nothing else.
+                    let now = self.now();
+                    self.state.look_at.get_or_insert(now + LINGER);
+                }
                 for change in changes {
                     self.tell(Input::Catalogue(change));
                 }
