@@ -1,6 +1,7 @@
 //! `crypto/handshake`: connections between nodes over mutual TLS 1.3, made and welcomed, per second, on one core; the yardstick is rustls with its own verifiers, the same certificates and
 //! one answer of a byte.
-//! `node/control-requests`: containers attached and detached per second by one worker over TLS, through a manager on a store in one file; the yardstick is the same by the manager itself.
+//! `node/control-requests`: containers attached and detached per second by one worker over TLS, through a manager on a store in one file, and, with feature `etcd`, on an
+//! etcd that this starts (`-etcd`); the yardstick is the same by the manager itself.
 
 #![expect(clippy::expect_used, reason = "a benchmark that cannot run ends")]
 
@@ -164,15 +165,41 @@ async fn ask(address: SocketAddr, connector: &TlsConnector) -> io::Result<u8> {
 
 /// On all cores, as managers run.
 pub(crate) fn requests(bench: &mut Bench<'_>) -> io::Result<()> {
-    if !bench.wants("node/control-requests") {
+    if bench.wants("node/control-requests") {
+        // Beside the build, not in a temporary folder: that may be memory.
+        let folder = std::env::current_exe()?.with_file_name(format!("overlay-bench-control-{}", std::process::id()));
+        std::fs::create_dir_all(&folder)?;
+        let store = RedbStore::open(folder.join("store")).map_err(io::Error::other)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let reported = requests_on(Arc::new(store), "node/control-requests", &runtime, bench);
+        drop(runtime);
+        std::fs::remove_dir_all(&folder)?;
+        reported?;
+    }
+    #[cfg(feature = "etcd")]
+    requests_on_etcd(bench)?;
+    Ok(())
+}
+
+#[cfg(feature = "etcd")]
+fn requests_on_etcd(bench: &mut Bench<'_>) -> io::Result<()> {
+    use overlay_store::testing::EtcdServer;
+    use overlay_store::{EtcdConfig, EtcdSecurity, EtcdStore};
+
+    const NAME: &str = "node/control-requests-etcd";
+    if !bench.wants(NAME) {
         return Ok(());
     }
-    // Beside the build, not in a temporary folder: that may be memory.
-    let folder = std::env::current_exe()?.with_file_name(format!("overlay-bench-control-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let store = RedbStore::open(folder.join("store")).map_err(io::Error::other)?;
+    let Some(server) = EtcdServer::start(NAME) else { return Ok(()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let manager = manager(Arc::new(store));
+    let (root, security) = (Prefix::new("bench/").expect("it is short"), EtcdSecurity::PlaintextOnLoopback);
+    let store = EtcdStore::open(EtcdConfig::new([server.endpoint()], root, security));
+    let store = runtime.block_on(store).map_err(io::Error::other)?;
+    requests_on(Arc::new(store), NAME, &runtime, bench)
+}
+
+fn requests_on(store: Arc<dyn Store>, name: &'static str, runtime: &Runtime, bench: &mut Bench<'_>) -> io::Result<()> {
+    let manager = manager(store);
     runtime.block_on(found(&*manager)).map_err(io::Error::other)?;
     let realm = Realm::new();
     let (_serving, address) = {
@@ -184,14 +211,11 @@ pub(crate) fn requests(bench: &mut Bench<'_>) -> io::Result<()> {
     let clients = (0..CONNECTIONS).map(|_| ControlClient::of_managers(managers.clone()));
     let clients: Vec<Arc<dyn Control>> = clients.map(|client| Arc::new(client) as Arc<dyn Control>).collect();
     let direct: Vec<Arc<dyn Control>> = vec![manager];
-    let reported = bench
-        .figure("node/control-requests", "per s")
-        .rate(|| come_and_go(&runtime, &clients))
-        .yardstick_rate("by the manager itself", || come_and_go(&runtime, &direct))
-        .report();
-    drop(runtime);
-    std::fs::remove_dir_all(&folder)?;
-    reported
+    bench
+        .figure(name, "per s")
+        .rate(|| come_and_go(runtime, &clients))
+        .yardstick_rate("by the manager itself", || come_and_go(runtime, &direct))
+        .report()
 }
 
 async fn found(manager: &dyn Control) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {

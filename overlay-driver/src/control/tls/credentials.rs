@@ -248,9 +248,9 @@ impl Credentials {
         usage: Usage,
     ) -> Result<(), VerifyError> {
         let belief = self.belief();
-        let chain = chain(shown, |der| belief.root(der))?;
+        let chain = chain(shown, |der| self.known(&belief, der))?;
         belief.verify(&chain, usage, self.now())?;
-        chain.into_iter().next().into_iter().for_each(|own| self.0.recent.put(own));
+        chain.first().into_iter().for_each(|own| self.0.recent.put(own));
         Ok(())
     }
 
@@ -263,7 +263,12 @@ impl Credentials {
         shown: impl IntoIterator<Item = &'c CertificateDer<'c>>,
     ) -> Result<Vec<Certificate>, VerifyError> {
         let belief = self.belief();
-        chain(shown, |der| belief.root(der).or_else(|| self.0.recent.take(der)))
+        chain(shown, |der| self.known(&belief, der))
+    }
+
+    /// A certificate that need not be read, as it was.
+    fn known(&self, belief: &Belief, der: &[u8]) -> Option<Certificate> {
+        belief.root(der).or_else(|| self.0.recent.get(der))
     }
 
     /// What is shown as a client.
