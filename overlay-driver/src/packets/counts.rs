@@ -7,6 +7,8 @@ use overlay_datapath::Counts;
 pub struct CarrierCounts {
     /// What its datapath has, packet by packet.
     pub datapath: Counts,
+    /// How often its thread had something to do.
+    pub wakes: u64,
     /// Frames that were read from taps: each several packets, where it was to be cut.
     pub frames_read: u64,
     /// Frames that were written to taps: each several packets, where they were gathered.

@@ -18,15 +18,31 @@ pub(super) struct Port {
     gathered: Coalescer,
 }
 
+/// What a read of a tap gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Got {
+    /// A frame, of so many bytes with what stands in front of it.
+    Frame(usize),
+    /// There is none now.
+    Nothing,
+    /// The tap was deleted. It would be ready to be read for ever.
+    Gone,
+}
+
 impl Port {
     pub(super) fn new(tap: TapQueue, merging: Merging) -> io::Result<Self> {
         fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
         Ok(Self { tap, gathered: Coalescer::new(merging) })
     }
 
-    /// Reads a frame, with what stands in front of it, and says how long both are. `None`, where there is none.
-    pub(super) fn read(&self, room: &mut [u8]) -> Option<usize> {
-        read(&self.tap, room).ok()
+    /// Reads a frame, with what stands in front of it.
+    pub(super) fn read(&self, room: &mut [u8]) -> Got {
+        match read(&self.tap, room) {
+            Ok(0) => Got::Gone,
+            Ok(len) => Got::Frame(len),
+            Err(Errno::EAGAIN | Errno::EINTR) => Got::Nothing,
+            Err(_) => Got::Gone,
+        }
     }
 
     /// Gathers a frame on its way to the tap.

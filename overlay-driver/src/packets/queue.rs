@@ -17,7 +17,7 @@ use overlay_datapath::offload::{Merging, Segments, VnetHeader};
 use overlay_datapath::{Buffer, Datapath, Fate};
 
 use super::counts::CarrierCounts;
-use super::port::Port;
+use super::port::{Got, Port};
 use super::underlay::{ROOM, Underlay};
 use super::{CarrierConfig, Letter};
 
@@ -98,6 +98,7 @@ impl Queue {
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(_) => return,
             };
+            self.counts.wakes += 1;
             for event in events.iter().take(came) {
                 if self.take(event.data()).is_break() {
                     return;
@@ -124,7 +125,7 @@ impl Queue {
             socket @ 1..TAPS => self.receive(socket as usize - 1),
             tap => {
                 if let Some(endpoint) = self.numbers.get(&tap).copied() {
-                    self.read_frames(endpoint, tap);
+                    self.read_frames(endpoint);
                 }
             }
         }
@@ -167,24 +168,20 @@ impl Queue {
     }
 
     /// Frames from a tap.
-    fn read_frames(&mut self, endpoint: EndpointId, number: u64) {
+    fn read_frames(&mut self, endpoint: EndpointId) {
         for _ in 0..TURN {
             let Some(port) = self.ports.get(&endpoint) else { return };
             let mut frame = std::mem::take(&mut self.frame);
             let read = port.read(&mut frame);
-            if let Some(len) = read {
+            if let Got::Frame(len) = read {
                 self.counts.frames_read += 1;
                 self.cut(endpoint, frame.get(..len).unwrap_or_default());
             }
             self.frame = frame;
             match read {
-                None => return,
-                Some(0) => {
-                    // The tap was deleted: it would be ready for ever.
-                    self.numbers.remove(&number);
-                    return self.unplug(endpoint);
-                }
-                Some(_) => {}
+                Got::Frame(_) => {}
+                Got::Nothing => return,
+                Got::Gone => return self.unplug(endpoint),
             }
         }
     }

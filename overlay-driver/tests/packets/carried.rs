@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overlay_core::testing::{Kernel, kernel_test};
+use overlay_kernel::testing::judge;
 
 use crate::pair::{ENDPOINT, Pair, inner};
 
@@ -115,5 +116,21 @@ fn a_connection_outlives_the_carrier() {
         pair.carriers[0].as_ref().unwrap().unplug(ENDPOINT);
         let begun = Instant::now();
         assert!(!pair.pings(0) && begun.elapsed() < PATIENCE);
+    });
+}
+
+#[test]
+fn a_tap_that_is_deleted_is_let_go_and_another_takes_its_place() {
+    kernel_test(Kernel::Host, "packets::a_tap_that_is_deleted_is_let_go", || {
+        let pair = Pair::in_user_space();
+        assert!(pair.pings(0));
+        judge(&pair.containers[0], "ip", &["link", "del", "eth0"]);
+        let carrier = pair.carriers[0].as_ref().unwrap();
+        let wakes = carrier.counts().wakes;
+        thread::sleep(Duration::from_millis(200));
+        assert!(carrier.counts().wakes < wakes + 100, "it wakes all the time: {:?}", carrier.counts());
+        pair.tap(0);
+        pair.plug(0);
+        assert!(pair.pings(0) && pair.pings(1));
     });
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use overlay_core::{DontFragment, EndpointId, Mac, Mtu, NetworkId, Owner, Vni, reconcile};
 use overlay_datapath::{Sandbox, Tables, Wanted};
@@ -97,13 +98,18 @@ impl Pair {
     /// Starts a carrier for it, in place of one there was.
     pub(crate) fn carry(&mut self, host: usize) {
         self.carriers[host] = None;
-        let socket = self.hosts[host].run(|| UdpSocket::bind((vtep(host), 4789))).unwrap().unwrap();
+        let socket = once_free(|| self.hosts[host].run(|| UdpSocket::bind((vtep(host), 4789))).unwrap());
         let carrier = Carrier::start(&CarrierConfig::default(), [host as u8; 32], vec![socket]).unwrap();
-        let flags = QueueFlags { vnet_hdr: true, ..QueueFlags::default() };
-        let tap = TapQueue::open(&self.containers[host], "eth0".parse().unwrap(), flags).unwrap();
-        carrier.plug(ENDPOINT, tap).unwrap();
         carrier.publish(Arc::new(Tables::new(&wanted(host)).unwrap()));
         self.carriers[host] = Some(carrier);
+        self.plug(host);
+    }
+
+    /// Has its carrier carry its tap.
+    pub(crate) fn plug(&self, host: usize) {
+        let flags = QueueFlags { vnet_hdr: true, ..QueueFlags::default() };
+        let tap = once_free(|| TapQueue::open(&self.containers[host], "eth0".parse().unwrap(), flags));
+        self.carriers[host].as_ref().unwrap().plug(ENDPOINT, tap).unwrap();
     }
 
     fn carry_by_kernel(&mut self, host: usize) {
@@ -125,6 +131,18 @@ impl Pair {
         let said = self.containers[from]
             .run(|| std::process::Command::new("ping").args(["-n", "-c", "1", "-W", "2", &to]).output().unwrap());
         said.unwrap().status.success()
+    }
+}
+
+/// A test beside this one may be starting a program, whose process holds whatever this one had open until that is executed.
+fn once_free<T, E: std::fmt::Debug>(open: impl Fn() -> Result<T, E>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        match open() {
+            Ok(it) => return it,
+            Err(error) => assert!(Instant::now() < until, "{error:?}"),
+        }
+        std::thread::yield_now();
     }
 }
 
