@@ -22,8 +22,11 @@ mod fixture;
 mod fmt;
 mod fuzz;
 mod kernel;
+mod lab;
 mod licences;
+mod mission;
 mod msrv;
+mod programs;
 mod readme;
 mod rooms;
 mod step;
@@ -61,7 +64,8 @@ const VERBS: &[Verb] = &[
     Verb { name: "fuzz", does: "fuzz bodies over their corpora and mutations of them [SECONDS]", run: fuzz::run },
     Verb { name: "bench", does: "every benchmark once, quickly: does it still print figures?", run: bench::run },
     Verb { name: "readme", does: "the README's program", run: readme::run },
-    Verb { name: "ci", does: "all of these in this order [quick|full]", run: ci::run },
+    Verb { name: "mission", does: "docs/MISSION.md, row by row, as root", run: mission::run },
+    Verb { name: "ci", does: "all of these in this order, `mission` only in full [quick|full]", run: ci::run },
 ];
 
 fn main() -> ExitCode {
