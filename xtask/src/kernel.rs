@@ -3,40 +3,28 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
-use std::process::Command;
+use cargo_metadata::{Metadata, Target, TargetKind};
 
-use cargo_metadata::camino::Utf8Path;
-
+use crate::lab;
 use crate::step::{Failure, Outcome, cargo, read, run as execute, verdict};
 use crate::workspace::{metadata, root};
 
 const LIST: &str = "testing/kernel-tests.txt";
 
-const LAB: &str = "testing/kernel-lab/run";
-/// How long a kernel of the lab may live, in seconds.
-const LAB_SECONDS: &str = "900";
-/// Cases of each property test there, where all takes several times as long.
-const LAB_CASES: &str = "32";
-/// The lab's exit status where something is not installed.
-const NOT_INSTALLED: i32 = 69;
-
-/// Runs all tests where they may change networks; those that need this kernel write their names to a log.
+/// Runs where they may change networks the tests that the verb `test` left out: those that need a kernel, which write their names to a log, or a feature.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     Runner::Host.run(arguments)
 }
 
 /// Runs the tests that need the lab's kernel in it. Without its packages: a failure in CI, a word elsewhere.
 pub(crate) fn lab(arguments: &[String]) -> Outcome {
-    let status = Command::new(root().join(LAB)).arg("true").status();
-    match status.map_err(|error| Failure::new(format!("{LAB}: {error}")))?.code() {
-        Some(0) => Runner::Lab.run(arguments),
-        Some(NOT_INSTALLED) if std::env::var_os("CI").is_none() => {
-            println!("SKIPPED: the kernel lab is not installed, so the tests that need it did not run");
-            Ok(())
-        }
-        code => Err(Failure::new(format!("{LAB} true: exit status {code:?}"))),
+    if lab::is_there()? {
+        return Runner::Lab.run(arguments);
     }
+    println!("SKIPPED: the kernel lab is not installed, so the tests that need it did not run");
+    Ok(())
 }
 
 /// The kernel under the tests: each line of the log and of the list begins with one.
@@ -68,7 +56,10 @@ impl Runner {
             ["--bless"] => true,
             _ => return Err(Failure::new(format!("{verb} takes `--bless` or nothing, not {arguments:?}"))),
         };
-        let ran = self.log_of_tests()?;
+        let ran = match self {
+            Self::Host => log_of_tests()?,
+            Self::Lab => lab::log_of_tests()?,
+        };
         let list = read(LIST)?;
         if bless {
             return fs::write(root().join(LIST), blessed(self, &list, &ran))
@@ -77,26 +68,43 @@ impl Runner {
         println!("{verb}: {} kernel tests ran", lines(self, &ran).len());
         verdict(&difference(self, &list, &ran))
     }
-
-    fn log_of_tests(self) -> Outcome<String> {
-        let log = metadata()?.target_directory.join(format!("{}-tests.log", self.verb()));
-        fs::write(&log, "").map_err(|error| Failure::new(format!("{log}: {error}")))?;
-        execute(&mut self.tests(&log))?;
-        fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
-    }
-
-    /// In the lab only the test targets that are called `kernel`: it starts anew for each.
-    fn tests(self, log: &Utf8Path) -> Command {
-        let mut tests = cargo("test --locked --quiet --workspace --all-features");
-        tests.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", log).env_remove("KERNEL_LAB");
-        if let Self::Lab = self {
-            let runner = format!("target.'cfg(all())'.runner = {:?}", root().join(LAB));
-            tests.args(["--test", "kernel", "--config", &runner]);
-            tests.env("LAB_SECONDS", LAB_SECONDS).env("PROPTEST_CASES", LAB_CASES);
-        }
-        tests
-    }
 }
+
+/// Runs them on this machine's kernel: each crate's own tests and programs, the test targets that the verb `test` did not run
+/// whole, and what documentation shows, all with every feature.
+fn log_of_tests() -> Outcome<String> {
+    let metadata = metadata()?;
+    let log = metadata.target_directory.join("kernel-tests.log");
+    fs::write(&log, "").map_err(|error| Failure::new(format!("{log}: {error}")))?;
+    const TESTS: &str = "test --locked --quiet --workspace --all-features";
+    let mut tests = cargo(TESTS);
+    tests.args(["--lib", "--bins"]);
+    tests.args(needing(&metadata, &asks_for_a_kernel).iter().flat_map(|target| ["--test", target]));
+    for mut command in [tests, cargo(&format!("{TESTS} --doc"))] {
+        command.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", &log).env_remove("KERNEL_LAB");
+        execute(&mut command)?;
+    }
+    fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
+}
+
+/// The test targets that need a feature, or of which `asks` says that they need a kernel.
+fn needing(metadata: &Metadata, asks: &dyn Fn(&Target) -> bool) -> BTreeSet<String> {
+    let targets = metadata.workspace_packages().into_iter().flat_map(|package| &package.targets);
+    let tests = targets.filter(|target| target.kind.contains(&TargetKind::Test));
+    let needing = tests.filter(|target| !target.required_features.is_empty() || asks(target));
+    needing.map(|target| target.name.clone()).collect()
+}
+
+/// Whether a file of a test has the word of the gate that all kernel tests go through.
+fn asks_for_a_kernel(target: &Target) -> bool {
+    let root = target.src_path.as_std_path();
+    let is_folder = root.file_name().is_some_and(|name| name == "main.rs");
+    let has_word = |path: &Path| fs::read_to_string(path).is_ok_and(|text| text.contains(GATE));
+    let beside = || root.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    has_word(root) || (is_folder && beside().any(|entry| has_word(&entry.path())))
+}
+
+const GATE: &str = "kernel_test";
 
 /// What ran but is not listed, and what is listed but did not run.
 fn difference(runner: Runner, list: &str, ran: &str) -> Vec<String> {
@@ -126,6 +134,18 @@ fn lines(runner: Runner, text: &str) -> BTreeSet<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_needs_a_feature_or_a_kernel_is_run_again_and_nothing_else() {
+        let metadata = metadata().unwrap();
+        let needing = needing(&metadata, &asks_for_a_kernel);
+        for target in ["kernel", "kernel_state", "packets", "dig", "quickstart", "managers", "etcd"] {
+            assert!(needing.contains(target), "{target} is not in {needing:?}");
+        }
+        for target in ["rotation", "packets_chaos", "simulation"] {
+            assert!(!needing.contains(target), "{target} is in {needing:?}");
+        }
+    }
 
     const LISTED: &str = "# why\nhost a::one\nhost a::two\nlab a::esp\n";
 
