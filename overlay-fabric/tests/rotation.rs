@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use overlay_core::Instant;
 use overlay_core::testing::Dice;
+use overlay_core::{Instant, Name};
 use overlay_crypto::{Direction, Epoch, SaKey, Spi, Stage, Usage};
-use overlay_fabric::{Cluster, ClusterConfig};
+use overlay_fabric::{Cluster, ClusterConfig, Observed};
 use overlay_gossip::testing::{Conditions, seeds};
 use overlay_node::{Encryption, NetworkSpec, Place};
 
@@ -48,20 +48,26 @@ impl Keys {
 }
 
 /// A pair reaches each other, sealed, in both networks.
-fn probe(cluster: &Cluster, pair: usize, seed: u64) {
+fn probe(cluster: &Cluster, observed: &Observed, pair: usize, seed: u64) {
     let (from, other) = (pair % NODES, pair / NODES % (NODES - 1));
     let to = (from + 1 + other) % NODES;
     for network in ["shared", "own"] {
-        let trace = cluster.probe(&format!("{network}-{from}"), &format!("{network}-{to}"));
+        let trace = observed.probe(&container(network, from), &format!("{network}-{to}"));
         assert!(trace.arrives(), "seed {seed}, {:?}: {trace}", cluster.now());
     }
+}
+
+/// A node's container of a network.
+fn container(network: &str, node: usize) -> Name {
+    format!("{network}-{node}").parse().unwrap()
 }
 
 /// A moment later: no name has two keys, and some pairs reach each other.
 fn step(cluster: &mut Cluster, keys: &mut Keys, dice: &mut Dice, seed: u64) {
     cluster.run_for(STEP);
     keys.look(cluster);
-    (0..3).for_each(|_| probe(cluster, dice.below(NODES * NODES), seed));
+    let observed = cluster.observe();
+    (0..3).for_each(|_| probe(cluster, &observed, dice.below(NODES * NODES), seed));
 }
 
 fn ended(cluster: &Cluster) -> u64 {
@@ -123,12 +129,12 @@ impl Pairs {
 
     /// Every live pair has keys that both accept, in both ways: nobody else's trouble is theirs. How many were looked at.
     fn check(&self, cluster: &Cluster, away: &BTreeSet<usize>, seed: u64) -> u64 {
-        let mut checked = 0;
+        let (mut checked, observed) = (0, cluster.observe());
         let calm = self.0.iter().filter(|(_, since)| cluster.now() - **since >= CALM).map(|(pair, _)| *pair);
         for (a, b) in calm.filter(|(a, b)| !away.contains(a) && !away.contains(b)) {
             for (from, to) in [(a, b), (b, a)] {
                 for network in ["shared", "own"] {
-                    let trace = cluster.probe(&format!("{network}-{from}"), &format!("{network}-{to}"));
+                    let trace = observed.probe(&container(network, from), &format!("{network}-{to}"));
                     assert!(trace.arrives(), "seed {seed}, {:?}, {away:?} are away: {trace}", cluster.now());
                     checked += 1;
                 }
@@ -240,7 +246,8 @@ fn a_node_that_is_removed_opens_nothing_of_the_next_epoch_and_comes_back_only_as
             drop(cluster.attach(&format!("{network}-{node}"), node, network).unwrap());
         }
         cluster.settle(Duration::from_secs(60)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, pair, seed));
+        let observed = cluster.observe();
+        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, &observed, pair, seed));
     }
 }
 
@@ -299,7 +306,8 @@ fn whatever_happens_to_others_a_live_pair_has_keys_that_both_accept_and_all_come
         away.iter().for_each(|node| come_back(&mut cluster, *node, removed.is_some()));
         cluster.run_for(Duration::from_secs(90)); // longer than anybody is waited for, twice over
         cluster.settle(Duration::from_secs(60)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, pair, seed));
+        let observed = cluster.observe();
+        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, &observed, pair, seed));
         rotations += ended(&cluster);
     }
     println!("{checked} probes of live pairs, {removals} removals, {rotations} rotations of what runs at the end");
@@ -359,7 +367,8 @@ fn nodes_that_crash_in_any_stage_or_are_cut_off_come_to_keys_that_both_ends_have
         (0..NODES).for_each(|node| cluster.restart(node).unwrap());
         cluster.run_for(Duration::from_secs(90)); // longer than anybody is waited for, twice over
         cluster.settle(Duration::from_secs(60)).unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
-        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, pair, seed));
+        let observed = cluster.observe();
+        (0..NODES * (NODES - 1)).for_each(|pair| probe(&cluster, &observed, pair, seed));
         let spis: BTreeSet<&(usize, Spi)> = keys.0.keys().collect();
         assert!(spis.len() > 4 * NODES * (NODES - 1), "seed {seed}");
     }
