@@ -11,6 +11,7 @@
     reason = "a program at a terminal: it prints, times its steps and reads its environment"
 )]
 
+mod api;
 mod bench;
 mod ci;
 mod clippy;
@@ -57,7 +58,11 @@ const VERBS: &[Verb] = &[
     Verb { name: "msrv", does: "the one rust-version, against every dependency's own", run: msrv::run },
     Verb { name: "licences", does: "every dependency's licence, against deny.toml", run: licences::run },
     Verb { name: "clippy", does: "lints of all targets and features", run: clippy::run },
-    Verb { name: "docs", does: "documentation, public and private, without a warning", run: docs::run },
+    Verb {
+        name: "docs",
+        does: "documentation without a warning, and what it shows as the committed lists have it [--bless]",
+        run: docs::run,
+    },
     Verb { name: "features", does: "each library with every combination of its features", run: features::run },
     Verb { name: "kernel", does: "kernel tests as root, against testing/kernel-tests.txt [--bless]", run: kernel::run },
     Verb { name: "lab", does: "tests that need the kernel lab, in it, against the same [--bless]", run: kernel::lab },
