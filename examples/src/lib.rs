@@ -8,3 +8,16 @@ pub mod listing;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The guides of `docs`.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../../docs/orchestrator.md")]
+    struct Orchestrator;
+    #[doc = include_str!("../../docs/container-runtime.md")]
+    struct ContainerRuntime;
+    #[doc = include_str!("../../docs/microvm.md")]
+    struct MicroVm;
+    #[doc = include_str!("../../docs/edge-mesh.md")]
+    struct EdgeMesh;
+}
