@@ -15,13 +15,14 @@ use overlay_gossip::Role;
 use overlay_node::{
     Agent, AgentConfig, Control, GatewayBridge, Manager, Me, NodeSpec, Reference, Upkeep, UpkeepConfig,
 };
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::book::{Book, Plugged};
 use crate::control::{Credentials, Follow};
 use crate::driver::{Driver, now};
+use crate::events::Events;
 use crate::gateway;
 use crate::ground::Ground;
 use crate::heart::{Ears, Heart, News, State};
@@ -238,7 +239,7 @@ impl<G: Ground> Builder<G> {
             self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;
         }
         let (commands, ears, mouths) = channels();
-        let events = broadcast::Sender::new(256);
+        let events = Events::new(self.node);
         let streams = Streams::new(tcp, home.clone());
         let hints = Hints::start(mouths.heard).map_err(StartError::Runtime)?;
         let (plugged, book) = self.enter_again(book, &events).await;
@@ -316,7 +317,7 @@ impl<G: Ground> Builder<G> {
     }
 
     /// Enters again what is written down; what is not there any more is erased.
-    async fn enter_again(&mut self, mut book: Book, events: &broadcast::Sender<DriverEvent>) -> (Vec<Plugged>, Book) {
+    async fn enter_again(&mut self, mut book: Book, events: &Events) -> (Vec<Plugged>, Book) {
         let mut again = Vec::new();
         let written: Vec<Plugged> = book.all().cloned().collect();
         for plugged in written {
@@ -328,7 +329,7 @@ impl<G: Ground> Builder<G> {
                 let _ = book.erase(plugged.endpoint);
                 let ended = Err("its container has ended".to_owned());
                 let _ = report_now(&*self.control, plugged.endpoint, self.node, ended).await;
-                let _ = events.send(DriverEvent::Vanished(plugged.endpoint));
+                events.tell(DriverEvent::Vanished(plugged.endpoint));
             }
         }
         (again, book)

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use crate::builder::{Builder, random};
 use crate::control::Follow;
+use crate::events::Events;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
 use crate::{
@@ -31,7 +32,7 @@ pub struct Driver {
     pub(crate) address: SocketAddr,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) events: broadcast::Sender<DriverEvent>,
+    pub(crate) events: Events,
 }
 
 /// How long an endpoint may take until it is in effect.
@@ -80,7 +81,7 @@ impl Driver {
 
     /// What happens from now on, for a log. Who does not listen for long misses the oldest.
     pub fn events(&self) -> broadcast::Receiver<DriverEvent> {
-        self.events.subscribe()
+        self.events.listen()
     }
 
     /// Calls these addresses until a node answers.

@@ -26,10 +26,11 @@ use overlay_node::{
 };
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender};
-use tokio::sync::{broadcast, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use crate::book::{Book, Plugged};
 use crate::control::Ring;
+use crate::events::Events;
 use crate::ground::{Ground, Hindrances};
 use crate::hints::Hints;
 use crate::home::Home;
@@ -140,7 +141,7 @@ pub(crate) struct Heart<G> {
     pub(crate) book: Book,
     pub(crate) control: Arc<dyn Control>,
     pub(crate) reporter: Reporter,
-    pub(crate) events: broadcast::Sender<DriverEvent>,
+    pub(crate) events: Events,
     pub(crate) news: UnboundedSender<News>,
     pub(crate) state: State,
 }
@@ -511,7 +512,7 @@ impl<G: Ground> Heart<G> {
     }
 
     pub(crate) fn say(&self, event: DriverEvent) {
-        let _ = self.events.send(event); // nobody listens, or all do
+        self.events.tell(event);
     }
 
     /// Another start of this node is there: goes on as a later one.

@@ -8,6 +8,7 @@ mod builder;
 pub mod control;
 mod driver;
 mod error;
+mod events;
 mod gateway;
 mod ground;
 mod heart;

@@ -21,6 +21,7 @@ use crate::control::{
     Cluster, ClusterError, ControlClient, Credentials, Joined, Managers, RefusalKind, RemoteError, Ring, Stands,
     Unwelcome,
 };
+use crate::events::log_membership;
 use crate::{Driver, DriverEvent, Stopped};
 
 /// Where a node keeps its certificate and key from one start to the next.
@@ -421,6 +422,7 @@ impl Keeper {
     }
 
     fn tell(&self, event: MembershipEvent) {
+        log_membership(self.credentials.identity().node, &event);
         drop(self.events.send(event));
     }
 }

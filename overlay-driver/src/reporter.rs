@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, NodeId, told};
 use overlay_node::{Control, ControlError, Stay};
-use tokio::sync::broadcast;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
+use crate::events::Events;
 use crate::status::DriverEvent;
 
 /// Reports, the newest of each endpoint, until they are written.
@@ -26,7 +26,7 @@ type Report = (EndpointId, Option<u64>, Result<(), String>);
 const REST: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 impl Reporter {
-    pub(crate) fn start(control: Arc<dyn Control>, node: NodeId, events: broadcast::Sender<DriverEvent>) -> Self {
+    pub(crate) fn start(control: Arc<dyn Control>, node: NodeId, events: Events) -> Self {
         let (reports, new) = unbounded_channel();
         let mut task = JoinSet::new();
         task.spawn(write(control, node, new, events));
@@ -56,12 +56,7 @@ pub(crate) async fn report_now(
     }
 }
 
-async fn write(
-    control: Arc<dyn Control>,
-    node: NodeId,
-    mut new: UnboundedReceiver<Report>,
-    events: broadcast::Sender<DriverEvent>,
-) {
+async fn write(control: Arc<dyn Control>, node: NodeId, mut new: UnboundedReceiver<Report>, events: Events) {
     let mut waiting = BTreeMap::new();
     let mut rest = REST.0;
     loop {
@@ -81,7 +76,7 @@ async fn write(
             Ok(()) => rest = REST.0,
             Err(error) if error.refusal().is_some() => {} // it is nobody's any more
             Err(error) => {
-                let _ = events.send(DriverEvent::Unreported { endpoint, reason: told(&error) });
+                events.tell(DriverEvent::Unreported { endpoint, reason: told(&error) });
                 waiting.entry(endpoint).or_insert((moves, result));
                 tokio::time::sleep(rest).await;
                 rest = (rest * 2).min(REST.1);
