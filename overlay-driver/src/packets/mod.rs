@@ -28,6 +28,7 @@
 //! ```
 
 mod counts;
+mod ended;
 mod port;
 mod queue;
 mod train;
@@ -42,13 +43,16 @@ use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use overlay_core::{BackendError, EndpointId};
+use overlay_core::{BackendError, EndpointId, ErrorKind};
 use overlay_crypto::{SaId, Usage};
 use overlay_datapath::Tables;
 use overlay_datapath::offload::Merging;
 use overlay_kernel::{Offloads, TapQueue};
 
 pub use self::counts::CarrierCounts;
+pub use self::ended::CarrierEnded;
+use self::ended::Epitaph;
+use self::port::never_wait;
 use self::queue::Queue;
 
 /// How a [`Carrier`] works.
@@ -77,6 +81,7 @@ impl Default for CarrierConfig {
 pub struct Carrier {
     letters: Sender<Letter>,
     bell: Arc<EventFd>,
+    epitaph: Epitaph,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -98,14 +103,20 @@ impl Carrier {
     pub fn start(config: &CarrierConfig, seed: [u8; 32], underlay: Vec<UdpSocket>) -> io::Result<Self> {
         let (letters, told) = channel();
         let bell = Arc::new(EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?);
-        let core = config.core;
+        let (core, epitaph) = (config.core, Epitaph::default());
+        let heard = epitaph.clone();
         let queue = Queue::new(config, seed, underlay, (told, Arc::clone(&bell)))?;
         #[expect(
             clippy::disallowed_methods,
             reason = "a thread that waits for the kernel alone, and works on packets all its time"
         )]
-        let thread = thread::Builder::new().name("packets".to_owned()).spawn(move || queue.run(core))?;
-        Ok(Self { letters, bell, thread: Some(thread) })
+        let thread = thread::Builder::new().name("packets".to_owned()).spawn(move || heard.of(|| queue.run(core)))?;
+        Ok(Self { letters, bell, epitaph, thread: Some(thread) })
+    }
+
+    /// Why it carries no more, if it does not: to be asked now and then, as nothing else tells of it but [`plug`](Self::plug).
+    pub fn ended(&self) -> Option<CarrierEnded> {
+        self.epitaph.read()
     }
 
     /// Carries by these tables from the next batch on.
@@ -117,8 +128,13 @@ impl Carrier {
     /// [`vnet_hdr`](overlay_kernel::QueueFlags::vnet_hdr).
     ///
     /// # Errors
-    /// If the kernel leaves none of a tap's work to its user.
+    /// If the kernel leaves none of a tap's work to its user, and [`ErrorKind::Gone`] if the carrier has [ended](Self::ended).
     pub fn plug(&self, endpoint: EndpointId, tap: TapQueue) -> Result<(), BackendError> {
+        const DOING: &str = "carry a tap's frames";
+        if let Some(ended) = self.ended() {
+            return Err(BackendError::new(ErrorKind::Gone, DOING).caused_by(ended));
+        }
+        never_wait(&tap).map_err(|error| BackendError::new(ErrorKind::Invalid, DOING).caused_by(error))?;
         tap.offload(Offloads::ALL).or_else(|_| tap.offload(Offloads { udp: false, ..Offloads::ALL }))?;
         self.tell(Letter::Plug(endpoint, tap));
         Ok(())

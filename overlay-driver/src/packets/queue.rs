@@ -28,6 +28,8 @@ pub(super) struct Queue {
     ports: BTreeMap<EndpointId, Port>,
     /// Whose port an event is of.
     numbers: BTreeMap<u64, EndpointId>,
+    /// Ports for which something was gathered in this round.
+    touched: Vec<EndpointId>,
     next_number: u64,
     ready: Epoll,
     letters: Receiver<Letter>,
@@ -70,6 +72,7 @@ impl Queue {
             underlay,
             ports: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            touched: Vec::new(),
             next_number: TAPS,
             ready,
             letters,
@@ -83,28 +86,28 @@ impl Queue {
         })
     }
 
-    /// Carries packets until it is told to end.
-    pub(super) fn run(mut self, core: Option<usize>) {
+    /// Carries packets until it is told to end, or the kernel does not say any more what is ready.
+    pub(super) fn run(mut self, core: Option<usize>) -> io::Result<()> {
         if let Some(core) = core {
             let mut cores = CpuSet::new();
             // Without a core of its own it is slower, no more.
             let _ = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
         }
         let mut events = [EpollEvent::empty(); 64];
+        let mut next = None;
         loop {
-            let wait = self.wait();
-            let came = match self.ready.wait(&mut events, wait) {
+            let came = match self.ready.wait(&mut events, self.wait(next)) {
                 Ok(came) => came,
                 Err(nix::errno::Errno::EINTR) => 0,
-                Err(_) => return,
+                Err(error) => return Err(error.into()),
             };
             self.counts.wakes += 1;
             for event in events.iter().take(came) {
                 if self.take(event.data()).is_break() {
-                    return;
+                    return Ok(());
                 }
             }
-            self.finish();
+            next = self.finish();
         }
     }
 
@@ -112,8 +115,8 @@ impl Queue {
         Instant::ZERO + self.origin.elapsed()
     }
 
-    fn wait(&self) -> EpollTimeout {
-        let Some(at) = self.datapath.poll_timeout() else { return EpollTimeout::NONE };
+    fn wait(&self, next: Option<Instant>) -> EpollTimeout {
+        let Some(at) = next else { return EpollTimeout::NONE };
         let left = at - self.now();
         let millis = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000)); // never too early
         u16::try_from(millis).unwrap_or(u16::MAX).into()
@@ -139,7 +142,7 @@ impl Queue {
                 Letter::Tables(tables) => self.datapath.handle_tables(tables, self.now()),
                 Letter::Plug(endpoint, tap) => {
                     self.unplug(endpoint);
-                    let Ok(port) = Port::new(tap, self.merging) else { continue };
+                    let port = Port::new(tap, self.merging);
                     let number = self.next_number;
                     if self.ready.add(&port, EpollEvent::new(EpollFlags::EPOLLIN, number)).is_ok() {
                         self.next_number += 1;
@@ -256,28 +259,37 @@ impl Queue {
         match buffer.fate() {
             Fate::Underlay { .. } => self.underlay.push(buffer.packet(), &mut self.counts),
             Fate::Port(endpoint) => {
-                if let Some(port) = self.ports.get_mut(&endpoint) {
-                    port.push(buffer.packet(), &mut self.counts);
+                let Some(port) = self.ports.get_mut(&endpoint) else {
+                    self.counts.unwritten += 1;
+                    return;
+                };
+                if port.push(buffer.packet(), &mut self.counts) {
+                    self.touched.push(endpoint);
                 }
             }
             Fate::Waiting | Fate::Copied | Fate::Drop(_) => {}
         }
     }
 
-    /// What a round leaves behind: copies, and all that waits for more.
-    fn finish(&mut self) {
+    /// What a round leaves behind: copies, and all that waits for more. Says when there is something to do, whatever comes. O(what was touched).
+    fn finish(&mut self) -> Option<Instant> {
         let now = self.now();
+        if self.datapath.poll_timeout().is_some_and(|at| at <= now) {
+            self.datapath.handle_timeout(now);
+        }
         if let Some(mut buffer) = self.batch.pop() {
             while self.datapath.poll_transmit(&mut buffer, now) {
                 self.settle(&buffer);
             }
             self.batch.push(buffer);
         }
-        if self.datapath.poll_timeout().is_some_and(|at| at <= now) {
-            self.datapath.handle_timeout(now);
-        }
         self.underlay.flush(&mut self.counts);
-        self.ports.values_mut().for_each(|port| port.flush(&mut self.counts));
+        while let Some(endpoint) = self.touched.pop() {
+            if let Some(port) = self.ports.get_mut(&endpoint) {
+                port.flush(&mut self.counts);
+            }
+        }
+        self.datapath.poll_timeout()
     }
 }
 

@@ -74,7 +74,9 @@ impl Underlay {
         let most = link.state.max_gso_segments();
         if !link.train.append((to, congestion), payload, most) {
             link.flush(counts);
-            link.train.append((to, congestion), payload, most);
+            if !link.train.append((to, congestion), payload, most) {
+                counts.unsent += 1; // it has no payload, or more than a datagram takes
+            }
         }
     }
 
@@ -175,7 +177,9 @@ impl<'p> Datagram<'p> {
 impl Came {
     /// Its datagrams, in order, in the room that it was read into.
     pub(super) fn datagrams<'r>(&self, room: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
-        room.get(self.at..self.at + self.meta.len).unwrap_or_default().chunks(self.meta.stride.max(1))
+        let bytes = room.get(self.at..self.at + self.meta.len).unwrap_or_default();
+        let empty = bytes.is_empty().then_some(bytes); // which is one as well, to be refused and counted
+        bytes.chunks(self.meta.stride.max(1)).chain(empty)
     }
 
     /// Writes one of its datagrams as the IP packet that it came in; `false` if that is too long for the buffer.

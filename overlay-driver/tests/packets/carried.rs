@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_kernel::testing::judge;
 
-use crate::pair::{ENDPOINT, Pair, inner};
+use crate::pair::{ENDPOINT, Pair, inner, vtep};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -132,5 +132,25 @@ fn a_tap_that_is_deleted_is_let_go_and_another_takes_its_place() {
         pair.tap(0);
         pair.plug(0);
         assert!(pair.pings(0) && pair.pings(1));
+    });
+}
+
+#[test]
+fn a_datagram_without_payload_is_refused_and_counted() {
+    kernel_test(Kernel::Host, "packets::a_datagram_without_payload_is_refused_and_counted", || {
+        let pair = Pair::in_user_space();
+        let drops = || {
+            let counts = pair.carriers[0].as_ref().unwrap().counts();
+            counts.datapath.drops().map(|(_, count)| count).sum::<u64>()
+        };
+        let before = drops();
+        let stranger = pair.hosts[1].run(|| UdpSocket::bind((vtep(1), 0))).unwrap().unwrap();
+        (0..50).for_each(|_| assert_eq!(stranger.send_to(&[], (vtep(0), 4_789)).unwrap(), 0));
+        let until = Instant::now() + PATIENCE;
+        while drops() < before + 50 {
+            assert!(Instant::now() < until, "{} of 50 were counted", drops() - before);
+            thread::yield_now();
+        }
+        assert_eq!(pair.carriers[0].as_ref().unwrap().ended(), None);
     });
 }
