@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nix::libc;
 use overlay_core::{BackendError, ErrorKind};
+use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
 use crate::rtnl::route;
@@ -87,6 +88,21 @@ impl Namespace {
         self.run(|| UdpSocket::bind(local)).and_then(|socket| socket.map_err(|error| failed(doing(), error)))
     }
 
+    /// As many UDP sockets as there are queues, at least one, all bound to `local`: the kernel hands what comes there to one of them, by its sender
+    /// (`SO_REUSEPORT`), so what one sender sends stays in order. The port is not 0.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp), of which a port is taken also by one alone; [`ErrorKind::Invalid`] for port 0, which were another for each.
+    pub fn udp_queues(&self, local: SocketAddr, queues: usize) -> Result<Vec<UdpSocket>, BackendError> {
+        let doing = || format!("bind {queues} times udp {local} in {}", self.id());
+        if local.port() == 0 {
+            return Err(BackendError::new(ErrorKind::Invalid, doing()));
+        }
+        self.expect_route(local.ip(), doing)?;
+        self.run(|| (0..queues.max(1)).map(|_| bind_beside(local)).collect::<io::Result<_>>())
+            .and_then(|sockets| sockets.map_err(|error| failed(doing(), error)))
+    }
+
     /// A TCP listener at `local`; port 0 for any.
     ///
     /// # Errors
@@ -120,4 +136,12 @@ impl Namespace {
         self.run(|| TcpStream::connect_timeout(&remote, deadline))
             .and_then(|stream| stream.map_err(|error| failed(doing(), error)))
     }
+}
+
+/// A UDP socket that lets others of the same user be bound alike, as they do.
+fn bind_beside(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket2::new(Domain::for_address(local), Type::DGRAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&local.into())?;
+    Ok(socket.into())
 }

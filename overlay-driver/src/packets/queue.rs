@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::UdpSocket;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant as Clock;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -14,16 +12,17 @@ use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 use overlay_core::{EndpointId, Instant};
 use overlay_datapath::offload::{Merging, Segments, VnetHeader};
-use overlay_datapath::{Buffer, Datapath, Fate};
+use overlay_datapath::{Buffer, Fate};
 
 use super::counts::CarrierCounts;
 use super::port::{Got, Port};
+use super::shared::Shared;
 use super::underlay::{ROOM, Underlay};
-use super::{CarrierConfig, Letter};
+use super::{CarrierConfig, Letter, Reads};
 
-/// All that the thread has.
+/// All that a thread has of its own, and what it shares with others.
 pub(super) struct Queue {
-    datapath: Datapath,
+    shared: Arc<Shared>,
     underlay: Underlay,
     ports: BTreeMap<EndpointId, Port>,
     /// Whose port an event is of.
@@ -40,7 +39,6 @@ pub(super) struct Queue {
     /// Room for trains of the underlay.
     room: Vec<u8>,
     merging: Merging,
-    origin: Clock,
     counts: CarrierCounts,
 }
 
@@ -57,18 +55,17 @@ const FRAME: usize = VnetHeader::LEN + 18 + (1 << 16);
 impl Queue {
     pub(super) fn new(
         config: &CarrierConfig,
-        seed: [u8; 32],
-        underlay: Vec<UdpSocket>,
+        shared: Arc<Shared>,
+        underlay: Underlay,
         (letters, bell): (Receiver<Letter>, Arc<EventFd>),
     ) -> io::Result<Self> {
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         ready.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let underlay = Underlay::new(underlay, config.room)?;
-        for (number, socket) in underlay.sockets().enumerate() {
+        for (number, socket) in underlay.read_here() {
             ready.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number as u64 + 1))?;
         }
         Ok(Self {
-            datapath: Datapath::new(config.datapath, seed, Instant::ZERO),
+            shared,
             underlay,
             ports: BTreeMap::new(),
             numbers: BTreeMap::new(),
@@ -81,7 +78,6 @@ impl Queue {
             frame: vec![0; FRAME],
             room: vec![0; ROOM],
             merging: config.merging,
-            origin: now(),
             counts: CarrierCounts::default(),
         })
     }
@@ -111,13 +107,9 @@ impl Queue {
         }
     }
 
-    fn now(&self) -> Instant {
-        Instant::ZERO + self.origin.elapsed()
-    }
-
     fn wait(&self, next: Option<Instant>) -> EpollTimeout {
         let Some(at) = next else { return EpollTimeout::NONE };
-        let left = at - self.now();
+        let left = at - self.shared.now();
         let millis = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000)); // never too early
         u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
@@ -139,8 +131,12 @@ impl Queue {
         let _ = self.bell.read();
         while let Ok(letter) = self.letters.try_recv() {
             match letter {
-                Letter::Tables(tables) => self.datapath.handle_tables(tables, self.now()),
-                Letter::Plug(endpoint, tap) => {
+                Letter::Tables(tables) => self.shared.decide(|datapath, now| datapath.handle_tables(tables, now)),
+                Letter::Plug(endpoint, tap, Reads::Elsewhere) => {
+                    self.unplug(endpoint);
+                    self.ports.insert(endpoint, Port::new(tap, self.merging));
+                }
+                Letter::Plug(endpoint, tap, Reads::Here) => {
                     self.unplug(endpoint);
                     let port = Port::new(tap, self.merging);
                     let number = self.next_number;
@@ -152,11 +148,11 @@ impl Queue {
                 }
                 Letter::Unplug(endpoint) => self.unplug(endpoint),
                 // Whoever asked may have gone.
-                Letter::Counts(answer) => {
-                    self.counts.datapath = self.datapath.counts().clone();
-                    let _ = answer.send(self.counts.clone());
+                Letter::Counts(answer) => drop(answer.send(self.counts.clone())),
+                Letter::Decided(answer) => {
+                    drop(answer.send(self.shared.decide(|datapath, _| datapath.counts().clone())));
                 }
-                Letter::Usage(answer) => drop(answer.send(self.datapath.usage())),
+                Letter::Usage(answer) => drop(answer.send(self.shared.decide(|datapath, _| datapath.usage()))),
                 Letter::End => return ControlFlow::Break(()),
             }
         }
@@ -214,9 +210,8 @@ impl Queue {
                 self.counts.too_long += (segments.len() - at) as u64;
                 break;
             }
-            let now = self.now();
             let batch = batch.get_mut(..filled).unwrap_or_default();
-            self.datapath.handle_frames(endpoint, batch, now);
+            self.shared.decide(|datapath, now| datapath.handle_frames(endpoint, batch, now));
             batch.iter().for_each(|buffer| self.settle(buffer));
             at += filled;
         }
@@ -249,9 +244,11 @@ impl Queue {
     }
 
     fn arrive(&mut self, batch: &mut [Buffer], filled: usize) {
-        let now = self.now();
         let batch = batch.get_mut(..filled).unwrap_or_default();
-        self.datapath.handle_packets(batch, now);
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.decide(|datapath, now| datapath.handle_packets(batch, now));
         batch.iter().for_each(|buffer| self.settle(buffer));
     }
 
@@ -273,27 +270,27 @@ impl Queue {
 
     /// What a round leaves behind: copies, and all that waits for more. Says when there is something to do, whatever comes. O(what was touched).
     fn finish(&mut self) -> Option<Instant> {
-        let now = self.now();
-        if self.datapath.poll_timeout().is_some_and(|at| at <= now) {
-            self.datapath.handle_timeout(now);
-        }
-        if let Some(mut buffer) = self.batch.pop() {
-            while self.datapath.poll_transmit(&mut buffer, now) {
-                self.settle(&buffer);
+        let (mut buffer, mut next) = (self.batch.pop(), None);
+        while let Some(buffer) = &mut buffer {
+            let more = self.shared.decide(|datapath, now| {
+                if datapath.poll_timeout().is_some_and(|at| at <= now) {
+                    datapath.handle_timeout(now);
+                }
+                next = datapath.poll_timeout();
+                datapath.poll_transmit(buffer, now)
+            });
+            if !more {
+                break;
             }
-            self.batch.push(buffer);
+            self.settle(buffer);
         }
+        self.batch.extend(buffer);
         self.underlay.flush(&mut self.counts);
         while let Some(endpoint) = self.touched.pop() {
             if let Some(port) = self.ports.get_mut(&endpoint) {
                 port.flush(&mut self.counts);
             }
         }
-        self.datapath.poll_timeout()
+        next
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the clock of a thread that carries real packets")]
-fn now() -> Clock {
-    Clock::now()
 }

@@ -21,6 +21,8 @@ pub(super) struct Underlay {
 /// A socket, bound to a VTEP's address.
 struct Link {
     socket: UdpSocket,
+    /// Whether this queue reads what comes there; it sends in any case.
+    reads: bool,
     state: UdpSocketState,
     local: SocketAddr,
     train: Train,
@@ -44,14 +46,37 @@ pub(super) const ROOM: usize = TRAINS * LONGEST;
 const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Underlay {
-    pub(super) fn new(sockets: Vec<UdpSocket>, room: usize) -> io::Result<Self> {
-        let links = sockets.into_iter().map(|socket| Link::new(socket, room)).collect::<io::Result<_>>()?;
-        Ok(Self { links })
+    /// That of each queue. Of sockets that are bound alike each queue has one; a queue for which there is none sends by another's.
+    pub(super) fn of_queues(sockets: Vec<UdpSocket>, queues: usize, room: usize) -> io::Result<Vec<Self>> {
+        let mut alike: Vec<(SocketAddr, Vec<UdpSocket>)> = Vec::new();
+        for socket in sockets {
+            let local = socket.local_addr()?;
+            match alike.iter_mut().find(|(of, _)| *of == local) {
+                Some((_, sockets)) => sockets.push(socket),
+                None => alike.push((local, vec![socket])),
+            }
+        }
+        let mut all: Vec<Self> = (0..queues).map(|_| Self { links: Vec::new() }).collect();
+        for (local, sockets) in alike {
+            let count = sockets.len();
+            if count > queues {
+                let what = format!("{count} sockets at {local}, and {queues} queues that read one each");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            let clones = (count..queues).zip(sockets.iter().cycle()).map(|(_, socket)| socket.try_clone());
+            let clones = clones.collect::<io::Result<Vec<_>>>()?;
+            let each = sockets.into_iter().map(|socket| (socket, true)).chain(clones.into_iter().map(|it| (it, false)));
+            for (underlay, socket) in all.iter_mut().zip(each) {
+                underlay.links.push(Link::new(socket, room)?);
+            }
+        }
+        Ok(all)
     }
 
-    /// The sockets, in their order.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.links.iter().map(|link| link.socket.as_fd())
+    /// The sockets that are read by this queue, by their numbers.
+    pub(super) fn read_here(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let links = self.links.iter().enumerate();
+        links.filter(|(_, link)| link.reads).map(|(number, link)| (number, link.socket.as_fd()))
     }
 
     /// Puts an IP packet that carries UDP behind those that wait to be sent.
@@ -100,7 +125,7 @@ impl Underlay {
 }
 
 impl Link {
-    fn new(socket: UdpSocket, room: usize) -> io::Result<Self> {
+    fn new((socket, reads): (UdpSocket, bool), room: usize) -> io::Result<Self> {
         let local = socket.local_addr()?;
         if local.ip().is_unspecified() {
             return Err(io::Error::new(
@@ -116,7 +141,7 @@ impl Link {
         let _ = options.set_recv_buffer_size(room);
         let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &room);
         let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::SndBufForce, &room);
-        Ok(Self { socket, state, local, train: Train::new() })
+        Ok(Self { socket, reads, state, local, train: Train::new() })
     }
 
     fn flush(&mut self, counts: &mut CarrierCounts) {
