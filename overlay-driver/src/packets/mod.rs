@@ -59,7 +59,7 @@ use overlay_core::{BackendError, EndpointId, ErrorKind};
 use overlay_crypto::{SaId, Usage};
 use overlay_datapath::offload::Merging;
 use overlay_datapath::{Counts, Tables};
-use overlay_kernel::{Offloads, TapQueue, failed};
+use overlay_kernel::{EspSocket, Offloads, TapQueue, failed};
 
 pub use self::counts::CarrierCounts;
 pub use self::ended::CarrierEnded;
@@ -100,6 +100,7 @@ pub struct Carrier {
     epitaph: Epitaph,
     /// Which queue reads the next tap that has one.
     turn: AtomicUsize,
+    room: usize,
 }
 
 /// What a thread is told, in order.
@@ -107,13 +108,14 @@ enum Letter {
     Tables(Arc<Tables>),
     Plug(EndpointId, TapQueue, Reads),
     Unplug(EndpointId),
+    Esp(EspSocket, Reads),
     Counts(SyncSender<CarrierCounts>),
     Decided(SyncSender<Counts>),
     Usage(SyncSender<BTreeMap<SaId, Usage>>),
     End,
 }
 
-/// Who reads a tap's frames; all queues write to it.
+/// Who reads a tap or a socket; all queues write to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reads {
     Here,
@@ -132,7 +134,7 @@ impl Carrier {
         let underlays = Underlay::of_queues(underlay, config.queues.max(1), config.room)?;
         let lines = underlays.into_iter().enumerate();
         let lines = lines.map(|(number, underlay)| Line::start(config, number, (&shared, &epitaph), underlay));
-        Ok(Self { lines: lines.collect::<io::Result<_>>()?, epitaph, turn: AtomicUsize::new(0) })
+        Ok(Self { lines: lines.collect::<io::Result<_>>()?, epitaph, turn: AtomicUsize::new(0), room: config.room })
     }
 
     /// Why it carries no more, or a queue of its does not, if so: to be asked now and then, as nothing else tells of it but [`plug`](Self::plug).
@@ -183,6 +185,23 @@ impl Carrier {
         Ok(())
     }
 
+    /// Carries ESP that is in no UDP, as kernels have it, by this socket: for associations without [`udp`](overlay_crypto::Sa::udp) of its address, which have
+    /// nothing to leave by until then. It takes the place of one of the same address. Each packet is read and sent by itself; ESP in UDP goes many at a time.
+    ///
+    /// # Errors
+    /// If the process has as many files open as it may, and [`ErrorKind::Gone`] if the carrier has [ended](Self::ended).
+    pub fn carry_esp(&self, socket: EspSocket) -> Result<(), BackendError> {
+        if let Some(ended) = self.ended() {
+            return Err(BackendError::new(ErrorKind::Gone, CARRY_ESP).caused_by(ended));
+        }
+        socket.set_room(self.room);
+        let others = self.lines.iter().skip(1).map(|line| socket.try_clone().map(|socket| (line, socket)));
+        let others = others.collect::<io::Result<Vec<_>>>().map_err(|error| failed(CARRY_ESP, error))?;
+        others.into_iter().for_each(|(line, socket)| line.tell(Letter::Esp(socket, Reads::Elsewhere)));
+        self.tell_first(Letter::Esp(socket, Reads::Here));
+        Ok(())
+    }
+
     /// Carries them no more.
     pub fn unplug(&self, endpoint: EndpointId) {
         self.lines.iter().for_each(|line| line.tell(Letter::Unplug(endpoint)));
@@ -215,6 +234,7 @@ impl Carrier {
     }
 }
 
+const CARRY_ESP: &str = "carry ESP";
 const PLUG: &str = "carry a tap's frames";
 
 impl fmt::Debug for Carrier {

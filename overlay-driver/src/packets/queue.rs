@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 use overlay_core::{EndpointId, Instant};
 use overlay_datapath::offload::{Merging, Segments, VnetHeader};
 use overlay_datapath::{Buffer, Fate};
+use overlay_kernel::EspSocket;
 
 use super::counts::CarrierCounts;
 use super::port::{Got, Port};
@@ -27,6 +29,8 @@ pub(super) struct Queue {
     ports: BTreeMap<EndpointId, Port>,
     /// Whose port an event is of.
     numbers: BTreeMap<u64, EndpointId>,
+    /// Of which address's ESP an event tells.
+    esp: BTreeMap<u64, IpAddr>,
     /// Ports for which something was gathered in this round.
     touched: Vec<EndpointId>,
     next_number: u64,
@@ -69,6 +73,7 @@ impl Queue {
             underlay,
             ports: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            esp: BTreeMap::new(),
             touched: Vec::new(),
             next_number: TAPS,
             ready,
@@ -121,6 +126,8 @@ impl Queue {
             tap => {
                 if let Some(endpoint) = self.numbers.get(&tap).copied() {
                     self.read_frames(endpoint);
+                } else if let Some(local) = self.esp.get(&tap).copied() {
+                    self.receive_esp(local);
                 }
             }
         }
@@ -146,6 +153,7 @@ impl Queue {
                         self.ports.insert(endpoint, port);
                     }
                 }
+                Letter::Esp(socket, reads) => self.add_esp(socket, reads),
                 Letter::Unplug(endpoint) => self.unplug(endpoint),
                 // Whoever asked may have gone.
                 Letter::Counts(answer) => drop(answer.send(self.counts.clone())),
@@ -157,6 +165,18 @@ impl Queue {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn add_esp(&mut self, socket: EspSocket, reads: Reads) {
+        let (local, number) = (socket.local(), self.next_number);
+        if reads == Reads::Here && self.ready.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, number)).is_ok() {
+            self.next_number += 1;
+            self.esp.retain(|_, of| *of != local);
+            self.esp.insert(number, local);
+        }
+        if let Some(before) = self.underlay.add_esp(socket) {
+            let _ = self.ready.delete(&before); // which goes with its last descriptor anyway
+        }
     }
 
     fn unplug(&mut self, endpoint: EndpointId) {
@@ -241,6 +261,26 @@ impl Queue {
             }
         }
         (self.batch, self.room) = (batch, room);
+    }
+
+    /// Packets of ESP, as they came.
+    fn receive_esp(&mut self, local: IpAddr) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut filled = 0;
+        for buffer in &mut batch {
+            let read = self.underlay.esp(local).map(|socket| socket.receive(buffer.room()));
+            let Some(Ok(len)) = read else { break };
+            match len < buffer.room().len() && buffer.filled(len).is_ok() {
+                true => filled += 1,
+                // It may have been cut; the next packet has to wait for its turn.
+                false => {
+                    self.counts.too_long += 1;
+                    break;
+                }
+            }
+        }
+        self.arrive(&mut batch, filled);
+        self.batch = batch;
     }
 
     fn arrive(&mut self, batch: &mut [Buffer], filled: usize) {

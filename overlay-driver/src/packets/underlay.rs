@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use overlay_datapath::Buffer;
+use overlay_kernel::EspSocket;
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::SockRef;
 
@@ -16,6 +17,8 @@ use super::train::Train;
 /// The sockets by which a node speaks with others, and what waits to be sent.
 pub(super) struct Underlay {
     links: Vec<Link>,
+    /// By which ESP leaves that is in no UDP.
+    esp: Vec<EspSocket>,
 }
 
 /// A socket, bound to a VTEP's address.
@@ -56,7 +59,7 @@ impl Underlay {
                 None => alike.push((local, vec![socket])),
             }
         }
-        let mut all: Vec<Self> = (0..queues).map(|_| Self { links: Vec::new() }).collect();
+        let mut all: Vec<Self> = (0..queues).map(|_| Self { links: Vec::new(), esp: Vec::new() }).collect();
         for (local, sockets) in alike {
             let count = sockets.len();
             if count > queues {
@@ -79,9 +82,41 @@ impl Underlay {
         links.filter(|(_, link)| link.reads).map(|(number, link)| (number, link.socket.as_fd()))
     }
 
-    /// Puts an IP packet that carries UDP behind those that wait to be sent.
+    /// Sends ESP by this socket from now on, in place of one of its address. Gives what it takes the place of.
+    pub(super) fn add_esp(&mut self, socket: EspSocket) -> Option<EspSocket> {
+        let before = self.esp.iter().position(|other| other.local() == socket.local());
+        let before = before.map(|at| self.esp.swap_remove(at));
+        self.esp.push(socket);
+        before
+    }
+
+    /// The socket of ESP of an address.
+    pub(super) fn esp(&self, local: IpAddr) -> Option<&EspSocket> {
+        self.esp.iter().find(|socket| socket.local() == local)
+    }
+
+    /// Puts an IP packet that carries UDP behind those that wait to be sent; one of ESP leaves at once, as no kernel takes several.
     pub(super) fn push(&mut self, packet: &[u8], counts: &mut CarrierCounts) {
-        let Some(Datagram { from, to, congestion, payload }) = Datagram::read(packet) else {
+        let Some(head) = Head::read(packet) else {
+            counts.unsent += 1;
+            return;
+        };
+        match head.protocol {
+            ESP => self.send_esp(head.from, packet, counts),
+            _ => self.push_datagram(&head, packet, counts),
+        }
+    }
+
+    fn send_esp(&self, from: IpAddr, packet: &[u8], counts: &mut CarrierCounts) {
+        counts.sends += 1;
+        let send = |socket: &EspSocket| patiently(socket.as_fd(), || socket.send(packet));
+        if self.esp(from).is_none_or(|socket| send(socket).is_err()) {
+            counts.unsent += 1;
+        }
+    }
+
+    fn push_datagram(&mut self, head: &Head, packet: &[u8], counts: &mut CarrierCounts) {
+        let Some((from, to, congestion, payload)) = head.datagram(packet) else {
             counts.unsent += 1;
             return;
         };
@@ -154,48 +189,58 @@ impl Link {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.try_send((&self.socket).into(), transmit);
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut room = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut room, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO))?;
-                self.state.try_send((&self.socket).into(), transmit)
-            }
-            // Of a datagram before it, which ICMP has told of: this one was not sent.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.state.try_send((&self.socket).into(), transmit)
-            }
-            sent => sent,
+        patiently(self.socket.as_fd(), || self.state.try_send((&self.socket).into(), transmit))
+    }
+}
+
+/// Sends, once more where there is room a little later, or where what was told is of a packet before it.
+fn patiently(socket: BorrowedFd<'_>, send: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match send() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let mut room = [PollFd::new(socket, PollFlags::POLLOUT)];
+            poll(&mut room, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO))?;
+            send()
         }
+        // Which ICMP has told of: this one was not sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(),
+        sent => sent,
     }
 }
 
 /// What of an IP packet a socket is asked to send.
-struct Datagram<'p> {
+struct Head {
     from: IpAddr,
-    to: SocketAddr,
+    to: IpAddr,
     /// ECN's two bits.
     congestion: u8,
-    payload: &'p [u8],
+    protocol: u8,
+    /// Bytes of it.
+    len: usize,
 }
 
-impl<'p> Datagram<'p> {
-    fn read(packet: &'p [u8]) -> Option<Self> {
-        let (from, to, congestion, protocol, at) = match packet.first()? >> 4 {
+impl Head {
+    fn read(packet: &[u8]) -> Option<Self> {
+        Some(match packet.first()? >> 4 {
             4 => {
                 let head: &[u8; 20] = packet.first_chunk()?;
                 let address = |at: usize| head[at..].first_chunk::<4>().map(|octets| IpAddr::from(*octets));
-                (address(12)?, address(16)?, head[1] & 3, head[9], usize::from(head[0] & 15) * 4)
+                let (from, to) = (address(12)?, address(16)?);
+                Self { from, to, congestion: head[1] & 3, protocol: head[9], len: usize::from(head[0] & 15) * 4 }
             }
             _ => {
                 let head: &[u8; 40] = packet.first_chunk()?;
                 let address = |at: usize| head[at..].first_chunk::<16>().map(|octets| IpAddr::from(*octets));
-                (address(8)?, address(24)?, head[1] >> 4 & 3, head[6], 40)
+                let (from, to) = (address(8)?, address(24)?);
+                Self { from, to, congestion: head[1] >> 4 & 3, protocol: head[6], len: 40 }
             }
-        };
-        let (udp, payload) = packet.get(at..)?.split_first_chunk::<8>()?;
+        })
+    }
+
+    /// The datagram that it carries: from whom, to whom, and what.
+    fn datagram<'p>(&self, packet: &'p [u8]) -> Option<(IpAddr, SocketAddr, u8, &'p [u8])> {
+        let (udp, payload) = packet.get(self.len..)?.split_first_chunk::<8>()?;
         let port = u16::from_be_bytes([udp[2], udp[3]]);
-        (protocol == UDP).then_some(Self { from, to: (to, port).into(), congestion, payload })
+        (self.protocol == UDP).then_some((self.from, (self.to, port).into(), self.congestion, payload))
     }
 }
 
@@ -260,3 +305,4 @@ fn wide(address: IpAddr) -> [u8; 16] {
 }
 
 const UDP: u8 = 17;
+const ESP: u8 = 50;
