@@ -14,6 +14,7 @@
 //! one table of flows. For a flow does not keep to one queue: its answers come where the kernel hashes them to, a service's client and its replica are two pairs of ends
 //! of one flow, and what is sealed comes by the few flows of the underlay that ESP has. So a policy, a balancer and an association's
 //! sequence of numbers see all packets, whichever queue they meet, and no two queues seal by one number. Sealing is part of what is decided: it has one core's speed.
+//! What comes from one node is spread only if it leaves there from several ports ([`Carrier::start_spread`]); else nodes are spread over queues.
 //! A flow's packets stay in order as far as the kernel keeps the flow at one queue, which it does for taps and for sockets.
 //! Queues that have less than a core each may send what was sealed late by more than a
 //! [window](overlay_crypto::WindowSize) of others' numbers: then it is lost.
@@ -130,8 +131,24 @@ impl Carrier {
     /// # Errors
     /// If a socket is bound to no address of its own, there are more that are bound alike than queues, or the kernel refuses it something.
     pub fn start(config: &CarrierConfig, seed: [u8; 32], underlay: Vec<UdpSocket>) -> io::Result<Self> {
+        Self::start_spread(config, seed, underlay, Vec::new())
+    }
+
+    /// As [`start`](Self::start), with sockets more that only send, bound to VTEPs' addresses and any other ports. VXLAN leaves by one of them, by its flow, instead of by the
+    /// one that is bound to its port: so that the underlay and the other node's queues tell flows apart by their source ports (RFC 7348 §5), as far as there are sockets. Each queue has
+    /// its share of those of each address.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_spread(
+        config: &CarrierConfig,
+        seed: [u8; 32],
+        underlay: Vec<UdpSocket>,
+        sources: Vec<UdpSocket>,
+    ) -> io::Result<Self> {
         let (shared, epitaph) = (Arc::new(Shared::new(config.datapath, seed)), Epitaph::default());
-        let underlays = Underlay::of_queues(underlay, config.queues.max(1), config.room)?;
+        let mut underlays = Underlay::of_queues(underlay, config.queues.max(1), config.room)?;
+        Underlay::spread(&mut underlays, sources)?;
         let lines = underlays.into_iter().enumerate();
         let lines = lines.map(|(number, underlay)| Line::start(config, number, (&shared, &epitaph), underlay));
         Ok(Self { lines: lines.collect::<io::Result<_>>()?, epitaph, turn: AtomicUsize::new(0), room: config.room })

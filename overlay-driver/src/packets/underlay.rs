@@ -17,6 +17,8 @@ use super::train::Train;
 /// The sockets by which a node speaks with others, and what waits to be sent.
 pub(super) struct Underlay {
     links: Vec<Link>,
+    /// By address, sockets that only send: each has the flows of some source ports.
+    sources: Vec<(IpAddr, Vec<Link>)>,
     /// By which ESP leaves that is in no UDP.
     esp: Vec<EspSocket>,
 }
@@ -45,6 +47,8 @@ pub(super) const TRAINS: usize = 8;
 const LONGEST: usize = 1 << 16;
 /// Bytes that all of them take.
 pub(super) const ROOM: usize = TRAINS * LONGEST;
+/// Bytes that wait for a socket that only sends: what comes there nobody reads.
+const ROOM_OF_SOURCE: usize = 1 << 20;
 /// How long a send waits for room before its datagrams are given up: a queue's length, not an outage's.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -59,7 +63,8 @@ impl Underlay {
                 None => alike.push((local, vec![socket])),
             }
         }
-        let mut all: Vec<Self> = (0..queues).map(|_| Self { links: Vec::new(), esp: Vec::new() }).collect();
+        let mut all: Vec<Self> =
+            (0..queues).map(|_| Self { links: Vec::new(), sources: Vec::new(), esp: Vec::new() }).collect();
         for (local, sockets) in alike {
             let count = sockets.len();
             if count > queues {
@@ -74,6 +79,27 @@ impl Underlay {
             }
         }
         Ok(all)
+    }
+
+    /// Has each queue send by sources of its own, or share them where there are fewer.
+    pub(super) fn spread(all: &mut [Self], sources: Vec<UdpSocket>) -> io::Result<()> {
+        let mut by_address: Vec<(IpAddr, Vec<UdpSocket>)> = Vec::new();
+        for socket in sources {
+            let local = socket.local_addr()?.ip();
+            match by_address.iter_mut().find(|(of, _)| *of == local) {
+                Some((_, sockets)) => sockets.push(socket),
+                None => by_address.push((local, vec![socket])),
+            }
+        }
+        for (local, sockets) in by_address {
+            let (count, queues) = (sockets.len(), all.len());
+            for (number, underlay) in all.iter_mut().enumerate() {
+                let own = (number % count..count).step_by(queues).filter_map(|at| sockets.get(at));
+                let own = own.map(|socket| Link::new((socket.try_clone()?, false), ROOM_OF_SOURCE));
+                underlay.sources.push((local, own.collect::<io::Result<_>>()?));
+            }
+        }
+        Ok(())
     }
 
     /// The sockets that are read by this queue, by their numbers.
@@ -116,18 +142,12 @@ impl Underlay {
     }
 
     fn push_datagram(&mut self, head: &Head, packet: &[u8], counts: &mut CarrierCounts) {
-        let Some((from, to, congestion, payload)) = head.datagram(packet) else {
+        let Some(Datagram { source_port, to, payload }) = head.datagram(packet) else {
             counts.unsent += 1;
             return;
         };
-        let is_from = |link: &&mut Link| link.local.ip() == from;
-        let by_port = |link: &Link| link.local.port() == to.port();
-        let at = self.links.iter().position(|link| link.local.ip() == from && by_port(link));
-        let link = match at {
-            Some(at) => self.links.get_mut(at),
-            None => self.links.iter_mut().find(is_from),
-        };
-        let Some(link) = link else {
+        let (congestion, way) = (head.congestion, (source_port, to.port()));
+        let Some(link) = self.link(head.from, way) else {
             counts.unsent += 1;
             return;
         };
@@ -140,9 +160,28 @@ impl Underlay {
         }
     }
 
+    /// The socket by which a datagram leaves: of a flow's source port, one of those that only send; else the one that is bound to the port that it is for,
+    /// as nodes' are, or to another of the address.
+    fn link(&mut self, from: IpAddr, (source_port, to_port): (u16, u16)) -> Option<&mut Link> {
+        let is_from = |link: &&mut Link| link.local.ip() == from;
+        let at = self.links.iter().position(|link| link.local == SocketAddr::new(from, to_port));
+        let is_bound = |link: &Link| link.local == SocketAddr::new(from, source_port);
+        if let Some((_, sources)) = self.sources.iter_mut().find(|(of, _)| *of == from)
+            && !self.links.iter().any(is_bound)
+        {
+            let count = sources.len().max(1);
+            return sources.get_mut(usize::from(source_port) % count);
+        }
+        match at {
+            Some(at) => self.links.get_mut(at),
+            None => self.links.iter_mut().find(is_from),
+        }
+    }
+
     /// Sends all that waits.
     pub(super) fn flush(&mut self, counts: &mut CarrierCounts) {
-        self.links.iter_mut().for_each(|link| link.flush(counts));
+        let sources = self.sources.iter_mut().flat_map(|(_, sources)| sources);
+        self.links.iter_mut().chain(sources).for_each(|link| link.flush(counts));
     }
 
     /// Reads what came at a socket into `room`, of [`ROOM`] bytes; up to [`TRAINS`] trains, and none, where there is nothing more.
@@ -236,12 +275,19 @@ impl Head {
         })
     }
 
-    /// The datagram that it carries: from whom, to whom, and what.
-    fn datagram<'p>(&self, packet: &'p [u8]) -> Option<(IpAddr, SocketAddr, u8, &'p [u8])> {
+    /// The datagram that it carries.
+    fn datagram<'p>(&self, packet: &'p [u8]) -> Option<Datagram<'p>> {
         let (udp, payload) = packet.get(self.len..)?.split_first_chunk::<8>()?;
-        let port = u16::from_be_bytes([udp[2], udp[3]]);
-        (self.protocol == UDP).then_some((self.from, (self.to, port).into(), self.congestion, payload))
+        let [source_port, port] = [[udp[0], udp[1]], [udp[2], udp[3]]].map(u16::from_be_bytes);
+        (self.protocol == UDP).then_some(Datagram { source_port, to: (self.to, port).into(), payload })
     }
+}
+
+/// A datagram that is to be sent.
+struct Datagram<'p> {
+    source_port: u16,
+    to: SocketAddr,
+    payload: &'p [u8],
 }
 
 impl Came {

@@ -194,7 +194,7 @@ fn several_queues_carry_one_network_under_one_policy() {
         let pair = Pair::of(Kind { more_queues: 1, guarded: true, ..Kind::default() });
         assert!(pair.pings(0) && !pair.pings(1), "only the first may begin");
         // Each connection is one of its own for who spreads them.
-        (0..24).for_each(|_| pour(&pair, 0, 256 << 10));
+        (0..32).for_each(|_| pour(&pair, 0, 256 << 10));
         for carrier in pair.carriers.iter().flatten() {
             let counts = carrier.counts_by_queue();
             let works = |counts: &CarrierCounts| counts.frames_read > 0 && counts.frames_written > 0;
@@ -228,7 +228,7 @@ fn a_tap_of_one_queue_is_written_to_by_all() {
         let open = || TapQueue::open(&pair.containers[0], "eth0".parse().unwrap(), flags).unwrap();
         carrier.plug(endpoint(0), open()).unwrap();
         let before = carrier.counts_by_queue();
-        (0..24).for_each(|_| pour(&pair, 0, 64 << 10));
+        (0..32).for_each(|_| pour(&pair, 0, 64 << 10));
         let after = carrier.counts_by_queue();
         let more = |of: fn(&CarrierCounts) -> u64| after.iter().zip(&before).filter(|(a, b)| of(a) > of(b)).count();
         assert_eq!((more(|it| it.frames_read), more(|it| it.frames_written)), (1, 2), "{after:?}");

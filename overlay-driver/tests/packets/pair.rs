@@ -170,7 +170,9 @@ impl Pair {
             1 => vec![once_free(|| there.run(|| UdpSocket::bind(at)).unwrap())],
             queues => there.udp_queues(at, queues).unwrap(),
         };
-        let carrier = Carrier::start(&config, [host as u8; 32], sockets).unwrap();
+        let sources =
+            (0..32 * self.kind.more_queues).map(|_| there.udp(SocketAddr::new(at.ip(), 0)).unwrap()).collect();
+        let carrier = Carrier::start_spread(&config, [host as u8; 32], sockets, sources).unwrap();
         if self.kind.sealed {
             carrier.carry_esp(there.esp(at.ip()).unwrap()).unwrap();
         }
