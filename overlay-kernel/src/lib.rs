@@ -25,5 +25,6 @@ pub use errno::{errno_kind, failed};
 pub use esp::EspSocket;
 pub use namespace::{Namespace, NamespaceDir, enter_private};
 pub use probe::{Feature, Finding, Found, Report, probe};
+pub use sockets::take_unsummed;
 pub use sysctl::Sysctl;
 pub use tap::{Offloads, QueueFlags, TapQueue};

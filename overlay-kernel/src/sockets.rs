@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use nix::libc;
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use overlay_core::{BackendError, ErrorKind};
 use socket2::{Domain, Socket as Socket2, Type};
 
@@ -145,3 +145,20 @@ fn bind_beside(local: SocketAddr) -> io::Result<UdpSocket> {
     socket.bind(&local.into())?;
     Ok(socket.into())
 }
+
+/// Has a UDP socket of IPv6 take datagrams without a checksum too, as tunnels may send them (RFC 6935 §5): kernels do, of VXLAN, unless told otherwise.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn take_unsummed(socket: &UdpSocket) -> io::Result<()> {
+    Ok(nix::sys::socket::setsockopt(socket, TakeUnsummed, &true)?)
+}
+
+sockopt_impl!(
+    #[doc = "`UDP_NO_CHECK6_RX`"]
+    TakeUnsummed,
+    SetOnly,
+    libc::IPPROTO_UDP,
+    libc::UDP_NO_CHECK6_RX,
+    bool
+);

@@ -5,7 +5,7 @@
 //!
 //! What the kernel hands over in one piece stays in few: frames of up to 64 KiB (`virtio_net_hdr`) are cut once, leave in one send
 //! (`UDP_SEGMENT`), come in trains (`UDP_GRO`), and are gathered again before they are given to the tap. The outer checksum of UDP is the kernel's, which leaves
-//! it to the network device where that can.
+//! it to the network device where that can: whatever is sent has one, which is more than [`udp_checksum`](overlay_vxlan::Vtep::udp_checksum) asks for; what comes needs none.
 //!
 //! # Several queues
 //!

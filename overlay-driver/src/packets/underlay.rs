@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use overlay_datapath::Buffer;
-use overlay_kernel::EspSocket;
+use overlay_kernel::{EspSocket, take_unsummed};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::SockRef;
 
@@ -208,6 +208,9 @@ impl Link {
             ));
         }
         socket.set_nonblocking(true)?;
+        if local.is_ipv6() {
+            take_unsummed(&socket)?;
+        }
         let state = UdpSocketState::new((&socket).into())?;
         let options = SockRef::from(&socket);
         // As much as is allowed: less costs datagrams in bursts, no more.

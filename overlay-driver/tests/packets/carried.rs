@@ -89,14 +89,16 @@ fn where_the_cable_takes_one_packet_at_a_time_they_arrive_as_well() {
 #[test]
 fn a_kernel_s_vxlan_and_a_carrier_understand_each_other_with_offloads() {
     kernel_test(Kernel::Host, "packets::a_kernel_s_vxlan_and_a_carrier_understand_each_other", || {
-        let pair = Pair::mixed();
-        assert!(pair.pings(0) && pair.pings(1));
-        [0, 1].iter().for_each(|from| echo(&pair, *from));
-        pour(&pair, 0, 10 << 20);
-        pour(&pair, 1, 10 << 20);
-        pair.cut_on_the_cable();
-        pour(&pair, 0, 2 << 20);
-        pour(&pair, 1, 2 << 20);
+        for v6 in [false, true] {
+            let pair = Pair::mixed(Kind { v6, ..Kind::default() });
+            assert!(pair.pings(0) && pair.pings(1));
+            [0, 1].iter().for_each(|from| echo(&pair, *from));
+            pour(&pair, 0, 10 << 20);
+            pour(&pair, 1, 10 << 20);
+            pair.cut_on_the_cable();
+            pour(&pair, 0, 2 << 20);
+            pour(&pair, 1, 2 << 20);
+        }
     });
 }
 

@@ -124,8 +124,8 @@ impl Pair {
     }
 
     /// The first in user space, the second by its kernel's VXLAN.
-    pub(crate) fn mixed() -> Self {
-        let mut it = Self::new(Kind::default());
+    pub(crate) fn mixed(kind: Kind) -> Self {
+        let mut it = Self::new(kind);
         it.tap(0);
         it.carry(0);
         it.carry_by_kernel(1);
