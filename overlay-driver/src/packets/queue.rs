@@ -51,7 +51,7 @@ const BELL: u64 = 0;
 const TAPS: u64 = 1 << 16;
 /// Packets decided at once.
 const BATCH: usize = 64;
-/// How many reads in a row one tap or socket has before the others have theirs.
+/// How many reads in a row of as much as there can be one tap or socket has before the others have theirs; of a tap, [`BATCH`] of little.
 const TURN: usize = 4;
 /// Bytes that a tap may give at once: its header, Ethernet's with a tag, and 64 KiB.
 const FRAME: usize = VnetHeader::LEN + 18 + (1 << 16);
@@ -188,54 +188,58 @@ impl Queue {
 
     /// Frames from a tap.
     fn read_frames(&mut self, endpoint: EndpointId) {
-        for _ in 0..TURN {
-            let Some(port) = self.ports.get(&endpoint) else { return };
-            let mut frame = std::mem::take(&mut self.frame);
-            let read = port.read(&mut frame);
-            if let Got::Frame(len) = read {
-                self.counts.frames_read += 1;
-                self.cut(endpoint, frame.get(..len).unwrap_or_default());
+        let (mut batch, mut frame) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.frame));
+        let (mut filled, mut bytes, mut read) = (0, 0, Got::Nothing);
+        for _ in 0..BATCH {
+            let Some(port) = self.ports.get(&endpoint) else { break };
+            read = port.read(&mut frame);
+            let Got::Frame(len) = read else { break };
+            self.counts.frames_read += 1;
+            filled = self.cut(endpoint, frame.get(..len).unwrap_or_default(), (&mut batch, filled));
+            bytes += len;
+            if bytes >= TURN * FRAME {
+                break;
             }
-            self.frame = frame;
-            match read {
-                Got::Frame(_) => {}
-                Got::Nothing => return,
-                Got::Gone => return self.unplug(endpoint),
-            }
+        }
+        self.leave(endpoint, &mut batch, filled);
+        (self.batch, self.frame) = (batch, frame);
+        if read == Got::Gone {
+            self.unplug(endpoint);
         }
     }
 
-    /// Cuts a frame into what goes over the wire, and has that decided.
-    fn cut(&mut self, endpoint: EndpointId, bytes: &[u8]) {
+    /// Cuts a frame into what goes over the wire, behind so many packets that wait to be decided. Says how many then wait.
+    fn cut(&mut self, endpoint: EndpointId, bytes: &[u8], (batch, mut filled): (&mut [Buffer], usize)) -> usize {
         let Ok(header) = VnetHeader::read(bytes) else {
             self.counts.malformed += 1;
-            return;
+            return filled;
         };
         let Ok(segments) = Segments::new(header, bytes.get(VnetHeader::LEN..).unwrap_or_default()) else {
             self.counts.malformed += 1;
-            return;
+            return filled;
         };
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut at = 0;
-        while at < segments.len() {
-            let mut filled = 0;
-            for buffer in batch.iter_mut().take(segments.len() - at) {
-                let written = segments.write(at + filled, buffer.room());
-                if written.is_none_or(|len| buffer.filled(len).is_err()) {
-                    break;
-                }
-                filled += 1;
+        for at in 0..segments.len() {
+            if filled == batch.len() {
+                self.leave(endpoint, batch, std::mem::take(&mut filled));
             }
-            if filled == 0 {
-                self.counts.too_long += (segments.len() - at) as u64;
-                break;
+            let Some(buffer) = batch.get_mut(filled) else { break };
+            let written = segments.write(at, buffer.room());
+            match written.is_some_and(|len| buffer.filled(len).is_ok()) {
+                true => filled += 1,
+                false => self.counts.too_long += 1,
             }
-            let batch = batch.get_mut(..filled).unwrap_or_default();
-            self.shared.decide(|datapath, now| datapath.handle_frames(endpoint, batch, now));
-            batch.iter().for_each(|buffer| self.settle(buffer));
-            at += filled;
         }
-        self.batch = batch;
+        filled
+    }
+
+    /// Has it decided what becomes of an endpoint's packets.
+    fn leave(&mut self, endpoint: EndpointId, batch: &mut [Buffer], filled: usize) {
+        let batch = batch.get_mut(..filled).unwrap_or_default();
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.decide(|datapath, now| datapath.handle_frames(endpoint, batch, now));
+        batch.iter().for_each(|buffer| self.settle(buffer));
     }
 
     /// Trains from the underlay.

@@ -189,7 +189,8 @@ impl Underlay {
         let mut came = [None; TRAINS];
         let Some(link) = self.links.get(at) else { return came };
         let mut metas = [RecvMeta::default(); TRAINS];
-        let mut rooms: Vec<_> = room.chunks_exact_mut(LONGEST).map(IoSliceMut::new).collect();
+        let mut chunks = room.chunks_exact_mut(LONGEST);
+        let mut rooms: [_; TRAINS] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let Ok(read) = link.state.recv((&link.socket).into(), &mut rooms, &mut metas) else { return came };
         for (number, (came, meta)) in came.iter_mut().zip(metas).enumerate().take(read) {
             *came = Some(Came { at: number * LONGEST, meta, local: link.local });
