@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
-use etherparse::{NetHeaders, PacketBuilder, PacketHeaders, TcpOptionElement, TransportHeader};
+use etherparse::{NetHeaders, PacketBuilder, PacketBuilderStep, PacketHeaders, TcpOptionElement, TransportHeader};
 use overlay_datapath::offload::{
     Checksum, Coalescer, Gso, GsoKind, Merging, SegmentError, Segments, VnetError, VnetHeader,
 };
@@ -10,7 +10,12 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 const FIN: u8 = 1;
+const SYN: u8 = 2;
+const RST: u8 = 4;
 const PSH: u8 = 8;
+const URG: u8 = 0x20;
+const ECE: u8 = 0x40;
+const CWR: u8 = 0x80;
 
 /// One side of a conversation.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +47,18 @@ fn frame(flow: Flow, segment: Segment) -> Vec<u8> {
         return bytes;
     }
     let mut step = base.tcp(flow.port, 80, segment.sequence, segment.window).ack(77);
-    if segment.flags & PSH != 0 {
-        step = step.psh();
-    }
-    if segment.flags & FIN != 0 {
-        step = step.fin();
+    for (flag, set) in [
+        (FIN, PacketBuilderStep::fin as fn(_) -> _),
+        (SYN, PacketBuilderStep::syn),
+        (RST, PacketBuilderStep::rst),
+        (PSH, PacketBuilderStep::psh),
+        (URG, |step| step.urg(7)),
+        (ECE, PacketBuilderStep::ece),
+        (CWR, PacketBuilderStep::cwr),
+    ] {
+        if segment.flags & flag != 0 {
+            step = set(step);
+        }
     }
     let stamps = [TcpOptionElement::Noop, TcpOptionElement::Noop, TcpOptionElement::Timestamp(segment.stamp, 5)];
     step.options(&stamps).unwrap().write(&mut bytes, &payload).unwrap();
@@ -111,7 +123,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![6 => Just(1_398_usize), 1 => 0_usize..1_399, 1 => Just(1)];
-    let flags = prop_oneof![8 => Just(0), 1 => Just(PSH), 1 => Just(FIN | PSH)];
+    let others = prop::sample::select(vec![SYN, RST, URG, ECE, CWR, CWR | PSH, ECE | PSH]);
+    let flags = prop_oneof![8 => Just(0), 1 => Just(PSH), 1 => Just(FIN | PSH), 1 => others];
     prop_oneof![
         20 => (0_usize..3, len, flags, prop::bool::weighted(0.05)).prop_map(|(flow, len, flags, tick)| Step::Send { flow, len, flags, tick }),
         1 => (0_usize..3, 1_usize..1_399).prop_map(|(flow, len)| Step::Lose { flow, len }),
@@ -194,7 +207,7 @@ proptest! {
 
     #[test]
     fn each_piece_of_a_frame_is_a_right_packet_and_together_they_are_the_frame(
-        v6: bool, udp: bool, len in 0_usize..60_000, size in 48_u16..1_500, flags in prop_oneof![Just(0), Just(PSH), Just(PSH | FIN)],
+        v6: bool, udp: bool, len in 0_usize..60_000, size in 48_u16..1_500, flags in prop::sample::select(vec![0, PSH, PSH | FIN, CWR, ECE | PSH, CWR | ECE]),
     ) {
         let whole = frame(Flow { v6, udp, port: 9 }, Segment { sequence: u32::MAX - 100, len, flags, stamp: 1, window: 7 });
         let kind = match (udp, v6) {
@@ -213,6 +226,8 @@ proptest! {
                 prop_assert_eq!(tcp.sequence_number, (u32::MAX - 100).wrapping_add(carried.len() as u32));
                 let is_last = at + 1 == pieces.len();
                 prop_assert_eq!((tcp.psh, tcp.fin), (is_last && flags & PSH != 0, is_last && flags & FIN != 0));
+                // RFC 3168 §6.1.2: the window was reduced once; and what is echoed is echoed by all.
+                prop_assert_eq!((tcp.cwr, tcp.ece), (at == 0 && flags & CWR != 0, flags & ECE != 0));
             }
             if let Some(NetHeaders::Ipv4(ip, _)) = &read.net {
                 prop_assert_eq!(usize::from(ip.identification), at);

@@ -4,6 +4,7 @@
 
 pub mod conntrack;
 mod errno;
+mod esp;
 pub mod ipvs;
 pub mod link;
 pub mod listeners;
@@ -21,7 +22,9 @@ pub mod testing;
 pub mod xfrm;
 
 pub use errno::{errno_kind, failed};
+pub use esp::EspSocket;
 pub use namespace::{Namespace, NamespaceDir, enter_private};
 pub use probe::{Feature, Finding, Found, Report, probe};
+pub use sockets::take_unsummed;
 pub use sysctl::Sysctl;
 pub use tap::{Offloads, QueueFlags, TapQueue};

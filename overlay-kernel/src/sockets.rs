@@ -4,8 +4,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
-use nix::libc;
+use nix::{libc, setsockopt_impl, sockopt_impl};
 use overlay_core::{BackendError, ErrorKind};
+use socket2::{Domain, Socket as Socket2, Type};
 
 use crate::netlink::{Family, NetlinkError, Notices, Socket};
 use crate::rtnl::route;
@@ -87,6 +88,21 @@ impl Namespace {
         self.run(|| UdpSocket::bind(local)).and_then(|socket| socket.map_err(|error| failed(doing(), error)))
     }
 
+    /// As many UDP sockets as there are queues, at least one, all bound to `local`: the kernel hands what comes there to one of them, by its sender
+    /// (`SO_REUSEPORT`), so what one sender sends stays in order. The port is not 0.
+    ///
+    /// # Errors
+    /// As [`udp`](Self::udp), of which a port is taken also by one alone; [`ErrorKind::Invalid`] for port 0, which were another for each.
+    pub fn udp_queues(&self, local: SocketAddr, queues: usize) -> Result<Vec<UdpSocket>, BackendError> {
+        let doing = || format!("bind {queues} times udp {local} in {}", self.id());
+        if local.port() == 0 {
+            return Err(BackendError::new(ErrorKind::Invalid, doing()));
+        }
+        self.expect_route(local.ip(), doing)?;
+        self.run(|| (0..queues.max(1)).map(|_| bind_beside(local)).collect::<io::Result<_>>())
+            .and_then(|sockets| sockets.map_err(|error| failed(doing(), error)))
+    }
+
     /// A TCP listener at `local`; port 0 for any.
     ///
     /// # Errors
@@ -121,3 +137,28 @@ impl Namespace {
             .and_then(|stream| stream.map_err(|error| failed(doing(), error)))
     }
 }
+
+/// A UDP socket that lets others of the same user be bound alike, as they do.
+fn bind_beside(local: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket2::new(Domain::for_address(local), Type::DGRAM, None)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&local.into())?;
+    Ok(socket.into())
+}
+
+/// Has a UDP socket of IPv6 take datagrams without a checksum too, as tunnels may send them (RFC 6935 §5): kernels do, of VXLAN, unless told otherwise.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn take_unsummed(socket: &UdpSocket) -> io::Result<()> {
+    Ok(nix::sys::socket::setsockopt(socket, TakeUnsummed, &true)?)
+}
+
+sockopt_impl!(
+    #[doc = "`UDP_NO_CHECK6_RX`"]
+    TakeUnsummed,
+    SetOnly,
+    libc::IPPROTO_UDP,
+    libc::UDP_NO_CHECK6_RX,
+    bool
+);

@@ -123,6 +123,16 @@ impl TapQueue {
     }
 }
 
+impl TapQueue {
+    /// Another handle of the same queue: a frame that comes is read by one of them.
+    ///
+    /// # Errors
+    /// If the process has as many files open as it may.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { file: self.file.try_clone()? })
+    }
+}
+
 impl AsFd for TapQueue {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()

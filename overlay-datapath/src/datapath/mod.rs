@@ -6,7 +6,7 @@ mod forward;
 mod leave;
 mod serve;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use overlay_core::{BackendError, EndpointId, Instant, Mac, Meter};
@@ -62,6 +62,10 @@ pub struct Datapath {
     revision: u64,
     changed: Option<Instant>,
     clients: BTreeMap<EndpointId, Client>,
+    /// No client wants its timeout earlier: so a packet costs the same with many as with few.
+    due: Option<Instant>,
+    /// Clients that may have something to send by themselves.
+    stirring: BTreeSet<EndpointId>,
     tracker: Tracker,
     protection: Protection,
     floods: VecDeque<Flood>,
@@ -98,6 +102,8 @@ impl Datapath {
             revision: 0,
             changed: None,
             clients: BTreeMap::new(),
+            due: None,
+            stirring: BTreeSet::new(),
             tracker: Tracker::new(config.flows, seed.map(|byte| byte ^ 0x36), now),
             protection: Protection::default(),
             floods: VecDeque::new(),
@@ -193,14 +199,17 @@ impl Datapath {
         if self.changed.take().is_some() {
             self.revalidate(now);
         }
-        self.clients.values_mut().for_each(|client| client.balancer.handle_timeout(now));
+        if self.due.is_some_and(|due| due <= now) {
+            self.clients.values_mut().for_each(|client| client.balancer.handle_timeout(now));
+            self.due = self.clients.values().filter_map(|client| client.balancer.poll_timeout()).min();
+            self.stirring.extend(self.clients.keys());
+        }
         self.tracker.sweep(now);
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) wants to be called.
+    /// When [`handle_timeout`](Self::handle_timeout) wants to be called; now and then a little early, when a client is gone. O(1).
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let clients = self.clients.values().filter_map(|client| client.balancer.poll_timeout());
-        clients.chain(self.tracker.poll_timeout()).chain(self.changed).min()
+        [self.due, self.tracker.poll_timeout(), self.changed].into_iter().flatten().min()
     }
 
     /// What would become of a frame of an endpoint's here, and why: as [`Tables::trace`].

@@ -46,17 +46,18 @@ impl Datapath {
     ) -> Result<Served, Reason> {
         let Content::Ip(_) = &contents.content else { return Ok(Served::Nothing) };
         let Some(client) = self.client(port, now)? else { return Ok(Served::Nothing) };
-        let answer = match client.balancer.handle_frame(buffer.packet_mut(), now) {
-            Verdict::Pass => return Ok(Served::Nothing),
-            Verdict::Forth { replica } => return Ok(Served::To(replica.ip())),
-            Verdict::Back => return Ok(Served::Home),
-            Verdict::Drop(overlay_lb::Reason::Fragment) => return Err(Reason::Fragment),
-            Verdict::Drop(overlay_lb::Reason::Full) => return Err(Reason::Full),
-            Verdict::Drop(_) => return Err(Reason::Service),
-            Verdict::Answer(answer) => answer,
+        let served = match client.balancer.handle_frame(buffer.packet_mut(), now) {
+            Verdict::Pass => Ok(Served::Nothing),
+            Verdict::Forth { replica } => Ok(Served::To(replica.ip())),
+            Verdict::Back => Ok(Served::Home),
+            Verdict::Drop(overlay_lb::Reason::Fragment) => Err(Reason::Fragment),
+            Verdict::Drop(overlay_lb::Reason::Full) => Err(Reason::Full),
+            Verdict::Drop(_) => Err(Reason::Service),
+            Verdict::Answer(answer) => buffer.fill(answer).map(|()| Served::Answered).map_err(|_| Reason::Room),
         };
-        buffer.fill(answer).map_err(|_| Reason::Room)?;
-        Ok(Served::Answered)
+        let due = client.balancer.poll_timeout();
+        self.expect(due);
+        served
     }
 
     /// Translates what comes back from a replica, or tells of one; what is for another than the endpoint itself is none of its flows'.
@@ -73,19 +74,31 @@ impl Datapath {
             _ => return Ok(()),
         }
         let Some(client) = self.client(port, now)? else { return Ok(()) };
-        match client.balancer.handle_frame(buffer.packet_mut(), now) {
+        let served = match client.balancer.handle_frame(buffer.packet_mut(), now) {
             Verdict::Pass | Verdict::Back | Verdict::Forth { .. } => Ok(()),
             Verdict::Answer(_) | Verdict::Drop(_) => Err(Reason::Service),
+        };
+        let due = client.balancer.poll_timeout();
+        self.expect(due);
+        served
+    }
+
+    /// A client wants its timeout then.
+    fn expect(&mut self, due: Option<Instant>) {
+        if let Some(due) = due {
+            self.due = Some(self.due.map_or(due, |earliest| earliest.min(due)));
         }
     }
 
     /// Ends flows, by what a balancer has to send: to its client, or as from it.
     pub(super) fn stir(&mut self, turn: Turn<'_>, buffer: &mut Buffer) -> Option<Result<Met, Reason>> {
-        let (endpoint, packet) = self
-            .clients
-            .iter_mut()
-            .find_map(|(endpoint, client)| Some((*endpoint, client.balancer.poll_transmit()?)))?;
-        Some(self.send_stirring(turn, endpoint, &packet, buffer))
+        while let Some(endpoint) = self.stirring.first().copied() {
+            match self.clients.get_mut(&endpoint).and_then(|client| client.balancer.poll_transmit()) {
+                Some(packet) => return Some(self.send_stirring(turn, endpoint, &packet, buffer)),
+                None => self.stirring.remove(&endpoint),
+            };
+        }
+        None
     }
 
     fn send_stirring(
@@ -143,6 +156,7 @@ impl Datapath {
             if !same {
                 client.balancer.handle_state(Arc::clone(services), now).map_err(|_| Reason::Service)?;
                 client.state = Some(Arc::clone(services));
+                self.stirring.insert(port.endpoint); // the flows that have no place any more
             }
             client.revision = revision;
         }

@@ -13,3 +13,4 @@ mod plain;
 mod policy;
 mod sealed;
 mod service;
+mod whole;

@@ -7,7 +7,7 @@ use overlay_datapath::Counts;
 pub struct CarrierCounts {
     /// What its datapath has, packet by packet.
     pub datapath: Counts,
-    /// How often its thread had something to do.
+    /// How often a thread of its had something to do.
     pub wakes: u64,
     /// Frames that were read from taps: each several packets, where it was to be cut.
     pub frames_read: u64,
@@ -23,4 +23,21 @@ pub struct CarrierCounts {
     pub unsent: u64,
     /// Frames that a tap did not take.
     pub unwritten: u64,
+}
+
+impl CarrierCounts {
+    /// What two queues have done; what is decided they decide together.
+    pub(super) fn and(self, other: &Self) -> Self {
+        Self {
+            datapath: self.datapath,
+            wakes: self.wakes + other.wakes,
+            frames_read: self.frames_read + other.frames_read,
+            frames_written: self.frames_written + other.frames_written,
+            malformed: self.malformed + other.malformed,
+            too_long: self.too_long + other.too_long,
+            sends: self.sends + other.sends,
+            unsent: self.unsent + other.unsent,
+            unwritten: self.unwritten + other.unwritten,
+        }
+    }
 }

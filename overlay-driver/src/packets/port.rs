@@ -16,6 +16,7 @@ use super::counts::CarrierCounts;
 pub(super) struct Port {
     tap: TapQueue,
     gathered: Coalescer,
+    waits: bool,
 }
 
 /// What a read of a tap gave.
@@ -30,9 +31,8 @@ pub(super) enum Got {
 }
 
 impl Port {
-    pub(super) fn new(tap: TapQueue, merging: Merging) -> io::Result<Self> {
-        fcntl(&tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        Ok(Self { tap, gathered: Coalescer::new(merging) })
+    pub(super) const fn new(tap: TapQueue, merging: Merging) -> Self {
+        Self { tap, gathered: Coalescer::new(merging), waits: false }
     }
 
     /// Reads a frame, with what stands in front of it.
@@ -45,17 +45,24 @@ impl Port {
         }
     }
 
-    /// Gathers a frame on its way to the tap.
-    pub(super) fn push(&mut self, frame: &[u8], counts: &mut CarrierCounts) {
-        let Self { tap, gathered } = self;
+    /// Gathers a frame on its way to the tap. Says whether it is the first since the last [`flush`](Self::flush).
+    pub(super) fn push(&mut self, frame: &[u8], counts: &mut CarrierCounts) -> bool {
+        let Self { tap, gathered, waits } = self;
         gathered.push(frame, |header, frame| write(tap, header, frame, counts));
+        !std::mem::replace(waits, true)
     }
 
     /// Gives the tap what was gathered.
     pub(super) fn flush(&mut self, counts: &mut CarrierCounts) {
-        let Self { tap, gathered } = self;
+        let Self { tap, gathered, waits } = self;
+        *waits = false;
         gathered.flush(|header, frame| write(tap, header, frame, counts));
     }
+}
+
+/// Has reads of a tap come back where there is nothing.
+pub(super) fn never_wait(tap: &TapQueue) -> io::Result<()> {
+    fcntl(tap, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop).map_err(io::Error::from)
 }
 
 impl AsFd for Port {

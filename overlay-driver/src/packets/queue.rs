@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::UdpSocket;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::Instant as Clock;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -14,20 +13,26 @@ use nix::sys::eventfd::EventFd;
 use nix::unistd::Pid;
 use overlay_core::{EndpointId, Instant};
 use overlay_datapath::offload::{Merging, Segments, VnetHeader};
-use overlay_datapath::{Buffer, Datapath, Fate};
+use overlay_datapath::{Buffer, Fate};
+use overlay_kernel::EspSocket;
 
 use super::counts::CarrierCounts;
 use super::port::{Got, Port};
+use super::shared::Shared;
 use super::underlay::{ROOM, Underlay};
-use super::{CarrierConfig, Letter};
+use super::{CarrierConfig, Letter, Reads};
 
-/// All that the thread has.
+/// All that a thread has of its own, and what it shares with others.
 pub(super) struct Queue {
-    datapath: Datapath,
+    shared: Arc<Shared>,
     underlay: Underlay,
     ports: BTreeMap<EndpointId, Port>,
     /// Whose port an event is of.
     numbers: BTreeMap<u64, EndpointId>,
+    /// Of which address's ESP an event tells.
+    esp: BTreeMap<u64, IpAddr>,
+    /// Ports for which something was gathered in this round.
+    touched: Vec<EndpointId>,
     next_number: u64,
     ready: Epoll,
     letters: Receiver<Letter>,
@@ -38,7 +43,6 @@ pub(super) struct Queue {
     /// Room for trains of the underlay.
     room: Vec<u8>,
     merging: Merging,
-    origin: Clock,
     counts: CarrierCounts,
 }
 
@@ -47,7 +51,7 @@ const BELL: u64 = 0;
 const TAPS: u64 = 1 << 16;
 /// Packets decided at once.
 const BATCH: usize = 64;
-/// How many reads in a row one tap or socket has before the others have theirs.
+/// How many reads in a row of as much as there can be one tap or socket has before the others have theirs; of a tap, [`BATCH`] of little.
 const TURN: usize = 4;
 /// Bytes that a tap may give at once: its header, Ethernet's with a tag, and 64 KiB.
 const FRAME: usize = VnetHeader::LEN + 18 + (1 << 16);
@@ -55,21 +59,22 @@ const FRAME: usize = VnetHeader::LEN + 18 + (1 << 16);
 impl Queue {
     pub(super) fn new(
         config: &CarrierConfig,
-        seed: [u8; 32],
-        underlay: Vec<UdpSocket>,
+        shared: Arc<Shared>,
+        underlay: Underlay,
         (letters, bell): (Receiver<Letter>, Arc<EventFd>),
     ) -> io::Result<Self> {
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         ready.add(&bell, EpollEvent::new(EpollFlags::EPOLLIN, BELL))?;
-        let underlay = Underlay::new(underlay, config.room)?;
-        for (number, socket) in underlay.sockets().enumerate() {
+        for (number, socket) in underlay.read_here() {
             ready.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, number as u64 + 1))?;
         }
         Ok(Self {
-            datapath: Datapath::new(config.datapath, seed, Instant::ZERO),
+            shared,
             underlay,
             ports: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            esp: BTreeMap::new(),
+            touched: Vec::new(),
             next_number: TAPS,
             ready,
             letters,
@@ -78,43 +83,38 @@ impl Queue {
             frame: vec![0; FRAME],
             room: vec![0; ROOM],
             merging: config.merging,
-            origin: now(),
             counts: CarrierCounts::default(),
         })
     }
 
-    /// Carries packets until it is told to end.
-    pub(super) fn run(mut self, core: Option<usize>) {
+    /// Carries packets until it is told to end, or the kernel does not say any more what is ready.
+    pub(super) fn run(mut self, core: Option<usize>) -> io::Result<()> {
         if let Some(core) = core {
             let mut cores = CpuSet::new();
             // Without a core of its own it is slower, no more.
             let _ = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
         }
         let mut events = [EpollEvent::empty(); 64];
+        let mut next = None;
         loop {
-            let wait = self.wait();
-            let came = match self.ready.wait(&mut events, wait) {
+            let came = match self.ready.wait(&mut events, self.wait(next)) {
                 Ok(came) => came,
                 Err(nix::errno::Errno::EINTR) => 0,
-                Err(_) => return,
+                Err(error) => return Err(error.into()),
             };
             self.counts.wakes += 1;
             for event in events.iter().take(came) {
                 if self.take(event.data()).is_break() {
-                    return;
+                    return Ok(());
                 }
             }
-            self.finish();
+            next = self.finish();
         }
     }
 
-    fn now(&self) -> Instant {
-        Instant::ZERO + self.origin.elapsed()
-    }
-
-    fn wait(&self) -> EpollTimeout {
-        let Some(at) = self.datapath.poll_timeout() else { return EpollTimeout::NONE };
-        let left = at - self.now();
+    fn wait(&self, next: Option<Instant>) -> EpollTimeout {
+        let Some(at) = next else { return EpollTimeout::NONE };
+        let left = at - self.shared.now();
         let millis = left.as_millis() + u128::from(!left.subsec_nanos().is_multiple_of(1_000_000)); // never too early
         u16::try_from(millis).unwrap_or(u16::MAX).into()
     }
@@ -126,6 +126,8 @@ impl Queue {
             tap => {
                 if let Some(endpoint) = self.numbers.get(&tap).copied() {
                     self.read_frames(endpoint);
+                } else if let Some(local) = self.esp.get(&tap).copied() {
+                    self.receive_esp(local);
                 }
             }
         }
@@ -136,10 +138,14 @@ impl Queue {
         let _ = self.bell.read();
         while let Ok(letter) = self.letters.try_recv() {
             match letter {
-                Letter::Tables(tables) => self.datapath.handle_tables(tables, self.now()),
-                Letter::Plug(endpoint, tap) => {
+                Letter::Tables(tables) => self.shared.decide(|datapath, now| datapath.handle_tables(tables, now)),
+                Letter::Plug(endpoint, tap, Reads::Elsewhere) => {
                     self.unplug(endpoint);
-                    let Ok(port) = Port::new(tap, self.merging) else { continue };
+                    self.ports.insert(endpoint, Port::new(tap, self.merging));
+                }
+                Letter::Plug(endpoint, tap, Reads::Here) => {
+                    self.unplug(endpoint);
+                    let port = Port::new(tap, self.merging);
                     let number = self.next_number;
                     if self.ready.add(&port, EpollEvent::new(EpollFlags::EPOLLIN, number)).is_ok() {
                         self.next_number += 1;
@@ -147,17 +153,30 @@ impl Queue {
                         self.ports.insert(endpoint, port);
                     }
                 }
+                Letter::Esp(socket, reads) => self.add_esp(socket, reads),
                 Letter::Unplug(endpoint) => self.unplug(endpoint),
                 // Whoever asked may have gone.
-                Letter::Counts(answer) => {
-                    self.counts.datapath = self.datapath.counts().clone();
-                    let _ = answer.send(self.counts.clone());
+                Letter::Counts(answer) => drop(answer.send(self.counts.clone())),
+                Letter::Decided(answer) => {
+                    drop(answer.send(self.shared.decide(|datapath, _| datapath.counts().clone())));
                 }
-                Letter::Usage(answer) => drop(answer.send(self.datapath.usage())),
+                Letter::Usage(answer) => drop(answer.send(self.shared.decide(|datapath, _| datapath.usage()))),
                 Letter::End => return ControlFlow::Break(()),
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn add_esp(&mut self, socket: EspSocket, reads: Reads) {
+        let (local, number) = (socket.local(), self.next_number);
+        if reads == Reads::Here && self.ready.add(&socket, EpollEvent::new(EpollFlags::EPOLLIN, number)).is_ok() {
+            self.next_number += 1;
+            self.esp.retain(|_, of| *of != local);
+            self.esp.insert(number, local);
+        }
+        if let Some(before) = self.underlay.add_esp(socket) {
+            let _ = self.ready.delete(&before); // which goes with its last descriptor anyway
+        }
     }
 
     fn unplug(&mut self, endpoint: EndpointId) {
@@ -169,55 +188,58 @@ impl Queue {
 
     /// Frames from a tap.
     fn read_frames(&mut self, endpoint: EndpointId) {
-        for _ in 0..TURN {
-            let Some(port) = self.ports.get(&endpoint) else { return };
-            let mut frame = std::mem::take(&mut self.frame);
-            let read = port.read(&mut frame);
-            if let Got::Frame(len) = read {
-                self.counts.frames_read += 1;
-                self.cut(endpoint, frame.get(..len).unwrap_or_default());
+        let (mut batch, mut frame) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.frame));
+        let (mut filled, mut bytes, mut read) = (0, 0, Got::Nothing);
+        for _ in 0..BATCH {
+            let Some(port) = self.ports.get(&endpoint) else { break };
+            read = port.read(&mut frame);
+            let Got::Frame(len) = read else { break };
+            self.counts.frames_read += 1;
+            filled = self.cut(endpoint, frame.get(..len).unwrap_or_default(), (&mut batch, filled));
+            bytes += len;
+            if bytes >= TURN * FRAME {
+                break;
             }
-            self.frame = frame;
-            match read {
-                Got::Frame(_) => {}
-                Got::Nothing => return,
-                Got::Gone => return self.unplug(endpoint),
-            }
+        }
+        self.leave(endpoint, &mut batch, filled);
+        (self.batch, self.frame) = (batch, frame);
+        if read == Got::Gone {
+            self.unplug(endpoint);
         }
     }
 
-    /// Cuts a frame into what goes over the wire, and has that decided.
-    fn cut(&mut self, endpoint: EndpointId, bytes: &[u8]) {
+    /// Cuts a frame into what goes over the wire, behind so many packets that wait to be decided. Says how many then wait.
+    fn cut(&mut self, endpoint: EndpointId, bytes: &[u8], (batch, mut filled): (&mut [Buffer], usize)) -> usize {
         let Ok(header) = VnetHeader::read(bytes) else {
             self.counts.malformed += 1;
-            return;
+            return filled;
         };
         let Ok(segments) = Segments::new(header, bytes.get(VnetHeader::LEN..).unwrap_or_default()) else {
             self.counts.malformed += 1;
-            return;
+            return filled;
         };
-        let mut batch = std::mem::take(&mut self.batch);
-        let mut at = 0;
-        while at < segments.len() {
-            let mut filled = 0;
-            for buffer in batch.iter_mut().take(segments.len() - at) {
-                let written = segments.write(at + filled, buffer.room());
-                if written.is_none_or(|len| buffer.filled(len).is_err()) {
-                    break;
-                }
-                filled += 1;
+        for at in 0..segments.len() {
+            if filled == batch.len() {
+                self.leave(endpoint, batch, std::mem::take(&mut filled));
             }
-            if filled == 0 {
-                self.counts.too_long += (segments.len() - at) as u64;
-                break;
+            let Some(buffer) = batch.get_mut(filled) else { break };
+            let written = segments.write(at, buffer.room());
+            match written.is_some_and(|len| buffer.filled(len).is_ok()) {
+                true => filled += 1,
+                false => self.counts.too_long += 1,
             }
-            let now = self.now();
-            let batch = batch.get_mut(..filled).unwrap_or_default();
-            self.datapath.handle_frames(endpoint, batch, now);
-            batch.iter().for_each(|buffer| self.settle(buffer));
-            at += filled;
         }
-        self.batch = batch;
+        filled
+    }
+
+    /// Has it decided what becomes of an endpoint's packets.
+    fn leave(&mut self, endpoint: EndpointId, batch: &mut [Buffer], filled: usize) {
+        let batch = batch.get_mut(..filled).unwrap_or_default();
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.decide(|datapath, now| datapath.handle_frames(endpoint, batch, now));
+        batch.iter().for_each(|buffer| self.settle(buffer));
     }
 
     /// Trains from the underlay.
@@ -245,10 +267,32 @@ impl Queue {
         (self.batch, self.room) = (batch, room);
     }
 
+    /// Packets of ESP, as they came.
+    fn receive_esp(&mut self, local: IpAddr) {
+        let mut batch = std::mem::take(&mut self.batch);
+        let mut filled = 0;
+        for buffer in &mut batch {
+            let read = self.underlay.esp(local).map(|socket| socket.receive(buffer.room()));
+            let Some(Ok(len)) = read else { break };
+            match len < buffer.room().len() && buffer.filled(len).is_ok() {
+                true => filled += 1,
+                // It may have been cut; the next packet has to wait for its turn.
+                false => {
+                    self.counts.too_long += 1;
+                    break;
+                }
+            }
+        }
+        self.arrive(&mut batch, filled);
+        self.batch = batch;
+    }
+
     fn arrive(&mut self, batch: &mut [Buffer], filled: usize) {
-        let now = self.now();
         let batch = batch.get_mut(..filled).unwrap_or_default();
-        self.datapath.handle_packets(batch, now);
+        if batch.is_empty() {
+            return;
+        }
+        self.shared.decide(|datapath, now| datapath.handle_packets(batch, now));
         batch.iter().for_each(|buffer| self.settle(buffer));
     }
 
@@ -256,32 +300,41 @@ impl Queue {
         match buffer.fate() {
             Fate::Underlay { .. } => self.underlay.push(buffer.packet(), &mut self.counts),
             Fate::Port(endpoint) => {
-                if let Some(port) = self.ports.get_mut(&endpoint) {
-                    port.push(buffer.packet(), &mut self.counts);
+                let Some(port) = self.ports.get_mut(&endpoint) else {
+                    self.counts.unwritten += 1;
+                    return;
+                };
+                if port.push(buffer.packet(), &mut self.counts) {
+                    self.touched.push(endpoint);
                 }
             }
             Fate::Waiting | Fate::Copied | Fate::Drop(_) => {}
         }
     }
 
-    /// What a round leaves behind: copies, and all that waits for more.
-    fn finish(&mut self) {
-        let now = self.now();
-        if let Some(mut buffer) = self.batch.pop() {
-            while self.datapath.poll_transmit(&mut buffer, now) {
-                self.settle(&buffer);
+    /// What a round leaves behind: copies, and all that waits for more. Says when there is something to do, whatever comes. O(what was touched).
+    fn finish(&mut self) -> Option<Instant> {
+        let (mut buffer, mut next) = (self.batch.pop(), None);
+        while let Some(buffer) = &mut buffer {
+            let more = self.shared.decide(|datapath, now| {
+                if datapath.poll_timeout().is_some_and(|at| at <= now) {
+                    datapath.handle_timeout(now);
+                }
+                next = datapath.poll_timeout();
+                datapath.poll_transmit(buffer, now)
+            });
+            if !more {
+                break;
             }
-            self.batch.push(buffer);
+            self.settle(buffer);
         }
-        if self.datapath.poll_timeout().is_some_and(|at| at <= now) {
-            self.datapath.handle_timeout(now);
-        }
+        self.batch.extend(buffer);
         self.underlay.flush(&mut self.counts);
-        self.ports.values_mut().for_each(|port| port.flush(&mut self.counts));
+        while let Some(endpoint) = self.touched.pop() {
+            if let Some(port) = self.ports.get_mut(&endpoint) {
+                port.flush(&mut self.counts);
+            }
+        }
+        next
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the clock of a thread that carries real packets")]
-fn now() -> Clock {
-    Clock::now()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use overlay_datapath::Buffer;
+use overlay_kernel::{EspSocket, take_unsummed};
 use quinn_udp::{RecvMeta, Transmit, UdpSocketState};
 use socket2::SockRef;
 
@@ -16,11 +17,17 @@ use super::train::Train;
 /// The sockets by which a node speaks with others, and what waits to be sent.
 pub(super) struct Underlay {
     links: Vec<Link>,
+    /// By address, sockets that only send: each has the flows of some source ports.
+    sources: Vec<(IpAddr, Vec<Link>)>,
+    /// By which ESP leaves that is in no UDP.
+    esp: Vec<EspSocket>,
 }
 
 /// A socket, bound to a VTEP's address.
 struct Link {
     socket: UdpSocket,
+    /// Whether this queue reads what comes there; it sends in any case.
+    reads: bool,
     state: UdpSocketState,
     local: SocketAddr,
     train: Train,
@@ -40,47 +47,141 @@ pub(super) const TRAINS: usize = 8;
 const LONGEST: usize = 1 << 16;
 /// Bytes that all of them take.
 pub(super) const ROOM: usize = TRAINS * LONGEST;
+/// Bytes that wait for a socket that only sends: what comes there nobody reads.
+const ROOM_OF_SOURCE: usize = 1 << 20;
 /// How long a send waits for room before its datagrams are given up: a queue's length, not an outage's.
 const PATIENCE: Duration = Duration::from_millis(20);
 
 impl Underlay {
-    pub(super) fn new(sockets: Vec<UdpSocket>, room: usize) -> io::Result<Self> {
-        let links = sockets.into_iter().map(|socket| Link::new(socket, room)).collect::<io::Result<_>>()?;
-        Ok(Self { links })
+    /// That of each queue. Of sockets that are bound alike each queue has one; a queue for which there is none sends by another's.
+    pub(super) fn of_queues(sockets: Vec<UdpSocket>, queues: usize, room: usize) -> io::Result<Vec<Self>> {
+        let mut alike: Vec<(SocketAddr, Vec<UdpSocket>)> = Vec::new();
+        for socket in sockets {
+            let local = socket.local_addr()?;
+            match alike.iter_mut().find(|(of, _)| *of == local) {
+                Some((_, sockets)) => sockets.push(socket),
+                None => alike.push((local, vec![socket])),
+            }
+        }
+        let mut all: Vec<Self> =
+            (0..queues).map(|_| Self { links: Vec::new(), sources: Vec::new(), esp: Vec::new() }).collect();
+        for (local, sockets) in alike {
+            let count = sockets.len();
+            if count > queues {
+                let what = format!("{count} sockets at {local}, and {queues} queues that read one each");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            let clones = (count..queues).zip(sockets.iter().cycle()).map(|(_, socket)| socket.try_clone());
+            let clones = clones.collect::<io::Result<Vec<_>>>()?;
+            let each = sockets.into_iter().map(|socket| (socket, true)).chain(clones.into_iter().map(|it| (it, false)));
+            for (underlay, socket) in all.iter_mut().zip(each) {
+                underlay.links.push(Link::new(socket, room)?);
+            }
+        }
+        Ok(all)
     }
 
-    /// The sockets, in their order.
-    pub(super) fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.links.iter().map(|link| link.socket.as_fd())
+    /// Has each queue send by sources of its own, or share them where there are fewer.
+    pub(super) fn spread(all: &mut [Self], sources: Vec<UdpSocket>) -> io::Result<()> {
+        let mut by_address: Vec<(IpAddr, Vec<UdpSocket>)> = Vec::new();
+        for socket in sources {
+            let local = socket.local_addr()?.ip();
+            match by_address.iter_mut().find(|(of, _)| *of == local) {
+                Some((_, sockets)) => sockets.push(socket),
+                None => by_address.push((local, vec![socket])),
+            }
+        }
+        for (local, sockets) in by_address {
+            let (count, queues) = (sockets.len(), all.len());
+            for (number, underlay) in all.iter_mut().enumerate() {
+                let own = (number % count..count).step_by(queues).filter_map(|at| sockets.get(at));
+                let own = own.map(|socket| Link::new((socket.try_clone()?, false), ROOM_OF_SOURCE));
+                underlay.sources.push((local, own.collect::<io::Result<_>>()?));
+            }
+        }
+        Ok(())
     }
 
-    /// Puts an IP packet that carries UDP behind those that wait to be sent.
+    /// The sockets that are read by this queue, by their numbers.
+    pub(super) fn read_here(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let links = self.links.iter().enumerate();
+        links.filter(|(_, link)| link.reads).map(|(number, link)| (number, link.socket.as_fd()))
+    }
+
+    /// Sends ESP by this socket from now on, in place of one of its address. Gives what it takes the place of.
+    pub(super) fn add_esp(&mut self, socket: EspSocket) -> Option<EspSocket> {
+        let before = self.esp.iter().position(|other| other.local() == socket.local());
+        let before = before.map(|at| self.esp.swap_remove(at));
+        self.esp.push(socket);
+        before
+    }
+
+    /// The socket of ESP of an address.
+    pub(super) fn esp(&self, local: IpAddr) -> Option<&EspSocket> {
+        self.esp.iter().find(|socket| socket.local() == local)
+    }
+
+    /// Puts an IP packet that carries UDP behind those that wait to be sent; one of ESP leaves at once, as no kernel takes several.
     pub(super) fn push(&mut self, packet: &[u8], counts: &mut CarrierCounts) {
-        let Some(Datagram { from, to, congestion, payload }) = Datagram::read(packet) else {
+        let Some(head) = Head::read(packet) else {
             counts.unsent += 1;
             return;
         };
-        let is_from = |link: &&mut Link| link.local.ip() == from;
-        let by_port = |link: &Link| link.local.port() == to.port();
-        let at = self.links.iter().position(|link| link.local.ip() == from && by_port(link));
-        let link = match at {
-            Some(at) => self.links.get_mut(at),
-            None => self.links.iter_mut().find(is_from),
+        match head.protocol {
+            ESP => self.send_esp(head.from, packet, counts),
+            _ => self.push_datagram(&head, packet, counts),
+        }
+    }
+
+    fn send_esp(&self, from: IpAddr, packet: &[u8], counts: &mut CarrierCounts) {
+        counts.sends += 1;
+        let send = |socket: &EspSocket| patiently(socket.as_fd(), || socket.send(packet));
+        if self.esp(from).is_none_or(|socket| send(socket).is_err()) {
+            counts.unsent += 1;
+        }
+    }
+
+    fn push_datagram(&mut self, head: &Head, packet: &[u8], counts: &mut CarrierCounts) {
+        let Some(Datagram { source_port, to, payload }) = head.datagram(packet) else {
+            counts.unsent += 1;
+            return;
         };
-        let Some(link) = link else {
+        let (congestion, way) = (head.congestion, (source_port, to.port()));
+        let Some(link) = self.link(head.from, way) else {
             counts.unsent += 1;
             return;
         };
         let most = link.state.max_gso_segments();
         if !link.train.append((to, congestion), payload, most) {
             link.flush(counts);
-            link.train.append((to, congestion), payload, most);
+            if !link.train.append((to, congestion), payload, most) {
+                counts.unsent += 1; // it has no payload, or more than a datagram takes
+            }
+        }
+    }
+
+    /// The socket by which a datagram leaves: of a flow's source port, one of those that only send; else the one that is bound to the port that it is for,
+    /// as nodes' are, or to another of the address.
+    fn link(&mut self, from: IpAddr, (source_port, to_port): (u16, u16)) -> Option<&mut Link> {
+        let is_from = |link: &&mut Link| link.local.ip() == from;
+        let at = self.links.iter().position(|link| link.local == SocketAddr::new(from, to_port));
+        let is_bound = |link: &Link| link.local == SocketAddr::new(from, source_port);
+        if let Some((_, sources)) = self.sources.iter_mut().find(|(of, _)| *of == from)
+            && !self.links.iter().any(is_bound)
+        {
+            let count = sources.len().max(1);
+            return sources.get_mut(usize::from(source_port) % count);
+        }
+        match at {
+            Some(at) => self.links.get_mut(at),
+            None => self.links.iter_mut().find(is_from),
         }
     }
 
     /// Sends all that waits.
     pub(super) fn flush(&mut self, counts: &mut CarrierCounts) {
-        self.links.iter_mut().for_each(|link| link.flush(counts));
+        let sources = self.sources.iter_mut().flat_map(|(_, sources)| sources);
+        self.links.iter_mut().chain(sources).for_each(|link| link.flush(counts));
     }
 
     /// Reads what came at a socket into `room`, of [`ROOM`] bytes; up to [`TRAINS`] trains, and none, where there is nothing more.
@@ -88,7 +189,8 @@ impl Underlay {
         let mut came = [None; TRAINS];
         let Some(link) = self.links.get(at) else { return came };
         let mut metas = [RecvMeta::default(); TRAINS];
-        let mut rooms: Vec<_> = room.chunks_exact_mut(LONGEST).map(IoSliceMut::new).collect();
+        let mut chunks = room.chunks_exact_mut(LONGEST);
+        let mut rooms: [_; TRAINS] = std::array::from_fn(|_| IoSliceMut::new(chunks.next().unwrap_or_default()));
         let Ok(read) = link.state.recv((&link.socket).into(), &mut rooms, &mut metas) else { return came };
         for (number, (came, meta)) in came.iter_mut().zip(metas).enumerate().take(read) {
             *came = Some(Came { at: number * LONGEST, meta, local: link.local });
@@ -98,7 +200,7 @@ impl Underlay {
 }
 
 impl Link {
-    fn new(socket: UdpSocket, room: usize) -> io::Result<Self> {
+    fn new((socket, reads): (UdpSocket, bool), room: usize) -> io::Result<Self> {
         let local = socket.local_addr()?;
         if local.ip().is_unspecified() {
             return Err(io::Error::new(
@@ -107,6 +209,9 @@ impl Link {
             ));
         }
         socket.set_nonblocking(true)?;
+        if local.is_ipv6() {
+            take_unsummed(&socket)?;
+        }
         let state = UdpSocketState::new((&socket).into())?;
         let options = SockRef::from(&socket);
         // As much as is allowed: less costs datagrams in bursts, no more.
@@ -114,7 +219,7 @@ impl Link {
         let _ = options.set_recv_buffer_size(room);
         let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &room);
         let _ = nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::SndBufForce, &room);
-        Ok(Self { socket, state, local, train: Train::new() })
+        Ok(Self { socket, reads, state, local, train: Train::new() })
     }
 
     fn flush(&mut self, counts: &mut CarrierCounts) {
@@ -127,55 +232,74 @@ impl Link {
     }
 
     fn send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let sent = self.state.try_send((&self.socket).into(), transmit);
-        match sent {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let mut room = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                poll(&mut room, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO))?;
-                self.state.try_send((&self.socket).into(), transmit)
-            }
-            // Of a datagram before it, which ICMP has told of: this one was not sent.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                self.state.try_send((&self.socket).into(), transmit)
-            }
-            sent => sent,
+        patiently(self.socket.as_fd(), || self.state.try_send((&self.socket).into(), transmit))
+    }
+}
+
+/// Sends, once more where there is room a little later, or where what was told is of a packet before it.
+fn patiently(socket: BorrowedFd<'_>, send: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    match send() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let mut room = [PollFd::new(socket, PollFlags::POLLOUT)];
+            poll(&mut room, PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::ZERO))?;
+            send()
         }
+        // Which ICMP has told of: this one was not sent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => send(),
+        sent => sent,
     }
 }
 
 /// What of an IP packet a socket is asked to send.
-struct Datagram<'p> {
+struct Head {
     from: IpAddr,
-    to: SocketAddr,
+    to: IpAddr,
     /// ECN's two bits.
     congestion: u8,
-    payload: &'p [u8],
+    protocol: u8,
+    /// Bytes of it.
+    len: usize,
 }
 
-impl<'p> Datagram<'p> {
-    fn read(packet: &'p [u8]) -> Option<Self> {
-        let (from, to, congestion, protocol, at) = match packet.first()? >> 4 {
+impl Head {
+    fn read(packet: &[u8]) -> Option<Self> {
+        Some(match packet.first()? >> 4 {
             4 => {
                 let head: &[u8; 20] = packet.first_chunk()?;
                 let address = |at: usize| head[at..].first_chunk::<4>().map(|octets| IpAddr::from(*octets));
-                (address(12)?, address(16)?, head[1] & 3, head[9], usize::from(head[0] & 15) * 4)
+                let (from, to) = (address(12)?, address(16)?);
+                Self { from, to, congestion: head[1] & 3, protocol: head[9], len: usize::from(head[0] & 15) * 4 }
             }
             _ => {
                 let head: &[u8; 40] = packet.first_chunk()?;
                 let address = |at: usize| head[at..].first_chunk::<16>().map(|octets| IpAddr::from(*octets));
-                (address(8)?, address(24)?, head[1] >> 4 & 3, head[6], 40)
+                let (from, to) = (address(8)?, address(24)?);
+                Self { from, to, congestion: head[1] >> 4 & 3, protocol: head[6], len: 40 }
             }
-        };
-        let (udp, payload) = packet.get(at..)?.split_first_chunk::<8>()?;
-        let port = u16::from_be_bytes([udp[2], udp[3]]);
-        (protocol == UDP).then_some(Self { from, to: (to, port).into(), congestion, payload })
+        })
     }
+
+    /// The datagram that it carries.
+    fn datagram<'p>(&self, packet: &'p [u8]) -> Option<Datagram<'p>> {
+        let (udp, payload) = packet.get(self.len..)?.split_first_chunk::<8>()?;
+        let [source_port, port] = [[udp[0], udp[1]], [udp[2], udp[3]]].map(u16::from_be_bytes);
+        (self.protocol == UDP).then_some(Datagram { source_port, to: (self.to, port).into(), payload })
+    }
+}
+
+/// A datagram that is to be sent.
+struct Datagram<'p> {
+    source_port: u16,
+    to: SocketAddr,
+    payload: &'p [u8],
 }
 
 impl Came {
     /// Its datagrams, in order, in the room that it was read into.
     pub(super) fn datagrams<'r>(&self, room: &'r [u8]) -> impl Iterator<Item = &'r [u8]> {
-        room.get(self.at..self.at + self.meta.len).unwrap_or_default().chunks(self.meta.stride.max(1))
+        let bytes = room.get(self.at..self.at + self.meta.len).unwrap_or_default();
+        let empty = bytes.is_empty().then_some(bytes); // which is one as well, to be refused and counted
+        bytes.chunks(self.meta.stride.max(1)).chain(empty)
     }
 
     /// Writes one of its datagrams as the IP packet that it came in; `false` if that is too long for the buffer.
@@ -231,3 +355,4 @@ fn wide(address: IpAddr) -> [u8; 16] {
 }
 
 const UDP: u8 = 17;
+const ESP: u8 = 50;
