@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
 
@@ -119,7 +120,9 @@ impl Members {
 #[derive(Debug, Clone)]
 pub(super) struct TunnelEntry {
     pub(super) port: Port,
-    pub(super) members: Members,
+    pub(super) members: Arc<Members>,
+    /// Whether no member is behind a gateway.
+    pub(super) outside: bool,
     pub(super) encrypted: Map<u32, ()>,
 }
 
@@ -147,7 +150,9 @@ impl Judge {
         }
         for (port, tunnel) in &state.tunnels {
             let encrypted = tunnel.encrypted.iter().map(|vni| (vni.get(), ())).collect();
-            let entry = TunnelEntry { port: *port, members: Members::new(&tunnel.members), encrypted };
+            let members = Arc::new(Members::new(&tunnel.members));
+            let outside = tunnel.members.iter().all(|member| judge.subnets.find(*member).is_none());
+            let entry = TunnelEntry { port: *port, members, outside, encrypted };
             judge.tunnels.insert(port.get(), entry);
         }
         judge.esp = state.esp.as_ref().map(Members::new);

@@ -5,6 +5,7 @@ mod nets;
 mod policy;
 #[cfg(feature = "kernel")]
 mod standing;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use overlay_core::{IfName, IpFamily, Name, Protocol};
 use rustc_hash::FxBuildHasher;
 
+pub use self::tunnel::TunnelGate;
 use crate::judge::index::{GatewayEntry, Keeper, LimitEntry, Members, PinEntry, Place, Published, TunnelEntry};
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
