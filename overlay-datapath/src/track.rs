@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use overlay_core::Instant;
-use overlay_firewall::{Flow, Gate, Ip, Packet, Transport};
+use overlay_core::{Instant, IpFamily};
+use overlay_firewall::{Ends, Flow, Gate, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
 use siphasher::sip::SipHasher13;
 
@@ -31,10 +31,14 @@ struct Key {
 }
 
 impl Key {
-    fn new(network: usize, protocol: u8, (low, low_port): End, (high, high_port): End) -> Self {
-        let ports = u64::from(low_port) << 16 | u64::from(high_port);
-        let of = (network as u64) << 1 | u64::from(low.is_ipv6());
-        Self { low: wide(low), high: wide(high), rest: of << 40 | u64::from(protocol) << 32 | ports }
+    /// That of a packet from one end to another, and whether its lower end sends it.
+    #[inline(always)]
+    fn between((network, family, protocol): (usize, IpFamily, u8), from: Side, to: Side) -> (Self, bool) {
+        let low_sends = from <= to;
+        let (low, high) = if low_sends { (from, to) } else { (to, from) };
+        let ports = u64::from(low.1) << 16 | u64::from(high.1);
+        let of = (network as u64) << 1 | u64::from(family == IpFamily::V6);
+        (Self { low: low.0, high: high.0, rest: of << 40 | u64::from(protocol) << 32 | ports }, low_sends)
     }
 
     const fn protocol(&self) -> u8 {
@@ -61,6 +65,9 @@ impl Hash for Key {
 }
 
 type End = (IpAddr, u16);
+
+/// An end with its address as a number.
+type Side = (u128, u16);
 
 /// An address as a number: that of IPv4 as IPv6 has it mapped, which is nobody's in a packet (RFC 4291 §2.5.5.2).
 const fn wide(address: IpAddr) -> u128 {
@@ -104,7 +111,9 @@ pub(crate) struct Passage<'p> {
     pub(crate) gate: &'p Gate,
     pub(crate) revision: u64,
     pub(crate) packet: &'p Packet,
-    pub(crate) ip: Ip,
+    pub(crate) ip: &'p Ip,
+    /// Whether it is TCP's FIN or RST.
+    pub(crate) closes: bool,
 }
 
 impl Tracker {
@@ -112,21 +121,35 @@ impl Tracker {
         Self { flows: HashMap::with_hasher(Keyed::new(seed)), most, swept: now }
     }
 
-    /// Whether a packet may pass its network, as the policy says of its flow.
+    /// Whether a packet, which is no fragment, may pass its network, as the policy says of its flow.
+    #[inline(always)]
     pub(crate) fn pass(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
-        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
-        let found = key(passage.network, &frame, bytes);
-        let flow = match (&found, is_error(&frame)) {
-            (_, true) => self.related(passage.network, &frame),
-            (Some(found), false) => self.flow(passage, found, &frame, now),
-            (None, false) => Flow::New,
-        };
-        if !passage.table.judge.judge_at(passage.gate, passage.packet, flow).ruling.passes() {
-            return Err(Reason::Policy);
+        match key_of_ports(passage.network, passage.ip) {
+            Some(found) => self.pass_in(passage, &found, now),
+            None => self.pass_without_ports(passage, bytes, now),
         }
-        match found {
-            Some((key, low_sends)) if flow == Flow::New => self.begin(key, low_sends, passage.revision, now),
+    }
+
+    /// In a flow: its key, and whether its lower end sends the packet.
+    #[inline(always)]
+    fn pass_in(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Result<(), Reason> {
+        let flow = self.flow(passage, found, now);
+        passage.permits(flow)?;
+        match flow {
+            Flow::New => self.begin(found.0, found.1, passage.revision, now),
             _ => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn pass_without_ports(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
+        if is_error(&frame) {
+            return passage.permits(self.related(passage.network, &frame));
+        }
+        match key(passage.network, &frame, bytes) {
+            Some(found) => self.pass_in(passage, &found, now),
+            None => passage.permits(Flow::New),
         }
     }
 
@@ -135,7 +158,8 @@ impl Tracker {
     }
 
     /// What is known of a packet's flow. One that begins a connection is asked about anew, whatever was there before.
-    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), frame: &Frame<'_>, now: Instant) -> Flow {
+    #[inline(always)]
+    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Flow {
         let (key, low_sends) = found;
         if matches!(passage.ip.transport, Transport::Tcp { begins: true, .. }) {
             return Flow::New;
@@ -152,10 +176,11 @@ impl Tracker {
         }
         entry.seen = now;
         entry.replied |= *low_sends != entry.low_began;
-        entry.closing |= closes(frame);
+        entry.closing |= passage.closes;
         if entry.replied { Flow::Established } else { Flow::New }
     }
 
+    #[inline(never)]
     fn begin(&mut self, key: Key, low_began: bool, revision: u64, now: Instant) -> Result<(), Reason> {
         if self.flows.len() >= self.most && !self.flows.contains_key(&key) {
             self.sweep(now);
@@ -188,13 +213,22 @@ impl Tracker {
     }
 }
 
+impl Passage<'_> {
+    #[inline(always)]
+    fn permits(&self, flow: Flow) -> Result<(), Reason> {
+        let passes = self.table.judge.judge_at(self.gate, self.packet, flow).ruling.passes();
+        if passes { Ok(()) } else { Err(Reason::Policy) }
+    }
+}
+
 /// Whether the flow would be let begin today.
+#[cold]
 fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
     let (from, to) = if low_began { (key.low(), key.high()) } else { (key.high(), key.low()) };
     let transport = match key.protocol() {
         TCP => Transport::tcp(from.1, to.1),
-        17 => Transport::udp(from.1, to.1),
-        132 => Transport::Sctp { source: from.1, destination: to.1 },
+        UDP => Transport::udp(from.1, to.1),
+        SCTP => Transport::Sctp { source: from.1, destination: to.1 },
         58 => Transport::Icmpv6(overlay_firewall::Icmpv6::Other),
         protocol => Transport::Other(protocol),
     };
@@ -203,11 +237,28 @@ fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
 }
 
-fn closes(frame: &Frame<'_>) -> bool {
-    matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & (FIN | RST) != 0)
+/// The flow of a packet of a protocol with ports, and whether its lower end sends it.
+#[inline(always)]
+fn key_of_ports(network: usize, ip: &Ip) -> Option<(Key, bool)> {
+    let protocol = match ip.transport {
+        Transport::Tcp { .. } => TCP,
+        Transport::Udp { .. } => UDP,
+        Transport::Sctp { .. } => SCTP,
+        _ => return None,
+    };
+    let (from, to) = ip.transport.ports()?;
+    Some(match ip.ends {
+        Ends::V4 { source, destination } => {
+            let wide = |address: Ipv4Addr| address.to_ipv6_mapped().to_bits();
+            Key::between((network, IpFamily::V4, protocol), (wide(source), from), (wide(destination), to))
+        }
+        Ends::V6 { source, destination } => {
+            Key::between((network, IpFamily::V6, protocol), (source.to_bits(), from), (destination.to_bits(), to))
+        }
+    })
 }
 
-/// The flow of a packet, and whether its lower end sends it.
+/// The flow of a packet of any protocol.
 fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
     let ip = frame.ip?;
     let ports = match frame.transport {
@@ -221,10 +272,9 @@ fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
     Some(of_ends(network, ip.protocol(), (ip.source(), ports.0), (ip.destination(), ports.1)))
 }
 
-fn of_ends(network: usize, protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> (Key, bool) {
-    let low_sends = from <= to;
-    let (low, high) = if low_sends { (from, to) } else { (to, from) };
-    (Key::new(network, protocol, low, high), low_sends)
+fn of_ends(network: usize, protocol: u8, from: End, to: End) -> (Key, bool) {
+    let of = (network, IpFamily::of(from.0), protocol);
+    Key::between(of, (wide(from.0), from.1), (wide(to.0), to.1))
 }
 
 /// The identifier of an echo request or reply; other messages of ICMP have no flow of their own, but 0.
@@ -271,7 +321,7 @@ fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
     };
     let word = |at: usize| quote.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
     let (source, destination) = match protocol {
-        6 | 17 | 132 => (word(at)?, word(at + 2)?),
+        TCP | UDP | SCTP => (word(at)?, word(at + 2)?),
         1 | 58 => (word(at + 4)?, word(at + 4)?),
         _ => (0, 0),
     };
@@ -298,6 +348,6 @@ impl BuildHasher for Keyed {
 }
 
 const TCP: u8 = 6;
-const FIN: u8 = 1;
-const RST: u8 = 4;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
 const SWEEP: Duration = Duration::from_secs(1);

@@ -59,7 +59,7 @@ impl Datapath {
         buffer: &Buffer,
     ) -> Result<(), Reason> {
         let Turn { tables, now } = turn;
-        let Content::Ip(ip) = contents.content else { return Ok(()) };
+        let Content::Ip(ip) = &contents.content else { return Ok(()) };
         if contents.fragment && network.follows {
             return Err(Reason::Fragment);
         }
@@ -69,7 +69,8 @@ impl Datapath {
             return if passes { Ok(()) } else { Err(Reason::Policy) };
         }
         let (number, revision) = (way.segment.network, self.revision);
-        let passage = Passage { network: number, table: network, gate: way.gate, revision, packet: &packet, ip };
+        let (gate, closes) = (way.gate, contents.closes);
+        let passage = Passage { network: number, table: network, gate, revision, packet: &packet, ip, closes };
         self.tracker.pass(&passage, buffer.packet(), now)
     }
 

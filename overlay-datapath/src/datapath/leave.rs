@@ -47,7 +47,7 @@ impl Datapath {
             Served::Home => go_home(segment, port, buffer),
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
             Served::To(replica) => {
-                let contents = Contents::read(buffer.packet())?;
+                let contents = contents.translated(buffer.packet())?;
                 self.route(turn, at, (replica, &contents), buffer)
             }
             Served::Nothing => self.switch(turn, at, seen, buffer),
