@@ -1,7 +1,7 @@
 //! The way in from the underlay.
 
 use overlay_crypto::{Datagram, SaId, Verdict};
-use overlay_firewall::{Flow, Ip, Packet as Asked, Rule, Ruling, Transport};
+use overlay_firewall::{Flow, Rule, Ruling};
 
 use super::leave::is_here;
 use super::{Datapath, Turn, Way};
@@ -110,11 +110,15 @@ fn admitted(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram:
     if segment.sealed && !sealed {
         return Err(Reason::Clear);
     }
-    let Datagram { source_port, destination_port, .. } = *datagram;
-    let transport = Transport::Udp { source: source_port, destination: destination_port, vni: segment.vni.get() };
-    let ip = Ip::between(datagram.source, datagram.destination, transport).ok_or(Reason::Malformed)?;
-    let asked = Asked::arriving(segment.vtep.device.unwrap_or(segment.bridge), ip);
-    let asked = if sealed { asked.secured() } else { asked };
+    if sealed == segment.sealed && segment.senders.knows(datagram.source) {
+        return Ok(());
+    }
+    judged(tables, (segment, sealed), datagram)
+}
+
+#[cold]
+fn judged(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram: &Datagram) -> Result<(), Reason> {
+    let asked = segment.asked(datagram.source, datagram.source_port, sealed).ok_or(Reason::Malformed)?;
     let verdict = tables.host.judge(&asked, Flow::New);
     match (verdict.ruling, verdict.rule) {
         (Ruling::Accept, _) => Ok(()),
