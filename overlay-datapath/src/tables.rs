@@ -66,7 +66,8 @@ pub(crate) struct SegmentTable {
     pub(crate) gateways: Box<[IpNet]>,
     /// The gateway's Ethernet address, at which VIPs are found too.
     pub(crate) gateway_mac: Mac,
-    stations: Map<Mac, Station>,
+    /// By the number of their Ethernet address.
+    stations: Map<u64, Station>,
     pub(crate) flood: Box<[IpAddr]>,
     pub(crate) ports: Vec<usize>,
     pub(crate) bridge: IfName,
@@ -234,7 +235,7 @@ impl Tables {
         }
         for (mac, peer) in &segment.peers {
             let station = Station::Vtep(peer.vtep);
-            table.stations.insert(*mac, station);
+            table.stations.insert(number(*mac), station);
             self.add_addresses(Holder { segment: at, mac: *mac, station }, peer.addresses.iter().copied());
         }
         self.segments.push(table);
@@ -264,7 +265,7 @@ impl Tables {
             PortEnd::Namespace { .. } => names::port(endpoint)?,
             PortEnd::Tap { interface } => interface,
         };
-        table.stations.insert(port.mac, Station::Port(at));
+        table.stations.insert(number(port.mac), Station::Port(at));
         table.ports.push(at);
         let holder = Holder { segment, mac: port.mac, station: Station::Port(at) };
         self.add_addresses(holder, port.addresses.iter().map(IpNet::addr));
@@ -335,7 +336,7 @@ impl SegmentTable {
 
     #[inline]
     pub(crate) fn find(&self, mac: Mac) -> Option<&Station> {
-        self.stations.get(&mac)
+        self.stations.get(&number(mac))
     }
 
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
@@ -356,6 +357,13 @@ impl PortTable {
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
     }
+}
+
+/// An Ethernet address as a number: that is hashed at once.
+#[inline(always)]
+const fn number(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.octets();
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 /// Who says in its neighbours' tables where an address is: whoever is there, the gateway for itself and VIPs.

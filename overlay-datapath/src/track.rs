@@ -8,10 +8,9 @@ use std::time::Duration;
 use overlay_core::{Instant, IpFamily};
 use overlay_firewall::{Ends, Flow, Gate, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
-use siphasher::sip::SipHasher13;
 
-use crate::Reason;
 use crate::tables::NetworkTable;
+use crate::{Buffer, Reason};
 
 /// The flows of all networks that have a policy.
 #[derive(Debug)]
@@ -56,11 +55,9 @@ impl Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut bytes = [0; 40];
-        bytes[..16].copy_from_slice(&self.low.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.high.to_le_bytes());
-        bytes[32..].copy_from_slice(&self.rest.to_le_bytes());
-        state.write(&bytes);
+        state.write_u128(self.low);
+        state.write_u128(self.high);
+        state.write_u64(self.rest);
     }
 }
 
@@ -94,13 +91,14 @@ struct Entry {
 }
 
 impl Entry {
-    /// For how long it may be idle (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
-    const fn idle(&self, protocol: u8) -> Duration {
-        Duration::from_secs(match (protocol, self.replied && !self.closing) {
-            (TCP, true) => 7_440,
-            (TCP, false) => 240,
-            _ => 300,
-        })
+    /// Whether it was idle for too long (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
+    #[inline(always)]
+    fn is_over(&self, protocol: u8, now: Instant) -> bool {
+        match (protocol, self.replied && !self.closing) {
+            (TCP, true) => now >= self.seen + Duration::from_secs(7_440),
+            (TCP, false) => now >= self.seen + Duration::from_secs(240),
+            _ => now >= self.seen + Duration::from_secs(300),
+        }
     }
 }
 
@@ -123,10 +121,10 @@ impl Tracker {
 
     /// Whether a packet, which is no fragment, may pass its network, as the policy says of its flow.
     #[inline(always)]
-    pub(crate) fn pass(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+    pub(crate) fn pass(&mut self, passage: &Passage<'_>, buffer: &Buffer, now: Instant) -> Result<(), Reason> {
         match key_of_ports(passage.network, passage.ip) {
             Some(found) => self.pass_in(passage, &found, now),
-            None => self.pass_without_ports(passage, bytes, now),
+            None => self.pass_without_ports(passage, buffer.packet(), now),
         }
     }
 
@@ -164,7 +162,7 @@ impl Tracker {
         if matches!(passage.ip.transport, Transport::Tcp { begins: true, .. }) {
             return Flow::New;
         }
-        let Some(entry) = self.flows.get_mut(key).filter(|entry| now < entry.seen + entry.idle(key.protocol())) else {
+        let Some(entry) = self.flows.get_mut(key).filter(|entry| !entry.is_over(key.protocol(), now)) else {
             return Flow::New;
         };
         if entry.revision != passage.revision {
@@ -204,7 +202,7 @@ impl Tracker {
     pub(crate) fn sweep(&mut self, now: Instant) {
         if now >= self.swept + SWEEP {
             self.swept = now;
-            self.flows.retain(|key, entry| now < entry.seen + entry.idle(key.protocol()));
+            self.flows.retain(|key, entry| !entry.is_over(key.protocol(), now));
         }
     }
 
@@ -328,23 +326,60 @@ fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
     Some(of_ends(network, protocol, (from, source), (to, destination)).0)
 }
 
-/// A hash that only who knows the seed can steer: packets are strangers'.
+/// A hash that only who knows the seed can steer: packets are strangers'. Folded multiplication, as in wyhash: not for cryptography, but
+/// whoever sends packets knows no key and sees no hash.
 #[derive(Debug, Clone)]
-struct Keyed(u64, u64);
+struct Keyed(Folding);
 
 impl Keyed {
     fn new(seed: [u8; 32]) -> Self {
         let word = |at: usize| seed.iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte));
-        Self(word(0) ^ word(16), word(8) ^ word(24))
+        let mixed = |at: usize| fold(word(at) ^ 0x9e37_79b9_7f4a_7c15, word(at + 8) ^ 0xbf58_476d_1ce4_e5b9);
+        Self(Folding { state: mixed(0) ^ word(24), key: mixed(16) ^ word(0) })
     }
 }
 
 impl BuildHasher for Keyed {
-    type Hasher = SipHasher13;
+    type Hasher = Folding;
 
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
+    #[inline]
+    fn build_hasher(&self) -> Folding {
+        self.0.clone()
     }
+}
+
+/// What was hashed so far.
+#[derive(Debug, Clone)]
+struct Folding {
+    state: u64,
+    key: u64,
+}
+
+impl Hasher for Folding {
+    #[inline]
+    fn write_u128(&mut self, word: u128) {
+        self.state = fold(self.state ^ word as u64, self.key ^ (word >> 64) as u64);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        self.state = fold(self.state ^ word, self.key);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+/// The halves of the product, laid over each other.
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
 }
 
 const TCP: u8 = 6;

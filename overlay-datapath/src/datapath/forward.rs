@@ -71,7 +71,7 @@ impl Datapath {
         let (number, revision) = (way.segment.network, self.revision);
         let (gate, closes) = (way.gate, contents.closes);
         let passage = Passage { network: number, table: network, gate, revision, packet: &packet, ip, closes };
-        self.tracker.pass(&passage, buffer.packet(), now)
+        self.tracker.pass(&passage, buffer, now)
     }
 
     /// To an endpoint here, or to the node of one elsewhere.

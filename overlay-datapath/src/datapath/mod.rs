@@ -132,7 +132,8 @@ impl Datapath {
             // So the lookups of many wait for memory together.
             let mut stations = [None; AHEAD];
             for (station, buffer) in stations.iter_mut().zip(&*batch) {
-                *station = destination(buffer.packet()).and_then(|to| at.segment.find(to));
+                let to = destination(buffer.packet()).filter(|to| *to != at.segment.gateway_mac);
+                *station = to.and_then(|to| at.segment.find(to));
             }
             ahead.clear();
             ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
@@ -154,10 +155,12 @@ impl Datapath {
     pub fn handle_packets(&mut self, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
         let mut ahead = std::mem::take(&mut self.ahead);
+        let mut near = None; // most packets are of the same segment as the one before
         for batch in batch.chunks_mut(AHEAD) {
             let mut segments = [Err(Reason::Malformed); AHEAD];
             for (segment, buffer) in segments.iter_mut().zip(&mut *batch) {
-                *segment = self.unwrap(&tables, buffer);
+                *segment = self.unwrap(&tables, near, buffer);
+                near = segment.ok().or(near);
             }
             ahead.clear();
             ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
