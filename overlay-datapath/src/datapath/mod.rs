@@ -131,12 +131,12 @@ impl Datapath {
         for batch in batch.chunks_mut(AHEAD) {
             // So the lookups of many wait for memory together.
             let mut stations = [None; AHEAD];
-            for (station, buffer) in stations.iter_mut().zip(&*batch) {
-                let to = destination(buffer.packet()).filter(|to| *to != at.segment.gateway_mac);
-                *station = to.and_then(|to| at.segment.find(to));
-            }
             ahead.clear();
             ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            for (station, contents) in stations.iter_mut().zip(&ahead) {
+                let to = contents.as_ref().map_or(Mac::ZERO, |contents| contents.destination);
+                *station = if to == at.segment.gateway_mac { None } else { at.segment.find(to) };
+            }
             for ((buffer, contents), station) in batch.iter_mut().zip(&ahead).zip(stations) {
                 let fate = match contents {
                     Ok(contents) => {
@@ -241,11 +241,6 @@ impl Datapath {
         let Met = met.unwrap_or_else(|reason| buffer.meet(Fate::Drop(reason)));
         self.counts.note(buffer.met(), from);
     }
-}
-
-/// The Ethernet address that a frame is for.
-fn destination(frame: &[u8]) -> Option<Mac> {
-    frame.first_chunk().map(|address| Mac::new(*address))
 }
 
 /// As many as stay in the nearest memory.

@@ -281,7 +281,7 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
         Content::Ip(ip) => broken_by_ip(pin, ip),
         Content::Arp { sender, address, target } => {
             let about = if address.is_unspecified() { target } else { address };
-            (*sender != pin.mac || !pin.has((*about).into())).then_some(PinRule::Arp)
+            (*sender != pin.mac || !pin.has_v4(*about)).then_some(PinRule::Arp)
         }
         Content::Other => Some(PinRule::EtherType),
     }
@@ -291,13 +291,13 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
 fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
     match (ip.ends, ip.transport) {
         (Ends::V4 { .. }, Transport::IcmpRouter) => Some(PinRule::Router),
-        (Ends::V4 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv4),
+        (Ends::V4 { source, .. }, _) if !pin.has_v4(source) => Some(PinRule::Ipv4),
         (Ends::V4 { .. }, Transport::Udp { source: 67, .. } | Transport::Udp { destination: 68, .. }) => {
             Some(PinRule::Dhcp)
         }
         (Ends::V4 { .. }, _) => None,
         (Ends::V6 { source, .. }, Transport::Icmpv6(message)) => broken_by_icmpv6(pin, source, message),
-        (Ends::V6 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv6),
+        (Ends::V6 { source, .. }, _) if !pin.has_v6(source) => Some(PinRule::Ipv6),
         (Ends::V6 { .. }, Transport::Udp { source: 547, .. } | Transport::Udp { destination: 546, .. }) => {
             Some(PinRule::Dhcp)
         }
@@ -307,7 +307,7 @@ fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
 }
 
 fn broken_by_icmpv6(pin: &PinEntry, source: Ipv6Addr, message: Icmpv6) -> Option<PinRule> {
-    let own = |address: Ipv6Addr| pin.has(address.into());
+    let own = |address: Ipv6Addr| pin.has_v6(address);
     match message {
         Icmpv6::Router => Some(PinRule::Router),
         Icmpv6::Probe(target) if source.is_unspecified() => (!own(target)).then_some(PinRule::Neighbour),
