@@ -91,18 +91,30 @@ impl Judge {
     /// The same as [`judge`](Self::judge), of a packet that comes in at the port of that [gate](Self::gate).
     #[inline(always)]
     pub fn judge_at(&self, gate: &Gate, packet: &Packet, flow: Flow) -> Verdict<'_> {
+        if let Some(frame) = packet.frame.as_ref().filter(|frame| frame.out.is_some()) {
+            return self.judge_frame(gate, frame, &packet.content, flow);
+        }
         let bridged = packet.frame.as_ref().and_then(|frame| self.bridge(gate, frame, &packet.content));
         if let Some(rule) = bridged {
             return Verdict::drop(rule);
         }
         let Content::Ip(ip) = &packet.content else { return Verdict::accept(Rule::Otherwise) };
-        if packet.frame.is_some_and(|frame| frame.out.is_some()) {
-            return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
-        }
         if self.is_bridge && packet.frame.is_some() && packet.to.is_none() {
             return Verdict::accept(Rule::Otherwise);
         }
         self.judge_ip(packet, ip, flow)
+    }
+
+    /// The same of a frame on its way from one port of a bridge to [another](Frame::out).
+    #[inline(always)]
+    pub fn judge_frame(&self, gate: &Gate, frame: &Frame, content: &Content, flow: Flow) -> Verdict<'_> {
+        if let Some(rule) = self.bridge(gate, frame, content) {
+            return Verdict::drop(rule);
+        }
+        match (content, &self.policy) {
+            (Content::Ip(ip), Some(policy)) => policy.judge(ip, flow),
+            _ => Verdict::accept(Rule::Otherwise),
+        }
     }
 
     fn find(&self, port: IfName) -> &Gate {
