@@ -108,7 +108,7 @@ impl Entry {
     }
 
     /// The packets of the flow that go this way, as they arrive here.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn tuple(&self, way: Way) -> Tuple {
         let protocol = self.protocol();
         let (from, from_port, to, to_port) = match way {
@@ -130,7 +130,7 @@ impl Entry {
     }
 
     /// The same as they leave.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn translated(&self, way: Way) -> Tuple {
         match way {
             Way::Forth => self.tuple(Way::Back).turned(),

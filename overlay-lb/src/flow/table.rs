@@ -195,7 +195,7 @@ impl FlowTable {
     }
 
     /// What a packet of the flow becomes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn translated(&self, id: FlowId, way: Way) -> Option<Tuple> {
         self.entry(id).map(|entry| entry.translated(way))
     }

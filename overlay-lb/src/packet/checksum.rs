@@ -13,7 +13,7 @@ impl Delta {
     }
 
     /// `bytes`, of an even length, become `new`, of the same.
-    #[inline]
+    #[inline(always)]
     pub(super) fn replace(bytes: &mut [u8], new: &[u8]) -> Self {
         let mut delta = 0;
         let ((words, halves), (new_words, new_halves)) = (bytes.as_chunks_mut::<4>(), new.as_chunks::<4>());
@@ -35,7 +35,7 @@ impl Delta {
     }
 
     /// Brings the checksum field at `at`, if it is there, to what it must be after the change. Says how the field itself changes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn mend(self, bytes: &mut [u8], at: usize) -> Self {
         match bytes.get_mut(at..at + 2) {
             Some(field) => Self::replace(field, &self.of(u16::from_be_bytes([field[0], field[1]])).to_be_bytes()),
