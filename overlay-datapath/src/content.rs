@@ -39,27 +39,30 @@ impl Contents {
     /// Reads a frame.
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Reason> {
-        Self::of(&Frame::parse(bytes).map_err(|_| Reason::Malformed)?, bytes)
+        let mut read = Err(Reason::Malformed);
+        Self::read_to(&mut read, bytes);
+        read
     }
 
-    /// Of a frame, whose bytes are given too.
+    /// Reads a frame, to where it is kept.
     #[inline(always)]
-    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Result<Self, Reason> {
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
+    pub(crate) fn read_to(to: &mut Result<Self, Reason>, bytes: &[u8]) {
+        match Frame::parse(bytes) {
+            Ok(frame) if frame.ethernet.vlan().is_some() => *to = Err(Reason::Tagged),
+            Ok(frame) => Self::put(to, &frame, bytes),
+            Err(_) => *to = Err(Reason::Malformed),
         }
+    }
+
+    /// Of a frame without tags, whose bytes are given too.
+    #[inline(always)]
+    fn put(to: &mut Result<Self, Reason>, frame: &Frame<'_>, bytes: &[u8]) {
         let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
         let Some(ip) = frame.ip else {
             let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
-            return Ok(Self {
-                source,
-                destination,
-                content,
-                inner: None,
-                fragment: false,
-                synchronises: false,
-                closes: false,
-            });
+            let (inner, fragment, synchronises, closes) = (None, false, false, false);
+            *to = Ok(Self { source, destination, content, inner, fragment, synchronises, closes });
+            return;
         };
         let fragment = ip.is_fragment();
         let (protocol, unfragmentable) = match ip {
@@ -70,9 +73,10 @@ impl Contents {
         let flags = if let Some(Upper::Tcp(tcp)) = frame.transport { tcp.flags() } else { 0 };
         let (synchronises, closes) = (flags & SYN != 0, flags & (FIN | RST) != 0);
         // Each branch makes its own value: where they meet before, they do so in memory, piece by piece.
-        let with =
-            |content| Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises, closes });
-        let of = |transport| match ip {
+        let mut with = |content| {
+            *to = Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises, closes });
+        };
+        let mut of = |transport| match ip {
             Ip::V4(ip) => with(Content::Ip(overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport))),
             Ip::V6(ip) => with(Content::Ip(overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport))),
         };

@@ -6,9 +6,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use overlay_core::{Instant, IpFamily};
-use overlay_firewall::{Ends, Flow, Gate, Ip, Packet, Transport};
+use overlay_firewall::{Ends, Flow, Frame as At, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
 
+use crate::content::Contents;
+use crate::datapath::Way;
 use crate::tables::NetworkTable;
 use crate::{Buffer, Reason};
 
@@ -104,14 +106,13 @@ impl Entry {
 
 /// What the policy is asked about.
 pub(crate) struct Passage<'p> {
-    pub(crate) network: usize,
     pub(crate) table: &'p NetworkTable,
-    pub(crate) gate: &'p Gate,
     pub(crate) revision: u64,
-    pub(crate) packet: &'p Packet,
+    pub(crate) way: &'p Way<'p>,
+    pub(crate) frame: At,
+    pub(crate) contents: &'p Contents,
+    /// Of the contents.
     pub(crate) ip: &'p Ip,
-    /// Whether it is TCP's FIN or RST.
-    pub(crate) closes: bool,
 }
 
 impl Tracker {
@@ -122,7 +123,7 @@ impl Tracker {
     /// Whether a packet, which is no fragment, may pass its network, as the policy says of its flow.
     #[inline(always)]
     pub(crate) fn pass(&mut self, passage: &Passage<'_>, buffer: &Buffer, now: Instant) -> Result<(), Reason> {
-        match key_of_ports(passage.network, passage.ip) {
+        match key_of_ports(passage.network(), passage.ip) {
             Some(found) => self.pass_in(passage, &found, now),
             None => self.pass_without_ports(passage, buffer.packet(), now),
         }
@@ -143,9 +144,9 @@ impl Tracker {
     fn pass_without_ports(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
         if is_error(&frame) {
-            return passage.permits(self.related(passage.network, &frame));
+            return passage.permits(self.related(passage.network(), &frame));
         }
-        match key(passage.network, &frame, bytes) {
+        match key(passage.network(), &frame, bytes) {
             Some(found) => self.pass_in(passage, &found, now),
             None => passage.permits(Flow::New),
         }
@@ -174,7 +175,7 @@ impl Tracker {
         }
         entry.seen = now;
         entry.replied |= *low_sends != entry.low_began;
-        entry.closing |= passage.closes;
+        entry.closing |= passage.contents.closes;
         if entry.replied { Flow::Established } else { Flow::New }
     }
 
@@ -212,10 +213,14 @@ impl Tracker {
 }
 
 impl Passage<'_> {
+    const fn network(&self) -> usize {
+        self.way.segment.network
+    }
+
     #[inline(always)]
-    fn permits(&self, flow: Flow) -> Result<(), Reason> {
-        let passes = self.table.judge.judge_at(self.gate, self.packet, flow).ruling.passes();
-        if passes { Ok(()) } else { Err(Reason::Policy) }
+    pub(crate) fn permits(&self, flow: Flow) -> Result<(), Reason> {
+        let verdict = self.table.judge.judge_frame(self.way.gate, &self.frame, &self.contents.content, flow);
+        if verdict.ruling.passes() { Ok(()) } else { Err(Reason::Policy) }
     }
 }
 
@@ -231,7 +236,8 @@ fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
         protocol => Transport::Other(protocol),
     };
     let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
-    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..*passage.packet };
+    let bridge = passage.way.segment.bridge;
+    let packet = Packet::passing(bridge, bridge, ip);
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
 }
 

@@ -64,7 +64,7 @@ impl Datapath {
         }
         // What came from one node goes to no other.
         let station = segment.find(destination).filter(|station| is_here(station)).ok_or(Reason::NoStation)?;
-        let way = Way { from: segment.tunnel, gate: &segment.gate, segment, station };
+        let way = Way { from: &segment.tunnel, gate: &segment.gate, segment, station };
         self.forward(turn, &way, contents, buffer)
     }
 

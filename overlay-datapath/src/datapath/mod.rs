@@ -69,7 +69,7 @@ pub struct Datapath {
     error_rate: Bucket,
     identification: u16,
     counts: Counts,
-    /// Empty between two calls.
+    /// What was read of frames before it was their turn: of no meaning between two calls.
     ahead: Vec<Result<Contents, Reason>>,
 }
 
@@ -131,8 +131,7 @@ impl Datapath {
         for batch in batch.chunks_mut(AHEAD) {
             // So the lookups of many wait for memory together.
             let mut stations = [None; AHEAD];
-            ahead.clear();
-            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            read_ahead(&mut ahead, batch);
             for (station, contents) in stations.iter_mut().zip(&ahead) {
                 let to = contents.as_ref().map_or(Mac::ZERO, |contents| contents.destination);
                 *station = if to == at.segment.gateway_mac { None } else { at.segment.find(to) };
@@ -162,8 +161,7 @@ impl Datapath {
                 *segment = self.unwrap(&tables, near, buffer);
                 near = segment.ok().or(near);
             }
-            ahead.clear();
-            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            read_ahead(&mut ahead, batch);
             for ((buffer, contents), segment) in batch.iter_mut().zip(&ahead).zip(segments) {
                 let fate = match (segment, contents.as_ref().map_err(|reason| *reason)) {
                     (Ok(segment), Ok(contents)) => {
@@ -240,6 +238,15 @@ impl Datapath {
     fn settle(&mut self, buffer: &mut Buffer, met: Result<Met, Reason>, from: Option<EndpointId>) {
         let Met = met.unwrap_or_else(|reason| buffer.meet(Fate::Drop(reason)));
         self.counts.note(buffer.met(), from);
+    }
+}
+
+/// Reads frames, each to its place.
+#[inline(always)]
+fn read_ahead(ahead: &mut Vec<Result<Contents, Reason>>, batch: &[Buffer]) {
+    ahead.resize(AHEAD, Err(Reason::Malformed));
+    for (contents, buffer) in ahead.iter_mut().zip(batch) {
+        Contents::read_to(contents, buffer.packet());
     }
 }
 
