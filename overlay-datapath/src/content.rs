@@ -85,7 +85,7 @@ impl Contents {
             (false, Some(Upper::Tcp(tcp))) => of(of_tcp(tcp)),
             (false, Some(Upper::Udp(udp))) => of(of_udp(udp, frame.payload)),
             (false, Some(Upper::Sctp(sctp))) => {
-                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() })
+                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() });
             }
             (false, Some(Upper::Icmp(icmp))) => of(of_icmp(&ip, icmp, frame, bytes)),
             (false, None) => of(other(ip.protocol())),
