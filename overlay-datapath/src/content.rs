@@ -21,6 +21,8 @@ pub(crate) struct Contents {
     pub(crate) fragment: bool,
     /// Whether it is a TCP segment with SYN set.
     pub(crate) synchronises: bool,
+    /// Whether it is one with FIN or RST set.
+    pub(crate) closes: bool,
 }
 
 /// What an outer header has of an inner one.
@@ -37,19 +39,30 @@ impl Contents {
     /// Reads a frame.
     #[inline(always)]
     pub(crate) fn read(bytes: &[u8]) -> Result<Self, Reason> {
-        Self::of(&Frame::parse(bytes).map_err(|_| Reason::Malformed)?, bytes)
+        let mut read = Err(Reason::Malformed);
+        Self::read_to(&mut read, bytes);
+        read
     }
 
-    /// Of a frame, whose bytes are given too.
+    /// Reads a frame, to where it is kept.
     #[inline(always)]
-    pub(crate) fn of(frame: &Frame<'_>, bytes: &[u8]) -> Result<Self, Reason> {
-        if frame.ethernet.vlan().is_some() {
-            return Err(Reason::Tagged);
+    pub(crate) fn read_to(to: &mut Result<Self, Reason>, bytes: &[u8]) {
+        match Frame::parse(bytes) {
+            Ok(frame) if frame.ethernet.vlan().is_some() => *to = Err(Reason::Tagged),
+            Ok(frame) => Self::put(to, &frame, bytes),
+            Err(_) => *to = Err(Reason::Malformed),
         }
+    }
+
+    /// Of a frame without tags, whose bytes are given too.
+    #[inline(always)]
+    fn put(to: &mut Result<Self, Reason>, frame: &Frame<'_>, bytes: &[u8]) {
         let (source, destination) = (frame.ethernet.source(), frame.ethernet.destination());
         let Some(ip) = frame.ip else {
             let content = if frame.ethernet.ethertype() == ARP { arp(frame.payload) } else { Content::Other };
-            return Ok(Self { source, destination, content, inner: None, fragment: false, synchronises: false });
+            let (inner, fragment, synchronises, closes) = (None, false, false, false);
+            *to = Ok(Self { source, destination, content, inner, fragment, synchronises, closes });
+            return;
         };
         let fragment = ip.is_fragment();
         let (protocol, unfragmentable) = match ip {
@@ -57,10 +70,13 @@ impl Contents {
             Ip::V6(ip) => (if fragment { FRAGMENT } else { ip.protocol() }, true),
         };
         let inner = Inner { protocol, ttl: ip.ttl(), congestion: ip.traffic_class() & ECN, unfragmentable };
-        let synchronises = matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & SYN != 0);
+        let flags = if let Some(Upper::Tcp(tcp)) = frame.transport { tcp.flags() } else { 0 };
+        let (synchronises, closes) = (flags & SYN != 0, flags & (FIN | RST) != 0);
         // Each branch makes its own value: where they meet before, they do so in memory, piece by piece.
-        let with = |content| Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises });
-        let of = |transport| match ip {
+        let mut with = |content| {
+            *to = Ok(Self { source, destination, content, inner: Some(inner), fragment, synchronises, closes });
+        };
+        let mut of = |transport| match ip {
             Ip::V4(ip) => with(Content::Ip(overlay_firewall::Ip::v4(ip.source(), ip.destination(), transport))),
             Ip::V6(ip) => with(Content::Ip(overlay_firewall::Ip::v6(ip.source(), ip.destination(), transport))),
         };
@@ -69,11 +85,49 @@ impl Contents {
             (false, Some(Upper::Tcp(tcp))) => of(of_tcp(tcp)),
             (false, Some(Upper::Udp(udp))) => of(of_udp(udp, frame.payload)),
             (false, Some(Upper::Sctp(sctp))) => {
-                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() })
+                of(Transport::Sctp { source: sctp.source(), destination: sctp.destination() });
             }
             (false, Some(Upper::Icmp(icmp))) => of(of_icmp(&ip, icmp, frame, bytes)),
             (false, None) => of(other(ip.protocol())),
         }
+    }
+
+    /// As [`read`](Self::read) of the same frame again, which then had nothing but other IP addresses and ports.
+    #[inline(always)]
+    pub(crate) fn translated(&self, bytes: &[u8]) -> Result<Self, Reason> {
+        match self.with_ends(bytes) {
+            Some(content) => Ok(Self { content: Content::Ip(content), ..*self }),
+            None => Self::read(bytes),
+        }
+    }
+
+    /// What a frame carries that has the ends that these bytes say; nothing if it has no ports, or they are not found at once.
+    #[inline(always)]
+    fn with_ends(&self, bytes: &[u8]) -> Option<overlay_firewall::Ip> {
+        let (Content::Ip(ip), Some(inner), false) = (&self.content, self.inner, self.fragment) else { return None };
+        let (ends, at) = match ip.ends {
+            Ends::V4 { .. } => {
+                let [first, _, _, _, _, _, _, _, _, _, _, _, a, b, c, d, e, f, g, h] =
+                    *bytes.get(14..)?.first_chunk()?;
+                let (source, destination) = (Ipv4Addr::new(a, b, c, d), Ipv4Addr::new(e, f, g, h));
+                (Ends::V4 { source, destination }, 14 + usize::from(first & 15) * 4)
+            }
+            Ends::V6 { .. } => {
+                let head: &[u8; 40] = bytes.get(14..)?.first_chunk()?;
+                let address = |at: usize| head[at..].first_chunk::<16>().map(|octets| Ipv6Addr::from(*octets));
+                let (source, destination) = (address(8)?, address(24)?);
+                (head[6] == inner.protocol).then_some((Ends::V6 { source, destination }, 54))?
+            }
+        };
+        let [a, b, c, d] = *bytes.get(at..)?.first_chunk()?;
+        let (source, destination) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+        let transport = match ip.transport {
+            Transport::Tcp { begins, .. } => Transport::Tcp { source, destination, begins },
+            Transport::Udp { vni, .. } => Transport::Udp { source, destination, vni },
+            Transport::Sctp { .. } => Transport::Sctp { source, destination },
+            _ => return None,
+        };
+        Some(overlay_firewall::Ip { ends, transport })
     }
 
     /// The hash of its flow, whose bytes are given too: [`Flow::hash_of`].
@@ -283,6 +337,39 @@ mod tests {
             if let Ok(contents) = Contents::read(&bytes) {
                 prop_assert_eq!(contents.flow_hash(&bytes, 7), Flow::hash_of(&bytes, 7));
             }
+        }
+
+        #[test]
+        fn what_was_translated_is_read_as_if_for_the_first_time(
+            protocol in 0..6_usize, is_v6: bool, flags: u8, ends in any::<[[u8; 36]; 2]>(), options in 0..3_usize, len in 0..40_usize,
+        ) {
+            let protocol = [6, 17, 132, 1, 58, 47][protocol];
+            let upper = [&ends[0][..4], &[0; 8], &[0x50, flags], &[7; 30]].concat();
+            let upper = &upper[..len];
+            let mut frame = match is_v6 {
+                true => {
+                    let extension = [protocol, 0, 1, 4, 0, 0, 0, 0].repeat(options.min(1));
+                    let next = if options == 0 { protocol } else { 60 };
+                    let body = [&extension[..], upper].concat();
+                    let head = [0x60, 0, 0, 0, 0, body.len() as u8, next, 64];
+                    [&MAC[..], &MAC, &[0x86, 0xdd], &head, &ends[0][4..], &body].concat()
+                }
+                false => {
+                    let head_len = 20 + 4 * options;
+                    let (first, total) = (0x40 | (head_len / 4) as u8, (head_len + upper.len()) as u8);
+                    let head = [first, 0, 0, total, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+                    [&MAC[..], &MAC, &[8, 0], &head, &ends[0][4..12], &[1; 8][..4 * options], upper].concat()
+                }
+            };
+            let Ok(before) = Contents::read(&frame) else { return Ok(()) };
+            prop_assert_eq!(before.translated(&frame), Ok(before));
+            let addresses = if is_v6 { 22..54 } else { 26..34 };
+            let (new, ports) = (&ends[1][4..4 + addresses.len()], frame.len() - upper.len());
+            frame[addresses].copy_from_slice(new);
+            if matches!(protocol, 6 | 17 | 132) {
+                frame[ports..ports + 4].copy_from_slice(&ends[1][..4]);
+            }
+            prop_assert_eq!(before.translated(&frame), Contents::read(&frame));
         }
     }
 

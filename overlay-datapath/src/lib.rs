@@ -2,6 +2,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod bucket;
 mod buffer;
 mod checksum;

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
-use overlay_firewall::{BridgePort, Content, Frame, Gate, Judge, Packet, Verdict};
+use overlay_firewall::{BridgePort, Content, Frame, Gate, Ip, Judge, Packet, Transport, TunnelGate, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 use rustc_hash::FxBuildHasher;
 
+use crate::addresses::Addresses;
 use crate::content::Contents;
 use crate::guards::Guards;
 use crate::{Reason, Sandbox, Wanted};
@@ -51,7 +52,7 @@ pub(crate) struct NetworkTable {
     /// The least MTU of its segments.
     pub(crate) least_mtu: Option<Mtu>,
     /// Who has each address of an endpoint's.
-    addresses: Map<IpAddr, Holder>,
+    addresses: Addresses<Holder>,
     /// Whether packets go from one segment to another.
     routed: bool,
 }
@@ -65,13 +66,16 @@ pub(crate) struct SegmentTable {
     pub(crate) gateways: Box<[IpNet]>,
     /// The gateway's Ethernet address, at which VIPs are found too.
     pub(crate) gateway_mac: Mac,
-    stations: Map<Mac, Station>,
+    /// By the number of their Ethernet address.
+    stations: Map<u64, Station>,
     pub(crate) flood: Box<[IpAddr]>,
     pub(crate) ports: Vec<usize>,
     pub(crate) bridge: IfName,
     pub(crate) tunnel: IfName,
     /// What the network's firewall says of who speaks at the tunnel's end.
     pub(crate) gate: Gate,
+    /// Nodes whose datagrams the host's firewall lets in for sure: sealed ones, where nothing passes in the clear.
+    pub(crate) senders: TunnelGate,
     /// Whether nothing of it passes in the clear.
     pub(crate) sealed: bool,
 }
@@ -103,7 +107,7 @@ pub(crate) struct PortTable {
     pub(crate) mac: Mac,
     pub(crate) addresses: Box<[IpAddr]>,
     pub(crate) services: Option<Arc<overlay_lb::State>>,
-    vips: Map<IpAddr, ()>,
+    vips: Addresses<()>,
 }
 
 /// A port with what it is in.
@@ -170,7 +174,7 @@ impl Tables {
         if port.is_vip(to) {
             return network.least_mtu.unwrap_or(segment.mtu);
         }
-        let there = network.addresses.get(&to).and_then(|holder| self.segments.get(holder.segment));
+        let there = network.addresses.get(to).and_then(|holder| self.segments.get(holder.segment));
         there.map_or(segment.mtu, |there| there.mtu.min(segment.mtu))
     }
 
@@ -188,7 +192,7 @@ impl Tables {
             follows: sandbox.firewall.policy.is_active(),
             least_mtu: sandbox.vxlan.segments.values().map(|segment| segment.mtu).min(),
             polices: sandbox.firewall.policy.is_active() || sandbox.firewall.ports.values().any(isolates),
-            addresses: Map::default(),
+            addresses: Addresses::default(),
             routed: sandbox.vxlan.segments.values().filter(gateways).count() > 1,
         };
         self.networks.push(network);
@@ -220,14 +224,18 @@ impl Tables {
             bridge: names::bridge(vni)?,
             tunnel,
             gate: self.gate(tunnel),
+            senders: TunnelGate::default(),
             sealed: encrypted || wanted.crypto.ports.contains(&vtep.port),
         };
+        table.senders = table
+            .asked(vtep.local, 0, table.sealed)
+            .map_or_else(TunnelGate::default, |asked| self.host.tunnel_gate(&asked));
         for (endpoint, port) in &segment.ports {
             self.add_port(wanted, (at, &mut table), *endpoint, port)?;
         }
         for (mac, peer) in &segment.peers {
             let station = Station::Vtep(peer.vtep);
-            table.stations.insert(*mac, station);
+            table.stations.insert(number(*mac), station);
             self.add_addresses(Holder { segment: at, mac: *mac, station }, peer.addresses.iter().copied());
         }
         self.segments.push(table);
@@ -257,7 +265,7 @@ impl Tables {
             PortEnd::Namespace { .. } => names::port(endpoint)?,
             PortEnd::Tap { interface } => interface,
         };
-        table.stations.insert(port.mac, Station::Port(at));
+        table.stations.insert(number(port.mac), Station::Port(at));
         table.ports.push(at);
         let holder = Holder { segment, mac: port.mac, station: Station::Port(at) };
         self.add_addresses(holder, port.addresses.iter().map(IpNet::addr));
@@ -304,7 +312,7 @@ impl<'t> At<'t> {
 impl NetworkTable {
     /// Who has an address, seen from a segment: a station there, or one of another segment that packets are routed to.
     pub(crate) fn holder(&self, segment: usize, address: IpAddr) -> Option<&Holder> {
-        let found = self.addresses.get(&address)?;
+        let found = self.addresses.get(address)?;
         (found.segment == segment || self.routed && !is_on_link(address)).then_some(found)
     }
 }
@@ -317,9 +325,18 @@ const fn is_on_link(address: IpAddr) -> bool {
 }
 
 impl SegmentTable {
+    /// A datagram of it that arrives, as the host's firewall sees it; nothing if its source is of another family than its VTEP.
+    #[inline(always)]
+    pub(crate) fn asked(&self, source: IpAddr, source_port: u16, sealed: bool) -> Option<Packet> {
+        let Vtep { local, port, device, .. } = self.vtep;
+        let transport = Transport::Udp { source: source_port, destination: port.get(), vni: self.vni.get() };
+        let asked = Packet::arriving(device.unwrap_or(self.bridge), Ip::between(source, local, transport)?);
+        Some(if sealed { asked.secured() } else { asked })
+    }
+
     #[inline]
     pub(crate) fn find(&self, mac: Mac) -> Option<&Station> {
-        self.stations.get(&mac)
+        self.stations.get(&number(mac))
     }
 
     pub(crate) fn is_gateway(&self, address: IpAddr) -> bool {
@@ -334,12 +351,19 @@ impl SegmentTable {
 
 impl PortTable {
     pub(crate) fn is_vip(&self, address: IpAddr) -> bool {
-        self.vips.contains_key(&address)
+        self.vips.get(address).is_some()
     }
 
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.addresses.contains(&address)
     }
+}
+
+/// An Ethernet address as a number: that is hashed at once.
+#[inline(always)]
+const fn number(mac: Mac) -> u64 {
+    let [a, b, c, d, e, f] = mac.octets();
+    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
 }
 
 /// Who says in its neighbours' tables where an address is: whoever is there, the gateway for itself and VIPs.
@@ -351,7 +375,7 @@ pub(crate) fn whereabouts(tables: &Tables, port: &PortTable, address: IpAddr) ->
     if port.has(address) || !is_host_address(address) {
         return Err(Reason::Settled);
     }
-    match network.addresses.get(&address) {
+    match network.addresses.get(address) {
         Some(holder) if holder.segment == port.segment => Ok(holder.mac),
         _ => Err(Reason::NoRoute),
     }

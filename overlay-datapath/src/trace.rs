@@ -125,7 +125,7 @@ impl Tables {
             if contents.fragment && network.follows {
                 return Err(Reason::Fragment);
             }
-            let packet = passage(self, &Way { from: port.device, gate: &port.gate, segment, station }, contents);
+            let packet = passage(self, &Way { from: &port.device, gate: &port.gate, segment, station }, contents);
             let verdict = network.judge.judge(&packet, Flow::New);
             hops.push(Hop::Judged { passes: verdict.ruling.passes(), verdict: verdict.to_string() });
             if !verdict.ruling.passes() {

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use overlay_core::Instant;
-use overlay_firewall::{Flow, Gate, Ip, Packet, Transport};
+use overlay_core::{Instant, IpFamily};
+use overlay_firewall::{Ends, Flow, Frame as At, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
-use siphasher::sip::SipHasher13;
 
-use crate::Reason;
+use crate::content::Contents;
+use crate::datapath::Way;
 use crate::tables::NetworkTable;
+use crate::{Buffer, Reason};
 
 /// The flows of all networks that have a policy.
 #[derive(Debug)]
@@ -31,10 +32,14 @@ struct Key {
 }
 
 impl Key {
-    fn new(network: usize, protocol: u8, (low, low_port): End, (high, high_port): End) -> Self {
-        let ports = u64::from(low_port) << 16 | u64::from(high_port);
-        let of = (network as u64) << 1 | u64::from(low.is_ipv6());
-        Self { low: wide(low), high: wide(high), rest: of << 40 | u64::from(protocol) << 32 | ports }
+    /// That of a packet from one end to another, and whether its lower end sends it.
+    #[inline(always)]
+    fn between((network, family, protocol): (usize, IpFamily, u8), from: Side, to: Side) -> (Self, bool) {
+        let low_sends = from <= to;
+        let (low, high) = if low_sends { (from, to) } else { (to, from) };
+        let ports = u64::from(low.1) << 16 | u64::from(high.1);
+        let of = (network as u64) << 1 | u64::from(family == IpFamily::V6);
+        (Self { low: low.0, high: high.0, rest: of << 40 | u64::from(protocol) << 32 | ports }, low_sends)
     }
 
     const fn protocol(&self) -> u8 {
@@ -52,15 +57,16 @@ impl Key {
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let mut bytes = [0; 40];
-        bytes[..16].copy_from_slice(&self.low.to_le_bytes());
-        bytes[16..32].copy_from_slice(&self.high.to_le_bytes());
-        bytes[32..].copy_from_slice(&self.rest.to_le_bytes());
-        state.write(&bytes);
+        state.write_u128(self.low);
+        state.write_u128(self.high);
+        state.write_u64(self.rest);
     }
 }
 
 type End = (IpAddr, u16);
+
+/// An end with its address as a number.
+type Side = (u128, u16);
 
 /// An address as a number: that of IPv4 as IPv6 has it mapped, which is nobody's in a packet (RFC 4291 §2.5.5.2).
 const fn wide(address: IpAddr) -> u128 {
@@ -87,24 +93,26 @@ struct Entry {
 }
 
 impl Entry {
-    /// For how long it may be idle (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
-    const fn idle(&self, protocol: u8) -> Duration {
-        Duration::from_secs(match (protocol, self.replied && !self.closing) {
-            (TCP, true) => 7_440,
-            (TCP, false) => 240,
-            _ => 300,
-        })
+    /// Whether it was idle for too long (RFC 5382 §5, RFC 4787 §4.3): long where both ends of a connection are there and have not closed it.
+    #[inline(always)]
+    fn is_over(&self, protocol: u8, now: Instant) -> bool {
+        match (protocol, self.replied && !self.closing) {
+            (TCP, true) => now >= self.seen + Duration::from_secs(7_440),
+            (TCP, false) => now >= self.seen + Duration::from_secs(240),
+            _ => now >= self.seen + Duration::from_secs(300),
+        }
     }
 }
 
 /// What the policy is asked about.
 pub(crate) struct Passage<'p> {
-    pub(crate) network: usize,
     pub(crate) table: &'p NetworkTable,
-    pub(crate) gate: &'p Gate,
     pub(crate) revision: u64,
-    pub(crate) packet: &'p Packet,
-    pub(crate) ip: Ip,
+    pub(crate) way: &'p Way<'p>,
+    pub(crate) frame: At,
+    pub(crate) contents: &'p Contents,
+    /// Of the contents.
+    pub(crate) ip: &'p Ip,
 }
 
 impl Tracker {
@@ -112,21 +120,35 @@ impl Tracker {
         Self { flows: HashMap::with_hasher(Keyed::new(seed)), most, swept: now }
     }
 
-    /// Whether a packet may pass its network, as the policy says of its flow.
-    pub(crate) fn pass(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
-        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
-        let found = key(passage.network, &frame, bytes);
-        let flow = match (&found, is_error(&frame)) {
-            (_, true) => self.related(passage.network, &frame),
-            (Some(found), false) => self.flow(passage, found, &frame, now),
-            (None, false) => Flow::New,
-        };
-        if !passage.table.judge.judge_at(passage.gate, passage.packet, flow).ruling.passes() {
-            return Err(Reason::Policy);
+    /// Whether a packet, which is no fragment, may pass its network, as the policy says of its flow.
+    #[inline(always)]
+    pub(crate) fn pass(&mut self, passage: &Passage<'_>, buffer: &Buffer, now: Instant) -> Result<(), Reason> {
+        match key_of_ports(passage.network(), passage.ip) {
+            Some(found) => self.pass_in(passage, &found, now),
+            None => self.pass_without_ports(passage, buffer.packet(), now),
         }
-        match found {
-            Some((key, low_sends)) if flow == Flow::New => self.begin(key, low_sends, passage.revision, now),
+    }
+
+    /// In a flow: its key, and whether its lower end sends the packet.
+    #[inline(always)]
+    fn pass_in(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Result<(), Reason> {
+        let flow = self.flow(passage, found, now);
+        passage.permits(flow)?;
+        match flow {
+            Flow::New => self.begin(found.0, found.1, passage.revision, now),
             _ => Ok(()),
+        }
+    }
+
+    #[inline(never)]
+    fn pass_without_ports(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
+        let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
+        if is_error(&frame) {
+            return passage.permits(self.related(passage.network(), &frame));
+        }
+        match key(passage.network(), &frame, bytes) {
+            Some(found) => self.pass_in(passage, &found, now),
+            None => passage.permits(Flow::New),
         }
     }
 
@@ -135,12 +157,13 @@ impl Tracker {
     }
 
     /// What is known of a packet's flow. One that begins a connection is asked about anew, whatever was there before.
-    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), frame: &Frame<'_>, now: Instant) -> Flow {
+    #[inline(always)]
+    fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Flow {
         let (key, low_sends) = found;
         if matches!(passage.ip.transport, Transport::Tcp { begins: true, .. }) {
             return Flow::New;
         }
-        let Some(entry) = self.flows.get_mut(key).filter(|entry| now < entry.seen + entry.idle(key.protocol())) else {
+        let Some(entry) = self.flows.get_mut(key).filter(|entry| !entry.is_over(key.protocol(), now)) else {
             return Flow::New;
         };
         if entry.revision != passage.revision {
@@ -152,10 +175,11 @@ impl Tracker {
         }
         entry.seen = now;
         entry.replied |= *low_sends != entry.low_began;
-        entry.closing |= closes(frame);
+        entry.closing |= passage.contents.closes;
         if entry.replied { Flow::Established } else { Flow::New }
     }
 
+    #[inline(never)]
     fn begin(&mut self, key: Key, low_began: bool, revision: u64, now: Instant) -> Result<(), Reason> {
         if self.flows.len() >= self.most && !self.flows.contains_key(&key) {
             self.sweep(now);
@@ -179,7 +203,7 @@ impl Tracker {
     pub(crate) fn sweep(&mut self, now: Instant) {
         if now >= self.swept + SWEEP {
             self.swept = now;
-            self.flows.retain(|key, entry| now < entry.seen + entry.idle(key.protocol()));
+            self.flows.retain(|key, entry| !entry.is_over(key.protocol(), now));
         }
     }
 
@@ -188,26 +212,57 @@ impl Tracker {
     }
 }
 
+impl Passage<'_> {
+    const fn network(&self) -> usize {
+        self.way.segment.network
+    }
+
+    #[inline(always)]
+    pub(crate) fn permits(&self, flow: Flow) -> Result<(), Reason> {
+        let verdict = self.table.judge.judge_frame(self.way.gate, &self.frame, &self.contents.content, flow);
+        if verdict.ruling.passes() { Ok(()) } else { Err(Reason::Policy) }
+    }
+}
+
 /// Whether the flow would be let begin today.
+#[cold]
 fn may_still(passage: &Passage<'_>, key: &Key, low_began: bool) -> bool {
     let (from, to) = if low_began { (key.low(), key.high()) } else { (key.high(), key.low()) };
     let transport = match key.protocol() {
         TCP => Transport::tcp(from.1, to.1),
-        17 => Transport::udp(from.1, to.1),
-        132 => Transport::Sctp { source: from.1, destination: to.1 },
+        UDP => Transport::udp(from.1, to.1),
+        SCTP => Transport::Sctp { source: from.1, destination: to.1 },
         58 => Transport::Icmpv6(overlay_firewall::Icmpv6::Other),
         protocol => Transport::Other(protocol),
     };
     let Some(ip) = Ip::between(from.0, to.0, transport) else { return false };
-    let packet = Packet { content: overlay_firewall::Content::Ip(ip), frame: None, ..*passage.packet };
+    let bridge = passage.way.segment.bridge;
+    let packet = Packet::passing(bridge, bridge, ip);
     passage.table.judge.judge(&packet, Flow::New).ruling.passes()
 }
 
-fn closes(frame: &Frame<'_>) -> bool {
-    matches!(frame.transport, Some(Upper::Tcp(tcp)) if tcp.flags() & (FIN | RST) != 0)
+/// The flow of a packet of a protocol with ports, and whether its lower end sends it.
+#[inline(always)]
+fn key_of_ports(network: usize, ip: &Ip) -> Option<(Key, bool)> {
+    let protocol = match ip.transport {
+        Transport::Tcp { .. } => TCP,
+        Transport::Udp { .. } => UDP,
+        Transport::Sctp { .. } => SCTP,
+        _ => return None,
+    };
+    let (from, to) = ip.transport.ports()?;
+    Some(match ip.ends {
+        Ends::V4 { source, destination } => {
+            let wide = |address: Ipv4Addr| address.to_ipv6_mapped().to_bits();
+            Key::between((network, IpFamily::V4, protocol), (wide(source), from), (wide(destination), to))
+        }
+        Ends::V6 { source, destination } => {
+            Key::between((network, IpFamily::V6, protocol), (source.to_bits(), from), (destination.to_bits(), to))
+        }
+    })
 }
 
-/// The flow of a packet, and whether its lower end sends it.
+/// The flow of a packet of any protocol.
 fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
     let ip = frame.ip?;
     let ports = match frame.transport {
@@ -221,10 +276,9 @@ fn key(network: usize, frame: &Frame<'_>, bytes: &[u8]) -> Option<(Key, bool)> {
     Some(of_ends(network, ip.protocol(), (ip.source(), ports.0), (ip.destination(), ports.1)))
 }
 
-fn of_ends(network: usize, protocol: u8, from: (IpAddr, u16), to: (IpAddr, u16)) -> (Key, bool) {
-    let low_sends = from <= to;
-    let (low, high) = if low_sends { (from, to) } else { (to, from) };
-    (Key::new(network, protocol, low, high), low_sends)
+fn of_ends(network: usize, protocol: u8, from: End, to: End) -> (Key, bool) {
+    let of = (network, IpFamily::of(from.0), protocol);
+    Key::between(of, (wide(from.0), from.1), (wide(to.0), to.1))
 }
 
 /// The identifier of an echo request or reply; other messages of ICMP have no flow of their own, but 0.
@@ -271,33 +325,70 @@ fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
     };
     let word = |at: usize| quote.get(at..)?.first_chunk().map(|word| u16::from_be_bytes(*word));
     let (source, destination) = match protocol {
-        6 | 17 | 132 => (word(at)?, word(at + 2)?),
+        TCP | UDP | SCTP => (word(at)?, word(at + 2)?),
         1 | 58 => (word(at + 4)?, word(at + 4)?),
         _ => (0, 0),
     };
     Some(of_ends(network, protocol, (from, source), (to, destination)).0)
 }
 
-/// A hash that only who knows the seed can steer: packets are strangers'.
+/// A hash that only who knows the seed can steer: packets are strangers'. Folded multiplication, as in wyhash: not for cryptography, but
+/// whoever sends packets knows no key and sees no hash.
 #[derive(Debug, Clone)]
-struct Keyed(u64, u64);
+struct Keyed(Folding);
 
 impl Keyed {
     fn new(seed: [u8; 32]) -> Self {
         let word = |at: usize| seed.iter().skip(at).take(8).fold(0, |word, byte| word << 8 | u64::from(*byte));
-        Self(word(0) ^ word(16), word(8) ^ word(24))
+        let mixed = |at: usize| fold(word(at) ^ 0x9e37_79b9_7f4a_7c15, word(at + 8) ^ 0xbf58_476d_1ce4_e5b9);
+        Self(Folding { state: mixed(0) ^ word(24), key: mixed(16) ^ word(0) })
     }
 }
 
 impl BuildHasher for Keyed {
-    type Hasher = SipHasher13;
+    type Hasher = Folding;
 
-    fn build_hasher(&self) -> SipHasher13 {
-        SipHasher13::new_with_keys(self.0, self.1)
+    #[inline]
+    fn build_hasher(&self) -> Folding {
+        self.0.clone()
     }
 }
 
+/// What was hashed so far.
+#[derive(Debug, Clone)]
+struct Folding {
+    state: u64,
+    key: u64,
+}
+
+impl Hasher for Folding {
+    #[inline]
+    fn write_u128(&mut self, word: u128) {
+        self.state = fold(self.state ^ word as u64, self.key ^ (word >> 64) as u64);
+    }
+
+    #[inline]
+    fn write_u64(&mut self, word: u64) {
+        self.state = fold(self.state ^ word, self.key);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+    }
+
+    #[inline]
+    fn finish(&self) -> u64 {
+        self.state
+    }
+}
+
+/// The halves of the product, laid over each other.
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
 const TCP: u8 = 6;
-const FIN: u8 = 1;
-const RST: u8 = 4;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
 const SWEEP: Duration = Duration::from_secs(1);

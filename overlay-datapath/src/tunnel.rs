@@ -27,8 +27,7 @@ pub(crate) fn encapsulate(
         (IpAddr::V6(source), IpAddr::V6(destination)) => Addresses::V6 { source, destination },
         _ => return Err(Reason::NoTunnel),
     };
-    let frame = buffer.packet();
-    let source_port = vtep.source_ports.pick(contents.flow_hash(frame, seed));
+    let source_port = vtep.source_ports.pick(contents.flow_hash(buffer.packet(), seed));
     let inner = contents.inner;
     let outer = Outer {
         destination_port: vtep.port,
@@ -45,7 +44,7 @@ pub(crate) fn encapsulate(
         },
         ..Outer::new(addresses, source_port, segment.vni)
     };
-    let len = frame.len();
+    let len = buffer.len();
     let start = outer.prepend(buffer.headroom(), len).map_err(|_| Reason::Room)?;
     let end = buffer.range().end;
     buffer.set(start..end).ok_or(Reason::Room)?;

@@ -22,7 +22,7 @@ pub use bridge_port::{BridgePort, Pin, Strangers};
 pub use gateway::{Egress, Gateway};
 pub use input::{Limit, Tunnel};
 pub use ipnet::IpNet;
-pub use judge::{Gate, Judge};
+pub use judge::{Gate, Judge, TunnelGate};
 #[cfg(feature = "kernel")]
 pub use kernel::Firewall;
 pub use packet::{Content, Ends, Flow, Frame, Icmpv6, Ip, Packet, Transport};

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use overlay_core::EndpointId;
 use overlay_core::testing::Dice;
-use overlay_firewall::testing::{judge_by_list, packets, state};
+use overlay_firewall::testing::{OUTSIDE, judge_by_list, packets, state};
 use overlay_firewall::{
-    Content, Flow, Frame, Ip, Judge, Member, Mode, Packet, PolicyRule, Rule, Selector, State, Transport,
+    Content, Flow, Frame, Ip, Judge, Member, Mode, Packet, PolicyRule, Rule, Ruling, Selector, State, Transport,
 };
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -88,6 +89,46 @@ fn the_judge_says_what_the_list_says_about_packets_of_every_rule() {
     assert_eq!(counts.keys().map(String::as_str).collect::<BTreeSet<_>>(), KINDS.iter().copied().collect());
     assert!(counts.values().all(|count| *count >= 10), "{counts:#?}");
     assert!((30..=70).contains(&(100 * pass / all)), "{pass} of {all} packets pass");
+}
+
+#[test]
+fn who_a_tunnels_gate_knows_passes_whatever_else_a_state_has() {
+    let known = RefCell::new((0, 0));
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    let result = TestRunner::new(config).run(&(state(), any::<[u8; 32]>()), |(state, seed)| {
+        let judge = Judge::new(&state);
+        let members = state.tunnels.values().flat_map(|tunnel| tunnel.members.iter().copied());
+        let behind = state.gateways.values().flat_map(|gateway| gateway.subnets.iter().map(|subnet| subnet.addr()));
+        let sources: Vec<IpAddr> = members.chain(behind).chain(OUTSIDE).collect();
+        for (packet, flow) in packets(&state, &mut Dice::new(seed)) {
+            let gate = judge.tunnel_gate(&packet);
+            let Content::Ip(ip) = packet.content else {
+                prop_assert!(sources.iter().all(|source| !gate.knows(*source)));
+                continue;
+            };
+            for source in &sources {
+                let Some(ip) = Ip::between(*source, ip.destination(), ip.transport) else { continue };
+                let packet = Packet { content: Content::Ip(ip), ..packet };
+                let passes = judge.judge(&packet, flow).ruling == Ruling::Accept;
+                prop_assert!(passes || !gate.knows(*source), "{:?} {:?}", packet, flow);
+                let (knows, all) = &mut *known.borrow_mut();
+                let is_members = matches!(judge.judge(&packet, Flow::New).rule, Rule::Otherwise | Rule::Limit(_));
+                *knows += usize::from(gate.knows(*source));
+                *all += usize::from(is_members && packet.to.is_none() && is_to_tunnel(&state, &ip));
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let (knows, all) = known.into_inner();
+    println!("{knows} known of {all} that pass at tunnels");
+    assert!(knows >= 1_000 && 2 * knows > all, "{knows} known of {all}");
+}
+
+fn is_to_tunnel(state: &State, ip: &Ip) -> bool {
+    matches!(ip.transport, Transport::Udp { destination, .. } if state.tunnels.keys().any(|port| port.get() == destination))
 }
 
 #[test]

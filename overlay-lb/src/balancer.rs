@@ -13,7 +13,7 @@ use overlay_core::{
 };
 
 use self::live::{Live, Taker};
-use crate::flow::{HashKey, narrow};
+use crate::flow::{HashKey, narrow, wide};
 use crate::packet::{Content, Quote, Segment, View, echo_reply, refusal, rewrite, stir};
 use crate::{
     Capabilities, Flow, FlowId, FlowTable, Readings, Scheduler, Signal, Stage, State, TableError, TableSize,
@@ -194,6 +194,7 @@ impl Balancer {
     }
 
     /// Decides an Ethernet frame, in place: its addresses stay, but an answer goes back to where it came from.
+    #[inline]
     pub fn handle_frame(&mut self, frame: &mut [u8], now: Instant) -> Verdict<'_> {
         let Some((ethernet, ip)) = frame.split_at_mut_checked(ETHERNET) else {
             return Verdict::Drop(Reason::Malformed);
@@ -265,21 +266,23 @@ impl Balancer {
         self.counts
     }
 
+    #[inline(always)]
     fn verdict(&self, ended: Ended, from: usize) -> Verdict<'_> {
         match ended {
             Ended::Passed => Verdict::Pass,
-            Ended::Forth(replica) => Verdict::Forth { replica },
+            Ended::Forth(address, port) => Verdict::Forth { replica: SocketAddr::new(narrow(address), port) },
             Ended::Back => Verdict::Back,
             Ended::Answered => Verdict::Answer(self.answer.get(from..).unwrap_or_default()),
             Ended::Dropped(reason) => Verdict::Drop(reason),
         }
     }
 
+    #[inline(always)]
     fn decide(&mut self, ip: &mut [u8], now: Instant) -> Ended {
         let Some(view) = View::read(ip) else { return self.dropped(Reason::Malformed) };
-        match view.content {
+        match &view.content {
             Content::Segment(segment) => self.segment(ip, &view, segment, now),
-            Content::Error { quote } => self.error(ip, &view, quote, now),
+            Content::Error { quote } => self.error(ip, &view, *quote, now),
             _ if !self.live.is_vip(view.to) => Ended::Passed,
             Content::Echo if !is_somebodys(&view) => self.dropped(Reason::Silent),
             Content::Echo => {
@@ -294,7 +297,8 @@ impl Balancer {
         }
     }
 
-    fn segment(&mut self, ip: &mut [u8], view: &View, segment: Segment, now: Instant) -> Ended {
+    #[inline(always)]
+    fn segment(&mut self, ip: &mut [u8], view: &View, segment: &Segment, now: Instant) -> Ended {
         let tuple = view.tuple(segment);
         let signal = view.signal(ip, segment.protocol);
         if let Some((id, way)) = self.flows.find(&tuple, now) {
@@ -314,6 +318,7 @@ impl Balancer {
         }
     }
 
+    #[inline(always)]
     fn go_on(&mut self, ip: &mut [u8], view: &View, (id, way, signal): (FlowId, Way, Signal), now: Instant) -> Ended {
         let (Some(translated), Some(owner)) = (self.flows.translated(id, way), self.flows.owner(id)) else {
             return self.dropped(Reason::NoFlow);
@@ -324,11 +329,12 @@ impl Balancer {
             self.live.closed(owner);
         }
         match way {
-            Way::Forth => Ended::Forth(SocketAddr::new(narrow(translated.to), translated.to_port)),
+            Way::Forth => Ended::Forth(translated.to, translated.to_port),
             Way::Back => Ended::Back,
         }
     }
 
+    #[inline(never)]
     fn begin(&mut self, ip: &mut [u8], view: &View, tuple: &Tuple, now: Instant) -> Ended {
         if !is_somebodys(view) {
             return self.dropped(Reason::Silent);
@@ -350,7 +356,7 @@ impl Balancer {
         if let Some(translated) = self.flows.translated(id, Way::Forth) {
             rewrite(ip, view, &translated);
         }
-        Ended::Forth(replica)
+        Ended::Forth(wide(replica.ip()), replica.port())
     }
 
     /// Inserts a flow; under another port of the client's where the replica would take it for another flow, and in place of one that has
@@ -382,6 +388,7 @@ impl Balancer {
         None
     }
 
+    #[inline(never)]
     fn error(&mut self, ip: &mut [u8], view: &View, at: usize, now: Instant) -> Ended {
         let quote = Quote::read(ip, view, at);
         let found = quote.and_then(|quote| Some((quote, self.flows.find(&quote.tuple.turned(), now)?)));
@@ -394,17 +401,18 @@ impl Balancer {
         };
         let mut ends = Tuple { from: view.from, to: view.to, ..answers };
         match way {
-            Way::Back if view.from == crate::flow::wide(flow.replica.ip()) => ends.from = answers.from,
+            Way::Back if view.from == wide(flow.replica.ip()) => ends.from = answers.from,
             Way::Back => {}
             Way::Forth => ends.to = answers.to,
         }
         quote.rewrite(ip, view, &answers.turned(), &ends);
         match way {
-            Way::Forth => Ended::Forth(flow.replica),
+            Way::Forth => Ended::Forth(wide(flow.replica.ip()), flow.replica.port()),
             Way::Back => Ended::Back,
         }
     }
 
+    #[inline(never)]
     fn refuse(&mut self, ip: &[u8], view: &View, now: Instant) -> Ended {
         self.counts.refused += 1;
         let Content::Segment(segment) = view.content else { return self.dropped(Reason::Protocol) };
@@ -455,7 +463,8 @@ fn is_somebodys(view: &View) -> bool {
 #[derive(Clone, Copy)]
 enum Ended {
     Passed,
-    Forth(SocketAddr),
+    /// To this address and port of a replica's, as numbers: those are passed on at once.
+    Forth(u128, u16),
     Back,
     Answered,
     Dropped(Reason),

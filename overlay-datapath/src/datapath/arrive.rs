@@ -1,7 +1,9 @@
 //! The way in from the underlay.
 
+use std::ops::Range;
+
 use overlay_crypto::{Datagram, SaId, Verdict};
-use overlay_firewall::{Flow, Ip, Packet as Asked, Rule, Ruling, Transport};
+use overlay_firewall::{Flow, Rule, Ruling};
 
 use super::leave::is_here;
 use super::{Datapath, Turn, Way};
@@ -13,20 +15,34 @@ use crate::tunnel::Arrival;
 use crate::{Buffer, Reason, header};
 
 impl Datapath {
-    /// ESP, the host's firewall, VXLAN: then the buffer has the frame. Says which segment's it is.
+    /// ESP, the host's firewall, VXLAN: then the buffer has the frame. Says which segment's it is; that of the packet before is found at once.
     #[inline(always)]
-    pub(super) fn unwrap<'t>(&mut self, tables: &'t Tables, buffer: &mut Buffer) -> Result<&'t SegmentTable, Reason> {
-        let arrival = Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?;
-        if !tables.is_vtep(arrival.destination) {
+    pub(super) fn unwrap<'t>(
+        &mut self,
+        tables: &'t Tables,
+        near: Option<&'t SegmentTable>,
+        buffer: &mut Buffer,
+    ) -> Result<&'t SegmentTable, Reason> {
+        let packet = buffer.packet();
+        let arrival = Arrival::read(packet).ok_or(Reason::Malformed)?;
+        let is_near = near.is_some_and(|segment| segment.vtep.local == arrival.destination);
+        if !is_near && !tables.is_vtep(arrival.destination) {
             return Err(Reason::NotOurs);
         }
-        buffer.truncate(arrival.len);
-        let by = self.open(tables, &arrival, buffer)?;
-        let inside = match by {
-            None => arrival,
-            Some(_) => Arrival::read(buffer.packet()).ok_or(Reason::Malformed)?,
+        let datagram = match arrival.protocol {
+            UDP => {
+                Some(packet.get(..arrival.len).and_then(|packet| arrival.datagram(packet)).ok_or(Reason::Malformed)?)
+            }
+            ESP => None,
+            _ => return Err(Reason::NotOurs),
         };
-        let segment = decapsulate(tables, by, &inside, buffer)?;
+        let (segment, frame) =
+            match datagram.filter(|datagram| !tables.esp_ports.contains_key(&datagram.destination_port)) {
+                Some(datagram) => decapsulate((tables, near), (&arrival, &datagram), None, packet)?,
+                None => self.open(tables, &arrival, buffer)?,
+            };
+        let start = buffer.range().start;
+        buffer.set(start + frame.start..start + frame.end).ok_or(Reason::Malformed)?;
         if arrival.congested {
             tell_congestion(buffer)?;
         }
@@ -48,60 +64,52 @@ impl Datapath {
         }
         // What came from one node goes to no other.
         let station = segment.find(destination).filter(|station| is_here(station)).ok_or(Reason::NoStation)?;
-        let way = Way { from: segment.tunnel, gate: &segment.gate, segment, station };
+        let way = Way { from: &segment.tunnel, gate: &segment.gate, segment, station };
         self.forward(turn, &way, contents, buffer)
     }
 
-    /// Opens what came sealed, and says by which association.
-    #[inline(always)]
-    fn open(&mut self, tables: &Tables, arrival: &Arrival, buffer: &mut Buffer) -> Result<Option<SaId>, Reason> {
-        let header_len = arrival.header_len;
-        let at = match arrival.protocol {
-            ESP => header_len,
-            UDP => {
-                let datagram = arrival.datagram(buffer.packet()).ok_or(Reason::Malformed)?;
-                if !tables.esp_ports.contains_key(&datagram.destination_port) {
-                    return Ok(None);
-                }
-                header_len + 8
-            }
-            _ => return Err(Reason::NotOurs),
-        };
+    /// Opens what came sealed; then the buffer has what was inside, in which the frame is there.
+    #[inline(never)]
+    fn open<'t>(&mut self, tables: &'t Tables, arrival: &Arrival, buffer: &mut Buffer) -> Result<Found<'t>, Reason> {
         if tables.esp_members.as_ref().is_some_and(|members| !members.contains(&arrival.source)) {
             return Err(Reason::Stranger);
         }
+        buffer.truncate(arrival.len);
+        let header_len = arrival.header_len;
+        let at = if arrival.protocol == ESP { header_len } else { header_len + UDP_LEN };
         let id = self.protection.open(&tables.guards, arrival.destination, (header_len, at), buffer)?;
-        Ok(Some(id))
+        let packet = buffer.packet();
+        let inside = Arrival::read(packet).filter(|inside| inside.protocol == UDP).ok_or(Reason::Malformed)?;
+        let datagram = inside.datagram(packet).ok_or(Reason::Malformed)?;
+        decapsulate((tables, None), (&inside, &datagram), Some(id), packet)
     }
 }
 
-/// Takes the outer headers off, if the packet may have come as it did, and says which segment's it is.
+/// A segment, and where its frame is in a packet.
+type Found<'t> = (&'t SegmentTable, Range<usize>);
+
+/// Finds the frame in a packet, if that may have come as it did: by an association, or in the clear.
 #[inline(always)]
 fn decapsulate<'t>(
-    tables: &'t Tables,
+    (tables, near): (&'t Tables, Option<&'t SegmentTable>),
+    (arrival, datagram): (&Arrival, &Datagram),
     by: Option<SaId>,
-    arrival: &Arrival,
-    buffer: &mut Buffer,
-) -> Result<&'t SegmentTable, Reason> {
-    if arrival.protocol != UDP {
-        return Err(Reason::Malformed);
-    }
-    let datagram = arrival.datagram(buffer.packet()).ok_or(Reason::Malformed)?;
-    match by.map(|id| tables.guards.opened(&id, &datagram)) {
-        None if tables.guards.incoming(&datagram) == Verdict::Pass => {}
+    packet: &[u8],
+) -> Result<Found<'t>, Reason> {
+    match by.map(|id| tables.guards.opened(&id, datagram)) {
+        None if tables.guards.incoming(datagram) == Verdict::Pass => {}
         None => return Err(Reason::Clear),
         Some(Verdict::Pass) => {}
         Some(_) => return Err(Reason::NoTunnel),
     }
-    let (header, frame) = arrival.vxlan(buffer.packet()).ok_or(Reason::Malformed)?;
+    let (header, frame) = arrival.vxlan(packet).ok_or(Reason::Malformed)?;
     let is_its = |segment: &&SegmentTable| {
         segment.vtep.port.get() == datagram.destination_port && segment.vtep.local == datagram.destination
     };
-    let segment = tables.segment_of(header.vni).filter(is_its).ok_or(Reason::NoSegment)?;
-    admitted(tables, (segment, by.is_some()), &datagram)?;
-    let start = buffer.range().start;
-    buffer.set(start + frame.start..start + frame.end).ok_or(Reason::Malformed)?;
-    Ok(segment)
+    let segment = near.filter(|segment| segment.vni == header.vni).or_else(|| tables.segment_of(header.vni));
+    let segment = segment.filter(is_its).ok_or(Reason::NoSegment)?;
+    admitted(tables, (segment, by.is_some()), datagram)?;
+    Ok((segment, frame))
 }
 
 /// What the host's firewall says of a datagram.
@@ -110,11 +118,15 @@ fn admitted(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram:
     if segment.sealed && !sealed {
         return Err(Reason::Clear);
     }
-    let Datagram { source_port, destination_port, .. } = *datagram;
-    let transport = Transport::Udp { source: source_port, destination: destination_port, vni: segment.vni.get() };
-    let ip = Ip::between(datagram.source, datagram.destination, transport).ok_or(Reason::Malformed)?;
-    let asked = Asked::arriving(segment.vtep.device.unwrap_or(segment.bridge), ip);
-    let asked = if sealed { asked.secured() } else { asked };
+    if sealed == segment.sealed && segment.senders.knows(datagram.source) {
+        return Ok(());
+    }
+    judged(tables, (segment, sealed), datagram)
+}
+
+#[cold]
+fn judged(tables: &Tables, (segment, sealed): (&SegmentTable, bool), datagram: &Datagram) -> Result<(), Reason> {
+    let asked = segment.asked(datagram.source, datagram.source_port, sealed).ok_or(Reason::Malformed)?;
     let verdict = tables.host.judge(&asked, Flow::New);
     match (verdict.ruling, verdict.rule) {
         (Ruling::Accept, _) => Ok(()),
@@ -131,3 +143,5 @@ fn tell_congestion(buffer: &mut Buffer) -> Result<(), Reason> {
         _ => Ok(()),
     }
 }
+
+const UDP_LEN: usize = 8; // RFC 768

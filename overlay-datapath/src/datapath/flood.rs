@@ -79,10 +79,10 @@ impl Datapath {
         let tables = turn.tables;
         let segment = tables.segment_of(vni).ok_or(Reason::NoSegment)?;
         let (from, gate) = match from {
-            None => (segment.tunnel, &segment.gate),
+            None => (&segment.tunnel, &segment.gate),
             Some(endpoint) => {
                 let (_, port) = tables.port(endpoint).ok_or(Reason::NoPort)?;
-                (port.device, &port.gate)
+                (&port.device, &port.gate)
             }
         };
         let (station, contents) = (to.ok_or(Reason::NoPort)?, Contents::read(buffer.packet())?);

@@ -14,7 +14,7 @@ use crate::{Buffer, Fate, Reason, header, tunnel};
 /// From a device of a segment's bridge to a station.
 #[derive(Clone, Copy)]
 pub(crate) struct Way<'t> {
-    pub(crate) from: IfName,
+    pub(crate) from: &'t IfName,
     /// What the network's firewall says of who speaks there.
     pub(crate) gate: &'t Gate,
     pub(crate) segment: &'t SegmentTable,
@@ -59,18 +59,22 @@ impl Datapath {
         buffer: &Buffer,
     ) -> Result<(), Reason> {
         let Turn { tables, now } = turn;
-        let Content::Ip(ip) = contents.content else { return Ok(()) };
+        let Content::Ip(ip) = &contents.content else { return Ok(()) };
         if contents.fragment && network.follows {
             return Err(Reason::Fragment);
         }
-        let packet = passage(tables, way, contents);
-        if !network.follows {
-            let passes = network.judge.judge_at(way.gate, &packet, overlay_firewall::Flow::New).ruling.passes();
-            return if passes { Ok(()) } else { Err(Reason::Policy) };
+        let passage = Passage {
+            table: network,
+            revision: self.revision,
+            way,
+            frame: crossing(tables, way, contents),
+            contents,
+            ip,
+        };
+        match network.follows {
+            true => self.tracker.pass(&passage, buffer, now),
+            false => passage.permits(overlay_firewall::Flow::New),
         }
-        let (number, revision) = (way.segment.network, self.revision);
-        let passage = Passage { network: number, table: network, gate: way.gate, revision, packet: &packet, ip };
-        self.tracker.pass(&passage, buffer.packet(), now)
     }
 
     /// To an endpoint here, or to the node of one elsewhere.
@@ -115,13 +119,17 @@ impl Datapath {
     }
 }
 
-/// A frame between two devices of a bridge, as the firewall sees it.
+/// A frame between two devices of a bridge, and what is in it, as the firewall sees them.
 pub(crate) fn passage(tables: &Tables, way: &Way<'_>, contents: &Contents) -> Packet {
+    Packet::bridged(way.segment.bridge, crossing(tables, way, contents), contents.content)
+}
+
+#[inline(always)]
+fn crossing(tables: &Tables, way: &Way<'_>, contents: &Contents) -> At {
     let segment = way.segment;
     let out = match *way.station {
-        Station::Port(at) => tables.ports.get(at).map_or(segment.tunnel, |port| port.device),
-        Station::Vtep(_) => segment.tunnel,
+        Station::Port(at) => tables.ports.get(at).map_or(&segment.tunnel, |port| &port.device),
+        Station::Vtep(_) => &segment.tunnel,
     };
-    let frame = At { port: way.from, out: Some(out), source: contents.source };
-    Packet::bridged(segment.bridge, frame, contents.content)
+    At { port: *way.from, out: Some(*out), source: contents.source }
 }

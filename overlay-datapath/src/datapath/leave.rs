@@ -47,7 +47,7 @@ impl Datapath {
             Served::Home => go_home(segment, port, buffer),
             Served::To(replica) if port.has(replica) => go_home(segment, port, buffer),
             Served::To(replica) => {
-                let contents = Contents::read(buffer.packet())?;
+                let contents = contents.translated(buffer.packet())?;
                 self.route(turn, at, (replica, &contents), buffer)
             }
             Served::Nothing => self.switch(turn, at, seen, buffer),
@@ -70,7 +70,7 @@ impl Datapath {
             let station = seen.station.ok_or(Reason::NoStation)?;
             return self.forward(
                 turn,
-                &Way { from: port.device, gate: &port.gate, segment, station },
+                &Way { from: &port.device, gate: &port.gate, segment, station },
                 contents,
                 buffer,
             );
@@ -104,7 +104,7 @@ impl Datapath {
         let At { port, network, .. } = at;
         let holder = network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
         let segment = tables.segments.get(holder.segment).ok_or(Reason::NoSegment)?;
-        let way = Way { from: port.device, gate: &port.gate, segment, station: &holder.station };
+        let way = Way { from: &port.device, gate: &port.gate, segment, station: &holder.station };
         self.police(turn, &way, contents, buffer)?; // while it is still from who sent it
         let from = (holder.segment != port.segment).then_some(segment.gateway_mac);
         header::address(buffer.packet_mut(), holder.mac, from).ok_or(Reason::Malformed)?;

@@ -73,7 +73,7 @@ pub struct Datapath {
     error_rate: Bucket,
     identification: u16,
     counts: Counts,
-    /// Empty between two calls.
+    /// What was read of frames before it was their turn: of no meaning between two calls.
     ahead: Vec<Result<Contents, Reason>>,
 }
 
@@ -137,11 +137,11 @@ impl Datapath {
         for batch in batch.chunks_mut(AHEAD) {
             // So the lookups of many wait for memory together.
             let mut stations = [None; AHEAD];
-            for (station, buffer) in stations.iter_mut().zip(&*batch) {
-                *station = destination(buffer.packet()).and_then(|to| at.segment.find(to));
+            read_ahead(&mut ahead, batch);
+            for (station, contents) in stations.iter_mut().zip(&ahead) {
+                let to = contents.as_ref().map_or(Mac::ZERO, |contents| contents.destination);
+                *station = if to == at.segment.gateway_mac { None } else { at.segment.find(to) };
             }
-            ahead.clear();
-            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
             for ((buffer, contents), station) in batch.iter_mut().zip(&ahead).zip(stations) {
                 let fate = match contents {
                     Ok(contents) => {
@@ -160,13 +160,14 @@ impl Datapath {
     pub fn handle_packets(&mut self, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
         let mut ahead = std::mem::take(&mut self.ahead);
+        let mut near = None; // most packets are of the same segment as the one before
         for batch in batch.chunks_mut(AHEAD) {
             let mut segments = [Err(Reason::Malformed); AHEAD];
             for (segment, buffer) in segments.iter_mut().zip(&mut *batch) {
-                *segment = self.unwrap(&tables, buffer);
+                *segment = self.unwrap(&tables, near, buffer);
+                near = segment.ok().or(near);
             }
-            ahead.clear();
-            ahead.extend(batch.iter().map(|buffer| Contents::read(buffer.packet())));
+            read_ahead(&mut ahead, batch);
             for ((buffer, contents), segment) in batch.iter_mut().zip(&ahead).zip(segments) {
                 let fate = match (segment, contents.as_ref().map_err(|reason| *reason)) {
                     (Ok(segment), Ok(contents)) => {
@@ -249,9 +250,13 @@ impl Datapath {
     }
 }
 
-/// The Ethernet address that a frame is for.
-fn destination(frame: &[u8]) -> Option<Mac> {
-    frame.first_chunk().map(|address| Mac::new(*address))
+/// Reads frames, each to its place.
+#[inline(always)]
+fn read_ahead(ahead: &mut Vec<Result<Contents, Reason>>, batch: &[Buffer]) {
+    ahead.resize(AHEAD, Err(Reason::Malformed));
+    for (contents, buffer) in ahead.iter_mut().zip(batch) {
+        Contents::read_to(contents, buffer.packet());
+    }
 }
 
 /// As many as stay in the nearest memory.

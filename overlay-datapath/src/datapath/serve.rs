@@ -37,6 +37,7 @@ pub(super) enum Served {
 
 impl Datapath {
     /// Translates what an endpoint sends to a service.
+    #[inline(always)]
     pub(super) fn serve(
         &mut self,
         port: &PortTable,
@@ -130,7 +131,7 @@ impl Datapath {
         let holder = network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
         let (segment, station) = (tables.segments.get(holder.segment).ok_or(Reason::NoSegment)?, &holder.station);
         let contents = Contents::read(buffer.packet())?;
-        self.hand_over(turn, &Way { from: port.device, gate: &port.gate, segment, station }, &contents, buffer)
+        self.hand_over(turn, &Way { from: &port.device, gate: &port.gate, segment, station }, &contents, buffer)
     }
 
     /// Holds the flows of all clients to the tables that there are now.

@@ -1,9 +1,9 @@
 //! Networks in the clear.
 
 use etherparse::{NetHeaders, PacketHeaders, TransportHeader};
-use overlay_core::Mac;
-use overlay_datapath::{Buffer, Fate, Hop, Reason};
-use overlay_vxlan::names;
+use overlay_core::{Mac, Mtu, NetworkId};
+use overlay_datapath::{Buffer, Fate, Hop, Reason, Sandbox};
+use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
 
 use crate::bytes::{End, see, tcp, udp};
 use crate::node::{NOW, VNI, cross, datapath, end, end6, endpoint, mac, nodes, send, take, v4, v6, vtep, wanted, with};
@@ -182,10 +182,7 @@ fn what_is_not_for_this_node_is_not_taken() {
     let mut reasons = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut packet = packet.clone();
         change(&mut packet);
-        packet[10..12].copy_from_slice(&[0; 2]);
-        let sum = packet[..20].chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum::<u32>();
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        packet[10..12].copy_from_slice(&sum.to_be_bytes());
+        mend(&mut packet);
         take(&mut two, &packet).0
     };
     assert_eq!(reasons(&|packet| packet[19] = 9), Fate::Drop(Reason::NotOurs));
@@ -210,6 +207,52 @@ fn only_nodes_are_heard_where_the_host_says_who_they_are() {
 }
 
 #[test]
+fn a_packet_comes_where_it_would_alone_whatever_came_before_it() {
+    let mut wanted = wanted(2);
+    let tunnel = overlay_firewall::Tunnel { members: [vtep(1)].into(), encrypted: [].into() };
+    wanted.host.tunnels.insert(overlay_core::Port::VXLAN, tunnel);
+    let (vni, mut other) = ((VNI + 1).try_into().unwrap(), Segment::new(Vtep::new(vtep(7)), Mtu::new(1_450).unwrap()));
+    let (interface, addresses) = ("tap13".parse().unwrap(), ["10.0.9.3/24".parse().unwrap()].into());
+    other.ports.insert(endpoint(13), LocalPort { mac: mac(3), addresses, end: PortEnd::Tap { interface } });
+    let mut sandbox = Sandbox::default();
+    sandbox.vxlan.segments.insert(vni, other);
+    wanted.networks.insert(NetworkId::from_bytes([8; 16]), sandbox);
+
+    let (_, packet) = send(&mut nodes()[0], 1, &udp(end(1, 5_000), end(3, 53), b""));
+    let made = |source: u8, destination: u8, vni: u8| {
+        let mut packet = packet.clone();
+        (packet[15], packet[19], packet[34]) = (source, destination, vni);
+        mend(&mut packet);
+        packet
+    };
+    let kinds: Vec<Vec<u8>> = [1, 8]
+        .iter()
+        .flat_map(|source| [2, 7, 9].map(|to| [0, 1, 2].map(|vni| made(*source, to, vni))))
+        .flatten()
+        .collect();
+    let alone: Vec<_> = kinds.iter().map(|packet| take(&mut datapath(&wanted), packet)).collect();
+    let fates: Vec<Fate> = alone.iter().map(|(fate, _)| *fate).collect();
+    let drop = Fate::Drop;
+    assert_eq!(fates[..3], [Fate::Port(endpoint(3)), drop(Reason::NoSegment), drop(Reason::NoSegment)]);
+    assert_eq!(fates[3..6], [drop(Reason::NoSegment), Fate::Port(endpoint(13)), drop(Reason::NoSegment)]);
+    assert_eq!(
+        (fates[6], fates[9], fates[13]),
+        (drop(Reason::NotOurs), drop(Reason::Stranger), drop(Reason::Stranger))
+    );
+    let mut together = datapath(&wanted);
+    for first in 0..kinds.len() {
+        for (at, second) in kinds.iter().enumerate() {
+            let mut batch = vec![Buffer::new(2_000); 3];
+            let packets = [&kinds[first], second, &kinds[first]];
+            batch.iter_mut().zip(packets).for_each(|(buffer, packet)| buffer.fill(packet).unwrap());
+            together.handle_packets(&mut batch, NOW);
+            let met: Vec<Fate> = batch.iter().map(Buffer::fate).collect();
+            assert_eq!(met, [fates[first], fates[at], fates[first]], "{first} {at}");
+        }
+    }
+}
+
+#[test]
 fn a_trace_ends_where_the_frame_does() {
     let [mut one, _] = nodes();
     let stranger = End { mac: mac(77), ..end(77, 9) };
@@ -227,6 +270,14 @@ fn a_trace_ends_where_the_frame_does() {
     }
     let trace = one.trace(endpoint(1), &udp(end(1, 9), end(3, 9), b"x"));
     assert_eq!(trace.to_string(), "accept by otherwise\nto node 192.0.2.2\n");
+}
+
+/// Makes the checksum of a packet's header right.
+fn mend(packet: &mut [u8]) {
+    packet[10..12].copy_from_slice(&[0; 2]);
+    let sum = packet[..20].chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(two[1])).sum::<u32>();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
 }
 
 fn arp(sender: Mac, address: [u8; 4], target: [u8; 4]) -> Vec<u8> {
@@ -253,7 +304,7 @@ fn solicitation(from: u8, target: u8) -> Vec<u8> {
 /// A network of two segments on one node: 1 and 2 in the first, 11 in the second, each with a gateway.
 fn routed() -> overlay_datapath::Wanted {
     with(wanted(1), |sandbox| {
-        let mut other = overlay_vxlan::Segment::new(overlay_vxlan::Vtep::new(vtep(1)), 1_450_u32.try_into().unwrap());
+        let mut other = Segment::new(Vtep::new(vtep(1)), 1_450_u32.try_into().unwrap());
         other.gateways.insert("10.0.8.254/24".parse().unwrap());
         let there = overlay_vxlan::Peer { vtep: vtep(2), addresses: [[10, 0, 8, 11].into()].into() };
         other.peers.insert(mac(11), there);

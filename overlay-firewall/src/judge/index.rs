@@ -1,7 +1,8 @@
 //! What a judge looks into, made from a state.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use overlay_core::{IfName, IpFamily, Mac, Name, Port, Protocol};
 
@@ -24,7 +25,8 @@ pub(super) struct PinEntry {
     pub(super) mac: Mac,
     pub(super) isolated: bool,
     link_local: Ipv6Addr,
-    addresses: Box<[IpAddr]>,
+    v4: Box<[Ipv4Addr]>,
+    v6: Box<[Ipv6Addr]>,
 }
 
 impl Gate {
@@ -39,12 +41,24 @@ impl Gate {
 impl PinEntry {
     fn of(pin: &Pin) -> Self {
         let (mac, isolated, link_local) = (pin.mac, pin.isolated, pin.link_local());
-        Self { mac, isolated, link_local, addresses: pin.addresses.iter().copied().collect() }
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for address in &pin.addresses {
+            match *address {
+                IpAddr::V4(address) => v4.push(address),
+                IpAddr::V6(address) => v6.push(address),
+            }
+        }
+        Self { mac, isolated, link_local, v4: v4.into(), v6: v6.into() }
     }
 
     #[inline]
-    pub(super) fn has(&self, address: IpAddr) -> bool {
-        self.addresses.contains(&address) || address == IpAddr::V6(self.link_local)
+    pub(super) fn has_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.contains(&address)
+    }
+
+    #[inline]
+    pub(super) fn has_v6(&self, address: Ipv6Addr) -> bool {
+        self.v6.contains(&address) || address == self.link_local
     }
 }
 
@@ -119,7 +133,9 @@ impl Members {
 #[derive(Debug, Clone)]
 pub(super) struct TunnelEntry {
     pub(super) port: Port,
-    pub(super) members: Members,
+    pub(super) members: Arc<Members>,
+    /// Whether no member is behind a gateway.
+    pub(super) outside: bool,
     pub(super) encrypted: Map<u32, ()>,
 }
 
@@ -147,7 +163,9 @@ impl Judge {
         }
         for (port, tunnel) in &state.tunnels {
             let encrypted = tunnel.encrypted.iter().map(|vni| (vni.get(), ())).collect();
-            let entry = TunnelEntry { port: *port, members: Members::new(&tunnel.members), encrypted };
+            let members = Arc::new(Members::new(&tunnel.members));
+            let outside = tunnel.members.iter().all(|member| judge.subnets.find(*member).is_none());
+            let entry = TunnelEntry { port: *port, members, outside, encrypted };
             judge.tunnels.insert(port.get(), entry);
         }
         judge.esp = state.esp.as_ref().map(Members::new);

@@ -5,6 +5,7 @@ mod nets;
 mod policy;
 #[cfg(feature = "kernel")]
 mod standing;
+mod tunnel;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use overlay_core::{IfName, IpFamily, Name, Protocol};
 use rustc_hash::FxBuildHasher;
 
+pub use self::tunnel::TunnelGate;
 use crate::judge::index::{GatewayEntry, Keeper, LimitEntry, Members, PinEntry, Place, Published, TunnelEntry};
 use crate::judge::nets::Nets;
 use crate::judge::policy::PolicyIndex;
@@ -89,18 +91,30 @@ impl Judge {
     /// The same as [`judge`](Self::judge), of a packet that comes in at the port of that [gate](Self::gate).
     #[inline(always)]
     pub fn judge_at(&self, gate: &Gate, packet: &Packet, flow: Flow) -> Verdict<'_> {
+        if let Some(frame) = packet.frame.as_ref().filter(|frame| frame.out.is_some()) {
+            return self.judge_frame(gate, frame, &packet.content, flow);
+        }
         let bridged = packet.frame.as_ref().and_then(|frame| self.bridge(gate, frame, &packet.content));
         if let Some(rule) = bridged {
             return Verdict::drop(rule);
         }
         let Content::Ip(ip) = &packet.content else { return Verdict::accept(Rule::Otherwise) };
-        if packet.frame.is_some_and(|frame| frame.out.is_some()) {
-            return self.policy.as_ref().map_or(Verdict::accept(Rule::Otherwise), |policy| policy.judge(ip, flow));
-        }
         if self.is_bridge && packet.frame.is_some() && packet.to.is_none() {
             return Verdict::accept(Rule::Otherwise);
         }
         self.judge_ip(packet, ip, flow)
+    }
+
+    /// The same of a frame on its way from one port of a bridge to [another](Frame::out).
+    #[inline(always)]
+    pub fn judge_frame(&self, gate: &Gate, frame: &Frame, content: &Content, flow: Flow) -> Verdict<'_> {
+        if let Some(rule) = self.bridge(gate, frame, content) {
+            return Verdict::drop(rule);
+        }
+        match (content, &self.policy) {
+            (Content::Ip(ip), Some(policy)) => policy.judge(ip, flow),
+            _ => Verdict::accept(Rule::Otherwise),
+        }
     }
 
     fn find(&self, port: IfName) -> &Gate {
@@ -279,7 +293,7 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
         Content::Ip(ip) => broken_by_ip(pin, ip),
         Content::Arp { sender, address, target } => {
             let about = if address.is_unspecified() { target } else { address };
-            (*sender != pin.mac || !pin.has((*about).into())).then_some(PinRule::Arp)
+            (*sender != pin.mac || !pin.has_v4(*about)).then_some(PinRule::Arp)
         }
         Content::Other => Some(PinRule::EtherType),
     }
@@ -289,13 +303,13 @@ fn broken(pin: &PinEntry, frame: &Frame, content: &Content) -> Option<PinRule> {
 fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
     match (ip.ends, ip.transport) {
         (Ends::V4 { .. }, Transport::IcmpRouter) => Some(PinRule::Router),
-        (Ends::V4 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv4),
+        (Ends::V4 { source, .. }, _) if !pin.has_v4(source) => Some(PinRule::Ipv4),
         (Ends::V4 { .. }, Transport::Udp { source: 67, .. } | Transport::Udp { destination: 68, .. }) => {
             Some(PinRule::Dhcp)
         }
         (Ends::V4 { .. }, _) => None,
         (Ends::V6 { source, .. }, Transport::Icmpv6(message)) => broken_by_icmpv6(pin, source, message),
-        (Ends::V6 { source, .. }, _) if !pin.has(source.into()) => Some(PinRule::Ipv6),
+        (Ends::V6 { source, .. }, _) if !pin.has_v6(source) => Some(PinRule::Ipv6),
         (Ends::V6 { .. }, Transport::Udp { source: 547, .. } | Transport::Udp { destination: 546, .. }) => {
             Some(PinRule::Dhcp)
         }
@@ -305,7 +319,7 @@ fn broken_by_ip(pin: &PinEntry, ip: &Ip) -> Option<PinRule> {
 }
 
 fn broken_by_icmpv6(pin: &PinEntry, source: Ipv6Addr, message: Icmpv6) -> Option<PinRule> {
-    let own = |address: Ipv6Addr| pin.has(address.into());
+    let own = |address: Ipv6Addr| pin.has_v6(address);
     match message {
         Icmpv6::Router => Some(PinRule::Router),
         Icmpv6::Probe(target) if source.is_unspecified() => (!own(target)).then_some(PinRule::Neighbour),

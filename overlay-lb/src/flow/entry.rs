@@ -108,7 +108,7 @@ impl Entry {
     }
 
     /// The packets of the flow that go this way, as they arrive here.
-    #[inline]
+    #[inline(always)]
     pub(super) const fn tuple(&self, way: Way) -> Tuple {
         let protocol = self.protocol();
         let (from, from_port, to, to_port) = match way {
@@ -118,8 +118,19 @@ impl Entry {
         Tuple { from, to, from_port, to_port, protocol }
     }
 
-    /// The same as they leave.
+    /// Whether they are such as this one.
     #[inline]
+    pub(super) fn sends(&self, way: Way, packet: &Tuple) -> bool {
+        let (from, from_port, to, to_port) = match way {
+            Way::Forth => (&self.client, self.client_port, &self.vip, self.vip_port),
+            Way::Back => (&self.replica, self.replica_port, &self.client, self.alias),
+        };
+        let ports = (from_port, to_port) == (packet.from_port, packet.to_port);
+        ports && *from == packet.from && *to == packet.to && self.protocol() == packet.protocol
+    }
+
+    /// The same as they leave.
+    #[inline(always)]
     pub(super) const fn translated(&self, way: Way) -> Tuple {
         match way {
             Way::Forth => self.tuple(Way::Back).turned(),

@@ -5,7 +5,7 @@ mod hash;
 mod index;
 mod table;
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use overlay_core::Protocol;
 
@@ -71,6 +71,12 @@ pub(crate) const fn wide(address: IpAddr) -> u128 {
     }
 }
 
+#[inline]
 pub(crate) const fn narrow(address: u128) -> IpAddr {
-    Ipv6Addr::from_bits(address).to_canonical()
+    match address >> 32 {
+        MAPPED => IpAddr::V4(Ipv4Addr::from_bits(address as u32)),
+        _ => IpAddr::V6(Ipv6Addr::from_bits(address)),
+    }
 }
+
+const MAPPED: u128 = 0xffff; // RFC 4291 §2.5.5.2

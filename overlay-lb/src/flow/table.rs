@@ -132,7 +132,7 @@ impl FlowTable {
             for (at, (found, packet)) in found.iter_mut().zip(packets).enumerate() {
                 let place = places[at];
                 let likely = self.entries.get((place >> 1) as usize).filter(|_| used[at]);
-                let is = likely.is_some_and(|entry| entry.tuple(way(place)) == *packet);
+                let is = likely.is_some_and(|entry| entry.sends(way(place), packet));
                 let hit = if is { Some(id(place)) } else { self.find_hashed(hashes[at], packet) };
                 *found = hit.filter(|(id, _)| !self.is_over(*id, now));
             }
@@ -195,7 +195,7 @@ impl FlowTable {
     }
 
     /// What a packet of the flow becomes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn translated(&self, id: FlowId, way: Way) -> Option<Tuple> {
         self.entry(id).map(|entry| entry.translated(way))
     }
@@ -256,7 +256,7 @@ impl FlowTable {
 
     #[inline]
     fn find_hashed(&self, hash: u64, packet: &Tuple) -> Option<(FlowId, Way)> {
-        let is = |place: u32| self.entries[(place >> 1) as usize].tuple(way(place)) == *packet;
+        let is = |place: u32| self.entries[(place >> 1) as usize].sends(way(place), packet);
         self.index.find(hash, is).map(id)
     }
 

@@ -46,7 +46,7 @@ fn reset(ip: &[u8], view: &View, segment: Segment, out: &mut Vec<u8>) -> bool {
         }
         _ => (word(8), 0, RST),
     };
-    segment_of(&view.tuple(segment).turned(), view.family, (sequence, acknowledged, said), out);
+    segment_of(&view.tuple(&segment).turned(), view.family, (sequence, acknowledged, said), out);
     true
 }
 

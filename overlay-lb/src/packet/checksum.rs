@@ -1,8 +1,9 @@
 //! Checksums: the Internet's, whole (RFC 1071) and by what changes (RFC 1624), and SCTP's CRC32c (RFC 9260 appendix A).
 
-/// What changes of a sum in one's complement: the new words, and the old ones turned.
+/// What changes of a sum in one's complement: the new words, and the old ones turned. Words of 32 bits have the same sum as their halves
+/// (RFC 1071 §2 C).
 #[derive(Clone, Copy, Default)]
-pub(super) struct Delta(u32);
+pub(super) struct Delta(u64);
 
 impl Delta {
     /// Both changes together.
@@ -12,13 +13,17 @@ impl Delta {
     }
 
     /// `bytes`, of an even length, become `new`, of the same.
-    #[inline]
+    #[inline(always)]
     pub(super) fn replace(bytes: &mut [u8], new: &[u8]) -> Self {
         let mut delta = 0;
-        for (old, new) in bytes.chunks_exact_mut(2).zip(new.chunks_exact(2)) {
-            let [a, b] = [[old[0], old[1]], [new[0], new[1]]].map(u16::from_be_bytes);
-            delta += u32::from(!a) + u32::from(b);
-            old.copy_from_slice(new);
+        let ((words, halves), (new_words, new_halves)) = (bytes.as_chunks_mut::<4>(), new.as_chunks::<4>());
+        for (old, new) in words.iter_mut().zip(new_words) {
+            delta += u64::from(!u32::from_be_bytes(*old)) + u64::from(u32::from_be_bytes(*new));
+            *old = *new;
+        }
+        for (old, new) in halves.as_chunks_mut().0.iter_mut().zip(new_halves.as_chunks().0) {
+            delta += u64::from(!u16::from_be_bytes(*old)) + u64::from(u16::from_be_bytes(*new));
+            *old = *new;
         }
         Self(delta)
     }
@@ -26,11 +31,11 @@ impl Delta {
     /// The checksum after the change: RFC 1624, equation 3.
     #[inline]
     pub(super) const fn of(self, checksum: u16) -> u16 {
-        !fold(self.0 + !checksum as u32)
+        !fold(self.0 + !checksum as u64)
     }
 
     /// Brings the checksum field at `at`, if it is there, to what it must be after the change. Says how the field itself changes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn mend(self, bytes: &mut [u8], at: usize) -> Self {
         match bytes.get_mut(at..at + 2) {
             Some(field) => Self::replace(field, &self.of(u16::from_be_bytes([field[0], field[1]])).to_be_bytes()),
@@ -40,7 +45,9 @@ impl Delta {
 }
 
 #[inline]
-const fn fold(mut sum: u32) -> u16 {
+const fn fold(mut sum: u64) -> u16 {
+    sum = (sum & 0xffff_ffff) + (sum >> 32);
+    sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     sum as u16
@@ -58,7 +65,7 @@ pub(super) fn sum(bytes: &[u8]) -> u32 {
 
 /// The checksum of parts that together have this sum.
 pub(super) const fn finish(sum: u32) -> u16 {
-    !fold(sum)
+    !fold(sum as u64)
 }
 
 /// SCTP's checksum of a packet whose own field is zero, as it stands in the field.
@@ -88,7 +95,19 @@ const CRC: [u32; 256] = {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_sum_follows_what_is_replaced(old in any::<[u8; 32]>(), new in any::<[u8; 32]>(), words in 0..17_usize, rest in 1_u16..) {
+            let (mut bytes, new) = (old[..2 * words].to_vec(), &new[..2 * words]);
+            let before = finish(sum(&bytes) + u32::from(rest));
+            let after = Delta::replace(&mut bytes, new).of(before);
+            prop_assert_eq!((after, &bytes[..]), (finish(sum(new) + u32::from(rest)), new));
+        }
+    }
 
     /// RFC 3720 appendix B.4: 32 bytes of zeroes, of ones, and counting up.
     #[test]

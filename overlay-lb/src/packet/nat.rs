@@ -46,7 +46,7 @@ pub fn translate(ip: &mut [u8], tuple: &Tuple) -> Result<(), Untranslatable> {
 pub struct Untranslatable;
 
 /// The same for a packet that was read already, of that protocol and family.
-#[inline]
+#[inline(always)]
 pub(crate) fn rewrite(ip: &mut [u8], view: &View, tuple: &Tuple) {
     let Some(ip) = ip.get_mut(..view.end) else { return };
     let (head, rest) = ip.split_at_mut(view.at);
@@ -65,7 +65,7 @@ pub(crate) fn rewrite(ip: &mut [u8], view: &View, tuple: &Tuple) {
 }
 
 /// Replaces both addresses of an IP header.
-#[inline]
+#[inline(always)]
 pub(super) fn readdress(head: &mut [u8], family: IpFamily, tuple: &Tuple) -> Delta {
     match family {
         IpFamily::V4 => {
@@ -84,14 +84,14 @@ pub(super) fn readdress(head: &mut [u8], family: IpFamily, tuple: &Tuple) -> Del
 }
 
 /// Replaces both ports of a transport header.
-#[inline]
+#[inline(always)]
 pub(super) fn report(rest: &mut [u8], tuple: &Tuple) -> Delta {
     let new = (u32::from(tuple.from_port) << 16 | u32::from(tuple.to_port)).to_be_bytes();
     rest.get_mut(..4).map_or_else(Delta::default, |old| Delta::replace(old, &new))
 }
 
 /// UDP's checksum: 0 is none, and one that comes to 0 is written as its other zero (RFC 768).
-#[inline]
+#[inline(always)]
 fn mend_udp(rest: &mut [u8], delta: Delta) {
     if rest.get(6..8).is_some_and(|field| *field != [0, 0]) {
         delta.mend(rest, UDP_CHECKSUM);
@@ -100,6 +100,7 @@ fn mend_udp(rest: &mut [u8], delta: Delta) {
 }
 
 /// SCTP's checksum covers no addresses.
+#[inline(never)]
 fn rewrite_sctp(rest: &mut [u8], tuple: &Tuple) {
     let before = rest.first_chunk::<4>().copied();
     let was_right = sctp_is_right(rest);

@@ -43,7 +43,7 @@ pub(crate) struct Segment {
 
 impl View {
     /// Reads a packet; nothing if it is none, or cut.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn read(ip: &[u8]) -> Option<Self> {
         match ip.first()? >> 4 {
             4 => Self::read_v4(ip),
@@ -52,7 +52,7 @@ impl View {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_v4(ip: &[u8]) -> Option<Self> {
         let head: &[u8; 20] = ip.first_chunk()?;
         let at = usize::from(head[0] & 15) * 4;
@@ -85,12 +85,13 @@ impl View {
 
     /// What tells the flow of a segment.
     #[inline]
-    pub(crate) const fn tuple(&self, segment: Segment) -> Tuple {
-        let Segment { protocol, from_port, to_port } = segment;
+    pub(crate) const fn tuple(&self, segment: &Segment) -> Tuple {
+        let Segment { protocol, from_port, to_port } = *segment;
         Tuple { from: self.from, to: self.to, from_port, to_port, protocol }
     }
 
     /// What a segment means to its flow.
+    #[inline(always)]
     pub(crate) fn signal(&self, ip: &[u8], protocol: Protocol) -> Signal {
         match protocol {
             Protocol::Udp => Signal::More,
@@ -111,7 +112,7 @@ impl View {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn content(ip: &[u8], at: usize, next: u8) -> Option<Content> {
     match (next, Protocol::from_number(next)) {
         (_, Some(protocol)) => {
@@ -120,8 +121,8 @@ fn content(ip: &[u8], at: usize, next: u8) -> Option<Content> {
                 Protocol::Udp => 8,
                 Protocol::Sctp => 12,
             };
-            let [a, b, c, d, ..] = *ip.get(at..).filter(|rest| rest.len() >= least)? else { return None };
-            let (from_port, to_port) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+            let ports = u32::from_be_bytes(*ip.get(at..).filter(|rest| rest.len() >= least)?.first_chunk()?);
+            let (from_port, to_port) = ((ports >> 16) as u16, ports as u16);
             Some(Content::Segment(Segment { protocol, from_port, to_port }))
         }
         (ICMP | ICMPV6, _) => {

@@ -18,15 +18,19 @@ impl<'a> Ethernet<'a> {
     /// The station or group the frame is for.
     #[inline]
     pub const fn destination(&self) -> Mac {
-        let [a, b, c, d, e, f, ..] = *self.header;
-        Mac::new([a, b, c, d, e, f])
+        match self.header.first_chunk() {
+            Some(octets) => Mac::new(*octets),
+            None => Mac::ZERO,
+        }
     }
 
     /// The station that sent the frame.
     #[inline]
     pub const fn source(&self) -> Mac {
-        let [_, _, _, _, _, _, a, b, c, d, e, f, ..] = *self.header;
-        Mac::new([a, b, c, d, e, f])
+        match self.header.split_at(6).1.first_chunk() {
+            Some(octets) => Mac::new(*octets), // copied as a whole, not byte by byte
+            None => Mac::ZERO,
+        }
     }
 
     /// What the frame carries: the type field behind the tags. Below 0x0600 it is a length (IEEE 802.3 §3.2.6).
