@@ -39,7 +39,9 @@ use crate::packets::{CarrierConfig, CarrierCounts};
 /// and what needs more is refused.
 ///
 /// Nodes of both kinds understand each other in networks that are not encrypted. In those that are, ESP crosses the underlay in UDP at port
-/// 4500, which a kernel's ESP of ours does not take: all nodes of such a network carry in user space, or none. That costs packets 8 bytes.
+/// 4500, which a kernel's ESP of ours does not take: all nodes of such a network carry in user space, or none. That costs packets 8 bytes. Its tunnels have the
+/// ports that are for that, [`Port::VXLAN_ENCRYPTED`](overlay_core::Port::VXLAN_ENCRYPTED) or of
+/// [`PortRange::VXLAN_ENCRYPTED`](overlay_core::PortRange::VXLAN_ENCRYPTED).
 ///
 /// The interfaces stay when the process ends, and what they are sent is lost until another opens them: a node that is started again goes on where
 /// it was. A virtual machine's tap ([`Source::Tap`]) is refused.
@@ -139,10 +141,10 @@ impl UserspacePlaces {
             Ok(match Nftables::open(&self.kernel.owner(None)?, namespace.try_clone()?) {
                 Ok(services) => {
                     let kernel = services.among(&writers);
-                    Box::new(Shadow::new(Beside { kernel, held, split: arrivals, plane }))
+                    Box::new(Shadow::new(Beside { kernel, held, split: balanced, plane }))
                 }
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    Box::new(Carried::new(held, plane, services_only))
+                    Box::new(Carried::new(held, plane, balanced_to_others))
                 }
                 Err(error) => return Err(error),
             })
@@ -326,17 +328,49 @@ fn guards_only(value: &overlay_firewall::State) -> Result<overlay_firewall::Stat
     }
 }
 
-/// Services are balanced in user space; whose flows come from balancers elsewhere has ways back in the kernel.
-fn arrivals(value: &overlay_lb::State) -> (overlay_lb::State, overlay_lb::State) {
-    let kernel = overlay_lb::State { arrivals: value.arrivals.clone(), ..overlay_lb::State::default() };
-    (kernel, overlay_lb::State { arrivals: None, ..value.clone() })
+/// Services are balanced in user space, but for those that the container is a replica of: a kernel takes no packet from an address of its own that comes in by
+/// a device, so what it picks itself for never leaves it. And whose flows come from balancers elsewhere has ways back in the kernel.
+fn balanced(value: &overlay_lb::State) -> (overlay_lb::State, overlay_lb::State) {
+    let (mut kernel, mut held) = (overlay_lb::State::default(), value.clone());
+    kernel.arrivals = held.arrivals.take();
+    for name in own_services(value) {
+        let Some(service) = held.services.remove(&name) else { continue };
+        for vip in &service.vips {
+            if let Some(source) = held.sources.remove(vip) {
+                kernel.sources.insert(*vip, source);
+            }
+        }
+        kernel.services.insert(name, service);
+    }
+    (kernel, held)
 }
 
-fn services_only(value: &overlay_lb::State) -> Result<overlay_lb::State, Refusal> {
-    match value.arrivals {
-        None => Ok(value.clone()),
-        Some(_) => Err(Refusal::new("container", "flows from balancers elsewhere", NO_TABLES)),
+/// Without nf_tables a replica that asks for its own service is led to the others.
+fn balanced_to_others(value: &overlay_lb::State) -> Result<overlay_lb::State, Refusal> {
+    if value.arrivals.is_some() {
+        return Err(Refusal::new("container", "flows from balancers elsewhere", NO_TABLES));
     }
+    let (mut held, own) = (value.clone(), own_addresses(value));
+    for name in own_services(value) {
+        let service = held.services.get_mut(&name).into_iter();
+        service.for_each(|service| service.replicas.retain(|_, replica| !is_one(replica, &own)));
+    }
+    Ok(held)
+}
+
+/// The services that the container is a replica of.
+fn own_services(value: &overlay_lb::State) -> Vec<Name> {
+    let own = own_addresses(value);
+    let is_own = |service: &overlay_lb::Service| service.replicas.values().any(|replica| is_one(replica, &own));
+    value.services.iter().filter(|(_, service)| is_own(service)).map(|(name, _)| name.clone()).collect()
+}
+
+fn own_addresses(value: &overlay_lb::State) -> BTreeSet<IpAddr> {
+    value.sources.values().copied().collect()
+}
+
+fn is_one(replica: &overlay_lb::Replica, own: &BTreeSet<IpAddr>) -> bool {
+    replica.addresses.iter().any(|address| own.contains(address))
 }
 
 const NO_TABLES: &str = "that takes nf_tables, which this kernel has not";
