@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_driver::testing::{Carried, Container};
+use overlay_kernel::NamespaceDir;
 use overlay_kernel::testing::judge;
+use overlay_node::{Encryption, NetworkSpec};
+use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::killed::{Process, Resident, assert_bare, prepare};
 use crate::world::{World, attachable, pings};
 
 const SOON: Duration = Duration::from_secs(15);
@@ -56,5 +60,72 @@ fn containers_reach_each_other_by_name_and_tcp_goes_on_when_their_node_starts_ag
         other.read_exact(&mut read).unwrap();
         assert_eq!(&read, b"meanwhile");
         passes(&mut other, &mut stream, b"and back");
+    });
+}
+
+#[test]
+fn a_connection_outlives_the_killing_of_the_node_that_carries_it() {
+    kernel_test(Kernel::Host, "driver::a_connection_outlives_the_killing_of_the_node", || {
+        let mut world = World::carried(2, Carried::InUserSpace);
+        let (asked, serving, runtime) = prepare(&mut world);
+        world.network(attachable("front"));
+        let (web, at) = world.run(1, "web", "front");
+        let residents = [Resident::new(&world, 0)];
+        let own = &residents[0].container;
+        let mut process = Process::start(&asked);
+        process.attach(&residents);
+        process.await_said("attached c0.");
+        world.until(SOON, |world| world.reaches(&web, "c0") && world.reaches(own, "web"));
+        let (mut stream, mut other) = connected(own, &web, address(&at));
+        for _ in 0..3 {
+            passes(&mut stream, &mut other, b"before");
+            process.kill();
+            stream.write_all(b"meanwhile").unwrap();
+            process = Process::start(&asked);
+            process.attach(&residents);
+            process.await_said("attached c0.");
+            let mut read = [0; 9];
+            other.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"meanwhile");
+            passes(&mut other, &mut stream, b"after");
+        }
+        process.tear_down();
+        assert_bare(&world, [own].into_iter());
+        NamespaceDir::new(&asked.hosts).remove(&"host".parse().unwrap()).unwrap();
+        runtime.block_on(serving.stop());
+    });
+}
+
+#[test]
+fn nothing_of_an_encrypted_network_crosses_the_cable_in_the_clear() {
+    kernel_test(Kernel::Host, "driver::nothing_crosses_the_cable_in_the_clear_in_user_space", || {
+        const WORDS: &[u8] = b"the combination is 4-8-15";
+        const ALL: i32 = 0x0300; // ETH_P_ALL, as the network has it
+        let world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        let ear = world.hosts().lab.host(0).run(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))));
+        let ear = ear.unwrap().unwrap();
+        ear.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        ear.set_recv_buffer_size(8 << 20).unwrap();
+        let heard = || {
+            let (mut frame, mut heard) = (vec![0; 1 << 16], false);
+            while let Ok(len) = (&ear).read(&mut frame) {
+                heard |= frame[..len].windows(WORDS.len()).any(|window| window == WORDS);
+                if len == 0 {
+                    break;
+                }
+            }
+            heard
+        };
+        for (network, clear) in [("front", true), ("vault", false)] {
+            let (a, _) = world.run(0, &format!("a-{network}"), network);
+            let (b, at) = world.run(1, &format!("b-{network}"), network);
+            world.until(SOON, |_| pings(&a, address(&at)));
+            let (mut stream, mut other) = connected(&a, &b, address(&at));
+            passes(&mut stream, &mut other, WORDS);
+            passes(&mut other, &mut stream, WORDS);
+            assert_eq!(heard(), clear, "{network}");
+        }
     });
 }
