@@ -76,7 +76,10 @@ fn two_runs_are_the_same() {
 fn flags_that_are_not_known_are_refused() {
     let unknown = quickstart(&["--fast"]);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(text(&unknown.stderr).contains("unknown argument \"--fast\"\nusage: quickstart [--backend memory|kernel]"));
+    assert!(
+        text(&unknown.stderr)
+            .contains("unknown argument \"--fast\"\nusage: quickstart [--backend kernel|userspace|memory]")
+    );
 }
 
 fn keeps_every_check(output: &Output) {
@@ -102,6 +105,19 @@ fn in_the_kernel_it_keeps_every_check_and_captures_what_goes_over_the_wire() {
         keeps_every_check(&quickstart(&["--backend", "kernel", "--pcap", file.to_str().unwrap()]));
         assert!(std::fs::metadata(&file).unwrap().len() > 10_000);
         std::fs::remove_file(file).unwrap();
+    });
+}
+
+#[test]
+fn in_user_space_it_keeps_every_check_and_an_encrypted_network_works_on_any_kernel() {
+    kernel_test(Kernel::Host, "examples::quickstart_walks_through_user_space", || {
+        let output = quickstart(&["--backend", "userspace"]);
+        keeps_every_check(&output);
+        let said = text(&output.stdout);
+        assert!(
+            said.contains("ok   containers of an encrypted network reach each other by ESP in user space"),
+            "{said}"
+        );
     });
 }
 

@@ -37,7 +37,7 @@ pub use book::Plugged;
 pub use builder::Builder;
 pub use driver::Driver;
 pub use error::{AttachError, DrainError, GossipKeysError, PlugError, StartError, Stopped, TearDownError};
-pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround};
+pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround, UserspacePlaces};
 pub use leading::Leading;
 pub use membership::{Keep, Membership, MembershipConfig, MembershipEvent, MembershipParts};
 pub use open_vault::{OpenVault, OpenVaultError};

@@ -21,7 +21,7 @@ pub use flow::Flow;
 pub use header::Header;
 pub use ipnet::IpNet;
 #[cfg(feature = "kernel")]
-pub use kernel::Sandbox;
+pub use kernel::{Ends, Sandbox};
 pub use malformed::{Flaw, Layer, Malformed};
 pub use outer::{Addresses, Macs, Outer, OuterError};
 pub use packet::{Frame, Packet};

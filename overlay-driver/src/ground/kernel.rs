@@ -39,16 +39,16 @@ use crate::Source;
 /// needs `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`, over containers' namespaces too.
 #[derive(Debug, Clone)]
 pub struct KernelPlaces {
-    host: Arc<Namespace>,
+    pub(super) host: Arc<Namespace>,
     cluster: Name,
     node: NodeId,
-    sandboxes: NamespaceDir,
+    pub(super) sandboxes: NamespaceDir,
     /// Namespaces of containers that were handed over.
     kept: NamespaceDir,
-    containers: Arc<Containers>,
+    pub(super) containers: Arc<Containers>,
     taps: Tap,
     /// Whether the host's tunnels need other keys.
-    spent: Spent,
+    pub(super) spent: Spent,
 }
 
 impl KernelPlaces {
@@ -94,7 +94,7 @@ impl KernelPlaces {
     }
 
     /// Each network needs an owner of its own: two sandboxes may reach into one container.
-    fn owner(&self, of: Option<NetworkId>) -> Result<Owner, BackendError> {
+    pub(super) fn owner(&self, of: Option<NetworkId>) -> Result<Owner, BackendError> {
         self.instance(&match of {
             Some(network) => format!("{}-{}", self.node.short(), network.short()),
             None => self.node.short().to_string(),
@@ -107,17 +107,27 @@ impl KernelPlaces {
     }
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
+        let (owner, writers) = (self.owner(None)?, Writers::default()); // the firewall and the balancer have tables beside one another
+        let firewall = Firewall::of_host(&owner, self.host.try_clone()?)?.among(&writers);
+        let crypto = tunnels::open(&owner, self.host.try_clone()?, self.spent.clone())?;
+        self.open_host_with(crypto, Box::new(Shadow::new(firewall)), &writers)
+    }
+
+    /// The host's tables, where tunnels and the firewall are held by these.
+    pub(super) fn open_host_with(
+        &self,
+        crypto: Box<dyn Table<overlay_crypto::State>>,
+        firewall: Box<dyn Table<overlay_firewall::State>>,
+        writers: &Writers,
+    ) -> Result<PlaceTables, BackendError> {
         let (owner, host) = (self.owner(None)?, self.host.try_clone()?);
-        let writers = Writers::default(); // the firewall and the balancer have tables beside one another
-        let lb = self.published(&host, &writers)?;
-        let firewall = Firewall::of_host(&owner, host.try_clone()?)?.among(&writers);
-        let crypto = tunnels::open(&owner, host.try_clone()?, self.spent.clone())?;
+        let lb = self.published(&host, writers)?;
         let link = LocalNetworks::open(&owner, host)?.with_taps(self.taps);
         Ok(PlaceTables {
             crypto,
             link: Box::new(Reaching::new(link, Arc::clone(&self.containers))),
             vxlan: Box::new(Nothing::because(SEGMENTS)),
-            firewall: Box::new(Shadow::new(firewall)),
+            firewall,
             lb,
             routes: Box::new(Nothing::because("a host's routes are its own")),
         })
@@ -147,6 +157,17 @@ impl KernelPlaces {
     }
 
     fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
+        self.open_container_with(container, |namespace, writers| {
+            Ok(Box::new(self.services((container, namespace), writers)?))
+        })
+    }
+
+    /// A container's tables, where its services are held by what `services` opens in its namespace.
+    pub(super) fn open_container_with(
+        &self,
+        container: &Name,
+        services: impl FnOnce(Arc<Namespace>, Writers) -> Result<Box<dyn Table<overlay_lb::State>>, BackendError>,
+    ) -> Result<PlaceTables, BackendError> {
         const GONE: &str = "the container has ended";
         let crypto = Box::new(Nothing::because(TUNNELS));
         let vxlan = Box::new(Nothing::because(SEGMENTS));
@@ -163,7 +184,7 @@ impl KernelPlaces {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Box::new(Lacking(error.to_string())),
                 Err(error) => return Err(error),
             };
-        let lb = Box::new(self.services((container, Arc::clone(&namespace)), writers)?);
+        let lb = services(Arc::clone(&namespace), writers)?;
         let routes = Box::new(Shadow::new(ContainerRoutes::open(namespace.try_clone()?)?));
         Ok(PlaceTables { crypto, link, vxlan, firewall, lb, routes })
     }
@@ -352,10 +373,10 @@ impl Ground for KernelPlaces {
     }
 }
 
-const LINKS: &str = "local networks are the host's";
-const SERVICES: &str = "services are balanced in containers and at the host";
+pub(super) const LINKS: &str = "local networks are the host's";
+pub(super) const SERVICES: &str = "services are balanced in containers and at the host";
 const NO_TABLES: &str = "this kernel has no nf_tables, which balance services";
-const TUNNELS: &str = "tunnels are protected at the host";
+pub(super) const TUNNELS: &str = "tunnels are protected at the host";
 const SEGMENTS: &str = "segments are in a network's sandbox";
 
 /// The namespaces of containers, by the containers' names, and the host's.
@@ -413,6 +434,11 @@ impl Containers {
         self.lock().get(container).map(|entered| Arc::clone(&entered.namespace))
     }
 
+    /// All that containers are in, by their keys.
+    pub(super) fn all(&self) -> Vec<NsKey> {
+        self.lock().iter().map(|(name, entered)| entered.namespace.key(name.clone())).collect()
+    }
+
     /// The namespace of this key, if the container is in it or was.
     pub(super) fn namespace(&self, key: &NsKey) -> Option<Arc<Namespace>> {
         let is = |namespace: &&Arc<Namespace>| namespace.id() == key.id;
@@ -444,11 +470,11 @@ fn privileged(error: BackendError) -> BackendError {
 }
 
 /// A network's id, in full.
-fn sandbox_name(network: NetworkId) -> Option<Name> {
+pub(super) fn sandbox_name(network: NetworkId) -> Option<Name> {
     network.to_string().parse().ok()
 }
 
-fn name(text: &str) -> Result<Name, BackendError> {
+pub(super) fn name(text: &str) -> Result<Name, BackendError> {
     text.parse().map_err(|error| failed_name("name the host", error))
 }
 

@@ -1,17 +1,20 @@
 //! What a driver stands on.
 
 mod balancing;
+mod beside;
 mod flows;
 mod kernel;
 mod led;
 mod macvlans;
 mod memory;
 mod nothing;
+mod plane;
 mod published;
 mod reaching;
 mod seldom;
 mod services;
 mod tunnels;
+mod userspace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -28,6 +31,7 @@ pub use kernel::KernelPlaces;
 pub(crate) use led::{Direct, Led};
 pub use memory::MemoryGround;
 pub use published::Hindrances;
+pub use userspace::UserspacePlaces;
 
 use crate::Source;
 

@@ -76,6 +76,17 @@ impl<B: Reach> Reaching<B> {
         Self { backend: Shadow::new(backend), containers, reached, leaving }
     }
 
+    /// The same where an earlier life has left something in containers that no value may name: it works in all that there are, until it has
+    /// planned for the first time.
+    pub(super) fn anywhere(mut self) -> Result<Self, BackendError> {
+        for key in self.containers.all() {
+            let Some(namespace) = self.containers.namespace(&key) else { continue };
+            self.backend.inner_mut().reach(key.clone(), namespace.try_clone()?)?;
+            self.reached.insert(key);
+        }
+        Ok(self)
+    }
+
     fn reach(&mut self, desired: &B::Value) -> Result<(), BackendError> {
         let mut wanted = B::named(desired);
         wanted.retain(|key| !self.containers.is_hosts(key));

@@ -22,6 +22,11 @@ impl Spent {
     pub(super) fn take(&self) -> bool {
         self.0.swap(false, Ordering::Relaxed)
     }
+
+    /// One was lost.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Associations and policies, which tell when one needs another key.
@@ -89,7 +94,7 @@ impl<T: Table<State>> Table<State> for Tunnels<T> {
         if let Err(ReconcileError::Apply { error, phase: Phase::Build, .. }) = &done
             && error.source.kind() == ErrorKind::Conflict
         {
-            self.spent.0.store(true, Ordering::Relaxed);
+            self.spent.set();
         }
         done
     }

@@ -14,7 +14,9 @@ use super::{Container, Lab, LabError};
 use crate::builder::random;
 use crate::control::{CredentialsError, JoinError, ListenError};
 use crate::driver::now;
-use crate::{Attach, AttachError, Attached, Builder, Driver, KernelPlaces, Membership, StartError};
+use crate::{
+    Attach, AttachError, Attached, Builder, Driver, Ground, KernelPlaces, Membership, StartError, UserspacePlaces,
+};
 
 /// A [`Lab`] with a driver on each host, and a manager on the first, whose catalogue is in memory. Their gossip is sealed with a key by chance.
 ///
@@ -41,8 +43,19 @@ pub struct Hosts {
     store: Arc<dyn Store>,
     key: GossipKey,
     drivers: Vec<Option<Driver>>,
+    carried: Carried,
     /// How they came together; in this process, where nothing is said.
     formed: Option<Formed>,
+}
+
+/// What carries the packets of a lab's hosts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Carried {
+    /// This machine's kernel: [`KernelPlaces`].
+    #[default]
+    InKernel,
+    /// A thread of each driver: [`UserspacePlaces`].
+    InUserSpace,
 }
 
 /// What [`Hosts`] could not do.
@@ -115,7 +128,18 @@ impl Hosts {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn start(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
-        let mut started = Self::prepare(hosts, dir).await?;
+        Self::start_with(hosts, dir, Carried::InKernel).await
+    }
+
+    /// The same where packets are carried so.
+    ///
+    /// # Errors
+    /// As it.
+    ///
+    /// # Panics
+    /// As it.
+    pub async fn start_with(hosts: usize, dir: impl Into<PathBuf>, carried: Carried) -> Result<Self, HostsError> {
+        let mut started = Self::prepare(hosts, dir, carried).await?;
         for host in 0..started.lab.hosts() {
             started.start_host(host).await?;
         }
@@ -123,7 +147,7 @@ impl Hosts {
     }
 
     /// Hosts without drivers, and a manager.
-    async fn prepare(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
+    async fn prepare(hosts: usize, dir: impl Into<PathBuf>, carried: Carried) -> Result<Self, HostsError> {
         let lab = Lab::new(hosts, dir)?;
         let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
         let mut seed = [0; 32];
@@ -132,7 +156,7 @@ impl Hosts {
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let drivers = (0..lab.hosts()).map(|_| None).collect();
         let key = GossipKey::generate(random);
-        Ok(Self { lab, manager, store, key, drivers, formed: None })
+        Ok(Self { lab, manager, store, key, drivers, carried, formed: None })
     }
 
     /// So many hosts, of which the first has founded a cluster with an authority of its own, serves its control API over mutual TLS at its address, and runs a
@@ -144,7 +168,18 @@ impl Hosts {
     /// # Panics
     /// Outside a tokio runtime.
     pub async fn found(hosts: usize, dir: impl Into<PathBuf>) -> Result<Self, HostsError> {
-        let mut founded = Self::prepare(hosts, dir).await?;
+        Self::found_with(hosts, dir, Carried::InKernel).await
+    }
+
+    /// The same where packets are carried so.
+    ///
+    /// # Errors
+    /// As it.
+    ///
+    /// # Panics
+    /// As it.
+    pub async fn found_with(hosts: usize, dir: impl Into<PathBuf>, carried: Carried) -> Result<Self, HostsError> {
+        let mut founded = Self::prepare(hosts, dir, carried).await?;
         let formed = Formed::found(&founded.lab, &founded.store, Arc::clone(&founded.manager)).await?;
         founded.key = formed.key.clone();
         founded.formed = Some(formed);
@@ -190,8 +225,21 @@ impl Hosts {
     /// # Errors
     /// If it runs, or does not start.
     pub async fn start_host(&mut self, host: usize) -> Result<(), HostsError> {
+        let driver = match self.carried {
+            Carried::InKernel => self.start_on(host, self.places(host)?).await?,
+            Carried::InUserSpace => self.start_on(host, self.places_in_user_space(host)?).await?,
+        };
+        let others: Vec<SocketAddr> = self.drivers.iter().flatten().map(Driver::address).collect();
+        let _ = driver.join(others).await; // it has just started
+        if let Some(slot) = self.drivers.get_mut(host) {
+            *slot = Some(driver);
+        }
+        Ok(())
+    }
+
+    async fn start_on(&self, host: usize, places: impl Ground) -> Result<Driver, HostsError> {
         let mut builder = self
-            .builder(host)?
+            .builder(host, places)?
             .name(format!("host-{}", host + 1).parse()?)
             .gossip((self.lab.address(host), overlay_core::Port::GOSSIP.get()).into())
             .gossip_keys(self.gossip_keys(host)?)
@@ -202,18 +250,11 @@ impl Hosts {
         if self.formed.is_some() {
             builder = builder.signed(self.membership(host)?.credentials());
         }
-        let driver = builder.start().await?;
-        let others: Vec<SocketAddr> = self.drivers.iter().flatten().map(Driver::address).collect();
-        let _ = driver.join(others).await; // it has just started
-        if let Some(slot) = self.drivers.get_mut(host) {
-            *slot = Some(driver);
-        }
-        Ok(())
+        Ok(builder.start().await?)
     }
 
     /// A driver of a host, whose catalogue is in this process or, of one that has joined, beyond TLS.
-    fn builder(&self, host: usize) -> Result<Builder<KernelPlaces>, HostsError> {
-        let places = self.places(host)?;
+    fn builder<G: Ground>(&self, host: usize, places: G) -> Result<Builder<G>, HostsError> {
         if self.formed.is_some() && host > 0 {
             let client = self.membership(host)?.client().clone();
             let feed = client.follow();
@@ -244,7 +285,18 @@ impl Hosts {
         self.drivers.get(host).cloned().flatten().ok_or(HostsError::Down { host })
     }
 
-    /// The places of a host, as its driver has them.
+    /// New places of a host that are carried in user space: what its driver carries by others is not known to them.
+    fn places_in_user_space(&self, host: usize) -> Result<UserspacePlaces, HostsError> {
+        let namespace = self.lab.host(host).try_clone()?;
+        Ok(UserspacePlaces::new("lab".parse()?, node(host), namespace, &self.lab.dir(host))?)
+    }
+
+    /// What carries the hosts' packets.
+    pub const fn carried(&self) -> Carried {
+        self.carried
+    }
+
+    /// The places of a host in the kernel, as its driver has them where it has those.
     ///
     /// # Errors
     /// As [`KernelPlaces::new`].

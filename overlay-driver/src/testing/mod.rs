@@ -7,7 +7,7 @@ mod lab;
 mod ping;
 mod resolve;
 
-pub use hosts::{Hosts, HostsError, date, node};
+pub use hosts::{Carried, Hosts, HostsError, date, node};
 pub use lab::{Container, Lab, LabError};
 pub use ping::{ping, ping_all};
 pub use resolve::resolve;

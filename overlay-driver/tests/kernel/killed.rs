@@ -13,8 +13,8 @@ use overlay_core::testing::{Dice, Kernel, kernel_test};
 use overlay_core::{EndpointId, Name};
 use overlay_crypto::gossip::GossipKey;
 use overlay_driver::control::{ControlClient, ControlServer};
-use overlay_driver::testing::{Container, date, node, ping};
-use overlay_driver::{Attach, Driver, KernelPlaces, Source};
+use overlay_driver::testing::{Carried, Container, date, node, ping};
+use overlay_driver::{Attach, Driver, Ground, KernelPlaces, Source, UserspacePlaces};
 use overlay_kernel::link::devices;
 use overlay_kernel::testing::judge;
 use overlay_kernel::{Namespace, NamespaceDir};
@@ -31,14 +31,15 @@ const KILLS: usize = 20;
 
 /// A node that a process is to run.
 #[derive(Debug, Serialize, Deserialize)]
-struct Asked {
+pub(crate) struct Asked {
     /// The host's namespace has its name in this directory.
-    hosts: PathBuf,
+    pub(crate) hosts: PathBuf,
     address: SocketAddr,
     seed: SocketAddr,
     key: [u8; 32],
     dir: PathBuf,
     control: PathBuf,
+    in_user_space: bool,
 }
 
 /// What it is told, a line each.
@@ -69,9 +70,18 @@ fn orders() -> mpsc::UnboundedReceiver<Order> {
 }
 
 impl Asked {
-    async fn run(self, mut orders: mpsc::UnboundedReceiver<Order>) {
+    async fn run(self, orders: mpsc::UnboundedReceiver<Order>) {
         let host = NamespaceDir::new(&self.hosts).open(&"host".parse().unwrap()).unwrap();
-        let places = KernelPlaces::new("lab".parse().unwrap(), node(0), host, &self.dir).unwrap();
+        let cluster = "lab".parse().unwrap();
+        if self.in_user_space {
+            let places = UserspacePlaces::new(cluster, node(0), host, &self.dir).unwrap();
+            return self.run_on(places, orders).await;
+        }
+        let places = KernelPlaces::new(cluster, node(0), host, &self.dir).unwrap();
+        self.run_on(places, orders).await;
+    }
+
+    async fn run_on(self, places: impl Ground, mut orders: mpsc::UnboundedReceiver<Order>) {
         let client = ControlClient::new(&self.control);
         let feed = client.follow();
         let builder = Driver::builder(node(0), places, Arc::new(client), feed).name("host-1".parse().unwrap());
@@ -100,14 +110,14 @@ impl Asked {
 }
 
 /// A process that runs a node.
-struct Process {
+pub(crate) struct Process {
     child: Child,
     orders: ChildStdin,
     said: BufReader<ChildStdout>,
 }
 
 impl Process {
-    fn start(asked: &Asked) -> Self {
+    pub(crate) fn start(asked: &Asked) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "killed::agent", "--nocapture"]).env(AGENT, serde_json::to_string(asked).unwrap());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -120,14 +130,14 @@ impl Process {
         self.orders.write_all(line.as_bytes()).unwrap();
     }
 
-    fn attach(&mut self, residents: &[Resident]) {
+    pub(crate) fn attach(&mut self, residents: &[Resident]) {
         for Resident { id, container, .. } in residents {
             self.order(&Order::Attach(*id, container.name.clone(), container.source.clone()));
         }
     }
 
     /// Waits until it has said so, and gives the lines until then.
-    fn await_said(&mut self, words: &str) -> Vec<String> {
+    pub(crate) fn await_said(&mut self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
@@ -142,12 +152,12 @@ impl Process {
     }
 
     /// With SIGKILL.
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn tear_down(mut self) {
+    pub(crate) fn tear_down(mut self) {
         self.order(&Order::TearDown);
         self.await_said("torn down");
         assert!(self.child.wait().unwrap().success());
@@ -155,13 +165,13 @@ impl Process {
 }
 
 /// A container on the host whose node is killed.
-struct Resident {
+pub(crate) struct Resident {
     id: EndpointId,
-    container: Container,
+    pub(crate) container: Container,
 }
 
 impl Resident {
-    fn new(world: &World, number: usize) -> Self {
+    pub(crate) fn new(world: &World, number: usize) -> Self {
         let container = world.hosts().lab.container(&format!("c{number}")).unwrap();
         Self { id: EndpointId::from_bytes([number as u8 + 1; 16]), container }
     }
@@ -189,7 +199,7 @@ fn ping_on(from: &Namespace, to: IpAddr) -> impl FnOnce() -> (usize, usize) + us
 }
 
 /// What a killed node is run by, its catalogue served by this process.
-fn prepare(world: &mut World) -> (Asked, overlay_driver::control::Serving, Runtime) {
+pub(crate) fn prepare(world: &mut World) -> (Asked, overlay_driver::control::Serving, Runtime) {
     let stopped = world.hosts_mut().take(0).unwrap();
     world.wait(stopped.stop());
     let lab = &world.hosts().lab;
@@ -202,6 +212,7 @@ fn prepare(world: &mut World) -> (Asked, overlay_driver::control::Serving, Runti
         key: *world.hosts().gossip_key().secret_bytes(),
         dir: lab.dir(0),
         control: lab.path().join("control.sock"),
+        in_user_space: world.hosts().carried() == Carried::InUserSpace,
     };
     let (store, root) = world.hosts().catalogue().unwrap();
     let server = ControlServer::new(world.hosts().manager.clone()).with_feed(store, &root).unwrap();
@@ -217,13 +228,15 @@ fn say(line: &str) {
 }
 
 /// Nothing of the first host is left: in its containers, on its disk, in the catalogue, among the members.
-fn assert_bare<'c>(world: &World, containers: impl Iterator<Item = &'c Container>) {
+pub(crate) fn assert_bare<'c>(world: &World, containers: impl Iterator<Item = &'c Container>) {
     for container in containers {
         assert_eq!(devices(&container.namespace).unwrap().len(), 1, "{}", container.name);
         assert_eq!(judge(&container.namespace, "nft", &["list ruleset"]), "", "{}", container.name);
     }
-    let left: Vec<_> = std::fs::read_dir(world.hosts().lab.dir(0).join("networks")).unwrap().collect();
-    assert!(left.is_empty(), "{left:?}");
+    for dir in ["networks", "carried"] {
+        let left: Vec<_> = std::fs::read_dir(world.hosts().lab.dir(0).join(dir)).into_iter().flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
     let network = world.wait(world.manager().network(&"front".into())).unwrap();
     let endpoints = world.wait(world.manager().endpoints(network.id)).unwrap();
     assert!(endpoints.iter().all(|endpoint| endpoint.spec.node == node(1)), "{endpoints:?}");

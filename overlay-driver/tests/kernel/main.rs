@@ -24,5 +24,6 @@ mod rolling;
 mod sctp;
 mod services;
 mod town;
+mod userspace;
 mod walk;
 mod world;

@@ -13,7 +13,7 @@ use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{EndpointId, IpFamily, Port, ServiceId};
 use overlay_dns::Health;
 use overlay_driver::Attach;
-use overlay_driver::testing::{Container, Lab, date, ping, resolve};
+use overlay_driver::testing::{Carried, Container, Lab, date, ping, resolve};
 use overlay_kernel::Namespace;
 use overlay_node::Service;
 use overlay_node::testing::parity::{
@@ -34,8 +34,8 @@ struct Real {
 }
 
 impl Real {
-    fn new() -> Self {
-        let world = World::new(NODES);
+    fn new(carried: Carried) -> Self {
+        let world = World::carried(NODES, carried);
         NETWORKS.iter().for_each(|net| drop(world.network(net.spec())));
         let service = |number: usize| {
             let served = SERVICES[number];
@@ -46,7 +46,9 @@ impl Real {
         let services = (0..SERVICES.len()).map(service).collect();
         let mut ground =
             Self { world, services, inhabitants: BTreeMap::new(), end: Arc::default(), served: Vec::new() };
-        for home in CONTAINERS.iter().filter(|home| !home.later && home.on != ["secret"]) {
+        for home in
+            CONTAINERS.iter().filter(|home| !home.later && (home.on != ["secret"] || carried == Carried::InUserSpace))
+        {
             ground.settle_in(home);
         }
         ground
@@ -99,6 +101,7 @@ fn target() -> Port {
 impl Ground for Real {
     fn lacks(&self, need: Need) -> Option<&'static str> {
         match need {
+            Need::Encryption if self.world.hosts().carried() == Carried::InUserSpace => None,
             Need::Encryption => Some(
                 "the host's kernel of these tests has no ESP; that of the lab has: driver::what_agents_agree_on_is_carried_in_esp",
             ),
@@ -178,9 +181,18 @@ impl Drop for Real {
 fn each_scenario_of_the_list_comes_to_the_same_on_a_kernel_as_on_datapaths() {
     kernel_test(Kernel::Host, "driver::each_scenario_of_the_list_comes_to_the_same", || {
         assert_eq!(Lab::outside_addresses()[0], CLIENT);
-        let played = play(&mut Real::new());
+        let played = play(&mut Real::new(Carried::InKernel));
         println!("{played:?}");
         assert_eq!((played.held.len(), played.skipped.len()), (scenarios().len() - 1, 1), "{played:?}");
         assert!(played.held.len() >= 20 && played.asked > 300, "{played:?}");
+    });
+}
+
+#[test]
+fn each_scenario_of_the_list_comes_to_the_same_in_user_space_encrypted_networks_too() {
+    kernel_test(Kernel::Host, "driver::each_scenario_of_the_list_comes_to_the_same_in_user_space", || {
+        let played = play(&mut Real::new(Carried::InUserSpace));
+        println!("{played:?}");
+        assert_eq!((played.held.len(), played.skipped.len()), (scenarios().len(), 0), "{played:?}");
     });
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use overlay_core::NetworkId;
 use overlay_crypto::pki::JoinToken;
-use overlay_driver::testing::{Container, Hosts, HostsError, date, ping, resolve};
+use overlay_driver::testing::{Carried, Container, Hosts, HostsError, date, ping, resolve};
 use overlay_driver::{Attached, Driver, Status};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Network, NetworkSpec};
@@ -25,8 +25,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 impl World {
     /// So many hosts that have found one another.
     pub(crate) fn new(count: usize) -> Self {
+        Self::carried(count, Carried::InKernel)
+    }
+
+    /// So many hosts, whose packets are carried so.
+    pub(crate) fn carried(count: usize, carried: Carried) -> Self {
         let (dir, runtime) = prepared();
-        let hosts = runtime.block_on(Hosts::start(count, dir)).unwrap();
+        let hosts = runtime.block_on(Hosts::start_with(count, dir, carried)).unwrap();
         let world = Self { hosts: Some(hosts), runtime, count };
         world.until(Duration::from_secs(15), |world| {
             (0..count).all(|number| world.status(number).members.len() == count)

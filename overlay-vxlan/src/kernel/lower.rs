@@ -35,6 +35,34 @@ pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::S
     Ok(native)
 }
 
+/// The links in containers, and in the namespace `host`, that mean the ports of `state`, where no kernel carries their frames: taps like `tap`.
+pub(super) fn ends(state: &State, host: &NsKey, tap: Tap) -> Result<link::State, Refusal> {
+    let subnets = Subnets::of(state)?;
+    let mut native = link::State::default();
+    for (vni, segment) in &state.segments {
+        for (endpoint, port) in &segment.ports {
+            let PortEnd::Namespace { namespace, interface } = &port.end else {
+                let object = format!("segment {vni}: endpoint {endpoint}");
+                return Err(Refusal::new(object, port.end.to_string(), CARRIED));
+            };
+            let is_hosts = namespace == host;
+            let inside = if is_hosts { Dev::home(*interface) } else { Dev::far(namespace.clone(), *interface) };
+            // What is at home asks for neighbours as the kernel has it.
+            let solicit = if is_hosts { Solicit::KERNEL } else { OFTEN };
+            let link = Link::new(Kind::Tap(tap), segment.mtu, port.mac);
+            let link = Link { solicit, ipv4_forwarding: is_hosts, ..link };
+            if native.links.insert(inside.clone(), link).is_some() {
+                let object = format!("segment {vni}: endpoint {endpoint}");
+                return Err(Refusal::new(object, port.end.to_string(), "another endpoint's interface is called so"));
+            }
+            native.put_addresses(&inside, port.mac, &port.addresses);
+            subnets.routes(&mut native, *vni, port, &inside);
+        }
+    }
+    Ok(native)
+}
+
+const CARRIED: &str = "what carries packets in user space has a tap's one end itself, so a virtual machine cannot; use places in the kernel";
 /// A Linux bridge has 1,023 ports, and the tunnel is one.
 const MOST_PORTS: usize = 1022;
 const FULL: &str = "a Linux bridge takes 1,022 beside the tunnel; spread the endpoints over more nodes or subnets";

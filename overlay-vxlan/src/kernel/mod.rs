@@ -1,6 +1,8 @@
-//! Segments in a Linux kernel (feature `kernel`): bridges, VXLAN devices and veth pairs.
+//! Segments in a Linux kernel (feature `kernel`): bridges, VXLAN devices and veth pairs; or what of them is in containers alone.
 
+mod ends;
 mod lower;
 mod sandbox;
 
+pub use ends::Ends;
 pub use sandbox::Sandbox;

@@ -12,7 +12,7 @@ use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Builder, Driver, KernelPlaces, OpenVault};
+use overlay_driver::{Builder, Driver, Ground, KernelPlaces, OpenVault, UserspacePlaces};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
@@ -48,26 +48,14 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     if let Some(place) = &place {
         keys = place.keys();
     }
-    let places = KernelPlaces::new("overlay".parse()?, id, Namespace::current()?, &run.dir)?;
-    let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
-    let mut builder = Driver::builder(id, places, Arc::clone(&catalogue.control), Heard(catalogue.feed))
-        .name(run.name.clone())
-        .gossip(run.address)
-        .dir(&run.dir)
-        .gossip_keys(keys)
-        .upstreams(resolv_conf.nameservers());
-    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
-    builder = kept(builder, vault.clone(), &run.state);
-    if let Some(manager) = catalogue.manager {
-        builder = builder.manager(manager);
-    }
-    if let Some(place) = &place {
-        builder = builder.signed(place.credentials());
-    }
-    if let Some(leads) = catalogue.leads {
-        builder = builder.settles_while(leads);
-    }
-    let driver = builder.start().await?;
+    let Catalogue { control, feed, manager, store, leads } = catalogue;
+    let beginning =
+        Beginning { run, id, keys, place: place.as_ref(), catalogue: (Arc::clone(&control), feed), manager, leads };
+    let (cluster, host) = ("overlay".parse()?, Namespace::current()?);
+    let driver = match run.in_user_space {
+        false => beginning.on(KernelPlaces::new(cluster, id, host, &run.dir)?).await?,
+        true => beginning.on(UserspacePlaces::new(cluster, id, host, &run.dir)?).await?,
+    };
     println!("node {} at {}", id, driver.address());
     let log = tokio::spawn(log(driver.events()));
     let seeds =
@@ -76,11 +64,12 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     let (end, mut ended) = mpsc::channel(1);
     let managers =
         place.as_ref().filter(|place| place.managing.is_some()).map(|place| place.membership.client().clone());
+    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
     let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));
-    let mut server = ControlServer::new(catalogue.control)
+    let mut server = ControlServer::new(control)
         .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
         .with_driver(driver.clone());
-    if let Some(store) = catalogue.store {
+    if let Some(store) = store {
         server = server.with_feed(store, &root()?)?;
     }
     if let Some(cluster) = place.as_ref().and_then(Place::cluster) {
@@ -100,6 +89,41 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     Ok(end)
 }
 
+/// What a node begins with.
+struct Beginning<'r> {
+    run: &'r Run,
+    id: NodeId,
+    keys: Vec<GossipKey>,
+    place: Option<&'r Place>,
+    catalogue: (Arc<dyn Control>, Box<dyn Follow>),
+    manager: Option<Arc<Manager>>,
+    leads: Option<watch::Receiver<bool>>,
+}
+
+impl Beginning<'_> {
+    async fn on(self, places: impl Ground) -> Outcome<Driver> {
+        let Self { run, id, keys, place, catalogue: (control, feed), manager, leads } = self;
+        let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+        let mut builder = Driver::builder(id, places, control, Heard(feed))
+            .name(run.name.clone())
+            .gossip(run.address)
+            .dir(&run.dir)
+            .gossip_keys(keys)
+            .upstreams(resolv_conf.nameservers());
+        builder = kept(builder, place.map(|place| Arc::clone(&place.seat.vault)), &run.state);
+        if let Some(manager) = manager {
+            builder = builder.manager(manager);
+        }
+        if let Some(place) = place {
+            builder = builder.signed(place.credentials());
+        }
+        if let Some(leads) = leads {
+            builder = builder.settles_while(leads);
+        }
+        Ok(builder.start().await?)
+    }
+}
+
 /// Waits until a signal, or somebody, says that it is to end; `None` for a signal.
 async fn told_to_end(ended: &mut mpsc::Receiver<End>) -> Outcome<Option<End>> {
     let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -115,7 +139,7 @@ async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlCl
     let node = driver.node();
     if matches!(end, None | Some(End::Again)) {
         driver.stop().await;
-        println!("stopped; containers go on to reach each other");
+        println!("stopped; containers go on to reach each other where the kernel carries their packets");
         return Ok(());
     }
     match driver.tear_down().await {
@@ -134,7 +158,7 @@ async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlCl
 }
 
 /// Where the keys of gossip are kept: with the node's others, if it is in a cluster.
-fn kept(builder: Builder<KernelPlaces>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<KernelPlaces> {
+fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<G> {
     match vault {
         Some(vault) => builder.gossip_keys_kept(vault),
         None => builder.gossip_key_file(state.join("gossip-keys")),

@@ -22,7 +22,7 @@ pub(crate) const USAGE: &str = "\
 usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
        overlay-node node join --token TOKEN [--state DIR] [--etcd HOST:PORT]... IP[:PORT]...
        overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
-                        [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR]
+                        [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR] [--backend kernel|userspace]
        overlay-node [--socket PATH] [--json] COMMAND
 
   network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
@@ -84,6 +84,7 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
                     address of this node, and comes in by an interface, or is on the node itself; what is in the way, and what mends it
   rotate-keys       this node's keys of encrypted networks are changed for others now, without a packet lost, as they are from time to time and after
                     much use: see status
+  --backend userspace   this process carries the containers' packets, in place of the kernel: none while it is away
   --replicas N      waits until so many containers that are attached with --service are ready
   --scheduler NAME  round-robin, weighted-round-robin, source-hash, maglev; least-connection, weighted-least-connection
                     where all nodes can
@@ -114,6 +115,8 @@ pub(crate) struct Run {
     pub(crate) keys: Vec<PathBuf>,
     pub(crate) dir: PathBuf,
     pub(crate) state: PathBuf,
+    /// Whether the node carries its containers' packets itself, in place of the kernel.
+    pub(crate) in_user_space: bool,
 }
 
 /// What is asked of a running node.
@@ -184,6 +187,7 @@ fn run(mut parser: Parser) -> Read<Run> {
     let (mut name, mut address, mut manager, mut is_manager) = (None, None, None, false);
     let (mut join, mut keys) = (Vec::new(), Vec::new());
     let (mut dir, mut state) = (PathBuf::from("/run/overlay"), PathBuf::from("/var/lib/overlay"));
+    let mut in_user_space = false;
     while let Some(argument) = parser.next()? {
         match argument {
             Arg::Long("name") => name = Some(value(&mut parser)?),
@@ -194,6 +198,11 @@ fn run(mut parser: Parser) -> Read<Run> {
             Arg::Long("gossip-key") => keys.push(parser.value()?.into()),
             Arg::Long("dir") => dir = parser.value()?.into(),
             Arg::Long("state") => state = parser.value()?.into(),
+            Arg::Long("backend") => match value::<String>(&mut parser)?.as_str() {
+                "kernel" => in_user_space = false,
+                "userspace" => in_user_space = true,
+                other => return Err(format!("there is no backend {other}: kernel, userspace").into()),
+            },
             other => return Err(other.unexpected()),
         }
     }
@@ -202,7 +211,7 @@ fn run(mut parser: Parser) -> Read<Run> {
     }
     let name = name.ok_or("run needs --name")?;
     let address = address.ok_or("run needs --address")?;
-    Ok(Run { name, address, is_manager, manager, join, keys, dir, state })
+    Ok(Run { name, address, is_manager, manager, join, keys, dir, state, in_user_space })
 }
 
 /// A command, and whether `--json` stood behind it.
@@ -586,6 +595,7 @@ mod tests {
             ("network create --gateway 10.0.0.1 x", "10.0.0.1"),
             ("network create", "name the network, and nothing else"),
             ("service create nginx", "nginx is not understood"),
+            ("run --name a --backend memory", "there is no backend memory"),
             ("service create --replicas 2", "service create needs --name"),
             ("service create --name web --endpoint-mode both", "there is no endpoint mode both"),
             ("service create --name web -p 10.0.0.1:80:80", "hostip is not supported"),

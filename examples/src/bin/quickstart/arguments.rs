@@ -4,18 +4,20 @@ use crate::kernel::Wishes;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
-usage: quickstart [--backend memory|kernel] [--pcap FILE] [--keep]
+usage: quickstart [--backend kernel|userspace|memory] [--pcap FILE] [--keep]
 
-  --backend kernel   three hosts of namespaces in this machine's kernel; the default where the kernel allows it
-  --backend memory   three hosts in this process, on a virtual clock; needs no privilege
-  --pcap FILE        what goes over host-1's cable, for tcpdump and wireshark
-  --keep             in the kernel: hosts and containers stay until Enter is pressed
-  --help             this text";
+  --backend kernel      three hosts of namespaces in this machine's kernel, which carries the packets; the default where it has ESP
+  --backend userspace   the same hosts, whose packets are carried in user space; the default where it has none, but TAPs
+  --backend memory      three hosts in this process, on a virtual clock; needs no privilege
+  --pcap FILE           what goes over host-1's cable, for tcpdump and wireshark
+  --keep                but in memory: hosts and containers stay until Enter is pressed
+  --help                this text";
 
 /// Where the three hosts are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     Memory,
+    Userspace,
     Kernel,
 }
 
@@ -49,6 +51,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Asked
         backend = match value.as_deref() {
             Some("memory") => Some(Backend::Memory),
             Some("kernel") => Some(Backend::Kernel),
+            Some("userspace") => Some(Backend::Userspace),
             Some(other) => return Err(format!("no backend is called {other:?}")),
             None => return Err("--backend needs a value".to_owned()),
         };
@@ -73,6 +76,7 @@ mod tests {
         assert_eq!(parsed(""), run(None));
         assert_eq!(parsed("--backend memory"), run(Some(Backend::Memory)));
         assert_eq!(parsed("--backend=kernel"), run(Some(Backend::Kernel)));
+        assert_eq!(parsed("--backend userspace"), run(Some(Backend::Userspace)));
         let wishes = Wishes { pcap: Some("x.pcap".to_owned()), keep: true };
         assert_eq!(parsed("--keep --pcap x.pcap"), Ok(Asked::Run(None, wishes)));
         assert_eq!(parsed("--help"), Ok(Asked::Help));

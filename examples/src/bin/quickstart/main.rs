@@ -1,7 +1,8 @@
 //! Three hosts, from nothing to a network between containers: what an operator would type, and what comes of it.
 //!
 //! `cargo run --release --bin quickstart` makes them of namespaces in this machine's kernel, as root or as an ordinary user, who gets a
-//! private world for it. Where the kernel forbids that, and with `--backend memory`, real managers and agents run in this
+//! private world for it. There the kernel carries the packets; or, where it has no ESP and with `--backend userspace`, the hosts' agents do. Where the
+//! kernel forbids such a world, and with `--backend memory`, real managers and agents run in this
 //! process on a virtual clock, with everything they put into a kernel held in memory, and real packets go through a data plane in user space. It ends with a table of checks, and with 1 if one
 //! of them fails.
 
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use arguments::{Asked, Backend, USAGE};
 use kernel::Wishes;
+use overlay_driver::testing::Carried;
 use session::Session;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -33,7 +35,7 @@ fn main() -> Outcome<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Ok(Asked::Run(Some(Backend::Memory), wishes)) => walk(&wishes),
-        Ok(Asked::Run(backend, wishes)) => match (kernel::build(), backend) {
+        Ok(Asked::Run(backend, wishes)) => match (kernel::build(backend.and_then(carried)), backend) {
             (Ok(town), _) => kernel::walk(town, &wishes),
             (Err(why), None) => {
                 println!(
@@ -53,6 +55,15 @@ fn main() -> Outcome<ExitCode> {
             eprintln!("quickstart: {wrong}\n{USAGE}");
             Ok(ExitCode::from(2))
         }
+    }
+}
+
+/// What carries the packets of hosts of namespaces.
+const fn carried(backend: Backend) -> Option<Carried> {
+    match backend {
+        Backend::Kernel => Some(Carried::InKernel),
+        Backend::Userspace => Some(Carried::InUserSpace),
+        Backend::Memory => None,
     }
 }
 

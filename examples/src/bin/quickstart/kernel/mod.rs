@@ -12,7 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use overlay_driver::KernelPlaces;
+use overlay_driver::testing::{Carried, node};
 use overlay_examples::capture::{Capture, pcap};
+use overlay_kernel::Namespace;
+use overlay_node::Places as _;
 
 use crate::Outcome;
 use town::Town;
@@ -28,16 +32,44 @@ pub(crate) struct Wishes {
 
 /// Three hosts, or why there are none: then nothing was done.
 ///
+/// Where it is not said what carries the packets, it is what all of the walk can be shown with: the kernel if it has ESP, or else
+/// user space if it has TAPs.
+///
 /// Call it before there is any thread: the world is a private one, so that an ordinary user may have it too. Where root may not have
 /// such a world it does without.
-pub(crate) fn build() -> Result<Town, String> {
+pub(crate) fn build(carried: Option<Carried>) -> Result<Town, String> {
     if let Err(error) = overlay_kernel::enter_private() {
         let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
         if !root {
             return Err(format!("{error}: {}", cause(&error)));
         }
     }
-    Town::build().map_err(|error| format!("{error}"))
+    let carried = carried.map_or_else(choose, Ok).map_err(|error| error.to_string())?;
+    Town::build(carried).map_err(|error| error.to_string())
+}
+
+fn choose() -> Outcome<Carried> {
+    let dir = std::env::temp_dir();
+    let here = KernelPlaces::new("probe".parse()?, node(0), Namespace::create()?, &dir)?;
+    let Err(lacks) = here.protects() else {
+        println!("The kernel carries the packets, as it has all that this takes.\n");
+        return Ok(Carried::InKernel);
+    };
+    let tap = fs::File::options().read(true).write(true).open("/dev/net/tun");
+    Ok(match tap {
+        Ok(_) => {
+            println!(
+                "The packets are carried in user space, as this kernel has no ESP for encrypted networks: {lacks}.\n"
+            );
+            Carried::InUserSpace
+        }
+        Err(error) => {
+            println!(
+                "The kernel carries the packets, without encrypted networks, for which it has no ESP; user space would need /dev/net/tun: {error}.\n"
+            );
+            Carried::InKernel
+        }
+    })
 }
 
 pub(crate) fn walk(mut town: Town, wishes: &Wishes) -> Outcome<ExitCode> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use overlay_core::{EndpointId, NetworkId};
 use overlay_crypto::pki::JoinToken;
-use overlay_driver::testing::{Container, Hosts, ping, resolve};
+use overlay_driver::testing::{Carried, Container, Hosts, ping, resolve};
 use overlay_driver::{Attached, Driver};
 use overlay_node::{Control, Manager};
 use tokio::runtime::{Builder, Runtime};
@@ -31,10 +31,10 @@ pub(crate) struct Town {
 }
 
 impl Town {
-    pub(crate) fn build() -> Outcome<Self> {
+    pub(crate) fn build(carried: Carried) -> Outcome<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let dir = format!("/run/overlay-quickstart-{}", std::process::id());
-        let hosts = runtime.block_on(Hosts::found(HOSTS, dir))?;
+        let hosts = runtime.block_on(Hosts::found_with(HOSTS, dir, carried))?;
         let manager = Arc::clone(&hosts.manager);
         Ok(Self { hosts, manager, runtime, checks: Vec::new() })
     }
@@ -124,6 +124,11 @@ impl Town {
     pub(crate) fn sandboxes(&self, host: usize) -> Outcome<usize> {
         let status = self.wait(self.driver(host)?.status())?;
         Ok(status.places.iter().filter(|place| place.place.starts_with("network")).count())
+    }
+
+    /// Whether the agents carry the packets, and not the kernel.
+    pub(crate) fn is_in_user_space(&self) -> bool {
+        self.hosts.carried() == Carried::InUserSpace
     }
 
     /// The file of a network's sandbox on a host.

@@ -20,8 +20,9 @@ use crate::Outcome;
 const NAME: &str = "customoverlay";
 
 pub(crate) fn all(town: &mut Town) -> Outcome {
+    let carried = if town.is_in_user_space() { "Their agents carry the packets, in user space. " } else { "" };
     println!(
-        "Three hosts of namespaces on one wire, in a private world of this machine's kernel. host-1 has founded a cluster.\n"
+        "Three hosts of namespaces on one wire, in a private world of this machine's kernel. {carried}host-1 has founded a cluster.\n"
     );
     form::by_token(town)?;
     let known = |town: &Town| {
@@ -88,14 +89,20 @@ fn third_host(town: &mut Town, db: &Container) -> Outcome {
     Ok(())
 }
 
-/// Somebody removes the tunnel on host-1; it is found and put back.
+/// Somebody removes the tunnel on host-1, or, where it has none, web's interface; it is found and put back.
 fn drift(town: &mut Town, network: NetworkId, web: &Container) -> Outcome {
     let vni = town.wait(town.manager.network(&Reference::from(network)))?.vni.ok_or("the network has no VNI")?;
     let tunnel = overlay_vxlan::names::tunnel(vni)?;
-    town.typed(0, &format!("ip link del {tunnel}      # somebody's mistake"));
-    println!();
-    let sandbox = Namespace::open(town.sandbox(0, network)?.ok_or("host-1 has no sandbox")?)?;
-    remove_link(&sandbox, tunnel)?;
+    if town.is_in_user_space() {
+        town.typed(0, "exec web ip link del eth0      # somebody's mistake");
+        println!();
+        remove_link(&web.namespace, "eth0".parse()?)?;
+    } else {
+        town.typed(0, &format!("ip link del {tunnel}      # somebody's mistake"));
+        println!();
+        let sandbox = Namespace::open(town.sandbox(0, network)?.ok_or("host-1 has no sandbox")?)?;
+        remove_link(&sandbox, tunnel)?;
+    }
     let repaired = town.until(|town| Ok(town.echo(web, "db")?.is_some()));
     town.ping(0, web, "db")?;
     town.check(
@@ -120,7 +127,7 @@ fn remove_link(namespace: &Namespace, name: IfName) -> Outcome {
     Ok(())
 }
 
-/// The agent of host-1 is away for a while: what is there goes on to work.
+/// The agent of host-1 is away for a while: what the kernel carries goes on to work, what the agent carries waits.
 fn restart(town: &mut Town, web: &Container, db: &Attached) -> Outcome {
     let address = db.endpoint.addresses.first().ok_or("db has no address")?.addr().to_string();
     town.typed(0, "systemctl stop overlay-node");
@@ -128,8 +135,13 @@ fn restart(town: &mut Town, web: &Container, db: &Attached) -> Outcome {
     if let Some(driver) = town.hosts.take(0) {
         town.wait(driver.stop());
     }
-    let goes_on = town.ping(0, web, &address)?;
-    town.check("containers go on to reach each other while a host's agent is down", goes_on);
+    if town.is_in_user_space() {
+        let carried = town.echo(web, &address)?.is_some();
+        town.check("nobody carries packets of a host whose agent is down", !carried);
+    } else {
+        let goes_on = town.ping(0, web, &address)?;
+        town.check("containers go on to reach each other while a host's agent is down", goes_on);
+    }
     town.typed(0, "systemctl start overlay-node");
     println!();
     town.start(0)?;

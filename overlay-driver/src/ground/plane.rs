@@ -1,0 +1,243 @@
+//! What packets of a node's containers meet in user space, and who carries them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::net::if_::if_nametoindex;
+use overlay_core::{
+    Backend as _, BackendError, EndpointId, ErrorKind, IfName, Memory, Name, NsKey, PortRange, State, StepError,
+};
+use overlay_crypto::{SaId, UdpEncapsulation, Usage};
+use overlay_datapath::{Sandbox, Tables, Wanted};
+use overlay_kernel::{Namespace, QueueFlags, TapQueue};
+use overlay_node::{MemoryPlaces, Place};
+use overlay_vxlan::{LocalPort, PortEnd, Segment};
+
+use super::kernel::Containers;
+use super::tunnels::Spent;
+use crate::builder::random;
+use crate::packets::{Carrier, CarrierConfig, CarrierCounts};
+
+/// What the places hold that packets meet, and the carrier that goes by it. A clone is the same.
+///
+/// Each change is published with the step that makes it, as one whole: so what packets meet is at each moment what the places held at one, in the
+/// order of their phases, and a step is in effect when it says so.
+#[derive(Clone)]
+pub(super) struct Plane(Arc<Shared>);
+
+struct Shared {
+    host: Arc<Namespace>,
+    containers: Arc<Containers>,
+    config: CarrierConfig,
+    places: MemoryPlaces,
+    spent: Spent,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    carrier: Option<Carrier>,
+    /// Where its sockets are bound.
+    bound: BTreeSet<SocketAddr>,
+    /// Why it has no socket for ESP, where it has none.
+    unsealed: Option<String>,
+    /// The taps that it has.
+    plugged: BTreeMap<EndpointId, Tap>,
+}
+
+/// A container's interface: where it is, what it is called, and which of those that ever were called so it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tap {
+    namespace: NsKey,
+    interface: IfName,
+    index: u32,
+}
+
+impl Plane {
+    pub(super) fn new(
+        (host, containers): (Arc<Namespace>, Arc<Containers>),
+        config: CarrierConfig,
+        spent: Spent,
+    ) -> Self {
+        let (places, running) = Default::default();
+        Self(Arc::new(Shared { host, containers, config, places, spent, running }))
+    }
+
+    /// What is held in memory.
+    pub(super) fn places(&self) -> &MemoryPlaces {
+        &self.0.places
+    }
+
+    /// A value changes by these steps, and packets meet it from then on. Without steps it is looked whether the taps are what they were.
+    ///
+    /// # Errors
+    /// If it cannot be published, in which case it is as before; or a tap cannot be opened, whose port is then taken out again.
+    pub(super) fn hold<D: State>(&self, held: &mut Memory<D>, steps: &[D::Step]) -> Result<(), BackendError> {
+        let mut running = self.lock();
+        let before = held.state();
+        held.apply(steps).map_err(|StepError { source, .. }| source)?;
+        self.publish(&mut running).inspect_err(|_| held.update(|state| *state = before))?;
+        self.plug(&mut running)
+    }
+
+    /// What was sealed by each association.
+    pub(super) fn usage(&self) -> BTreeMap<SaId, Usage> {
+        self.lock().carrier.as_ref().map(Carrier::usage).unwrap_or_default()
+    }
+
+    /// What the carrier has done.
+    pub(super) fn counts(&self) -> CarrierCounts {
+        self.lock().carrier.as_ref().map(Carrier::counts).unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Running> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has packets meet what is held now.
+    fn publish(&self, running: &mut Running) -> Result<(), BackendError> {
+        let wanted = wanted(&self.0.places);
+        let tables = Tables::new(&wanted).map_err(|refusal| {
+            BackendError::new(ErrorKind::Invalid, "have packets meet what places hold").caused_by(refusal)
+        })?;
+        self.start(running, &wanted)?;
+        if let (false, Some(why)) = (wanted.crypto.sas.is_empty(), &running.unsealed) {
+            return Err(BackendError::new(ErrorKind::Conflict, "carry ESP in UDP").caused_by(why.clone()));
+        }
+        let Some(carrier) = &running.carrier else { return Ok(()) };
+        let here: BTreeSet<EndpointId> = tables.endpoints().collect();
+        let gone: Vec<EndpointId> = running.plugged.keys().filter(|it| !here.contains(it)).copied().collect();
+        carrier.publish(Arc::new(tables));
+        for endpoint in gone {
+            carrier.unplug(endpoint);
+            running.plugged.remove(&endpoint);
+        }
+        Ok(())
+    }
+
+    /// Has a carrier that is bound where it should be. One that is to be bound elsewhere too is another, which opens all taps anew; what it
+    /// knew of flows is lost, and keys that the last has used are not used again.
+    fn start(&self, running: &mut Running, wanted: &Wanted) -> Result<(), BackendError> {
+        let segments = || wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
+        let plain = segments().filter(|segment| !is_sealed(segment));
+        let mut at: BTreeSet<SocketAddr> =
+            plain.map(|segment| (segment.vtep.local, segment.vtep.port.get()).into()).collect();
+        let esp = UdpEncapsulation::default().destination.get();
+        let sealed: BTreeSet<SocketAddr> = segments().map(|segment| (segment.vtep.local, esp).into()).collect();
+        let lacks = |running: &Running| at.iter().chain(&sealed).any(|at| !running.bound.contains(at));
+        let retries = running.unsealed.is_some() && !wanted.crypto.sas.is_empty();
+        if running.carrier.is_some() && !lacks(running) && !retries || running.carrier.is_none() && sealed.is_empty() {
+            return Ok(());
+        }
+        at.extend(running.bound.iter().filter(|bound| bound.port() != esp));
+        let used = running.carrier.take().is_some_and(|carrier| !carrier.usage().is_empty());
+        if used {
+            self.0.spent.set();
+        }
+        *running = Running::default();
+        let mut sockets = at.iter().map(|at| self.0.host.udp(*at)).collect::<Result<Vec<UdpSocket>, _>>()?;
+        for at in &sealed {
+            match self.0.host.udp(*at) {
+                Ok(socket) => sockets.push(socket),
+                Err(error) => running.unsealed = Some(overlay_core::told(&error)),
+            }
+        }
+        let mut seed = [0; 32];
+        random(&mut seed);
+        let carrier = Carrier::start(&self.0.config, seed, sockets);
+        let failed =
+            |error: std::io::Error| BackendError::new(ErrorKind::Other, "carry packets in user space").caused_by(error);
+        running.carrier = Some(carrier.map_err(failed)?);
+        running.bound = at.into_iter().chain(sealed).collect();
+        Ok(())
+    }
+
+    /// Has the carrier open the taps that it has not, or has another of. A port whose tap cannot be opened is not held.
+    fn plug(&self, running: &mut Running) -> Result<(), BackendError> {
+        let Running { carrier: Some(carrier), plugged, .. } = running else { return Ok(()) };
+        let mut failure = Ok(());
+        for (place, tables) in self.0.places.places() {
+            let Place::Network(_) = place else { continue };
+            let vxlan = tables.vxlan.state();
+            let ports = vxlan.segments.values().flat_map(|segment| &segment.ports);
+            let mut failed = BTreeSet::new();
+            for (endpoint, port) in ports {
+                if let Err(error) = self.plug_port(carrier, plugged, (*endpoint, port)) {
+                    failed.insert(*endpoint);
+                    failure = Err(error);
+                }
+            }
+            if !failed.is_empty() {
+                tables.vxlan.update(|state| {
+                    let all = state.segments.values_mut();
+                    all.for_each(|segment| segment.ports.retain(|endpoint, _| !failed.contains(endpoint)));
+                });
+            }
+        }
+        failure
+    }
+
+    fn plug_port(
+        &self,
+        carrier: &Carrier,
+        plugged: &mut BTreeMap<EndpointId, Tap>,
+        (endpoint, port): (EndpointId, &LocalPort),
+    ) -> Result<(), BackendError> {
+        let PortEnd::Namespace { namespace: key, interface } = &port.end else { return Ok(()) };
+        let gone =
+            || BackendError::new(ErrorKind::Gone, format!("open tap {interface}")).caused_by("its container has ended");
+        let namespace = match self.0.containers.is_hosts(key) {
+            true => Arc::clone(&self.0.host),
+            false => self.0.containers.namespace(key).ok_or_else(gone)?,
+        };
+        let index = namespace.run(|| if_nametoindex(interface.as_str()).unwrap_or_default())?;
+        let tap = Tap { namespace: key.clone(), interface: *interface, index };
+        if index == 0 || plugged.get(&endpoint) == Some(&tap) {
+            return Ok(()); // it is not there yet, or not any more: then what makes it opens it
+        }
+        // The one that it had may have the name that this one has.
+        carrier.unplug(endpoint);
+        plugged.remove(&endpoint);
+        let queue = TapQueue::open(&namespace, *interface, QueueFlags { vnet_hdr: true, ..QueueFlags::default() })?;
+        carrier.plug(endpoint, queue)?;
+        plugged.insert(endpoint, tap);
+        Ok(())
+    }
+}
+
+/// Whether nothing of a segment passes in the clear: networks that are encrypted have ports of their own.
+pub(super) fn is_sealed(segment: &Segment) -> bool {
+    segment.vtep.port == overlay_core::Port::VXLAN_ENCRYPTED || PortRange::VXLAN_ENCRYPTED.contains(segment.vtep.port)
+}
+
+/// All that is held now.
+fn wanted(places: &MemoryPlaces) -> Wanted {
+    let mut wanted = Wanted::default();
+    let mut services: BTreeMap<Name, Arc<overlay_lb::State>> = BTreeMap::new();
+    for (place, held) in places.places() {
+        match place {
+            Place::Host => (wanted.crypto, wanted.host) = (held.crypto.state(), held.firewall.state()),
+            Place::Network(network) => {
+                let sandbox = Sandbox { vxlan: held.vxlan.state(), firewall: held.firewall.state() };
+                wanted.networks.insert(network, sandbox);
+            }
+            Place::Container(name) => drop(services.insert(name, Arc::new(held.lb.state()))),
+        }
+    }
+    let segments = wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
+    for (endpoint, port) in segments.flat_map(|segment| &segment.ports) {
+        let PortEnd::Namespace { namespace, .. } = &port.end else { continue };
+        if let Some(state) = services.get(&namespace.name) {
+            wanted.services.insert(*endpoint, Arc::clone(state));
+        }
+    }
+    wanted
+}
+
+impl fmt::Debug for Plane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plane").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,131 @@
+//! Nodes that carry their containers' packets themselves.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use overlay_core::testing::{Kernel, kernel_test};
+use overlay_driver::testing::{Carried, Container};
+use overlay_kernel::NamespaceDir;
+use overlay_kernel::testing::judge;
+use overlay_node::{Encryption, NetworkSpec};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::killed::{Process, Resident, assert_bare, prepare};
+use crate::world::{World, attachable, pings};
+
+const SOON: Duration = Duration::from_secs(15);
+
+fn address(attached: &overlay_driver::Attached) -> IpAddr {
+    attached.endpoint.addresses.first().unwrap().addr()
+}
+
+/// What is written by one is read by the other.
+fn passes(stream: &mut TcpStream, other: &mut TcpStream, words: &[u8]) {
+    stream.write_all(words).unwrap();
+    let mut read = vec![0; words.len()];
+    other.read_exact(&mut read).unwrap();
+    assert_eq!(read, words);
+}
+
+fn connected(from: &Container, to: &Container, at: IpAddr) -> (TcpStream, TcpStream) {
+    let listener = to.namespace.run(|| TcpListener::bind((at, 9_000))).unwrap().unwrap();
+    let stream = from.namespace.run(|| TcpStream::connect((at, 9_000))).unwrap().unwrap();
+    let (other, _) = listener.accept().unwrap();
+    for it in [&stream, &other] {
+        it.set_read_timeout(Some(SOON)).unwrap();
+    }
+    (stream, other)
+}
+
+#[test]
+fn containers_reach_each_other_by_name_and_tcp_goes_on_when_their_node_starts_again() {
+    kernel_test(Kernel::Host, "driver::containers_reach_each_other_in_user_space", || {
+        let mut world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        let ((web, _), (db, at)) = (world.run(0, "web", "front"), world.run(1, "db", "front"));
+        world.until(SOON, |world| world.reaches(&web, "db") && world.reaches(&db, "web"));
+        let links = judge(world.hosts().lab.host(0), "ip", &["-d", "link"]);
+        assert!(!links.contains("vxlan"), "{links}");
+        let (mut stream, mut other) = connected(&web, &db, address(&at));
+        (0..64).for_each(|_| passes(&mut stream, &mut other, &[7; 16 << 10]));
+
+        let stopped = world.hosts_mut().take(0).unwrap();
+        world.wait(stopped.stop());
+        assert!(!pings(&web, address(&at)), "nobody carries");
+        stream.write_all(b"meanwhile").unwrap();
+        world.start(0);
+        world.until(SOON, |world| world.reaches(&web, "db"));
+        let mut read = [0; 9];
+        other.read_exact(&mut read).unwrap();
+        assert_eq!(&read, b"meanwhile");
+        passes(&mut other, &mut stream, b"and back");
+    });
+}
+
+#[test]
+fn a_connection_outlives_the_killing_of_the_node_that_carries_it() {
+    kernel_test(Kernel::Host, "driver::a_connection_outlives_the_killing_of_the_node", || {
+        let mut world = World::carried(2, Carried::InUserSpace);
+        let (asked, serving, runtime) = prepare(&mut world);
+        world.network(attachable("front"));
+        let (web, at) = world.run(1, "web", "front");
+        let residents = [Resident::new(&world, 0)];
+        let own = &residents[0].container;
+        let mut process = Process::start(&asked);
+        process.attach(&residents);
+        process.await_said("attached c0.");
+        world.until(SOON, |world| world.reaches(&web, "c0") && world.reaches(own, "web"));
+        let (mut stream, mut other) = connected(own, &web, address(&at));
+        for _ in 0..3 {
+            passes(&mut stream, &mut other, b"before");
+            process.kill();
+            stream.write_all(b"meanwhile").unwrap();
+            process = Process::start(&asked);
+            process.attach(&residents);
+            process.await_said("attached c0.");
+            let mut read = [0; 9];
+            other.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"meanwhile");
+            passes(&mut other, &mut stream, b"after");
+        }
+        process.tear_down();
+        assert_bare(&world, [own].into_iter());
+        NamespaceDir::new(&asked.hosts).remove(&"host".parse().unwrap()).unwrap();
+        runtime.block_on(serving.stop());
+    });
+}
+
+#[test]
+fn nothing_of_an_encrypted_network_crosses_the_cable_in_the_clear() {
+    kernel_test(Kernel::Host, "driver::nothing_crosses_the_cable_in_the_clear_in_user_space", || {
+        const WORDS: &[u8] = b"the combination is 4-8-15";
+        const ALL: i32 = 0x0300; // ETH_P_ALL, as the network has it
+        let world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        let ear = world.hosts().lab.host(0).run(|| Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(ALL))));
+        let ear = ear.unwrap().unwrap();
+        ear.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+        ear.set_recv_buffer_size(8 << 20).unwrap();
+        let heard = || {
+            let (mut frame, mut heard) = (vec![0; 1 << 16], false);
+            while let Ok(len) = (&ear).read(&mut frame) {
+                heard |= frame[..len].windows(WORDS.len()).any(|window| window == WORDS);
+                if len == 0 {
+                    break;
+                }
+            }
+            heard
+        };
+        for (network, clear) in [("front", true), ("vault", false)] {
+            let (a, _) = world.run(0, &format!("a-{network}"), network);
+            let (b, at) = world.run(1, &format!("b-{network}"), network);
+            world.until(SOON, |_| pings(&a, address(&at)));
+            let (mut stream, mut other) = connected(&a, &b, address(&at));
+            passes(&mut stream, &mut other, WORDS);
+            passes(&mut other, &mut stream, WORDS);
+            assert_eq!(heard(), clear, "{network}");
+        }
+    });
+}
