@@ -8,7 +8,7 @@ use std::time::Duration;
 use overlay_core::testing::{Dice, FlakyStore, Injected, block_on};
 use overlay_core::{Instant, MemoryStore, Name, NetworkId, NodeId, Prefix, Revision, Store, UnixTime};
 use overlay_crypto::Chance;
-use overlay_crypto::gossip::Succession;
+use overlay_crypto::gossip::{Succession, Verifier};
 use overlay_gossip::Role;
 use overlay_gossip::testing::Net;
 use overlay_node::{Agent, Control, Feed, Input, Manager, Me, MemoryPlaces, NodeSpec, Places as _, Stay, Upkeep};
@@ -49,6 +49,7 @@ pub struct Cluster {
     pub(crate) broken_calls: u64,
     settle_at: Instant,
     nonces: Option<Nonces>,
+    pub(crate) verifier: Arc<Verifier>,
     /// Packets, once somebody asked for any.
     pub(crate) plane: Option<Box<Plane>>,
     /// What nodes that died had counted and found.
@@ -108,6 +109,7 @@ impl Cluster {
             broken_calls: 0,
             settle_at: Instant::ZERO,
             nonces,
+            verifier: Self::shared_verifier(),
             plane: None,
             past: UpkeepCounts::default(),
             broken: Vec::new(),

@@ -31,12 +31,36 @@ pub struct Config {
     pub table: TableSize,
     /// Idle timeouts of services that say none.
     pub timeouts: Timeouts,
+    /// What services hash by whose scheduler [does](crate::Scheduler::is_hash).
+    pub choice: ChoiceKey,
 }
 
 impl Default for Config {
-    /// 65,536 flows, 16,384 sources, tables of 65,537.
+    /// 65,536 flows, 16,384 sources, tables of 65,537, and the choice that everybody knows.
     fn default() -> Self {
-        Self { flows: 1 << 16, sources: 1 << 14, table: TableSize::DEFAULT, timeouts: Timeouts::default() }
+        let (timeouts, choice) = (Timeouts::default(), ChoiceKey::default());
+        Self { flows: 1 << 16, sources: 1 << 14, table: TableSize::DEFAULT, timeouts, choice }
+    }
+}
+
+/// What balancers hash by that are to make the same choice for the same packet: those with equal keys and tables do.
+///
+/// Who knows it can draw addresses and ports that all come to one replica. So it should be a secret that the balancers of a cluster share
+/// and their clients do not know; the default is none. A balancer's flow table is keyed by its own seed, whatever this is.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct ChoiceKey([u8; 32]);
+
+impl ChoiceKey {
+    /// The key of these bytes: all of them should be by chance.
+    pub const fn new(secret: [u8; 32]) -> Self {
+        Self(secret)
+    }
+}
+
+impl fmt::Debug for ChoiceKey {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ChoiceKey(..)")
     }
 }
 
@@ -69,7 +93,10 @@ impl Default for Config {
 /// ```
 pub struct Balancer {
     config: Config,
+    /// Its own.
     key: HashKey,
+    /// The same for all that choose alike.
+    choice: HashKey,
     live: Live,
     flows: FlowTable,
     stirring: VecDeque<(Flow, Way)>,
@@ -133,7 +160,8 @@ pub struct Counts {
 }
 
 impl Balancer {
-    /// One without services yet, which chooses and hashes by a secret seed.
+    /// One without services yet. The secret seed is its own: it keys the tables of flows and sources, and says nothing of who is
+    /// chosen; that does [`Config::choice`].
     pub fn new(config: Config, seed: [u8; 32], now: Instant) -> Self {
         let key = HashKey::new(seed.map(|byte| byte ^ 0x5c));
         Self {
@@ -141,6 +169,7 @@ impl Balancer {
             flows: FlowTable::new(config.flows, seed),
             config,
             key,
+            choice: HashKey::new(config.choice.0),
             stirring: VecDeque::new(),
             answer: Vec::new(),
             errors: Bucket { tokens: ERRORS_AT_ONCE, since: now },
@@ -339,7 +368,7 @@ impl Balancer {
         if !is_somebodys(view) {
             return self.dropped(Reason::Silent);
         }
-        let taker = self.live.pick(&self.key, tuple, now);
+        let taker = self.live.pick(&self.choice, tuple, now);
         let Some(Taker { owner, replica }) = taker else { return self.refuse(ip, view, now) };
         let end = |address, port| SocketAddr::new(narrow(address), port);
         let flow = Flow {

@@ -22,7 +22,7 @@ pub mod testing;
 
 pub use arrivals::Arrivals;
 pub use asked::{Ask, Asked};
-pub use balancer::{Balancer, Config, Counts, Reason, Verdict};
+pub use balancer::{Balancer, ChoiceKey, Config, Counts, Reason, Verdict};
 pub use capabilities::{Capabilities, TimeoutScope};
 pub use flow::{Flow, FlowId, FlowTable, Signal, Stage, TableError, Tuple, Way};
 pub use packet::{Untranslatable, translate};

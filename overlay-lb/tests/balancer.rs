@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep, SlicedPacket, Tran
 use overlay_core::{EndpointId, Instant, Port, Protocol};
 use overlay_lb::testing::{Wants, state_of};
 use overlay_lb::{
-    Affinity, Balancer, Condition, Config, Reason, Replica, Scheduler, Service, State, TableSize, Timeouts, Verdict,
-    Weight,
+    Affinity, Balancer, ChoiceKey, Condition, Config, Reason, Replica, Scheduler, Service, State, TableSize, Timeouts,
+    Verdict, Weight,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -121,7 +121,7 @@ struct Scene {
 
 impl Scene {
     fn new(service: Service) -> Self {
-        let config = Config { flows: 1000, sources: 100, table: TableSize::SMALL, timeouts: Timeouts::default() };
+        let config = Config { flows: 1000, sources: 100, table: TableSize::SMALL, ..Config::default() };
         let balancer = Balancer::new(config, [9; 32], Instant::ZERO);
         let mut scene = Self { balancer, service, now: Instant::ZERO };
         scene.change(|_| {});
@@ -193,6 +193,26 @@ fn a_flow_goes_to_one_replica_and_its_replies_come_from_the_vip() {
         assert_eq!(replica.port(), 5353);
         assert_eq!(scene.back(udp(replica, asked, b"a")), Some((dns, asked)));
     }
+}
+
+#[test]
+fn balancers_of_one_choice_key_choose_alike_whatever_their_seeds_and_those_of_another_do_not() {
+    let choices = |scheduler, key: u8, seed: u8| -> Vec<SocketAddr> {
+        let config = Config { table: TableSize::SMALL, choice: ChoiceKey::new([key; 32]), ..Config::default() };
+        let balancer = Balancer::new(config, [seed; 32], Instant::ZERO);
+        let mut scene = Scene { balancer, service: service(5), now: Instant::ZERO };
+        scene.change(|service| service.scheduler = scheduler);
+        let clients = (0..100).map(|number| SocketAddr::from(([10, 0, 9, 50 + number], 4000 + u16::from(number))));
+        clients.filter_map(|client| scene.forth(tcp(client, at("10.0.9.100:80"), SYN, &[]))).collect()
+    };
+    for scheduler in [Scheduler::Maglev, Scheduler::SourceHash] {
+        let first = choices(scheduler, 1, 1);
+        assert_eq!((first.len(), first.iter().collect::<BTreeSet<_>>().len()), (100, 5), "{scheduler}");
+        assert_eq!(first, choices(scheduler, 1, 2), "{scheduler}");
+        let moved = first.iter().zip(choices(scheduler, 2, 1)).filter(|(one, other)| *one != other).count();
+        assert!(moved > 50, "{scheduler}: {moved} of 100"); // four of five
+    }
+    assert!(!format!("{:?}", ChoiceKey::new([0x61; 32])).contains("97"), "the key is in no log");
 }
 
 #[test]

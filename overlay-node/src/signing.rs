@@ -55,7 +55,7 @@ pub struct Signing {
     signer: Signer,
     vouch: Arc<dyn Vouch>,
     takes_unsigned: bool,
-    verifier: Verifier,
+    verifier: Arc<Verifier>,
     keys: Mutex<BTreeMap<NodeId, SignerKey>>,
 }
 
@@ -71,6 +71,13 @@ impl Signing {
     #[must_use]
     pub fn taking_unsigned(self) -> Self {
         Self { takes_unsigned: true, ..self }
+    }
+
+    /// As that, but remembers which signatures were true in the same place as others of this process: what was verified for one node is for all. For simulations, whose
+    /// nodes hear the same.
+    #[must_use]
+    pub fn verifying_by(self, verifier: Arc<Verifier>) -> Self {
+        Self { verifier, ..self }
     }
 
     /// The nodes that have shown a voucher.

@@ -205,7 +205,9 @@ fn an_endpoint_that_somebody_wrote_down_on_two_networks_is_on_the_first_whoever_
         store.commit_now(Commit::new().delete(gone)).unwrap();
         for feed in [&mut feed, &mut late] {
             assert_eq!(next(feed), [None]);
+            assert!(feed.hears(), "who passes on only what a feed tells that hears of all, passes this on");
             assert_eq!(next(feed), is_on(left));
+            assert!(feed.hears());
         }
     }
     store.commit_now(Commit::new().delete(third)).unwrap();

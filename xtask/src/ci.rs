@@ -7,6 +7,8 @@ use crate::{VERBS, fuzz, mission, test};
 
 /// Cases of each property test in the long form (256 otherwise).
 const CASES: u32 = 4_096;
+/// Nodes of the long form's largest cluster.
+const NODES: u32 = 1_000;
 /// How long the long form mutates corpora.
 const FUZZING: Duration = Duration::from_secs(120);
 
@@ -65,6 +67,7 @@ fn full() -> Vec<Step> {
     let longer = [
         Step::new("mission", || mission::run(&[])),
         Step::new("test (more cases)", || test::run_with_cases(CASES)),
+        Step::new("test (more nodes)", || test::run_with_nodes(NODES)),
         Step::new("fuzz (more rounds)", || fuzz::run_for(FUZZING)),
     ];
     quick().into_iter().chain(longer).collect()

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::readme::documented;
-use crate::step::{Outcome, no_arguments, run as execute};
+use crate::step::{Outcome, cargo, no_arguments, run as execute};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
@@ -42,6 +42,14 @@ pub(crate) fn run_with_cases(cases: u32) -> Outcome {
         command.arg("--config").arg(format!("profile.dev.package.{package}.opt-level=2"));
     }
     execute(command.env("PROPTEST_CASES", cases.to_string()))
+}
+
+/// A cluster of as many nodes as we say that one can have forms, carries packets and loses a tenth of them: in the profile that users build, since each
+/// node's work is done here by one process.
+pub(crate) fn run_with_nodes(nodes: u32) -> Outcome {
+    let mut command =
+        cargo("test --locked --release --package overlay-fabric --all-features --test many -- --nocapture");
+    execute(command.env("OVERLAY_FABRIC_NODES", nodes.to_string()))
 }
 
 /// Packages whose simulations take longer than optimising them does, once there are many cases: six to eight times as long

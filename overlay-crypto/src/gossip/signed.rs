@@ -34,10 +34,13 @@ pub struct Signer {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SignerKey([u8; 32]);
 
-/// Verifies statements, and remembers the last [`REMEMBERED`](Self::REMEMBERED) signatures that were true: so of statements that were signed at once the first costs a signature, and the others
+/// Verifies statements, and remembers the last signatures that were true: so of statements that were signed at once the first costs a signature, and the others
 /// some digests. What was not true is not remembered; how often that is looked at is the caller's to bound.
-#[derive(Debug, Default)]
-pub struct Verifier(Mutex<Believed>);
+#[derive(Debug)]
+pub struct Verifier {
+    most: usize,
+    believed: Mutex<Believed>,
+}
 
 /// Why a statement is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -118,8 +121,13 @@ impl SignerKey {
 }
 
 impl Verifier {
-    /// So many signatures are remembered, 32 bytes each.
+    /// So many signatures are remembered, 32 bytes each, if nothing else is said.
     pub const REMEMBERED: usize = 1_024;
+
+    /// One that remembers so many signatures.
+    pub fn remembering(most: usize) -> Self {
+        Self { most, believed: Mutex::default() }
+    }
 
     /// Whether a signature is of a statement, in that context, by that key.
     ///
@@ -140,12 +148,19 @@ impl Verifier {
         }
         let verified = UnparsedPublicKey::new(&ED25519, &key.0).verify(&signed, proof.signature);
         verified.map_err(|_| StatementError::Forged)?;
-        self.believed().insert(name);
+        self.believed().insert(name, self.most);
         Ok(())
     }
 
     fn believed(&self) -> std::sync::MutexGuard<'_, Believed> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.believed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Verifier {
+    /// One that remembers [`REMEMBERED`](Self::REMEMBERED).
+    fn default() -> Self {
+        Self::remembering(Self::REMEMBERED)
     }
 }
 
@@ -161,11 +176,11 @@ impl Believed {
         self.names.contains(name)
     }
 
-    fn insert(&mut self, name: [u8; 32]) {
+    fn insert(&mut self, name: [u8; 32], most: usize) {
         if self.names.insert(name) {
             self.order.push_back(name);
         }
-        if self.order.len() > Verifier::REMEMBERED
+        if self.order.len() > most
             && let Some(oldest) = self.order.pop_front()
         {
             self.names.remove(&oldest);

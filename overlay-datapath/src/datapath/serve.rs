@@ -165,7 +165,7 @@ impl Datapath {
     }
 }
 
-/// Each endpoint's balancer has a seed of its own.
+/// Each endpoint's balancer has a seed of its own; whom they choose by a hash, they choose alike.
 fn seed_of(seed: &[u8; 32], endpoint: EndpointId) -> [u8; 32] {
     let mut seed = *seed;
     seed.iter_mut().zip(endpoint.to_bytes().into_iter().cycle()).for_each(|(byte, of)| *byte ^= of);

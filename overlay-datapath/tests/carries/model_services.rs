@@ -127,7 +127,7 @@ struct World {
 
 impl World {
     fn new(state: &State) -> Self {
-        // By the seed that the client's has, which is the datapath's and the endpoint's: so both hash alike.
+        // By the seed that the client's has, which is the datapath's and the endpoint's: so both draw the same ports for flows that would be alike.
         let mut model = Balancer::new(Config::default().balancer, [7 ^ CLIENT; 32], NOW);
         model.handle_state(Arc::new(state.clone()), NOW).unwrap();
         Self { nodes: [datapath(&reaching(state)), datapath(&wanted(2))], model, now: NOW }

@@ -25,10 +25,11 @@ pub enum Scheduler {
     LeastConnection,
     /// The one with the fewest flows for its weight.
     WeightedLeastConnection,
-    /// By the client's address alone: a client has the same one for all its flows, until that goes ([`Maglev`]).
+    /// By the client's address alone: a client has the same one for all its flows, until that goes ([`Maglev`]). Balancers choose alike
+    /// as with [`Maglev`](Self::Maglev).
     SourceHash,
-    /// By addresses and ports: every balancer makes the same choice for the same packet without asking anybody, and of one
-    /// that goes or comes no more than its share moves ([`Maglev`]).
+    /// By addresses and ports: every balancer of one kind makes the same choice for the same packet without asking anybody (in user space,
+    /// those of one [`ChoiceKey`](crate::ChoiceKey)), and of one that goes or comes no more than its share moves ([`Maglev`]).
     Maglev,
 }
 

@@ -49,6 +49,8 @@ pub struct Feed {
     /// The networks that endpoints were told to be on.
     on: BTreeMap<EndpointId, NetworkId>,
     unreadable: BTreeMap<Key, String>,
+    /// Whether all is listed again before it goes on, since something of what is unreadable may count now.
+    again: bool,
     /// What feeds beside this one have read.
     recent: Option<Recent>,
     /// As of when all was told by an earlier feed, if one goes on from there.
@@ -112,7 +114,7 @@ impl Feed {
 
     fn of(store: Arc<dyn Store>, keys: Keys, recent: Option<Recent>) -> Self {
         let (told, on, unreadable) = Default::default();
-        Self { store, keys, watch: None, told, on, unreadable, recent, after: None, at: Revision::ZERO }
+        Self { store, keys, watch: None, told, on, unreadable, again: false, recent, after: None, at: Revision::ZERO }
     }
 
     /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing
@@ -135,6 +137,9 @@ impl Feed {
     /// # Errors
     /// As there.
     pub async fn advance(&mut self) -> Result<Vec<CatalogueChange>, StoreError> {
+        if std::mem::take(&mut self.again) {
+            self.lose();
+        }
         let Some(watch) = &mut self.watch else {
             return match self.after.filter(|_| self.at == Revision::ZERO) {
                 Some(after) => self.go_on(after).await,
@@ -195,7 +200,7 @@ impl Feed {
                 self.tell(&mut batch, key, Some(entry));
             }
         }
-        (self.watch, self.at) = (Some(watch), at);
+        (self.watch, self.at, self.again) = (Some(watch), at, false);
         Ok(batch.in_order())
     }
 
@@ -257,7 +262,7 @@ impl Feed {
         if kind == Kind::Endpoint {
             self.on.remove(&EndpointId::from_bytes(id));
             if self.unreadable.keys().any(|key| self.keys.kind(key) == Some((kind, id))) {
-                self.watch = None;
+                self.again = true;
             }
         }
     }

@@ -83,8 +83,8 @@ impl Agent {
     /// Goes on with the keys of gossip, if something is to be done.
     pub(in super::super) fn settle_seal(&mut self, now: Instant) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        let Some(mut seal) = self.seal.take_if(|seal| seal.is_doubted || is_due(seal.poll_timeout())) else { return };
-        seal.is_doubted = false;
+        let Some(mut seal) = self.seal.take_if(|seal| is_due(seal.poll_timeout())) else { return };
+        (seal.is_doubted, seal.looked_at) = (false, now);
         let me = self.knowledge.me;
         let others = self.others();
         let left_out = seal.keys.without().clone();

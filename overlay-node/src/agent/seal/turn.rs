@@ -29,6 +29,8 @@ pub(in super::super) struct Seal {
     pub(super) records: BTreeMap<NodeId, SuccessionRecord>,
     /// Whether something is other than when it was looked at last.
     pub(super) is_doubted: bool,
+    /// When that was.
+    pub(super) looked_at: Instant,
     pub(in super::super) counts: RotationCounts,
     /// A key that somebody seals with and that is not here: which, and when that was last said.
     pub(super) lacking: Option<(KeyId, Instant)>,
@@ -73,6 +75,8 @@ pub(super) struct Others {
     pub(super) live: BTreeSet<NodeId>,
 }
 
+/// So few nodes are looked at each time that there is something new.
+const MANY: usize = 64;
 /// So many stages may end one after the other at once, where nobody is waited for.
 const STAGES: usize = 3;
 
@@ -96,6 +100,7 @@ impl Seal {
             behind: Behind::default(),
             records: BTreeMap::new(),
             is_doubted: true,
+            looked_at: Instant::ZERO,
             counts: RotationCounts::default(),
             lacking: None,
             chance,
@@ -127,12 +132,21 @@ impl Seal {
         self.keys.keys().nth(which.into()).map(GossipKey::id)
     }
 
-    /// When there is something to do by time alone.
+    /// When there is something to do.
     pub(in super::super) fn poll_timeout(&self) -> Option<Instant> {
+        let doubted = self.is_doubted.then(|| self.looked_at + self.pause());
         let rotation = self.next.as_ref().and_then(|next| next.rotation.poll_timeout());
         let wanted = self.wanted.as_ref().filter(|_| self.next.is_none()).map(|wanted| wanted.at);
         let reached = self.reached.map(|since| since + self.patience());
-        [rotation, wanted, reached, self.due].into_iter().flatten().min()
+        [doubted, rotation, wanted, reached, self.due].into_iter().flatten().min()
+    }
+
+    /// How long what is heard waits for more, since each look is at all nodes: where they are many, each has something to say when all start. 100 ms for 1,000.
+    fn pause(&self) -> Duration {
+        match self.records.len() {
+            0..MANY => Duration::ZERO,
+            many => many as u32 * Duration::from_micros(100),
+        }
     }
 
     /// Another key is wanted, which these nodes do not get; this node makes it at that time, unless all older ones are gone by then.
