@@ -1,11 +1,18 @@
-//! `cargo xtask bench`: every benchmark still runs and prints its figures; how good they are is for people to read.
+//! `cargo xtask bench [--page FILE]`: every benchmark still runs and prints its figures; how good they are is for people to read.
+
+use std::path::Path;
 
 use serde_json::Value;
 
-use crate::step::{Failure, Outcome, cargo, no_arguments, output, verdict};
+use crate::page;
+use crate::step::{Failure, Outcome, cargo, output, verdict};
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
-    no_arguments(arguments)?;
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => {}
+        ["--page", file] => return page::write(Path::new(file)),
+        _ => return Err(Failure::new(format!("bench takes `--page FILE` or nothing, not {arguments:?}"))),
+    }
     let printed = output(&mut cargo("run --locked --release --package overlay-bench --all-features -- --quick all"))?;
     print!("{printed}");
     if printed.is_empty() {

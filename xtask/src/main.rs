@@ -27,6 +27,7 @@ mod lab;
 mod licences;
 mod mission;
 mod msrv;
+mod page;
 mod programs;
 mod readme;
 mod rooms;
@@ -67,7 +68,11 @@ const VERBS: &[Verb] = &[
     Verb { name: "kernel", does: "kernel tests as root, against testing/kernel-tests.txt [--bless]", run: kernel::run },
     Verb { name: "lab", does: "tests that need the kernel lab, in it, against the same [--bless]", run: kernel::lab },
     Verb { name: "fuzz", does: "fuzz bodies over their corpora and mutations of them [SECONDS]", run: fuzz::run },
-    Verb { name: "bench", does: "every benchmark once, quickly: does it still print figures?", run: bench::run },
+    Verb {
+        name: "bench",
+        does: "every benchmark once, quickly: does it still print figures? [--page FILE: docs/PERFORMANCE.md of them]",
+        run: bench::run,
+    },
     Verb { name: "readme", does: "the README's program", run: readme::run },
     Verb { name: "mission", does: "docs/MISSION.md, row by row, as root", run: mission::run },
     Verb { name: "ci", does: "all of these in this order, `mission` only in full [quick|full]", run: ci::run },

@@ -92,6 +92,7 @@ impl<B: Backend, D: State> Backend for Beside<B, D> {
     type State = Twofold<B::State, D>;
 
     fn observe(&mut self) -> Result<Self::State, BackendError> {
+        self.plane.revive()?;
         Ok(Twofold { kernel: self.kernel.observe()?, held: self.held.state() })
     }
 
@@ -128,7 +129,7 @@ impl<B: Witness, D: State> Witness for Beside<B, D> {
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        Ok(self.held.undisturbed()? && self.kernel.undisturbed()?)
+        Ok(!self.plane.has_ended() && self.held.undisturbed()? && self.kernel.undisturbed()?)
     }
 }
 
@@ -164,6 +165,7 @@ impl<D: State> Backend for Carried<D> {
     type State = D;
 
     fn observe(&mut self) -> Result<D, BackendError> {
+        self.plane.revive()?;
         self.held.observe()
     }
 
@@ -174,6 +176,7 @@ impl<D: State> Backend for Carried<D> {
     }
 
     fn plan_to(&mut self, desired: &D) -> Result<Vec<D::Step>, BackendError> {
+        self.plane.revive()?;
         self.held.plan_to(desired)
     }
 }

@@ -82,6 +82,24 @@ impl Plane {
         self.plug(&mut running)
     }
 
+    /// Whether what carried has ended by itself.
+    pub(super) fn has_ended(&self) -> bool {
+        has_ended(&self.lock())
+    }
+
+    /// Has another carrier in place of one that has ended by itself, if so.
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold).
+    pub(super) fn revive(&self) -> Result<(), BackendError> {
+        let mut running = self.lock();
+        if !has_ended(&running) {
+            return Ok(());
+        }
+        self.publish(&mut running)?;
+        self.plug(&mut running)
+    }
+
     /// What was sealed by each association.
     pub(super) fn usage(&self) -> BTreeMap<SaId, Usage> {
         self.lock().carrier.as_ref().map(Carrier::usage).unwrap_or_default()
@@ -128,11 +146,14 @@ impl Plane {
         let sealed: BTreeSet<SocketAddr> = segments().map(|segment| (segment.vtep.local, esp).into()).collect();
         let lacks = |running: &Running| at.iter().chain(&sealed).any(|at| !running.bound.contains(at));
         let retries = running.unsealed.is_some() && !wanted.crypto.sas.is_empty();
-        if running.carrier.is_some() && !lacks(running) && !retries || running.carrier.is_none() && sealed.is_empty() {
+        let has_ended = has_ended(running);
+        let stays = running.carrier.is_some() && !lacks(running) && !retries && !has_ended;
+        if stays || running.carrier.is_none() && sealed.is_empty() {
             return Ok(());
         }
         at.extend(running.bound.iter().filter(|bound| bound.port() != esp));
-        let used = running.carrier.take().is_some_and(|carrier| !carrier.usage().is_empty());
+        // What has ended tells of no use.
+        let used = running.carrier.take().is_some_and(|carrier| has_ended || !carrier.usage().is_empty());
         if used {
             self.0.spent.set();
         }
@@ -205,6 +226,10 @@ impl Plane {
         plugged.insert(endpoint, tap);
         Ok(())
     }
+}
+
+fn has_ended(running: &Running) -> bool {
+    running.carrier.as_ref().is_some_and(|carrier| carrier.ended().is_some())
 }
 
 /// Whether nothing of a segment passes in the clear: networks that are encrypted have ports of their own.
