@@ -5,10 +5,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use cargo_metadata::Package;
 
-use crate::step::{Failure, Outcome};
+use crate::step::{Failure, Outcome, output};
 use crate::workspace::root;
 
 /// In each library's folder.
@@ -16,20 +17,35 @@ const LIST: &str = "public-api.txt";
 const HEAD: &str =
     "# What others can use of this crate, with all its features. `cargo xtask docs --bless` writes it.\n";
 
+/// Another compiler's pages may be written otherwise.
+const BY: &str = "# As told by ";
+
 /// What differs between what the pages in `docs` show and what is committed; or writes that anew.
 pub(crate) fn compare(libraries: &[&Package], docs: &Path, bless: bool) -> Outcome<Vec<String>> {
     let mut complaints = Vec::new();
+    let compiler = output(Command::new("rustdoc").arg("--version"))?;
+    let head = format!("{HEAD}{BY}{compiler}");
     for library in libraries {
-        let shown = listing(&docs.join(library.name.replace('-', "_")))?;
+        let shown = head.clone() + &listing(&docs.join(library.name.replace('-', "_")))?;
         let file = root().join(library.name.as_str()).join(LIST);
         if bless {
             fs::write(&file, shown).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
             continue;
         }
         let committed = fs::read_to_string(&file).unwrap_or_default();
+        if let Some(by) = others(&committed, &compiler) {
+            println!("SKIPPED {}: {LIST} is told by {by}, this is {}", library.name, compiler.trim());
+            continue;
+        }
         complaints.extend(difference(library.name.as_str(), &committed, &shown));
     }
     Ok(complaints)
+}
+
+/// The compiler by which a list was told, if it is another one.
+fn others<'a>(committed: &'a str, compiler: &str) -> Option<&'a str> {
+    let by = committed.lines().find_map(|line| line.strip_prefix(BY))?;
+    (by != compiler.trim()).then_some(by)
 }
 
 fn difference(library: &str, committed: &str, shown: &str) -> Vec<String> {
@@ -48,7 +64,7 @@ fn listing(folder: &Path) -> Outcome<String> {
     let mut pages = Vec::new();
     walk(folder, &mut pages).map_err(|error| Failure::new(format!("{}: {error}", folder.display())))?;
     pages.sort();
-    let mut text = HEAD.to_owned();
+    let mut text = String::new();
     for page in pages {
         let html = fs::read_to_string(&page).map_err(|error| Failure::new(format!("{}: {error}", page.display())))?;
         let path = page.strip_prefix(folder).unwrap_or(&page);
@@ -150,6 +166,14 @@ mod tests {
     #[test]
     fn a_page_that_leads_elsewhere_is_no_item() {
         assert_eq!(item(Path::new("struct.Key.html"), "<p>Redirecting to <a>Key</a></p>"), None);
+    }
+
+    #[test]
+    fn a_list_by_another_compiler_is_not_compared() {
+        let committed = format!("{HEAD}{BY}rustdoc 1.0.0\n\nKey\n");
+        assert_eq!(others(&committed, "rustdoc 1.0.0\n"), None);
+        assert_eq!(others(&committed, "rustdoc 2.0.0\n"), Some("rustdoc 1.0.0"));
+        assert_eq!(others("", "rustdoc 2.0.0\n"), None);
     }
 
     #[test]
