@@ -19,8 +19,7 @@ use overlay_kernel::netlink::Notices;
 use overlay_kernel::nft::Writers;
 use overlay_lb::kernel::Nftables;
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
-use overlay_vxlan::Ends;
-use overlay_vxlan::{PortEnd, State as Segments};
+use overlay_vxlan::{Ends, Sandbox, State as Segments};
 
 use super::beside::{Beside, Carried};
 use super::kernel::{LINKS, SERVICES, TUNNELS, name, sandbox_name};
@@ -268,12 +267,7 @@ impl Reach for Beside<Ends, Segments> {
     type Value = Segments;
 
     fn named(value: &Segments) -> BTreeSet<NsKey> {
-        let ports = value.segments.values().flat_map(|segment| segment.ports.values());
-        let namespaces = ports.filter_map(|port| match &port.end {
-            PortEnd::Namespace { namespace, .. } => Some(namespace.clone()),
-            PortEnd::Tap { .. } => None,
-        });
-        namespaces.collect()
+        Sandbox::named(value)
     }
 
     fn reach(&mut self, key: NsKey, container: Namespace) -> Result<(), BackendError> {
