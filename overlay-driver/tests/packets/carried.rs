@@ -21,8 +21,12 @@ fn text(len: usize) -> Vec<u8> {
 }
 
 /// Sends `len` bytes by TCP and has them read at the other end, as they were.
+///
+/// Each time at another port: a program that a test beside this one starts holds
+/// a listener until it is executed, so its port is not free at once.
 fn pour(pair: &Pair, from: usize, len: usize) {
-    let listener = pair.containers[1 - from].run(|| TcpListener::bind((pair.inner(1 - from), 9_000))).unwrap().unwrap();
+    let listener = pair.containers[1 - from].run(|| TcpListener::bind((pair.inner(1 - from), 0))).unwrap().unwrap();
+    let there = listener.local_addr().unwrap();
     let reads = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -30,7 +34,7 @@ fn pour(pair: &Pair, from: usize, len: usize) {
         stream.read_to_end(&mut told).unwrap();
         told
     });
-    let mut stream = pair.containers[from].run(|| TcpStream::connect((pair.inner(1 - from), 9_000))).unwrap().unwrap();
+    let mut stream = pair.containers[from].run(|| TcpStream::connect(there)).unwrap().unwrap();
     let sent = text(len);
     stream.write_all(&sent).unwrap();
     drop(stream);
@@ -39,9 +43,9 @@ fn pour(pair: &Pair, from: usize, len: usize) {
 
 /// Sends datagrams of many sizes, each answered with itself.
 fn echo(pair: &Pair, from: usize) {
-    let answers = pair.containers[1 - from].run(|| UdpSocket::bind((pair.inner(1 - from), 9_001))).unwrap().unwrap();
+    let answers = pair.containers[1 - from].run(|| UdpSocket::bind((pair.inner(1 - from), 0))).unwrap().unwrap();
     let asks = pair.containers[from].run(|| UdpSocket::bind((pair.inner(from), 0))).unwrap().unwrap();
-    asks.connect((pair.inner(1 - from), 9_001)).unwrap();
+    asks.connect(answers.local_addr().unwrap()).unwrap();
     for socket in [&answers, &asks] {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
     }
