@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::thread;
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -19,6 +20,7 @@ use overlay_kernel::EspSocket;
 use super::counts::CarrierCounts;
 use super::port::{Got, Port};
 use super::shared::Shared;
+use super::spin::Spin;
 use super::underlay::{ROOM, Underlay};
 use super::{CarrierConfig, Letter, Reads};
 
@@ -35,6 +37,7 @@ pub(super) struct Queue {
     touched: Vec<EndpointId>,
     next_number: u64,
     ready: Epoll,
+    spin: Spin,
     letters: Receiver<Letter>,
     bell: Arc<EventFd>,
     batch: Vec<Buffer>,
@@ -77,6 +80,7 @@ impl Queue {
             touched: Vec::new(),
             next_number: TAPS,
             ready,
+            spin: Spin::new(config.spin),
             letters,
             bell,
             batch: vec![Buffer::new(config.longest.max(1_280)); BATCH],
@@ -95,13 +99,19 @@ impl Queue {
             let _ = cores.set(core).and_then(|()| sched_setaffinity(Pid::from_raw(0), &cores));
         }
         let mut events = [EpollEvent::empty(); 64];
-        let mut next = None;
+        let (mut next, mut looks) = (None, false);
         loop {
-            let came = match self.ready.wait(&mut events, self.wait(next)) {
+            let wait = if looks { EpollTimeout::ZERO } else { self.wait(next) };
+            let came = match self.ready.wait(&mut events, wait) {
                 Ok(came) => came,
                 Err(nix::errno::Errno::EINTR) => 0,
                 Err(error) => return Err(error.into()),
             };
+            let looked = std::mem::replace(&mut looks, self.spin.again(came > 0, self.shared.now()));
+            if looked && came == 0 {
+                thread::yield_now(); // to those whose answer it waits for, where cores are few
+                continue;
+            }
             self.counts.wakes += 1;
             for event in events.iter().take(came) {
                 if self.take(event.data()).is_break() {
