@@ -17,7 +17,8 @@ impl World {
         let script = "ip link set lo up; ip link add d0 type dummy 2>/dev/null || ip link add d0 type bridge
              ip link set d0 addrgenmode none; ip link set d0 up
              for n in 5 6; do ip addr add 10.0.9.$n/24 dev d0; ip addr add fd00::$n/64 dev d0 nodad; done
-             ip route add local 10.0.9.200 dev lo; ip -6 route add local fd00::200 dev lo";
+             ip route add local 10.0.9.200 dev lo; ip -6 route add local fd00::200 dev lo
+             for n in 5 6; do until ip -6 route show table local | grep -q fd00::$n; do sleep 0.01; done; done"; // later than the address
         judge(&home, "sh", &["-ec", script]);
         Self(home)
     }
