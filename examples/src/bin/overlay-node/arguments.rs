@@ -14,8 +14,11 @@ use overlay_link::MacvlanMode;
 use overlay_node::{Balancing, Encryption, EndpointMode, Kind, NetworkSpec, PublishedPort};
 
 use crate::balancing::{idle, scheduler, seconds};
+use crate::completion::Shell;
 use crate::members::{self, Member};
+use crate::metrics;
 use crate::question::NodeQuestion;
+use crate::verbs::Verb;
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
@@ -23,6 +26,8 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
        overlay-node node join --token TOKEN [--state DIR] [--etcd HOST:PORT]... IP[:PORT]...
        overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
                         [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR] [--backend kernel|userspace]
+                        [--metrics PORT|IP:PORT]
+       overlay-node completion bash|zsh|fish
        overlay-node [--socket PATH] [--json] COMMAND
 
   network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
@@ -72,7 +77,9 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
-  --json            answers for programs
+  --json            answers for programs, and errors too: docs/CLI.md says how they look
+  completion        a script by which a shell completes commands, flags and names that the node knows: source <(overlay-node completion bash)
+  --metrics PORT    the node's counts for Prometheus, at http://127.0.0.1:PORT/metrics; or IP:PORT, for whoever can reach that: docs/METRICS.md
   -p                a port of the containers that is reached from outside: in mode ingress at every node, in mode local at nodes with a container of the
                     service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
                     asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
@@ -97,8 +104,15 @@ Ended by a signal, a node leaves what it has made; the next start goes on with i
 #[derive(Debug)]
 pub(crate) enum Asked {
     Help,
+    Completion(Shell),
+    /// What the last of these words may be.
+    Complete(Vec<String>),
     Run(Run),
-    Command { socket: PathBuf, json: bool, command: Command },
+    Command {
+        socket: PathBuf,
+        json: bool,
+        command: Command,
+    },
 }
 
 /// A node.
@@ -117,6 +131,8 @@ pub(crate) struct Run {
     pub(crate) state: PathBuf,
     /// Whether the node carries its containers' packets itself, in place of the kernel.
     pub(crate) in_user_space: bool,
+    /// Where its counts are asked for.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// What is asked of a running node.
@@ -174,8 +190,11 @@ pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
             Arg::Value(word) => word.string()?,
             other => return Err(other.unexpected()),
         };
-        if command == "run" {
-            return run(parser).map(Asked::Run);
+        match command.as_str() {
+            "run" => return run(parser).map(Asked::Run),
+            "completion" => return completion(parser).map(Asked::Completion),
+            "complete" => return words_to_complete(&mut parser).map(Asked::Complete),
+            _ => {}
         }
         let (command, more) = self::command(&command, parser)?;
         return Ok(Asked::Command { socket, json: json || more, command });
@@ -183,12 +202,31 @@ pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
     Err("a command is missing".into())
 }
 
+fn completion(mut parser: Parser) -> Read<Shell> {
+    let word = match parser.next()? {
+        Some(Arg::Value(word)) => word.string()?,
+        _ => String::new(),
+    };
+    Shell::of(&word).ok_or_else(|| "name a shell: completion bash, zsh or fish".into())
+}
+
+/// All that stands behind the word, whatever it looks like.
+fn words_to_complete(parser: &mut Parser) -> Read<Vec<String>> {
+    let mut words: Vec<_> = parser.raw_args()?.map(|word| word.to_string_lossy().into_owned()).collect();
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    Ok(words)
+}
+
 fn run(mut parser: Parser) -> Read<Run> {
     let (mut name, mut address, mut manager, mut is_manager) = (None, None, None, false);
     let (mut join, mut keys) = (Vec::new(), Vec::new());
     let (mut dir, mut state) = (PathBuf::from("/run/overlay"), PathBuf::from("/var/lib/overlay"));
-    let mut in_user_space = false;
+    let (mut in_user_space, mut metrics) = (false, None);
+    let verb = verb(&["run"])?;
     while let Some(argument) = parser.next()? {
+        verb.admit(&argument)?;
         match argument {
             Arg::Long("name") => name = Some(value(&mut parser)?),
             Arg::Long("address") => address = Some(parser.value()?.parse_with(address_of)?),
@@ -198,6 +236,7 @@ fn run(mut parser: Parser) -> Read<Run> {
             Arg::Long("gossip-key") => keys.push(parser.value()?.into()),
             Arg::Long("dir") => dir = parser.value()?.into(),
             Arg::Long("state") => state = parser.value()?.into(),
+            Arg::Long("metrics") => metrics = Some(parser.value()?.parse_with(metrics::address)?),
             Arg::Long("backend") => match value::<String>(&mut parser)?.as_str() {
                 "kernel" => in_user_space = false,
                 "userspace" => in_user_space = true,
@@ -211,24 +250,31 @@ fn run(mut parser: Parser) -> Read<Run> {
     }
     let name = name.ok_or("run needs --name")?;
     let address = address.ok_or("run needs --address")?;
-    Ok(Run { name, address, is_manager, manager, join, keys, dir, state, in_user_space })
+    Ok(Run { name, address, is_manager, manager, join, keys, dir, state, in_user_space, metrics })
+}
+
+/// A command of the table.
+fn verb(words: &[&str]) -> Read<&'static Verb> {
+    Verb::of(words).ok_or_else(|| format!("there is no command {}: see --help", words.join(" ")).into())
 }
 
 /// A command, and whether `--json` stood behind it.
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
-    let second = match word {
-        "network" | "service" | "node" | "gossip-key" => match parser.next()? {
+    let second = match Verb::has_second(word) {
+        true => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
-        _ => String::new(),
+        false => String::new(),
     };
+    let both = [word, &second];
+    let verb = verb(&both[..if second.is_empty() { 1 } else { 2 }])?;
     if word == "node" && second != "rotate-keys" {
-        let (member, json) = members::parse(&second, &mut parser)?;
+        let (member, json) = members::parse(verb, &second, &mut parser)?;
         return Ok((Command::Member(member), json));
     }
-    words.read(&mut parser)?;
+    words.read(verb, &mut parser)?;
     let json = words.json;
     let command = match (word, second.as_str()) {
         ("network", "create") => Command::Create(Box::new(words.network()?)),
@@ -332,8 +378,9 @@ fn address_of(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
 }
 
 impl Words {
-    fn read(&mut self, parser: &mut Parser) -> Read<()> {
+    fn read(&mut self, verb: &Verb, parser: &mut Parser) -> Read<()> {
         while let Some(argument) = parser.next()? {
+            verb.admit(&argument)?;
             match argument {
                 Arg::Long("json") => self.json = true,
                 Arg::Long("yes") | Arg::Short('y') => self.yes = true,
