@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use overlay_core::{EndpointId, MemoryStore, NetworkId, NodeId, Prefix, Store, UnixTime};
+use overlay_driver::control::{ControlClient, ControlServer};
 use overlay_driver::{Attach, Driver, DriverEvent, MemoryGround, Source};
-use overlay_node::{Control, Feed, Manager, NetworkSpec};
+use overlay_node::{Control, Encryption, Feed, Manager, NetworkSpec};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -156,4 +157,47 @@ async fn what_is_told_to_who_listens_is_told_to_tracing_with_fixed_fields() {
     let of_place = |it: &&Heard| it.fields["kind"] == "changed" && it.fields.get("place") == Some(&place);
     let it = heard.iter().find(of_place).unwrap();
     assert_eq!((it.level, &it.fields["steps"]), (Some(Level::DEBUG), &steps.lines().count().to_string()));
+}
+
+#[tokio::test]
+async fn calls_and_changes_of_keys_are_spans_from_their_beginning_to_their_end() {
+    let ear = Ear::default();
+    let _guard = tracing::subscriber::set_default(ear.clone());
+    let dir = std::env::temp_dir().join(format!("overlay-driver-told-calls-{}", std::process::id()));
+    let (store, root): (Arc<dyn Store>, _) = (Arc::new(MemoryStore::default()), Prefix::new("test/").unwrap());
+    let node = NodeId::from_bytes([1; 16]);
+    let manager = Arc::new(Manager::new(Arc::clone(&store), &root, node, [7; 32]).unwrap());
+    let front = NetworkSpec::overlay("front".parse().unwrap());
+    let front = NetworkSpec { attachable: true, encryption: Encryption::Shared, ..front };
+    manager.create_network(NetworkId::from_bytes([2; 16]), front, UnixTime::EPOCH).await.unwrap();
+    let catalogue = Feed::new(store, &root).unwrap();
+    let driver = Driver::builder(node, MemoryGround::default(), manager.clone(), catalogue).dir(&dir);
+    let driver = driver.gossip("127.0.0.1:0".parse().unwrap()).start().await.unwrap();
+    let web = Attach::new("web".parse().unwrap(), Source::Path("/run/netns/web".into()), "front");
+    driver.attach(web).await.unwrap();
+
+    driver.rotate_keys().await.unwrap();
+    let is_over = || ear.spans.lock().unwrap().iter().any(|it| it.name == "rotation" && it.is_over);
+    let over = async {
+        while !is_over() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), over).await.unwrap();
+    let serving = ControlServer::new(manager).bind(dir.join("control.sock")).await.unwrap();
+    ControlClient::new(serving.path()).networks().await.unwrap();
+    serving.stop().await;
+    driver.stop().await;
+    std::fs::remove_dir_all(dir).unwrap();
+
+    let spans = ear.spans.lock().unwrap().clone();
+    let one = |name: &str| spans.iter().find(|it| it.name == name).unwrap();
+    let rotation = one("rotation");
+    assert_eq!(rotation.level, Some(Level::INFO));
+    assert_eq!(rotation.fields.keys().copied().collect::<Vec<_>>(), ["cause", "epoch", "node"]);
+    assert!(rotation.fields["epoch"].parse::<u64>().is_ok() && !rotation.fields["cause"].is_empty(), "{rotation:?}");
+    let call = one("call");
+    assert_eq!((call.level, call.is_over), (Some(Level::DEBUG), true));
+    assert_eq!(call.fields["call"], "read networks");
+    assert!(call.fields["caller"].starts_with("user ") && call.fields.len() == 2, "{call:?}");
 }
