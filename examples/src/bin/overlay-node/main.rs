@@ -25,6 +25,7 @@ mod seat;
 mod services;
 mod store;
 mod verbs;
+mod words;
 
 use std::error::Error;
 use std::process::ExitCode;
