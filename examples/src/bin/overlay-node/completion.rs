@@ -54,9 +54,14 @@ compdef _overlay_node overlay-node"#;
 
 const FISH: &str = r#"function __overlay_node
     set -l words (commandline -opc) (commandline -ct)
-    $words[1] complete -- $words[2..-1] 2>/dev/null
+    set -l found ($words[1] complete -- $words[2..-1] 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete -c overlay-node -a '(__overlay_node)'"#;
+complete -c overlay-node -f -a '(__overlay_node)'"#;
 
 /// How long a node is waited for that is to say its names.
 const PATIENCE: Duration = Duration::from_secs(1);
