@@ -426,6 +426,7 @@ fn err_as_the_docs_say(world: &World, own: &str, far: &str) {
     for (words, kind, hint) in [
         (&["network", "rm", "nowhere"][..], "not_found", "overlay-node network ls shows"),
         (&["network", "create", "--attachable", "front"], "name_taken", "choose another name"),
+        (&["network", "rm", "ingress"], "not_confirmed", "say --yes"),
         (&["network", "rm", "front"], "network_in_use", "remove that first"),
         (&["network", "create", "--ingress", "--gateway", "x", "y"], "usage", "overlay-node --help"),
         (&["status", "--fast"], "usage", "overlay-node --help"),

@@ -94,9 +94,13 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
     }
 }
 
-/// Warns before an ingress network goes, and asks.
+/// Warns before an ingress network goes, and asks: a person, that is.
 async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool) -> Outcome {
     if node.network(network).await?.spec.ingress && !yes {
+        if json {
+            let what = "this is an ingress network, by which ports are reached: nothing was removed";
+            return Err(Failure::new("not_confirmed", what, Changed::Nothing).hint("say --yes").into());
+        }
         println!(
             "WARNING! Ports that services publish in ingress mode are reached through this network. Without it no"
         );
