@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capture;
+pub mod exposition;
 pub mod listing;
 
 #[cfg(doctest)]

@@ -3,6 +3,8 @@
 use std::fmt;
 
 use overlay_core::EndpointId;
+use serde::ser::{SerializeMap as _, SerializeStruct as _};
+use serde::{Serialize, Serializer};
 
 use crate::Fate;
 
@@ -93,6 +95,37 @@ impl Reason {
             Room,
         ]
     };
+
+    /// What it is called where programs read it; it stays so within a major version.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Tagged => "tagged",
+            Self::NoPort => "no_port",
+            Self::Spoofed => "spoofed",
+            Self::Policy => "policy",
+            Self::Fragment => "fragment",
+            Self::Service => "service",
+            Self::Settled => "settled",
+            Self::NoStation => "no_station",
+            Self::NoRoute => "no_route",
+            Self::Unflooded => "unflooded",
+            Self::FloodRate => "flood_rate",
+            Self::TooBig => "too_big",
+            Self::Expired => "expired",
+            Self::NotOurs => "not_ours",
+            Self::NoSegment => "no_segment",
+            Self::Stranger => "stranger",
+            Self::Clear => "clear",
+            Self::NoTunnel => "no_tunnel",
+            Self::NoAssociation => "no_association",
+            Self::ForeignSpi => "foreign_spi",
+            Self::Unopened => "unopened",
+            Self::Congested => "congested",
+            Self::Full => "full",
+            Self::Room => "room",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
@@ -143,6 +176,28 @@ pub struct Counts {
     dropped: [u64; Reason::ALL.len()],
 }
 
+/// As its public fields, and `dropped`: the reasons for which any were, [by name](Reason::name).
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        struct Dropped<'c>(&'c Counts);
+        impl Serialize for Dropped<'_> {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                let mut map = to.serialize_map(None)?;
+                self.0.drops().try_for_each(|(reason, count)| map.serialize_entry(reason.name(), &count))?;
+                map.end()
+            }
+        }
+        let mut counts = to.serialize_struct("Counts", 6)?;
+        counts.serialize_field("underlay", &self.underlay)?;
+        counts.serialize_field("sealed", &self.sealed)?;
+        counts.serialize_field("ports", &self.ports)?;
+        counts.serialize_field("answers", &self.answers)?;
+        counts.serialize_field("copied", &self.copied)?;
+        counts.serialize_field("dropped", &Dropped(self))?;
+        counts.end()
+    }
+}
+
 impl Counts {
     /// How many were dropped for that reason.
     pub const fn dropped(&self, reason: Reason) -> u64 {
@@ -182,6 +237,11 @@ mod tests {
             assert_eq!(counts.dropped(reason), 1);
         }
         let texts: std::collections::BTreeSet<_> = Reason::ALL.iter().map(ToString::to_string).collect();
+        let names: std::collections::BTreeSet<_> = Reason::ALL.into_iter().map(Reason::name).collect();
+        assert!(
+            names.len() == texts.len()
+                && names.iter().all(|name| name.bytes().all(|it| it.is_ascii_lowercase() || it == b'_'))
+        );
         assert_eq!((texts.len(), counts.drops().count()), (Reason::ALL.len(), Reason::ALL.len()));
     }
 }

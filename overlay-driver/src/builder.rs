@@ -247,7 +247,7 @@ impl<G: Ground> Builder<G> {
         let mut state = State::of(found.iter().cloned().collect(), Instant::ZERO + UNHEARD);
         state.writing = Writing::to(self.kept_keys(), &agent);
         let heart = Heart {
-            works: Works::new(self.ground.clone(), self.workers, mouths.done),
+            works: Works::new(self.ground.clone(), self.node, self.workers, mouths.done),
             resolvers: Resolvers::new(self.ground.clone(), home.clone(), self.upstreams, names_seed, mouths.bound),
             upkeep: Upkeep::new(self.upkeep, found, Instant::ZERO),
             reporter: Reporter::start(self.control.clone(), self.node, events.clone()),

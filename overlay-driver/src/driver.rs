@@ -13,15 +13,17 @@ use overlay_node::{
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::{Instrument as _, Span};
 
 use crate::builder::{Builder, random};
 use crate::control::Follow;
 use crate::events::Events;
 use crate::ground::Ground;
 use crate::heart::{Command, Plug};
+use crate::spans;
 use crate::{
-    Attach, AttachError, Attached, DrainError, DriverEvent, PlugError, Plugged, ServiceWatch, Source, Status, Stopped,
-    TearDownError,
+    Attach, AttachError, Attached, DrainError, DriverEvent, DriverMetrics, PlugError, Plugged, ServiceWatch, Source,
+    Status, Stopped, TearDownError,
 };
 
 /// A node that runs: a handle on its task, which a clone shares. When the last is dropped the task ends, and leaves what is in the
@@ -99,6 +101,11 @@ impl Driver {
     /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left). If this future is dropped
     /// half-way, [detach](Self::detach) it by the id that was given.
     pub async fn attach(&self, attach: Attach) -> Result<Attached, AttachError> {
+        let span = spans::attach(self.node, &attach.container, &attach.network);
+        self.attach_all(attach, &span).instrument(span.clone()).await
+    }
+
+    async fn attach_all(&self, attach: Attach, span: &Span) -> Result<Attached, AttachError> {
         let network = self.control.network(&attach.network).await?;
         let replica = attach.service.map(|service| mesh_replica(service, self.node, &attach.container));
         let id = match (attach.id, replica) {
@@ -106,6 +113,7 @@ impl Driver {
             (None, Some(replica)) if network.spec.ingress && self.is_here(replica).await? => replica,
             (None, _) => EndpointId::generate(random),
         };
+        spans::is_endpoint(span, id);
         let endpoint = self.attach_for_certain(id, attach.spec(network.id, self.node)).await?;
         let plugged = match self.plug_attached(&attach, id).await {
             Ok(plugged) => plugged,
@@ -192,6 +200,10 @@ impl Driver {
     /// # Errors
     /// If the manager could not do it: it is unplugged all the same.
     pub async fn detach(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, AttachError> {
+        self.detach_all(endpoint).instrument(spans::detach(self.node, endpoint)).await
+    }
+
+    async fn detach_all(&self, endpoint: EndpointId) -> Result<Option<Endpoint>, AttachError> {
         self.unplug(endpoint).await.map_err(PlugError::from)?;
         let ended = self.control.detach(endpoint, now()).await?;
         let spec = ended.as_ref().map(|ended| &ended.spec);
@@ -294,6 +306,10 @@ impl Driver {
     /// # Errors
     /// See [`DrainError`]. It ends at once when the endpoint goes, or the driver stops.
     pub async fn drain(&self, endpoint: EndpointId, deadline: Duration) -> Result<Drained, DrainError> {
+        self.drain_all(endpoint, deadline).instrument(spans::drain(self.node, endpoint)).await
+    }
+
+    async fn drain_all(&self, endpoint: EndpointId, deadline: Duration) -> Result<Drained, DrainError> {
         let own = self.ask(|asked| Command::Drain(endpoint, deadline, asked));
         let Some(replica) = self.ask(|asked| Command::Replica(endpoint, asked)).await? else { return own.await? };
         let (own, replica) = tokio::join!(own, self.ask(|asked| Command::Drain(replica, deadline, asked)));
@@ -321,6 +337,14 @@ impl Driver {
     /// If the driver has stopped.
     pub async fn status(&self) -> Result<Status, Stopped> {
         self.ask(Command::Status).await
+    }
+
+    /// What was counted of it, of its agent, gossip, resolvers and carrier, at one moment. Cheap enough to be asked for each second.
+    ///
+    /// # Errors
+    /// If the driver has stopped.
+    pub async fn metrics(&self) -> Result<DriverMetrics, Stopped> {
+        self.ask(Command::Metrics).await
     }
 
     /// Looks at all places anew, repairs what is not as it should be, and returns when that is done or has failed.

@@ -3,6 +3,7 @@
 mod drains;
 mod explained;
 mod hindrances;
+mod measured;
 mod plugs;
 mod rounds;
 mod usage;
@@ -42,7 +43,7 @@ use crate::status::{self, DriverEvent, PlaceStatus, Status};
 use crate::streams::Streams;
 use crate::watch::Latest;
 use crate::works::{Done, Works};
-use crate::{DrainError, PlugError, Source};
+use crate::{DrainError, DriverMetrics, PlaceMetrics, PlugError, Source};
 
 pub(crate) use drains::Counted;
 pub(crate) use plugs::Entered;
@@ -67,6 +68,7 @@ pub(crate) enum Command {
     Drain(EndpointId, Duration, oneshot::Sender<Result<Drained, DrainError>>),
     Watch(Reference, oneshot::Sender<watch::Receiver<Latest>>),
     Status(oneshot::Sender<Status>),
+    Metrics(oneshot::Sender<DriverMetrics>),
     Explain(EndpointId, Target, oneshot::Sender<Explanation>),
     ExplainPublished(Ask, oneshot::Sender<Explanation>),
     Holds(oneshot::Sender<Desired>),
@@ -184,6 +186,9 @@ pub(crate) struct State {
     tearing_down: Vec<oneshot::Sender<()>>,
     gone: Vec<oneshot::Sender<()>>,
     deaf: Option<String>,
+    /// What was counted of places, lengths left out.
+    counts: PlaceMetrics,
+    rotating: measured::Rotating,
     is_over: bool,
 }
 
@@ -299,6 +304,7 @@ impl<G: Ground> Heart<G> {
         self.take_events();
         self.answer();
         self.mind_acted();
+        self.mind_rotation();
         let now = self.now();
         self.mind_drains(now);
         while let Some(Transmit { to, class, payload }) = self.agent.poll_transmit(now) {
@@ -392,6 +398,7 @@ impl<G: Ground> Heart<G> {
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
+            Command::Metrics(asked) => drop(asked.send(self.metrics())),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::ExplainPublished(ask, asked) => self.explain_published(ask, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),

@@ -17,6 +17,7 @@ mod home;
 mod keys;
 mod leading;
 mod membership;
+mod metrics;
 mod open_vault;
 pub mod packets;
 mod replace;
@@ -25,6 +26,7 @@ mod resolvers;
 mod seal;
 mod signed;
 mod source;
+mod spans;
 mod status;
 mod streams;
 #[cfg(feature = "testing")]
@@ -40,6 +42,7 @@ pub use error::{AttachError, DrainError, GossipKeysError, PlugError, StartError,
 pub use ground::{FlowMeter, Ground, Hindrances, KernelPlaces, MemoryGround, UserspacePlaces};
 pub use leading::Leading;
 pub use membership::{Keep, Membership, MembershipConfig, MembershipEvent, MembershipParts};
+pub use metrics::{DriverMetrics, PlaceMetrics};
 pub use open_vault::{OpenVault, OpenVaultError};
 pub use replace::{Replace, Replaced, replace};
 pub use seal::{KeepGossipKeys, KeyFileError};

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use overlay_core::{BackendError, Port, told};
-use overlay_dns::{Config, Limits, Listen, Resolver, Server, Upstreams, View};
+use overlay_dns::{Config, Limits, Listen, Metrics, Resolver, Server, Upstreams, View};
 use overlay_node::{Place, PlaceState, RESOLVER};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::JoinSet;
@@ -21,6 +21,8 @@ pub(crate) struct Resolvers<G> {
     upstreams: Vec<SocketAddr>,
     seeds: Seeds,
     serving: BTreeMap<Place, Serving>,
+    /// What those have counted that have ended.
+    past: Metrics,
     bound: UnboundedSender<Bound>,
     binding: JoinSet<()>,
 }
@@ -67,7 +69,16 @@ impl<G: Ground> Resolvers<G> {
         bound: UnboundedSender<Bound>,
     ) -> Self {
         let seeds = Seeds { seed, given: 0 };
-        Self { ground, home, upstreams, seeds, serving: BTreeMap::new(), bound, binding: JoinSet::new() }
+        Self {
+            ground,
+            home,
+            upstreams,
+            seeds,
+            serving: BTreeMap::new(),
+            past: Metrics::default(),
+            bound,
+            binding: JoinSet::new(),
+        }
     }
 
     /// These names are seen from a place from now on. Where it is `direct`, nothing leads from port 53 to elsewhere. Gives
@@ -86,14 +97,32 @@ impl<G: Ground> Resolvers<G> {
         let (seed, number) = self.seeds.next();
         // What is asked before there is a socket is asked again.
         let Some(server) = self.start(place, Listen::default(), state.view.clone(), seed) else { return false };
-        self.serving.insert(place.clone(), Serving { state: Arc::clone(state), at, number, server });
+        let former = self.serving.insert(place.clone(), Serving { state: Arc::clone(state), at, number, server });
+        self.remember(former.map(|former| former.server));
         self.bind(place, number);
         true
     }
 
     /// No names are seen from there any more.
     pub(crate) fn withdraw(&mut self, place: &Place) {
-        self.serving.remove(place);
+        let former = self.serving.remove(place);
+        self.remember(former.map(|former| former.server));
+    }
+
+    /// What all have counted, those too that have ended.
+    pub(crate) fn metrics(&self) -> Metrics {
+        self.serving.values().fold(self.past.clone(), |all, serving| all.and(&serving.server.metrics()))
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.serving.len()
+    }
+
+    fn remember(&mut self, former: Option<Server>) {
+        if let Some(former) = former {
+            self.past = std::mem::take(&mut self.past).and(&former.metrics().ended());
+        }
     }
 
     /// Sockets are there, or cannot be had, in which case it says why.
@@ -107,7 +136,8 @@ impl<G: Ground> Resolvers<G> {
         };
         let (seed, _) = self.seeds.next();
         let server = self.start(&place, listen, view, seed)?;
-        self.serving.get_mut(&place)?.server = server;
+        let former = std::mem::replace(&mut self.serving.get_mut(&place)?.server, server);
+        self.remember(Some(former));
         Some((place, Ok(())))
     }
 

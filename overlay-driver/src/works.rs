@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use overlay_core::{BackendError, Phase, told};
+use overlay_core::{BackendError, NodeId, Phase, told};
 use overlay_node::{Job, Place, PlacePlan, PlaceState, PlaceTables, Round, Schedule};
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
 use crate::ground::{Direct, Ground, Led};
+use crate::spans;
 
 /// Plans and runs rounds: as many places at once as there are workers, one job of a place at a time. What is open stays open between
 /// rounds, so that its shadow is of use.
@@ -18,6 +20,7 @@ pub(crate) struct Works<G> {
     direct: Direct,
     run: Option<Run>,
     workers: usize,
+    node: NodeId,
     busy: usize,
     done: UnboundedSender<Done>,
 }
@@ -32,6 +35,7 @@ struct Run {
     schedule: Option<Schedule>,
     jobs: BTreeMap<Place, Job>,
     changed: BTreeMap<Place, String>,
+    span: Span,
 }
 
 /// A job that came back.
@@ -57,8 +61,8 @@ impl<G: Ground> Works<G> {
         self.ground.needs_keys()
     }
 
-    pub(crate) fn new(ground: G, workers: usize, done: UnboundedSender<Done>) -> Self {
-        Self { ground, open: BTreeMap::new(), direct: Direct::default(), run: None, workers, busy: 0, done }
+    pub(crate) fn new(ground: G, node: NodeId, workers: usize, done: UnboundedSender<Done>) -> Self {
+        Self { ground, open: BTreeMap::new(), direct: Direct::default(), run: None, workers, node, busy: 0, done }
     }
 
     /// Whether a place's resolver is to listen at port 53 itself.
@@ -72,9 +76,10 @@ impl<G: Ground> Works<G> {
     }
 
     pub(crate) fn begin(&mut self, round: Round) {
-        let to_plan = round.places().map(|(place, _)| place.clone()).collect();
+        let to_plan: VecDeque<Place> = round.places().map(|(place, _)| place.clone()).collect();
+        let span = spans::round(self.node, to_plan.len());
         let (planned, failures, jobs, changed) = Default::default();
-        self.run = Some(Run { round, to_plan, planned, failures, schedule: None, jobs, changed });
+        self.run = Some(Run { round, to_plan, planned, failures, schedule: None, jobs, changed, span });
         self.advance();
     }
 
@@ -135,7 +140,8 @@ impl<G: Ground> Works<G> {
             self.busy += 1;
             let desired = run.round.desired(&place).cloned();
             let open = self.open.remove(&place).map_or_else(|| Err((self.ground.clone(), self.direct.clone())), Ok);
-            plan(place, open, desired, self.done.clone());
+            let span = spans::plan(&run.span, &place);
+            plan((place, span), open, desired, self.done.clone());
         }
         if run.schedule.is_none() && run.to_plan.is_empty() && self.busy == 0 {
             let phases = |(place, (_, plan)): (&Place, &(PlaceTables, PlacePlan))| {
@@ -155,7 +161,8 @@ impl<G: Ground> Works<G> {
             self.busy += 1;
             let goes = job.phase == Phase::Unguard && run.round.desired(&place).is_none();
             let ground = goes.then(|| self.ground.clone());
-            carry_out(ground, place.clone(), planned, job.phase, self.done.clone());
+            let span = spans::phase(&run.span, &place, job.phase);
+            carry_out(ground, (place.clone(), span), planned, job.phase, self.done.clone());
             run.jobs.insert(place, job);
         }
     }
@@ -178,19 +185,23 @@ fn first_ready(schedule: &Schedule) -> Option<Place> {
 }
 
 fn plan(
-    place: Place,
+    (place, span): (Place, Span),
     open: Result<PlaceTables, (impl Ground, Direct)>,
     desired: Option<Arc<PlaceState>>,
     done: UnboundedSender<Done>,
 ) {
     let named = place.clone();
     let job = move || {
+        let _entered = span.clone().entered();
         let nothing = PlaceState::default();
         let mut tables = match open {
             Ok(tables) => tables,
             Err((ground, direct)) => open_in(ground, &place, direct).map_err(|error| told(&error))?,
         };
         let plan = tables.plan(desired.as_deref().unwrap_or(&nothing)).map_err(|error| told(&error))?;
+        if !span.is_disabled() {
+            spans::has_steps(&span, plan.len());
+        }
         Ok(Box::new((tables, plan)))
     };
     tokio::spawn(async move {
@@ -213,13 +224,14 @@ fn open_in(mut ground: impl Ground, place: &Place, direct: Direct) -> Result<Pla
 /// Runs a phase; of a place that goes, which then is closed, with the ground.
 fn carry_out(
     ground: Option<impl Ground>,
-    place: Place,
+    (place, span): (Place, Span),
     (mut tables, mut plan): (PlaceTables, PlacePlan),
     phase: Phase,
     done: UnboundedSender<Done>,
 ) {
     let named = place.clone();
     let job = move || {
+        let _entered = span.entered();
         let ran = tables.run(&mut plan, phase).map_err(|error| told(&error));
         let Some(mut ground) = ground else { return (Some(Box::new((tables, plan))), ran) };
         drop(tables);

@@ -1,10 +1,12 @@
 //! What a machine has done and how long its queues are.
 
+use serde::Serialize;
+
 use crate::wire::{self, Kind};
 use crate::{Class, TablesMetrics};
 
 /// Counts since the start, and lengths now, of the membership protocol.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct MembershipMetrics {
     /// Members alive, oneself not included.
@@ -51,7 +53,7 @@ pub struct MembershipMetrics {
 }
 
 /// A snapshot of a machine's counts and queues.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Of membership.
@@ -76,7 +78,7 @@ pub struct Metrics {
 }
 
 /// Messages and bytes by class, and messages by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Traffic {
     /// Datagrams.
@@ -106,7 +108,7 @@ pub struct Traffic {
 }
 
 /// Messages of one kind, several of which may be in one datagram.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Count {
     /// How many.

@@ -29,7 +29,7 @@ pub use control::{Control, ControlError, Reference, ReferenceLengthError, Refuse
 pub use derive::{Deriver, Unfit, derive};
 pub use desired::{Desired, PlaceState};
 pub use drain::{Drain, Drained, Flow, Flows, LeftFlows, Order, Rollout, Step};
-pub use explain::{Break, Explanation, Hop, Target, explain, explain_published};
+pub use explain::{Break, Explanation, Hop, NameOf, ServiceBackend, Target, explain, explain_published};
 pub use knowledge::{
     Carried, Contest, GatewayBridge, GatewayPort, Knowledge, LaneKeys, LocalEndpoint, NodeFacts, Protection, RESOLVER,
     RemoteEndpoint, Section, Settings, Standing, TunnelKeys,

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use overlay_core::Malformed;
+use serde::Serialize;
 
 use super::KeyId;
 
 /// Where a key of gossip stands among all that its cluster ever had: by its number, and of two that were made at once with one number, by its name.
 ///
 /// In text it is the two with a dot between: `3.12013063`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Generation {
     /// Its number; 0 while it is not known.
     pub number: u64,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use overlay_core::Instant;
+use serde::Serialize;
 
 use super::{RotationConfig, RotationConfigError};
 use crate::Chance;
@@ -63,7 +64,8 @@ pub struct Rotation {
 }
 
 /// What there is of keys, and what they are used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// There is one key: it seals and opens.
     Steady,
@@ -74,7 +76,8 @@ pub enum Stage {
 }
 
 /// Why a key is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// Somebody asked for it.
     Demand,
@@ -116,7 +119,7 @@ pub enum RotationEvent {
 }
 
 /// What a [`Rotation`] has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct RotationCounts {
     /// Rotations that began.
     pub began: u64,
@@ -129,7 +132,7 @@ pub struct RotationCounts {
 }
 
 /// How many rotations began why.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Causes {
     /// Somebody asked for it.
     pub demand: u64,

@@ -1,5 +1,6 @@
 //! One connection, at the server.
 
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use overlay_node::Control;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::allow::Open;
 use super::call::{Call, QUESTIONS, Reply};
@@ -23,6 +25,7 @@ use super::server::{Service, Stopping};
 use super::tls::Peer;
 use super::transport::{Reader, Stream, Writer};
 use super::{Caller, allow, feeder, watcher};
+use crate::spans;
 
 /// Who is at the other end.
 #[derive(Debug, Clone)]
@@ -35,6 +38,16 @@ pub(super) enum Who {
     Stranger,
     /// Somebody with whom no protocol was agreed upon.
     Unspoken,
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process(caller) => write!(f, "user {}", caller.uid),
+            Self::Node(peer) => write!(f, "node {}", peer.identity.node),
+            Self::Stranger | Self::Unspoken => f.write_str("stranger"),
+        }
+    }
 }
 
 impl Who {
@@ -233,7 +246,10 @@ impl Calls {
         self.at_work.spawn(async move {
             let limit = service.limits.answer;
             let line = match asked {
-                Ok(Asked { id, call }) => perform(call, Reply { id, limit }, &service, &who).await,
+                Ok(Asked { id, call }) => {
+                    let span = spans::call(call.open().0, &who);
+                    perform(call, Reply { id, limit }, &service, &who).instrument(span).await
+                }
                 Err((id, flaw)) => Reply { id, limit }.fault(Fault::Malformed { flaw }),
             };
             drop(out.send(Out { line, permit: Some(permit) }).await);

@@ -34,6 +34,7 @@ pub use published::Hindrances;
 pub use userspace::UserspacePlaces;
 
 use crate::Source;
+use crate::packets::CarrierCounts;
 
 /// Reads the flows that come to an endpoint.
 pub type FlowMeter = Box<dyn Meter<Reading = Flows> + Send>;
@@ -72,6 +73,11 @@ pub trait Ground: Places + Clone + Send + Sync + 'static {
     /// Whether an association of the host's was found lost, whose key is spent, since this was asked last: then all get others.
     fn needs_keys(&self) -> bool {
         false
+    }
+
+    /// What a carrier has done since it began, where this process carries the packets.
+    fn carried(&self) -> Option<CarrierCounts> {
+        None
     }
 
     /// What was sealed or opened so far by each of the host's associations. Nothing, where there are none.

@@ -235,6 +235,10 @@ impl Ground for UserspacePlaces {
         self.kernel.needs_keys()
     }
 
+    fn carried(&self) -> Option<CarrierCounts> {
+        Some(self.counts())
+    }
+
     fn usage(&mut self) -> Result<BTreeMap<SaId, Usage>, BackendError> {
         Ok(self.plane.usage())
     }

@@ -127,6 +127,7 @@ impl<G: Ground> Heart<G> {
             return;
         }
         self.unplug(endpoint);
+        self.state.counts.vanished += 1;
         self.say(DriverEvent::Vanished(endpoint));
         let moves = self.agent.assigned(endpoint).map(|assigned| assigned.moves);
         self.reporter.report(

@@ -27,7 +27,10 @@ impl<G: Ground> Heart<G> {
         let Over { round, schedule, failures, changed } = over;
         let wanted: Vec<(Place, Option<Arc<PlaceState>>)> =
             round.places().map(|(place, state)| (place.clone(), state.cloned())).collect();
+        self.state.counts.rounds += 1;
         for (place, steps) in changed {
+            self.state.counts.changed += 1;
+            self.state.counts.steps += steps.lines().count() as u64;
             self.say(DriverEvent::Changed { place: place.to_string(), steps });
         }
         let stopped: Vec<(Place, String)> = schedule
@@ -76,6 +79,7 @@ impl<G: Ground> Heart<G> {
         self.state.adopted.remove(place);
         match (result, state) {
             (Err(reason), _) => {
+                self.state.counts.failures += 1;
                 if self.state.failures.insert(place.clone(), reason.clone()).as_ref() != Some(reason) {
                     self.say(DriverEvent::Failed { place: place.to_string(), reason: reason.clone() });
                 }

@@ -1,9 +1,10 @@
 //! What a carrier has done.
 
 use overlay_datapath::Counts;
+use serde::Serialize;
 
 /// What a [`Carrier`](super::Carrier) has done since it began.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct CarrierCounts {
     /// What its datapath has, packet by packet.
     pub datapath: Counts,

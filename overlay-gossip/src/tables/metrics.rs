@@ -1,7 +1,9 @@
 //! What the tables have done and how long their queues are.
 
+use serde::Serialize;
+
 /// Counts since the start, and lengths now, of the tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct TablesMetrics {
     /// Networks subscribed to.
@@ -56,7 +58,7 @@ pub struct TablesMetrics {
 }
 
 /// What was refused of what others sent, by reason. Nothing of it changed anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RefusedMetrics {
     /// Bodies that were no messages.

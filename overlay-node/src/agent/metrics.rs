@@ -2,12 +2,13 @@
 
 use overlay_crypto::gossip::{Generation, Succession};
 use overlay_crypto::{Epoch, RotationCounts, Stage};
+use serde::Serialize;
 
 use super::Agent;
 use crate::Contest;
 
 /// A snapshot of an agent's counts and lengths.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AgentMetrics {
     /// Of gossip.
@@ -46,7 +47,7 @@ pub struct AgentMetrics {
 }
 
 /// How many words of nodes on endpoints do not count, by reason: see [`Contest`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Contested {
     /// There is no such endpoint, or not yet.

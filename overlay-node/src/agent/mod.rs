@@ -38,9 +38,11 @@ use report::Reports;
 use watch::Watches;
 
 use crate::derive::Deriver;
+use crate::explain::{Said, explain_with};
 use crate::knowledge::Claims;
 use crate::{
-    Contest, Desired, Endpoint, Explanation, Knowledge, NodeFacts, Protection, Standing, Target, Underlay, mesh,
+    Contest, Desired, Endpoint, Explanation, Knowledge, NodeFacts, Protection, RemoteEndpoint, Standing, Target,
+    Underlay, mesh,
 };
 
 /// What runs on every node: it gathers what the node must know, from the catalogue, from other nodes and from the container
@@ -282,7 +284,8 @@ impl Agent {
 
     /// Why an endpoint here does not reach a name or an address, or how it does: see [`explain`](crate::explain()).
     pub fn explain(&self, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
-        crate::explain(&self.knowledge, from, to, held)
+        let said = self.said().map(|(network, _, endpoint, why)| Said { network, endpoint, why });
+        explain_with(&self.knowledge, &said.collect::<Vec<_>>(), (from, to), held)
     }
 
     /// What becomes of a client that asks this node for a published port: see [`explain_published`](crate::explain_published()).
@@ -293,10 +296,15 @@ impl Agent {
     /// What nodes say of endpoints that does not count: of which endpoint of which network, which node, and why. What comes or moves is among them for a moment; what stays is somebody's lie, or a
     /// catalogue that is late.
     pub fn contested(&self) -> impl Iterator<Item = (NetworkId, EndpointId, NodeId, Contest)> {
+        self.said().map(|(network, endpoint, said, why)| (network, endpoint, said.node, why))
+    }
+
+    /// The same, with what is said.
+    fn said(&self) -> impl Iterator<Item = (NetworkId, EndpointId, &RemoteEndpoint, Contest)> {
         self.claims.iter().flat_map(|(network, claims)| {
             let section = self.knowledge.networks.get(network).into_iter();
             let contested = section.flat_map(|section| claims.contested(section, &self.catalogue.assigned));
-            contested.map(|(endpoint, node, why)| (*network, endpoint, node, why))
+            contested.map(|(endpoint, said, why)| (*network, endpoint, said, why))
         })
     }
 

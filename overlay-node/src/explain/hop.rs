@@ -4,8 +4,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use overlay_core::{IfName, Mac, Name, NodeId, Port, Protocol, Vni};
-use overlay_crypto::{Cause, EpochRecords};
+use overlay_crypto::{Cause, EpochRecords, Spi};
 use overlay_dns::DnsName;
+use overlay_lb::Weight;
+use serde::{Serialize, Serializer};
 
 use crate::{PublishMode, PublishedPort, Standing};
 
@@ -28,7 +30,8 @@ impl fmt::Display for Target {
 }
 
 /// Something that is as it should be.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "hop", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Hop {
     /// The endpoint is plugged in.
@@ -41,9 +44,12 @@ pub enum Hop {
     /// The container's resolver has the name.
     Name {
         /// What was asked for.
+        #[serde(serialize_with = "text")]
         name: DnsName,
         /// What it stands for; the first of a family that the container has is taken.
         addresses: Vec<IpAddr>,
+        /// Why it does.
+        of: NameOf,
     },
     /// The container's routes lead out by this interface.
     Route {
@@ -82,6 +88,8 @@ pub enum Hop {
         replicas: usize,
         /// The address of the first.
         replica: IpAddr,
+        /// All that are known, those too that take none.
+        backends: Vec<ServiceBackend>,
     },
     /// The sandbox's firewall lets it pass the bridge.
     Policy {
@@ -110,6 +118,8 @@ pub enum Hop {
         port: Port,
         /// By how many associations.
         lanes: usize,
+        /// The SPIs of those; what is sent carries one of them.
+        spis: Vec<Spi>,
         /// What this node has published of its keys.
         here: Option<EpochRecords>,
         /// Why it changed them last.
@@ -169,16 +179,18 @@ impl fmt::Display for Hop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::From { container, network } => write!(f, "from      {container}, plugged in to {network}"),
-            Self::Name { name, addresses } => {
+            Self::Name { name, addresses, of } => {
                 let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
-                write!(f, "name      {name} is {}", addresses.join(", "))
+                write!(f, "name      {name} is {}{of}", addresses.join(", "))
             }
             Self::Route { to, interface, network } => write!(f, "route     {to} by {interface}, to {network}"),
             Self::Outside { to, interface, gateway } => {
                 write!(f, "outside   {to} by {interface} via {gateway}, as this node")
             }
-            Self::Service { service, vip, replicas, replica } => {
-                write!(f, "service   {vip} of {service} goes to one of {replicas}, say {replica}")
+            Self::Service { service, vip, replicas, replica, backends } => {
+                write!(f, "service   {vip} of {service} goes to one of {replicas}, say {replica}")?;
+                let idle = backends.iter().filter(|it| it.condition != overlay_lb::Condition::Active);
+                idle.take(SHOWN).try_for_each(|it| write!(f, "; not to {}, {}", Addresses(&it.addresses), it.why()))
             }
             Self::Physical { to, parent } => write!(f, "physical  {to} by {parent}, as itself"),
             Self::Policy { rule } => write!(f, "policy    accepted by {rule}"),
@@ -191,14 +203,15 @@ impl fmt::Display for Hop {
                 };
                 write!(f, "vtep      {vtep} of node {}, {standing}", node.short())
             }
-            Self::Sealed { port, lanes, here, cause, there } => {
+            Self::Sealed { port, lanes, spis, here, cause, there } => {
                 write!(f, "sealed    port {port} by {lanes} associations, ")?;
                 if let Some(here) = here {
                     write!(f, "of epoch {} here ({}", here.current.epoch, here.stage())?;
                     cause.map_or(Ok(()), |cause| write!(f, ", changed last: {cause}"))?;
                     f.write_str(") and ")?;
                 }
-                write!(f, "of epoch {} there ({})", there.current.epoch, there.stage())
+                write!(f, "of epoch {} there ({})", there.current.epoch, there.stage())?;
+                spis.first().map_or(Ok(()), |first| write!(f, ", from SPI {:#x} on", first.get()))
             }
             Self::Entry { vni, mac, vtep } => write!(f, "entry     segment {vni} sends {mac} to {vtep}"),
             Self::Here { container } => write!(f, "here      {container} is on this node"),
@@ -220,6 +233,66 @@ impl fmt::Display for Hop {
             Self::Unasked { program } => write!(f, "unasked   {program} listens there too"),
         }
     }
+}
+
+/// Why a name stands for what it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NameOf {
+    /// It is an endpoint's: its container's name, or another that it has there.
+    Endpoint,
+    /// It is a service's of mode `vip`: its VIPs.
+    Vip(Name),
+    /// It is a service's of mode `dnsrr`: the endpoints that take work, in another order each time. The first that is named here is one of them.
+    RoundRobin(Name),
+    /// It is `tasks.` and a service's: all endpoints that take work, whatever the mode.
+    Tasks(Name),
+}
+
+impl fmt::Display for NameOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Endpoint => Ok(()),
+            Self::Vip(service) => write!(f, ", the VIP of service {service}"),
+            Self::RoundRobin(service) => write!(f, ", of service {service} in turn"),
+            Self::Tasks(service) => write!(f, ", the endpoints of service {service}"),
+        }
+    }
+}
+
+/// A replica of a service, as the balancer there has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ServiceBackend {
+    /// Where it is reached.
+    pub addresses: Vec<IpAddr>,
+    /// What it gets.
+    pub condition: overlay_lb::Condition,
+    /// Its share.
+    pub weight: Weight,
+}
+
+impl ServiceBackend {
+    const fn why(&self) -> &'static str {
+        match self.condition {
+            overlay_lb::Condition::Active => "which takes work",
+            overlay_lb::Condition::Draining => "which gets no new flows",
+            overlay_lb::Condition::Down => "which is down",
+        }
+    }
+}
+
+struct Addresses<'a>(&'a [IpAddr]);
+
+impl fmt::Display for Addresses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<_> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(" and "))
+    }
+}
+
+fn text<S: Serializer>(name: &DnsName, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(name)
 }
 
 /// So many replicas are shown by their addresses.
@@ -245,7 +318,7 @@ impl fmt::Display for Manner<'_> {
 }
 
 /// Why it goes no further.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Break {
     /// What is not as it should be, or missing.
     pub missing: String,

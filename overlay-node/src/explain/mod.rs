@@ -8,20 +8,21 @@ mod walk;
 
 use std::fmt;
 
-use overlay_core::EndpointId;
+use overlay_core::{EndpointId, NetworkId};
 use overlay_lb::Ask;
+use serde::Serialize;
 
-pub use hop::{Break, Hop, Target};
+pub use hop::{Break, Hop, NameOf, ServiceBackend, Target};
 
 use walk::Walk;
 
-use crate::{Desired, Knowledge, derive};
+use crate::{Contest, Desired, Knowledge, RemoteEndpoint, derive};
 
 /// The way from an endpoint that is plugged in here to a name or an address, or from a client to a published port, hop by hop: what this node knows of
 /// each, held against what is there. The first break ends it.
 ///
 /// Its text has a line for each hop.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
     /// How far everything is as it should be.
     pub hops: Vec<Hop>,
@@ -34,8 +35,18 @@ pub struct Explanation {
 ///
 /// O(n log n) for n endpoints: all that should be held is derived anew.
 pub fn explain(knowledge: &Knowledge, from: EndpointId, to: &Target, held: &Desired) -> Explanation {
+    explain_with(knowledge, &[], (from, to), held)
+}
+
+/// The same with what nodes say that does not count: where it would lead on, the break says why it does not.
+pub(crate) fn explain_with(
+    knowledge: &Knowledge,
+    contested: &[Said<'_>],
+    (from, to): (EndpointId, &Target),
+    held: &Desired,
+) -> Explanation {
     let desired = derive(knowledge);
-    let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
+    let mut walk = Walk { knowledge, contested, desired: &desired, held, hops: Vec::new() };
     let broken = walk.go(from, to).err();
     Explanation { hops: walk.hops, broken }
 }
@@ -46,9 +57,17 @@ pub fn explain(knowledge: &Knowledge, from: EndpointId, to: &Target, held: &Desi
 /// O(n log n) for n endpoints: all that should be held is derived anew.
 pub fn explain_published(knowledge: &Knowledge, ask: &Ask, held: &Desired) -> Explanation {
     let desired = derive(knowledge);
-    let mut walk = Walk { knowledge, desired: &desired, held, hops: Vec::new() };
+    let mut walk = Walk { knowledge, contested: &[], desired: &desired, held, hops: Vec::new() };
     let broken = walk.visit(ask).err();
     Explanation { hops: walk.hops, broken }
+}
+
+/// What a node says of an endpoint of a network, and why that does not count.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Said<'k> {
+    pub(crate) network: NetworkId,
+    pub(crate) endpoint: &'k RemoteEndpoint,
+    pub(crate) why: Contest,
 }
 
 impl Explanation {

@@ -31,7 +31,8 @@ impl Walk<'_> {
             (Some(wanted), Some(held)) if wanted == held => {
                 let (port, lanes) = (tunnel.port, wanted.0.len());
                 let (here, cause) = (self.knowledge.records.get(&self.knowledge.me).copied(), self.knowledge.rotated);
-                self.hops.push(Hop::Sealed { port, lanes, here, cause, there });
+                let spis = wanted.0.clone();
+                self.hops.push(Hop::Sealed { port, lanes, spis, here, cause, there });
                 Ok(())
             }
             (None, _) => broken(

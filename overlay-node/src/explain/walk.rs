@@ -3,18 +3,22 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use overlay_core::{EndpointId, IpFamily, NetworkId};
+use overlay_core::{EndpointId, IpFamily, Name, NetworkId};
 use overlay_dns::DnsName;
 use overlay_firewall::{Content, Flow, Frame, Ip, Judge, Packet, Transport};
 use overlay_vxlan::{Segment, names};
 
-use super::{Break, Hop, Target};
+use super::{Break, Hop, NameOf, Said, ServiceBackend, Target};
 use crate::derive::{Fitness, holds, reaches};
-use crate::{Desired, Kind, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section};
+use crate::{
+    Contest, Desired, EndpointMode, Kind, Knowledge, LocalEndpoint, Place, PlaceState, RemoteEndpoint, Section,
+};
 
 /// What is known, what follows, and what is there.
 pub(super) struct Walk<'w> {
     pub(super) knowledge: &'w Knowledge,
+    /// What nodes say that does not count.
+    pub(super) contested: &'w [Said<'w>],
     pub(super) desired: &'w Desired,
     pub(super) held: &'w Desired,
     pub(super) hops: Vec<Hop>,
@@ -84,8 +88,32 @@ impl<'w> Walk<'w> {
             let missing = format!("the resolver of {place} does not have {name} as it is known: {}", list(&known));
             return broken(missing, &format!("give the resolver the view that is desired for {place}"));
         }
-        self.hops.push(Hop::Name { name: name.clone(), addresses: known.clone() });
+        let of = self.named_for(local, name);
+        self.hops.push(Hop::Name { name: name.clone(), addresses: known.clone(), of });
         Ok(known)
+    }
+
+    /// Whose name it is. A name with more labels than `tasks.` before a service's is an endpoint's.
+    fn named_for(&self, local: &LocalEndpoint, name: &DnsName) -> NameOf {
+        let mut labels = name.labels();
+        let first = labels.next().unwrap_or_default();
+        let tasks = first.eq_ignore_ascii_case(b"tasks").then(|| labels.next()).flatten();
+        let called = |name: &Name| name.as_str().as_bytes().eq_ignore_ascii_case(tasks.unwrap_or(first));
+        for section in self.sections_of(local) {
+            let named = section.services.values().find(|it| {
+                let aliases = it.spec.networks.get(&section.network.id).into_iter().flatten();
+                std::iter::once(&it.spec.name).chain(aliases).any(called)
+            });
+            if let Some(service) = named {
+                let service_name = service.spec.name.clone();
+                return match service.spec.mode {
+                    _ if tasks.is_some() => NameOf::Tasks(service_name),
+                    EndpointMode::Vip => NameOf::Vip(service_name),
+                    EndpointMode::RoundRobin => NameOf::RoundRobin(service_name),
+                };
+            }
+        }
+        NameOf::Endpoint
     }
 
     /// Why a name stands for nothing.
@@ -101,6 +129,11 @@ impl<'w> Walk<'w> {
                     format!("{} is on node {}, and given to nobody: {why}", remote.container, remote.node.short());
                 return broken(missing, "mend it on that node");
             }
+        }
+        let ours = |said: &&Said<'_>| self.sections_of(local).any(|section| section.network.id == said.network);
+        let called = |said: &&Said<'_>| said.endpoint.container.as_str().as_bytes().eq_ignore_ascii_case(first);
+        if let Some(said) = self.contested.iter().filter(ours).find(called) {
+            return unbelieved(said, &format!("that it has {}", said.endpoint.container));
         }
         let networks: Vec<_> = self.sections_of(local).map(|section| section.network.spec.name.as_str()).collect();
         let missing = format!(
@@ -222,7 +255,13 @@ impl<'w> Walk<'w> {
             );
         };
         let (service, replicas) = (service.clone(), 1 + takers.count());
-        self.hops.push(Hop::Service { service, vip: way.to, replicas, replica });
+        let backends = held.iter().flat_map(|(service, _)| service.replicas.values()).map(|it| ServiceBackend {
+            addresses: it.addresses.iter().copied().collect(),
+            condition: it.condition,
+            weight: it.weight,
+        });
+        let backends = backends.collect();
+        self.hops.push(Hop::Service { service, vip: way.to, replicas, replica, backends });
         Ok(Way { to: replica, ..way })
     }
 
@@ -290,10 +329,17 @@ impl<'w> Walk<'w> {
                 format!("{} of node {} says it has {}, but {why}", remote.container, remote.node.short(), way.to),
                 "mend it on that node",
             ),
-            (None, None) => broken(
-                format!("nobody is known to have {} on {}", way.to, section.network.spec.name),
-                "see whether its node is alive, in the cluster, and has it plugged in",
-            ),
+            (None, None) => {
+                let its =
+                    |said: &&Said<'_>| said.network == section.network.id && said.endpoint.addresses.contains(&way.to);
+                if let Some(said) = self.contested.iter().find(its) {
+                    return unbelieved(said, &format!("that {} has {}", said.endpoint.container, way.to));
+                }
+                broken(
+                    format!("nobody is known to have {} on {}", way.to, section.network.spec.name),
+                    "see whether its node is alive, in the cluster, and has it plugged in",
+                )
+            }
         }
     }
 
@@ -390,6 +436,21 @@ impl<'w> Walk<'w> {
 
 pub(super) fn broken<T>(missing: String, repair: &str) -> Result<T, Break> {
     Err(Break { missing, repair: repair.to_owned() })
+}
+
+/// Somebody says what would lead on, and it does not count.
+fn unbelieved<T>(said: &Said<'_>, what: &str) -> Result<T, Break> {
+    let repair = match said.why {
+        Contest::Unknown => {
+            "see by the status whether this node hears the catalogue; if it does, the endpoint was detached: unplug it on that node"
+        }
+        Contest::Here => "the endpoint has moved here: unplug it on that node",
+        Contest::Owner { .. } => "the endpoint is elsewhere: unplug it on the node that says it has it",
+        Contest::Address { .. } | Contest::Mac { .. } | Contest::Service => {
+            "that node says what the catalogue has otherwise: if it goes on for seconds, attach the endpoint there anew, or remove the node"
+        }
+    };
+    broken(format!("node {} says {what}, which does not count: {}", said.endpoint.node.short(), said.why), repair)
 }
 
 fn list(addresses: &[IpAddr]) -> String {

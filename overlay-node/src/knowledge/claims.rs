@@ -171,12 +171,12 @@ impl Claims {
         &self,
         section: &Section,
         assigned: &Assignments,
-    ) -> impl Iterator<Item = (EndpointId, NodeId, Contest)> {
-        self.0.iter().map(move |((id, node), claim)| {
+    ) -> impl Iterator<Item = (EndpointId, &RemoteEndpoint, Contest)> {
+        self.0.iter().map(move |((id, _), claim)| {
             let entry = assigned.get(id).filter(|_| !section.local.contains_key(id));
             let missing = if section.local.contains_key(id) { Contest::Here } else { Contest::Unknown };
             let why = entry.map_or(Some(missing), |entry| entry.contests(section.network.id, claim));
-            (*id, *node, why.unwrap_or(missing))
+            (*id, &**claim, why.unwrap_or(missing))
         })
     }
 

@@ -16,6 +16,7 @@ use overlay_core::{
 use overlay_crypto::{Cause, EpochRecords, Lanes, Limits};
 use overlay_dns::{DnsName, Health};
 use overlay_lb::Weight;
+use serde::Serialize;
 
 pub use gateway::{GatewayBridge, GatewayPort};
 pub use protection::{Carried, LaneKeys, Protection, TunnelKeys};
@@ -160,7 +161,8 @@ pub struct NodeFacts {
 }
 
 /// Whether a node answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It does.
     Alive,

@@ -119,7 +119,7 @@ fn what_is_not_known_or_not_fit_is_named_too() {
     town.tell(1, Input::Catalogue(wrong.clone()));
     town.plug(4, 1);
     town.run(2);
-    breaks(&mut town, "c4", "nobody is called c4.");
+    breaks(&mut town, "c4", "says that it has c4, which does not count: the catalogue has no such endpoint");
     town.tell(0, Input::Catalogue(wrong));
     breaks(&mut town, "c4", "is another's");
     assert_eq!(town.net.machine(0).map(|node| node.0.metrics().unfit), Some(1));
@@ -153,6 +153,28 @@ fn behind_a_vip_a_replica_is_explained_and_what_is_not_balanced_is_named() {
         "{text}"
     );
     assert!(text.contains("peer      c4") && text.contains("to 10.0.0.2"), "{text}");
+    assert!(text.contains("name      web. is 10.9.0.77, the VIP of service web"), "{text}");
+    let tasks = explain(&town, "tasks.web", &held).to_string();
+    assert!(
+        tasks.contains("name      tasks.web. is 10.9.0.4") && tasks.contains("the endpoints of service web"),
+        "{tasks}"
+    );
+    // A second replica that ends is told, and passed over.
+    let mut ending = endpoint(6, 1, 0);
+    ending.spec.service = Some(id);
+    town.publish(&CatalogueChange::Endpoint(Arc::new(ending)));
+    town.plug(6, 1);
+    town.tell(1, Input::Health(super::town::id(6), Health::Draining));
+    town.run(2);
+    let of_two = town.desired(0);
+    let said = explain(&town, "web", &of_two);
+    assert!(said.to_string().contains("goes to one of 1, say 10.9.0.4; not to 10.9.0.6"), "{said}");
+    let told = serde_json::to_value(&said).unwrap();
+    assert_eq!(told["hops"][3]["backends"][1]["condition"], "draining");
+    assert_eq!(told["hops"][1]["of"]["vip"], "web");
+    town.tell(1, Input::Unplug(super::town::id(6)));
+    town.run(2);
+    let held = town.desired(0);
     let c2 = Place::Container(container(2));
     let (vip, own) = ("10.9.0.77".parse().unwrap(), "10.9.0.2".parse().unwrap());
     assert_eq!(held.places[&c2].lb.sources.get(&vip), Some(&own));
@@ -199,6 +221,48 @@ fn a_way_on_a_bridge_ends_on_its_node_and_one_on_a_physical_network_leaves_it() 
     let without = but(&held, &Place::Container(container(2)), |c2| c2.link.macvlans.clear());
     let broken = explain(&town, "c3", &without).broken.unwrap();
     assert!(broken.missing.contains("container c2: the interface of c2 is missing"), "{broken}");
+}
+
+#[test]
+fn who_is_not_believed_is_named_with_the_reason_instead_of_nobody() {
+    let mut town = two();
+    // The other node's catalogue has an endpoint that nobody else's has: it stands for a node that says what it likes.
+    town.tell(1, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(5, 1, u64::MAX)))));
+    town.plug(5, 1);
+    town.run(2);
+    let liar = node_id(1).short();
+    breaks(
+        &mut town,
+        "c5",
+        &format!("node {liar} says that it has c5, which does not count: the catalogue has no such"),
+    );
+    breaks(&mut town, "10.9.0.5", &format!("node {liar} says that c5 has 10.9.0.5, which does not count"));
+    // The catalogue here has it with another Ethernet address.
+    let other = Endpoint { mac: mac(6), ..endpoint(5, 1, 0) };
+    town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(other))));
+    breaks(&mut town, "10.9.0.5", &format!("the endpoint was given {}", mac(6)));
+    // It agrees, and the way is whole.
+    town.tell(0, Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint(5, 1, 1)))));
+    let held = town.desired(0);
+    assert_eq!(explain(&town, "c5", &held).broken, None);
+}
+
+#[test]
+fn programs_read_each_hop_by_its_name_and_what_mends_a_break() {
+    let mut town = two();
+    let mut held = (*town.desired(0)).clone();
+    let told = |town: &Town, to: &str, held: &Desired| serde_json::to_value(explain(town, to, held)).unwrap();
+    let whole = told(&town, "c3", &held);
+    let hops: Vec<&str> = whole["hops"].as_array().unwrap().iter().map(|hop| hop["hop"].as_str().unwrap()).collect();
+    assert_eq!(hops, ["from", "name", "route", "policy", "peer", "vtep", "entry"]);
+    assert_eq!(whole["hops"][1]["name"], "c3.");
+    assert_eq!(whole["hops"][1]["of"], "endpoint");
+    assert_eq!((&whole["hops"][5]["standing"], &whole["hops"][6]["vni"]), (&"alive".into(), &4097.into()));
+    assert_eq!(whole["broken"], serde_json::Value::Null);
+    Arc::make_mut(held.places.get_mut(&Place::Network(NETWORK)).unwrap()).vxlan.segments.clear();
+    let broken = told(&town, "c3", &held);
+    assert!(broken["broken"]["missing"].as_str().unwrap().contains("the network's segment is missing"), "{broken}");
+    assert!(broken["broken"]["repair"].as_str().unwrap().starts_with("have network"), "{broken}");
 }
 
 fn breaks(town: &mut Town, to: &str, missing: &str) {

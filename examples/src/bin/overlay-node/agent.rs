@@ -24,6 +24,7 @@ use crate::Outcome;
 use crate::arguments::Run;
 use crate::cluster::Place;
 use crate::lock;
+use crate::metrics;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
 
@@ -49,6 +50,7 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
         keys = place.keys();
     }
     let Catalogue { control, feed, manager, store, leads } = catalogue;
+    let metrics = metrics::listen(run.metrics).await?;
     let beginning =
         Beginning { run, id, keys, place: place.as_ref(), catalogue: (Arc::clone(&control), feed), manager, leads };
     let (cluster, host) = ("overlay".parse()?, Namespace::current()?);
@@ -57,6 +59,7 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
         true => beginning.on(UserspacePlaces::new(cluster, id, host, &run.dir)?).await?,
     };
     println!("node {} at {}", id, driver.address());
+    let metrics = metrics.map(|listener| metrics::serve(listener, driver.clone())).transpose()?;
     let log = tokio::spawn(log(driver.events()));
     let seeds =
         if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
@@ -79,6 +82,7 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     println!("commands are heard at {}", serving.path().display());
 
     let end = told_to_end(&mut ended).await?;
+    drop(metrics);
     beside.into_iter().flatten().for_each(|task| task.abort());
     end_driver(driver, end, managers).await?;
     if let (Some(End::Leave), Some(place)) = (end, &place) {

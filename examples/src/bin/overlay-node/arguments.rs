@@ -2,20 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::{Arg, Parser, ValueExt as _};
-use overlay_core::{EndpointId, IfName, Mac, Name, NodeId, Port};
-use overlay_driver::Source;
-use overlay_ipam::SubnetOptions;
-use overlay_lb::{Affinity, Weight};
-use overlay_link::MacvlanMode;
-use overlay_node::{Balancing, Encryption, EndpointMode, Kind, NetworkSpec, PublishedPort};
+use overlay_core::{EndpointId, Name, Port};
+use overlay_node::{Balancing, EndpointMode, NetworkSpec, PublishedPort};
 
-use crate::balancing::{idle, scheduler, seconds};
+use crate::completion::Shell;
 use crate::members::{self, Member};
+use crate::metrics;
 use crate::question::NodeQuestion;
+use crate::verbs::Verb;
+use crate::words::{Words, value};
 
 /// How it is called.
 pub(crate) const USAGE: &str = "\
@@ -23,6 +21,8 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
        overlay-node node join --token TOKEN [--state DIR] [--etcd HOST:PORT]... IP[:PORT]...
        overlay-node run --name NAME --address IP[:PORT] [--manager | --manager-socket PATH]
                         [--join IP:PORT]... [--gossip-key FILE]... [--dir DIR] [--state DIR] [--backend kernel|userspace]
+                        [--metrics PORT|IP:PORT]
+       overlay-node completion bash|zsh|fish
        overlay-node [--socket PATH] [--json] COMMAND
 
   network create [-d overlay|bridge|macvlan] [--attachable] [--internal] [--ingress]
@@ -72,7 +72,9 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
   --dir DIR         what the node has in its kernel is named here, and its socket is here: /run/overlay
   --state DIR       the node's id is here, and a manager's catalogue: /var/lib/overlay
   --socket PATH     of the node that is spoken with: /run/overlay/control.sock
-  --json            answers for programs
+  --json            answers for programs, and errors too: docs/CLI.md says how they look
+  completion        a script by which a shell completes commands, flags and names that the node knows: source <(overlay-node completion bash)
+  --metrics PORT    the node's counts for Prometheus, at http://127.0.0.1:PORT/metrics; or IP:PORT, for whoever can reach that: docs/METRICS.md
   -p                a port of the containers that is reached from outside: in mode ingress at every node, in mode local at nodes with a container of the
                     service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
                     asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
@@ -97,8 +99,15 @@ Ended by a signal, a node leaves what it has made; the next start goes on with i
 #[derive(Debug)]
 pub(crate) enum Asked {
     Help,
+    Completion(Shell),
+    /// What the last of these words may be.
+    Complete(Vec<String>),
     Run(Run),
-    Command { socket: PathBuf, json: bool, command: Command },
+    Command {
+        socket: PathBuf,
+        json: bool,
+        command: Command,
+    },
 }
 
 /// A node.
@@ -117,6 +126,8 @@ pub(crate) struct Run {
     pub(crate) state: PathBuf,
     /// Whether the node carries its containers' packets itself, in place of the kernel.
     pub(crate) in_user_space: bool,
+    /// Where its counts are asked for.
+    pub(crate) metrics: Option<SocketAddr>,
 }
 
 /// What is asked of a running node.
@@ -156,7 +167,7 @@ pub(crate) struct Serve {
     pub(crate) replicas: usize,
 }
 
-type Read<T> = Result<T, lexopt::Error>;
+pub(crate) type Read<T> = Result<T, lexopt::Error>;
 
 pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
     let (mut socket, mut json) = (PathBuf::from("/run/overlay/control.sock"), false);
@@ -174,8 +185,11 @@ pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
             Arg::Value(word) => word.string()?,
             other => return Err(other.unexpected()),
         };
-        if command == "run" {
-            return run(parser).map(Asked::Run);
+        match command.as_str() {
+            "run" => return run(parser).map(Asked::Run),
+            "completion" => return completion(parser).map(Asked::Completion),
+            "complete" => return words_to_complete(&mut parser).map(Asked::Complete),
+            _ => {}
         }
         let (command, more) = self::command(&command, parser)?;
         return Ok(Asked::Command { socket, json: json || more, command });
@@ -183,12 +197,31 @@ pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
     Err("a command is missing".into())
 }
 
+fn completion(mut parser: Parser) -> Read<Shell> {
+    let word = match parser.next()? {
+        Some(Arg::Value(word)) => word.string()?,
+        _ => String::new(),
+    };
+    Shell::of(&word).ok_or_else(|| "name a shell: completion bash, zsh or fish".into())
+}
+
+/// All that stands behind the word, whatever it looks like.
+fn words_to_complete(parser: &mut Parser) -> Read<Vec<String>> {
+    let mut words: Vec<_> = parser.raw_args()?.map(|word| word.to_string_lossy().into_owned()).collect();
+    if words.first().is_some_and(|word| word == "--") {
+        words.remove(0);
+    }
+    Ok(words)
+}
+
 fn run(mut parser: Parser) -> Read<Run> {
     let (mut name, mut address, mut manager, mut is_manager) = (None, None, None, false);
     let (mut join, mut keys) = (Vec::new(), Vec::new());
     let (mut dir, mut state) = (PathBuf::from("/run/overlay"), PathBuf::from("/var/lib/overlay"));
-    let mut in_user_space = false;
+    let (mut in_user_space, mut metrics) = (false, None);
+    let verb = verb(&["run"])?;
     while let Some(argument) = parser.next()? {
+        verb.admit(&argument)?;
         match argument {
             Arg::Long("name") => name = Some(value(&mut parser)?),
             Arg::Long("address") => address = Some(parser.value()?.parse_with(address_of)?),
@@ -198,6 +231,7 @@ fn run(mut parser: Parser) -> Read<Run> {
             Arg::Long("gossip-key") => keys.push(parser.value()?.into()),
             Arg::Long("dir") => dir = parser.value()?.into(),
             Arg::Long("state") => state = parser.value()?.into(),
+            Arg::Long("metrics") => metrics = Some(parser.value()?.parse_with(metrics::address)?),
             Arg::Long("backend") => match value::<String>(&mut parser)?.as_str() {
                 "kernel" => in_user_space = false,
                 "userspace" => in_user_space = true,
@@ -211,24 +245,31 @@ fn run(mut parser: Parser) -> Read<Run> {
     }
     let name = name.ok_or("run needs --name")?;
     let address = address.ok_or("run needs --address")?;
-    Ok(Run { name, address, is_manager, manager, join, keys, dir, state, in_user_space })
+    Ok(Run { name, address, is_manager, manager, join, keys, dir, state, in_user_space, metrics })
+}
+
+/// A command of the table.
+fn verb(words: &[&str]) -> Read<&'static Verb> {
+    Verb::of(words).ok_or_else(|| format!("there is no command {}: see --help", words.join(" ")).into())
 }
 
 /// A command, and whether `--json` stood behind it.
 fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     let mut words = Words::default();
-    let second = match word {
-        "network" | "service" | "node" | "gossip-key" => match parser.next()? {
+    let second = match Verb::has_second(word) {
+        true => match parser.next()? {
             Some(Arg::Value(word)) => word.string()?,
             _ => return Err(format!("{word} needs a word behind it: see --help").into()),
         },
-        _ => String::new(),
+        false => String::new(),
     };
+    let both = [word, &second];
+    let verb = verb(&both[..if second.is_empty() { 1 } else { 2 }])?;
     if word == "node" && second != "rotate-keys" {
-        let (member, json) = members::parse(&second, &mut parser)?;
+        let (member, json) = members::parse(verb, &second, &mut parser)?;
         return Ok((Command::Member(member), json));
     }
-    words.read(&mut parser)?;
+    words.read(verb, &mut parser)?;
     let json = words.json;
     let command = match (word, second.as_str()) {
         ("network", "create") => Command::Create(Box::new(words.network()?)),
@@ -257,247 +298,17 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
     Ok((command, json))
 }
 
-/// Flags and words behind a command.
-#[derive(Debug, Default)]
-struct Words {
-    json: bool,
-    yes: bool,
-    force: bool,
-    attachable: bool,
-    internal: bool,
-    ingress: bool,
-    encryption: Encryption,
-    driver: Driver,
-    parent: Option<IfName>,
-    mode: Option<MacvlanMode>,
-    subnets: SubnetOptions,
-    name: Option<Name>,
-    source: Option<Source>,
-    interface: Option<String>,
-    ips: Vec<IpAddr>,
-    mac: Option<Mac>,
-    service: Option<String>,
-    networks: Vec<String>,
-    dnsrr: bool,
-    ports: Vec<PublishedPort>,
-    balancing: Balancing,
-    weight: Weight,
-    replicas: usize,
-    deadline: Option<Duration>,
-    client: Option<IpAddr>,
-    at: Option<IpAddr>,
-    without: Vec<NodeId>,
-    words: Vec<String>,
-}
-
-/// What makes networks, as Docker calls it.
-#[derive(Debug, Clone, Copy, Default)]
-enum Driver {
-    #[default]
-    Overlay,
-    Bridge,
-    Macvlan,
-}
-
-impl FromStr for Driver {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "overlay" => Ok(Self::Overlay),
-            "bridge" => Ok(Self::Bridge),
-            "macvlan" => Ok(Self::Macvlan),
-            _ => Err(format!("there is no driver {text}: overlay, bridge, macvlan")),
-        }
-    }
-}
-
-trait FromAny {
-    fn from_any(error: impl std::error::Error + Send + Sync + 'static) -> Self;
-}
-
-impl FromAny for lexopt::Error {
-    fn from_any(error: impl std::error::Error + Send + Sync + 'static) -> Self {
-        Self::Custom(Box::new(error))
-    }
-}
-
-fn value<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(parser: &mut Parser) -> Read<T> {
-    parser.value()?.parse()
-}
-
 /// An address, at the usual port if none is named.
 fn address_of(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
     text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::GOSSIP.get())).or_else(|_| text.parse())
 }
 
-impl Words {
-    fn read(&mut self, parser: &mut Parser) -> Read<()> {
-        while let Some(argument) = parser.next()? {
-            match argument {
-                Arg::Long("json") => self.json = true,
-                Arg::Long("yes") | Arg::Short('y') => self.yes = true,
-                Arg::Long("force") => self.force = true,
-                Arg::Long("attachable") => self.attachable = true,
-                Arg::Long("internal") => self.internal = true,
-                Arg::Long("ingress") => self.ingress = true,
-                Arg::Long("driver") | Arg::Short('d') => self.driver = parser.value()?.parse()?,
-                Arg::Long("opt") | Arg::Short('o') => self.option(&parser.value()?.string()?)?,
-                Arg::Long("subnet") => self.subnets.subnets.push(value(parser)?),
-                Arg::Long("ip-range") => self.subnets.ranges.push(value(parser)?),
-                Arg::Long("gateway") => self.subnets.gateways.push(value(parser)?),
-                Arg::Long("aux-address") => self.auxiliary(&parser.value()?.string()?)?,
-                Arg::Long("name") => self.name = Some(value(parser)?),
-                Arg::Long("netns") => self.source = Some(Source::Path(parser.value()?.into())),
-                Arg::Long("pid") => self.source = Some(Source::Process(value(parser)?)),
-                Arg::Long("tap") => self.source = Some(Source::Tap),
-                Arg::Long("interface") => self.interface = Some(parser.value()?.string()?),
-                Arg::Long("ip") => self.ips.push(value(parser)?),
-                Arg::Long("mac") => self.mac = Some(value(parser)?),
-                Arg::Long("service") => self.service = Some(parser.value()?.string()?),
-                Arg::Long("network") => self.networks.push(parser.value()?.string()?),
-                Arg::Long("publish") | Arg::Short('p') => {
-                    let text = parser.value()?.string()?;
-                    self.ports.extend(PublishedPort::read(&text).map_err(lexopt::Error::from_any)?);
-                }
-                Arg::Long("deadline") => self.deadline = Some(parser.value()?.parse_with(seconds)?),
-                Arg::Long("client") => self.client = Some(value(parser)?),
-                Arg::Long("without") => self.without.push(value(parser)?),
-                Arg::Long("at") => self.at = Some(value(parser)?),
-                Arg::Long("replicas") => self.replicas = value(parser)?,
-                Arg::Long("weight") => self.weight = Weight::new(value(parser)?).map_err(lexopt::Error::from_any)?,
-                Arg::Long("scheduler") => self.balancing.scheduler = parser.value()?.parse_with(scheduler)?,
-                Arg::Long("affinity") => {
-                    self.balancing.affinity = Some(Affinity { timeout: parser.value()?.parse_with(seconds)? });
-                }
-                Arg::Long("idle") => self.balancing.timeouts = Some(parser.value()?.parse_with(idle)?),
-                Arg::Long("endpoint-mode") => match parser.value()?.string()?.as_str() {
-                    "vip" => self.dnsrr = false,
-                    "dnsrr" => self.dnsrr = true,
-                    other => return Err(format!("there is no endpoint mode {other}: vip, dnsrr").into()),
-                },
-                Arg::Value(word) => self.words.push(word.string()?),
-                other => return Err(other.unexpected()),
-            }
-        }
-        Ok(())
-    }
-
-    /// An option of a driver: a word, or `NAME=VALUE`.
-    fn option(&mut self, text: &str) -> Read<()> {
-        match text.split_once('=').unwrap_or((text, "")) {
-            ("encrypted", "" | "true") => self.encryption = Encryption::Shared,
-            ("encrypted", "own") => self.encryption = Encryption::Own,
-            ("parent", parent) => self.parent = Some(parent.parse().map_err(lexopt::Error::from_any)?),
-            ("macvlan_mode", mode) => self.mode = Some(mode.parse().map_err(lexopt::Error::from_any)?),
-            _ => {
-                return Err(
-                    format!("there is no option {text}: encrypted, encrypted=own, parent=, macvlan_mode=").into()
-                );
-            }
-        }
-        Ok(())
-    }
-
-    fn auxiliary(&mut self, text: &str) -> Read<()> {
-        let (name, address) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=IP"))?;
-        let name: Name = name.parse().map_err(lexopt::Error::from_any)?;
-        let address = address.parse().map_err(lexopt::Error::from_any)?;
-        match self.subnets.auxiliary.insert(name, address) {
-            Some(first) => Err(format!("{text}: that is the name of {first}").into()),
-            None => Ok(()),
-        }
-    }
-
-    fn kind(&self) -> Read<Kind> {
-        match (self.driver, self.parent) {
-            (Driver::Macvlan, Some(parent)) => Ok(Kind::Macvlan { parent, mode: self.mode.unwrap_or_default() }),
-            (Driver::Macvlan, None) => Err("a macvlan network needs --opt parent=INTERFACE".into()),
-            (_, Some(_)) => Err("--opt parent= is for -d macvlan".into()),
-            _ if self.mode.is_some() => Err("--opt macvlan_mode= is for -d macvlan".into()),
-            (Driver::Overlay, None) => Ok(Kind::Overlay),
-            (Driver::Bridge, None) => Ok(Kind::Bridge),
-        }
-    }
-
-    fn endpoint(&mut self) -> Read<EndpointId> {
-        self.only("an endpoint")?.parse().map_err(lexopt::Error::from_any)
-    }
-
-    fn explain(&mut self) -> Read<NodeQuestion> {
-        match std::mem::take(&mut self.words).as_slice() {
-            [what, port] if what == "published" => {
-                let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-                Ok(NodeQuestion::ExplainPublished {
-                    client: self.client.ok_or("explain published needs --client")?,
-                    at: self.at.ok_or("explain published needs --at, an address of the node")?,
-                    by: self.interface.take().map(|name| name.parse()).transpose().map_err(lexopt::Error::from_any)?,
-                    protocol: protocol.parse().map_err(lexopt::Error::from_any)?,
-                    port: Port::new(port.parse().map_err(lexopt::Error::from_any)?).map_err(lexopt::Error::from_any)?,
-                })
-            }
-            [endpoint, to] => {
-                let endpoint = endpoint.parse().map_err(lexopt::Error::from_any)?;
-                Ok(NodeQuestion::Explain(endpoint, to.clone()))
-            }
-            _ => Err("name an endpoint, and a name or an address; or: published, and a port".into()),
-        }
-    }
-
-    fn only(&mut self, what: &str) -> Read<String> {
-        match std::mem::take(&mut self.words).as_mut_slice() {
-            [word] => Ok(std::mem::take(word)),
-            _ => Err(format!("name {what}, and nothing else").into()),
-        }
-    }
-
-    fn nothing_else(&self) -> Read<()> {
-        self.words.first().map_or(Ok(()), |stray| Err(format!("{stray} is not understood: see --help").into()))
-    }
-
-    fn network(&mut self) -> Read<NetworkSpec> {
-        let name = self.only("the network")?.parse().map_err(lexopt::Error::from_any)?;
-        Ok(NetworkSpec {
-            subnets: self.subnets.requests().map_err(lexopt::Error::from_any)?,
-            attachable: self.attachable,
-            internal: self.internal,
-            ingress: self.ingress,
-            encryption: self.encryption,
-            ..NetworkSpec::of(self.kind()?, name)
-        })
-    }
-
-    fn serve(&mut self) -> Read<Command> {
-        if let Some(stray) = self.words.first() {
-            return Err(format!("{stray} is not understood: a service's containers are attached with --service").into());
-        }
-        Ok(Command::Serve(Serve {
-            name: self.name.take().ok_or("service create needs --name")?,
-            networks: std::mem::take(&mut self.networks),
-            ports: std::mem::take(&mut self.ports),
-            mode: if self.dnsrr { EndpointMode::RoundRobin } else { EndpointMode::Vip },
-            balancing: self.balancing,
-            replicas: self.replicas,
-        }))
-    }
-
-    fn attach(&mut self) -> Read<Command> {
-        Ok(Command::Node(NodeQuestion::Attach {
-            network: self.only("the network")?,
-            container: self.name.take().ok_or("attach needs --name")?,
-            source: self.source.take().ok_or("attach needs --netns, --pid or --tap")?,
-            interface: self.interface.take(),
-            ips: std::mem::take(&mut self.ips),
-            mac: self.mac,
-            service: self.service.take(),
-            weight: self.weight,
-        }))
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use overlay_core::NodeId;
     use overlay_ipam::Gateway;
+    use overlay_link::MacvlanMode;
+    use overlay_node::{Encryption, Kind};
 
     use super::*;
 

@@ -8,22 +8,24 @@ use std::time::Duration;
 use overlay_core::{ClusterId, NodeId, Port, Prefix, Seat as Lead, Store};
 use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{
-    Algorithm, CertificateAuthority as _, JoinToken, NextRoot, Role, SealingKey, StoreAuthority,
+    Algorithm, CertificateAuthority as _, Identity, JoinToken, NextRoot, Role, SealingKey, StoreAuthority,
 };
 use overlay_driver::control::{Cluster, Credentials, Managers, Ring, found, join};
 use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
 use crate::agent::{Catalogue, now, own_id, random};
+use crate::commands::show;
 use crate::managing::Managing;
 use crate::question::End;
 use crate::seat::{Kept, Seat};
 use crate::store::{self, Etcd};
 
 /// Founds a cluster, of which this node is the first manager.
-pub(crate) async fn init(address: IpAddr, state: &Path, etcd: Option<Etcd>) -> Outcome {
+pub(crate) async fn init(json: bool, address: IpAddr, state: &Path, etcd: Option<Etcd>) -> Outcome {
     if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
@@ -42,13 +44,21 @@ pub(crate) async fn init(address: IpAddr, state: &Path, etcd: Option<Etcd>) -> O
     joined.managers = vec![SocketAddr::new(address, Port::CONTROL.get())];
     Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, Some(sealing))?;
     authority.announce(node).await.map_err(told)?; // the key is kept: this node can sign
-    println!("node {node} has founded cluster {}. Once it runs, others join by", joined.identity.cluster);
-    println!("    overlay-node node join --token {} {address}", authority.token(Role::Worker).await.map_err(told)?);
-    Ok(())
+    let (cluster, token) = (joined.identity.cluster, authority.token(Role::Worker).await.map_err(told)?.to_string());
+    show(json, &json!({ "node": node, "cluster": cluster, "token": token }), || {
+        format!(
+            "node {node} has founded cluster {cluster}. Once it runs, others join by\n    overlay-node node join --token {token} {address}"
+        )
+    })
 }
 
 /// Joins a cluster by a token.
-pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Path, etcd: Option<Etcd>) -> Outcome {
+pub(crate) async fn enter(
+    json: bool,
+    (token, managers): (&JoinToken, &[SocketAddr]),
+    state: &Path,
+    etcd: Option<Etcd>,
+) -> Outcome {
     if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
@@ -59,11 +69,13 @@ pub(crate) async fn enter(token: &JoinToken, managers: &[SocketAddr], state: &Pa
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
     let can_serve = etcd.is_some();
     Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, None)?;
-    println!("this node is {} now: run it", joined.identity);
-    if joined.identity.role == Role::Manager && !can_serve {
-        println!("It serves nobody, as it was not told where the catalogue is: node join --etcd");
-    }
-    Ok(())
+    let Identity { cluster, node, role } = joined.identity;
+    let serves = role == Role::Manager && can_serve;
+    show(json, &json!({ "node": node, "cluster": cluster, "role": role, "serves": serves }), || {
+        let lacks = "\nIt serves nobody, as it was not told where the catalogue is: node join --etcd";
+        let lacks = if role == Role::Manager && !can_serve { lacks } else { "" };
+        format!("this node is {} now: run it{lacks}", joined.identity)
+    })
 }
 
 pub(crate) async fn authority(

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::Outcome;
 use crate::agent::{now, random};
 use crate::arguments::Command;
+use crate::failure::{Changed, Failure};
 use crate::question::{NodeAnswer, NodeQuestion};
 
 pub(crate) async fn carry_out(socket: &Path, json: bool, command: Command) -> Outcome {
@@ -68,10 +69,15 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
         NodeAnswer::Drained(drained) => show(json, &drained, || drained.to_string()),
         NodeAnswer::Resumed => show(json, &json!({ "resumed": true }), || "it gets new flows again".to_owned()),
         NodeAnswer::Detached(Some(detached)) => show(json, &detached, || detached.id.to_string()),
-        NodeAnswer::Detached(None) => Err(format!("endpoint not found: {question:?}").into()),
-        NodeAnswer::Explained { lines, whole } => {
-            show(json, &json!({ "lines": lines, "whole": whole }), || lines.join("\n"))?;
-            if whole { Ok(()) } else { Err("it is not reached".into()) }
+        NodeAnswer::Detached(None) => {
+            Err(Failure::new("not_found", format!("endpoint not found: {question:?}"), Changed::Nothing).into())
+        }
+        NodeAnswer::Explained { lines, way, whole } => {
+            let said = json!({ "lines": lines, "whole": whole, "hops": way["hops"], "broken": way["broken"] });
+            show(json, &said, || lines.join("\n"))?;
+            let repair = way["broken"]["repair"].as_str().unwrap_or_default();
+            let failure = Failure::new("not_reached", "it is not reached", Changed::Nothing).hint(repair);
+            if whole { Ok(()) } else { Err(failure.into()) }
         }
         NodeAnswer::Rotating => show(json, &json!({ "rotating": true }), || {
             "the node changes its keys: status tells how far it is".to_owned()
@@ -88,9 +94,13 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
     }
 }
 
-/// Warns before an ingress network goes, and asks.
+/// Warns before an ingress network goes, and asks: a person, that is.
 async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool) -> Outcome {
     if node.network(network).await?.spec.ingress && !yes {
+        if json {
+            let what = "this is an ingress network, by which ports are reached: nothing was removed";
+            return Err(Failure::new("not_confirmed", what, Changed::Nothing).hint("say --yes").into());
+        }
         println!(
             "WARNING! Ports that services publish in ingress mode are reached through this network. Without it no"
         );
@@ -100,7 +110,7 @@ async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool
         let mut answer = String::new();
         std::io::stdin().lock().read_line(&mut answer)?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {
-            return Err("not confirmed: nothing was removed".into());
+            return Err(Failure::new("not_confirmed", "not confirmed: nothing was removed", Changed::Nothing).into());
         }
     }
     let removed = node.remove_network(network, now()).await?;
@@ -110,7 +120,7 @@ async fn remove(node: &ControlClient, json: bool, network: &Reference, yes: bool
 pub(crate) async fn ask(node: &ControlClient, question: &NodeQuestion) -> Outcome<NodeAnswer> {
     node.ask(question).await.map_err(|error| match error {
         AskError::Refused(refusal) => refusal.into(),
-        other => other.to_string().into(),
+        other => other.into(),
     })
 }
 

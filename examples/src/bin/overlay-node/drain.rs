@@ -8,6 +8,7 @@ use overlay_node::Drained;
 
 use crate::Outcome;
 use crate::commands::{ask, show};
+use crate::failure::{Changed, Failure};
 use crate::question::{NodeAnswer, NodeQuestion};
 
 /// How long it is waited for if nothing is said.
@@ -35,7 +36,11 @@ pub(crate) async fn until_done(
         if drained.is_complete() || left.is_zero() {
             let drained = Drained { took, ..drained };
             show(json, &drained, || drained.to_string())?;
-            return if drained.is_complete() { Ok(()) } else { Err("it has not come to its end".into()) };
+            return if drained.is_complete() {
+                Ok(())
+            } else {
+                Err(Failure::new("not_drained", "it has not come to its end", Changed::Something).into())
+            };
         }
     }
 }

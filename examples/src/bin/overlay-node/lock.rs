@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 use crate::Outcome;
 use crate::agent::random;
 use crate::commands::{ask, show};
-use crate::question::{NodeAnswer, NodeQuestion, Refusal};
+use crate::failure::Failure;
+use crate::question::{NodeAnswer, NodeQuestion, refused};
 use crate::seat::Seat;
 
 /// What is asked for.
@@ -57,8 +58,8 @@ struct Waiting {
 
 #[async_trait]
 impl Local<NodeQuestion> for Waiting {
-    async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
-        let NodeQuestion::Unlock(key) = question else { return Err(Refusal::new(LOCKED)) };
+    async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Failure> {
+        let NodeQuestion::Unlock(key) = question else { return Err(refused(LOCKED)) };
         let state = self.state.clone();
         let key: UnlockKey = key.parse().map_err(|error| crate::question::refusal(&error))?;
         let opened = tokio::task::spawn_blocking(move || Seat::open(&state, Some(key))).await;

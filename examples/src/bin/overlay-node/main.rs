@@ -13,19 +13,25 @@ mod arguments;
 mod balancing;
 mod cluster;
 mod commands;
+mod completion;
 mod drain;
+mod failure;
 mod lock;
 mod managing;
 mod members;
+mod metrics;
 mod question;
 mod seat;
 mod services;
 mod store;
+mod verbs;
+mod words;
 
 use std::error::Error;
 use std::process::ExitCode;
 
 use arguments::{Asked, Command, USAGE};
+use failure::Failure;
 use members::Member;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
@@ -38,7 +44,10 @@ fn main() -> ExitCode {
         }
         Ok(asked) => asked,
         Err(wrong) => {
-            eprintln!("overlay-node: {wrong}\nTry overlay-node --help.");
+            match wants_json() {
+                true => eprintln!("{}", json(&wrong)),
+                false => eprintln!("overlay-node: {wrong}\nTry overlay-node --help."),
+            }
             return ExitCode::from(2);
         }
     };
@@ -54,19 +63,40 @@ fn main() -> ExitCode {
 async fn carry_out(asked: Asked) -> Outcome {
     match asked {
         Asked::Help => Ok(()),
-        Asked::Run(run) => agent::run(run).await,
-        Asked::Command { command: Command::Member(Member::Init { address, state, etcd }), .. } => {
-            cluster::init(address, &state, etcd.read()?).await
+        Asked::Completion(shell) => {
+            println!("{}", shell.script());
+            Ok(())
         }
-        Asked::Command { command: Command::Member(Member::Join { token, managers, state, etcd }), .. } => {
-            cluster::enter(&token, &managers, &state, etcd.read()?).await
+        Asked::Complete(words) => {
+            completion::complete(&words).await.iter().for_each(|word| println!("{word}"));
+            Ok(())
+        }
+        Asked::Run(run) => agent::run(run).await,
+        Asked::Command { command: Command::Member(Member::Init { address, state, etcd }), json, .. } => {
+            cluster::init(json, address, &state, etcd.read()?).await
+        }
+        Asked::Command { command: Command::Member(Member::Join { token, managers, state, etcd }), json, .. } => {
+            cluster::enter(json, (&token, &managers), &state, etcd.read()?).await
         }
         Asked::Command { socket, json, command } => commands::carry_out(&socket, json, command).await,
     }
 }
 
-/// All causes, each on a line.
+/// Whether errors are for a program too: those as well that are found before the words are understood.
+fn wants_json() -> bool {
+    std::env::args_os().any(|word| word == "--json")
+}
+
+fn json(error: &(dyn Error + 'static)) -> String {
+    serde_json::to_string(&Failure::of(error)).unwrap_or_default() // texts and words alone
+}
+
+/// All causes, each on a line; or as one object.
 fn fail(error: &(dyn Error + 'static)) -> ExitCode {
+    if wants_json() {
+        eprintln!("{}", json(error));
+        return ExitCode::FAILURE;
+    }
     eprintln!("Error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {

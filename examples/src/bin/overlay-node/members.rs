@@ -16,6 +16,7 @@ use crate::commands::{ask, show};
 use crate::lock::{self, Lock};
 use crate::question::{NodeAnswer, NodeQuestion};
 use crate::store::EtcdWords;
+use crate::verbs::Verb;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -49,22 +50,20 @@ pub(crate) enum Member {
 }
 
 /// A command, and whether `--json` stood behind it.
-pub(crate) fn parse(word: &str, parser: &mut Parser) -> Result<(Member, bool), lexopt::Error> {
+pub(crate) fn parse(verb: &Verb, word: &str, parser: &mut Parser) -> Result<(Member, bool), lexopt::Error> {
     let (mut json, mut state, mut role) = (false, PathBuf::from("/var/lib/overlay"), Role::Worker);
     let (mut address, mut token, mut words) = (None, None, Vec::new());
     let (mut force, mut rotate) = (false, false);
     let mut etcd = EtcdWords::default();
     while let Some(argument) = parser.next()? {
+        verb.admit(&argument)?;
         match argument {
             Arg::Long("json") => json = true,
             Arg::Long("state") => state = parser.value()?.into(),
             Arg::Long("address") => address = Some(parser.value()?.parse::<IpAddr>()?),
             Arg::Long("token") => token = Some(parser.value()?.parse::<JoinToken>()?),
-            Arg::Long("force") if word == "leave" => force = true,
-            Arg::Long("rotate") if word == "rm" => rotate = true,
-            Arg::Long(flag @ ("force" | "rotate")) => {
-                return Err(format!("--{flag} is not understood behind node {word}: see --help").into());
-            }
+            Arg::Long("force") => force = true,
+            Arg::Long("rotate") => rotate = true,
             Arg::Long(flag) if flag.starts_with("etcd") => etcd.take(format!("--{flag}"), parser)?,
             Arg::Long("manager") => role = Role::Manager,
             Arg::Value(word) => words.push(word.string()?),

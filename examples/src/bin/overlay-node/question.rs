@@ -13,8 +13,11 @@ use overlay_driver::{Attach, Driver, OpenVault, Source, Status};
 use overlay_lb::{Ask, Weight};
 use overlay_node::{Drained, Endpoint, Explanation, Target};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
+
+use crate::failure::{Changed, Failure};
 
 /// A question.
 #[derive(Debug, Serialize, Deserialize)]
@@ -78,9 +81,10 @@ pub(crate) enum NodeAnswer {
     Drained(Drained),
     Resumed,
     Detached(Option<Box<Endpoint>>),
-    /// Line by line, and whether nothing is in the way.
+    /// Line by line, and hop by hop: an [`Explanation`].
     Explained {
         lines: Vec<String>,
+        way: Value,
         whole: bool,
     },
     Rotating,
@@ -92,20 +96,14 @@ pub(crate) enum NodeAnswer {
     UnlockKey(Option<Zeroizing<String>>),
 }
 
-/// Why there is none, with all causes.
-#[derive(Debug, thiserror::Error, Serialize, Deserialize)]
-#[error("{0}")]
-pub(crate) struct Refusal(String);
-
-impl Refusal {
-    pub(crate) fn new(text: &str) -> Self {
-        Self(text.to_owned())
-    }
+/// Why there is none: nothing was changed.
+pub(crate) fn refused(what: &str) -> Failure {
+    Failure::new("refused", what, Changed::Nothing)
 }
 
 impl Question for NodeQuestion {
     type Answer = NodeAnswer;
-    type Refusal = Refusal;
+    type Refusal = Failure;
 
     fn changes(&self) -> bool {
         !matches!(self, Self::Status | Self::UnlockKey | Self::Explain(..) | Self::ExplainPublished { .. })
@@ -135,19 +133,17 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    fn vault(&self) -> Result<Arc<OpenVault>, Refusal> {
-        self.vault
-            .clone()
-            .ok_or_else(|| Refusal::new("the node is in no cluster, so it has no keys that could be locked"))
+    fn vault(&self) -> Result<Arc<OpenVault>, Failure> {
+        self.vault.clone().ok_or_else(|| refused("the node is in no cluster, so it has no keys that could be locked"))
     }
 
     /// Without its last manager nobody would let nodes in, or renew their certificates.
-    async fn end(&self, end: End, force: bool) -> Result<NodeAnswer, Refusal> {
+    async fn end(&self, end: End, force: bool) -> Result<NodeAnswer, Failure> {
         if let Some(managers) = self.managers.as_ref().filter(|_| !force) {
             let members = managers.members().await.map_err(|error| refusal(&error))?;
             let mut others = members.iter().filter(|it| it.node != self.driver.node());
             if !others.any(|it| it.role == Role::Manager) {
-                return Err(Refusal::new(
+                return Err(refused(
                     "the node is the last manager of its cluster: promote another before, or end the cluster with --force",
                 ));
             }
@@ -156,19 +152,19 @@ impl Node {
         Ok(NodeAnswer::TearingDown)
     }
 
-    fn unlock_key(&self) -> Result<NodeAnswer, Refusal> {
+    fn unlock_key(&self) -> Result<NodeAnswer, Failure> {
         let key = self.vault()?.unlock_key();
         Ok(NodeAnswer::UnlockKey(key.map(|key| Zeroizing::new(key.to_string()))))
     }
 
-    async fn lock(&self, key: Option<Zeroizing<String>>) -> Result<NodeAnswer, Refusal> {
+    async fn lock(&self, key: Option<Zeroizing<String>>) -> Result<NodeAnswer, Failure> {
         let vault = self.vault()?;
         let key = key.map(|key| key.parse::<UnlockKey>()).transpose().map_err(|error| refusal(&error))?;
         let locked = tokio::task::spawn_blocking(move || vault.lock(key)).await.map_err(|error| refusal(&error))?;
         locked.map(|()| NodeAnswer::Locked).map_err(|error| refusal(&error))
     }
 
-    async fn service(&self, name: Option<String>) -> Result<Option<ServiceId>, Refusal> {
+    async fn service(&self, name: Option<String>) -> Result<Option<ServiceId>, Failure> {
         let Some(name) = name else { return Ok(None) };
         let found = self.driver.control().service(&name.as_str().into()).await;
         Ok(Some(found.map_err(|error| refusal(&error))?.id))
@@ -177,7 +173,7 @@ impl Node {
 
 #[async_trait]
 impl Local<NodeQuestion> for Node {
-    async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Refusal> {
+    async fn answer(&self, question: NodeQuestion, _: &Caller) -> Result<NodeAnswer, Failure> {
         match question {
             NodeQuestion::Attach { network, container, source, interface, ips, mac, service, weight } => {
                 let service = self.service(service).await?;
@@ -232,22 +228,17 @@ impl Local<NodeQuestion> for Node {
             NodeQuestion::Leave { force } => self.end(End::Leave, force).await,
             NodeQuestion::Lock(key) => self.lock(key).await,
             NodeQuestion::UnlockKey => self.unlock_key(),
-            NodeQuestion::Unlock(_) => Err(Refusal::new("the node runs: it is not waiting to be unlocked")),
+            NodeQuestion::Unlock(_) => Err(refused("the node runs: it is not waiting to be unlocked")),
         }
     }
 }
 
 fn explained(explanation: &Explanation) -> NodeAnswer {
     let lines = explanation.to_string().lines().map(str::to_owned).collect();
-    NodeAnswer::Explained { lines, whole: explanation.broken.is_none() }
+    let way = serde_json::to_value(explanation).unwrap_or_default(); // texts, numbers and lists alone
+    NodeAnswer::Explained { lines, way, whole: explanation.broken.is_none() }
 }
 
-pub(crate) fn refusal(error: &dyn std::error::Error) -> Refusal {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    Refusal(text)
+pub(crate) fn refusal(error: &(dyn std::error::Error + 'static)) -> Failure {
+    Failure::of(error)
 }

@@ -9,6 +9,7 @@ use overlay_crypto::pki::{
     RequestError, Role, SigningKey, SigningRequest, Trust, TrustError,
 };
 use overlay_kernel::Namespace;
+use tracing::Instrument as _;
 use zeroize::Zeroizing;
 
 use super::refusal::{ClusterError, ClusterRefusal};
@@ -16,6 +17,7 @@ use super::words::{Ring, Token};
 use crate::control::dial::Target;
 use crate::control::{ControlClient, Credentials, CredentialsError, Managers};
 use crate::driver::now;
+use crate::spans;
 
 /// A node that was let in.
 #[derive(Debug)]
@@ -68,6 +70,17 @@ pub async fn join(
     token: &JoinToken,
     node: Option<NodeId>,
     host: Option<Arc<Namespace>>,
+) -> Result<Joined, JoinError> {
+    let span = spans::join();
+    let joined = join_as(managers, token, (node, host)).instrument(span.clone()).await?;
+    spans::is_node(&span, joined.identity.node);
+    Ok(joined)
+}
+
+async fn join_as(
+    managers: impl IntoIterator<Item = SocketAddr>,
+    token: &JoinToken,
+    (node, host): (Option<NodeId>, Option<Arc<Namespace>>),
 ) -> Result<Joined, JoinError> {
     let key = SigningKey::generate(Algorithm::EcdsaP256)?;
     let request = SigningRequest::create(&key)?;
