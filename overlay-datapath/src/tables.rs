@@ -33,6 +33,8 @@ pub struct Tables {
     pub(crate) ports: Vec<PortTable>,
     by_vni: Map<u32, usize>,
     by_endpoint: Map<EndpointId, usize>,
+    /// What is plugged in as a gateway.
+    gateways: Map<EndpointId, PortTable>,
     /// The node's own addresses: a few.
     vteps: Vec<IpAddr>,
     /// UDP ports at which ESP arrives.
@@ -66,6 +68,8 @@ pub(crate) struct SegmentTable {
     pub(crate) gateways: Box<[IpNet]>,
     /// The gateway's Ethernet address, at which VIPs are found too.
     pub(crate) gateway_mac: Mac,
+    /// What is plugged in as the gateway.
+    pub(crate) gateway: Option<EndpointId>,
     /// By the number of their Ethernet address.
     stations: Map<u64, Station>,
     pub(crate) flood: Box<[IpAddr]>,
@@ -134,6 +138,7 @@ impl Tables {
         for sandbox in wanted.networks.values() {
             tables.add_network(wanted, sandbox)?;
         }
+        wanted.gateways.iter().try_for_each(|(vni, gateway)| tables.add_gateway(*vni, *gateway))?;
         Ok(tables)
     }
 
@@ -142,14 +147,20 @@ impl Tables {
         self.segments.iter().map(|segment| segment.vni)
     }
 
-    /// The endpoints that are here.
+    /// The endpoints that are here, and what is plugged in as gateways.
     pub fn endpoints(&self) -> impl Iterator<Item = EndpointId> {
-        self.ports.iter().map(|port| port.endpoint)
+        self.ports.iter().map(|port| port.endpoint).chain(self.gateways.keys().copied())
     }
 
     pub(crate) fn port(&self, endpoint: EndpointId) -> Option<(usize, &PortTable)> {
         let at = *self.by_endpoint.get(&endpoint)?;
         Some((at, self.ports.get(at)?))
+    }
+
+    /// What is plugged in as a gateway, as a port, with its segment.
+    pub(crate) fn gateway(&self, endpoint: EndpointId) -> Option<(&PortTable, &SegmentTable)> {
+        let port = self.gateways.get(&endpoint)?;
+        Some((port, self.segments.get(port.segment)?))
     }
 
     pub(crate) fn segment_of(&self, vni: Vni) -> Option<&SegmentTable> {
@@ -218,6 +229,7 @@ impl Tables {
             mtu: segment.mtu,
             gateways: segment.gateways.iter().copied().collect(),
             gateway_mac: names::gateway_mac(vni),
+            gateway: None,
             stations: Map::default(),
             flood: segment.flood.iter().copied().collect(),
             ports: Vec::new(),
@@ -275,6 +287,26 @@ impl Tables {
         let gate = self.gate(device);
         self.ports.push(PortTable { endpoint, segment, device, gate, mac: port.mac, addresses, services, vips });
         Ok(())
+    }
+
+    fn add_gateway(&mut self, vni: Vni, endpoint: EndpointId) -> Result<(), Refusal> {
+        let refuse = |reason| Err(Refusal::new(format!("the gateway of segment {vni}"), endpoint.to_string(), reason));
+        let Some((at, table)) = self.by_vni.get(&vni.get()).and_then(|at| Some((*at, self.segments.get_mut(*at)?)))
+        else {
+            return refuse("there is no such segment here");
+        };
+        if self.by_endpoint.contains_key(&endpoint) {
+            return refuse("it is an endpoint of a network");
+        }
+        let mac = table.gateway_mac;
+        let addresses = table.gateways.iter().map(IpNet::addr).chain([mac.link_local().into()]).collect();
+        let (device, gate, vips) = (table.bridge, Gate::default(), Addresses::default());
+        let port = PortTable { endpoint, segment: at, device, gate, mac, addresses, services: None, vips };
+        table.gateway = Some(endpoint);
+        match self.gateways.insert(endpoint, port) {
+            None => Ok(()),
+            Some(_) => refuse("it is that of another segment"),
+        }
     }
 
     /// What the firewall of the last network says of who speaks at a port.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NetworkId};
+use overlay_core::{EndpointId, NetworkId, Vni};
 
 /// What the places of one node should hold, as far as packets meet it: the area values as they are, place by place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub struct Wanted {
     pub networks: BTreeMap<NetworkId, Sandbox>,
     /// By endpoint, the virtual services that it reaches. Those of one container may be one value.
     pub services: BTreeMap<EndpointId, Arc<overlay_lb::State>>,
+    /// What is plugged in as the gateway of a segment: packets for the gateway's own addresses go there, but for echo requests, which are
+    /// answered anyway. It reaches the segment's endpoints here and nobody else, and is no endpoint of the network: nothing is routed to it, and no
+    /// policy asks. So guests ask their gateway for names. Where there is none, what is for the gateway is dropped ([`NoRoute`](crate::Reason::NoRoute)).
+    pub gateways: BTreeMap<Vni, EndpointId>,
 }
 
 /// What a network's sandbox should hold.

@@ -4,7 +4,7 @@
 
 use overlay_core::{EndpointId, IfName, Mac, Refusal, Vni};
 
-/// The segment's bridge: `br-VNI`.
+/// The segment's bridge, or the tap that has the gateway's addresses where frames are carried in user space: `br-VNI`.
 ///
 /// # Errors
 /// None: every VNI fits.
@@ -20,12 +20,20 @@ pub fn tunnel(vni: Vni) -> Result<IfName, Refusal> {
     name(format!("vx-{vni}"))
 }
 
-/// The near end of an endpoint's pair: `p-` and the id's first 12 characters.
+/// The near end of an endpoint's pair, or the tap by which a virtual machine's frames are carried in user space: `p-` and the id's first 12 characters.
 ///
 /// # Errors
 /// None: every id fits.
 pub fn port(endpoint: EndpointId) -> Result<IfName, Refusal> {
     name(format!("p-{}", endpoint.short()))
+}
+
+/// The small bridge between a virtual machine's tap and that of who carries its frames: `b-` and the id's first 12 characters.
+///
+/// # Errors
+/// None: every id fits.
+pub fn joint(endpoint: EndpointId) -> Result<IfName, Refusal> {
+    name(format!("b-{}", endpoint.short()))
 }
 
 fn name(text: String) -> Result<IfName, Refusal> {

@@ -105,7 +105,13 @@ impl Datapath {
     }
 
     /// To an endpoint here, as an answer of a service's if it is one.
-    fn deliver(&mut self, turn: Turn<'_>, at: usize, contents: &Contents, buffer: &mut Buffer) -> Result<Met, Reason> {
+    pub(super) fn deliver(
+        &mut self,
+        turn: Turn<'_>,
+        at: usize,
+        contents: &Contents,
+        buffer: &mut Buffer,
+    ) -> Result<Met, Reason> {
         let Turn { tables, now } = turn;
         let port = tables.ports.get(at).ok_or(Reason::NoPort)?;
         let segment = tables.segments.get(port.segment).ok_or(Reason::NoSegment)?;

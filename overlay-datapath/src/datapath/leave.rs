@@ -78,8 +78,11 @@ impl Datapath {
         let Content::Ip(ip) = &contents.content else { return Err(Reason::NoRoute) };
         let to = ip.destination();
         if segment.is_gateway(to) {
-            icmp::echo(buffer).ok_or(Reason::NoRoute)?;
-            return Ok(buffer.meet(Fate::Port(port.endpoint)));
+            let answers = match icmp::echo(buffer) {
+                Some(()) => port.endpoint,
+                None => segment.gateway.ok_or(Reason::NoRoute)?,
+            };
+            return Ok(buffer.meet(Fate::Port(answers)));
         }
         let holder = at.network.holder(port.segment, to).ok_or(Reason::NoRoute)?;
         if holder.segment == port.segment {

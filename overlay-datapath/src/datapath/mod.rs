@@ -3,6 +3,7 @@
 mod arrive;
 mod flood;
 mod forward;
+mod gateway;
 mod leave;
 mod serve;
 
@@ -130,7 +131,10 @@ impl Datapath {
     pub fn handle_frames(&mut self, from: EndpointId, batch: &mut [Buffer], now: Instant) {
         let tables = Arc::clone(&self.tables);
         let Some(at) = tables.port(from).and_then(|(_, port)| tables.at(port)) else {
-            batch.iter_mut().for_each(|buffer| self.settle(buffer, Err(Reason::NoPort), Some(from)));
+            for buffer in batch {
+                let fate = self.leave_gateway(Turn { tables: &tables, now }, from, buffer);
+                self.settle(buffer, fate, Some(from));
+            }
             return;
         };
         let mut ahead = std::mem::take(&mut self.ahead);

@@ -4,6 +4,7 @@
 
 mod any;
 mod bytes;
+mod gateway;
 mod limits;
 mod model_policy;
 mod model_segments;

@@ -46,7 +46,7 @@ pub struct KernelPlaces {
     /// Namespaces of containers that were handed over.
     kept: NamespaceDir,
     pub(super) containers: Arc<Containers>,
-    taps: Tap,
+    pub(super) taps: Tap,
     /// Whether the host's tunnels need other keys.
     pub(super) spent: Spent,
 }
@@ -148,7 +148,7 @@ impl KernelPlaces {
         })
     }
 
-    fn open_sandbox(&self, network: NetworkId) -> Result<Namespace, BackendError> {
+    pub(super) fn open_sandbox(&self, network: NetworkId) -> Result<Namespace, BackendError> {
         let name = sandbox_name(network).ok_or_else(|| BackendError::new(ErrorKind::Invalid, "name a sandbox"))?;
         match self.sandboxes.open(&name) {
             Err(error) if error.kind() == ErrorKind::Gone => self.sandboxes.create(&name),

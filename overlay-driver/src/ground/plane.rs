@@ -7,15 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::net::if_::if_nametoindex;
 use overlay_core::{
-    Backend as _, BackendError, EndpointId, ErrorKind, IfName, Memory, Name, NsKey, PortRange, State, StepError,
+    Backend as _, BackendError, EndpointId, ErrorKind, IfName, Memory, Name, NetworkId, NsId, NsKey, PortRange, State,
+    StepError, Vni,
 };
 use overlay_crypto::{SaId, UdpEncapsulation, Usage};
 use overlay_datapath::{Sandbox, Tables, Wanted};
-use overlay_kernel::{Namespace, QueueFlags, TapQueue};
+use overlay_kernel::{Namespace, NamespaceDir, QueueFlags, TapQueue};
 use overlay_node::{MemoryPlaces, Place};
-use overlay_vxlan::{LocalPort, PortEnd, Segment};
+use overlay_vxlan::{LocalPort, PortEnd, Segment, names};
 
-use super::kernel::Containers;
+use super::kernel::{Containers, sandbox_name};
 use super::tunnels::Spent;
 use crate::builder::random;
 use crate::packets::{Carrier, CarrierConfig, CarrierCounts};
@@ -30,6 +31,7 @@ pub(super) struct Plane(Arc<Shared>);
 struct Shared {
     host: Arc<Namespace>,
     containers: Arc<Containers>,
+    sandboxes: NamespaceDir,
     config: CarrierConfig,
     places: MemoryPlaces,
     spent: Spent,
@@ -47,10 +49,10 @@ struct Running {
     plugged: BTreeMap<EndpointId, Tap>,
 }
 
-/// A container's interface: where it is, what it is called, and which of those that ever were called so it is.
+/// A tap of ours: where it is, what it is called, and which of those that ever were called so it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Tap {
-    namespace: NsKey,
+    namespace: NsId,
     interface: IfName,
     index: u32,
 }
@@ -58,11 +60,11 @@ struct Tap {
 impl Plane {
     pub(super) fn new(
         (host, containers): (Arc<Namespace>, Arc<Containers>),
-        config: CarrierConfig,
-        spent: Spent,
+        sandboxes: NamespaceDir,
+        (config, spent): (CarrierConfig, Spent),
     ) -> Self {
         let (places, running) = Default::default();
-        Self(Arc::new(Shared { host, containers, config, places, spent, running }))
+        Self(Arc::new(Shared { host, containers, sandboxes, config, places, spent, running }))
     }
 
     /// What is held in memory.
@@ -180,20 +182,23 @@ impl Plane {
         let Running { carrier: Some(carrier), plugged, .. } = running else { return Ok(()) };
         let mut failure = Ok(());
         for (place, tables) in self.0.places.places() {
-            let Place::Network(_) = place else { continue };
+            let Place::Network(network) = place else { continue };
             let vxlan = tables.vxlan.state();
-            let ports = vxlan.segments.values().flat_map(|segment| &segment.ports);
             let mut failed = BTreeSet::new();
-            for (endpoint, port) in ports {
-                if let Err(error) = self.plug_port(carrier, plugged, (*endpoint, port)) {
-                    failed.insert(*endpoint);
+            for (endpoint, tap) in taps(&vxlan) {
+                if let Err(error) = self.plug_port(carrier, plugged, (endpoint, network, tap)) {
+                    failed.insert(endpoint);
                     failure = Err(error);
                 }
             }
             if !failed.is_empty() {
                 tables.vxlan.update(|state| {
-                    let all = state.segments.values_mut();
-                    all.for_each(|segment| segment.ports.retain(|endpoint, _| !failed.contains(endpoint)));
+                    let all = state.segments.iter_mut();
+                    all.for_each(|(vni, segment)| {
+                        let guided = !failed.contains(&gateway(*vni));
+                        let stays = |port: &LocalPort| guided || matches!(port.end, PortEnd::Namespace { .. });
+                        segment.ports.retain(|endpoint, port| !failed.contains(endpoint) && stays(port));
+                    });
                 });
             }
         }
@@ -204,28 +209,58 @@ impl Plane {
         &self,
         carrier: &Carrier,
         plugged: &mut BTreeMap<EndpointId, Tap>,
-        (endpoint, port): (EndpointId, &LocalPort),
+        (endpoint, network, (container, interface)): (EndpointId, NetworkId, (Option<&NsKey>, IfName)),
     ) -> Result<(), BackendError> {
-        let PortEnd::Namespace { namespace: key, interface } = &port.end else { return Ok(()) };
-        let gone =
-            || BackendError::new(ErrorKind::Gone, format!("open tap {interface}")).caused_by("its container has ended");
-        let namespace = match self.0.containers.is_hosts(key) {
-            true => Arc::clone(&self.0.host),
-            false => self.0.containers.namespace(key).ok_or_else(gone)?,
+        let namespace = match container {
+            Some(key) if self.0.containers.is_hosts(key) => Arc::clone(&self.0.host),
+            Some(key) => self.0.containers.namespace(key).ok_or_else(|| {
+                BackendError::new(ErrorKind::Gone, format!("open tap {interface}")).caused_by("its container has ended")
+            })?,
+            None => match sandbox_name(network).map(|name| self.0.sandboxes.open(&name)) {
+                Some(sandbox) => Arc::new(sandbox?),
+                None => return Ok(()),
+            },
         };
         let index = namespace.run(|| if_nametoindex(interface.as_str()).unwrap_or_default())?;
-        let tap = Tap { namespace: key.clone(), interface: *interface, index };
+        let tap = Tap { namespace: namespace.id(), interface, index };
         if index == 0 || plugged.get(&endpoint) == Some(&tap) {
             return Ok(()); // it is not there yet, or not any more: then what makes it opens it
         }
         // The one that it had may have the name that this one has.
         carrier.unplug(endpoint);
         plugged.remove(&endpoint);
-        let queue = TapQueue::open(&namespace, *interface, QueueFlags { vnet_hdr: true, ..QueueFlags::default() })?;
+        let queue = TapQueue::open(&namespace, interface, QueueFlags { vnet_hdr: true, ..QueueFlags::default() })?;
         carrier.plug(endpoint, queue)?;
         plugged.insert(endpoint, tap);
         Ok(())
     }
+}
+
+/// Our taps of a network's segments: in which container's namespace each is, or in none but the network's own, and what it is called.
+fn taps(vxlan: &overlay_vxlan::State) -> Vec<(EndpointId, (Option<&NsKey>, IfName))> {
+    let mut taps = Vec::new();
+    for (vni, segment) in &vxlan.segments {
+        for (endpoint, port) in &segment.ports {
+            match &port.end {
+                PortEnd::Namespace { namespace, interface } => taps.push((*endpoint, (Some(namespace), *interface))),
+                PortEnd::Tap { .. } => taps.extend(names::port(*endpoint).map(|ours| (*endpoint, (None, ours)))),
+            }
+        }
+        if has_machines(segment) {
+            taps.extend(names::bridge(*vni).map(|ours| (gateway(*vni), (None, ours))));
+        }
+    }
+    taps
+}
+
+fn has_machines(segment: &Segment) -> bool {
+    segment.ports.values().any(|port| matches!(port.end, PortEnd::Tap { .. }))
+}
+
+/// What a segment's gateway is plugged in as.
+const fn gateway(vni: Vni) -> EndpointId {
+    let [a, b, c, d] = vni.get().to_be_bytes();
+    EndpointId::from_bytes([0xff, b'g', b'a', b't', b'e', b'w', b'a', b'y', 0xff, 0xff, 0xff, 0xff, a, b, c, d])
 }
 
 fn has_ended(running: &Running) -> bool {
@@ -251,6 +286,8 @@ fn wanted(places: &MemoryPlaces) -> Wanted {
             Place::Container(name) => drop(services.insert(name, Arc::new(held.lb.state()))),
         }
     }
+    let segments = wanted.networks.values().flat_map(|network| &network.vxlan.segments);
+    wanted.gateways = segments.filter(|(_, it)| has_machines(it)).map(|(vni, _)| (*vni, gateway(*vni))).collect();
     let segments = wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
     for (endpoint, port) in segments.flat_map(|segment| &segment.ports) {
         let PortEnd::Namespace { namespace, .. } = &port.end else { continue };

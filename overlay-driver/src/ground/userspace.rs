@@ -15,6 +15,7 @@ use overlay_crypto::{SaId, UdpEncapsulation, Usage};
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
 use overlay_kernel::Namespace;
+use overlay_kernel::link::Tap;
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::nft::Writers;
 use overlay_lb::kernel::Nftables;
@@ -43,7 +44,8 @@ use crate::packets::{CarrierConfig, CarrierCounts};
 /// [`PortRange::VXLAN_ENCRYPTED`](overlay_core::PortRange::VXLAN_ENCRYPTED).
 ///
 /// The interfaces stay when the process ends, and what they are sent is lost until another opens them: a node that is started again goes on where
-/// it was. A virtual machine's tap ([`Source::Tap`]) is refused.
+/// it was. A virtual machine's tap ([`Source::Tap`]) is its own to open, in the network's sandbox as of [`KernelPlaces`]: a small bridge leads from it to one of
+/// ours, by which its frames are carried, in pieces of up to 64 KiB where both ends can.
 ///
 /// It needs `/dev/net/tun`, and the capabilities that [`KernelPlaces`] needs.
 #[derive(Debug, Clone)]
@@ -66,8 +68,19 @@ impl UserspacePlaces {
     /// The same with a carrier that works like this.
     fn with_carrier(config: &CarrierConfig, kernel: KernelPlaces, dir: &Path) -> Result<Self, BackendError> {
         let ends = (Arc::clone(&kernel.host), Arc::clone(&kernel.containers));
-        let plane = Plane::new(ends, config.clone(), kernel.spent.clone());
+        let plane = Plane::new(ends, kernel.sandboxes.clone(), (config.clone(), kernel.spent.clone()));
         Ok(Self { kernel, plane, networks: dir.join("carried") })
+    }
+
+    /// The same with virtual machines' taps that are like this, as [`KernelPlaces::with_taps`].
+    #[must_use]
+    pub fn with_taps(self, taps: Tap) -> Self {
+        Self { kernel: self.kernel.with_taps(taps), ..self }
+    }
+
+    /// The file of a network's sandbox, where virtual machines' taps are, as [`KernelPlaces::sandbox`].
+    pub fn sandbox(&self, network: NetworkId) -> Option<PathBuf> {
+        self.kernel.sandbox(network)
     }
 
     /// As [`KernelPlaces::keep`].
@@ -105,15 +118,16 @@ impl UserspacePlaces {
 
     fn open_network(&self, network: NetworkId) -> Result<PlaceTables, BackendError> {
         let file = self.file(network)?;
-        self.leave_kernel(network)?;
         let is_left = file.exists();
         if !is_left {
+            self.leave_kernel(network)?;
             let made = fs::create_dir_all(&self.networks).and_then(|()| fs::write(&file, ""));
             made.map_err(|error| of_file(&file, error))?;
         }
         let held = self.plane.places().make(&Place::Network(network));
         let (key, host) = (self.kernel.host.key(name("host")?), self.kernel.host.try_clone()?);
-        let kernel = Ends::open(&self.kernel.owner(Some(network))?, (key, host))?;
+        let home = self.kernel.open_sandbox(network)?;
+        let kernel = Ends::open(&self.kernel.owner(Some(network))?, home, (key, host))?.with_taps(self.kernel.taps);
         let sandbox = Beside { kernel, held: held.vxlan, split: with_room, plane: self.plane.clone() };
         let sandbox = Reaching::new(sandbox, Arc::clone(&self.kernel.containers));
         Ok(PlaceTables {
@@ -206,13 +220,7 @@ impl Ground for UserspacePlaces {
     }
 
     fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
-        const CAUSE: &str = "what carries packets in user space has a tap's one end itself; use places in the kernel for virtual machines";
-        match source {
-            Source::Tap => {
-                Err(BackendError::new(ErrorKind::Unsupported, format!("plug {container} in")).caused_by(CAUSE))
-            }
-            Source::Path(_) | Source::Process(_) => self.kernel.enter(container, source),
-        }
+        self.kernel.enter(container, source)
     }
 
     fn leave(&mut self, container: &Name) {

@@ -12,6 +12,7 @@ mod haproxy;
 mod joined;
 mod killed;
 mod left;
+mod machine;
 mod masquerade;
 mod matrix;
 mod mesh;

@@ -1,23 +1,20 @@
 //! Published ports whose containers see the node that was asked, since that was declared.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{Port, Protocol};
 use overlay_driver::testing::Lab;
 use overlay_driver::{Attach, Source};
 use overlay_kernel::testing::judge;
-use overlay_kernel::{Namespace, QueueFlags, TapQueue};
 use overlay_lb::Ask;
-use overlay_node::{Access, ClientSource, Endpoint, PublishMode, PublishedPort, mesh_replica};
+use overlay_node::{Access, ClientSource, PublishMode, PublishedPort, mesh_replica};
 
+use crate::machine::machine;
 use crate::mesh::{
     Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, serve, service, shares, world,
 };
@@ -88,42 +85,6 @@ fn where_it_is_declared_containers_without_marks_see_the_node_that_was_asked_and
         let text = explained.to_string();
         assert!(explained.broken.is_none() && text.contains("masqueraded: they see the node"), "{text}");
     });
-}
-
-/// Carries frames from one tap to another, until one of them is gone.
-fn carry(from: &OwnedFd, to: &OwnedFd) {
-    let (mut from, mut to) = (File::from(from.try_clone().unwrap()), File::from(to.try_clone().unwrap()));
-    std::thread::spawn(move || {
-        let mut frame = [0; 2048];
-        loop {
-            match from.read(&mut frame) {
-                Ok(length) => drop(to.write_all(&frame[..length])),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_micros(200));
-                }
-                Err(_) => return,
-            }
-        }
-    });
-}
-
-/// A machine of its own kernel's, as it were: a namespace whose interface is a tap, which somebody carries frames to from the node's.
-fn machine(sandbox: &Namespace, endpoint: &Endpoint) -> Namespace {
-    let inside = Namespace::create().unwrap();
-    let addresses = endpoint.addresses.iter().map(|net| format!("ip addr add {net} dev eth0; "));
-    let (addresses, mac) = (addresses.collect::<String>(), endpoint.mac);
-    let script = format!(
-        "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; ip link set lo up; ip tuntap add dev eth0 mode tap
-         ip link set eth0 address {mac} mtu 1400; {addresses}ip link set eth0 up"
-    );
-    judge(&inside, "sh", &["-ec", &script]);
-    let open = |place: &Namespace, name: String| -> OwnedFd {
-        TapQueue::open(place, name.parse().unwrap(), QueueFlags::default()).unwrap().into()
-    };
-    let [ours, its] = [open(sandbox, format!("t-{}", endpoint.id.short())), open(&inside, "eth0".to_owned())];
-    carry(&ours, &its);
-    carry(&its, &ours);
-    inside
 }
 
 #[test]

@@ -16,19 +16,19 @@ use crate::world::{World, attachable, pings};
 
 const SOON: Duration = Duration::from_secs(15);
 
-fn address(attached: &overlay_driver::Attached) -> IpAddr {
+pub(crate) fn address(attached: &overlay_driver::Attached) -> IpAddr {
     attached.endpoint.addresses.first().unwrap().addr()
 }
 
 /// What is written by one is read by the other.
-fn passes(stream: &mut TcpStream, other: &mut TcpStream, words: &[u8]) {
+pub(crate) fn passes(stream: &mut TcpStream, other: &mut TcpStream, words: &[u8]) {
     stream.write_all(words).unwrap();
     let mut read = vec![0; words.len()];
     other.read_exact(&mut read).unwrap();
     assert_eq!(read, words);
 }
 
-fn connected(from: &Container, to: &Container, at: IpAddr) -> (TcpStream, TcpStream) {
+pub(crate) fn connected(from: &Container, to: &Container, at: IpAddr) -> (TcpStream, TcpStream) {
     let listener = to.namespace.run(|| TcpListener::bind((at, 9_000))).unwrap().unwrap();
     let stream = from.namespace.run(|| TcpStream::connect((at, 9_000))).unwrap().unwrap();
     let (other, _) = listener.accept().unwrap();

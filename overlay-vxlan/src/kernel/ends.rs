@@ -6,31 +6,44 @@ use overlay_core::{Backend, BackendError, Lower, NsKey, Owner, Refusal, StepErro
 use overlay_kernel::Namespace;
 use overlay_kernel::link::{self, Links, Tap};
 
-use super::lower;
+use super::carried;
 use crate::State;
 
-/// Holds what of one network's segments is in containers, and no more: each endpoint's interface, a tap with its Ethernet address,
+/// Holds what of one network's segments is at its ends, and no more: each container's interface, a tap with its Ethernet address,
 /// addresses and routes. Whoever opens it ([`TapQueue`](overlay_kernel::TapQueue)) carries its frames, and is told the segments by other
-/// ways.
+/// ways. There is no VXLAN device.
 ///
-/// There is no namespace for the network, no bridge and no VXLAN device. An interface in the host's namespace is one of the host's own, as
-/// of a [`Sandbox`](super::Sandbox). Taps stay until they are removed: whoever opens one again, after a restart, goes on where the last ended.
+/// A virtual machine's tap is in the network's own namespace, as in a [`Sandbox`](super::Sandbox), and is the machine's to open. As two programs
+/// cannot each have an end of one, a bridge of its own leads from it to another tap ([`names::joint`](crate::names::joint),
+/// [`names::port`](crate::names::port)), by which its frames are carried: all but those for the machine. Beside it is a tap that has the gateway's addresses
+/// ([`names::bridge`](crate::names::bridge)), for what listens there: machines ask it for names.
 ///
-/// It refuses by name a port that is a virtual machine's tap: two programs cannot each have an end of one. And overlapping subnets of two
-/// segments.
+/// An interface in the host's namespace is one of the host's own, as of a [`Sandbox`](super::Sandbox). Taps stay until they are removed: whoever opens
+/// one again, after a restart, goes on where the last ended.
+///
+/// It refuses by name taps named as another device, and overlapping subnets of two segments.
 #[derive(Debug)]
 pub struct Ends {
     links: Links,
     host: NsKey,
+    tap: Tap,
 }
 
 impl Ends {
-    /// Of one network, whose owner is its alone ([`Links::open`]), on the host of this namespace.
+    /// Of one network, whose owner is its alone ([`Links::open`]) and whose namespace is `home`, on the host of this namespace.
     ///
     /// # Errors
-    /// As [`Links::open`].
-    pub fn open(owner: &Owner, (key, host): (NsKey, Namespace)) -> Result<Self, BackendError> {
-        Ok(Self { links: Links::open(owner, host)?, host: key })
+    /// As [`Sandbox::open`](super::Sandbox::open).
+    pub fn open(owner: &Owner, home: Namespace, (key, host): (NsKey, Namespace)) -> Result<Self, BackendError> {
+        let mut links = Links::open(owner, home)?;
+        links.reach(key.clone(), host)?;
+        Ok(Self { links, host: key, tap: Tap::new() })
+    }
+
+    /// The same with machines' taps that are like this, as [`Sandbox::with_taps`](super::Sandbox::with_taps).
+    #[must_use]
+    pub fn with_taps(self, tap: Tap) -> Self {
+        Self { tap, ..self }
     }
 
     /// Works in a container's namespace too, under the name that states have for it.
@@ -43,7 +56,9 @@ impl Ends {
 
     /// Works in a container's namespace no more. What is in it stays, out of sight.
     pub fn leave(&mut self, key: &NsKey) {
-        self.links.leave(key);
+        if *key != self.host {
+            self.links.leave(key);
+        }
     }
 }
 
@@ -52,14 +67,14 @@ impl Lower<State> for Ends {
 
     fn lower<'d>(&self, desired: &'d State) -> Result<Cow<'d, link::State>, Refusal> {
         overlay_core::State::check(desired)?;
-        lower::ends(desired, &self.host, Tap::new()).map(Cow::Owned)
+        carried::links(desired, &self.host, self.tap).map(Cow::Owned)
     }
 }
 
 impl Backend for Ends {
     type State = link::State;
 
-    /// The host's settings are not ours: they are left out.
+    /// Settings are not ours: they are left out.
     fn observe(&mut self) -> Result<link::State, BackendError> {
         let mut state = self.links.observe()?;
         state.settings.clear();

@@ -35,40 +35,12 @@ pub(super) fn links(state: &State, underlay: &NsKey, tap: Tap) -> Result<link::S
     Ok(native)
 }
 
-/// The links in containers, and in the namespace `host`, that mean the ports of `state`, where no kernel carries their frames: taps like `tap`.
-pub(super) fn ends(state: &State, host: &NsKey, tap: Tap) -> Result<link::State, Refusal> {
-    let subnets = Subnets::of(state)?;
-    let mut native = link::State::default();
-    for (vni, segment) in &state.segments {
-        for (endpoint, port) in &segment.ports {
-            let PortEnd::Namespace { namespace, interface } = &port.end else {
-                let object = format!("segment {vni}: endpoint {endpoint}");
-                return Err(Refusal::new(object, port.end.to_string(), CARRIED));
-            };
-            let is_hosts = namespace == host;
-            let inside = if is_hosts { Dev::home(*interface) } else { Dev::far(namespace.clone(), *interface) };
-            // What is at home asks for neighbours as the kernel has it.
-            let solicit = if is_hosts { Solicit::KERNEL } else { OFTEN };
-            let link = Link::new(Kind::Tap(tap), segment.mtu, port.mac);
-            let link = Link { solicit, ipv4_forwarding: is_hosts, ..link };
-            if native.links.insert(inside.clone(), link).is_some() {
-                let object = format!("segment {vni}: endpoint {endpoint}");
-                return Err(Refusal::new(object, port.end.to_string(), "another endpoint's interface is called so"));
-            }
-            native.put_addresses(&inside, port.mac, &port.addresses);
-            subnets.routes(&mut native, *vni, port, &inside);
-        }
-    }
-    Ok(native)
-}
-
-const CARRIED: &str = "what carries packets in user space has a tap's one end itself, so a virtual machine cannot; use places in the kernel";
 /// A Linux bridge has 1,023 ports, and the tunnel is one.
 const MOST_PORTS: usize = 1022;
 const FULL: &str = "a Linux bridge takes 1,022 beside the tunnel; spread the endpoints over more nodes or subnets";
 /// The tunnel answers a container that asks for a neighbour, so it may ask often: one that is known a moment too late is not noticed
 /// a second too late. It gives up after 3 s, as the kernel does.
-const OFTEN: Solicit = Solicit { interval: Duration::from_millis(60), times: 50 };
+pub(super) const OFTEN: Solicit = Solicit { interval: Duration::from_millis(60), times: 50 };
 /// Above that of the kernel's own routes to where a device is.
 const METRIC: u32 = 1024;
 
@@ -183,17 +155,17 @@ fn plug(names: &Names, segment: &Segment, name: IfName, port: &LocalPort) -> Plu
     Plug { name, mac, port: BridgePort::quiet(names.bridge), mtu, station: port.mac }
 }
 
-const LOOPBACK: &str = "lo";
+pub(super) const LOOPBACK: &str = "lo";
 
 /// The subnets that the segments' gateways join, and which containers are in which.
-struct Subnets<'s> {
+pub(super) struct Subnets<'s> {
     gateways: Vec<(Vni, IpNet)>,
     inside: BTreeMap<&'s NsKey, BTreeSet<IpNet>>,
 }
 
 impl<'s> Subnets<'s> {
     /// Two segments with one subnet would leave open which of them a packet is for.
-    fn of(state: &'s State) -> Result<Self, Refusal> {
+    pub(super) fn of(state: &'s State) -> Result<Self, Refusal> {
         let mut gateways = Vec::new();
         for (vni, segment) in &state.segments {
             for gateway in &segment.gateways {
@@ -222,7 +194,7 @@ impl<'s> Subnets<'s> {
     }
 
     /// Routes from a port to the other segments' subnets, by this segment's gateway; not to where its container is itself.
-    fn routes(&self, native: &mut link::State, vni: Vni, port: &LocalPort, far: &Dev) {
+    pub(super) fn routes(&self, native: &mut link::State, vni: Vni, port: &LocalPort, far: &Dev) {
         let Site::Far(namespace) = &far.site else { return };
         let inside = self.inside.get(&**namespace);
         for (_, other) in self.gateways.iter().filter(|(other, _)| *other != vni) {
