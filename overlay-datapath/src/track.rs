@@ -144,7 +144,7 @@ impl Tracker {
     fn pass_without_ports(&mut self, passage: &Passage<'_>, bytes: &[u8], now: Instant) -> Result<(), Reason> {
         let frame = Frame::parse(bytes).map_err(|_| Reason::Malformed)?;
         if is_error(&frame) {
-            return passage.permits(self.related(passage.network(), &frame));
+            return passage.permits(self.related(passage.network(), &frame, now));
         }
         match key(passage.network(), &frame, bytes) {
             Some(found) => self.pass_in(passage, &found, now),
@@ -193,10 +193,12 @@ impl Tracker {
         Ok(())
     }
 
-    /// An error tells of a flow, if what it quotes is of one.
-    fn related(&self, network: usize, frame: &Frame<'_>) -> Flow {
-        let known = quoted(network, frame.payload).is_some_and(|key| self.flows.contains_key(&key));
-        if known { Flow::Related } else { Flow::Invalid }
+    /// An error tells of a flow, if what it quotes is of one, and it goes to who sent that: else whoever has one flow could write to all in its name.
+    fn related(&self, network: usize, frame: &Frame<'_>, now: Instant) -> Flow {
+        let to = frame.ip.map(|ip| ip.destination());
+        let quoted = quoted(network, frame.payload).filter(|(_, sender)| Some(*sender) == to);
+        let lives = |key: &Key| self.flows.get(key).is_some_and(|entry| !entry.is_over(key.protocol(), now));
+        if quoted.is_some_and(|(key, _)| lives(&key)) { Flow::Related } else { Flow::Invalid }
     }
 
     /// Forgets what has been idle for too long. O(flows), but not more often than once a second.
@@ -308,8 +310,8 @@ fn is_error(frame: &Frame<'_>) -> bool {
     }
 }
 
-/// The flow of the packet that an error quotes, which may be cut behind its ports; with a plain header in front of them.
-fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
+/// The flow of the packet that an error quotes, which may be cut behind its ports; with a plain header in front of them. And who sent that packet.
+fn quoted(network: usize, quote: &[u8]) -> Option<(Key, IpAddr)> {
     let address = |at: usize, len: usize| {
         let bytes = quote.get(at..at + len)?;
         match len {
@@ -329,7 +331,7 @@ fn quoted(network: usize, quote: &[u8]) -> Option<Key> {
         1 | 58 => (word(at + 4)?, word(at + 4)?),
         _ => (0, 0),
     };
-    Some(of_ends(network, protocol, (from, source), (to, destination)).0)
+    Some((of_ends(network, protocol, (from, source), (to, destination)).0, from))
 }
 
 /// A hash that only who knows the seed can steer: packets are strangers'. Folded multiplication, as in wyhash: not for cryptography, but

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use overlay_datapath::{Datapath, Fate, Reason, Tables, Wanted};
 use overlay_firewall::{Action, Member, PolicyRule, Selector};
 
-use crate::bytes::{tcp, udp};
-use crate::node::{NOW, cross, datapath, end, endpoint, send, v4, v6, wanted, with};
+use crate::bytes::{End, builder, tcp, udp};
+use crate::node::{NOW, cross, datapath, end, end6, endpoint, send, v4, v6, wanted, with};
 
 /// Nobody may begin anything, but 1 may ask 3 and 2.
 pub(crate) fn guarded(node: u8) -> Wanted {
@@ -76,4 +76,33 @@ fn a_fragment_is_not_let_past_a_policy() {
     let mut frame = udp(end(1, 5_000), end(2, 80), b"in parts");
     frame[20] |= 0x20; // more of them
     assert_eq!(send(&mut one, 1, &frame).0, Fate::Drop(Reason::Fragment));
+}
+
+/// An error that says that a port is not there, in answer to a packet, which it quotes.
+fn unreachable(from: End, to: End, about: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    let about = &about[14..];
+    match from.address.is_ipv4() {
+        true => builder(from, to).icmpv4_raw(3, 3, [0; 4]).write(&mut frame, about).unwrap(),
+        false => builder(from, to).icmpv6_raw(1, 4, [0; 4]).write(&mut frame, about).unwrap(),
+    }
+    frame
+}
+
+#[test]
+fn an_error_passes_a_policy_to_who_sent_what_it_quotes_and_to_nobody_else() {
+    for end in [end, end6] {
+        let [mut one, mut two] = nodes();
+        let (client, server) = (end(1, 5_000), end(3, 80));
+        let asks = udp(client, server, b"?");
+        let error = unreachable(server, client, &asks);
+        assert_eq!(cross((&mut two, 3), &mut one, &error), Err(Reason::Policy), "nobody has asked yet");
+        assert!(cross((&mut one, 1), &mut two, &asks).is_ok());
+        assert!(cross((&mut two, 3), &mut one, &error).is_ok());
+        // 1 may say nothing to 4, whatever flows it has; nor 2 to 1.
+        assert_eq!(cross((&mut one, 1), &mut two, &unreachable(client, end(4, 9), &asks)), Err(Reason::Policy));
+        let answers = udp(server, client, b"!");
+        assert_eq!(cross((&mut one, 1), &mut two, &unreachable(client, end(4, 9), &answers)), Err(Reason::Policy));
+        assert_eq!(send(&mut one, 2, &unreachable(end(2, 9), client, &answers)).0, Fate::Drop(Reason::Policy));
+    }
 }

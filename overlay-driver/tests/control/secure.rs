@@ -533,7 +533,7 @@ pub(crate) async fn open(
             builder.with_client_auth_cert(chain, key.into()).unwrap()
         }
     };
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = if alpn.is_empty() { Vec::new() } else { vec![alpn.to_vec()] };
     let stream = TcpStream::connect(address).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     connector.connect(ServerName::try_from("x").unwrap(), stream).await
@@ -573,6 +573,37 @@ async fn an_alert_of_who_has_proved_nothing_is_no_managers_word() {
         );
         answers.await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_node_that_speaks_no_protocol_has_no_more_connections_than_a_stranger() {
+    let town = Town::bearing(Limits::default(), NodeLimits { strangers_of_address: 2, ..NodeLimits::default() });
+    let (chain, key) = town.realm.issue(node(1), Role::Worker, DAY);
+    let hello = b"{\"hello\":{\"version\":1,\"purpose\":\"call\"}}\n";
+    let refused = async || speak(town.address, Some((&chain, &key)), b"", hello).await;
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        idle.push(open(town.address, Some((&chain, &key)), b"").await.unwrap());
+    }
+    until_silent(&refused).await;
+    idle.clear();
+    loop {
+        match refused().await {
+            Ok(told) if !told.is_empty() => break assert!(told.starts_with(b"{\"refused\":{\"protocol\"")),
+            _ => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+/// Waits until nothing is answered: both that are idle have their places by then.
+async fn until_silent(ask: &impl AsyncFn() -> Result<Vec<u8>, Option<rustls::AlertDescription>>) {
+    for _ in 0..200 {
+        if !ask().await.is_ok_and(|told| !told.is_empty()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is answered however many there are");
 }
 
 #[tokio::test]

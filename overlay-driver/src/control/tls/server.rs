@@ -79,6 +79,15 @@ struct Begun {
     _stranger: Option<Slot<IpAddr>>,
 }
 
+/// Who has not proved it; and the socket, while it may still be told why.
+type Unproved = Option<(TcpStream, Taken)>;
+
+/// What a connection takes up for as long as it is there, be it to be told why it was refused.
+enum Taken {
+    Hand { _place: Place },
+    Stranger { _room: Slot<IpAddr> },
+}
+
 impl Tls {
     pub(in crate::control) fn new(credentials: Credentials, limits: NodeLimits) -> Result<Self, CredentialsError> {
         let key = |error: rustls::Error| CredentialsError::Key(error.to_string());
@@ -88,8 +97,9 @@ impl Tls {
         Ok(Self { credentials, nodes, strangers, rooms, limits })
     }
 
-    /// Who is at the other end, once it has proved it. The socket is given back where it has not. A place among handshakes is held until it is known to be a stranger's.
-    async fn shake_hands(&self, (stream, from): (TcpStream, IpAddr), place: Place) -> Result<Begun, Option<TcpStream>> {
+    /// Who is at the other end, once it has proved it. The socket is given back where it has not. A place among handshakes is held until it is known to be a stranger's. Who has proved to be a node
+    /// and speaks no protocol has a stranger's room: nothing else counts such connections.
+    async fn shake_hands(&self, (stream, from): (TcpStream, IpAddr), place: Place) -> Result<Begun, Unproved> {
         let changes = self.credentials.changes();
         stream.set_nodelay(true).map_err(|_| None)?;
         let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(|_| None)?;
@@ -97,14 +107,20 @@ impl Tls {
             let slot = self.rooms.take(from).map_err(|_| None)?;
             drop(place);
             let stream = begun.into_stream(Arc::clone(&self.strangers)).into_fallible().await;
-            let stream = stream.map_err(|(_, io)| Some(io))?;
-            return Ok(Begun { stream, who: Who::Stranger, _stranger: Some(slot) });
+            return match stream {
+                Ok(stream) => Ok(Begun { stream, who: Who::Stranger, _stranger: Some(slot) }),
+                Err((_, io)) => Err(Some((io, Taken::Stranger { _room: slot }))),
+            };
         }
-        let stream = begun.into_stream(Arc::clone(&self.nodes)).into_fallible().await.map_err(|(_, io)| Some(io))?;
+        let stream = match begun.into_stream(Arc::clone(&self.nodes)).into_fallible().await {
+            Ok(stream) => stream,
+            Err((_, io)) => return Err(Some((io, Taken::Hand { _place: place }))),
+        };
         drop(place);
         let (_, connection) = stream.get_ref();
         if connection.alpn_protocol() != Some(CONTROL) {
-            return Ok(Begun { stream, who: Who::Unspoken, _stranger: None });
+            let room = self.rooms.take(from).map_err(|_| None)?;
+            return Ok(Begun { stream, who: Who::Unspoken, _stranger: Some(room) });
         }
         let shown = connection.peer_certificates().unwrap_or_default();
         let shown = self.credentials.read(shown).map_err(|_| None)?;
@@ -163,10 +179,11 @@ pub(in crate::control) async fn accept(
                     (Arc::clone(&tls), Arc::clone(&service), Arc::clone(&slots), stopping.clone());
                 connections.spawn(async move {
                     let Some(begun) = begin((stream, from), &tls, place).await else { return };
-                    if matches!(begun.who, Who::Node(_)) {
-                        serve(begun.stream, begun.who, &slots, service, stopping).await;
+                    let Begun { stream, who, _stranger } = begun;
+                    if matches!(who, Who::Node(_)) {
+                        serve(stream, who, &slots, service, stopping).await;
                     } else {
-                        let stranger = connection::serve(of_tls(begun.stream), begun.who, service, stopping);
+                        let stranger = connection::serve(of_tls(stream), who, service, stopping);
                         drop(timeout(tls.limits.join, stranger).await);
                     }
                 });
@@ -186,7 +203,7 @@ async fn begin(from: (TcpStream, IpAddr), tls: &Tls, place: Place) -> Option<Beg
         Ok(begun) => Some(begun),
         Err(refused) => {
             // What it sent meanwhile is read: else its system would throw away the alert that says why.
-            if let Some(mut stream) = refused {
+            if let Some((mut stream, _taken)) = refused {
                 drop(stream.shutdown().await);
                 drop(timeout(LAST_WORDS, drain(&mut stream)).await);
             }
