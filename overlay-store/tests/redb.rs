@@ -162,6 +162,28 @@ fn a_second_opening_is_refused_by_name() {
 }
 
 #[test]
+fn of_many_who_make_the_same_file_at_once_each_has_it_or_is_told_that_another_has() {
+    for round in 0..20 {
+        let folder = Folder::new();
+        let start = std::sync::Barrier::new(4);
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let open = || {
+                start.wait();
+                RedbStore::open(folder.file())
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for refused in opened.iter().filter_map(|opened| opened.as_ref().err()) {
+            assert!(matches!(refused, OpenError::Locked), "round {round}: {refused:?}");
+        }
+        drop(opened);
+        put(&RedbStore::open(folder.file()).unwrap(), "a", "1");
+        assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 1, "round {round}: a draft was left");
+    }
+}
+
+#[test]
 fn what_is_no_store_of_ours_is_refused_and_left_as_it_was() {
     let folder = Folder::new();
     for content in [&b""[..], b"hello", &[7; 8192]] {

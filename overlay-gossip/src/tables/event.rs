@@ -112,7 +112,7 @@ impl Events {
             return;
         }
         if self.waiting.len() >= limit && matches!(pending, Pending::Entry(_)) {
-            self.forget(network);
+            self.retain(|waiting| waiting.network() != network || matches!(waiting, Pending::Watermark(_)));
             return self.push(Pending::Reread(network), limit);
         }
         if self.waiting.insert(pending.clone()) {
@@ -152,5 +152,22 @@ impl Events {
     fn retain(&mut self, keep: impl Fn(&Pending) -> bool) {
         self.queue.retain(&keep);
         self.waiting.retain(keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_entries_are_too_many_they_become_one_event_and_the_watermark_is_told_all_the_same() {
+        let (network, owner, mut events) =
+            (NetworkId::from_bytes([1; 16]), NodeId::from_bytes([2; 16]), Events::default());
+        events.push(Pending::Watermark(network), 3);
+        for key in ["a", "b", "c"] {
+            events.push(Pending::Entry((network, owner, TableId(1), Key::new(key).unwrap())), 3);
+        }
+        let told: Vec<_> = std::iter::from_fn(|| events.pop()).collect();
+        assert_eq!(told, [Pending::Watermark(network), Pending::Reread(network)]);
     }
 }

@@ -193,6 +193,8 @@ impl Live {
     pub(super) fn stands(&self, flow: &Flow) -> bool {
         let Some(owner) = self.owners.get(flow.owner as usize) else { return false };
         let served = self.served.get(owner.service).and_then(Option::as_ref);
+        // An owner of a service that went may find another in its place.
+        let served = served.filter(|served| served.owners.get(&owner.endpoint) == Some(&flow.owner));
         let replica = served.and_then(|served| served.service.replicas.get(&owner.endpoint));
         let serves =
             |replica: &Replica| replica.condition != Condition::Down && replica.addresses.contains(&flow.replica.ip());

@@ -224,6 +224,27 @@ fn both_ends_of_a_tcp_flow_whose_replica_is_gone_are_reset() {
 }
 
 #[test]
+fn flows_of_a_service_that_went_are_cut_even_where_another_took_its_place_in_the_same_state() {
+    for (before, after) in [("a", "b"), ("b", "a")] {
+        let mut balancer =
+            Balancer::new(Config { table: TableSize::SMALL, ..Config::default() }, [9; 32], Instant::ZERO);
+        let (web, client) = (service(1), at("10.0.9.50:4000"));
+        let other = Service { vips: ["10.0.9.101".parse().unwrap()].into_iter().collect(), ..web.clone() };
+        let state = |services: &[(&str, &Service)]| {
+            let services = services.iter().map(|(name, service)| (name.parse().unwrap(), (*service).clone()));
+            Arc::new(State { services: services.collect(), ..State::default() })
+        };
+        balancer.handle_state(state(&[(before, &web)]), Instant::ZERO).unwrap();
+        let mut syn = tcp(client, at("10.0.9.100:80"), SYN, &[]);
+        assert!(matches!(balancer.handle_packet(&mut syn, Instant::ZERO), Verdict::Forth { .. }));
+        balancer.handle_state(state(&[(after, &web)]), Instant::ZERO).unwrap();
+        assert_eq!((balancer.counts().cut, balancer.flows().len()), (1, 0), "{before} to {after}");
+        balancer.handle_state(state(&[(after, &web), ("c", &other)]), Instant::ZERO).unwrap();
+        assert!(["c", after].iter().all(|name| balancer.flows_of(&name.parse().unwrap(), id(2)) == 0));
+    }
+}
+
+#[test]
 fn a_udp_flow_whose_replica_is_gone_goes_to_another_at_once() {
     let mut scene = Scene::new(service(2));
     let (client, vip) = (at("10.0.9.50:4000"), at("10.0.9.100:53"));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use overlay_core::{Commit, Entry, Key, Listing, Revision};
@@ -16,6 +16,8 @@ const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("overlay-stor
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 /// The format written and read here.
 const FORMAT: u64 = 1;
+/// How many drafts may lie beside a file: what a crash leaves is never taken for one's own.
+const DRAFTS: u32 = 1000;
 /// Bytes of pages kept in memory: entries are there already, so this is for writing.
 const CACHE: usize = 32 << 20;
 
@@ -62,18 +64,17 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Self::make(path)?,
             Err(error) => return Err(OpenError::Io(error)),
         }
-        let file = Self::database(path, true)?;
+        let file = std::fs::OpenOptions::new().read(true).write(true).open(path).map_err(OpenError::Io)?;
+        let file = Self::database(file, true)?;
         let listing = file.read()?;
         Ok((file, listing))
     }
 
     /// Made under another name and then given its own: a crash leaves no file that is only half made.
     fn make(path: &Path) -> Result<(), OpenError> {
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(format!(".{}.new", std::process::id()));
-        let draft = Path::new(&draft);
-        let made = Self::database(draft, false)?.begin().map_err(|error| reading(&error));
-        let named = made.and_then(|()| match std::fs::hard_link(draft, path) {
+        let (draft, file) = draft(path).map_err(OpenError::Io)?;
+        let made = Self::database(file, false).and_then(|file| file.begin().map_err(|error| reading(&error)));
+        let named = made.and_then(|()| match std::fs::hard_link(&draft, path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(OpenError::Io(error)),
             _ => keep_name(path).map_err(OpenError::Io),
         });
@@ -81,12 +82,8 @@ impl File {
         named
     }
 
-    fn database(path: &Path, verify: bool) -> Result<Self, OpenError> {
-        let mut options = std::fs::OpenOptions::new();
-        options.read(true).write(true).create(!verify).truncate(!verify);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let backend = FileBackend::new(options.open(path).map_err(OpenError::Io)?).map_err(opening)?;
+    fn database(file: std::fs::File, verify: bool) -> Result<Self, OpenError> {
+        let backend = FileBackend::new(file).map_err(opening)?;
         let mut builder = Database::builder();
         builder.set_cache_size(CACHE).set_check_integrity_on_open(verify);
         builder.create_with_backend(backend).map(Self).map_err(opening)
@@ -176,6 +173,23 @@ fn entry(key: &[u8], record: &[u8], at: Revision) -> Result<(Key, Entry), OpenEr
         return Err(OpenError::Corrupt(format!("{key} is of revision {revision}, the file of {at}")));
     }
     Ok((key, Entry { value: Bytes::copy_from_slice(value), revision }))
+}
+
+/// A file that nobody else makes, and its name: another thread, or a process of the same number in another container, may be making one too.
+fn draft(path: &Path) -> io::Result<(PathBuf, std::fs::File)> {
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut number = 0_u32;
+    loop {
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(format!(".{}.{number}.new", std::process::id()));
+        match options.open(&draft) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < DRAFTS => number += 1,
+            opened => return opened.map(|file| (draft.into(), file)),
+        }
+    }
 }
 
 /// A new file's name is on the disk only once its folder is.
