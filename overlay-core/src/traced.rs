@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use crate::{Backend, BackendError, Lower, ReconcileError, Refusal, State, StepError, StepOf, Witness};
+use crate::{Amended, Backend, BackendError, Lower, Memo, ReconcileError, Refusal, State, StepError, StepOf, Witness};
 
 /// Hands every call of a backend, with its outcome, to a function: a logger, a recorder, a counter.
 ///
@@ -123,6 +123,14 @@ where
 
     fn lower<'d>(&self, desired: &'d D) -> Result<Cow<'d, Self::Native>, Refusal> {
         self.inner.lower(desired)
+    }
+
+    fn remember(&self, desired: &D) -> Option<Memo> {
+        self.inner.remember(desired)
+    }
+
+    fn amend(&self, memo: &Memo, native: &Self::Native, desired: &D) -> Option<Amended<StepOf<Self>>> {
+        self.inner.amend(memo, native, desired)
     }
 
     fn plan_for(&mut self, desired: &D) -> Result<Vec<StepOf<Self>>, ReconcileError> {

@@ -6,6 +6,7 @@ mod attach;
 mod book;
 mod builder;
 pub mod control;
+mod counted;
 mod driver;
 mod error;
 mod events;

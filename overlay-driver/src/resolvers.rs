@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use overlay_core::{BackendError, Port, told};
 use overlay_dns::{Config, Limits, Listen, Metrics, Resolver, Server, Upstreams, View};
@@ -175,9 +176,18 @@ impl<G: Ground> Resolvers<G> {
         }
         let mut resolver = Resolver::new(view, Config::default(), seed).ok()?; // the default is in range
         resolver.set_upstreams(&Upstreams { servers: self.upstreams.clone(), ourselves });
-        Server::start(listen, resolver, self.home.clone(), Limits::default()).ok()
+        Server::start(listen, resolver, self.home.clone(), LIMITS).ok()
     }
 }
+
+/// Of each resolver: a container has its own, and all of a node are in one process, whose open files they share.
+const LIMITS: Limits = Limits {
+    connections: 32,
+    upstream_connections: 16,
+    idle: Duration::from_secs(10),
+    pipelined: 64,
+    grace: Duration::from_secs(4),
+};
 
 /// Where a container's resolver listens, as its firewall leads there, if it does; where virtual machines ask: their gateway.
 fn addresses(place: &Place, state: &PlaceState, direct: bool) -> Vec<SocketAddr> {

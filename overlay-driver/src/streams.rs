@@ -17,6 +17,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::counted::counted;
 use crate::home::Home;
 
 /// Connections of one node.
@@ -32,7 +33,7 @@ pub(crate) struct Streams {
 const WAITING: usize = 256;
 /// Connections that are read at once. Others wait to be accepted.
 const CONNECTIONS: usize = 256;
-/// Of one address. Further ones are closed: whoever holds many connections open, and says nothing on them, keeps only itself out.
+/// Of one address, or one /64 of IPv6. Further ones are closed: whoever holds many connections open, and says nothing on them, keeps only itself out.
 const OF_ADDRESS: usize = 64;
 /// How long making a connection, or one message on it, may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -81,14 +82,14 @@ async fn accept(listener: TcpListener, arrive: Sender<(SocketAddr, Bytes)>) {
             let _ = ended.map(|from| leave(&mut of_address, from));
         }
         match accepted {
-            Ok((_, from)) if of_address.get(&from.ip()).is_some_and(|count| *count >= OF_ADDRESS) => {}
+            Ok((_, from)) if of_address.get(&counted(from.ip())).is_some_and(|count| *count >= OF_ADDRESS) => {}
             Ok((stream, from)) => {
-                *of_address.entry(from.ip()).or_default() += 1;
+                *of_address.entry(counted(from.ip())).or_default() += 1;
                 let arrive = arrive.clone();
                 readers.spawn(async move {
                     read(stream, from, arrive).await;
                     drop(place);
-                    from.ip()
+                    counted(from.ip())
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await, // no descriptor is free, say

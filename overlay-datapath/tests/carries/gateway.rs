@@ -106,9 +106,12 @@ fn a_gateway_that_makes_no_sense_is_refused_by_name() {
         change(&mut wanted);
         Tables::new(&wanted).unwrap_err().to_string()
     };
-    let of_nothing =
-        refused(|wanted| drop(wanted.gateways.insert(77.try_into().unwrap(), EndpointId::from_bytes([1; 16]))));
+    let of_nothing = refused(|wanted| {
+        wanted.gateways.insert(77.try_into().unwrap(), EndpointId::from_bytes([1; 16]));
+    });
     assert!(of_nothing.contains("no such segment"), "{of_nothing}");
-    let of_network = refused(|wanted| drop(wanted.gateways.insert(VNI.try_into().unwrap(), endpoint(1))));
+    let of_network = refused(|wanted| {
+        wanted.gateways.insert(VNI.try_into().unwrap(), endpoint(1));
+    });
     assert!(of_network.contains("an endpoint of a network"), "{of_network}");
 }

@@ -46,7 +46,7 @@ pub struct FlowTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlowId(u32);
 
-/// Why a flow was not inserted; nothing has changed.
+/// Why a flow was not inserted; nothing has changed but that flows in its way that were over may have gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TableError {
@@ -82,7 +82,7 @@ impl FlowTable {
     /// Inserts a flow whose first packet came `now`. Flows in its way that are over are taken out, which `gone` is told of.
     ///
     /// # Errors
-    /// [`TableError`]; nothing else has changed then.
+    /// [`TableError`]; nothing else has changed then than that.
     pub fn insert(
         &mut self,
         flow: &Flow,

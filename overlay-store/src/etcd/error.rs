@@ -17,6 +17,8 @@ pub(super) enum Failure {
     Etcd(Error),
     /// An answer without what every answer has.
     Malformed(&'static str),
+    /// The server ends a watch, for this reason.
+    Cancelled(String),
 }
 
 impl Failure {
@@ -26,6 +28,12 @@ impl Failure {
             Self::Late => StoreError::Unavailable { doing, source: "no answer within the deadline".into() },
             Self::Ended => StoreError::Failed { doing, source: "its task has ended".into() },
             Self::Malformed(what) => StoreError::Failed { doing, source: format!("an answer without {what}").into() },
+            Self::Cancelled(why) if DENIALS.iter().any(|denial| why.contains(denial)) => {
+                StoreError::Denied { doing, source: why.as_str().into() }
+            }
+            Self::Cancelled(why) => {
+                StoreError::Unavailable { doing, source: format!("the server ended it: {why}").into() }
+            }
             Self::Etcd(Error::GRpcStatus(status)) => {
                 let code = status.code() as i32;
                 let source = self.source();
@@ -70,6 +78,9 @@ impl Failure {
         }
     }
 }
+
+/// What etcd says in an answer to who may not watch, which gRPC has codes for elsewhere.
+const DENIALS: [&str; 2] = ["permission denied", "auth"];
 
 // gRPC's status codes, <https://grpc.io/docs/guides/status-codes/>.
 const INVALID_ARGUMENT: i32 = 3;

@@ -100,7 +100,6 @@ impl Follower {
             Ok(stream) => stream,
             Err(failure) => return End::Lost(failure),
         };
-        self.connected = true;
         loop {
             let answer = match stream.message().await {
                 Ok(Some(answer)) => answer,
@@ -110,6 +109,7 @@ impl Follower {
             if let Some(end) = self.take(&answer).await {
                 return end;
             }
+            self.connected = true; // whom it may not tell anything, etcd says so in an answer
         }
     }
 
@@ -128,7 +128,7 @@ impl Follower {
             return Some(End::Gap); // compacted, or restored from an older copy
         }
         if answer.canceled() {
-            return Some(End::Lost(Failure::Malformed("a reason to end")));
+            return Some(End::Lost(Failure::Cancelled(answer.cancel_reason().to_owned())));
         }
         for event in self.events(answer.events()) {
             let WatchEvent::Changes { revision, .. } = &event else { continue };

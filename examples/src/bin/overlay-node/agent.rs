@@ -285,6 +285,10 @@ pub(crate) fn now() -> UnixTime {
     UnixTime::from_millis(since.as_millis() as u64)
 }
 
+/// Chance, of which keys are made: without it the program ends, rather than go on with keys that anybody can guess.
 pub(crate) fn random(bytes: &mut [u8]) {
-    let _ = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes));
+    if let Err(error) = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes)) {
+        eprintln!("overlay-node: /dev/urandom: {error}; without chance there are no keys");
+        std::process::exit(1);
+    }
 }

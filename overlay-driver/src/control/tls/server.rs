@@ -1,7 +1,7 @@
 //! Connections of nodes, at the server.
 
 use std::io;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use crate::control::lines::write;
 use crate::control::server::{Service, Stopping};
 use crate::control::slots::{Full, Slot, Slots};
 use crate::control::transport::of_tls;
+use crate::counted::counted;
 
 /// What a [`ControlServer`](crate::control::ControlServer) bears from other nodes, beside its [`Limits`](crate::control::Limits).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,14 +136,6 @@ struct Place {
     _address: Slot<IpAddr>,
 }
 
-/// Whom an address is counted as: in IPv6 a machine may have all addresses of a /64.
-fn counted(from: IpAddr) -> IpAddr {
-    match from.to_canonical() {
-        IpAddr::V6(it) => Ipv6Addr::from_bits(it.to_bits() & !u128::from(u64::MAX)).into(),
-        v4 => v4,
-    }
-}
-
 /// Accepts nodes until the server is to stop.
 pub(in crate::control) async fn accept(
     listener: TcpListener,
@@ -251,17 +244,3 @@ async fn serve(
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// How long a connection is read from whose other end was refused.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_machine_of_ipv6_is_counted_by_its_network_and_one_of_ipv4_by_its_address() {
-        let one = |text: &str| counted(text.parse().unwrap());
-        assert_eq!(one("2001:db8::1"), one("2001:db8::ffff:0:0:2"));
-        assert_ne!(one("2001:db8::1"), one("2001:db8:0:1::1"));
-        assert_ne!(one("192.0.2.1"), one("192.0.2.2"));
-        assert_eq!(one("192.0.2.1"), one("::ffff:192.0.2.1"));
-    }
-}
