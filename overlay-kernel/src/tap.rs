@@ -59,6 +59,15 @@ impl QueueFlags {
 }
 
 impl TapQueue {
+    /// Whether this process may open `/dev/net/tun`, without which it has no taps. Nothing is made.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Permission`] if this user may not read and write it,
+    /// - [`ErrorKind::Unsupported`] without it.
+    pub fn probe() -> Result<(), BackendError> {
+        device(|| "have taps".to_owned()).map(drop)
+    }
+
     /// Opens the tap `name` of a namespace, which stays when it is closed.
     ///
     /// # Errors

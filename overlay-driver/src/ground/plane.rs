@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::net::if_::if_nametoindex;
@@ -78,6 +78,9 @@ impl Plane {
     /// If it cannot be published, in which case it is as before; or a tap cannot be opened, whose port is then taken out again.
     pub(super) fn hold<D: State>(&self, held: &mut Memory<D>, steps: &[D::Step]) -> Result<(), BackendError> {
         let mut running = self.lock();
+        if steps.is_empty() && running.carrier.is_some() && !has_ended(&running) {
+            return self.plug(&mut running); // what packets meet is what it was
+        }
         let before = held.state();
         held.apply(steps).map_err(|StepError { source, .. }| source)?;
         self.publish(&mut running).inspect_err(|_| held.update(|state| *state = before))?;
@@ -105,6 +108,19 @@ impl Plane {
     /// What was sealed by each association.
     pub(super) fn usage(&self) -> BTreeMap<SaId, Usage> {
         self.lock().carrier.as_ref().map(Carrier::usage).unwrap_or_default()
+    }
+
+    /// Has the carrier end as if by itself.
+    #[cfg(feature = "testing")]
+    pub(super) fn end_carrier(&self) {
+        if let Some(carrier) = &self.lock().carrier {
+            carrier.fail();
+        }
+    }
+
+    /// What each of the carrier's queues has done.
+    pub(super) fn counts_by_queue(&self) -> Vec<CarrierCounts> {
+        self.lock().carrier.as_ref().map(Carrier::counts_by_queue).unwrap_or_default()
     }
 
     /// What the carrier has done.
@@ -160,21 +176,39 @@ impl Plane {
             self.0.spent.set();
         }
         *running = Running::default();
-        let mut sockets = at.iter().map(|at| self.0.host.udp(*at)).collect::<Result<Vec<UdpSocket>, _>>()?;
+        let (mut sockets, mut sources) = (Vec::new(), Vec::new());
+        for at in &at {
+            sockets.extend(self.sockets(*at)?);
+            sources.extend(self.sources(at.ip())?);
+        }
         for at in &sealed {
-            match self.0.host.udp(*at) {
-                Ok(socket) => sockets.push(socket),
+            match self.sockets(*at) {
+                Ok(more) => sockets.extend(more),
                 Err(error) => running.unsealed = Some(overlay_core::told(&error)),
             }
         }
         let mut seed = [0; 32];
         random(&mut seed);
-        let carrier = Carrier::start(&self.0.config, seed, sockets);
+        let carrier = Carrier::start_spread(&self.0.config, seed, sockets, sources);
         let failed =
             |error: std::io::Error| BackendError::new(ErrorKind::Other, "carry packets in user space").caused_by(error);
         running.carrier = Some(carrier.map_err(failed)?);
         running.bound = at.into_iter().chain(sealed).collect();
         Ok(())
+    }
+
+    /// One for each queue.
+    fn sockets(&self, at: SocketAddr) -> Result<Vec<UdpSocket>, BackendError> {
+        match self.0.config.queues {
+            0 | 1 => Ok(vec![self.0.host.udp(at)?]), // which nobody else can bind beside it
+            queues => self.0.host.udp_queues(at, queues),
+        }
+    }
+
+    /// What VXLAN leaves by, where there are several queues.
+    fn sources(&self, from: IpAddr) -> Result<Vec<UdpSocket>, BackendError> {
+        let count = if self.0.config.queues > 1 { self.0.config.queues * SOURCES } else { 0 };
+        (0..count).map(|_| self.0.host.udp((from, 0).into())).collect()
     }
 
     /// Has the carrier open the taps that it has not, or has another of. A port whose tap cannot be opened is not held.
@@ -235,6 +269,9 @@ impl Plane {
         Ok(())
     }
 }
+
+/// Ports that each queue sends VXLAN from, where there are several: so few of them seldom all meet one queue at the other end.
+const SOURCES: usize = 8;
 
 /// Our taps of a network's segments: in which container's namespace each is, or in none but the network's own, and what it is called.
 fn taps(vxlan: &overlay_vxlan::State) -> Vec<(EndpointId, (Option<&NsKey>, IfName))> {

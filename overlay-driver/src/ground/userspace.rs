@@ -14,10 +14,10 @@ use overlay_core::{
 use overlay_crypto::{SaId, UdpEncapsulation, Usage};
 use overlay_dns::Listen;
 use overlay_firewall::Firewall;
-use overlay_kernel::Namespace;
 use overlay_kernel::link::Tap;
 use overlay_kernel::netlink::Notices;
 use overlay_kernel::nft::Writers;
+use overlay_kernel::{Namespace, TapQueue};
 use overlay_lb::kernel::Nftables;
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::{Ends, Sandbox, State as Segments};
@@ -60,13 +60,20 @@ impl UserspacePlaces {
     /// The places of a node, as [`KernelPlaces::new`].
     ///
     /// # Errors
-    /// As it.
+    /// As it, and as [`with_carrier`](Self::with_carrier).
     pub fn new(cluster: Name, node: NodeId, host: Namespace, dir: &Path) -> Result<Self, BackendError> {
         Self::with_carrier(&CarrierConfig::default(), KernelPlaces::new(cluster, node, host, dir)?, dir)
     }
 
-    /// The same with a carrier that works like this.
-    fn with_carrier(config: &CarrierConfig, kernel: KernelPlaces, dir: &Path) -> Result<Self, BackendError> {
+    /// The same beside these places in the kernel, of the same directory, with a carrier that works like this.
+    ///
+    /// Where it has several [queues](CarrierConfig::queues), each container's interface is read by one of them, in turn, and what other nodes send is spread over all. VXLAN
+    /// leaves by several ports then, so that what is on its way, and the other end's queues, tell flows apart; ESP in UDP leaves by its one.
+    ///
+    /// # Errors
+    /// If `/dev/net/tun` is not there, or not for this user: as [`TapQueue::probe`].
+    pub fn with_carrier(config: &CarrierConfig, kernel: KernelPlaces, dir: &Path) -> Result<Self, BackendError> {
+        TapQueue::probe()?;
         let ends = (Arc::clone(&kernel.host), Arc::clone(&kernel.containers));
         let plane = Plane::new(ends, kernel.sandboxes.clone(), (config.clone(), kernel.spent.clone()));
         Ok(Self { kernel, plane, networks: dir.join("carried") })
@@ -89,6 +96,17 @@ impl UserspacePlaces {
     /// As it.
     pub fn keep(&self, container: &Name, file: OwnedFd) -> Result<Source, BackendError> {
         self.kernel.keep(container, file)
+    }
+
+    /// Has the carrier end as if by itself: the kernel does not say any more what is ready. The places begin another when they next look.
+    #[cfg(feature = "testing")]
+    pub fn end_carrier(&self) {
+        self.plane.end_carrier();
+    }
+
+    /// What each of the carrier's queues has done.
+    pub fn counts_by_queue(&self) -> Vec<CarrierCounts> {
+        self.plane.counts_by_queue()
     }
 
     /// What was carried since the carrier began.

@@ -125,6 +125,8 @@ enum Letter {
     Counts(SyncSender<CarrierCounts>),
     Decided(SyncSender<Counts>),
     Usage(SyncSender<BTreeMap<SaId, Usage>>),
+    #[cfg(feature = "testing")]
+    Fail,
     End,
 }
 
@@ -250,6 +252,12 @@ impl Carrier {
     /// How much each association has sealed, as [`overlay_datapath::Datapath::usage`].
     pub fn usage(&self) -> BTreeMap<SaId, Usage> {
         self.ask_first(Letter::Usage)
+    }
+
+    /// Has the first queue's thread end as if by itself.
+    #[cfg(feature = "testing")]
+    pub(crate) fn fail(&self) {
+        self.tell_first(Letter::Fail);
     }
 
     fn tell_first(&self, letter: Letter) {

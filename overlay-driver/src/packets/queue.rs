@@ -171,6 +171,13 @@ impl Queue {
                     drop(answer.send(self.shared.decide(|datapath, _| datapath.counts().clone())));
                 }
                 Letter::Usage(answer) => drop(answer.send(self.shared.decide(|datapath, _| datapath.usage()))),
+                #[cfg(feature = "testing")]
+                Letter::Fail => {
+                    // Of a file that is no epoll the kernel does not say what is ready.
+                    if let Ok(file) = std::fs::File::open("/dev/null") {
+                        self.ready = Epoll(file.into());
+                    }
+                }
                 Letter::End => return ControlFlow::Break(()),
             }
         }

@@ -76,7 +76,7 @@ mod tests {
                 waited += Duration::from_micros(1);
                 again = spin.again(false, now + waited);
             }
-            now = now + after;
+            now += after;
         }
         looks
     }

@@ -1,5 +1,6 @@
 //! A lab in which every host runs a node of one cluster.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use super::{Container, Lab, LabError};
 use crate::builder::random;
 use crate::control::{CredentialsError, JoinError, ListenError};
 use crate::driver::now;
+use crate::packets::CarrierConfig;
 use crate::{
     Attach, AttachError, Attached, Builder, Driver, Ground, KernelPlaces, Membership, StartError, UserspacePlaces,
 };
@@ -44,6 +46,8 @@ pub struct Hosts {
     key: GossipKey,
     drivers: Vec<Option<Driver>>,
     carried: Carried,
+    /// The places of the drivers that run, where they are in user space.
+    in_user_space: BTreeMap<usize, UserspacePlaces>,
     /// How they came together; in this process, where nothing is said.
     formed: Option<Formed>,
 }
@@ -56,6 +60,8 @@ pub enum Carried {
     InKernel,
     /// A thread of each driver: [`UserspacePlaces`].
     InUserSpace,
+    /// So many threads of each driver.
+    InQueues(usize),
 }
 
 /// What [`Hosts`] could not do.
@@ -156,7 +162,7 @@ impl Hosts {
         manager.found_cluster(NetworkId::generate(random), now()).await?;
         let drivers = (0..lab.hosts()).map(|_| None).collect();
         let key = GossipKey::generate(random);
-        Ok(Self { lab, manager, store, key, drivers, carried, formed: None })
+        Ok(Self { lab, manager, store, key, drivers, carried, in_user_space: BTreeMap::new(), formed: None })
     }
 
     /// So many hosts, of which the first has founded a cluster with an authority of its own, serves its control API over mutual TLS at its address, and runs a
@@ -227,7 +233,8 @@ impl Hosts {
     pub async fn start_host(&mut self, host: usize) -> Result<(), HostsError> {
         let driver = match self.carried {
             Carried::InKernel => self.start_on(host, self.places(host)?).await?,
-            Carried::InUserSpace => self.start_on(host, self.places_in_user_space(host)?).await?,
+            Carried::InUserSpace => self.start_carrying(host, 1).await?,
+            Carried::InQueues(queues) => self.start_carrying(host, queues).await?,
         };
         let others: Vec<SocketAddr> = self.drivers.iter().flatten().map(Driver::address).collect();
         let _ = driver.join(others).await; // it has just started
@@ -235,6 +242,14 @@ impl Hosts {
             *slot = Some(driver);
         }
         Ok(())
+    }
+
+    async fn start_carrying(&mut self, host: usize, queues: usize) -> Result<Driver, HostsError> {
+        let config = CarrierConfig { queues, ..CarrierConfig::default() };
+        let places = UserspacePlaces::with_carrier(&config, self.places(host)?, &self.lab.dir(host))?;
+        let driver = self.start_on(host, places.clone()).await?;
+        self.in_user_space.insert(host, places);
+        Ok(driver)
     }
 
     async fn start_on(&self, host: usize, places: impl Ground) -> Result<Driver, HostsError> {
@@ -274,6 +289,7 @@ impl Hosts {
 
     /// Takes the driver of a host, to stop it or to tear it down.
     pub fn take(&mut self, host: usize) -> Option<Driver> {
+        self.in_user_space.remove(&host); // by which it would carry on
         self.drivers.get_mut(host)?.take()
     }
 
@@ -285,10 +301,9 @@ impl Hosts {
         self.drivers.get(host).cloned().flatten().ok_or(HostsError::Down { host })
     }
 
-    /// New places of a host that are carried in user space: what its driver carries by others is not known to them.
-    fn places_in_user_space(&self, host: usize) -> Result<UserspacePlaces, HostsError> {
-        let namespace = self.lab.host(host).try_clone()?;
-        Ok(UserspacePlaces::new("lab".parse()?, node(host), namespace, &self.lab.dir(host))?)
+    /// The places of a host whose driver runs, where its packets are carried in user space.
+    pub fn in_user_space(&self, host: usize) -> Option<&UserspacePlaces> {
+        self.in_user_space.get(&host)
     }
 
     /// What carries the hosts' packets.

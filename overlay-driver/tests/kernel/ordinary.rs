@@ -6,17 +6,22 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{ErrorKind, MemoryStore, Prefix, Store};
-use overlay_driver::testing::node;
-use overlay_driver::{Driver, KernelPlaces, StartError};
+use overlay_driver::testing::{Carried, node};
+use overlay_driver::{Driver, KernelPlaces, StartError, UserspacePlaces};
 use overlay_kernel::Namespace;
-use overlay_node::{Control, Feed, Manager};
+use overlay_node::{Control, Encryption, Feed, Manager, NetworkSpec};
+
+use crate::world::{World, attachable};
 
 /// A second process of this test is told by this that it is to give its privileges up, and where its directory is.
 const DIR: &str = "OVERLAY_DRIVER_TEST_ORDINARY";
+/// A second process is told by this that it is an ordinary user in a private world, and what becomes of it.
+const COMES: &str = "OVERLAY_DRIVER_TEST_COMES";
 const NOBODY: u32 = 65_534;
 
 /// All causes, as a person is told them.
@@ -57,6 +62,48 @@ fn who_lacks_the_privilege_is_told_which_and_nothing_is_changed() {
         assert!(String::from_utf8_lossy(&output.stdout).contains("the ordinary user was refused"), "{output:?}");
         assert!(left.is_empty(), "{left:?}");
     });
+}
+
+#[test]
+fn an_ordinary_user_carries_in_user_space_where_taps_are_for_all_and_is_told_where_they_are_not() {
+    kernel_test(Kernel::Host, "driver::an_ordinary_user_carries_in_user_space_where_taps_are_for_all", || {
+        // A device of taps that is for all, or for root; then the ordinary user, who makes a private world.
+        const DEVICE: &str = r#"mount -t tmpfs none /dev/net && mknod -m "$0" /dev/net/tun c 10 200 && exec "$@""#;
+        const WORLD: &str = r#"mount -t tmpfs none /run && exec "$0" "$@""#;
+        for (mode, comes) in [("666", "carried"), ("600", "refused")] {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "sh", "-c", DEVICE, mode]);
+            command.args(["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+            command.args(["unshare", "--user", "--map-root-user", "--net", "--mount", "sh", "-c", WORLD]);
+            command.arg(std::env::current_exe().unwrap()).args(["--exact", "ordinary::carrier", "--nocapture"]);
+            let output = command.env(COMES, comes).current_dir("/").output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            let said = format!("the ordinary user was {comes}");
+            assert!(String::from_utf8_lossy(&output.stdout).contains(&said), "{output:?}");
+        }
+    });
+}
+
+/// Run as a child by the test.
+#[test]
+fn carrier() {
+    let Ok(comes) = std::env::var(COMES) else { return };
+    if comes == "refused" {
+        let (cluster, host) = ("lab".parse().unwrap(), Namespace::current().unwrap());
+        let refused = UserspacePlaces::new(cluster, node(0), host, Path::new("/run/lab")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Permission);
+        assert!(causes(&refused).contains("/dev/net/tun: Permission denied"), "{}", causes(&refused));
+    } else {
+        let world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        for network in ["front", "vault"] {
+            let (a, _) = world.run(0, &format!("a-{network}"), network);
+            let (_b, _) = world.run(1, &format!("b-{network}"), network);
+            world.until(Duration::from_secs(15), |world| world.reaches(&a, &format!("b-{network}")));
+        }
+    }
+    println!("the ordinary user was {comes}");
 }
 
 /// Run as a child by the test.

@@ -28,9 +28,20 @@ pub(crate) fn passes(stream: &mut TcpStream, other: &mut TcpStream, words: &[u8]
     assert_eq!(read, words);
 }
 
+/// What is asked there at once by so many, each of whom is answered.
+fn asked_by_many(from: &Container, to: &Container, at: IpAddr, count: usize) {
+    let ends: Vec<(TcpStream, TcpStream)> = (0..count).map(|_| connected(from, to, at)).collect();
+    for (mut stream, mut other) in ends {
+        passes(&mut stream, &mut other, &[7; 4 << 10]);
+        passes(&mut other, &mut stream, &[8; 4 << 10]);
+    }
+}
+
 pub(crate) fn connected(from: &Container, to: &Container, at: IpAddr) -> (TcpStream, TcpStream) {
-    let listener = to.namespace.run(|| TcpListener::bind((at, 9_000))).unwrap().unwrap();
-    let stream = from.namespace.run(|| TcpStream::connect((at, 9_000))).unwrap().unwrap();
+    // At another port each time: a program that a test beside starts holds a listener until it is executed.
+    let listener = to.namespace.run(|| TcpListener::bind((at, 0))).unwrap().unwrap();
+    let there = listener.local_addr().unwrap();
+    let stream = from.namespace.run(|| TcpStream::connect(there)).unwrap().unwrap();
     let (other, _) = listener.accept().unwrap();
     for it in [&stream, &other] {
         it.set_read_timeout(Some(SOON)).unwrap();
@@ -93,6 +104,54 @@ fn a_connection_outlives_the_killing_of_the_node_that_carries_it() {
         assert_bare(&world, [own].into_iter());
         NamespaceDir::new(&asked.hosts).remove(&"host".parse().unwrap()).unwrap();
         runtime.block_on(serving.stop());
+    });
+}
+
+#[test]
+fn a_node_carries_in_several_queues_at_once() {
+    kernel_test(Kernel::Host, "driver::a_node_carries_in_several_queues_at_once", || {
+        let world = World::carried(2, Carried::InQueues(2));
+        world.network(attachable("front"));
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        for network in ["front", "vault"] {
+            let (a, _) = world.run(0, &format!("a-{network}"), network);
+            let (beside, _) = world.run(0, &format!("beside-{network}"), network);
+            let (b, at) = world.run(1, &format!("b-{network}"), network);
+            world.until(SOON, |world| pings(&a, address(&at)) && world.reaches(&a, &format!("b-{network}")));
+            [&a, &beside].into_iter().for_each(|from| asked_by_many(from, &b, address(&at), 16));
+        }
+        let queues = world.hosts().in_user_space(0).unwrap().counts_by_queue();
+        assert_eq!(queues.len(), 2);
+        for queue in queues {
+            assert!(queue.frames_read > 0, "each reads every second tap: {queue:?}");
+        }
+    });
+}
+
+#[test]
+fn another_carrier_begins_where_one_has_ended_by_itself_and_connections_go_on() {
+    kernel_test(Kernel::Host, "driver::another_carrier_begins_where_one_has_ended", || {
+        let world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        let mut ends = Vec::new();
+        for network in ["front", "vault"] {
+            let (a, _) = world.run(0, &format!("a-{network}"), network);
+            let (b, at) = world.run(1, &format!("b-{network}"), network);
+            world.until(SOON, |_| pings(&a, address(&at)));
+            let ((mut stream, mut other), at) = (connected(&a, &b, address(&at)), address(&at));
+            passes(&mut stream, &mut other, b"before");
+            ends.push((a, b, at, stream, other));
+        }
+        world.hosts().in_user_space(0).unwrap().end_carrier();
+        for (a, _, at, stream, other) in &mut ends {
+            stream.write_all(b"meanwhile").unwrap();
+            world.until(Duration::from_secs(60), |_| pings(a, *at));
+            let mut read = [0; 9];
+            other.read_exact(&mut read).unwrap();
+            assert_eq!(&read, b"meanwhile");
+            passes(other, stream, b"after");
+        }
     });
 }
 
