@@ -67,7 +67,7 @@ fn length() -> Length {
     Length { rounds: hours.parse::<u32>().unwrap().div_ceil(2), ..LONG }
 }
 
-/// The most tombstones that any node's gossip keeps.
+/// The most tombstones that any node's gossip keeps. Of each owner one may stay: its last change, by which it is known how far it is.
 fn tombstones(cluster: &Cluster) -> usize {
     (0..NODES).map(|node| cluster.agent(node).unwrap().metrics().gossip.tables.tombstones).max().unwrap()
 }
@@ -114,8 +114,8 @@ fn however_long_everything_happens_nothing_is_left_of_it_and_nothing_grows() {
             bytes >> 10,
             storm.cluster.now()
         );
-        assert!(length.rest < LONG.rest || tombstones(&storm.cluster) == 0, "after round {number}");
-        assert_eq!(&sizes, first.get_or_insert(sizes.clone()), "after round {number}");
+        assert!(length.rest < LONG.rest || tombstones(&storm.cluster) <= NODES, "after round {number}");
+        assert_eq!(&sizes, first.get_or_insert_with(|| sizes.clone()), "after round {number}");
         if number > length.rounds / 6 {
             let warm = *warm.get_or_insert(bytes);
             assert!(bytes <= warm + SLACK, "{bytes} bytes after round {number}, {warm} when it was warm");
