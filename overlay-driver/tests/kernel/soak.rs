@@ -334,6 +334,7 @@ impl Soak {
     }
 }
 
+#[expect(clippy::print_stdout, reason = "the figures of a long run are what it is run for")]
 fn soak(carried: Carried, span: Duration) {
     let (begun, mut soak) = (Instant::now(), Soak::new(carried));
     let (mut first, mut warm, mut number) = (None, None, 0);
