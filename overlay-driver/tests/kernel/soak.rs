@@ -1,12 +1,12 @@
 //! Three nodes that work for long: containers and services come and go, keys change, cables are cut, and one node is killed. After each round all is
-//! taken away, and then nothing may be more than after the first. For some seconds in a plain run, for as many as `OVERLAY_SOAK_SECONDS` says in a longer one.
+//! taken away, and then nothing may be more than after the first. For as many seconds as `OVERLAY_SOAK_SECONDS` says, and not at all without it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use overlay_core::testing::{Dice, Kernel, kernel_test};
+use overlay_core::testing::Dice;
 use overlay_core::{EndpointId, Key, Protocol, ServiceId};
 use overlay_driver::control::Serving;
 use overlay_driver::testing::{Carried, Container, date};
@@ -20,8 +20,6 @@ use crate::killed::{Asked, Process, Resident, prepare};
 use crate::mesh::{Replica, asks_over_tcp, publishes};
 use crate::world::{World, attachable};
 
-/// Of a plain run.
-const SHORT: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: [u8; 32] = [0x50; 32];
 const HOSTS: usize = 3;
@@ -353,21 +351,20 @@ fn soak(carried: Carried, span: Duration) {
     soak.end();
 }
 
-/// For long if that is asked for, and then without the patience of other tests.
+/// Only if that is asked for: what it holds is of the whole process, in which other tests run too.
 #[expect(clippy::disallowed_methods, reason = "longer tests are asked for by the environment")]
-fn for_long(name: &str, carried: Carried) {
-    match std::env::var("OVERLAY_SOAK_SECONDS") {
-        Ok(seconds) => soak(carried, Duration::from_secs(seconds.parse().unwrap())),
-        Err(_) => kernel_test(Kernel::Host, name, || soak(carried, SHORT)),
+fn for_long(carried: Carried) {
+    if let Ok(seconds) = std::env::var("OVERLAY_SOAK_SECONDS") {
+        soak(carried, Duration::from_secs(seconds.parse().unwrap()));
     }
 }
 
 #[test]
 fn however_long_nodes_work_nothing_is_left_of_it() {
-    for_long("driver::however_long_nodes_work_nothing_is_left", Carried::InKernel);
+    for_long(Carried::InKernel);
 }
 
 #[test]
 fn however_long_nodes_carry_packets_themselves_nothing_is_left_of_it() {
-    for_long("driver::however_long_nodes_carry_packets_nothing_is_left", Carried::InUserSpace);
+    for_long(Carried::InUserSpace);
 }
