@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use overlay_core::{EndpointId, Instant, Mac, Mtu, NetworkId, Port, Protocol, Vni};
 use overlay_crypto::{Cipher, Direction, Epoch, Epochs, Numbers, Sa, SaId, SaKey, Spi, Tunnel, WindowSize};
+use overlay_datapath::offload::{Coalescer, Merging, Segments, VnetHeader};
 use overlay_datapath::{Buffer, Config, Datapath, Fate, Rate, Sandbox, Tables, Wanted};
 use overlay_firewall::{Action, BridgePort, Member, Pin, PolicyRule, Selector, Strangers};
 use overlay_lb::{Replica, Service, State};
@@ -13,7 +14,8 @@ use overlay_vxlan::{Frame, LocalPort, Peer, PortEnd, Segment, Vtep, names};
 
 use crate::Body;
 
-pub(crate) const TARGETS: &[(&str, Body)] = &[("datapath_frames", frames), ("datapath_packets", packets)];
+pub(crate) const TARGETS: &[(&str, Body)] =
+    &[("datapath_frames", frames), ("datapath_offload", offload), ("datapath_packets", packets)];
 
 /// A conversation: each frame has its length before it. Whatever an endpoint sends, it has one fate, which is counted; what leaves is from this node, for a
 /// known one, and of a station that it is.
@@ -38,6 +40,31 @@ fn frames(bytes: &[u8]) {
         }
         poll(&mut datapath, now);
     });
+}
+
+/// What a guest gave: frames, each with the header of a tap in front. What reads is written again and reads alike; a frame is cut into as many as is said, none
+/// longer than is said; and what is put together of those can be cut again.
+fn offload(bytes: &[u8]) {
+    let mut coalescer = Coalescer::new(Merging::default());
+    let mut cut_again = |header: VnetHeader, frame: &[u8]| {
+        let again = Segments::new(header, frame);
+        assert!(again.is_ok(), "{again:?}: {header:?}");
+    };
+    for_each(bytes, |given, _| {
+        let Ok(header) = VnetHeader::read(given) else { return };
+        let mut written = [0; VnetHeader::LEN];
+        header.write(&mut written);
+        assert_eq!(VnetHeader::read(&written), Ok(header));
+        let Ok(segments) = Segments::new(header, &given[VnetHeader::LEN..]) else { return };
+        assert!((1..=Segments::MOST).contains(&segments.len()));
+        let mut frame = vec![0; segments.longest()];
+        for at in 0..segments.len() {
+            let Some(len) = segments.write(at, &mut frame) else { panic!("segment {at} of {segments:?}") };
+            coalescer.push(&frame[..len], &mut cut_again);
+        }
+        assert_eq!(segments.write(segments.len(), &mut frame), None);
+    });
+    coalescer.flush(cut_again);
 }
 
 /// Packets of anybody on the underlay, in the clear and as if sealed: what is not dropped goes to endpoints here.

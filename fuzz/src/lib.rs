@@ -14,6 +14,7 @@ mod crypto;
 mod datapath;
 mod dns;
 mod driver;
+mod fabric;
 mod gossip;
 mod ipam;
 mod lb;
@@ -35,6 +36,7 @@ pub const TARGETS: &[&[(&str, Body)]] = &[
     datapath::TARGETS,
     dns::TARGETS,
     driver::TARGETS,
+    fabric::TARGETS,
     gossip::TARGETS,
     ipam::TARGETS,
     lb::TARGETS,

@@ -9,13 +9,14 @@ use overlay_core::{EndpointId, Mac, Mtu, NetworkId, NodeId, NsId, NsKey, Port, P
 use overlay_dns::Health;
 use overlay_ipam::SubnetRequest;
 use overlay_node::{
-    Condition, Endpoint, EndpointSpec, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts, Place,
+    Condition, Endpoint, EndpointSpec, Knowledge, LocalEndpoint, Network, NetworkSpec, NodeFacts, Place, PublishedPort,
     RemoteEndpoint, Section, Settings, Standing, Underlay, derive,
 };
 
 use crate::Body;
 
-pub(crate) const TARGETS: &[(&str, Body)] = &[("node_facts", facts), ("node_derive", derived)];
+pub(crate) const TARGETS: &[(&str, Body)] =
+    &[("node_facts", facts), ("node_derive", derived), ("node_published", published)];
 
 /// No bytes make a reader panic, and what is read is written as the same again.
 fn facts(bytes: &[u8]) {
@@ -24,6 +25,15 @@ fn facts(bytes: &[u8]) {
     }
     if let Ok(endpoint) = RemoteEndpoint::parse(node(1), bytes) {
         assert_eq!(endpoint.encode().as_deref(), Ok(bytes));
+    }
+}
+
+/// A text that says what a service publishes: it says at least one port and at most a thousand, or what is wrong with it.
+fn published(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else { return };
+    match PublishedPort::read(text) {
+        Ok(ports) => assert!((1..=1_000).contains(&ports.len())),
+        Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
 

@@ -214,6 +214,11 @@ impl Cluster {
         self.store.injected()
     }
 
+    /// How many records the catalogue has, of whatever kind: addresses that are taken among them.
+    pub fn records(&self) -> usize {
+        self.memory.len()
+    }
+
     /// A copy of all that the places of all nodes hold.
     pub fn observe(&self) -> Observed {
         let nodes = self.nodes.iter().enumerate().map(|(number, node)| ObservedNode {

@@ -9,6 +9,8 @@ use crate::{VERBS, fuzz, mission, test};
 const CASES: u32 = 4_096;
 /// Nodes of the long form's largest cluster.
 const NODES: u32 = 1_000;
+/// Hours of the long form's longest run of a cluster, in virtual time.
+const HOURS: u32 = 24;
 /// How long the long form mutates corpora.
 const FUZZING: Duration = Duration::from_secs(120);
 
@@ -68,6 +70,7 @@ fn full() -> Vec<Step> {
         Step::new("mission", || mission::run(&[])),
         Step::new("test (more cases)", || test::run_with_cases(CASES)),
         Step::new("test (more nodes)", || test::run_with_nodes(NODES)),
+        Step::new("test (a whole day)", || test::run_for_hours(HOURS)),
         Step::new("fuzz (more rounds)", || fuzz::run_for(FUZZING)),
     ];
     quick().into_iter().chain(longer).collect()

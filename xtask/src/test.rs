@@ -52,6 +52,13 @@ pub(crate) fn run_with_nodes(nodes: u32) -> Outcome {
     execute(command.env("OVERLAY_FABRIC_NODES", nodes.to_string()))
 }
 
+/// So many hours of everything that can happen to a cluster: in the profile that users build, for the same reason.
+pub(crate) fn run_for_hours(hours: u32) -> Outcome {
+    let mut command =
+        cargo("test --locked --release --package overlay-fabric --all-features --test day -- --nocapture");
+    execute(command.env("OVERLAY_FABRIC_HOURS", hours.to_string()))
+}
+
 /// Packages whose simulations take longer than optimising them does, once there are many cases: six to eight times as long
 /// without. All checks stay.
 const OPTIMISED: &[&str] = &["overlay-gossip"];

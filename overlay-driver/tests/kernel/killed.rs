@@ -46,6 +46,7 @@ pub(crate) struct Asked {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 enum Order {
     Attach(EndpointId, Name, Source),
+    RotateKeys,
     TearDown,
 }
 
@@ -100,6 +101,7 @@ impl Asked {
                         }
                     });
                 }
+                Order::RotateKeys => driver.rotate_keys().await.unwrap(),
                 Order::TearDown => {
                     driver.tear_down().await.unwrap();
                     return say("torn down");
@@ -136,6 +138,14 @@ impl Process {
         }
     }
 
+    pub(crate) fn rotate_keys(&mut self) {
+        self.order(&Order::RotateKeys);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it has said so, and gives the lines until then.
     pub(crate) fn await_said(&mut self, words: &str) -> Vec<String> {
         let mut lines = Vec::new();
@@ -148,6 +158,17 @@ impl Process {
             if is_it {
                 return lines;
             }
+        }
+    }
+
+    /// Waits until a container is attached, whatever is said of others: one that is detached before it was attached is refused.
+    pub(crate) fn await_attached(&mut self, name: &Name) {
+        let (attached, refused) = (format!("attached {name}."), format!("refused {name}:"));
+        let mut line = String::new();
+        while !line.contains(&attached) {
+            line.clear();
+            let read = self.said.read_line(&mut line).unwrap();
+            assert!(read > 0 && !line.contains(&refused), "{line}");
         }
     }
 
@@ -166,7 +187,7 @@ impl Process {
 
 /// A container on the host whose node is killed.
 pub(crate) struct Resident {
-    id: EndpointId,
+    pub(crate) id: EndpointId,
     pub(crate) container: Container,
 }
 

@@ -24,6 +24,7 @@ mod refusals;
 mod rolling;
 mod sctp;
 mod services;
+mod soak;
 mod town;
 mod userspace;
 mod walk;
