@@ -12,8 +12,8 @@ use overlay_driver::{Driver, Membership, MemoryGround};
 use overlay_node::{Control, EndpointSpec, Feed};
 
 use crate::cluster::{FIRST, Kept, Town, eventually, kind, quick};
+use crate::crude::{idle_stranger, speak};
 use crate::kit::{endpoint, manager, network, node, node_spec, overlay, root};
-use crate::secure::{idle_stranger, speak};
 
 /// What a node may say that means ill: a call of another's, an ask that is for managers, nonsense; or, damaged, what ends its connection.
 fn hostile(dice: &mut Dice, number: usize, is_damaged: bool) -> Vec<u8> {

@@ -4,6 +4,7 @@
 
 mod calls;
 mod cluster;
+mod crude;
 mod faults;
 mod follow;
 mod hostile;

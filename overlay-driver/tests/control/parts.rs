@@ -16,9 +16,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::crude::open;
 use crate::follow::Mirror;
 use crate::kit::{NOW, endpoint, network, node, node_spec, overlay, service};
-use crate::secure::{DAY, Town, open};
+use crate::secure::{DAY, Town};
 
 /// The node that follows.
 const ME: u8 = 1;

@@ -18,12 +18,10 @@ use overlay_driver::control::{
 };
 use overlay_gossip::Role as GossipRole;
 use overlay_node::{Control, ControlError, EndpointSpec, Manager, NodeSpec, Reference, Refused, Stay};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::crude::{exchange, open, speak};
 use crate::kit::{Directory, Lever, NOW, Pull, endpoint, manager, network, node, node_spec, overlay, root, until};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -425,45 +423,6 @@ fn openssl_finds_nothing_but_tls_1_3_and_no_way_in_without_a_certificate() {
     });
 }
 
-/// Believes whoever answers.
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
-}
-
 impl Town {
     /// Says hello with this certificate, or none; what is answered, or the alert that ended it.
     async fn as_anybody(
@@ -480,75 +439,6 @@ impl Town {
     ) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
         exchange(self.address, own.as_ref().map(|(chain, key)| (&chain[..], key)), bytes).await
     }
-}
-
-/// Says that in TLS, by this certificate or as somebody who would join, and nothing else; what is answered, or the alert.
-pub(crate) async fn exchange(
-    address: SocketAddr,
-    own: Option<(&[Certificate], &SigningKey)>,
-    bytes: &[u8],
-) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
-    speak(address, own, b"overlay-control/1", bytes).await
-}
-
-/// As that, in this protocol.
-pub(crate) async fn speak(
-    address: SocketAddr,
-    own: Option<(&[Certificate], &SigningKey)>,
-    alpn: &[u8],
-    bytes: &[u8],
-) -> Result<Vec<u8>, Option<rustls::AlertDescription>> {
-    let mut stream = open(address, own, alpn).await.map_err(|error| alert(&error))?;
-    drop(stream.write_all(bytes).await);
-    drop(stream.shutdown().await);
-    let mut told = Vec::new();
-    match stream.read_to_end(&mut told).await {
-        Ok(_) => Ok(told),
-        Err(_) if !told.is_empty() => Ok(told),
-        Err(error) => Err(alert(&error)),
-    }
-}
-
-fn alert(error: &std::io::Error) -> Option<rustls::AlertDescription> {
-    match error.get_ref()?.downcast_ref::<rustls::Error>()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
-    }
-}
-
-/// A connection in TLS, by this certificate or as somebody who would join, in this protocol.
-pub(crate) async fn open(
-    address: SocketAddr,
-    own: Option<(&[Certificate], &SigningKey)>,
-    alpn: &[u8],
-) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
-            let key = PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec());
-            builder.with_client_auth_cert(chain, key.into()).unwrap()
-        }
-    };
-    config.alpn_protocols = if alpn.is_empty() { Vec::new() } else { vec![alpn.to_vec()] };
-    let stream = TcpStream::connect(address).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(ServerName::try_from("x").unwrap(), stream).await
-}
-
-/// Somebody without a certificate, who says nothing.
-pub(crate) async fn idle_stranger(address: SocketAddr) -> tokio_rustls::client::TlsStream<TcpStream> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
-    let mut config = builder.with_no_client_auth();
-    config.alpn_protocols = vec![b"overlay-join/1".to_vec()];
-    let stream = TcpStream::connect(address).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    connector.connect(ServerName::try_from("x").unwrap(), stream).await.unwrap()
 }
 
 /// Whoever answers before TLS has begun, or says in an alert that a node was removed, ends no membership: it has not proved to be a manager.
@@ -611,7 +501,6 @@ async fn who_shows_no_certificate_is_let_in_to_nothing() {
     let town = Town::new();
     assert_eq!(town.as_anybody(None).await, Err(Some(rustls::AlertDescription::CertificateRequired)));
 }
-
 #[tokio::test]
 async fn a_server_that_stops_lets_nodes_have_their_answers_first() {
     let mut town = Town::new();

@@ -286,6 +286,7 @@ pub(crate) fn now() -> UnixTime {
 }
 
 /// Chance, of which keys are made: without it the program ends, rather than go on with keys that anybody can guess.
+#[expect(clippy::exit, reason = "nothing of it is begun that would have to be ended")]
 pub(crate) fn random(bytes: &mut [u8]) {
     if let Err(error) = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes)) {
         eprintln!("overlay-node: /dev/urandom: {error}; without chance there are no keys");
