@@ -166,13 +166,12 @@ fn of_many_who_make_the_same_file_at_once_each_has_it_or_is_told_that_another_ha
     for round in 0..20 {
         let folder = Folder::new();
         let start = std::sync::Barrier::new(4);
-        let opened: Vec<_> = std::thread::scope(|scope| {
+        let opened = std::thread::scope(|scope| {
             let open = || {
                 start.wait();
                 RedbStore::open(folder.file())
             };
-            let threads: Vec<_> = (0..4).map(|_| scope.spawn(open)).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+            [(); 4].map(|()| scope.spawn(open)).map(|thread| thread.join().unwrap())
         });
         for refused in opened.iter().filter_map(|opened| opened.as_ref().err()) {
             assert!(matches!(refused, OpenError::Locked), "round {round}: {refused:?}");

@@ -172,6 +172,17 @@ impl Process {
         }
     }
 
+    /// In whatever order.
+    pub(crate) fn await_all<'n>(&mut self, names: impl Iterator<Item = &'n Name>) {
+        let mut left: Vec<String> = names.map(|name| format!("attached {name}.")).collect();
+        let mut line = String::new();
+        while !left.is_empty() {
+            line.clear();
+            assert!(self.said.read_line(&mut line).unwrap() > 0 && !line.contains("refused "), "{line}");
+            left.retain(|attached| !line.contains(attached));
+        }
+    }
+
     /// With SIGKILL.
     pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();

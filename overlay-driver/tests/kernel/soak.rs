@@ -197,6 +197,8 @@ impl Soak {
         self.process.take().unwrap().kill();
         let mut process = Process::start(&self.asked);
         process.attach(&self.residents);
+        // Who is asked to attach a container, and hears later that it is gone, attaches it anew.
+        process.await_all(self.residents.iter().map(|resident| &resident.container.name));
         self.process = Some(process);
     }
 
