@@ -27,6 +27,7 @@ mod lab;
 mod licences;
 mod mission;
 mod msrv;
+mod package;
 mod page;
 mod programs;
 mod readme;
@@ -58,6 +59,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "deps", does: "who depends on whom, as ARCHITECTURE.md has it", run: deps::run },
     Verb { name: "msrv", does: "the one rust-version, against every dependency's own", run: msrv::run },
     Verb { name: "licences", does: "every dependency's licence, against deny.toml", run: licences::run },
+    Verb { name: "package", does: "each library packed, as crates.io would have it", run: package::run },
     Verb { name: "clippy", does: "lints of all targets and features", run: clippy::run },
     Verb {
         name: "docs",
