@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use zeroize::Zeroizing;
 
 use crate::book::{Book, Plugged};
+use crate::chance::fill;
 use crate::control::{Credentials, Follow};
 use crate::driver::{Driver, now};
 use crate::events::Events;
@@ -445,18 +446,9 @@ async fn settle(manager: Arc<Manager>, leads: Option<watch::Receiver<bool>>) {
     }
 }
 
-pub(crate) fn fill(bytes: &mut [u8]) -> io::Result<()> {
-    File::open("/dev/urandom")?.read_exact(bytes)
-}
-
 /// Chance for keys.
 fn chance() -> Result<Chance, StartError> {
     let mut bytes = Zeroizing::new([0; 32]);
     fill(bytes.as_mut_slice()).map_err(StartError::Seed)?;
     Ok(Chance::new(*bytes))
-}
-
-/// Random bytes; where the system gives none, a driver has not started.
-pub(crate) fn random(bytes: &mut [u8]) {
-    let _ = fill(bytes);
 }

@@ -15,7 +15,8 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{Instrument as _, Span};
 
-use crate::builder::{Builder, random};
+use crate::builder::Builder;
+use crate::chance::random;
 use crate::control::Follow;
 use crate::events::Events;
 use crate::ground::Ground;

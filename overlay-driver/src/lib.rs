@@ -5,6 +5,7 @@
 mod attach;
 mod book;
 mod builder;
+mod chance;
 pub mod control;
 mod counted;
 mod driver;

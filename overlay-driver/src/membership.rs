@@ -16,7 +16,7 @@ use tokio::sync::{broadcast, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::builder::random;
+use crate::chance::random;
 use crate::control::{
     Cluster, ClusterError, ControlClient, Credentials, Joined, Managers, RefusalKind, RemoteError, Ring, Stands,
     Unwelcome,

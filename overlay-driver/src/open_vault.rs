@@ -12,7 +12,7 @@ use overlay_crypto::pki::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::builder::random;
+use crate::chance::random;
 use crate::control::{Credentials, CredentialsError, Joined, Ring};
 use crate::seal::ring_of;
 use crate::{Keep, KeepGossipKeys, KeyFileError};

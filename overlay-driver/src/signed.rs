@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
 use crate::StartError;
-use crate::builder::fill;
+use crate::chance::fill;
 use crate::control::Credentials;
 use crate::heart::News;
 

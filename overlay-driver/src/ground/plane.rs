@@ -18,7 +18,7 @@ use overlay_vxlan::{LocalPort, PortEnd, Segment, names};
 
 use super::kernel::{Containers, sandbox_name};
 use super::tunnels::Spent;
-use crate::builder::random;
+use crate::chance::random;
 use crate::packets::{Carrier, CarrierConfig, CarrierCounts};
 
 /// What the places hold that packets meet, and the carrier that goes by it. A clone is the same.

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::Lab;
 use super::hosts::{HostsError, node, root};
-use crate::builder::random;
+use crate::chance::random;
 use crate::control::{Cluster, ControlServer, Joined, Managers, NodeLimits, Ring, Serving, found, join};
 use crate::driver::now;
 use crate::{Keep, Leading, Membership, MembershipConfig, MembershipParts};

@@ -12,7 +12,7 @@ use overlay_node::{Control, ControlError, Feed, Manager, Network, NetworkSpec, R
 
 use super::formed::Formed;
 use super::{Container, Lab, LabError};
-use crate::builder::random;
+use crate::chance::random;
 use crate::control::{CredentialsError, JoinError, ListenError};
 use crate::driver::now;
 use crate::packets::CarrierConfig;

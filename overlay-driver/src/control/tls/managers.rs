@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use super::verifier::{self, Pinned};
 use super::{CONTROL, Credentials, CredentialsError, JOIN, Peer};
-use crate::builder::random;
+use crate::chance::random;
 use crate::control::error::{RemoteError, Unwelcome};
 use crate::control::transport::{Stream, of_tls};
 use crate::home::Home;
