@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use overlay_core::{EndpointId, IfName, Mac, Mtu, Refusal, State as _, Vni, is_host_address};
+use overlay_core::{EndpointId, IfName, Mac, Mtu, NetworkId, Refusal, State as _, Vni, is_host_address};
 use overlay_crypto::Direction;
 use overlay_firewall::{BridgePort, Content, Frame, Gate, Ip, Judge, Packet, Transport, TunnelGate, Verdict};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep, names};
@@ -44,8 +44,9 @@ pub struct Tables {
 }
 
 /// A network: its policy, and who is where in its segments.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct NetworkTable {
+    pub(crate) id: NetworkId,
     pub(crate) judge: Judge,
     /// Whether it is asked about frames from one port to another.
     pub(crate) polices: bool,
@@ -135,8 +136,8 @@ impl Tables {
         let incoming = wanted.crypto.sas.values().filter(|sa| sa.direction == Direction::In);
         tables.esp_ports = incoming.filter_map(|sa| Some((sa.udp?.destination.get(), ()))).collect();
         tables.esp_members = wanted.host.esp.clone();
-        for sandbox in wanted.networks.values() {
-            tables.add_network(wanted, sandbox)?;
+        for (id, sandbox) in &wanted.networks {
+            tables.add_network(wanted, (*id, sandbox))?;
         }
         wanted.gateways.iter().try_for_each(|(vni, gateway)| tables.add_gateway(*vni, *gateway))?;
         Ok(tables)
@@ -161,6 +162,13 @@ impl Tables {
     pub(crate) fn gateway(&self, endpoint: EndpointId) -> Option<(&PortTable, &SegmentTable)> {
         let port = self.gateways.get(&endpoint)?;
         Some((port, self.segments.get(port.segment)?))
+    }
+
+    /// Where each of these networks is in others, if it is there. O(n log n) for n networks.
+    pub(crate) fn places_in(&self, others: &Self) -> Vec<Option<usize>> {
+        // They are in the order of their ids.
+        let place = |network: &NetworkTable| others.networks.binary_search_by_key(&network.id, |other| other.id).ok();
+        self.networks.iter().map(place).collect()
     }
 
     pub(crate) fn segment_of(&self, vni: Vni) -> Option<&SegmentTable> {
@@ -194,11 +202,12 @@ impl Tables {
         Some(At { port, segment, network: self.networks.get(segment.network)? })
     }
 
-    fn add_network(&mut self, wanted: &Wanted, sandbox: &Sandbox) -> Result<(), Refusal> {
+    fn add_network(&mut self, wanted: &Wanted, (id, sandbox): (NetworkId, &Sandbox)) -> Result<(), Refusal> {
         sandbox.vxlan.check()?;
         sandbox.firewall.check()?;
         let gateways = |segment: &&Segment| !segment.gateways.is_empty();
         let network = NetworkTable {
+            id,
             judge: Judge::new(&sandbox.firewall),
             follows: sandbox.firewall.policy.is_active(),
             least_mtu: sandbox.vxlan.segments.values().map(|segment| segment.mtu).min(),

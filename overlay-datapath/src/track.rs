@@ -42,6 +42,14 @@ impl Key {
         (Self { low: low.0, high: high.0, rest: of << 40 | u64::from(protocol) << 32 | ports }, low_sends)
     }
 
+    const fn network(&self) -> usize {
+        (self.rest >> 41) as usize
+    }
+
+    const fn in_network(self, network: usize) -> Self {
+        Self { rest: (network as u64) << 41 | self.rest & ((1 << 41) - 1), ..self }
+    }
+
     const fn protocol(&self) -> u8 {
         (self.rest >> 32) as u8
     }
@@ -118,6 +126,20 @@ pub(crate) struct Passage<'p> {
 impl Tracker {
     pub(crate) fn new(most: usize, seed: [u8; 32], now: Instant) -> Self {
         Self { flows: HashMap::with_hasher(Keyed::new(seed)), most, swept: now }
+    }
+
+    /// Networks have other numbers from now on; the flows of those that have none are forgotten. O(flows) if one has another, else O(networks).
+    pub(crate) fn follow(&mut self, numbers: &[Option<usize>]) {
+        if numbers.iter().enumerate().all(|(was, is)| *is == Some(was)) {
+            return;
+        }
+        let hasher = self.flows.hasher().clone();
+        let flows = std::mem::replace(&mut self.flows, HashMap::with_hasher(hasher));
+        let kept = flows.into_iter().filter_map(|(key, entry)| {
+            let network = numbers.get(key.network()).copied().flatten()?;
+            Some((key.in_network(network), entry))
+        });
+        self.flows.extend(kept);
     }
 
     /// Whether a packet, which is no fragment, may pass its network, as the policy says of its flow.

@@ -173,8 +173,10 @@ pub(crate) struct State {
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     hindered: hindrances::Hindered,
     used: usage::Used,
-    /// Namespaces that are being entered.
-    entering: BTreeMap<EndpointId, overlay_core::Name>,
+    /// Namespaces that are being entered: one endpoint's several times, where several have asked for it.
+    entering: BTreeMap<(EndpointId, u64), overlay_core::Name>,
+    /// How often one was asked to be.
+    asked_to_enter: u64,
     acting: Acting,
     drains: drains::Drains,
     pub(crate) writing: Writing,
@@ -398,7 +400,7 @@ impl<G: Ground> Heart<G> {
             Command::Drain(endpoint, patience, asked) => self.drain(endpoint, patience, asked),
             Command::Watch(service, asked) => drop(asked.send(self.begin_watch(service))),
             Command::Status(asked) => drop(asked.send(self.status())),
-            Command::Metrics(asked) => drop(asked.send(self.metrics())),
+            Command::Metrics(asked) => self.metrics(asked),
             Command::Explain(from, to, asked) => self.explain(from, &to, asked),
             Command::ExplainPublished(ask, asked) => self.explain_published(ask, asked),
             Command::Holds(asked) => drop(asked.send(self.held())),

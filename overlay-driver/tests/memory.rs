@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use overlay_core::{MemoryStore, NetworkId, NodeId, Prefix, ServiceId, Store, UnixTime};
+use overlay_core::{EndpointId, MemoryStore, NetworkId, NodeId, Prefix, ServiceId, Store, UnixTime};
 use overlay_dns::Health;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
@@ -233,4 +233,20 @@ async fn a_second_process_of_the_machine_is_a_node_by_the_managers_socket() {
     driver.tear_down().await.unwrap();
     assert_eq!(manager.endpoint(attached.endpoint.id).await.unwrap(), None);
     serving.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_endpoint_that_is_plugged_in_twice_at_once_is_plugged_in() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("twice"));
+    let manager = manager(&store);
+    let driver = start(1, &ground, &dir, manager.clone(), Feed::new(store, &root()).unwrap()).await.unwrap();
+    create(&*manager).await;
+    for number in 0..20 {
+        let id = EndpointId::from_bytes([100 + number; 16]);
+        let attach = || driver.attach(Attach { id: Some(id), ..web() });
+        let (one, other) = tokio::join!(attach(), attach());
+        assert_eq!(one.unwrap().endpoint.id, other.unwrap().endpoint.id, "{number}");
+        assert!(driver.detach(id).await.unwrap().is_some());
+    }
+    driver.tear_down().await.unwrap();
 }

@@ -2,7 +2,8 @@
 //!
 //! It is read from the pages that rustdoc makes, which know what is reached by which path, and what a type implements.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -49,14 +50,43 @@ fn others<'a>(committed: &'a str, compiler: &str) -> Option<&'a str> {
 }
 
 fn difference(library: &str, committed: &str, shown: &str) -> Vec<String> {
-    let [was, is]: [BTreeSet<&str>; 2] = [committed, shown].map(|text| text.lines().collect());
-    let gone = was.difference(&is).map(|line| format!("{library}: - {}", line.trim()));
-    let new = is.difference(&was).map(|line| format!("{library}: + {}", line.trim()));
+    let [was, is] = [committed, shown].map(lines);
+    let gone = was.difference(&is).map(|line| format!("{library}: - {line}"));
+    let new = is.difference(&was).map(|line| format!("{library}: + {line}"));
     let mut lines: Vec<String> = gone.chain(new).collect();
     if !lines.is_empty() {
         lines.push("if that is as it should be: `cargo xtask docs --bless`, and commit the lists".to_owned());
     }
     lines
+}
+
+/// The lines of a list.
+fn lines(text: &str) -> BTreeSet<Line<'_>> {
+    let (mut item, mut counts) = ("", BTreeMap::new());
+    let lines = text.lines().map(|line| {
+        item = if line.starts_with(' ') { item } else { line };
+        let count: &mut usize = counts.entry((item, line.trim())).or_default();
+        *count += 1;
+        Line { item, says: line.trim(), number: *count }
+    });
+    lines.collect()
+}
+
+/// What a list says of an item: others may say the same, as many types have a `new`, and one may twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Line<'a> {
+    item: &'a str,
+    says: &'a str,
+    number: usize,
+}
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.says == self.item {
+            true => f.write_str(self.item),
+            false => write!(f, "{}: {}", self.item, self.says),
+        }
+    }
 }
 
 /// All items of a crate's pages, by their paths.
@@ -180,7 +210,17 @@ mod tests {
     fn what_is_new_and_what_is_gone_are_told() {
         assert!(difference("a", "x\n", "x\n").is_empty());
         let told = difference("a", "\nx\n  pub fn f()\n", "\nx\n  pub fn g()\n");
-        assert_eq!(told[..2], ["a: - pub fn f()", "a: + pub fn g()"]);
+        assert_eq!(told[..2], ["a: - x: pub fn f()", "a: + x: pub fn g()"]);
         assert!(told[2].contains("cargo xtask docs --bless"));
+    }
+
+    #[test]
+    fn what_is_gone_from_one_item_is_told_though_another_has_the_same() {
+        let both = "\nx\n  pub fn new() -> Self\n  impl From<Error> for x\n  impl From<Error> for x\n\ny\n  pub fn new() -> Self\n";
+        assert!(difference("a", both, both).is_empty());
+        let fewer = "\nx\n  impl From<Error> for x\n\ny\n  pub fn new() -> Self\n";
+        let told = difference("a", both, fewer);
+        assert_eq!(told[..2], ["a: - x: impl From<Error> for x", "a: - x: pub fn new() -> Self"]);
+        assert_eq!(difference("a", fewer, both).len(), told.len());
     }
 }

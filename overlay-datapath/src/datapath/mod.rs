@@ -121,6 +121,7 @@ impl Datapath {
     /// [timeout](Self::handle_timeout) that is due at once; keys of associations that are new are taken now.
     pub fn handle_tables(&mut self, tables: Arc<Tables>, now: Instant) {
         self.protection.follow(&tables.crypto);
+        self.tracker.follow(&self.tables.places_in(&tables));
         self.clients.retain(|endpoint, _| tables.port(*endpoint).is_some_and(|(_, port)| port.services.is_some()));
         self.tables = tables;
         self.revision += 1;

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use overlay_datapath::{Datapath, Fate, Reason, Tables, Wanted};
+use overlay_core::{Mtu, NetworkId, Vni};
+use overlay_datapath::{Datapath, Fate, Reason, Sandbox, Tables, Wanted};
 use overlay_firewall::{Action, Member, PolicyRule, Selector};
+use overlay_vxlan::{Segment, Vtep};
 
 use crate::bytes::{End, builder, tcp, udp};
-use crate::node::{NOW, cross, datapath, end, end6, endpoint, send, v4, v6, wanted, with};
+use crate::node::{NOW, cross, datapath, end, end6, endpoint, send, v4, v6, vtep, wanted, with};
 
 /// Nobody may begin anything, but 1 may ask 3 and 2.
 pub(crate) fn guarded(node: u8) -> Wanted {
@@ -68,6 +70,36 @@ fn what_a_new_policy_forbids_ends() {
     assert_eq!(send(&mut one, 2, &answers).0, Fate::Drop(Reason::Policy));
     assert_eq!(send(&mut one, 1, &asks).0, Fate::Drop(Reason::Policy));
     assert_eq!(one.flows(), 0);
+}
+
+/// A network more, whose id comes before or behind the other's.
+fn beside(mut wanted: Wanted, id: u8) -> Wanted {
+    let vni = Vni::new(5_000).unwrap();
+    let segment = Segment::new(Vtep::new(vtep(1)), Mtu::new(1_450).unwrap());
+    let mut sandbox = Sandbox::default();
+    sandbox.vxlan.segments.insert(vni, segment);
+    wanted.networks.insert(NetworkId::from_bytes([id; 16]), sandbox);
+    wanted
+}
+
+#[test]
+fn a_network_that_comes_or_goes_ends_no_flow_of_another() {
+    let [mut one, _] = nodes();
+    let (asks, answers) = (udp(end(1, 5_000), end(2, 80), b"?"), udp(end(2, 80), end(1, 5_000), b"!"));
+    assert_eq!(send(&mut one, 1, &asks).0, Fate::Port(endpoint(2)));
+    let wanted = guarded(1);
+    for wanted in [beside(wanted.clone(), 1), wanted.clone(), beside(wanted.clone(), 200), wanted.clone()] {
+        one.handle_tables(Arc::new(Tables::new(&wanted).unwrap()), NOW);
+        assert_eq!(send(&mut one, 2, &answers).0, Fate::Port(endpoint(1)));
+        assert_eq!(one.flows(), 1);
+    }
+    // With the network its flows go.
+    let mut other = beside(wanted.clone(), 1);
+    other.networks.remove(&NetworkId::from_bytes([9; 16]));
+    one.handle_tables(Arc::new(Tables::new(&other).unwrap()), NOW);
+    assert_eq!(one.flows(), 0);
+    one.handle_tables(Arc::new(Tables::new(&wanted).unwrap()), NOW);
+    assert_eq!(send(&mut one, 2, &answers).0, Fate::Drop(Reason::Policy));
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl<B: Witness, D: State> Witness for Beside<B, D> {
     }
 
     fn undisturbed(&mut self) -> Result<bool, BackendError> {
-        Ok(!self.plane.has_ended() && self.held.undisturbed()? && self.kernel.undisturbed()?)
+        Ok(!self.plane.is_lost() && self.held.undisturbed()? && self.kernel.undisturbed()?)
     }
 }
 

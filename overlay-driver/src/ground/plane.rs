@@ -43,10 +43,12 @@ struct Running {
     carrier: Option<Carrier>,
     /// Where its sockets are bound.
     bound: BTreeSet<SocketAddr>,
-    /// Why it has no socket for ESP, where it has none.
-    unsealed: Option<String>,
+    /// Where it has no socket for ESP, and why.
+    unsealed: BTreeMap<SocketAddr, String>,
     /// The taps that it has.
     plugged: BTreeMap<EndpointId, Tap>,
+    /// There was one, in whose place another has yet to begin, or to be told what packets meet.
+    is_owed: bool,
 }
 
 /// A tap of ours: where it is, what it is called, and which of those that ever were called so it is.
@@ -78,31 +80,40 @@ impl Plane {
     /// If it cannot be published, in which case it is as before; or a tap cannot be opened, whose port is then taken out again.
     pub(super) fn hold<D: State>(&self, held: &mut Memory<D>, steps: &[D::Step]) -> Result<(), BackendError> {
         let mut running = self.lock();
-        if steps.is_empty() && running.carrier.is_some() && !has_ended(&running) {
+        if steps.is_empty() && running.carrier.is_some() && !running.is_lost() {
             return self.plug(&mut running); // what packets meet is what it was
         }
         let before = held.state();
         held.apply(steps).map_err(|StepError { source, .. }| source)?;
-        self.publish(&mut running).inspect_err(|_| held.update(|state| *state = before))?;
+        if let Err(error) = self.publish(&mut running) {
+            held.update(|state| *state = before);
+            if running.is_lost() {
+                let _ = self.begin_again(&mut running); // else when it is looked for next
+            }
+            return Err(error);
+        }
         self.plug(&mut running)
     }
 
-    /// Whether what carried has ended by itself.
-    pub(super) fn has_ended(&self) -> bool {
-        has_ended(&self.lock())
+    /// Whether nothing carries that should: it has ended by itself, or none could begin in its place.
+    pub(super) fn is_lost(&self) -> bool {
+        self.lock().is_lost()
     }
 
-    /// Has another carrier in place of one that has ended by itself, if so.
+    /// Has another carrier in place of one that is lost, if so.
     ///
     /// # Errors
     /// As [`hold`](Self::hold).
     pub(super) fn revive(&self) -> Result<(), BackendError> {
         let mut running = self.lock();
-        if !has_ended(&running) {
-            return Ok(());
-        }
-        self.publish(&mut running)?;
-        self.plug(&mut running)
+        if running.is_lost() { self.begin_again(&mut running) } else { Ok(()) }
+    }
+
+    /// Whatever of it cannot be carried, the rest is.
+    fn begin_again(&self, running: &mut Running) -> Result<(), BackendError> {
+        let published = self.publish(running);
+        let plugged = self.plug(running);
+        published.and(plugged)
     }
 
     /// What was sealed by each association.
@@ -139,10 +150,16 @@ impl Plane {
             BackendError::new(ErrorKind::Invalid, "have packets meet what places hold").caused_by(refusal)
         })?;
         self.start(running, &wanted)?;
-        if let (false, Some(why)) = (wanted.crypto.sas.is_empty(), &running.unsealed) {
-            return Err(BackendError::new(ErrorKind::Conflict, "carry ESP in UDP").caused_by(why.clone()));
+        let conflict = running.unsealed.values().next().filter(|_| !wanted.crypto.sas.is_empty());
+        let carries = conflict.map_or(Ok(()), |why| {
+            Err(BackendError::new(ErrorKind::Conflict, "carry ESP in UDP").caused_by(why.clone()))
+        });
+        // What carries what it did goes on with that.
+        if carries.is_err() && !running.is_owed {
+            return carries;
         }
-        let Some(carrier) = &running.carrier else { return Ok(()) };
+        running.is_owed = false;
+        let Some(carrier) = &running.carrier else { return carries };
         let here: BTreeSet<EndpointId> = tables.endpoints().collect();
         let gone: Vec<EndpointId> = running.plugged.keys().filter(|it| !here.contains(it)).copied().collect();
         carrier.publish(Arc::new(tables));
@@ -150,50 +167,67 @@ impl Plane {
             carrier.unplug(endpoint);
             running.plugged.remove(&endpoint);
         }
-        Ok(())
+        carries
     }
 
     /// Has a carrier that is bound where it should be. One that is to be bound elsewhere too is another, which opens all taps anew; what it
-    /// knew of flows is lost, and keys that the last has used are not used again.
+    /// knew of flows is lost, and keys that the last has used are not used again. If somebody else is where it is to be bound, the last goes on.
     fn start(&self, running: &mut Running, wanted: &Wanted) -> Result<(), BackendError> {
-        let segments = || wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
-        let plain = segments().filter(|segment| !is_sealed(segment));
-        let mut at: BTreeSet<SocketAddr> =
-            plain.map(|segment| (segment.vtep.local, segment.vtep.port.get()).into()).collect();
-        let esp = UdpEncapsulation::default().destination.get();
-        let sealed: BTreeSet<SocketAddr> = segments().map(|segment| (segment.vtep.local, esp).into()).collect();
-        let lacks = |running: &Running| at.iter().chain(&sealed).any(|at| !running.bound.contains(at));
-        let retries = running.unsealed.is_some() && !wanted.crypto.sas.is_empty();
-        let has_ended = has_ended(running);
-        let stays = running.carrier.is_some() && !lacks(running) && !retries && !has_ended;
-        if stays || running.carrier.is_none() && sealed.is_empty() {
+        let ends = Ends::of(wanted);
+        if running.carrier.is_none() && ends.sealed.is_empty() {
             return Ok(());
         }
-        at.extend(running.bound.iter().filter(|bound| bound.port() != esp));
-        // What has ended tells of no use.
-        let used = running.carrier.take().is_some_and(|carrier| has_ended || !carrier.usage().is_empty());
-        if used {
+        let (mut sockets, mut bound) = (Vec::new(), BTreeSet::new());
+        for at in ends.plain.difference(&running.bound) {
+            sockets.extend(self.sockets(*at)?);
+            bound.insert(*at);
+        }
+        let asks_again = !wanted.crypto.sas.is_empty();
+        for at in &ends.sealed {
+            if !running.bound.contains(at) && (asks_again || !running.unsealed.contains_key(at)) {
+                running.seal(*at, self.sockets(*at), (&mut sockets, &mut bound));
+            }
+        }
+        if running.carrier.is_some() && !running.is_lost() && sockets.is_empty() {
+            return Ok(());
+        }
+        let mut former = std::mem::take(running);
+        running.is_owed = true;
+        running.unsealed = std::mem::take(&mut former.unsealed);
+        if former.carrier.take().is_some_and(|carrier| carrier.may_have_sealed()) {
             self.0.spent.set();
         }
-        *running = Running::default();
-        let (mut sockets, mut sources) = (Vec::new(), Vec::new());
-        for at in &at {
-            sockets.extend(self.sockets(*at)?);
-            sources.extend(self.sources(at.ip())?);
-        }
-        for at in &sealed {
+        for at in &former.bound {
             match self.sockets(*at) {
-                Ok(more) => sockets.extend(more),
-                Err(error) => running.unsealed = Some(overlay_core::told(&error)),
+                found if ends.sealed.contains(at) => running.seal(*at, found, (&mut sockets, &mut bound)),
+                Ok(_) if at.port() == of_esp() => {}
+                Ok(more) => {
+                    sockets.extend(more);
+                    bound.insert(*at);
+                }
+                Err(error) if ends.plain.contains(at) => return Err(error),
+                Err(_) => {} // nothing of ours is there any more
             }
+        }
+        self.begin(running, sockets, bound)
+    }
+
+    fn begin(
+        &self,
+        running: &mut Running,
+        sockets: Vec<UdpSocket>,
+        bound: BTreeSet<SocketAddr>,
+    ) -> Result<(), BackendError> {
+        let mut sources = Vec::new();
+        for at in bound.iter().filter(|at| at.port() != of_esp()) {
+            sources.extend(self.sources(at.ip())?);
         }
         let mut seed = [0; 32];
         random(&mut seed);
         let carrier = Carrier::start_spread(&self.0.config, seed, sockets, sources);
         let failed =
             |error: std::io::Error| BackendError::new(ErrorKind::Other, "carry packets in user space").caused_by(error);
-        running.carrier = Some(carrier.map_err(failed)?);
-        running.bound = at.into_iter().chain(sealed).collect();
+        (running.carrier, running.bound) = (Some(carrier.map_err(failed)?), bound);
         Ok(())
     }
 
@@ -270,6 +304,53 @@ impl Plane {
     }
 }
 
+impl Running {
+    /// Whether nothing carries that should.
+    fn is_lost(&self) -> bool {
+        self.is_owed || self.carrier.as_ref().is_some_and(|carrier| carrier.ended().is_some())
+    }
+
+    /// Has sockets for ESP there, or why not.
+    fn seal(
+        &mut self,
+        at: SocketAddr,
+        found: Result<Vec<UdpSocket>, BackendError>,
+        (sockets, bound): (&mut Vec<UdpSocket>, &mut BTreeSet<SocketAddr>),
+    ) {
+        match found {
+            Ok(more) => {
+                sockets.extend(more);
+                bound.insert(at);
+                self.unsealed.remove(&at);
+            }
+            Err(error) => drop(self.unsealed.insert(at, overlay_core::told(&error))),
+        }
+    }
+}
+
+/// Where segments' tunnels end here.
+struct Ends {
+    plain: BTreeSet<SocketAddr>,
+    /// Of all addresses, as none is known to need none.
+    sealed: BTreeSet<SocketAddr>,
+}
+
+impl Ends {
+    fn of(wanted: &Wanted) -> Self {
+        let segments = || wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
+        let plain = segments().filter(|segment| !is_sealed(segment));
+        Self {
+            plain: plain.map(|segment| (segment.vtep.local, segment.vtep.port.get()).into()).collect(),
+            sealed: segments().map(|segment| (segment.vtep.local, of_esp()).into()).collect(),
+        }
+    }
+}
+
+/// The port of ESP in UDP.
+fn of_esp() -> u16 {
+    UdpEncapsulation::default().destination.get()
+}
+
 /// Ports that each queue sends VXLAN from, where there are several: so few of them seldom all meet one queue at the other end.
 const SOURCES: usize = 8;
 
@@ -298,10 +379,6 @@ fn has_machines(segment: &Segment) -> bool {
 const fn gateway(vni: Vni) -> EndpointId {
     let [a, b, c, d] = vni.get().to_be_bytes();
     EndpointId::from_bytes([0xff, b'g', b'a', b't', b'e', b'w', b'a', b'y', 0xff, 0xff, 0xff, 0xff, a, b, c, d])
-}
-
-fn has_ended(running: &Running) -> bool {
-    running.carrier.as_ref().is_some_and(|carrier| carrier.ended().is_some())
 }
 
 /// Whether nothing of a segment passes in the clear: networks that are encrypted have ports of their own.

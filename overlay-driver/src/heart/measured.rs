@@ -1,6 +1,7 @@
 //! What can be counted.
 
 use overlay_crypto::Stage;
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use super::Heart;
@@ -9,20 +10,25 @@ use crate::metrics::{DriverMetrics, PlaceMetrics};
 use crate::spans;
 
 impl<G: Ground> Heart<G> {
-    pub(super) fn metrics(&self) -> DriverMetrics {
+    /// What carries is asked aside: it answers between two batches, and while places change it has to wait.
+    pub(super) fn metrics(&self, asked: oneshot::Sender<DriverMetrics>) {
         let places = PlaceMetrics {
             wanted: self.state.desired.places.len(),
             lacking: self.upkeep.lacking().count(),
             failing: self.state.failures.len(),
             ..self.state.counts
         };
-        DriverMetrics {
+        let metrics = DriverMetrics {
             agent: self.agent.metrics(),
             places,
             names: self.resolvers.metrics(),
             resolvers: self.resolvers.len(),
-            carried: self.ground.carried(),
-        }
+            carried: None,
+        };
+        let ground = self.ground.clone();
+        tokio::task::spawn_blocking(move || {
+            let _ = asked.send(DriverMetrics { carried: ground.carried(), ..metrics });
+        });
     }
 
     /// A change of the node's keys takes as long as their stage says so.

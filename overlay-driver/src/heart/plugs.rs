@@ -15,6 +15,8 @@ use crate::{PlugError, Source};
 /// A container's namespace was looked at.
 #[derive(Debug)]
 pub(crate) struct Entered {
+    /// Of those that were asked for.
+    number: u64,
     plug: Plug,
     asked: oneshot::Sender<Result<Plugged, PlugError>>,
     found: Result<(Option<NsKey>, BTreeSet<IfName>), BackendError>,
@@ -25,20 +27,22 @@ impl<G: Ground> Heart<G> {
         if !self.state.tearing_down.is_empty() {
             return drop(asked.send(Err(PlugError::TearingDown)));
         }
-        self.state.entering.insert(plug.endpoint, plug.container.clone());
+        self.state.asked_to_enter += 1;
+        let number = self.state.asked_to_enter;
+        self.state.entering.insert((plug.endpoint, number), plug.container.clone());
         let (mut ground, news) = (self.ground.clone(), self.news.clone());
         tokio::task::spawn_blocking(move || {
             let found = ground
                 .enter(&plug.container, &plug.source)
                 .and_then(|key| Ok((key, ground.interfaces(&plug.container)?)));
-            let _ = news.send(News::Entered(Box::new(Entered { plug, asked, found })));
+            let _ = news.send(News::Entered(Box::new(Entered { number, plug, asked, found })));
         });
     }
 
     pub(super) fn take_entered(&mut self, entered: Entered) {
-        let Entered { plug, asked, found } = entered;
+        let Entered { number, plug, asked, found } = entered;
         // It was unplugged meanwhile.
-        if self.state.entering.remove(&plug.endpoint).is_none() {
+        if self.state.entering.remove(&(plug.endpoint, number)).is_none() {
             return drop(asked.send(Err(PlugError::Withdrawn)));
         }
         let plugged = match found {
@@ -116,7 +120,7 @@ impl<G: Ground> Heart<G> {
 
     /// What is plugged in no more is forgotten at once; places are told by what is desired.
     pub(super) fn unplug(&mut self, endpoint: EndpointId) {
-        self.state.entering.remove(&endpoint);
+        self.state.entering.retain(|(entering, _), _| *entering != endpoint);
         self.state.reported.remove(&endpoint);
         self.erase(endpoint);
         self.tell(Input::Unplug(endpoint));

@@ -40,10 +40,11 @@ impl Line {
         Ok(Self { letters, bell, thread: Some(thread) })
     }
 
-    pub(super) fn ask<T: Default>(&self, letter: impl FnOnce(SyncSender<T>) -> Letter) -> T {
+    /// What it answers; `None` from a thread that is not there any more.
+    pub(super) fn ask<T>(&self, letter: impl FnOnce(SyncSender<T>) -> Letter) -> Option<T> {
         let (answer, answered) = sync_channel(1);
         self.tell(letter(answer));
-        answered.recv().unwrap_or_default()
+        answered.recv().ok()
     }
 
     pub(super) fn tell(&self, letter: Letter) {

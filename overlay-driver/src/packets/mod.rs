@@ -240,18 +240,24 @@ impl Carrier {
 
     /// What it has done.
     pub fn counts(&self) -> CarrierCounts {
-        let datapath = self.ask_first(Letter::Decided);
+        let datapath = self.ask_first(Letter::Decided).unwrap_or_default();
         self.counts_by_queue().iter().fold(CarrierCounts { datapath, ..CarrierCounts::default() }, CarrierCounts::and)
     }
 
     /// What each queue has done, but for what is decided, which they decide together: whether the work is spread.
     pub fn counts_by_queue(&self) -> Vec<CarrierCounts> {
-        self.lines.iter().map(|line| line.ask(Letter::Counts)).collect()
+        self.lines.iter().map(|line| line.ask(Letter::Counts).unwrap_or_default()).collect()
     }
 
     /// How much each association has sealed, as [`overlay_datapath::Datapath::usage`].
     pub fn usage(&self) -> BTreeMap<SaId, Usage> {
-        self.ask_first(Letter::Usage)
+        self.ask_first(Letter::Usage).unwrap_or_default()
+    }
+
+    /// Whether an association was put to work, or nobody can say: of one that has ended, even if nobody has [said](Self::ended) so yet.
+    pub(crate) fn may_have_sealed(&self) -> bool {
+        let usage = self.ask_first(Letter::Usage);
+        self.ended().is_some() || usage.is_none_or(|usage| !usage.is_empty())
     }
 
     /// Has the first queue's thread end as if by itself.
@@ -266,8 +272,8 @@ impl Carrier {
         }
     }
 
-    fn ask_first<T: Default>(&self, letter: impl FnOnce(SyncSender<T>) -> Letter) -> T {
-        self.lines.first().map(|line| line.ask(letter)).unwrap_or_default()
+    fn ask_first<T>(&self, letter: impl FnOnce(SyncSender<T>) -> Letter) -> Option<T> {
+        self.lines.first()?.ask(letter)
     }
 }
 

@@ -1,8 +1,9 @@
 //! Nodes that carry their containers' packets themselves.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_driver::testing::{Carried, Container};
@@ -153,6 +154,109 @@ fn another_carrier_begins_where_one_has_ended_by_itself_and_connections_go_on() 
             passes(other, stream, b"after");
         }
     });
+}
+
+#[test]
+fn a_port_of_esp_that_another_has_is_no_harm_to_networks_that_are_not_encrypted() {
+    kernel_test(Kernel::Host, "driver::a_port_of_esp_that_another_has", || {
+        let world = World::carried(2, Carried::InUserSpace);
+        let other = taken(&world, 4_500);
+        world.network(attachable("front"));
+        let connection = Connection::of(&world, "front");
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        let (_b, _) = world.run(1, "b", "vault");
+        let a = world.hosts().lab.container("a").unwrap();
+        let _ = world.wait(world.hosts().attach(0, &a, "vault")); // which may be there before the other is known
+        world.until(SOON, |world| fails(world, "4500"));
+        connection.goes_on();
+        // As soon as it is free it is had.
+        drop(other);
+        world.until(SOON, |world| world.reaches(&a, "b"));
+        connection.goes_on();
+    });
+}
+
+#[test]
+fn a_port_of_vxlan_that_another_has_is_no_harm_to_encrypted_networks() {
+    kernel_test(Kernel::Host, "driver::a_port_of_vxlan_that_another_has", || {
+        let world = World::carried(2, Carried::InUserSpace);
+        let other = taken(&world, 4_789);
+        world.network(NetworkSpec { encryption: Encryption::Shared, ..attachable("vault") });
+        let connection = Connection::of(&world, "vault");
+        world.network(attachable("front"));
+        let (_b, _) = world.run(1, "b", "front");
+        let a = world.hosts().lab.container("a").unwrap();
+        assert!(world.wait(world.hosts().attach(0, &a, "front")).is_err());
+        connection.goes_on();
+        drop(other);
+        world.wait(world.hosts().attach(0, &a, "front")).unwrap();
+        world.until(SOON, |world| world.reaches(&a, "b"));
+    });
+}
+
+#[test]
+fn a_carrier_for_which_there_was_no_room_begins_as_soon_as_there_is() {
+    kernel_test(Kernel::Host, "driver::a_carrier_for_which_there_was_no_room", || {
+        let world = World::carried(2, Carried::InUserSpace);
+        world.network(attachable("front"));
+        let connection = Connection::of(&world, "front");
+        world.hosts().in_user_space(0).unwrap().end_carrier();
+        let other = taken(&world, 4_789);
+        world.wait(world.driver(0).look()).unwrap();
+        assert!(fails(&world, "4789"), "{:?}", world.status(0).places);
+        drop(other);
+        world.until(SOON, |_| pings(&connection.from, connection.at));
+        connection.goes_on();
+    });
+}
+
+/// Another program of the first host has this port, as soon as it is free.
+fn taken(world: &World, port: u16) -> UdpSocket {
+    let (at, until) = ((Ipv4Addr::UNSPECIFIED, port), Instant::now() + SOON);
+    loop {
+        match world.hosts().lab.host(0).run(|| UdpSocket::bind(at)).unwrap() {
+            Ok(socket) => return socket,
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Whether a place of the first host says what is wrong in these words.
+fn fails(world: &World, words: &str) -> bool {
+    let places = world.status(0).places;
+    places.into_iter().any(|place| place.failure.is_some_and(|why| why.contains(words)))
+}
+
+/// From a container of the first host to one of the second.
+struct Connection {
+    from: Container,
+    at: IpAddr,
+    _to: Container,
+    ends: Mutex<(TcpStream, TcpStream)>,
+}
+
+impl Connection {
+    fn of(world: &World, network: &str) -> Self {
+        let (from, _) = world.run(0, &format!("from-{network}"), network);
+        let (to, at) = world.run(1, &format!("to-{network}"), network);
+        let at = address(&at);
+        world.until(SOON, |_| pings(&from, at));
+        let ends = Mutex::new(connected(&from, &to, at));
+        let it = Self { from, at, _to: to, ends };
+        it.goes_on();
+        it
+    }
+
+    fn goes_on(&self) {
+        let (stream, other) = &mut *self.ends.lock().unwrap();
+        for _ in 0..20 {
+            assert!(pings(&self.from, self.at));
+            passes(stream, other, b"there");
+            passes(other, stream, b"and back");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 #[test]
