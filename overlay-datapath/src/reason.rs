@@ -173,6 +173,8 @@ pub struct Counts {
     pub answers: u64,
     /// Frames that were copied to several.
     pub copied: u64,
+    /// Flows that gave way to others, as no more could be followed for policies: see [`Config::flows`](crate::Config::flows).
+    pub displaced: u64,
     dropped: [u64; Reason::ALL.len()],
 }
 
@@ -187,12 +189,13 @@ impl Serialize for Counts {
                 map.end()
             }
         }
-        let mut counts = to.serialize_struct("Counts", 6)?;
+        let mut counts = to.serialize_struct("Counts", 7)?;
         counts.serialize_field("underlay", &self.underlay)?;
         counts.serialize_field("sealed", &self.sealed)?;
         counts.serialize_field("ports", &self.ports)?;
         counts.serialize_field("answers", &self.answers)?;
         counts.serialize_field("copied", &self.copied)?;
+        counts.serialize_field("displaced", &self.displaced)?;
         counts.serialize_field("dropped", &Dropped(self))?;
         counts.end()
     }

@@ -1,5 +1,7 @@
 //! Flows that a policy has let begin, so that their replies pass.
 
+mod shares;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -9,17 +11,21 @@ use overlay_core::{Instant, IpFamily};
 use overlay_firewall::{Ends, Flow, Frame as At, Ip, Packet, Transport};
 use overlay_vxlan::{Frame, Transport as Upper};
 
+use self::shares::Shares;
 use crate::content::Contents;
 use crate::datapath::Way;
 use crate::tables::NetworkTable;
 use crate::{Buffer, Reason};
 
-/// The flows of all networks that have a policy.
+/// The flows of all networks that have a policy. Where there is no room for another, who has begun most gives one up: so who begins many takes nobody else's.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     flows: HashMap<Key, Entry, Keyed>,
+    /// Of which no packet needs to know that is not of a flow that begins, is answered, or ends.
+    shares: Shares<Key>,
     most: usize,
     swept: Instant,
+    displaced: u64,
 }
 
 /// Both ends of a flow, the lower first, so that both ways are one; packed, so that it is hashed at once.
@@ -95,6 +101,8 @@ struct Entry {
     replied: bool,
     /// Whether it is TCP, and an end has closed or broken it off.
     closing: bool,
+    /// Where it is among its owner's.
+    slot: u32,
     seen: Instant,
     /// Which tables let it pass last.
     revision: u64,
@@ -125,7 +133,8 @@ pub(crate) struct Passage<'p> {
 
 impl Tracker {
     pub(crate) fn new(most: usize, seed: [u8; 32], now: Instant) -> Self {
-        Self { flows: HashMap::with_hasher(Keyed::new(seed)), most, swept: now }
+        let flows = HashMap::with_hasher(Keyed::new(seed));
+        Self { flows, shares: Shares::default(), most, swept: now, displaced: 0 }
     }
 
     /// Networks have other numbers from now on; the flows of those that have none are forgotten. O(flows) if one has another, else O(networks).
@@ -135,9 +144,15 @@ impl Tracker {
         }
         let hasher = self.flows.hasher().clone();
         let flows = std::mem::replace(&mut self.flows, HashMap::with_hasher(hasher));
+        let shares = &mut self.shares;
         let kept = flows.into_iter().filter_map(|(key, entry)| {
-            let network = numbers.get(key.network()).copied().flatten()?;
-            Some((key.in_network(network), entry))
+            let Some(network) = numbers.get(key.network()).copied().flatten() else {
+                shares.end(entry.slot);
+                return None;
+            };
+            let key = key.in_network(network);
+            shares.rename(entry.slot, key);
+            Some((key, entry))
         });
         self.flows.extend(kept);
     }
@@ -157,7 +172,7 @@ impl Tracker {
         let flow = self.flow(passage, found, now);
         passage.permits(flow)?;
         match flow {
-            Flow::New => self.begin(found.0, found.1, passage.revision, now),
+            Flow::New => self.begin(passage, found, now),
             _ => Ok(()),
         }
     }
@@ -178,6 +193,11 @@ impl Tracker {
         self.flows.len()
     }
 
+    /// How many flows had to give way to others.
+    pub(crate) const fn displaced(&self) -> u64 {
+        self.displaced
+    }
+
     /// What is known of a packet's flow. One that begins a connection is asked about anew, whatever was there before.
     #[inline(always)]
     fn flow(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Flow {
@@ -190,29 +210,71 @@ impl Tracker {
         };
         if entry.revision != passage.revision {
             if !may_still(passage, key, entry.low_began) {
-                self.flows.remove(key);
+                self.forget(key);
                 return Flow::New;
             }
             entry.revision = passage.revision;
         }
         entry.seen = now;
-        entry.replied |= *low_sends != entry.low_began;
+        if !entry.replied && *low_sends != entry.low_began {
+            entry.replied = true;
+            self.shares.set_answered(entry.slot, true);
+        }
         entry.closing |= passage.contents.closes;
         if entry.replied { Flow::Established } else { Flow::New }
     }
 
     #[inline(never)]
-    fn begin(&mut self, key: Key, low_began: bool, revision: u64, now: Instant) -> Result<(), Reason> {
-        if self.flows.len() >= self.most && !self.flows.contains_key(&key) {
-            self.sweep(now);
-            if self.flows.len() >= self.most {
-                return Err(Reason::Full);
-            }
+    fn begin(&mut self, passage: &Passage<'_>, found: &(Key, bool), now: Instant) -> Result<(), Reason> {
+        let (key, low_began) = *found;
+        let fresh =
+            |slot| Entry { low_began, replied: false, closing: false, slot, seen: now, revision: passage.revision };
+        let Some(entry) = self.flows.get_mut(&key) else {
+            let who = self.who(passage);
+            self.make_room(who, now)?;
+            self.flows.insert(key, fresh(self.shares.begin(who, key)));
+            return Ok(());
+        };
+        let same = entry.low_began == low_began;
+        let replied = entry.replied && same && key.protocol() != TCP; // a connection that begins has no replies yet
+        let slot = entry.slot;
+        *entry = Entry { replied, ..fresh(slot) };
+        if same {
+            self.shares.set_answered(slot, replied);
+            return Ok(());
         }
-        let replied = self.flows.get(&key).is_some_and(|entry| entry.replied && entry.low_began == low_began);
-        let is_tcp = key.protocol() == TCP; // a connection that begins has no replies yet
-        self.flows.insert(key, Entry { low_began, replied: replied && !is_tcp, closing: false, seen: now, revision });
+        self.shares.end(slot);
+        let slot = self.shares.begin(self.who(passage), key);
+        self.flows.insert(key, fresh(slot));
         Ok(())
+    }
+
+    /// Who begins a flow: a port here; or of what comes from elsewhere, one of some that the senders are spread over, as they are not held to be who they say.
+    fn who(&self, passage: &Passage<'_>) -> u64 {
+        let (hasher, segment) = (self.flows.hasher(), passage.way.segment);
+        let is_here = *passage.way.from != segment.tunnel;
+        let sender = if is_here { 0 } else { hasher.hash_one(passage.ip.source()) % SENDERS };
+        hasher.hash_one((segment.vni.get(), passage.way.from, sender))
+    }
+
+    /// Lets a flow end for one that begins, if it must.
+    fn make_room(&mut self, who: u64, now: Instant) -> Result<(), Reason> {
+        if self.flows.len() < self.most {
+            return Ok(());
+        }
+        self.sweep(now);
+        while self.flows.len() >= self.most {
+            let gives = self.shares.giver(who).ok_or(Reason::Full)?;
+            self.forget(&gives);
+            self.displaced += 1;
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(entry) = self.flows.remove(key) {
+            self.shares.end(entry.slot);
+        }
     }
 
     /// An error tells of a flow, if what it quotes is of one, and it goes to who sent that: else whoever has one flow could write to all in its name.
@@ -227,7 +289,14 @@ impl Tracker {
     pub(crate) fn sweep(&mut self, now: Instant) {
         if now >= self.swept + SWEEP {
             self.swept = now;
-            self.flows.retain(|key, entry| !entry.is_over(key.protocol(), now));
+            let shares = &mut self.shares;
+            self.flows.retain(|key, entry| {
+                let is_over = entry.is_over(key.protocol(), now);
+                if is_over {
+                    shares.end(entry.slot);
+                }
+                !is_over
+            });
         }
     }
 
@@ -397,7 +466,8 @@ impl Hasher for Folding {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_u64(u64::from(*byte)));
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        bytes.chunks(8).for_each(|bytes| self.write_u64(word(bytes)));
     }
 
     #[inline]
@@ -415,4 +485,6 @@ const fn fold(a: u64, b: u64) -> u64 {
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const SCTP: u8 = 132;
+/// As which the senders elsewhere of a network count: few, so that who sends in any name has no more than so many shares.
+const SENDERS: u64 = 64;
 const SWEEP: Duration = Duration::from_secs(1);

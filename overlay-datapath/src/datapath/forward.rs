@@ -72,7 +72,11 @@ impl Datapath {
             ip,
         };
         match network.follows {
-            true => self.tracker.pass(&passage, buffer, now),
+            true => {
+                let passed = self.tracker.pass(&passage, buffer, now);
+                self.counts.displaced = self.tracker.displaced();
+                passed
+            }
             false => passage.permits(overlay_firewall::Flow::New),
         }
     }

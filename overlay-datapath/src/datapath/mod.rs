@@ -29,7 +29,10 @@ use crate::{Buffer, Counts, Fate, Reason, Tables, Trace};
 pub struct Config {
     /// Of each endpoint that reaches services: its flows to them, taken when it first sends something.
     pub balancer: overlay_lb::Config,
-    /// The most flows that are followed for networks' policies, all together: some 150 bytes each. What would be beyond is dropped.
+    /// The most flows that are followed for networks' policies, all together: some 250 bytes each. For one that would be beyond, the endpoint that has begun most
+    /// gives one up, which is [counted](Counts::displaced): first one that nobody answered, else, if it has two more than who begins, the one that was answered first. So an
+    /// endpoint that begins any number of flows denies none to others; where what begins is an endpoint's that has as many as any, and all answered, it is dropped.
+    /// Endpoints elsewhere count as one of 64 for each network, by their addresses.
     pub flows: usize,
     /// How many frames for all or many are copied, where a network floods at all.
     pub floods: Rate,

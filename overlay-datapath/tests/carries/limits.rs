@@ -6,10 +6,11 @@ use std::time::Duration;
 use overlay_core::{Instant, Mtu};
 use overlay_crypto::{Direction, Limits, Usage};
 use overlay_datapath::{Buffer, Config, Datapath, Fate, Reason, Tables, Wanted};
+use overlay_firewall::{Action, BridgePort, PolicyRule, Selector};
 use overlay_vxlan::{Peer, Segment, Vtep, names};
 
 use crate::bytes::{End, builder, see, tcp, udp};
-use crate::node::{NOW, VNI, datapath, end, end6, endpoint, mac, send, take, vtep, wanted, with};
+use crate::node::{NOW, VNI, cross, datapath, end, end6, endpoint, mac, send, take, vtep, wanted, with};
 use crate::policy::guarded;
 use crate::sealed::sealed;
 
@@ -28,19 +29,30 @@ fn asks(port: u16) -> Vec<u8> {
     udp(end(1, port), end(2, 80), b"?")
 }
 
+fn answers(port: u16) -> Vec<u8> {
+    udp(end(2, 80), end(1, port), b"!")
+}
+
+/// One that follows so many flows.
+fn limited(flows: usize, wanted: &Wanted) -> Datapath {
+    let mut one = Datapath::new(Config { flows, ..Config::default() }, [7; 32], NOW);
+    one.handle_tables(Arc::new(Tables::new(wanted).unwrap()), NOW);
+    one.handle_timeout(NOW);
+    one
+}
+
 #[test]
 fn flows_are_followed_up_to_a_limit_and_forgotten_when_they_are_idle() {
-    let mut one = Datapath::new(Config { flows: 3, ..Config::default() }, [7; 32], NOW);
-    one.handle_tables(Arc::new(Tables::new(&guarded(1)).unwrap()), NOW);
-    one.handle_timeout(NOW);
+    let mut one = limited(3, &guarded(1));
     for port in 5_000..5_003 {
         assert_eq!(send_at(&mut one, 1, &asks(port), after(1)), Fate::Port(endpoint(2)));
+        assert_eq!(send_at(&mut one, 2, &answers(port), after(1)), Fate::Port(endpoint(1)));
     }
     for _ in 0..2 {
         assert_eq!(send_at(&mut one, 1, &asks(5_003), after(2)), Fate::Drop(Reason::Full));
         assert_eq!(send_at(&mut one, 1, &asks(5_000), after(2)), Fate::Port(endpoint(2)), "those that are known go on");
     }
-    assert_eq!((one.flows(), one.counts().dropped(Reason::Full)), (3, 2));
+    assert_eq!((one.flows(), one.counts().dropped(Reason::Full), one.counts().displaced), (3, 2, 0));
     // One was heard of at 200 s: the others make room at 301 s.
     assert_eq!(send_at(&mut one, 1, &asks(5_001), after(200)), Fate::Port(endpoint(2)));
     assert_eq!(send_at(&mut one, 1, &asks(5_003), after(303)), Fate::Port(endpoint(2)));
@@ -49,6 +61,89 @@ fn flows_are_followed_up_to_a_limit_and_forgotten_when_they_are_idle() {
     assert!(at > after(303) && at < after(400));
     one.handle_timeout(after(1_000));
     assert_eq!((one.flows(), one.poll_timeout()), (0, None));
+}
+
+/// 2 may ask 3 too.
+fn talkative() -> Wanted {
+    with(guarded(1), |sandbox| {
+        let of = |number: &str| Selector::labels([("is", number)]);
+        sandbox.firewall.policy.rules.insert("two-asks-3".parse().unwrap(), PolicyRule::allow(of("2"), of("3")));
+    })
+}
+
+#[test]
+fn an_endpoint_that_begins_any_number_of_flows_takes_nobody_elses() {
+    let (mut one, mut two) = (limited(8, &talkative()), datapath(&wanted(2)));
+    let flood = |one: &mut Datapath, ports: std::ops::Range<u16>| {
+        for port in ports {
+            assert_eq!(send_at(one, 1, &asks(port), NOW), Fate::Port(endpoint(2)));
+        }
+    };
+    flood(&mut one, 5_000..5_100);
+    assert_eq!((one.flows(), one.counts().displaced), (8, 92));
+    // Another has its flows and their answers, whatever goes on beside them.
+    let (asks, answers) = (udp(end(2, 9), end(3, 80), b"?"), udp(end(3, 80), end(2, 9), b"!"));
+    assert!(cross((&mut one, 2), &mut two, &asks).is_ok());
+    for round in 0..3 {
+        flood(&mut one, 6_000 + round * 100..6_100 + round * 100);
+        assert_eq!(cross((&mut two, 3), &mut one, &answers).map(|(to, _)| to), Ok(endpoint(2)));
+    }
+    assert_eq!((one.flows(), one.counts().dropped(Reason::Full)), (8, 0));
+}
+
+#[test]
+fn who_has_the_answers_to_all_its_flows_gives_up_some_for_who_has_few() {
+    let mut one = limited(8, &talkative());
+    for port in 5_000..5_008 {
+        assert_eq!(send_at(&mut one, 1, &asks(port), NOW), Fate::Port(endpoint(2)));
+        assert_eq!(send_at(&mut one, 2, &answers(port), NOW), Fate::Port(endpoint(1)));
+    }
+    for port in 5_000..5_006 {
+        let fate = send_at(&mut one, 2, &udp(end(2, port), end(3, 80), b"?"), NOW);
+        assert_eq!(fate, Fate::Underlay { from: vtep(1), to: vtep(2) });
+    }
+    assert_eq!((one.flows(), one.counts().displaced), (8, 6));
+    // Each has four: of the first, those that were answered last.
+    let kept = |one: &mut Datapath, port| send_at(one, 2, &answers(port), NOW) == Fate::Port(endpoint(1));
+    let all: Vec<u16> = (5_000..5_008).filter(|port| kept(&mut one, *port)).collect();
+    assert_eq!(all, [5_004, 5_005, 5_006, 5_007]);
+}
+
+/// All may ask all, and answers are told from questions.
+fn open() -> Wanted {
+    with(guarded(1), |sandbox| {
+        sandbox.firewall.policy.otherwise = Action::Allow;
+        let of = |number: &str| Selector::labels([("is", number)]);
+        sandbox.firewall.policy.rules.insert("not-4".parse().unwrap(), PolicyRule::deny(of("4"), of("1")));
+    })
+}
+
+/// The other node, which holds its endpoints to nothing.
+fn taken_over() -> Wanted {
+    with(wanted(2), |sandbox| {
+        sandbox.firewall.ports.values_mut().for_each(|port| *port = BridgePort::Trunk);
+    })
+}
+
+#[test]
+fn who_sends_from_elsewhere_in_any_name_denies_nothing_to_who_is_here() {
+    let (mut one, mut two) = (limited(2_048, &open()), datapath(&taken_over()));
+    for number in 0..5_000_u16 {
+        let [high, low] = number.to_be_bytes();
+        let stranger = End { mac: mac(3), address: [10, 9, high, low].into(), port: 5_000 };
+        let (fate, packet) = send(&mut two, 3, &udp(stranger, end(1, 80), b"?"));
+        assert_eq!(fate, Fate::Underlay { from: vtep(2), to: vtep(1) });
+        assert_eq!(take(&mut one, &packet).0, Fate::Port(endpoint(1)));
+        if number % 250 == 0 {
+            assert_eq!(send(&mut one, 2, &udp(end(2, number), end(1, 80), b"?")).0, Fate::Port(endpoint(1)));
+        }
+    }
+    assert_eq!((one.flows(), one.counts().displaced), (2_048, 5_020 - 2_048));
+    for number in (0..5_000).step_by(250) {
+        assert_eq!(send(&mut one, 1, &udp(end(1, 80), end(2, number), b"!")).0, Fate::Port(endpoint(2)));
+    }
+    // Each was answered in a flow that was there, as none began.
+    assert_eq!(one.counts().displaced, 5_020 - 2_048);
 }
 
 #[test]

@@ -227,6 +227,7 @@ fn packets(page: &mut Page, it: &CarrierCounts) {
             ("overlay_packets_sealed_total", "Of those to the underlay, sealed ones.", data.sealed),
             ("overlay_packets_answered_total", "Of those to ports, answers to their own.", data.answers),
             ("overlay_packets_copied_total", "Frames copied to several.", data.copied),
+            ("overlay_packets_flows_displaced_total", "Flows that gave way to others under a policy.", data.displaced),
             ("overlay_carrier_wakes_total", "Times that a thread of the carrier had something to do.", it.wakes),
             (
                 "overlay_carrier_frames_read_total",
