@@ -5,7 +5,7 @@ use std::sync::Arc;
 use overlay_core::NodeId;
 use overlay_core::testing::Dice;
 use overlay_crypto::gossip::GossipKey;
-use overlay_crypto::pki::{CertificateAuthority, Known, Role};
+use overlay_crypto::pki::{Algorithm, CertificateAuthority, Known, Role, SigningKey, SigningRequest};
 use overlay_driver::control::{ControlClient, Joined, Managers, RefusalKind, join};
 use overlay_driver::testing::date;
 use overlay_driver::{Driver, Membership, MemoryGround};
@@ -157,6 +157,43 @@ async fn whoever_has_another_token_or_another_nodes_id_is_given_nothing_of_its()
     assert_eq!(last.kind(), Some(RefusalKind::LastManager), "{last}");
     let nobody = town.client().remove_member(&"nobody".into()).await.unwrap_err();
     assert!(nobody.to_string().contains("not found"), "{nobody}");
+}
+
+/// What who has no certificate is answered that would join by this token as this node.
+async fn answered(town: &Town, token: &str, request: &str, id: NodeId) -> String {
+    let ask = format!(
+        "{{\"id\":1,\"call\":{{\"cluster\":{{\"join\":{{\"token\":\"{token}\",\"request\":\"{request}\",\"node\":\"{id}\"}}}}}}}}\n"
+    );
+    let bytes = format!("{{\"hello\":{{\"version\":1,\"purpose\":\"call\"}}}}\n{ask}");
+    let told = speak(town.first.address, None, b"overlay-join/1", bytes.as_bytes()).await.unwrap();
+    let told = String::from_utf8(told).unwrap();
+    told.lines().find(|line| line.contains("\"answer\"")).unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn who_has_no_token_is_not_told_whether_an_id_is_anybodys() {
+    let town = Town::new().await;
+    // At work without a certificate; joined; removed; nobody.
+    town.client().add_node(node(5), node_spec("five"), date()).await.unwrap();
+    town.join(6, Role::Worker).await;
+    town.join(7, Role::Worker).await;
+    town.client().remove_member(&node(7).into()).await.unwrap();
+    let of_another = Town::new().await.token(Role::Worker).await.to_string();
+    let rotated = town.token(Role::Worker).await.to_string();
+    town.client().rotate_token(Role::Worker).await.unwrap();
+    let key = SigningKey::generate(Algorithm::EcdsaP256).unwrap();
+    let request = SigningRequest::create(&key).unwrap();
+    let request: String = request.as_der().iter().map(|byte| format!("{byte:02x}")).collect();
+    for token in ["x", &of_another, &rotated] {
+        for request in [&*request, "00"] {
+            let told = answered(&town, token, request, node(99)).await;
+            for number in [5, 6, 7] {
+                assert_eq!(answered(&town, token, request, node(number)).await, told, "{number}, {token}");
+            }
+        }
+    }
+    let right = town.token(Role::Worker).await.to_string();
+    assert!(answered(&town, &right, &request, node(5)).await.contains("taken"), "who has one is told");
 }
 
 /// A driver of a node, whose gossip is sealed with that key.

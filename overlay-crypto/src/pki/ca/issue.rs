@@ -71,14 +71,7 @@ impl StoreAuthority {
         joining: &[Joining],
         now: UnixTime,
     ) -> Result<Vec<Result<Issued, Denied<JoinRefusal>>>, Denied<JoinRefusal>> {
-        let mut keys = vec![self.keys.roots.clone(), self.keys.managers.clone()];
-        for ask in joining {
-            let node = self.node_of(ask);
-            let token = self.keys.token(&ask.token.secret_digest());
-            keys.extend([self.keys.node(node), self.keys.refused(node), token]);
-        }
-        keys.sort_unstable();
-        keys.dedup();
+        let keys = self.read_for(joining);
         let (opened, granted) = self.run(keys, |snapshot| self.decide_joins(snapshot, joining, now)).await?;
         let mut answers = Vec::with_capacity(joining.len());
         for (granted, ask) in granted.into_iter().zip(joining) {
@@ -88,6 +81,30 @@ impl StoreAuthority {
             });
         }
         Ok(answers)
+    }
+
+    /// Whether it would be let in.
+    pub(super) async fn would_admit(&self, joining: &Joining, now: UnixTime) -> Result<(), Denied<JoinRefusal>> {
+        let joining = std::slice::from_ref(joining);
+        let decide = |snapshot: &Snapshot| {
+            let (_, (_, answers)) = self.decide_joins(snapshot, joining, now)?;
+            Ok((Commit::new(), answers))
+        };
+        let answers = self.run(self.read_for(joining), decide).await?;
+        answers.into_iter().try_for_each(|answer| answer.map(drop).map_err(Denied::Refused))
+    }
+
+    /// What a decision of these reads.
+    fn read_for(&self, joining: &[Joining]) -> Vec<Key> {
+        let mut keys = vec![self.keys.roots.clone(), self.keys.managers.clone()];
+        for ask in joining {
+            let node = self.node_of(ask);
+            let token = self.keys.token(&ask.token.secret_digest());
+            keys.extend([self.keys.node(node), self.keys.refused(node), token]);
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        keys
     }
 
     fn decide_joins(

@@ -37,6 +37,13 @@ pub trait CertificateAuthority: Send + Sync + fmt::Debug {
     /// [`JoinRefusal`]: nothing was used up then.
     async fn join(&self, joining: &Joining, now: UnixTime) -> Result<Issued, Denied<JoinRefusal>>;
 
+    /// Whether [`join`](Self::join) would let it in now. Nothing is used up or written. Who shows no good token is told the same of each id: so whoever asks looks here before
+    /// anything else that depends on the id.
+    ///
+    /// # Errors
+    /// [`JoinRefusal`], as `join` would give it.
+    async fn admits(&self, joining: &Joining, now: UnixTime) -> Result<(), Denied<JoinRefusal>>;
+
     /// Many at once, each with its own answer, in their order: as few commits as the store takes.
     async fn join_all(&self, joining: &[Joining], now: UnixTime) -> Vec<Result<Issued, Denied<JoinRefusal>>> {
         let mut answers = Vec::with_capacity(joining.len());

@@ -263,6 +263,10 @@ impl CertificateAuthority for StoreAuthority {
         answer.unwrap_or(Err(Denied::Trouble(Trouble::Commit)))
     }
 
+    async fn admits(&self, joining: &Joining, now: UnixTime) -> Result<(), Denied<JoinRefusal>> {
+        self.would_admit(joining, now).await
+    }
+
     async fn join_all(&self, joining: &[Joining], now: UnixTime) -> Vec<Result<Issued, Denied<JoinRefusal>>> {
         self.join_many(joining, now).await
     }

@@ -151,10 +151,7 @@ impl Cluster {
         now: UnixTime,
     ) -> Vec<u8> {
         let answer = match ask {
-            Ask::Join { token, request, node } => match self.check_id(control, node, now).await {
-                Ok(()) => said(self.join(&token.0, &request, node, now).await),
-                Err(refusal) => Err(Fault::Cluster(refusal)),
-            },
+            Ask::Join { token, request, node } => said(self.join((&token.0, &request, node), control, now).await),
             Ask::Rescue { certificate, signature, request } => {
                 let proof = Proof::Key { certificate, signature: signature.as_slice().to_vec() };
                 said(self.renew(proof, &request, now).await)
@@ -245,8 +242,7 @@ impl Cluster {
     }
 
     /// Nobody joins as a node that is at work and has no certificate: whoever has a token would be given what is that node's.
-    async fn check_id(&self, control: &dyn Control, node: Option<NodeId>, now: UnixTime) -> Result<(), ClusterRefusal> {
-        let Some(node) = node else { return Ok(()) };
+    async fn check_id(&self, control: &dyn Control, node: NodeId, now: UnixTime) -> Result<(), ClusterRefusal> {
         match control.node(&node.into()).await {
             Ok(_) => {}
             Err(error) if error.refusal().is_some() => return Ok(()),
@@ -261,14 +257,18 @@ impl Cluster {
 
     async fn join(
         &self,
-        token: &str,
-        request: &Der,
-        node: Option<NodeId>,
+        (token, request, node): (&str, &Der, Option<NodeId>),
+        control: &dyn Control,
         now: UnixTime,
     ) -> Result<Admitted, ClusterRefusal> {
         let token: JoinToken = token.parse().map_err(ClusterRefusal::malformed)?;
-        let request = read(request)?;
-        let issued = self.0.authority.join(&Joining { token, request, node }, now).await?;
+        let joining = Joining { token, request: read(request)?, node };
+        if let Some(node) = node {
+            // The token first: who has none is not told whether the id is anybody's.
+            self.0.authority.admits(&joining, now).await?;
+            self.check_id(control, node, now).await?;
+        }
+        let issued = self.0.authority.join(&joining, now).await?;
         Ok(Admitted { issued, ring: self.ring(), managers: self.managers() })
     }
 
