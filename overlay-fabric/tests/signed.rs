@@ -154,6 +154,9 @@ fn what_a_node_was_not_given_is_nowhere_though_it_says_so_itself_and_why_is_told
             (own, with(&[vip]), Contest::Address { address: vip }),
             (own, RemoteEndpoint { mac: of_victim.mac, ..of_liar.clone() }, Contest::Mac { allotted: of_liar.mac }),
             (invented, with(&[other]), Contest::Unknown),
+            (own, RemoteEndpoint { container: of_victim.container.clone(), ..of_liar.clone() }, Contest::Names),
+            (own, RemoteEndpoint { names: vec!["db".parse().unwrap()], ..of_liar.clone() }, Contest::Names),
+            (own, RemoteEndpoint { labels: [("tier".into(), "db".into())].into(), ..of_liar.clone() }, Contest::Labels),
         ];
         for (id, lie, why) in lies {
             assert!(town.cluster.say(liar, at(town.network, id), lie.encode().unwrap()), "seed {seed}");
@@ -165,7 +168,7 @@ fn what_a_node_was_not_given_is_nowhere_though_it_says_so_itself_and_why_is_told
                 let shown = section
                     .remote
                     .get(&id)
-                    .is_some_and(|shown| shown.addresses == lie.addresses && shown.mac == lie.mac);
+                    .is_some_and(|shown| **shown == RemoteEndpoint { weight: shown.weight, ..lie.clone() });
                 believed += usize::from(shown && id != victims);
                 let told: Vec<Contest> = agent
                     .contested()

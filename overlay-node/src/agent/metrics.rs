@@ -62,6 +62,10 @@ pub struct Contested {
     pub mac: usize,
     /// It is not of that service.
     pub service: usize,
+    /// It was not attached by those names.
+    pub names: usize,
+    /// It was not attached with those labels.
+    pub labels: usize,
 }
 
 impl Contested {
@@ -75,6 +79,8 @@ impl Contested {
                 Contest::Address { .. } => &mut counts.address,
                 Contest::Mac { .. } => &mut counts.mac,
                 Contest::Service => &mut counts.service,
+                Contest::Names => &mut counts.names,
+                Contest::Labels => &mut counts.labels,
             } += 1;
         });
         counts

@@ -446,7 +446,7 @@ fn unbelieved<T>(said: &Said<'_>, what: &str) -> Result<T, Break> {
         }
         Contest::Here => "the endpoint has moved here: unplug it on that node",
         Contest::Owner { .. } => "the endpoint is elsewhere: unplug it on the node that says it has it",
-        Contest::Address { .. } | Contest::Mac { .. } | Contest::Service => {
+        Contest::Address { .. } | Contest::Mac { .. } | Contest::Service | Contest::Names | Contest::Labels => {
             "that node says what the catalogue has otherwise: if it goes on for seconds, attach the endpoint there anew, or remove the node"
         }
     };

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use overlay_core::{AddressSet, EndpointId, Mac, NetworkId, NodeId, ServiceId};
+use overlay_core::{AddressSet, EndpointId, Mac, Name, NetworkId, NodeId, ServiceId};
+use overlay_dns::DnsName;
 use overlay_lb::Weight;
 
 use crate::{Condition, Endpoint, RemoteEndpoint, Section};
@@ -17,6 +18,9 @@ pub(crate) struct Assigned {
     mac: Mac,
     addresses: AddressSet,
     service: Option<ServiceId>,
+    container: Name,
+    names: Box<[DnsName]>,
+    labels: BTreeMap<String, String>,
     weight: Weight,
 }
 
@@ -53,6 +57,12 @@ pub enum Contest {
     /// It is of another service, or of none.
     #[error("the endpoint is not of that service")]
     Service,
+    /// Its container is called otherwise, or it was attached by other names.
+    #[error("the endpoint was not attached by those names")]
+    Names,
+    /// It was attached with other labels.
+    #[error("the endpoint was not attached with those labels")]
+    Labels,
 }
 
 /// What the catalogue has of all endpoints.
@@ -68,6 +78,9 @@ impl Assigned {
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|net| net.addr()).collect(),
             service: endpoint.spec.service,
+            container: endpoint.spec.container.clone(),
+            names: endpoint.spec.names.as_slice().into(),
+            labels: endpoint.spec.labels.clone(),
             weight: endpoint.spec.weight,
         })
     }
@@ -85,7 +98,9 @@ impl Assigned {
             _ if of_other => Some(Contest::Owner { node: self.node, network: self.network }),
             Some(address) => Some(Contest::Address { address: *address }),
             None if self.mac != claim.mac => Some(Contest::Mac { allotted: self.mac }),
-            None => (self.service != claim.service).then_some(Contest::Service),
+            None if self.service != claim.service => Some(Contest::Service),
+            None if (&self.container, &*self.names) != (&claim.container, &*claim.names) => Some(Contest::Names),
+            None => (self.labels != claim.labels).then_some(Contest::Labels),
         }
     }
 }
@@ -208,6 +223,8 @@ mod tests {
         Gone(u8),
         Honest(u8, u8, u8),
         Lie(u8, u8, Box<RemoteEndpoint>),
+        /// What the catalogue says, but for names and labels.
+        Renamed(u8, u8, Box<RemoteEndpoint>),
         Silent(u8, u8),
         Dead(u8),
     }
@@ -219,6 +236,7 @@ mod tests {
             1 => id().prop_map(Heard::Gone),
             4 => (id(), node(), version()).prop_map(|(id, node, version)| Heard::Honest(id, node, version)),
             2 => (id(), node(), any_remote_endpoint()).prop_map(|(id, node, lie)| Heard::Lie(id, node, Box::new(lie))),
+            2 => (id(), node(), any_remote_endpoint()).prop_map(|(id, node, lie)| Heard::Renamed(id, node, Box::new(lie))),
             1 => (id(), node()).prop_map(|(id, node)| Heard::Silent(id, node)),
             1 => node().prop_map(Heard::Dead),
         ]
@@ -235,9 +253,12 @@ mod tests {
     /// An endpoint as the catalogue has it, once with this address and once, created anew, with that.
     fn endpoint(network: NetworkId, (number, at, version): (u8, u8, u8)) -> Option<Endpoint> {
         let address: IpAddr = [10, 200, version, number].into();
+        let mut spec = EndpointSpec::new(network, "c".parse().ok()?, node(at));
+        spec.names.extend((version > 0).then(|| "alias".parse().ok()).flatten());
+        spec.labels.extend((version > 0).then(|| ("tier".to_owned(), "web".to_owned())));
         Some(Endpoint {
             id: id(number),
-            spec: EndpointSpec::new(network, "c".parse().ok()?, node(at)),
+            spec,
             addresses: [address.into()].into(),
             mac: Mac::from_ipv4([10, 200, version, number].into()),
             moves: 0,
@@ -252,9 +273,9 @@ mod tests {
             container: endpoint.spec.container.clone(),
             mac: endpoint.mac,
             addresses: endpoint.addresses.iter().map(|net| net.addr()).collect(),
-            names: Vec::new(),
+            names: endpoint.spec.names.clone(),
             service: None,
-            labels: BTreeMap::new(),
+            labels: endpoint.spec.labels.clone(),
             health: overlay_dns::Health::Healthy,
             moves: 0,
             weight: Weight::ONE,
@@ -293,6 +314,13 @@ mod tests {
                         said.insert((id(number), node(at)), lie.clone());
                         claims.put(&mut section, id(number), Arc::new(lie), &assigned)
                     }
+                    Heard::Renamed(number, at, lie) => {
+                        let word = endpoint(network, (number, at, 0)).map(|it| word(&it)).ok_or_else(|| TestCaseError::fail("a name"))?;
+                        let RemoteEndpoint { container, names, labels, .. } = *lie;
+                        let lie = RemoteEndpoint { container, names, labels, ..word };
+                        said.insert((id(number), node(at)), lie.clone());
+                        claims.put(&mut section, id(number), Arc::new(lie), &assigned)
+                    }
                     Heard::Silent(number, at) => {
                         said.remove(&(id(number), node(at)));
                         claims.remove(&mut section, id(number), node(at), &assigned)
@@ -306,6 +334,14 @@ mod tests {
                 let true_words = said.iter().filter(|((id, _), word)| {
                     assigned.get(id).is_some_and(|entry| entry.vouches_for(network, word))
                 });
+                let spoken = |endpoint: &Endpoint, word: &RemoteEndpoint| {
+                    let spec = &endpoint.spec;
+                    (&spec.container, &spec.names, &spec.labels) == (&word.container, &word.names, &word.labels)
+                };
+                for (shown, word) in &section.remote {
+                    let mut may = (0..2).filter_map(|version| endpoint(network, (shown.to_bytes()[0], word.node.to_bytes()[0], version)));
+                    prop_assert!(may.any(|it| spoken(&it, word)), "a name or label that the catalogue does not have");
+                }
                 let expected: BTreeMap<_, _> = true_words.map(|((id, _), word)| (*id, Arc::new(word.clone()))).collect();
                 prop_assert_eq!(&section.remote, &expected);
                 prop_assert_eq!(claims.len() + section.remote.len(), said.len(), "all else waits");

@@ -82,7 +82,7 @@ fn agent(page: &mut Page, it: &AgentMetrics) {
     );
     let endpoints = [([("place", "here")], it.local as f64), ([("place", "elsewhere")], it.remote as f64)];
     page.family(Kind::Gauge, "overlay_endpoints", "Endpoints plugged in here, and known elsewhere.", endpoints);
-    let Contested { unknown, here, owner, address, mac, service, .. } = it.contested_for;
+    let Contested { unknown, here, owner, address, mac, service, names, labels, .. } = it.contested_for;
     let reasons = [
         ("unknown", unknown),
         ("here", here),
@@ -90,6 +90,8 @@ fn agent(page: &mut Page, it: &AgentMetrics) {
         ("address", address),
         ("mac", mac),
         ("service", service),
+        ("names", names),
+        ("labels", labels),
     ];
     let help = "Words of nodes on endpoints that do not count, since the catalogue does not say so too.";
     page.family(
