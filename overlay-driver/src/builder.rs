@@ -1,6 +1,6 @@
 //! Setting a driver up.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -269,7 +269,8 @@ impl<G: Ground> Builder<G> {
             state,
         };
         let settled = self.manager.map(|manager| (manager, self.leads));
-        let beside = Beside { catalogue: self.catalogue, news: mouths.news, settled, shows: self.credentials };
+        let (catalogue, shows, told) = (self.catalogue, self.credentials, events.clone());
+        let beside = Beside { catalogue, news: mouths.news, events: told, settled, shows };
         run(heart, ears, plugged, beside, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
@@ -365,6 +366,7 @@ fn channels() -> (mpsc::Sender<crate::heart::Command>, Ears, Mouths) {
 struct Beside {
     catalogue: Box<dyn Follow>,
     news: mpsc::UnboundedSender<News>,
+    events: Events,
     /// Who settles, and while what holds.
     settled: Option<(Arc<Manager>, Option<watch::Receiver<bool>>)>,
     shows: Option<Credentials>,
@@ -375,7 +377,7 @@ fn run<G: Ground>(
     mut heart: Heart<G>,
     mut ears: Ears,
     plugged: Vec<Plugged>,
-    Beside { catalogue, news, settled, shows }: Beside,
+    Beside { catalogue, news, events, settled, shows }: Beside,
     lock: File,
 ) {
     for plugged in plugged {
@@ -387,7 +389,7 @@ fn run<G: Ground>(
         if let Some(credentials) = shows {
             beside.spawn(signed::show(credentials, news.clone()));
         }
-        beside.spawn(follow(catalogue, news, watched));
+        beside.spawn(follow(catalogue, news, events, watched));
         if let Some(settled) = settled {
             beside.spawn(settle(settled.0, settled.1));
         }
@@ -402,9 +404,10 @@ fn run<G: Ground>(
 async fn follow(
     mut catalogue: Box<dyn Follow>,
     news: mpsc::UnboundedSender<News>,
+    events: Events,
     mut watched: watch::Receiver<BTreeSet<Reference>>,
 ) {
-    let mut rest = DEAF;
+    let (mut rest, mut unread) = (DEAF, BTreeMap::new());
     loop {
         let (heard, asked) = tokio::select! {
             heard = catalogue.next() => (heard, None),
@@ -413,6 +416,7 @@ async fn follow(
                 (catalogue.watch(services.clone()).await, Some(services))
             }
         };
+        tell_unread(&mut unread, catalogue.unreadable(), &events);
         let failed = heard.as_ref().err().map(|error| told(error));
         let heard = heard.ok().filter(|changes| !changes.is_empty()).map(News::Catalogue);
         let is_deaf = failed.is_some();
@@ -433,6 +437,14 @@ async fn follow(
         }
         rest = (rest * 2).min(DEAF_MOST);
     }
+}
+
+/// Tells of what cannot be read, once.
+fn tell_unread(before: &mut BTreeMap<String, String>, now: BTreeMap<String, String>, events: &Events) {
+    for (what, reason) in now.iter().filter(|(what, _)| !before.contains_key(*what)) {
+        events.tell(DriverEvent::Unreadable { what: what.clone(), reason: reason.clone() });
+    }
+    *before = now;
 }
 
 async fn settle(manager: Arc<Manager>, leads: Option<watch::Receiver<bool>>) {

@@ -78,6 +78,9 @@ fn log(node: NodeId, event: &DriverEvent) {
         DriverEvent::GossipKeysUnwritten { reason } => {
             logged!(WARN, "gossip_keys_unwritten", node, event, reason = reason);
         }
+        DriverEvent::Unreadable { what, reason } => {
+            logged!(WARN, "unreadable", node, event, what = what, reason = reason);
+        }
         DriverEvent::Superseded => logged!(WARN, "superseded", node, event),
     }
 }

@@ -186,6 +186,13 @@ pub enum DriverEvent {
         /// Why.
         reason: String,
     },
+    /// Something that this node keeps, or is told, cannot be read, as that of a later release. What it says is overlooked; what was known of it stays.
+    Unreadable {
+        /// What it is: a file, a record's key, or a kind of change.
+        what: String,
+        /// What is wrong with it, and what would be right.
+        reason: String,
+    },
     /// Another start of this node is in the cluster: this one goes on as a later one.
     Superseded,
 }
@@ -219,6 +226,7 @@ impl fmt::Display for DriverEvent {
                 "others seal gossip with key {key}, which is not here; it does not come by gossip: start the node again with it in a --gossip-key file, or install and promote it"
             ),
             Self::GossipKeysUnwritten { reason } => write!(f, "the keys of gossip are not written down: {reason}"),
+            Self::Unreadable { what, reason } => write!(f, "{what} cannot be read: {reason}"),
             Self::Superseded => f.write_str("another start of this node is in the cluster"),
         }
     }

@@ -83,7 +83,16 @@ impl Teller {
             next = parts.next();
             let more = next.is_some();
             let unreadable = if more { None } else { unreadable.take() };
-            self.say(&Frame::Told(Told { all, part, more, at, changes: changes.to_vec(), unreadable })).await?;
+            self.say(&Frame::Told(Told {
+                all,
+                part,
+                more,
+                at,
+                changes: changes.to_vec(),
+                unreadable,
+                ..Told::default()
+            }))
+            .await?;
         }
         Ok(())
     }
@@ -131,7 +140,8 @@ impl All {
         }
         self.has_told_all |= all;
         let flaws = (is_news || all).then(|| unreadable.clone());
-        let told = Told { all, part: false, more: false, at: feed.at().0, changes, unreadable: flaws };
+        let told =
+            Told { all, part: false, more: false, at: feed.at().0, changes, unreadable: flaws, ..Told::default() };
         self.teller.batch(told).await?;
         self.unreadable = unreadable;
         Ok(())

@@ -17,7 +17,7 @@ use super::RemoteError;
 /// before what comes: endpoints go before services and these before networks; they come the other way round.
 #[async_trait]
 pub trait Follow: Send + fmt::Debug {
-    /// The next changes, at least one; waits for them. The first are all that is there. May be dropped and called again: nothing is
+    /// The next changes; waits for them. None where nothing but [what cannot be read](Self::unreadable) has changed. The first are all that is there. May be dropped and called again: nothing is
     /// missed.
     ///
     /// # Errors
@@ -34,7 +34,8 @@ pub trait Follow: Send + fmt::Debug {
         Ok(Vec::new())
     }
 
-    /// Records that cannot be read, by key, and what is wrong with them. What they were before stays as it was told.
+    /// Records that cannot be read, by key, and what is wrong with them: of what a manager of a later release tells and this one does not understand, the kind, and the id if
+    /// it is known. What they were before stays as it was told.
     fn unreadable(&self) -> BTreeMap<String, String>;
 }
 

@@ -192,7 +192,7 @@ pub(super) enum Fault {
 }
 
 /// A part of a batch of changes.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Told {
     /// Whether the batch is all that there is.
     pub(super) all: bool,
@@ -207,6 +207,9 @@ pub(super) struct Told {
     pub(super) changes: Vec<CatalogueChange>,
     /// What records cannot be read from now on, and why, at the end of a batch: of one that is all, or if those are others than before.
     pub(super) unreadable: Option<BTreeMap<String, String>>,
+    /// What changes are of that were not understood, and what is wrong with them: as far as it was read, not told.
+    #[serde(skip)]
+    pub(super) misread: BTreeMap<String, String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives it so")]

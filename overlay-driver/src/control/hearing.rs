@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::RemoteError;
 use super::dial::{Address, Connection, heard, read_frame};
 use super::frame::{Frame, Purpose};
+use super::{RemoteError, misread};
 
 /// See the module.
 #[derive(Debug)]
@@ -33,7 +33,9 @@ impl Hearing {
         if let Some(server) = &self.connection.server {
             server.check().map_err(RemoteError::Untrusted)?; // what it says is believed as long as it is
         }
-        line.and_then(|line| read_frame(&line))
+        let line = line?;
+        // What a later release tells, and this one does not understand, is in the way of nothing else.
+        read_frame(&line).or_else(|garbled| misread::told(&line).map(Frame::Told).ok_or(garbled))
     }
 }
 

@@ -100,7 +100,7 @@ fn put<I: Ord, T: PartialEq>(map: &mut BTreeMap<I, T>, id: I, object: T) -> bool
     is_news
 }
 
-fn id(change: &CatalogueChange) -> [u8; 16] {
+pub(super) fn id(change: &CatalogueChange) -> [u8; 16] {
     match change {
         CatalogueChange::Node(of) => of.id.to_bytes(),
         CatalogueChange::NodeGone(id) => id.to_bytes(),
@@ -114,7 +114,7 @@ fn id(change: &CatalogueChange) -> [u8; 16] {
 }
 
 /// The id that a record's key ends with.
-fn id_in(key: &str) -> Option<[u8; 16]> {
+pub(super) fn id_in(key: &str) -> Option<[u8; 16]> {
     key.rsplit('/').next()?.parse::<EndpointId>().ok().map(EndpointId::to_bytes)
 }
 

@@ -75,6 +75,7 @@ mod limits;
 mod lines;
 mod link;
 mod mirror;
+mod misread;
 mod question;
 mod reading;
 mod remote_feed;

@@ -8,7 +8,7 @@ use overlay_node::{CatalogueChange, ControlError, Reference};
 use super::dial::Address;
 use super::frame::{Frame, Purpose, Told, Wish};
 use super::hearing::Hearing;
-use super::mirror::Mirror;
+use super::mirror::{self, Mirror};
 use super::{Follow, FollowError, RemoteError};
 
 /// Follows the catalogue of a [`ControlServer`](super::ControlServer): made by [`ControlClient::follow`](super::ControlClient::follow).
@@ -25,6 +25,11 @@ pub struct RemoteFeed {
     part: Vec<CatalogueChange>,
     told: Mirror,
     unreadable: BTreeMap<String, String>,
+    /// What was not understood, and what of a batch: it stays as it was known.
+    misread: BTreeMap<String, String>,
+    part_misread: BTreeMap<String, String>,
+    /// Whether some of it was never told of.
+    flawed: bool,
     /// As of when all was told.
     at: u64,
     /// The services that were watched as of then, if what was told is a part of the catalogue.
@@ -40,7 +45,23 @@ impl RemoteFeed {
     pub(super) fn new(address: Address) -> Self {
         let (part, told, unreadable, held) = Default::default();
         let (watches, asked, heard) = Default::default();
-        Self { address, hearing: None, part, told, unreadable, at: 0, held, watches, asked, heard }
+        let (misread, part_misread, flawed) = Default::default();
+        let hearing = None;
+        Self {
+            address,
+            hearing,
+            part,
+            told,
+            unreadable,
+            misread,
+            part_misread,
+            flawed,
+            at: 0,
+            held,
+            watches,
+            asked,
+            heard,
+        }
     }
 
     /// What a connection is made for.
@@ -56,6 +77,7 @@ impl RemoteFeed {
 
     async fn connect(&mut self) -> Result<Hearing, FollowError> {
         self.part.clear();
+        self.part_misread.clear();
         let purpose = self.purpose();
         let is_later = matches!(purpose, Purpose::FollowWith(_));
         let mut begun = Hearing::begin(&self.address, purpose).await;
@@ -101,6 +123,7 @@ impl RemoteFeed {
 
     fn heed(&mut self, told: Told) -> Vec<CatalogueChange> {
         self.part.extend(told.changes);
+        self.part_misread.extend(told.misread);
         if told.more {
             return Vec::new();
         }
@@ -109,9 +132,28 @@ impl RemoteFeed {
         let now = told.unreadable.unwrap_or_else(|| self.unreadable.clone());
         let before = std::mem::replace(&mut self.unreadable, now);
         let batch = std::mem::take(&mut self.part);
+        self.note_misread(told.all, &batch);
         match told.all {
-            true => self.told.heed_all(batch, self.unreadable.keys()),
-            false => self.told.heed(batch, before.keys().filter(|key| !self.unreadable.contains_key(*key))),
+            true => self.told.heed_all(batch, self.unreadable.keys().chain(self.misread.keys())),
+            false => {
+                let misread: BTreeSet<_> = self.misread.keys().filter_map(|key| mirror::id_in(key)).collect();
+                let is_misread = |key: &String| mirror::id_in(key).is_some_and(|id| misread.contains(&id));
+                let freed = before.keys().filter(|key| !self.unreadable.contains_key(*key) && !is_misread(key));
+                self.told.heed(batch, freed)
+            }
+        }
+    }
+
+    /// Remembers what of a batch was not understood, and forgets what is now, or is gone.
+    fn note_misread(&mut self, all: bool, batch: &[CatalogueChange]) {
+        let now = std::mem::take(&mut self.part_misread);
+        self.flawed |= now.keys().any(|key| !self.misread.contains_key(key));
+        if all {
+            self.misread = now;
+        } else if !self.misread.is_empty() || !now.is_empty() {
+            let understood: BTreeSet<_> = batch.iter().map(mirror::id).collect();
+            self.misread.retain(|key, _| mirror::id_in(key).is_none_or(|id| !understood.contains(&id)));
+            self.misread.extend(now);
         }
     }
 }
@@ -120,7 +162,7 @@ impl RemoteFeed {
 impl Follow for RemoteFeed {
     async fn next(&mut self) -> Result<Vec<CatalogueChange>, FollowError> {
         loop {
-            if !self.heard.is_empty() {
+            if !self.heard.is_empty() || std::mem::take(&mut self.flawed) {
                 return Ok(std::mem::take(&mut self.heard));
             }
             self.heard = self.hear_on().await?;
@@ -140,6 +182,7 @@ impl Follow for RemoteFeed {
     }
 
     fn unreadable(&self) -> BTreeMap<String, String> {
-        self.unreadable.clone()
+        let misread = self.misread.iter().map(|(key, flaw)| (key.clone(), flaw.clone()));
+        self.unreadable.clone().into_iter().chain(misread).collect()
     }
 }

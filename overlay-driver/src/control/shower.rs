@@ -101,7 +101,8 @@ impl Shower {
         let is_first = self.at.is_none();
         if is_first || is_news || !changes.is_empty() || is_over && self.at != Some(now.at) {
             let unreadable = (is_news || self.all).then(|| unreadable.clone());
-            let told = Told { all: self.all, part: true, more: false, at: now.at, changes, unreadable };
+            let told =
+                Told { all: self.all, part: true, more: false, at: now.at, changes, unreadable, ..Told::default() };
             self.to.batch(told).await?;
             (self.all, self.at) = (false, Some(now.at));
         } else if is_over {

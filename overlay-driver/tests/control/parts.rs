@@ -10,7 +10,9 @@ use overlay_core::{Commit, Key, NetworkId, NodeId, Store};
 use overlay_crypto::pki::Role;
 use overlay_driver::control::{ControlClient, Follow, FollowError, Limits, Managers, NodeLimits, RemoteFeed};
 use overlay_driver::{Attach, Driver, MemoryGround, Source};
-use overlay_node::{Control, EndpointSpec, Manager, PublishedPort, Reference, ServiceEvent, ServiceSpec, Stay};
+use overlay_node::{
+    CatalogueChange, Control, EndpointSpec, Manager, PublishedPort, Reference, ServiceEvent, ServiceSpec, Stay,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -495,4 +497,67 @@ async fn a_server_that_knows_no_parts_is_asked_for_all() {
     let mut feed = ControlClient::new(&path).follow();
     assert_eq!(feed.watch(["web".into()].into()).await.unwrap(), []);
     older.await.unwrap();
+}
+
+/// As a manager of a later release, which tells what this one does not know.
+#[tokio::test]
+async fn what_a_later_release_tells_is_in_the_way_of_nothing_else() {
+    let dir = crate::kit::Directory::new();
+    let path = dir.join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let node_of = |number: u8, role: &str| {
+        let id = node(number);
+        format!(
+            "{{\"node\":{{\"id\":\"{id}\",\"spec\":{{\"name\":\"n{number}\",\"role\":\"{role}\"}},\"created\":0,\"condition\":\"allocated\"}}}}"
+        )
+    };
+    let told = |all: bool, changes: &[String]| {
+        let changes = changes.join(",");
+        format!("{{\"told\":{{\"all\":{all},\"more\":false,\"at\":7,\"changes\":[{changes}],\"unreadable\":{{}}}}}}\n")
+    };
+    let lines = [
+        "{\"welcome\":{\"version\":1,\"request\":1000,\"beat_millis\":10000}}\n".to_owned(),
+        told(true, &[node_of(1, "worker"), "{\"secret\":{\"id\":7}}".to_owned(), node_of(2, "observer")]),
+        told(false, &[node_of(1, "observer"), "{\"secret\":{\"id\":8}}".to_owned(), node_of(3, "worker")]),
+        told(false, &[node_of(2, "worker"), format!("{{\"node_gone\":\"{}\"}}", node(1))]),
+    ];
+    let (later, heard) = (lines.concat(), tokio::sync::Notify::new());
+    let mut feed = ControlClient::new(&path).follow();
+    let speak = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(later.as_bytes()).await.unwrap();
+        tokio::select! {
+            _ = listener.accept() => panic!("it is asked again"),
+            () = heard.notified() => {}
+        }
+    };
+    let listen = async {
+        let (one, two) = (format!("node/{}", node(1)), format!("node/{}", node(2)));
+        let keys = |feed: &RemoteFeed| feed.unreadable().into_keys().collect::<Vec<_>>();
+        let ids = |changes: Vec<CatalogueChange>| -> Vec<NodeId> {
+            let of = |change: &CatalogueChange| match change {
+                CatalogueChange::Node(of) => of.id,
+                CatalogueChange::NodeGone(id) => *id,
+                other => panic!("{other:?}"),
+            };
+            changes.iter().map(of).collect()
+        };
+        assert_eq!(ids(feed.next().await.unwrap()), [node(1)]);
+        assert_eq!(keys(&feed), [two, "secret".to_owned()]);
+        // Of what is not understood any more, what was known stays; the rest goes on.
+        let mut next = feed.next().await.unwrap();
+        if next.is_empty() {
+            next = feed.next().await.unwrap();
+        }
+        assert_eq!(ids(next), [node(3)]);
+        assert!(keys(&feed).contains(&one));
+        let mut next = feed.next().await.unwrap();
+        if next.is_empty() {
+            next = feed.next().await.unwrap();
+        }
+        assert_eq!(ids(next), [node(1), node(2)]);
+        assert_eq!(keys(&feed), ["secret"]);
+        heard.notify_one();
+    };
+    tokio::join!(speak, listen);
 }

@@ -57,6 +57,9 @@ pub enum RefusalKind {
     NotLeading,
     /// Something is in the way for now: try again.
     Trouble,
+    /// One that a later release has named, and this one does not know: the text says it.
+    #[serde(other)]
+    Other,
 }
 
 /// Why the cluster did not do what it was asked, or could not be asked.
@@ -183,5 +186,19 @@ impl From<Trouble> for ClusterRefusal {
             _ => RefusalKind::Trouble,
         };
         Self::named(kind, overlay_core::told(&trouble))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_later_release_is_one_all_the_same() {
+        let said = r#"{"kind":"full-moon","text":"not tonight"}"#;
+        let refusal: ClusterRefusal = serde_json::from_str(said).unwrap();
+        assert_eq!((refusal.kind, refusal.to_string().as_str()), (RefusalKind::Other, "not tonight"));
+        let known: ClusterRefusal = serde_json::from_str(r#"{"kind":"last-manager","text":""}"#).unwrap();
+        assert_eq!(known.kind, RefusalKind::LastManager);
     }
 }
