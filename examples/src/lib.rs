@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod exposition;
 pub mod listing;
+pub mod process;
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -49,7 +49,9 @@ impl World {
     }
 
     fn start(&mut self, host: usize) {
-        let mut node = Command::new(NODE);
+        // As a shell or a service manager begins it, with few open files.
+        let mut node = Command::new("sh");
+        node.args(["-c", "ulimit -Sn 256; exec \"$@\"", "sh", NODE]);
         node.args(["run", "--name", &format!("host-{}", host + 1), "--address", &self.lab.address(host).to_string()]);
         node.arg("--gossip-key")
             .arg(self.key())
@@ -65,6 +67,11 @@ impl World {
         // A child is in the namespace of the thread that starts it.
         self.nodes[host] = Some(self.lab.host(host).run(|| node.spawn()).unwrap().unwrap());
         until(|| self.told(host, &["status"]).status.success());
+        let limits = format!("/proc/{}/limits", self.nodes[host].as_ref().unwrap().id());
+        let limits = fs::read_to_string(limits).unwrap();
+        let files: Vec<&str> =
+            limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap().split_whitespace().collect();
+        assert!(files[0] == files[1] && files[0] != "256", "it has as many as it may: {files:?}");
     }
 
     fn told(&self, host: usize, words: &[&str]) -> Output {

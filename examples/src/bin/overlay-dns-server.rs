@@ -13,8 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -23,6 +22,7 @@ use overlay_core::Port;
 use overlay_dns::{
     Config, DnsName, Given, Here, Limits, Listen, Policy, RecordTtl, Resolver, Server, Srv, Txt, Upstreams, View, Zone,
 };
+use overlay_examples::process;
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: overlay-dns-server --listen ADDRESS:PORT --zone FILE [OPTION...]
@@ -60,7 +60,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     let view = View { networks: vec![zone], suffixes: options.suffixes };
     let config = Config { forward_single_labels: options.single_labels, ..Config::default() };
     let mut seed = [0; 32];
-    File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    process::random(&mut seed)?;
     let mut resolver = Resolver::new(view, config, seed)?;
     resolver.set_upstreams(&Upstreams { servers: options.upstreams, ourselves: options.listen.clone() });
 

@@ -13,6 +13,7 @@ use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Builder, Driver, Ground, KernelPlaces, OpenVault, UserspacePlaces};
+use overlay_examples::process;
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
 use overlay_store::RedbStore;
@@ -32,6 +33,9 @@ use crate::seat::Seat;
 const ROOT: &str = "overlay/";
 
 pub(crate) async fn run(run: Run) -> Outcome {
+    if let Err(error) = process::raise_open_files() {
+        eprintln!("overlay-node: it may have no more open files than it was begun with: {error}");
+    }
     while once(&run).await? == Some(End::Again) {
         println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
     }
@@ -288,8 +292,8 @@ pub(crate) fn now() -> UnixTime {
 /// Chance, of which keys are made: without it the program ends, rather than go on with keys that anybody can guess.
 #[expect(clippy::exit, reason = "nothing of it is begun that would have to be ended")]
 pub(crate) fn random(bytes: &mut [u8]) {
-    if let Err(error) = fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes)) {
-        eprintln!("overlay-node: /dev/urandom: {error}; without chance there are no keys");
+    if let Err(error) = process::random(bytes) {
+        eprintln!("overlay-node: {error}; without chance there are no keys");
         std::process::exit(1);
     }
 }

@@ -29,6 +29,9 @@ use session::Session;
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<ExitCode> {
+    if let Err(error) = overlay_examples::process::raise_open_files() {
+        eprintln!("quickstart: it may have no more open files than it was begun with: {error}");
+    }
     match arguments::parse(std::env::args().skip(1)) {
         Ok(Asked::Help) => {
             println!("{USAGE}");

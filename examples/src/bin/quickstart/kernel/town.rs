@@ -1,7 +1,6 @@
 //! Three hosts with a driver each, and what was found true of them.
 
 use std::future::Future;
-use std::io::Read as _;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +13,7 @@ use overlay_driver::{Attached, Driver};
 use overlay_node::{Control, Manager};
 use tokio::runtime::{Builder, Runtime};
 
-use overlay_examples::listing;
+use overlay_examples::{listing, process};
 
 use crate::Outcome;
 
@@ -162,6 +161,11 @@ impl Town {
     }
 }
 
+/// Chance, of which keys are made: without it the walk ends.
+#[expect(clippy::exit, reason = "nothing outlives the process")]
 pub(crate) fn fill(bytes: &mut [u8]) {
-    let _ = std::fs::File::open("/dev/urandom").and_then(|mut source| source.read_exact(bytes));
+    if let Err(error) = process::random(bytes) {
+        eprintln!("quickstart: {error}; without chance there are no keys");
+        std::process::exit(1);
+    }
 }
