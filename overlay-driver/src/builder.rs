@@ -217,8 +217,8 @@ impl<G: Ground> Builder<G> {
         self.ground.list().map_err(StartError::Places)?; // who may not is told so before anything is changed
         let home = Home::of(self.ground.host());
         let lock = self.lock()?;
-        let book = Book::open(&self.dir.join("plugs"));
-        let book = book.map_err(|source| StartError::Dir { dir: self.dir.clone(), source })?;
+        let book = Book::open(&self.dir.join("plugs"))?;
+        let events = Events::new(self.node);
         let (udp, tcp) = home.bind(self.gossip).map_err(|source| StartError::Bind { address: self.gossip, source })?;
         let (udp, tcp) = served(udp, tcp).map_err(StartError::Runtime)?;
         let address = udp.local_addr().map_err(StartError::Runtime)?;
@@ -229,7 +229,7 @@ impl<G: Ground> Builder<G> {
         fill(&mut seed).and_then(|()| fill(&mut names_seed)).map_err(StartError::Seed)?;
         self.agent.gateway = match self.gateway {
             Some(bridge) => bridge,
-            None => Some(gateway::choose(&self.dir, self.node, self.ground.host().as_deref())?),
+            None => Some(gateway::choose(&self.dir, self.node, self.ground.host().as_deref(), &events)?),
         };
         if let (Some(host), Ok(called)) = (self.ground.host(), Name::new("host")) {
             self.agent.host = Some(host.key(called));
@@ -240,7 +240,6 @@ impl<G: Ground> Builder<G> {
             self.control.add_node(self.node, NodeSpec { name, role: self.role }, now()).await?;
         }
         let (commands, ears, mouths) = channels();
-        let events = Events::new(self.node);
         let streams = Streams::new(tcp, home.clone());
         let hints = Hints::start(mouths.heard).map_err(StartError::Runtime)?;
         let (plugged, book) = self.enter_again(book, &events).await;
@@ -321,6 +320,12 @@ impl<G: Ground> Builder<G> {
     /// Enters again what is written down; what is not there any more is erased.
     async fn enter_again(&mut self, mut book: Book, events: &Events) -> (Vec<Plugged>, Book) {
         let mut again = Vec::new();
+        for (endpoint, file, reason) in book.damaged() {
+            let (what, reason) = (file.display().to_string(), format!("{reason}; attach its container again"));
+            let ended = Err(format!("what was written of it on its node, {what}, cannot be read: {reason}"));
+            let _ = report_now(&*self.control, endpoint, self.node, ended).await;
+            events.tell(DriverEvent::Unreadable { what, reason });
+        }
         let written: Vec<Plugged> = book.all().cloned().collect();
         for plugged in written {
             let there = plugged.namespace.as_ref().is_none_or(|key| self.ground.is_there(&plugged.source, key));

@@ -43,6 +43,16 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// What is plugged in is written down as another release does it, and what it has in the kernel would be taken away: it stays as it is.
+    #[error(
+        "what is plugged in cannot be read from {}: {reason}; start the release that wrote it, or remove the file: then its container has no network until it is attached again", file.display()
+    )]
+    Plug {
+        /// Where.
+        file: PathBuf,
+        /// What is not understood.
+        reason: String,
+    },
     /// Another process runs this node.
     #[error("another process runs this node with the directory {}: stop it first", dir.display())]
     Running {

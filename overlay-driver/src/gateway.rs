@@ -11,19 +11,31 @@ use overlay_kernel::Namespace;
 use overlay_kernel::link::routed;
 use overlay_node::GatewayBridge;
 
-use crate::StartError;
+use crate::events::Events;
+use crate::{DriverEvent, StartError};
 
 /// What was chosen before, or else subnets that the host has no route to, which are written down: who is restarted finds containers' addresses in
 /// them. Nodes of one machine begin at different ones.
-pub(crate) fn choose(dir: &Path, node: NodeId, host: Option<&Namespace>) -> Result<GatewayBridge, StartError> {
+pub(crate) fn choose(
+    dir: &Path,
+    node: NodeId,
+    host: Option<&Namespace>,
+    events: &Events,
+) -> Result<GatewayBridge, StartError> {
     let path = dir.join("gateway.json");
     let failed = |source| StartError::Dir { dir: dir.to_owned(), source };
     match fs::read(&path) {
-        Ok(bytes) => {
-            if let Ok(chosen) = serde_json::from_slice(&bytes) {
-                return Ok(chosen);
+        Ok(bytes) => match serde_json::from_slice(&bytes) {
+            Ok(chosen) => return Ok(chosen),
+            Err(error) => {
+                let aside = dir.join("gateway.json.unread");
+                fs::rename(&path, &aside).map_err(failed)?;
+                let (what, aside) = (path.display().to_string(), aside.display());
+                let reason =
+                    format!("{error}; it is kept as {aside}, and other subnets are chosen for the gateway bridge");
+                events.tell(DriverEvent::Unreadable { what, reason });
             }
-        }
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(failed(error)),
     }
@@ -91,10 +103,15 @@ mod tests {
     fn what_was_chosen_stays_whatever_routes_there_are() {
         let dir = std::env::temp_dir().join(format!("overlay-gateway-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let first = choose(&dir, NodeId::from_bytes([1; 16]), None).unwrap();
-        assert_eq!(choose(&dir, NodeId::from_bytes([2; 16]), None).unwrap(), first);
+        let events = Events::new(NodeId::from_bytes([1; 16]));
+        let mut told = events.listen();
+        let first = choose(&dir, NodeId::from_bytes([1; 16]), None, &events).unwrap();
+        assert_eq!(choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap(), first);
+        assert!(told.try_recv().is_err());
         fs::write(dir.join("gateway.json"), b"{\"v4\":").unwrap(); // broken off by another hand
-        assert_ne!(choose(&dir, NodeId::from_bytes([2; 16]), None).unwrap(), first);
+        assert_ne!(choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap(), first);
+        assert!(matches!(told.try_recv(), Ok(DriverEvent::Unreadable { .. })));
+        assert_eq!(fs::read(dir.join("gateway.json.unread")).unwrap(), b"{\"v4\":");
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -274,7 +274,7 @@ impl<G: Ground> Heart<G> {
 
     /// Nothing is taken away that an earlier start has left, on no better ground than that the catalogue was not heard yet.
     fn may_work(&self) -> bool {
-        self.state.has_heard || self.state.adopted.is_empty() || self.book.all().next().is_none()
+        self.state.has_heard || self.state.adopted.is_empty() || self.book.is_empty()
     }
 
     /// Does all that is due, sends all there is to send.
@@ -507,6 +507,7 @@ impl<G: Ground> Heart<G> {
             members: status::members(&self.agent),
             places: all.into_iter().map(place).collect(),
             plugged: self.book.all().cloned().collect(),
+            unreadable: self.book.damaged().map(|(_, file, why)| format!("{}: {why}", file.display())).collect(),
             known: self.agent.metrics().remote,
             keys: status::keys(&self.agent),
             seal: self.seal_status(),

@@ -41,4 +41,6 @@ pub struct PlaceMetrics {
     pub failures: u64,
     /// Endpoints whose containers have ended by themselves.
     pub vanished: u64,
+    /// Files of what was plugged in that are damaged: [`Status::unreadable`](crate::Status::unreadable).
+    pub unreadable: usize,
 }

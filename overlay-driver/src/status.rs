@@ -37,6 +37,9 @@ pub struct Status {
     /// What was not taken since its owner has not signed it; `None` where gossip is not signed.
     #[serde(default)]
     pub signed: Option<SignedStatus>,
+    /// Files of what was plugged in that are damaged, and what is wrong with them: their containers are to be attached again.
+    #[serde(default)]
+    pub unreadable: Vec<String>,
     /// What nodes say of endpoints that they were not given, and what of it; 64 at most. What comes or moves is among them for a moment.
     #[serde(default)]
     pub contested: Vec<String>,

@@ -13,7 +13,7 @@ use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
 use overlay_node::{
     Condition, Control, Drain, Feed, Manager, NetworkSpec, Place, PublishedPort, ServiceEvent, ServiceSpec,
-    mesh_replica,
+    UpkeepConfig, mesh_replica,
 };
 
 const NOW: UnixTime = UnixTime::EPOCH;
@@ -249,4 +249,62 @@ async fn one_endpoint_that_is_plugged_in_twice_at_once_is_plugged_in() {
         assert!(driver.detach(id).await.unwrap().is_some());
     }
     driver.tear_down().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plug_that_cannot_be_read_is_told_of_and_nothing_is_taken_away_before_the_catalogue_was_heard() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("unread"));
+    let manager = manager(&store);
+    let driver =
+        start(1, &ground, &dir, manager.clone(), Feed::new(Arc::clone(&store), &root()).unwrap()).await.unwrap();
+    create(&*manager).await;
+    let attached = driver.attach(web()).await.unwrap();
+    driver.stop().await;
+    let held = || ground.0.places().into_iter().map(|(place, _)| place).collect::<Vec<_>>();
+    let (before, file) = (held(), dir.0.join(format!("plugs/{}.json", attached.endpoint.id)));
+    let whole = std::fs::read_to_string(&file).unwrap();
+
+    // Of another release: it does not start, and all stays.
+    std::fs::write(&file, whole.replace("\"version\":1", "\"version\":2")).unwrap();
+    let feed = || Feed::new(Arc::clone(&store), &root()).unwrap();
+    let refused = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap_err();
+    assert!(matches!(&refused, StartError::Plug { .. }) && refused.to_string().contains("version 2"), "{refused}");
+    assert_eq!(held(), before);
+
+    // Damaged: it starts, says so, and takes nothing away while it hears nothing of the catalogue.
+    std::fs::write(&file, &whole[..20]).unwrap();
+    let upkeep = UpkeepConfig { adopt_after: Duration::ZERO, ..UpkeepConfig::default() };
+    let deaf = builder(1, &ground, &dir, manager.clone(), Silent).upkeep(upkeep).start().await.unwrap();
+    let status = deaf.status().await.unwrap();
+    assert!(matches!(&*status.unreadable, [told] if told.contains(file.to_str().unwrap())), "{:?}", status.unreadable);
+    assert_eq!(deaf.metrics().await.unwrap().places.unreadable, 1);
+    let told = manager.endpoint(attached.endpoint.id).await.unwrap().unwrap().condition;
+    assert!(matches!(&told, Condition::Failed { reason } if reason.contains("attach its container again")), "{told:?}");
+    for _ in 0..50 {
+        assert_eq!(deaf.metrics().await.unwrap().places.rounds, 0);
+    }
+    assert_eq!(held(), before);
+    deaf.stop().await;
+
+    // Attached again, all is as before.
+    let driver = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+    driver.detach(attached.endpoint.id).await.unwrap();
+    driver.attach(web()).await.unwrap();
+    assert!(driver.status().await.unwrap().unreadable.is_empty());
+    driver.stop().await;
+}
+
+/// A catalogue that nobody can hear.
+#[derive(Debug)]
+struct Silent;
+
+#[async_trait::async_trait]
+impl Follow for Silent {
+    async fn next(&mut self) -> Result<Vec<overlay_node::CatalogueChange>, overlay_driver::control::FollowError> {
+        std::future::pending().await
+    }
+
+    fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
+        std::collections::BTreeMap::new()
+    }
 }

@@ -16,6 +16,7 @@ impl<G: Ground> Heart<G> {
             wanted: self.state.desired.places.len(),
             lacking: self.upkeep.lacking().count(),
             failing: self.state.failures.len(),
+            unreadable: self.book.damaged().count(),
             ..self.state.counts
         };
         let metrics = DriverMetrics {

@@ -155,6 +155,9 @@ fn status(status: &Status) -> String {
         }
         None => line(["not signed", "", ""]),
     });
+    rows.extend(status.unreadable.iter().map(|it| {
+        line([&format!("what was plugged in cannot be read from {it}; attach its container again"), "", ""])
+    }));
     rows.extend(status.contested.iter().map(|it| line([it, "", ""])));
     if let Some(keys) = &status.keys {
         rows.push(line(["", "", ""]));

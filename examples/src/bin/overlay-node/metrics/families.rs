@@ -51,6 +51,11 @@ fn places(page: &mut Page, it: &PlaceMetrics) {
                 "Places that could not be brought to what they should hold, last.",
                 it.failing as u64,
             ),
+            (
+                "overlay_plugs_unreadable",
+                "Files of what was plugged in that are damaged: their containers are to be attached again.",
+                it.unreadable as u64,
+            ),
         ],
     );
     plain(
