@@ -240,6 +240,20 @@ fn a_published_port_is_balanced_at_every_node_as_long_as_its_service_is_there_an
 }
 
 #[test]
+fn a_check_finds_a_service_that_somebody_took_away() {
+    let mut cluster = Cluster::new(41, 2);
+    let front = cluster.create_network(attachable("front")).unwrap();
+    cluster.create_service(ServiceSpec::new("web".parse().unwrap(), [front.id])).unwrap();
+    cluster.attach("db", 0, "front").unwrap();
+    settle(&mut cluster);
+    let held = cluster.places(0).unwrap().place(&Place::Container("db".parse().unwrap())).unwrap();
+    assert_eq!(held.lb.state().services.len(), 1);
+    held.lb.update(|state| *state = overlay_lb::State::default());
+    let violation = cluster.check().unwrap_err();
+    assert!(violation.to_string().contains("container db does not hold what is desired"), "{violation}");
+}
+
+#[test]
 fn a_node_whose_own_address_is_in_the_ingress_network_publishes_nothing_and_says_so() {
     let mut cluster = Cluster::new(41, 2);
     let own = cluster.agent(0).unwrap().knowledge().nodes[&cluster.node_id(0).unwrap()].vtep;
