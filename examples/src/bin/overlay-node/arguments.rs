@@ -12,7 +12,7 @@ use crate::completion::Shell;
 use crate::members::{self, Member};
 use crate::metrics;
 use crate::question::NodeQuestion;
-use crate::verbs::Verb;
+use crate::verbs::{HelpAsked, Verb};
 use crate::words::{Words, value};
 
 /// How it is called.
@@ -169,7 +169,14 @@ pub(crate) struct Serve {
 
 pub(crate) type Read<T> = Result<T, lexopt::Error>;
 
-pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
+pub(crate) fn parse(parser: Parser) -> Read<Asked> {
+    match asked(parser) {
+        Err(lexopt::Error::Custom(wrong)) if wrong.is::<HelpAsked>() => Ok(Asked::Help),
+        asked => asked,
+    }
+}
+
+fn asked(mut parser: Parser) -> Read<Asked> {
     let (mut socket, mut json) = (PathBuf::from("/run/overlay/control.sock"), false);
     while let Some(argument) = parser.next()? {
         let command = match argument {
@@ -270,6 +277,9 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         return Ok((Command::Member(member), json));
     }
     words.read(verb, &mut parser)?;
+    if verb.places.is_empty() && second != "create" {
+        words.nothing_else(verb)?; // `service create` says more of it
+    }
     let json = words.json;
     let command = match (word, second.as_str()) {
         ("network", "create") => Command::Create(Box::new(words.network()?)),
@@ -288,7 +298,6 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("explain", _) => Command::Node(words.explain()?),
         ("node", "rotate-keys") => Command::Node(NodeQuestion::RotateKeys),
         ("gossip-key", "rotate") => {
-            words.nothing_else()?;
             Command::Node(NodeQuestion::RotateGossipKey { without: std::mem::take(&mut words.without) })
         }
         ("status", _) => Command::Node(NodeQuestion::Status),
@@ -299,8 +308,9 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
 }
 
 /// An address, at the usual port if none is named.
-fn address_of(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
-    text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::GOSSIP.get())).or_else(|_| text.parse())
+fn address_of(text: &str) -> Result<SocketAddr, String> {
+    let usual = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::GOSSIP.get()));
+    usual.or_else(|_| text.parse()).map_err(|_| format!("{text} is no address: IP or IP:PORT"))
 }
 
 #[cfg(test)]
@@ -392,6 +402,15 @@ mod tests {
     }
 
     #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for text in ["--help", "-h", "network create --help", "run -h", "node join --token --help", "attach front -h"] {
+            let asked = parsed(text);
+            assert_eq!(matches!(asked, Ok(Asked::Help)), !text.contains("--token"), "{text}: {asked:?}");
+        }
+        assert!(matches!(parsed("complete -- network --help"), Ok(Asked::Complete(_))));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_by_name() {
         for (text, why) in [
             ("", "a command is missing"),
@@ -421,7 +440,15 @@ mod tests {
             ("explain published 80/icmp --client 192.0.2.9 --at 192.0.2.1", "a protocol is tcp, udp or sctp"),
             ("explain db", "name an endpoint, and a name or an address"),
             ("drain", "name an endpoint, and nothing else"),
-            ("gossip-key rotate now", "now is not understood"),
+            ("gossip-key rotate now", "now is not understood behind gossip-key rotate"),
+            ("teardown front", "front is not understood behind teardown"),
+            ("status all", "all is not understood behind status"),
+            ("network ls front", "front is not understood behind network ls"),
+            ("service ls --json web", "web is not understood behind service ls"),
+            ("node rotate-keys now", "now is not understood behind node rotate-keys"),
+            ("run --name a --address here", "here is no address: IP or IP:PORT"),
+            ("explain published 70000 --client 192.0.2.9 --at 192.0.2.1", "70000 is no port: 1 to 65535"),
+            ("explain published 0 --client 192.0.2.9 --at 192.0.2.1", "0 is no port: 1 to 65535"),
             ("gossip-key rotate --without me", "me"),
             ("status --fast", "--fast"),
             ("node ls all", "all is not understood behind node ls"),
