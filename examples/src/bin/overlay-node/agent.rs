@@ -15,7 +15,6 @@ use overlay_driver::control::{ControlClient, ControlServer, Follow};
 use overlay_driver::{Builder, Driver, Ground, KernelPlaces, OpenVault, UserspacePlaces};
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
-use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
@@ -27,6 +26,7 @@ use crate::lock;
 use crate::metrics;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
+use crate::store;
 
 /// Below which the catalogue is.
 const ROOT: &str = "overlay/";
@@ -41,8 +41,8 @@ pub(crate) async fn run(run: Run) -> Outcome {
 /// Runs it until it is to end, and says how.
 async fn once(run: &Run) -> Outcome<Option<End>> {
     let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
-    fs::create_dir_all(&run.dir)?;
-    fs::create_dir_all(&run.state)?;
+    folder(&run.dir)?;
+    folder(&run.state)?;
     let id = own_id(&run.state)?;
     let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
     let (place, catalogue) = open(run, seat, id).await?;
@@ -209,7 +209,7 @@ impl Catalogue {
             let feed = Box::new(client.follow());
             return Ok(Self { control: Arc::new(client), feed, manager: None, store: None, leads: None });
         }
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
+        let store = store::in_file(&run.state)?;
         let mut seed = [0; 32];
         random(&mut seed);
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
@@ -239,6 +239,12 @@ impl Follow for Heard {
     fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
         self.0.unreadable()
     }
+}
+
+/// A directory of the node's, made if it is not there.
+pub(crate) fn folder(path: &Path) -> Outcome {
+    let named = |error| format!("{}: {error}: make it, or name another by --dir or --state", path.display());
+    Ok(fs::create_dir_all(path).map_err(named)?)
 }
 
 /// Who this node is, at every start.

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
-use crate::agent::{Catalogue, now, own_id, random};
+use crate::agent::{Catalogue, folder, now, own_id, random};
 use crate::commands::show;
 use crate::managing::Managing;
 use crate::question::End;
@@ -29,7 +29,7 @@ pub(crate) async fn init(json: bool, address: IpAddr, state: &Path, etcd: Option
     if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
-    std::fs::create_dir_all(state)?;
+    folder(state)?;
     let node = own_id(state)?;
     let store = store::open(etcd.as_ref(), state).await?;
     let sealing = SealingKey::generate(random);
@@ -65,7 +65,7 @@ pub(crate) async fn enter(
     if etcd.is_some() {
         store::open(etcd.as_ref(), state).await?; // before a token is used
     }
-    std::fs::create_dir_all(state)?;
+    folder(state)?;
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
     let can_serve = etcd.is_some();
     Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, None)?;

@@ -46,8 +46,15 @@ impl Failure {
         Self { kind: kind.to_owned(), what: what.into(), because: Vec::new(), hint: None, changed }
     }
 
+    /// With what would mend it; nothing where that is not known.
     pub(crate) fn hint(self, hint: &str) -> Self {
-        Self { hint: Some(hint.to_owned()), ..self }
+        Self { hint: (!hint.is_empty()).then(|| hint.to_owned()), ..self }
+    }
+
+    /// What is still to be said of what would mend it to a person who has read `told`.
+    pub(crate) fn advice(&self, told: &str) -> Option<&str> {
+        let is_told = |hint: &str| told.contains(hint) || self.kind == "not_reached"; // the way that was shown ends with it
+        self.hint.as_deref().filter(|hint| !is_told(hint))
     }
 
     /// What can be said of an error, by the first of its chain that is known.
@@ -200,7 +207,13 @@ mod tests {
         assert_eq!(of(ControlError::from(present)).hint.as_deref(), Some("remove it first"));
         assert_eq!(of(lexopt::Error::from("no")).kind, "usage");
         assert_eq!((of("x").kind.as_str(), of("x").changed), ("failed", Changed::Unknown));
+        let taken = Failure::new("name_taken", "it exists: choose another name", Changed::Nothing);
+        assert_eq!(taken.hint("choose another name").advice("it exists: choose another name"), None);
+        let alone = Failure::new("unreachable", "nobody answers", Changed::Nothing).hint("see whether it runs");
+        assert_eq!(alone.advice("nobody answers"), Some("see whether it runs"));
         let own = Failure::new("not_reached", "it is not reached", Changed::Nothing);
+        assert_eq!(own.clone().hint(""), own);
+        assert_eq!(own.clone().hint("plug it in").advice("it is not reached"), None);
         assert_eq!(of(own.clone()), own);
         let text = serde_json::to_string(&own).unwrap();
         assert_eq!(

@@ -74,10 +74,20 @@ impl EtcdWords {
 /// The store that a manager keeps the catalogue in.
 pub(crate) async fn open(etcd: Option<&Etcd>, state: &Path) -> Outcome<Arc<dyn Store>> {
     match etcd {
-        None => Ok(Arc::new(RedbStore::open(state.join("catalogue.redb"))?)),
+        None => in_file(state),
         Some(etcd) => on_etcd(etcd).await,
     }
 }
+
+/// In a file of the manager's own.
+pub(crate) fn in_file(state: &Path) -> Outcome<Arc<dyn Store>> {
+    let file = state.join(FILE);
+    let store =
+        RedbStore::open(&file).map_err(|error| format!("{}: {}", file.display(), overlay_core::told(&error)))?;
+    Ok(Arc::new(store))
+}
+
+const FILE: &str = "catalogue.redb";
 
 #[cfg(feature = "etcd")]
 async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {

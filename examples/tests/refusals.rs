@@ -1,0 +1,65 @@
+//! What `overlay-node` says where it is no use: what was wrong, where, and what would be right. No node runs, and no privilege is needed.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
+
+/// What it says as it fails.
+fn refused(words: &[&str]) -> String {
+    let output = Command::new(NODE).args(words).stdin(Stdio::null()).output().unwrap();
+    assert!(!output.status.success(), "{words:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A directory that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("overlay-node-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn below(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn who_finds_no_node_is_told_to_run_one() {
+    let folder = Folder::new("nobody");
+    let socket = folder.below("control.sock");
+    let said = refused(&["--socket", &socket, "network", "ls"]);
+    assert!(said.contains(&format!("nobody answers at {socket}")), "{said}");
+    assert!(said.contains("try this: see whether the node runs (overlay-node run)"), "{said}");
+    let said: Value = serde_json::from_str(&refused(&["--json", "--socket", &socket, "network", "ls"])).unwrap();
+    assert!(said["hint"].as_str().is_some_and(|hint| hint.contains("overlay-node run")), "{said}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_and_a_catalogue_that_is_none_are_named() {
+    let folder = Folder::new("places");
+    let file = folder.below("file");
+    fs::write(&file, "a plain file").unwrap();
+    let run = ["run", "--name", "a", "--address", "127.0.0.1", "--manager", "--dir"];
+    let (inside, state) = (format!("{file}/run"), folder.below("state"));
+    let said = refused(&[&run[..], &[&inside, "--state", &state]].concat());
+    assert!(said.contains(&inside) && said.contains("name another by --dir or --state"), "{said}");
+    fs::create_dir_all(&state).unwrap();
+    fs::write(format!("{state}/catalogue.redb"), "no catalogue").unwrap();
+    let said = refused(&[&run[..], &[&folder.below("run"), "--state", &state]].concat());
+    assert!(said.contains(&format!("{state}/catalogue.redb")), "{said}");
+}
