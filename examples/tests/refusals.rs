@@ -63,3 +63,19 @@ fn a_directory_that_cannot_be_made_and_a_catalogue_that_is_none_are_named() {
     let said = refused(&[&run[..], &[&folder.below("run"), "--state", &state]].concat());
     assert!(said.contains(&format!("{state}/catalogue.redb")), "{said}");
 }
+
+#[test]
+fn a_cluster_is_not_founded_over_another_whose_keys_are_gone() {
+    let folder = Folder::new("twice");
+    let state = folder.below("state");
+    let init = ["node", "init", "--address", "127.0.0.1", "--state", &state];
+    let founded = Command::new(NODE).args(init).stdin(Stdio::null()).output().unwrap();
+    assert!(founded.status.success(), "{founded:?}");
+    assert!(refused(&init).contains("this node is in a cluster already: leave it first"));
+    fs::remove_dir_all(format!("{state}/vault")).unwrap(); // as `node leave --force` of the last manager does
+    let said = refused(&init);
+    assert!(said.contains(&format!("{state}/catalogue.redb")) && said.contains("remove it"), "{said}");
+    fs::remove_file(format!("{state}/catalogue.redb")).unwrap();
+    let again = Command::new(NODE).args(init).stdin(Stdio::null()).output().unwrap();
+    assert!(again.status.success(), "{again:?}");
+}

@@ -37,6 +37,9 @@ pub(crate) async fn init(json: bool, address: IpAddr, state: &Path, etcd: Option
     if !leading.leads() {
         return Err("other managers are at work there already: join them by a manager's token".into());
     }
+    if authority.trusted().await.is_ok() {
+        return Err(store::taken(etcd.as_ref(), state).into()); // what unseals its root's key is not here
+    }
     authority.hold(sealing.clone());
     authority.found(&NextRoot::Generate(Algorithm::EcdsaP256), now()).await.map_err(told)?;
     let mut joined = found(&*authority, node).await?;

@@ -87,6 +87,21 @@ pub(crate) fn in_file(state: &Path) -> Outcome<Arc<dyn Store>> {
     Ok(Arc::new(store))
 }
 
+/// What is to be done where another cluster's catalogue is already.
+pub(crate) fn taken(etcd: Option<&Etcd>, state: &Path) -> String {
+    match etcd {
+        None => format!(
+            "{} is of a cluster that this node is in no more: remove it, or name another --state, to found another",
+            state.join(FILE).display()
+        ),
+        Some(etcd) => format!(
+            "a cluster is at {} under {} already: join it by a manager's token, or name another --etcd-prefix",
+            etcd.servers.join(", "),
+            etcd.prefix
+        ),
+    }
+}
+
 const FILE: &str = "catalogue.redb";
 
 #[cfg(feature = "etcd")]
