@@ -13,7 +13,7 @@ use overlay_crypto::pki::{
 use overlay_driver::control::{Cluster, Credentials, Managers, Ring, found, join};
 use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
@@ -153,21 +153,12 @@ impl Place {
     /// Finds managers by the node's gossip and writes down where they are, carries its keys between both, and says what happens to its membership. A change of role that
     /// changes what the node does is told to `changed`.
     pub(crate) fn follow(&self, driver: &Driver, changed: mpsc::Sender<End>) -> [JoinHandle<()>; 4] {
-        let (mut events, serves) = (self.membership.events(), self.managing.is_some());
+        let serves = self.managing.is_some();
         let can_serve = self.seat.kept().is_ok_and(|kept| kept.etcd.is_some());
-        let log = tokio::spawn(async move {
-            while let Ok(event) = events.recv().await {
-                println!("{event}");
-                let another = match event {
-                    MembershipEvent::Role(Role::Manager) => !serves && can_serve,
-                    MembershipEvent::Role(_) => serves,
-                    _ => false,
-                };
-                if another {
-                    let _ = changed.send(End::Again).await; // or it ends anyway
-                }
-            }
-        });
+        let is_another = move |role| if role == Role::Manager { !serves && can_serve } else { serves };
+        let credentials = self.credentials().clone();
+        let log = heed(self.membership.events(), move || credentials.identity().role, is_another, changed);
+        let log = tokio::spawn(log);
         let (seat, managers, cluster) = (Arc::clone(&self.seat), self.managers.clone(), self.cluster());
         let notes = tokio::spawn(async move {
             loop {
@@ -184,9 +175,58 @@ impl Place {
     }
 }
 
+/// Says what happens to a node's membership, and tells `changed` of each role that is another for what the node does.
+async fn heed(
+    mut events: broadcast::Receiver<MembershipEvent>,
+    role: impl Fn() -> Role,
+    is_another: impl Fn(Role) -> bool,
+    changed: mpsc::Sender<End>,
+) {
+    loop {
+        let told = match events.recv().await {
+            Ok(event) => {
+                println!("{event}");
+                match event {
+                    MembershipEvent::Role(role) => Some(role),
+                    _ => None,
+                }
+            }
+            // What was missed may be that it has another role.
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                println!("… {lost} lines more");
+                Some(role())
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        if told.is_some_and(&is_another) {
+            let _ = changed.send(End::Again).await; // or it ends anyway
+        }
+    }
+}
+
 /// How often it is written down where managers are, if they are elsewhere.
 const NOTED: Duration = Duration::from_secs(2);
 
 pub(crate) fn told(error: impl std::error::Error) -> String {
     overlay_core::told(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_missed_what_happened_goes_by_the_role_that_it_has() {
+        let (events, heard) = broadcast::channel(1);
+        let (changed, mut ends) = mpsc::channel(1);
+        let managers = || Role::Manager;
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        events.send(MembershipEvent::Heard).unwrap(); // in the place of what was told before
+        let heeding = tokio::spawn(heed(heard, managers, |role| role == Role::Manager, changed));
+        assert_eq!(ends.recv().await, Some(End::Again));
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        assert_eq!(ends.recv().await, Some(End::Again), "and it goes on");
+        drop(events);
+        heeding.await.unwrap();
+    }
 }
