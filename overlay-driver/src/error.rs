@@ -13,7 +13,7 @@ use overlay_node::{AgentError, ControlError, GossipKeyError, InputError};
 #[non_exhaustive]
 pub enum StartError {
     /// The gossip port is taken, or the host does not have the address.
-    #[error("the gossip port at {address} cannot be bound: free it, or choose another")]
+    #[error("the gossip port at {address} cannot be bound: free it, or give an address that this host has")]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -43,8 +43,8 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another process runs this node.
-    #[error("another process runs this node with the directory {}: stop it first", dir.display())]
+    /// Another node runs with that directory, in this process or another.
+    #[error("a node runs with the directory {} already: stop it first, or give this one another", dir.display())]
     Running {
         /// Which.
         dir: PathBuf,
