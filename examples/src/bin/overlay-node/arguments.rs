@@ -78,6 +78,7 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
   -p                a port of the containers that is reached from outside: in mode ingress at every node, in mode local at nodes with a container of the
                     service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
                     asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
+  attach            what it gives names to asks for them at 127.0.0.11: the container's resolv.conf has to say so, which is its runtime's to write
   attach            of a container of a service that publishes in mode ingress or local: to the ingress network too, by an endpoint of its own there,
                     which goes with this one, and is drained with it: see network inspect, and status
   drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
