@@ -75,9 +75,8 @@ pub(crate) async fn enter(
     let Identity { cluster, node, role } = joined.identity;
     let serves = role == Role::Manager && can_serve;
     show(json, &json!({ "node": node, "cluster": cluster, "role": role, "serves": serves }), || {
-        let lacks = "\nIt serves nobody, as it was not told where the catalogue is: node join --etcd";
-        let lacks = if role == Role::Manager && !can_serve { lacks } else { "" };
-        format!("this node is {} now: run it{lacks}", joined.identity)
+        let lacks = Duty { serves: false, can_serve }.lacks_for(role).map(|lacks| format!("\n{lacks}"));
+        format!("this node is {} now: run it{}", joined.identity, lacks.unwrap_or_default())
     })
 }
 
@@ -153,11 +152,9 @@ impl Place {
     /// Finds managers by the node's gossip and writes down where they are, carries its keys between both, and says what happens to its membership. A change of role that
     /// changes what the node does is told to `changed`.
     pub(crate) fn follow(&self, driver: &Driver, changed: mpsc::Sender<End>) -> [JoinHandle<()>; 4] {
-        let serves = self.managing.is_some();
         let can_serve = self.seat.kept().is_ok_and(|kept| kept.etcd.is_some());
-        let is_another = move |role| if role == Role::Manager { !serves && can_serve } else { serves };
-        let credentials = self.credentials().clone();
-        let log = heed(self.membership.events(), move || credentials.identity().role, is_another, changed);
+        let (duty, credentials) = (Duty { serves: self.managing.is_some(), can_serve }, self.credentials().clone());
+        let log = heed(self.membership.events(), move || credentials.identity().role, duty, changed);
         let log = tokio::spawn(log);
         let (seat, managers, cluster) = (Arc::clone(&self.seat), self.managers.clone(), self.cluster());
         let notes = tokio::spawn(async move {
@@ -175,11 +172,35 @@ impl Place {
     }
 }
 
-/// Says what happens to a node's membership, and tells `changed` of each role that is another for what the node does.
+/// What a node does for others.
+#[derive(Debug, Clone, Copy)]
+struct Duty {
+    /// It serves them, as a manager.
+    serves: bool,
+    /// It knows where the catalogue is, so it can if it is one.
+    can_serve: bool,
+}
+
+impl Duty {
+    /// Whether it is to do something else in that role.
+    fn is_another_in(self, role: Role) -> bool {
+        if role == Role::Manager { !self.serves && self.can_serve } else { self.serves }
+    }
+
+    /// What it lacks for that role.
+    fn lacks_for(self, role: Role) -> Option<&'static str> {
+        (role == Role::Manager && !self.serves && !self.can_serve).then_some(LACKS)
+    }
+}
+
+/// What a manager lacks that was not told where the catalogue is.
+const LACKS: &str = "It serves nobody, as it was not told where the catalogue is: node join --etcd";
+
+/// Says what happens to a node's membership, and tells `changed` of each role in which the node does something else.
 async fn heed(
     mut events: broadcast::Receiver<MembershipEvent>,
     role: impl Fn() -> Role,
-    is_another: impl Fn(Role) -> bool,
+    duty: Duty,
     changed: mpsc::Sender<End>,
 ) {
     loop {
@@ -198,7 +219,8 @@ async fn heed(
             }
             Err(broadcast::error::RecvError::Closed) => return,
         };
-        if told.is_some_and(&is_another) {
+        told.and_then(|role| duty.lacks_for(role)).into_iter().for_each(|lacks| println!("{lacks}"));
+        if told.is_some_and(|role| duty.is_another_in(role)) {
             let _ = changed.send(End::Again).await; // or it ends anyway
         }
     }
@@ -222,10 +244,14 @@ mod tests {
         let managers = || Role::Manager;
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         events.send(MembershipEvent::Heard).unwrap(); // in the place of what was told before
-        let heeding = tokio::spawn(heed(heard, managers, |role| role == Role::Manager, changed));
+        let duty = Duty { serves: false, can_serve: true };
+        let heeding = tokio::spawn(heed(heard, managers, duty, changed));
         assert_eq!(ends.recv().await, Some(End::Again));
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         assert_eq!(ends.recv().await, Some(End::Again), "and it goes on");
+        let unable = Duty { serves: false, can_serve: false };
+        assert!(!unable.is_another_in(Role::Manager) && unable.lacks_for(Role::Manager).is_some());
+        assert!(unable.lacks_for(Role::Worker).is_none() && duty.lacks_for(Role::Manager).is_none());
         drop(events);
         heeding.await.unwrap();
     }
