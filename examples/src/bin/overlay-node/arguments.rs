@@ -458,6 +458,7 @@ mod tests {
             ("node token rotate worker", "rotate is not understood behind node token"),
             ("node ca renew", "renew is not understood behind node ca"),
             ("node init here --address 192.0.2.1", "here is not understood behind node init"),
+            ("node init --address 0.0.0.0", "nobody can call 0.0.0.0: give an address of this host"),
             ("node rm a b", "name one node, and nothing else"),
             ("node unlock SWMKEY-1-x", "SWMKEY-1-x is not understood behind node unlock"),
             ("node ls --rotate", "--rotate is not understood behind node ls"),
