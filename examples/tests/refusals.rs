@@ -1,19 +1,30 @@
 //! What `overlay-node` says where it is no use: what was wrong, where, and what would be right. No node runs, and no privilege is needed.
 
+#![expect(clippy::disallowed_methods, reason = "a node that is not refused would run on, and is waited for no longer")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
 
-/// What it says as it fails.
+/// What it says as it fails. One that is not refused would run on: it is ended then.
+#[track_caller]
 fn refused(words: &[&str]) -> String {
-    let output = Command::new(NODE).args(words).stdin(Stdio::null()).output().unwrap();
-    assert!(!output.status.success(), "{words:?}");
+    let mut node = Command::new(NODE);
+    let mut node = node.args(words).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while node.try_wait().unwrap().is_none() && begun.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let _ = node.kill();
+    let output = node.wait_with_output().unwrap();
+    assert!(output.status.code().is_some_and(|code| code != 0), "{words:?}: {output:?}");
     String::from_utf8(output.stderr).unwrap()
 }
 
@@ -65,13 +76,25 @@ fn a_directory_that_cannot_be_made_and_a_catalogue_that_is_none_are_named() {
 }
 
 #[test]
-fn a_cluster_is_not_founded_over_another_whose_keys_are_gone() {
+fn a_node_of_a_cluster_runs_as_such_and_no_cluster_is_founded_over_another_whose_keys_are_gone() {
     let folder = Folder::new("twice");
     let state = folder.below("state");
     let init = ["node", "init", "--address", "127.0.0.1", "--state", &state];
     let founded = Command::new(NODE).args(init).stdin(Stdio::null()).output().unwrap();
     assert!(founded.status.success(), "{founded:?}");
     assert!(refused(&init).contains("this node is in a cluster already: leave it first"));
+    let (socket, key, dir) = (folder.below("control.sock"), folder.below("key"), folder.below("run"));
+    fs::write(&key, "0a".repeat(32)).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    for (as_before, why) in [
+        (&["--manager"][..], "this node is in a cluster: run it without --manager"),
+        (&["--manager-socket", &socket], "this node is in a cluster: run it without --manager"),
+        (&["--gossip-key", &key], "run it without --gossip-key"),
+    ] {
+        let run = ["run", "--name", "a", "--address", "127.0.0.1", "--dir", &dir, "--state", &state];
+        let said = refused(&[&run[..], as_before].concat());
+        assert!(said.contains(why), "{said}");
+    }
     fs::remove_dir_all(format!("{state}/vault")).unwrap(); // as `node leave --force` of the last manager does
     let said = refused(&init);
     assert!(said.contains(&format!("{state}/catalogue.redb")) && said.contains("remove it"), "{said}");

@@ -45,6 +45,11 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     folder(&run.state)?;
     let id = own_id(&run.state)?;
     let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
+    if seat.is_some() && !keys.is_empty() {
+        return Err(
+            "this node is in a cluster, whose managers give it the keys of gossip: run it without --gossip-key".into(),
+        );
+    }
     let (place, catalogue) = open(run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
@@ -172,7 +177,14 @@ fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &P
 /// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
 async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
     if run.is_manager || run.manager.is_some() {
-        return Ok(Some(None));
+        // By a catalogue alone it would speak in the clear, as nobody else of its cluster does.
+        return match Seat::is_taken(&run.state)? {
+            true => {
+                Err("this node is in a cluster: run it without --manager and --manager-socket, or leave it first"
+                    .into())
+            }
+            false => Ok(Some(None)),
+        };
     }
     match Seat::open(&run.state, None) {
         Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
