@@ -43,7 +43,7 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another node runs with that directory, in this process or another.
+    /// Another process runs this node.
     #[error("a node runs with the directory {} already: stop it first, or give this one another", dir.display())]
     Running {
         /// Which.
