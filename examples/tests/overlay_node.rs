@@ -180,6 +180,13 @@ fn the_missions_commands_do_what_they_say() {
         assert_eq!(inspected[0]["IPAM"]["Config"][0]["Gateway"], "172.16.0.1");
         let twice = world.told(0, &create);
         assert!(String::from_utf8_lossy(&twice.stderr).contains("is already present: remove it first"), "{twice:?}");
+        for (word, why) in
+            [("resume", "is not plugged in here"), ("detach", "endpoint 1111111111111111111111111 not found")]
+        {
+            let stray = world.told(0, &[word, "1111111111111111111111111"]);
+            let said = String::from_utf8_lossy(&stray.stderr);
+            assert!(!stray.status.success() && said.contains(why), "{stray:?}");
+        }
         for host in [1, 0] {
             world.tell(host, &["teardown"]);
         }

@@ -228,7 +228,7 @@ impl fmt::Display for ErrorKind {
             Self::Permission => "the caller lacks a privilege",
             Self::Unsupported => "not supported here",
             Self::Conflict => "taken by something else",
-            Self::Gone => "it is not there any more",
+            Self::Gone => "it is not there",
             Self::Invalid => "the value was not accepted",
             Self::Limit => "a limit was met",
             Self::Timeout => "no answer in time",

@@ -209,6 +209,15 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_below_the_least_there_is_is_read_as_that_by_both() {
+        let root_a = b"\0\x01\0\0\0\x01\0\0\0\0\0\x01\0\0\x01\0\x01";
+        for payload in [0_u16, 87, 511, 512, 513] {
+            let query = [&root_a[..], b"\0\0\x29", &payload.to_be_bytes(), &[0; 6]].concat();
+            assert!(agree(&query), "{payload}");
+        }
+    }
+
+    #[test]
     fn the_fast_reader_reads_all_usual_queries() {
         let mut runner = proptest::test_runner::TestRunner::deterministic();
         let fast = (0..500).filter(|_| agree(&query().new_tree(&mut runner).unwrap().current())).count();

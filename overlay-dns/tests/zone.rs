@@ -314,6 +314,26 @@ fn below_a_suffix_every_name_is_ours() {
 }
 
 #[test]
+fn a_name_below_several_suffixes_is_found_below_whichever_leads_to_it() {
+    let mut zone = zone("net");
+    zone.put_service(Service::new(label("web"), Mode::Vip([ip("10.0.9.1")].into())));
+    let both = [name("internal"), name("swarm.internal")];
+    for suffixes in [both.to_vec(), both.iter().rev().cloned().collect()] {
+        let view = View { networks: vec![zone.clone()], suffixes };
+        for (asked, expected) in [
+            ("web.swarm.internal", "5 s: 10.0.9.1"),
+            ("web.net.swarm.internal", "5 s: 10.0.9.1"),
+            ("web.internal", "5 s: 10.0.9.1"),
+            ("nobody.swarm.internal", "no name"),
+            ("swarm.internal", "no data"),
+            ("internal", "no data"),
+        ] {
+            assert_eq!(said(&view, asked, RecordType::A), expected, "{asked} by {:?}", view.suffixes);
+        }
+    }
+}
+
+#[test]
 fn an_internal_network_forwards_nothing_and_one_that_is_not_does() {
     let of = |internal: &[bool]| {
         let zone = |internal| Zone::new(label("n"), Policy { internal, ..Policy::default() });

@@ -13,7 +13,7 @@ use overlay_node::{AgentError, ControlError, GossipKeyError, InputError};
 #[non_exhaustive]
 pub enum StartError {
     /// The gossip port is taken, or the host does not have the address.
-    #[error("the gossip port at {address} cannot be bound: free it, or choose another")]
+    #[error("the gossip port at {address} cannot be bound: free it, or give an address that this host has")]
     Bind {
         /// Where.
         address: SocketAddr,
@@ -54,7 +54,7 @@ pub enum StartError {
         reason: String,
     },
     /// Another process runs this node.
-    #[error("another process runs this node with the directory {}: stop it first", dir.display())]
+    #[error("a node runs with the directory {} already: stop it first, or give this one another", dir.display())]
     Running {
         /// Which.
         dir: PathBuf,

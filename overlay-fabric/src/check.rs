@@ -239,6 +239,7 @@ impl Cluster {
                     && held.link.state() == wanted.link
                     && held.vxlan.state() == wanted.vxlan
                     && held.firewall.state() == wanted.firewall
+                    && held.lb.state() == wanted.lb
                     && held.routes.state() == wanted.routes;
                 if !same {
                     what.push(format!("node {number}, {place} does not hold what is desired"));
@@ -248,6 +249,7 @@ impl Cluster {
                     wanted.link.check(),
                     wanted.vxlan.check(),
                     wanted.firewall.check(),
+                    wanted.lb.check(),
                     wanted.routes.check(),
                 ];
                 what.extend(

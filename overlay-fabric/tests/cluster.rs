@@ -240,6 +240,20 @@ fn a_published_port_is_balanced_at_every_node_as_long_as_its_service_is_there_an
 }
 
 #[test]
+fn a_check_finds_a_service_that_somebody_took_away() {
+    let mut cluster = Cluster::new(41, 2);
+    let front = cluster.create_network(attachable("front")).unwrap();
+    cluster.create_service(ServiceSpec::new("web".parse().unwrap(), [front.id])).unwrap();
+    cluster.attach("db", 0, "front").unwrap();
+    settle(&mut cluster);
+    let held = cluster.places(0).unwrap().place(&Place::Container("db".parse().unwrap())).unwrap();
+    assert_eq!(held.lb.state().services.len(), 1);
+    held.lb.update(|state| *state = overlay_lb::State::default());
+    let violation = cluster.check().unwrap_err();
+    assert!(violation.to_string().contains("container db does not hold what is desired"), "{violation}");
+}
+
+#[test]
 fn a_node_whose_own_address_is_in_the_ingress_network_publishes_nothing_and_says_so() {
     let mut cluster = Cluster::new(41, 2);
     let own = cluster.agent(0).unwrap().knowledge().nodes[&cluster.node_id(0).unwrap()].vtep;
@@ -257,4 +271,42 @@ fn a_node_whose_own_address_is_in_the_ingress_network_publishes_nothing_and_says
     };
     assert!(cluster.run_until(LIMIT, failed).is_some(), "{:?}", cluster.endpoints(ingress));
     assert!((0..2).all(|node| cluster.places(node).unwrap().places().is_empty()));
+}
+
+#[test]
+fn what_names_no_node_and_no_container_harms_nothing_and_is_refused_by_name() {
+    let mut cluster = web_and_db(42);
+    settle(&mut cluster);
+    let nobody = 99;
+    cluster.crash(nobody);
+    cluster.power_off(nobody);
+    cluster.pause(nobody, Duration::from_secs(1));
+    cluster.partition([nobody]);
+    cluster.cut(nobody, 0);
+    cluster.rotate_keys(nobody);
+    cluster.rotate_gossip_keys(nobody, [nobody]);
+    cluster.dismiss(nobody);
+    cluster.skew(nobody, i64::MIN);
+    cluster.fail_places(nobody, 1);
+    cluster.begin_anew(nobody);
+    cluster.capture(overlay_fabric::Link::Node(nobody));
+    cluster.narrow(nobody, overlay_core::Mtu::ETHERNET);
+    assert!(
+        cluster.places(nobody).is_none() && cluster.agent(nobody).is_none() && cluster.packet_counts(nobody).is_none()
+    );
+    assert_eq!(cluster.restart(nobody).unwrap_err().to_string(), "there is no node 99");
+    assert_eq!(cluster.attach("web", nobody, "front").unwrap_err().to_string(), "there is no node 99");
+    assert_eq!(cluster.relocate("web", nobody).unwrap_err().to_string(), "there is no node 99");
+    assert!(cluster.stop("nobody").unwrap_err().to_string().contains("container nobody is not there"));
+    assert!(cluster.detach("nobody", "front").unwrap_err().to_string().contains("container nobody is not there"));
+    assert!(cluster.container("nobody").ping("db").unwrap_err().to_string().contains("no container nobody runs"));
+    assert!(cluster.container("web").ping("nobody").unwrap_err().to_string().contains("nobody has no address"));
+    assert!(cluster.container("web").udp("db", &[7; 70_000]).is_err());
+    assert!(matches!(cluster.probe("nobody", "db").broken, Some(Broken::NoContainer(_))));
+    settle(&mut cluster);
+    (0..cluster.len()).for_each(|node| cluster.crash(node));
+    assert!(cluster.create_network(attachable("late")).unwrap_err().to_string().contains("no manager is running"));
+    let mut empty = Cluster::new(43, 0);
+    empty.run_for(Duration::from_secs(1));
+    assert!(empty.create_network(attachable("front")).unwrap_err().to_string().contains("no manager is running"));
 }

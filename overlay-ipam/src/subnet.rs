@@ -163,7 +163,7 @@ pub enum Reserved {
 impl fmt::Display for Reserved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Outside => "is not of the subnet",
+            Self::Outside => "is in no subnet of the network: choose one that is, or leave it open",
             Self::Network => "is the subnet's own address",
             Self::Broadcast => "is the subnet's broadcast address",
             Self::Anycast => "is the subnet-router anycast address",

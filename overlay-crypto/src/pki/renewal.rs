@@ -66,6 +66,9 @@ pub struct RenewalConfig {
     pub grace: Duration,
 }
 
+/// A thousand years: whoever rests longer does not notice.
+const AGES: Duration = Duration::from_secs(1_000 * 366 * 24 * 3600);
+
 /// A setting that makes no sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -157,8 +160,8 @@ impl Renewal {
 
     fn rest(&mut self, now: UnixTime) {
         let part = 0.75 + 0.5 * self.share();
-        self.at = now + self.rest.mul_f64(part).min(self.config.rest_most);
-        self.rest = (self.rest * 2).min(self.config.rest_most);
+        self.at = now + self.rest.min(AGES).mul_f64(part).min(self.config.rest_most);
+        self.rest = self.rest.saturating_mul(2).min(self.config.rest_most);
     }
 
     /// There is none, this time.
@@ -373,6 +376,17 @@ mod tests {
         assert!(Renewal::new(config, of(0), [1; 32], at(0)).is_err());
         let config = RenewalConfig { patience: Duration::ZERO, ..RenewalConfig::default() };
         assert!(Renewal::new(config, of(0), [1; 32], at(0)).is_err());
+    }
+
+    #[test]
+    fn whoever_would_rest_for_ever_does() {
+        let config = RenewalConfig { rest_first: Duration::MAX, rest_most: Duration::MAX, ..RenewalConfig::default() };
+        let mut renewal = Renewal::new(config, of(0), [7; 32], at(0)).unwrap();
+        for day in [80, 81, 82] {
+            renewal.force(at(day * DAY));
+            renewal.handle_failed(at(day * DAY));
+        }
+        assert!(renewal.poll_timeout() > at(LIFE), "{:?}", renewal.poll_timeout());
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 
 use hickory_proto::rr::RecordType;
 
-use super::{CLASS_IN, DO, HEADER_LEN, OPCODE, QR, TC, TYPE_OPT, long, word};
+use super::{CLASS_IN, DO, HEADER_LEN, OPCODE, PLAIN_UDP, QR, TC, TYPE_OPT, long, word};
 use crate::Question;
 
 /// One question of class IN, with or without EDNS.
@@ -103,7 +103,7 @@ impl Edns {
         if record_type != TYPE_OPT || ttl >> 16 != 0 || usize::from(length) != options.len() || !are_options(options) {
             return None;
         }
-        Some(Self { payload, dnssec_ok: ttl as u16 & DO != 0 })
+        Some(Self { payload: payload.max(PLAIN_UDP), dnssec_ok: ttl as u16 & DO != 0 }) // RFC 6891 §6.2.3
     }
 }
 

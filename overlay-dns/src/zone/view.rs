@@ -21,7 +21,8 @@ use crate::{Asked, Data, DnsName, Lookup, Question, RecordSource};
 pub struct View {
     /// Whose names are seen, the first first.
     pub networks: Vec<Zone>,
-    /// Domains under which all names are found as well, such as `swarm.internal`: `web.swarm.internal` is `web`.
+    /// Domains under which all names are found as well, such as `swarm.internal`: `web.swarm.internal` is `web`. Of several that a name has,
+    /// `internal` and that say, it is looked up below each in turn.
     pub suffixes: Vec<DnsName>,
 }
 
@@ -67,13 +68,30 @@ impl View {
         self.networks.iter().filter(|zone| of(zone)).find_map(|zone| zone.entry(front))
     }
 
-    /// What stands before a suffix of ours, and how many labels that has.
-    fn below_suffix<'n>(&self, name: &'n [u8]) -> Option<(&'n [u8], usize)> {
-        self.suffixes.iter().find_map(|suffix| {
+    /// What stands before each suffix of ours that it has, and how many labels that suffix has.
+    fn below_suffixes<'n>(&self, name: &'n [u8]) -> impl Iterator<Item = (&'n [u8], usize)> {
+        self.suffixes.iter().filter_map(move |suffix| {
             let (front, end) = name.split_at_checked(name.len().checked_sub(suffix.as_wire().len())?)?;
             let is_below = end.eq_ignore_ascii_case(suffix.as_wire()) && are_whole(front);
             is_below.then(|| (front, suffix.labels().count()))
         })
+    }
+
+    /// What is known of a name under a suffix of ours: by the first that leads to something; `None` if it has none.
+    #[inline]
+    fn find_below(&self, question: &Question<'_>) -> Option<Result<(usize, Found<'_>), Lookup<'_>>> {
+        let mut nothing = None;
+        for (front, apex) in self.below_suffixes(question.folded) {
+            if let Some(found) = self.find(front, Question::new(front, question.record_type).last) {
+                return Some(Ok((apex, found)));
+            }
+            match nothing {
+                None | Some(Lookup::NoName { .. }) if self.has_below(front) => nothing = Some(Lookup::NoData { apex }),
+                None => nothing = Some(Lookup::NoName { apex }),
+                Some(_) => {}
+            }
+        }
+        nothing.map(Err)
     }
 
     /// Whether this has no records, and names below it: who hears that it is not there need not ask for them (RFC 8020).
@@ -91,12 +109,9 @@ impl View {
 impl RecordSource for View {
     #[inline]
     fn lookup(&self, question: &Question<'_>) -> Lookup<'_> {
-        let (apex, found) = match self.below_suffix(question.folded) {
-            Some((front, apex)) => match self.find(front, Question::new(front, question.record_type).last) {
-                Some(found) => (apex, found),
-                None if self.has_below(front) => return Lookup::NoData { apex },
-                None => return Lookup::NoName { apex },
-            },
+        let (apex, found) = match self.find_below(question) {
+            Some(Ok(found)) => found,
+            Some(Err(nothing)) => return nothing,
             None => match self.find(question.folded, question.last) {
                 Some(found) => (1, found),
                 None if self.is_in_subnet(question) => return Lookup::NoName { apex: 2 },

@@ -63,7 +63,7 @@ impl Links {
         if let Some((other, _)) =
             self.doors.iter().find(|(at, door)| **at != site && door.namespace.id() == namespace.id())
         {
-            let cause = format!("it was reached as {other}");
+            let cause = format!("it is the namespace of {other} already: use that name");
             return Err(BackendError::new(ErrorKind::Invalid, format!("reach namespace {site}")).caused_by(cause));
         }
         self.doors.insert(site, Door::open(namespace, self.mark)?);

@@ -371,7 +371,10 @@ fn an_address_outside_reserved_or_taken_is_refused_by_name() {
     let taken = cluster.attach(1, wanting([10, 0, 1, 7], "c1")).unwrap();
     assert_eq!(taken.addresses.first().unwrap().to_string(), "10.0.1.7/24");
     refused(cluster.attach(2, wanting([10, 0, 1, 7], "c2")), "address 10.0.1.7 is in use");
-    refused(cluster.attach(2, wanting([10, 9, 0, 7], "c2")), "address 10.9.0.7 is not of the subnet");
+    refused(
+        cluster.attach(2, wanting([10, 9, 0, 7], "c2")),
+        "address 10.9.0.7 is in no subnet of the network: choose one that is, or leave it open",
+    );
     refused(cluster.attach(2, wanting([10, 0, 1, 1], "c2")), "address 10.0.1.1 is the gateway's");
     refused(cluster.attach(2, wanting([10, 0, 1, 255], "c2")), "address 10.0.1.255 is the subnet's broadcast address");
     let text = format!("container c1 is already attached to network front, by endpoint {}", endpoint(1));

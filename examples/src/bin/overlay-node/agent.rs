@@ -16,7 +16,6 @@ use overlay_driver::{Builder, Driver, Ground, KernelPlaces, OpenVault, Userspace
 use overlay_examples::process;
 use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
-use overlay_store::RedbStore;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use zeroize::Zeroizing;
@@ -28,6 +27,7 @@ use crate::lock;
 use crate::metrics;
 use crate::question::{End, Node, NodeQuestion};
 use crate::seat::Seat;
+use crate::store;
 
 /// Below which the catalogue is.
 const ROOT: &str = "overlay/";
@@ -45,10 +45,15 @@ pub(crate) async fn run(run: Run) -> Outcome {
 /// Runs it until it is to end, and says how.
 async fn once(run: &Run) -> Outcome<Option<End>> {
     let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
-    fs::create_dir_all(&run.dir)?;
-    fs::create_dir_all(&run.state)?;
+    folder(&run.dir)?;
+    folder(&run.state)?;
     let id = own_id(&run.state)?;
     let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
+    if seat.is_some() && !keys.is_empty() {
+        return Err(
+            "this node is in a cluster, whose managers give it the keys of gossip: run it without --gossip-key".into(),
+        );
+    }
     let (place, catalogue) = open(run, seat, id).await?;
     if let Some(place) = &place {
         keys = place.keys();
@@ -179,7 +184,14 @@ fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &P
 /// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
 async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
     if run.is_manager || run.manager.is_some() {
-        return Ok(Some(None));
+        // By a catalogue alone it would speak in the clear, as nobody else of its cluster does.
+        return match Seat::is_taken(&run.state)? {
+            true => {
+                Err("this node is in a cluster: run it without --manager and --manager-socket, or leave it first"
+                    .into())
+            }
+            false => Ok(Some(None)),
+        };
     }
     match Seat::open(&run.state, None) {
         Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
@@ -216,7 +228,7 @@ impl Catalogue {
             let feed = Box::new(client.follow());
             return Ok(Self { control: Arc::new(client), feed, manager: None, store: None, leads: None });
         }
-        let store: Arc<dyn Store> = Arc::new(RedbStore::open(run.state.join("catalogue.redb"))?);
+        let store = store::in_file(&run.state)?;
         let mut seed = [0; 32];
         random(&mut seed);
         let manager = Arc::new(Manager::new(Arc::clone(&store), &root()?, id, seed)?);
@@ -246,6 +258,12 @@ impl Follow for Heard {
     fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
         self.0.unreadable()
     }
+}
+
+/// A directory of the node's, made if it is not there.
+pub(crate) fn folder(path: &Path) -> Outcome {
+    let named = |error| format!("{}: {error}: make it, or name another by --dir or --state", path.display());
+    Ok(fs::create_dir_all(path).map_err(named)?)
 }
 
 /// Who this node is, at every start.

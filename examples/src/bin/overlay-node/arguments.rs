@@ -12,7 +12,7 @@ use crate::completion::Shell;
 use crate::members::{self, Member};
 use crate::metrics;
 use crate::question::NodeQuestion;
-use crate::verbs::Verb;
+use crate::verbs::{HelpAsked, Verb};
 use crate::words::{Words, value};
 
 /// How it is called.
@@ -78,6 +78,7 @@ usage: overlay-node node init --address IP [--state DIR] [--etcd HOST:PORT]...
   -p                a port of the containers that is reached from outside: in mode ingress at every node, in mode local at nodes with a container of the
                     service and by those, in mode host the same without the mesh. Containers see who asks, or with source=masquerade the node that is
                     asked: for virtual machines, and containers with marks and routes of their own. What allow= says is of who asks all the same
+  attach            what it gives names to asks for them at 127.0.0.11: the container's resolv.conf has to say so, which is its runtime's to write
   attach            of a container of a service that publishes in mode ingress or local: to the ingress network too, by an endpoint of its own there,
                     which goes with this one, and is drained with it: see network inspect, and status
   drain             names, VIPs and published ports lead elsewhere from now on, on all nodes; waits until what the endpoint has is done, for
@@ -169,7 +170,14 @@ pub(crate) struct Serve {
 
 pub(crate) type Read<T> = Result<T, lexopt::Error>;
 
-pub(crate) fn parse(mut parser: Parser) -> Read<Asked> {
+pub(crate) fn parse(parser: Parser) -> Read<Asked> {
+    match asked(parser) {
+        Err(lexopt::Error::Custom(wrong)) if wrong.is::<HelpAsked>() => Ok(Asked::Help),
+        asked => asked,
+    }
+}
+
+fn asked(mut parser: Parser) -> Read<Asked> {
     let (mut socket, mut json) = (PathBuf::from("/run/overlay/control.sock"), false);
     while let Some(argument) = parser.next()? {
         let command = match argument {
@@ -270,6 +278,9 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         return Ok((Command::Member(member), json));
     }
     words.read(verb, &mut parser)?;
+    if verb.places.is_empty() && second != "create" {
+        words.nothing_else(verb)?; // `service create` says more of it
+    }
     let json = words.json;
     let command = match (word, second.as_str()) {
         ("network", "create") => Command::Create(Box::new(words.network()?)),
@@ -288,7 +299,6 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
         ("explain", _) => Command::Node(words.explain()?),
         ("node", "rotate-keys") => Command::Node(NodeQuestion::RotateKeys),
         ("gossip-key", "rotate") => {
-            words.nothing_else()?;
             Command::Node(NodeQuestion::RotateGossipKey { without: std::mem::take(&mut words.without) })
         }
         ("status", _) => Command::Node(NodeQuestion::Status),
@@ -299,8 +309,9 @@ fn command(word: &str, mut parser: Parser) -> Read<(Command, bool)> {
 }
 
 /// An address, at the usual port if none is named.
-fn address_of(text: &str) -> Result<SocketAddr, std::net::AddrParseError> {
-    text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::GOSSIP.get())).or_else(|_| text.parse())
+fn address_of(text: &str) -> Result<SocketAddr, String> {
+    let usual = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, Port::GOSSIP.get()));
+    usual.or_else(|_| text.parse()).map_err(|_| format!("{text} is no address: IP or IP:PORT"))
 }
 
 #[cfg(test)]
@@ -392,6 +403,15 @@ mod tests {
     }
 
     #[test]
+    fn help_is_given_wherever_it_is_asked_for() {
+        for text in ["--help", "-h", "network create --help", "run -h", "node join --token --help", "attach front -h"] {
+            let asked = parsed(text);
+            assert_eq!(matches!(asked, Ok(Asked::Help)), !text.contains("--token"), "{text}: {asked:?}");
+        }
+        assert!(matches!(parsed("complete -- network --help"), Ok(Asked::Complete(_))));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_by_name() {
         for (text, why) in [
             ("", "a command is missing"),
@@ -421,7 +441,15 @@ mod tests {
             ("explain published 80/icmp --client 192.0.2.9 --at 192.0.2.1", "a protocol is tcp, udp or sctp"),
             ("explain db", "name an endpoint, and a name or an address"),
             ("drain", "name an endpoint, and nothing else"),
-            ("gossip-key rotate now", "now is not understood"),
+            ("gossip-key rotate now", "now is not understood behind gossip-key rotate"),
+            ("teardown front", "front is not understood behind teardown"),
+            ("status all", "all is not understood behind status"),
+            ("network ls front", "front is not understood behind network ls"),
+            ("service ls --json web", "web is not understood behind service ls"),
+            ("node rotate-keys now", "now is not understood behind node rotate-keys"),
+            ("run --name a --address here", "here is no address: IP or IP:PORT"),
+            ("explain published 70000 --client 192.0.2.9 --at 192.0.2.1", "70000 is no port: 1 to 65535"),
+            ("explain published 0 --client 192.0.2.9 --at 192.0.2.1", "0 is no port: 1 to 65535"),
             ("gossip-key rotate --without me", "me"),
             ("status --fast", "--fast"),
             ("node ls all", "all is not understood behind node ls"),
@@ -430,6 +458,7 @@ mod tests {
             ("node token rotate worker", "rotate is not understood behind node token"),
             ("node ca renew", "renew is not understood behind node ca"),
             ("node init here --address 192.0.2.1", "here is not understood behind node init"),
+            ("node init --address 0.0.0.0", "nobody can call 0.0.0.0: give an address of this host"),
             ("node rm a b", "name one node, and nothing else"),
             ("node unlock SWMKEY-1-x", "SWMKEY-1-x is not understood behind node unlock"),
             ("node ls --rotate", "--rotate is not understood behind node ls"),

@@ -13,11 +13,11 @@ use overlay_crypto::pki::{
 use overlay_driver::control::{Cluster, Credentials, Managers, Ring, found, join};
 use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
-use crate::agent::{Catalogue, now, own_id, random};
+use crate::agent::{Catalogue, folder, now, own_id, random};
 use crate::commands::show;
 use crate::managing::Managing;
 use crate::question::End;
@@ -29,13 +29,16 @@ pub(crate) async fn init(json: bool, address: IpAddr, state: &Path, etcd: Option
     if Seat::is_taken(state)? {
         return Err("this node is in a cluster already: leave it first".into());
     }
-    std::fs::create_dir_all(state)?;
+    folder(state)?;
     let node = own_id(state)?;
     let store = store::open(etcd.as_ref(), state).await?;
     let sealing = SealingKey::generate(random);
     let (authority, leading) = authority(&store, node, ClusterId::generate(random)).await?;
     if !leading.leads() {
         return Err("other managers are at work there already: join them by a manager's token".into());
+    }
+    if authority.trusted().await.is_ok() {
+        return Err(store::taken(etcd.as_ref(), state).into()); // what unseals its root's key is not here
     }
     authority.hold(sealing.clone());
     authority.found(&NextRoot::Generate(Algorithm::EcdsaP256), now()).await.map_err(told)?;
@@ -65,16 +68,15 @@ pub(crate) async fn enter(
     if etcd.is_some() {
         store::open(etcd.as_ref(), state).await?; // before a token is used
     }
-    std::fs::create_dir_all(state)?;
+    folder(state)?;
     let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
     let can_serve = etcd.is_some();
     Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, None)?;
     let Identity { cluster, node, role } = joined.identity;
     let serves = role == Role::Manager && can_serve;
     show(json, &json!({ "node": node, "cluster": cluster, "role": role, "serves": serves }), || {
-        let lacks = "\nIt serves nobody, as it was not told where the catalogue is: node join --etcd";
-        let lacks = if role == Role::Manager && !can_serve { lacks } else { "" };
-        format!("this node is {} now: run it{lacks}", joined.identity)
+        let lacks = Duty { serves: false, can_serve }.lacks_for(role).map(|lacks| format!("\n{lacks}"));
+        format!("this node is {} now: run it{}", joined.identity, lacks.unwrap_or_default())
     })
 }
 
@@ -150,21 +152,10 @@ impl Place {
     /// Finds managers by the node's gossip and writes down where they are, carries its keys between both, and says what happens to its membership. A change of role that
     /// changes what the node does is told to `changed`.
     pub(crate) fn follow(&self, driver: &Driver, changed: mpsc::Sender<End>) -> [JoinHandle<()>; 4] {
-        let (mut events, serves) = (self.membership.events(), self.managing.is_some());
         let can_serve = self.seat.kept().is_ok_and(|kept| kept.etcd.is_some());
-        let log = tokio::spawn(async move {
-            while let Ok(event) = events.recv().await {
-                println!("{event}");
-                let another = match event {
-                    MembershipEvent::Role(Role::Manager) => !serves && can_serve,
-                    MembershipEvent::Role(_) => serves,
-                    _ => false,
-                };
-                if another {
-                    let _ = changed.send(End::Again).await; // or it ends anyway
-                }
-            }
-        });
+        let (duty, credentials) = (Duty { serves: self.managing.is_some(), can_serve }, self.credentials().clone());
+        let log = heed(self.membership.events(), move || credentials.identity().role, duty, changed);
+        let log = tokio::spawn(log);
         let (seat, managers, cluster) = (Arc::clone(&self.seat), self.managers.clone(), self.cluster());
         let notes = tokio::spawn(async move {
             loop {
@@ -181,9 +172,87 @@ impl Place {
     }
 }
 
+/// What a node does for others.
+#[derive(Debug, Clone, Copy)]
+struct Duty {
+    /// It serves them, as a manager.
+    serves: bool,
+    /// It knows where the catalogue is, so it can if it is one.
+    can_serve: bool,
+}
+
+impl Duty {
+    /// Whether it is to do something else in that role.
+    fn is_another_in(self, role: Role) -> bool {
+        if role == Role::Manager { !self.serves && self.can_serve } else { self.serves }
+    }
+
+    /// What it lacks for that role.
+    fn lacks_for(self, role: Role) -> Option<&'static str> {
+        (role == Role::Manager && !self.serves && !self.can_serve).then_some(LACKS)
+    }
+}
+
+/// What a manager lacks that was not told where the catalogue is.
+const LACKS: &str = "It serves nobody, as it was not told where the catalogue is: node join --etcd";
+
+/// Says what happens to a node's membership, and tells `changed` of each role in which the node does something else.
+async fn heed(
+    mut events: broadcast::Receiver<MembershipEvent>,
+    role: impl Fn() -> Role,
+    duty: Duty,
+    changed: mpsc::Sender<End>,
+) {
+    loop {
+        let told = match events.recv().await {
+            Ok(event) => {
+                println!("{event}");
+                match event {
+                    MembershipEvent::Role(role) => Some(role),
+                    _ => None,
+                }
+            }
+            // What was missed may be that it has another role.
+            Err(broadcast::error::RecvError::Lagged(lost)) => {
+                println!("… {lost} lines more");
+                Some(role())
+            }
+            Err(broadcast::error::RecvError::Closed) => return,
+        };
+        told.and_then(|role| duty.lacks_for(role)).into_iter().for_each(|lacks| println!("{lacks}"));
+        if told.is_some_and(|role| duty.is_another_in(role)) {
+            let _ = changed.send(End::Again).await; // or it ends anyway
+        }
+    }
+}
+
 /// How often it is written down where managers are, if they are elsewhere.
 const NOTED: Duration = Duration::from_secs(2);
 
 pub(crate) fn told(error: impl std::error::Error) -> String {
     overlay_core::told(&error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_node_that_missed_what_happened_goes_by_the_role_that_it_has() {
+        let (events, heard) = broadcast::channel(1);
+        let (changed, mut ends) = mpsc::channel(1);
+        let managers = || Role::Manager;
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        events.send(MembershipEvent::Heard).unwrap(); // in the place of what was told before
+        let duty = Duty { serves: false, can_serve: true };
+        let heeding = tokio::spawn(heed(heard, managers, duty, changed));
+        assert_eq!(ends.recv().await, Some(End::Again));
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        assert_eq!(ends.recv().await, Some(End::Again), "and it goes on");
+        let unable = Duty { serves: false, can_serve: false };
+        assert!(!unable.is_another_in(Role::Manager) && unable.lacks_for(Role::Manager).is_some());
+        assert!(unable.lacks_for(Role::Worker).is_none() && duty.lacks_for(Role::Manager).is_none());
+        drop(events);
+        heeding.await.unwrap();
+    }
 }

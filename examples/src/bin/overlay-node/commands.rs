@@ -70,7 +70,9 @@ fn answer(json: bool, answer: NodeAnswer, question: &NodeQuestion) -> Outcome {
         NodeAnswer::Resumed => show(json, &json!({ "resumed": true }), || "it gets new flows again".to_owned()),
         NodeAnswer::Detached(Some(detached)) => show(json, &detached, || detached.id.to_string()),
         NodeAnswer::Detached(None) => {
-            Err(Failure::new("not_found", format!("endpoint not found: {question:?}"), Changed::Nothing).into())
+            let NodeQuestion::Detach(endpoint) = question else { return Err("the node answers something else".into()) };
+            let failure = Failure::new("not_found", format!("endpoint {endpoint} not found"), Changed::Nothing);
+            Err(failure.hint("overlay-node status shows what is plugged in here").into())
         }
         NodeAnswer::Explained { lines, way, whole } => {
             let said = json!({ "lines": lines, "whole": whole, "hops": way["hops"], "broken": way["broken"] });

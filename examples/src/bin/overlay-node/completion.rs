@@ -154,6 +154,7 @@ async fn named(what: Takes, socket: &Path) -> crate::Outcome<Vec<String>> {
         Takes::Network => node.networks().await?.iter().map(|it| it.spec.name.to_string()).collect(),
         Takes::Service => node.services().await?.iter().map(|it| it.spec.name.to_string()).collect(),
         Takes::Node => node.nodes().await?.iter().map(|it| it.spec.name.to_string()).collect(),
+        Takes::NodeId => node.nodes().await?.iter().map(|it| it.id.to_string()).collect(),
         Takes::Endpoint => match node.ask(&NodeQuestion::Status).await {
             Ok(NodeAnswer::Status(status)) => status.plugged.iter().map(|it| it.endpoint.to_string()).collect(),
             _ => Vec::new(),

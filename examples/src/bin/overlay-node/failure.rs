@@ -46,8 +46,15 @@ impl Failure {
         Self { kind: kind.to_owned(), what: what.into(), because: Vec::new(), hint: None, changed }
     }
 
+    /// With what would mend it; nothing where that is not known.
     pub(crate) fn hint(self, hint: &str) -> Self {
-        Self { hint: Some(hint.to_owned()), ..self }
+        Self { hint: (!hint.is_empty()).then(|| hint.to_owned()), ..self }
+    }
+
+    /// What is still to be said of what would mend it to a person who has read `told`.
+    pub(crate) fn advice(&self, told: &str) -> Option<&str> {
+        let is_told = |hint: &str| told.contains(hint) || self.kind == "not_reached"; // the way that was shown ends with it
+        self.hint.as_deref().filter(|hint| !is_told(hint))
     }
 
     /// What can be said of an error, by the first of its chain that is known.
@@ -141,15 +148,32 @@ fn hint(kind: &str, chain: &[&(dyn Error + 'static)]) -> Option<String> {
             what => format!("overlay-node {what} ls shows what there is"),
         },
         ("usage", _) => "overlay-node --help".to_owned(),
-        ("unreachable", _) => {
-            "see whether the node runs (overlay-node run), and name its socket by --socket if that is elsewhere"
-                .to_owned()
-        }
+        ("unreachable", _) => of_whom(chain.iter().find_map(|error| error.downcast_ref())?)?.to_owned(),
         ("in_doubt", _) => "see whether it was done, and repeat it if not".to_owned(),
         ("store" | "contended", _) => "try again after a while".to_owned(),
         ("not_in_effect" | "late" | "not_plugged", _) => "overlay-node status says what hinders it".to_owned(),
         ("left", _) => "overlay-node detach of that endpoint".to_owned(),
         _ => chain.iter().find_map(|error| after_colon(&error.to_string()))?,
+    })
+}
+
+/// What mends it that somebody is not reached, or of no use: the node at its socket, or a manager elsewhere.
+fn of_whom(error: &RemoteError) -> Option<&'static str> {
+    Some(match error {
+        RemoteError::Connect { .. } => {
+            "see whether the node runs (overlay-node run), and name its socket by --socket if that is elsewhere"
+        }
+        RemoteError::ConnectTo { .. } | RemoteError::NoManager => {
+            "see whether a manager runs there, and whether its port, 2377, is reached from here"
+        }
+        RemoteError::Untrusted(_) => "use a token of this cluster: overlay-node node token, at a manager, shows it",
+        RemoteError::Unserved { what } if what == "questions of the cluster" => {
+            "ask at a manager: it is no question for a worker"
+        }
+        RemoteError::Late { .. } | RemoteError::Lost => {
+            "see whether who is asked runs, and is reached from here; try again after a while"
+        }
+        _ => return None, // they say so themselves
     })
 }
 
@@ -200,7 +224,22 @@ mod tests {
         assert_eq!(of(ControlError::from(present)).hint.as_deref(), Some("remove it first"));
         assert_eq!(of(lexopt::Error::from("no")).kind, "usage");
         assert_eq!((of("x").kind.as_str(), of("x").changed), ("failed", Changed::Unknown));
+        let taken = Failure::new("name_taken", "it exists: choose another name", Changed::Nothing);
+        assert_eq!(taken.hint("choose another name").advice("it exists: choose another name"), None);
+        let alone = Failure::new("unreachable", "nobody answers", Changed::Nothing).hint("see whether it runs");
+        assert_eq!(alone.advice("nobody answers"), Some("see whether it runs"));
+        let elsewhere = || RemoteError::ConnectTo {
+            address: ([192, 0, 2, 1], 2377).into(),
+            source: std::sync::Arc::new(std::io::Error::other("refused")),
+        };
+        let unserved = RemoteError::Unserved { what: "questions of the cluster".to_owned() };
+        for (error, hint) in [(elsewhere(), "whether a manager runs there"), (unserved, "ask at a manager")] {
+            let told = of(overlay_driver::control::ClusterError::Unreachable(error));
+            assert!(told.kind == "unreachable" && told.hint.as_deref().is_some_and(|it| it.contains(hint)), "{told:?}");
+        }
         let own = Failure::new("not_reached", "it is not reached", Changed::Nothing);
+        assert_eq!(own.clone().hint(""), own);
+        assert_eq!(own.clone().hint("plug it in").advice("it is not reached"), None);
         assert_eq!(of(own.clone()), own);
         let text = serde_json::to_string(&own).unwrap();
         assert_eq!(

@@ -91,17 +91,21 @@ fn json(error: &(dyn Error + 'static)) -> String {
     serde_json::to_string(&Failure::of(error)).unwrap_or_default() // texts and words alone
 }
 
-/// All causes, each on a line; or as one object.
+/// All causes, each on a line, and what would mend it if they do not say so; or as one object.
 fn fail(error: &(dyn Error + 'static)) -> ExitCode {
     if wants_json() {
         eprintln!("{}", json(error));
         return ExitCode::FAILURE;
     }
-    eprintln!("Error: {error}");
+    let mut told = format!("Error: {error}");
     let mut cause = error.source();
     while let Some(error) = cause {
-        eprintln!("  because {error}");
+        told.push_str(&format!("\n  because {error}"));
         cause = error.source();
+    }
+    eprintln!("{told}");
+    if let Some(advice) = Failure::of(error).advice(&told) {
+        eprintln!("  try this: {advice}");
     }
     ExitCode::FAILURE
 }

@@ -56,7 +56,9 @@ impl Managing {
         cluster.set_others(managers.clone());
         cluster.set_ring(vault.ring());
         let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()?)?;
-        let listener = std::net::TcpListener::bind(served)?;
+        let unbound =
+            |error| format!("nodes cannot be served at {served}: {error}: free it, or name another --address");
+        let listener = std::net::TcpListener::bind(served).map_err(unbound)?;
         let serving =
             server.with_cluster(cluster.clone()).listen(listener, credentials.clone(), NodeLimits::default())?;
         println!("nodes are served at {served}");

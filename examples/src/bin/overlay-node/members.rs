@@ -87,7 +87,7 @@ pub(crate) fn parse(verb: &Verb, word: &str, parser: &mut Parser) -> Result<(Mem
     let member = match word {
         "init" => {
             alone()?;
-            Member::Init { address: address.ok_or("init needs --address")?, state, etcd }
+            Member::Init { address: callable(address.ok_or("init needs --address")?)?, state, etcd }
         }
         "join" => {
             let managers = words.iter().map(|word| control(word)).collect::<Result<Vec<_>, _>>()?;
@@ -109,6 +109,14 @@ pub(crate) fn parse(verb: &Verb, word: &str, parser: &mut Parser) -> Result<(Mem
         other => return Err(format!("there is no command node {other}: see --help").into()),
     };
     Ok((member, json))
+}
+
+/// An address, if others can call it.
+fn callable(address: IpAddr) -> Result<IpAddr, lexopt::Error> {
+    match address.is_unspecified() || address.is_multicast() {
+        true => Err(format!("nobody can call {address}: give an address of this host").into()),
+        false => Ok(address),
+    }
 }
 
 /// A manager's address, at the usual port.

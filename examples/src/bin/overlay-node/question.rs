@@ -164,6 +164,16 @@ impl Node {
         locked.map(|()| NodeAnswer::Locked).map_err(|error| refusal(&error))
     }
 
+    /// Refuses what is said of an endpoint that is not plugged in here: a driver would say nothing.
+    async fn has(&self, endpoint: EndpointId) -> Result<(), Failure> {
+        let status = self.driver.status().await.map_err(|error| refusal(&error))?;
+        if status.plugged.iter().any(|it| it.endpoint == endpoint) {
+            return Ok(());
+        }
+        let what = format!("endpoint {endpoint} is not plugged in here: resume it at the node that has it");
+        Err(Failure::new("not_here", what, Changed::Nothing))
+    }
+
     async fn service(&self, name: Option<String>) -> Result<Option<ServiceId>, Failure> {
         let Some(name) = name else { return Ok(None) };
         let found = self.driver.control().service(&name.as_str().into()).await;
@@ -195,6 +205,7 @@ impl Local<NodeQuestion> for Node {
                 drained.map(NodeAnswer::Drained).map_err(|error| refusal(&error))
             }
             NodeQuestion::Resume(endpoint) => {
+                self.has(endpoint).await?;
                 let resumed = self.driver.set_health(endpoint, Health::Healthy).await;
                 resumed.map(|()| NodeAnswer::Resumed).map_err(|error| refusal(&error))
             }

@@ -1,5 +1,6 @@
 //! Services.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use overlay_core::ServiceId;
@@ -50,8 +51,7 @@ pub(crate) async fn create(node: &ControlClient, json: bool, serve: Serve) -> Ou
 async fn converge(node: &ControlClient, service: &Service, replicas: usize) -> Outcome {
     let mut shown = None;
     loop {
-        let endpoints = endpoints(node, service).await?;
-        let ready = endpoints.iter().filter(|endpoint| endpoint.condition == Condition::Ready).count();
+        let ready = ready(&endpoints(node, service).await?);
         if shown != Some(ready) {
             println!("overall progress: {} out of {replicas} tasks", ready.min(replicas));
             shown = Some(ready);
@@ -61,6 +61,16 @@ async fn converge(node: &ControlClient, service: &Service, replicas: usize) -> O
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// How many containers there are whose endpoints are all ready.
+fn ready(endpoints: &[Endpoint]) -> usize {
+    let mut all = BTreeMap::new();
+    for endpoint in endpoints {
+        let ready = all.entry((endpoint.spec.node, &endpoint.spec.container)).or_insert(true);
+        *ready &= endpoint.condition == Condition::Ready;
+    }
+    all.into_values().filter(|ready| *ready).count()
 }
 
 /// The containers that serve it, each once for each network.
@@ -106,4 +116,35 @@ fn described(endpoint: &ServiceEndpoint) -> String {
     let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
     let health = format!("{health:?}").to_lowercase();
     format!("{container} on node {}, {}, weight {weight}, {health}", node.short(), addresses.join(" and "))
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay_core::{EndpointId, NetworkId, NodeId, UnixTime};
+    use overlay_node::EndpointSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_container_on_two_networks_is_one_replica_and_ready_when_it_is_on_both() {
+        let endpoint = |network, container: &str, condition| {
+            let (id, node) = ([network; 16], NodeId::from_bytes([9; 16]));
+            let spec = EndpointSpec::new(NetworkId::from_bytes(id), container.parse().unwrap(), node);
+            Endpoint {
+                id: EndpointId::from_bytes(id),
+                spec,
+                addresses: [].into(),
+                mac: "02:00:00:00:00:01".parse().unwrap(),
+                moves: 0,
+                created: UnixTime::EPOCH,
+                condition,
+            }
+        };
+        let mut all = vec![endpoint(1, "a", Condition::Ready), endpoint(2, "a", Condition::Accepted)];
+        assert_eq!(ready(&all), 0);
+        all[1].condition = Condition::Ready;
+        assert_eq!(ready(&all), 1);
+        all.push(endpoint(1, "b", Condition::Ready));
+        assert_eq!(ready(&all), 2);
+    }
 }

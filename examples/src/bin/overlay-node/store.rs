@@ -74,10 +74,35 @@ impl EtcdWords {
 /// The store that a manager keeps the catalogue in.
 pub(crate) async fn open(etcd: Option<&Etcd>, state: &Path) -> Outcome<Arc<dyn Store>> {
     match etcd {
-        None => Ok(Arc::new(RedbStore::open(state.join("catalogue.redb"))?)),
+        None => in_file(state),
         Some(etcd) => on_etcd(etcd).await,
     }
 }
+
+/// In a file of the manager's own.
+pub(crate) fn in_file(state: &Path) -> Outcome<Arc<dyn Store>> {
+    let file = state.join(FILE);
+    let store =
+        RedbStore::open(&file).map_err(|error| format!("{}: {}", file.display(), overlay_core::told(&error)))?;
+    Ok(Arc::new(store))
+}
+
+/// What is to be done where another cluster's catalogue is already.
+pub(crate) fn taken(etcd: Option<&Etcd>, state: &Path) -> String {
+    match etcd {
+        None => format!(
+            "{} is of a cluster that this node is in no more: remove it, or name another --state, to found another",
+            state.join(FILE).display()
+        ),
+        Some(etcd) => format!(
+            "a cluster is at {} under {} already: join it by a manager's token, or name another --etcd-prefix",
+            etcd.servers.join(", "),
+            etcd.prefix
+        ),
+    }
+}
+
+const FILE: &str = "catalogue.redb";
 
 #[cfg(feature = "etcd")]
 async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {

@@ -1,6 +1,11 @@
 //! The table of commands: what stands behind which. What is typed is held to it, and shells complete by it.
 
-use lexopt::Arg;
+use lexopt::{Arg, Error};
+
+/// Somebody asks for help in the middle of a command.
+#[derive(Debug, thiserror::Error)]
+#[error("help is asked for")]
+pub(crate) struct HelpAsked;
 
 /// A command.
 #[derive(Debug)]
@@ -30,13 +35,15 @@ pub(crate) enum Takes {
     Network,
     Service,
     Node,
+    /// The id of a node: one that was removed has no name.
+    NodeId,
     /// The id of an endpoint that is plugged in.
     Endpoint,
     File,
     Text,
 }
 
-use Takes::{Endpoint, File, Network, Node, OneOf, Service, Text};
+use Takes::{Endpoint, File, Network, Node, NodeId, OneOf, Service, Text};
 
 const fn flag(long: &'static str) -> Flag {
     Flag { long, short: None, takes: None }
@@ -152,7 +159,7 @@ pub(crate) const VERBS: &[Verb] = &[
     verb(&["node", "lock"], &[OneOf(&["off"])], PLAIN),
     verb(&["node", "unlock"], &[], PLAIN),
     verb(&["node", "unlock-key"], &[OneOf(&["rotate"])], PLAIN),
-    verb(&["gossip-key", "rotate"], &[], &[value("without", Node), JSON]),
+    verb(&["gossip-key", "rotate"], &[], &[value("without", NodeId), JSON]),
     verb(&["status"], &[], PLAIN),
     verb(&["teardown"], &[], &[flag("force"), JSON]),
 ];
@@ -169,7 +176,7 @@ impl Verb {
     }
 
     /// Whether an argument may stand behind the command.
-    pub(crate) fn admit(&self, argument: &Arg<'_>) -> Result<(), lexopt::Error> {
+    pub(crate) fn admit(&self, argument: &Arg<'_>) -> Result<(), Error> {
         let (is_known, shown) = match *argument {
             Arg::Long(long) => (self.flags.iter().any(|flag| flag.long == long), format!("--{long}")),
             Arg::Short(short) => (self.flags.iter().any(|flag| flag.short == Some(short)), format!("-{short}")),
@@ -177,6 +184,7 @@ impl Verb {
         };
         match is_known {
             true => Ok(()),
+            false if matches!(argument, Arg::Long("help") | Arg::Short('h')) => Err(Error::Custom(HelpAsked.into())),
             false => Err(format!("{shown} is not understood behind {}: see --help", self.words.join(" ")).into()),
         }
     }

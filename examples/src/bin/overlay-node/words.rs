@@ -86,6 +86,11 @@ pub(crate) fn value<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     parser.value()?.parse()
 }
 
+fn port_of(text: &str) -> Read<Port> {
+    let port = text.parse().ok().and_then(|number| Port::new(number).ok());
+    port.ok_or_else(|| format!("{text} is no port: 1 to 65535").into())
+}
+
 impl Words {
     pub(crate) fn read(&mut self, verb: &Verb, parser: &mut Parser) -> Read<()> {
         while let Some(argument) = parser.next()? {
@@ -189,7 +194,7 @@ impl Words {
                     at: self.at.ok_or("explain published needs --at, an address of the node")?,
                     by: self.interface.take().map(|name| name.parse()).transpose().map_err(lexopt::Error::from_any)?,
                     protocol: protocol.parse().map_err(lexopt::Error::from_any)?,
-                    port: Port::new(port.parse().map_err(lexopt::Error::from_any)?).map_err(lexopt::Error::from_any)?,
+                    port: port_of(port)?,
                 })
             }
             [endpoint, to] => {
@@ -207,8 +212,9 @@ impl Words {
         }
     }
 
-    pub(crate) fn nothing_else(&self) -> Read<()> {
-        self.words.first().map_or(Ok(()), |stray| Err(format!("{stray} is not understood: see --help").into()))
+    pub(crate) fn nothing_else(&self, verb: &Verb) -> Read<()> {
+        let wrong = |stray| format!("{stray} is not understood behind {}: see --help", verb.words.join(" "));
+        self.words.first().map_or(Ok(()), |stray| Err(wrong(stray).into()))
     }
 
     pub(crate) fn network(&mut self) -> Read<NetworkSpec> {

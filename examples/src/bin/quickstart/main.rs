@@ -49,7 +49,7 @@ fn main() -> Outcome<ExitCode> {
             (Err(why), Some(_)) => {
                 eprintln!("quickstart: this machine's kernel does not let us: {why}");
                 eprintln!(
-                    "It takes root, or user namespaces for ordinary users (/proc/sys/user/max_user_namespaces). --backend memory takes nothing."
+                    "It takes root, or user namespaces for ordinary users (/proc/sys/user/max_user_namespaces); in user space /dev/net/tun, too. --backend memory takes nothing."
                 );
                 Ok(ExitCode::FAILURE)
             }

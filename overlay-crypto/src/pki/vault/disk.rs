@@ -18,7 +18,7 @@ pub(super) trait Disk: Send {
     /// One takes the other's place, on the medium.
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
 
-    /// None is there from now on.
+    /// None is there from now on, on the medium either.
     fn remove(&mut self, name: &str) -> io::Result<()>;
 }
 
@@ -57,7 +57,7 @@ impl Disk for Folder {
     fn remove(&mut self, name: &str) -> io::Result<()> {
         match fs::remove_file(self.0.join(name)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed,
+            removed => removed.and_then(|()| File::open(&self.0)?.sync_all()),
         }
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn run() -> Outcome<bool> {
     if let Err(error) = overlay_kernel::enter_private()
         && !world::is_root()
     {
-        return Err(format!("this machine's kernel does not let us: {error}").into());
+        return Err(format!("this machine's kernel does not let us: {}", overlay_core::told(&error)).into());
     }
     let mut world = World::build()?;
     let done = walk(&mut world);

@@ -12,6 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitCode;
 
+use overlay_core::told;
 use overlay_driver::KernelPlaces;
 use overlay_driver::testing::{Carried, node};
 use overlay_examples::capture::{Capture, pcap};
@@ -41,11 +42,11 @@ pub(crate) fn build(carried: Option<Carried>) -> Result<Town, String> {
     if let Err(error) = overlay_kernel::enter_private() {
         let root = fs::metadata("/proc/self").is_ok_and(|meta| meta.uid() == 0);
         if !root {
-            return Err(format!("{error}: {}", cause(&error)));
+            return Err(told(&error));
         }
     }
-    let carried = carried.map_or_else(choose, Ok).map_err(|error| error.to_string())?;
-    Town::build(carried).map_err(|error| error.to_string())
+    let carried = carried.map_or_else(choose, Ok).map_err(|error| told(&*error))?;
+    Town::build(carried).map_err(|error| told(&*error))
 }
 
 fn choose() -> Outcome<Carried> {
@@ -89,8 +90,4 @@ pub(crate) fn walk(mut town: Town, wishes: &Wishes) -> Outcome<ExitCode> {
     walk::remove(&mut town)?;
     let good = town.end()?;
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(String::new, ToString::to_string)
 }
