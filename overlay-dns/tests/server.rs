@@ -40,12 +40,21 @@ struct Running {
     thread: Option<thread::JoinHandle<()>>,
 }
 
+/// Sockets of both kinds at one port that is free for both: another program may have the one that UDP was given by TCP.
+#[expect(clippy::disallowed_methods, reason = "a server of its own, so that clients may block")]
+fn both() -> (UdpSocket, TcpListener, SocketAddr) {
+    let one = || {
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = udp.local_addr().unwrap();
+        Some((udp, TcpListener::bind(address).ok()?, address))
+    };
+    (0..32).find_map(|_| one()).unwrap()
+}
+
 impl Running {
     #[expect(clippy::disallowed_methods, reason = "a runtime of its own, so that clients may block")]
     fn new(limits: Limits, upstreams: Vec<SocketAddr>) -> Self {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = udp.local_addr().unwrap();
-        let tcp = TcpListener::bind(address).unwrap();
+        let (udp, tcp, address) = both();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let handle = runtime.handle().clone();
         let mut resolver = Resolver::new(view(2), Config::default(), [7; 32]).unwrap();
@@ -160,13 +169,7 @@ struct Cuts {
 impl Cuts {
     #[expect(clippy::disallowed_methods, reason = "a server of its own, so that clients may block")]
     fn new() -> Self {
-        // A port that is free for both: another program may have the one that UDP was given by TCP.
-        let both = || {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            let address = socket.local_addr().unwrap();
-            Some((socket, address, TcpListener::bind(address).ok()?))
-        };
-        let (socket, address, listener) = (0..32).find_map(|_| both()).unwrap();
+        let (socket, listener, address) = both();
         socket.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
         let listener = Arc::new(listener);
         let open = Arc::clone(&listener);

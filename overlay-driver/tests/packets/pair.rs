@@ -3,14 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use overlay_core::{DontFragment, EndpointId, Mac, Mtu, NetworkId, Owner, Port, Vni, reconcile};
 use overlay_crypto::{Cipher, Direction, Epoch, Epochs, Numbers, Sa, SaId, SaKey, Spi, Tunnel, WindowSize};
 use overlay_datapath::{Sandbox, Tables, Wanted};
 use overlay_driver::packets::{Carrier, CarrierConfig};
 use overlay_firewall::{Action, Member, Policy, PolicyRule, Selector};
-use overlay_kernel::testing::judge;
+use overlay_kernel::testing::{judge, once_free};
 use overlay_kernel::{Namespace, QueueFlags, TapQueue};
 use overlay_vxlan::{LocalPort, Peer, PortEnd, Segment, Vtep};
 
@@ -209,18 +208,6 @@ impl Pair {
         let said = self.containers[from]
             .run(|| std::process::Command::new("ping").args(["-n", "-c", "1", "-W", "2", &to]).output().unwrap());
         said.unwrap().status.success()
-    }
-}
-
-/// A test beside this one may be starting a program, whose process holds whatever this one had open until that is executed.
-fn once_free<T, E: std::fmt::Debug>(open: impl Fn() -> Result<T, E>) -> T {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        match open() {
-            Ok(it) => return it,
-            Err(error) => assert!(Instant::now() < until, "{error:?}"),
-        }
-        std::thread::yield_now();
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use overlay_core::{Port, Protocol, Vni};
 use overlay_firewall::{Firewall, Gateway, Published, State, Tunnel};
 use overlay_kernel::Namespace;
-use overlay_kernel::testing::judge;
+use overlay_kernel::testing::{judge, once_free};
 
 use crate::conformance::owner;
 
@@ -96,7 +96,7 @@ pub(crate) fn tunnel(members: &[&str]) -> State {
 
 /// A server that tells who asks.
 pub(crate) fn serve(namespace: &Namespace, at: &str) -> TcpListener {
-    namespace.run(|| TcpListener::bind(at)).unwrap().unwrap()
+    once_free(|| namespace.run(|| TcpListener::bind(at)).unwrap())
 }
 
 /// Asks a server, if it can be reached.
@@ -112,7 +112,7 @@ pub(crate) fn hears(from: &mut TcpStream, to: &mut TcpStream) -> bool {
 }
 
 pub(crate) fn udp(namespace: &Namespace, at: &str) -> UdpSocket {
-    let socket = namespace.run(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let socket = once_free(|| namespace.run(|| UdpSocket::bind(at)).unwrap());
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{EndpointId, IpFamily, Mac, Plan, reconcile};
 use overlay_kernel::link::Tap;
-use overlay_kernel::testing::judge;
+use overlay_kernel::testing::{judge, once_free};
 use overlay_kernel::{Feature, probe};
 use overlay_vxlan::{PortEnd, Segment};
 
@@ -54,7 +54,7 @@ fn doors(container: u8) -> Vec<SocketAddr> {
 
 /// Answers who greets a container, at one of its addresses; once.
 fn answer(lab: &Lab, container: usize, at: SocketAddr) -> SocketAddr {
-    let socket = lab.containers[container].namespace.run(|| UdpSocket::bind(at)).unwrap().unwrap();
+    let socket = once_free(|| lab.containers[container].namespace.run(|| UdpSocket::bind(at)).unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut word = [0; 8];
     let (len, from) = socket.recv_from(&mut word).unwrap();
