@@ -23,9 +23,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut times = Vec::new();
     for step in &steps {
         println!("\n=== {}", step.name);
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), processor_time());
         let outcome = (step.run)();
-        times.push((step.name, start.elapsed()));
+        let spent = Spent { elapsed: start.elapsed(), processor: processor_time().saturating_sub(before) };
+        times.push((step.name, spent));
         if let Err(failure) = outcome {
             print!("{}", table(&times));
             return Err(Failure::new(format!(
@@ -76,10 +77,38 @@ fn full() -> Vec<Step> {
     quick().into_iter().chain(longer).collect()
 }
 
-fn table(times: &[(&str, Duration)]) -> String {
-    let total = times.iter().map(|(_, time)| *time).sum();
+/// What a step took.
+#[derive(Clone, Copy)]
+struct Spent {
+    elapsed: Duration,
+    /// Of all cores together: less than the time times the cores is a machine that waited.
+    processor: Duration,
+}
+
+fn table(times: &[(&str, Spent)]) -> String {
+    let sum = |of: fn(&Spent) -> Duration| times.iter().map(|(_, spent)| of(spent)).sum();
+    let total = Spent { elapsed: sum(|spent| spent.elapsed), processor: sum(|spent| spent.processor) };
     let rows = times.iter().copied().chain([("total", total)]);
-    rows.fold("\n".to_owned(), |text, (name, time)| text + &format!("{name:<20}{:>8.1} s\n", time.as_secs_f64()))
+    rows.fold("\n".to_owned(), |text, (name, Spent { elapsed, processor })| {
+        text + &format!(
+            "{name:<20}{:>8.1} s{:>10.1} s of processor time\n",
+            elapsed.as_secs_f64(),
+            processor.as_secs_f64()
+        )
+    })
+}
+
+/// Of all processes that this one has waited for, and that those have. Nothing where `/proc` does not say.
+fn processor_time() -> Duration {
+    std::fs::read_to_string("/proc/self/stat").ok().and_then(|stat| children(&stat)).unwrap_or_default()
+}
+
+/// `cutime` and `cstime` of proc_pid_stat(5): in hundredths of a second for user space, whatever the kernel counts in.
+fn children(stat: &str) -> Option<Duration> {
+    let (_, after_name) = stat.rsplit_once(')')?; // a program's name may have spaces
+    let mut fields = after_name.split_ascii_whitespace().skip(13).map(str::parse::<u64>);
+    let (user, system) = (fields.next()?.ok()?, fields.next()?.ok()?);
+    Some(Duration::from_millis(10 * (user + system)))
 }
 
 #[cfg(test)]
@@ -97,10 +126,22 @@ mod tests {
     #[test]
     fn the_table_has_each_step_and_the_sum() {
         let times = [("fmt", Duration::from_millis(1_500)), ("docs", Duration::from_secs(20))];
-        assert_eq!(
-            table(&times).split_whitespace().collect::<Vec<_>>().join(" "),
-            "fmt 1.5 s docs 20.0 s total 21.5 s"
-        );
+        let times = times.map(|(name, elapsed)| (name, Spent { elapsed, processor: elapsed / 2 }));
+        let said: Vec<String> =
+            table(&times).lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let row = |name, elapsed, processor| format!("{name} {elapsed} s {processor} s of processor time");
+        assert_eq!(said, ["".to_owned(), row("fmt", 1.5, 0.8), row("docs", 20.0, 10.0), row("total", 21.5, 10.8)]);
+    }
+
+    #[test]
+    fn the_time_of_what_ran_is_read_past_any_name() {
+        let stat = "7 (a b) c) S 1 7 7 0 -1 4194560 2019 68000 0 6 3 4 250 50 20 0 1 0 1234 0";
+        assert_eq!(children(stat), Some(Duration::from_secs(3)));
+        assert_eq!(children("7 (xtask) S 1"), None);
+        let before = processor_time();
+        let spins =
+            std::process::Command::new("sh").args(["-c", "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"]).status();
+        assert!(spins.is_ok_and(|status| status.success()) && processor_time() > before);
     }
 
     #[test]
