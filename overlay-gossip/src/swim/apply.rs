@@ -68,6 +68,8 @@ impl Swim {
     fn take_known(&mut self, at: Index, update: &Update, now: Instant) -> bool {
         let Some(slot) = self.roster.slot(at) else { return false };
         let (old, order) = (slot.standing, update.number().cmp(&slot.number()));
+        let since_now = (!is_gone(old) && is_gone(update.standing)).then(|| from_now(update));
+        let update = since_now.as_ref().unwrap_or(update);
         match (order, update.standing) {
             (Ordering::Less, _) => false,
             (Ordering::Greater, _) if self.is_forged(update) => false,
@@ -300,6 +302,12 @@ impl Swim {
 
 pub(super) const fn is_gone(standing: Standing) -> bool {
     matches!(standing, Standing::Suspended | Standing::Left)
+}
+
+/// Who was alive here until now is gone from now on, however long others say. Its age is but the word of who tells it: by a great
+/// one a member would be forgotten at once, and its entries with it, without the time in which it objects.
+fn from_now(update: &Update) -> Update {
+    Update { age: Duration::ZERO, ..update.clone() }
 }
 
 /// What a node signs when it leaves.
