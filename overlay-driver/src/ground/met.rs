@@ -35,8 +35,8 @@ impl Met {
         self.wanted.networks.get(&network).map(|sandbox| &sandbox.vxlan)
     }
 
-    pub(super) fn networks(&self) -> impl Iterator<Item = NetworkId> {
-        self.wanted.networks.keys().copied()
+    pub(super) fn networks(&self) -> Vec<NetworkId> {
+        self.wanted.networks.keys().copied().collect()
     }
 
     /// A place holds something else than it did, or is no more. O(n) for what it holds.

@@ -290,7 +290,7 @@ impl Plane {
     /// Has a carrier that is new open the taps of all networks. Fails where one of the place's cannot be opened; what fails of others is found by these.
     fn plug_all(&self, now: &mut Now, place: Option<&Place>) -> Result<(), BackendError> {
         let mut plugged = Ok(());
-        for network in now.met.networks().collect::<Vec<_>>() {
+        for network in now.met.networks() {
             let done = self.plug(now, network, None);
             if place == Some(&Place::Network(network)) {
                 plugged = done;
