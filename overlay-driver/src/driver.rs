@@ -99,8 +99,8 @@ impl Driver {
     /// publishes in the routing mesh, it is on the ingress network then too, by an interface of its own there, unless it was already.
     ///
     /// # Errors
-    /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left). If this future is dropped
-    /// half-way, [detach](Self::detach) it by the id that was given.
+    /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left); of an endpoint that was attached before,
+    /// what stood is left, plugged in as it was. If this future is dropped half-way, [detach](Self::detach) it by the id that was given.
     pub async fn attach(&self, attach: Attach) -> Result<Attached, AttachError> {
         let span = spans::attach(self.node, &attach.container, &attach.network);
         self.attach_all(attach, &span).instrument(span.clone()).await
@@ -109,22 +109,25 @@ impl Driver {
     async fn attach_all(&self, attach: Attach, span: &Span) -> Result<Attached, AttachError> {
         let network = self.control.network(&attach.network).await?;
         let replica = attach.service.map(|service| mesh_replica(service, self.node, &attach.container));
-        let id = match (attach.id, replica) {
-            (Some(id), _) => id,
-            (None, Some(replica)) if network.spec.ingress && self.is_here(replica).await? => replica,
-            (None, _) => EndpointId::generate(random),
+        let (id, stood) = match (attach.id, replica) {
+            (Some(id), _) => (id, self.stood(id).await?),
+            (None, Some(replica)) if network.spec.ingress && self.is_here(replica).await? => {
+                (replica, self.stood(replica).await?)
+            }
+            (None, _) => (EndpointId::generate(random), Stood::default()),
         };
         spans::is_endpoint(span, id);
         let endpoint = self.attach_for_certain(id, attach.spec(network.id, self.node)).await?;
         let plugged = match self.plug_attached(&attach, id).await {
             Ok(plugged) => plugged,
-            Err(error) => return Err(self.take_back(id, error).await),
+            Err(error) => return Err(self.take_back(id, stood, error).await),
         };
-        if let Some(replica) = replica.filter(|replica| *replica != id)
-            && let Err(error) = self.plug_replica(&attach, replica).await
-        {
-            let _ = self.unplug(replica).await;
-            return Err(self.take_back(id, error).await);
+        if let Some(replica) = replica.filter(|replica| *replica != id) {
+            let before = self.plugged(replica).await.map_err(PlugError::from)?;
+            if let Err(error) = self.plug_replica(&attach, replica).await {
+                self.plug_as(replica, before).await;
+                return Err(self.take_back(id, stood, error).await);
+            }
         }
         Ok(Attached { endpoint, interface: plugged.interface })
     }
@@ -187,8 +190,34 @@ impl Driver {
         Ok(failed)
     }
 
-    async fn take_back(&self, endpoint: EndpointId, error: AttachError) -> AttachError {
-        let _ = self.unplug(endpoint).await;
+    /// What there is of an endpoint.
+    async fn stood(&self, endpoint: EndpointId) -> Result<Stood, AttachError> {
+        let plugged = self.plugged(endpoint).await.map_err(PlugError::from)?;
+        Ok(Stood { attached: self.is_here(endpoint).await?, plugged })
+    }
+
+    /// How an endpoint is plugged in, if it is.
+    async fn plugged(&self, endpoint: EndpointId) -> Result<Option<Plugged>, Stopped> {
+        self.ask(|asked| Command::Plugged(endpoint, asked)).await
+    }
+
+    /// Has an endpoint plugged in as it was before, or not at all.
+    async fn plug_as(&self, endpoint: EndpointId, before: Option<Plugged>) {
+        match before {
+            // Where that cannot be, what there is of it is left: its condition says what is wrong.
+            Some(Plugged { container, source, interface, .. }) => {
+                drop(self.plug_one(endpoint, container, source, Some(interface)).await);
+            }
+            None => drop(self.unplug(endpoint).await),
+        }
+    }
+
+    /// Leaves what stood before, and nothing more.
+    async fn take_back(&self, endpoint: EndpointId, stood: Stood, error: AttachError) -> AttachError {
+        self.plug_as(endpoint, stood.plugged).await;
+        if stood.attached {
+            return error;
+        }
         match self.control.detach(endpoint, now()).await {
             Ok(_) => error,
             Err(_) => AttachError::Left { endpoint, source: Box::new(error) },
@@ -223,7 +252,7 @@ impl Driver {
     /// What it has on the ingress network by its service is plugged in with it, if the catalogue can be asked for that.
     ///
     /// # Errors
-    /// If it cannot be reached, or its interface is taken. Nothing of it is plugged in then.
+    /// If it cannot be reached, or its interface is taken. Nothing of it is plugged in then, but what was before.
     pub async fn plug(
         &self,
         endpoint: EndpointId,
@@ -231,11 +260,12 @@ impl Driver {
         source: Source,
         interface: Option<IfName>,
     ) -> Result<Plugged, PlugError> {
+        let before = self.plugged(endpoint).await?;
         let plugged = self.plug_one(endpoint, container.clone(), source.clone(), interface).await?;
         if let Some(replica) = self.replica_of(endpoint).await
             && let Err(error) = self.plug_one(replica, container, source, None).await
         {
-            let _ = self.unplug(endpoint).await;
+            self.plug_as(endpoint, before).await;
             return Err(error);
         }
         Ok(plugged)
@@ -425,6 +455,14 @@ impl Driver {
     pub(crate) async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
         ask(&self.commands, command).await
     }
+}
+
+/// What there was of an endpoint before it was asked for.
+#[derive(Debug, Default)]
+struct Stood {
+    /// The catalogue had it on this node.
+    attached: bool,
+    plugged: Option<Plugged>,
 }
 
 /// A command that is sent while its receiver goes may be neither refused nor dropped, but lie in the channel as long as there are senders: so

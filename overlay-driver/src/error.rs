@@ -151,7 +151,7 @@ pub enum PlugError {
 }
 
 /// Why a container was not attached. It is not plugged in, and the catalogue does not have it, unless it
-/// [is left](Self::is_left).
+/// [is left](Self::is_left), or was attached before: then that stands.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AttachError {

@@ -54,6 +54,8 @@ pub(crate) enum Command {
     Join(Vec<SocketAddr>),
     RotateKeys,
     Plug(Plug, oneshot::Sender<Result<Plugged, PlugError>>),
+    /// How an endpoint is plugged in, if it is.
+    Plugged(EndpointId, oneshot::Sender<Option<Plugged>>),
     /// Whether an endpoint that is plugged in is in effect, as soon as that is known.
     Await(EndpointId, oneshot::Sender<Result<(), String>>),
     /// Answered when no place holds it any more.
@@ -376,6 +378,7 @@ impl<G: Ground> Heart<G> {
         match command {
             Command::Join(seeds) => self.tell(Input::Join(seeds)),
             Command::Plug(plug, asked) => self.enter(plug, asked),
+            Command::Plugged(endpoint, asked) => drop(asked.send(self.book.get(endpoint).cloned())),
             Command::Await(endpoint, asked) => self.state.awaiting.entry(endpoint).or_default().push(asked),
             Command::Unplug(endpoint, asked) => {
                 self.unplug(endpoint);

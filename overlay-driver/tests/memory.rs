@@ -308,3 +308,33 @@ impl Follow for Silent {
         std::collections::BTreeMap::new()
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_again_for_what_is_attached_and_is_refused_has_what_stood() {
+    let (store, ground, dir) = (store(), MemoryGround::default(), Dir::new("stood"));
+    let manager = manager(&store);
+    let driver = start(1, &ground, &dir, manager.clone(), Feed::new(store, &root()).unwrap()).await.unwrap();
+    create(&*manager).await;
+    let back = NetworkSpec { attachable: true, ..NetworkSpec::overlay("back".parse().unwrap()) };
+    manager.create_network(NetworkId::from_bytes([10; 16]), back, NOW).await.unwrap();
+    let id = EndpointId::from_bytes([100; 16]);
+    let again = |interface: &str| Attach { id: Some(id), interface: Some(interface.parse().unwrap()), ..web() };
+    driver.attach(again("eth0")).await.unwrap();
+    driver.attach(Attach { network: "back".into(), ..web() }).await.unwrap();
+    let before = driver.status().await.unwrap().plugged;
+    assert_eq!(before.iter().map(|it| it.interface.as_str()).collect::<BTreeSet<_>>(), ["eth0", "eth1"].into());
+    // One that is taken is refused before it is written down, one that is reserved after.
+    for interface in ["eth1", "gw0"] {
+        let refused = driver.attach(again(interface)).await.unwrap_err();
+        assert!(matches!(refused, AttachError::Plug(_)), "{refused}");
+        assert_eq!(driver.status().await.unwrap().plugged, before, "{interface}");
+        assert!(manager.endpoint(id).await.unwrap().is_some_and(|it| it.condition != Condition::Removing));
+        assert_eq!(driver.in_effect(id).await.unwrap(), Ok(()));
+        let plug = driver.plug(id, "web".parse().unwrap(), web().source, Some(interface.parse().unwrap())).await;
+        assert!(plug.is_err());
+        assert_eq!(driver.status().await.unwrap().plugged, before, "{interface}");
+    }
+    // It may be called otherwise.
+    assert_eq!(driver.attach(again("eth7")).await.unwrap().interface.as_str(), "eth7");
+    driver.stop().await;
+}

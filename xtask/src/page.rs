@@ -19,7 +19,11 @@ pub(crate) fn write(file: &Path) -> Outcome {
     let Some((head, _)) = page.split_once(FROM_HERE) else {
         return Err(Failure::new(format!("{PAGE} has no line {FROM_HERE}, below which its tables are")));
     };
-    let text = format!("{head}{FROM_HERE}\n{}", tables(&lines));
+    let tables = tables(&lines);
+    if tables.is_empty() {
+        return Err(Failure::new(format!("{} has no figures: {PAGE} stays as it is", file.display())));
+    }
+    let text = format!("{head}{FROM_HERE}\n{tables}");
     fs::write(root().join(PAGE), text).map_err(|error| Failure::new(format!("{PAGE}: {error}")))
 }
 
@@ -89,6 +93,20 @@ mod tests {
             \n## node\n\n| figure | value | yardstick of the same run | ratio |\n|---|---|---|---|\n\
             | join | 4,607 1/s |  |  |\n";
         assert_eq!(tables(lines), wanted);
+    }
+
+    #[test]
+    fn a_page_is_not_emptied_for_want_of_figures() {
+        let (file, before) =
+            (std::env::temp_dir().join(format!("xtask-page-{}", std::process::id())), read(PAGE).unwrap());
+        fs::write(&file, "warming up\n").unwrap();
+        let refused = write(&file);
+        let after = read(PAGE).unwrap();
+        fs::remove_file(file).unwrap();
+        if after != before {
+            fs::write(root().join(PAGE), &before).unwrap();
+        }
+        assert!(refused.is_err() && after == before);
     }
 
     #[test]

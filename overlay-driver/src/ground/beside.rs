@@ -6,17 +6,26 @@ use std::fmt;
 use overlay_core::{
     Applied, Backend, BackendError, Lower, Memory, Phase, Refusal, State, StepError, StepOf, Witness, in_phases,
 };
+use overlay_node::Place;
 
+use super::met::Touched;
 use super::plane::Plane;
 
 /// Holds a value in two parts: one by a backend of the kernel, one as what packets meet in user space.
-pub(super) struct Beside<B, D: State> {
+pub(super) struct Beside<B: Backend, D: State> {
     pub(super) kernel: B,
     pub(super) held: Memory<D>,
     /// What of a value the kernel is to hold, and what is to meet packets.
     pub(super) split: fn(&D) -> (D, D),
     pub(super) plane: Plane,
+    /// Whose value it is.
+    pub(super) place: Place,
+    /// Which taps a step is about.
+    pub(super) touch: fn(&Step<StepOf<B>, D::Step>, &mut Touched),
 }
+
+/// No taps: only segments have some.
+pub(super) const fn untouched<K, D>(_: &Step<K, D>, _: &mut Touched) {}
 
 /// Both parts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -102,20 +111,27 @@ impl<B: Backend, D: State> Backend for Beside<B, D> {
         };
         let mut at = 0;
         for run in steps.chunk_by(is_alike) {
-            let (mut of_kernel, mut of_held) = (Vec::new(), Vec::new());
+            let (mut of_kernel, mut of_held, mut touched) = (Vec::new(), Vec::new(), Touched::default());
             for step in run {
+                (self.touch)(step, &mut touched);
                 match step {
                     Step::Kernel(step) => of_kernel.push(step.clone()),
                     Step::Held(step) => of_held.push(step.clone()),
                 }
             }
-            if !of_kernel.is_empty() {
-                self.carry_out(at, &of_kernel)?;
+            if !of_kernel.is_empty()
+                && let Err(error) = self.carry_out(at, &of_kernel)
+            {
+                let _ = self.plane.hold(&self.place, &mut self.held, &[], &touched); // what was made before that
+                return Err(error);
             }
             // What changed in the kernel is looked at too: a tap that was made anew is opened again.
-            let held = self.plane.hold(&mut self.held, &of_held);
-            let failed = |source| StepError { at: at + run.len() - 1, applied: Applied::Unknown, source };
-            held.map_err(failed)?;
+            let held = self.plane.hold(&self.place, &mut self.held, &of_held, &touched);
+            held.map_err(|error| match (error.applied, of_held.is_empty(), at) {
+                (Applied::Nothing, false, 0) => error,
+                (Applied::Nothing, false, _) => StepError { at, applied: Applied::Before, ..error },
+                _ => StepError { at: at + run.len() - 1, applied: Applied::Unknown, ..error },
+            })?;
             at += run.len();
         }
         Ok(())
@@ -151,13 +167,14 @@ where
 pub(super) struct Carried<D: State> {
     held: Memory<D>,
     plane: Plane,
+    place: Place,
     /// What of a value meets packets, or why not all that is to be held can be.
     part: fn(&D) -> Result<D, Refusal>,
 }
 
 impl<D: State> Carried<D> {
-    pub(super) const fn new(held: Memory<D>, plane: Plane, part: fn(&D) -> Result<D, Refusal>) -> Self {
-        Self { held, plane, part }
+    pub(super) fn new(held: Memory<D>, (place, plane): (Place, Plane), part: fn(&D) -> Result<D, Refusal>) -> Self {
+        Self { held, plane, place, part }
     }
 }
 
@@ -170,9 +187,7 @@ impl<D: State> Backend for Carried<D> {
     }
 
     fn apply(&mut self, steps: &[D::Step]) -> Result<(), StepError> {
-        // Either all meet packets, or none.
-        let failed = |source| StepError { at: 0, applied: Applied::Nothing, source };
-        self.plane.hold(&mut self.held, steps).map_err(failed)
+        self.plane.hold(&self.place, &mut self.held, steps, &Touched::default())
     }
 
     fn plan_to(&mut self, desired: &D) -> Result<Vec<D::Step>, BackendError> {

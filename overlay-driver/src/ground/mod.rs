@@ -7,6 +7,7 @@ mod kernel;
 mod led;
 mod macvlans;
 mod memory;
+mod met;
 mod nothing;
 mod plane;
 mod published;

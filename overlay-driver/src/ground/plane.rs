@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::net::if_::if_nametoindex;
 use overlay_core::{
-    Backend as _, BackendError, EndpointId, ErrorKind, IfName, Memory, Name, NetworkId, NsId, NsKey, PortRange, State,
-    StepError, Vni,
+    Applied, Backend as _, BackendError, EndpointId, ErrorKind, IfName, Memory, NetworkId, NsId, PortRange, State,
+    StepError,
 };
 use overlay_crypto::{SaId, UdpEncapsulation, Usage};
-use overlay_datapath::{Sandbox, Tables, Wanted};
+use overlay_datapath::{Tables, Wanted};
 use overlay_kernel::{Namespace, NamespaceDir, QueueFlags, TapQueue};
-use overlay_node::{MemoryPlaces, Place};
-use overlay_vxlan::{LocalPort, PortEnd, Segment, names};
+use overlay_node::{MemoryPlaces, Place, Places as _};
+use overlay_vxlan::{LocalPort, PortEnd, Segment};
 
 use super::kernel::{Containers, sandbox_name};
+use super::met::{At, Met, Touched, gateway, taps};
 use super::tunnels::Spent;
 use crate::chance::random;
 use crate::packets::{Carrier, CarrierConfig, CarrierCounts};
@@ -35,7 +36,14 @@ struct Shared {
     config: CarrierConfig,
     places: MemoryPlaces,
     spent: Spent,
-    running: Mutex<Running>,
+    now: Mutex<Now>,
+}
+
+/// What packets meet, and what carries by it.
+#[derive(Default)]
+struct Now {
+    met: Met,
+    running: Running,
 }
 
 #[derive(Default)]
@@ -49,6 +57,8 @@ struct Running {
     plugged: BTreeMap<EndpointId, Tap>,
     /// There was one, in whose place another has yet to begin, or to be told what packets meet.
     is_owed: bool,
+    /// It has yet to open the taps of all networks.
+    is_bare: bool,
 }
 
 /// A tap of ours: where it is, what it is called, and which of those that ever were called so it is.
@@ -65,8 +75,8 @@ impl Plane {
         sandboxes: NamespaceDir,
         (config, spent): (CarrierConfig, Spent),
     ) -> Self {
-        let (places, running) = Default::default();
-        Self(Arc::new(Shared { host, containers, sandboxes, config, places, spent, running }))
+        let (places, now) = Default::default();
+        Self(Arc::new(Shared { host, containers, sandboxes, config, places, spent, now }))
     }
 
     /// What is held in memory.
@@ -74,92 +84,124 @@ impl Plane {
         &self.0.places
     }
 
-    /// A value changes by these steps, and packets meet it from then on. Without steps it is looked whether the taps are what they were.
+    /// A value of a place changes by these steps, and packets meet it from then on. The taps that steps touched are opened, where they are not what they were; those
+    /// of other places are left alone.
     ///
     /// # Errors
-    /// If it cannot be published, in which case it is as before; or a tap cannot be opened, whose port is then taken out again.
-    pub(super) fn hold<D: State>(&self, held: &mut Memory<D>, steps: &[D::Step]) -> Result<(), BackendError> {
-        let mut running = self.lock();
-        if steps.is_empty() && running.carrier.is_some() && !running.is_lost() {
-            return self.plug(&mut running); // what packets meet is what it was
-        }
-        let before = held.state();
-        held.apply(steps).map_err(|StepError { source, .. }| source)?;
-        if let Err(error) = self.publish(&mut running) {
-            held.update(|state| *state = before);
-            if running.is_lost() {
-                let _ = self.begin_again(&mut running); // else when it is looked for next
+    /// If it cannot be published, in which case [nothing](Applied::Nothing) has changed; or a tap of the place's cannot be opened: then its port is taken out
+    /// again, and all else is in effect. What a carrier has begun with that cannot carry all of it is as before, and met all the same.
+    pub(super) fn hold<D: State>(
+        &self,
+        place: &Place,
+        held: &mut Memory<D>,
+        steps: &[D::Step],
+        touched: &Touched,
+    ) -> Result<(), StepError> {
+        let at = steps.len().saturating_sub(1);
+        let mut now = self.lock();
+        let is_carried = now.running.carrier.is_some() && !now.running.is_lost();
+        if !steps.is_empty() || !is_carried {
+            let before = held.state();
+            held.apply(steps)?;
+            now.met.take(&self.0.places, place);
+            let failed = match self.publish(&mut now) {
+                Ok(Ok(())) => None,
+                Ok(Err(source)) => Some(StepError { at, applied: Applied::Unknown, source }),
+                Err(source) => Some(StepError { at: 0, applied: Applied::Nothing, source }),
+            };
+            if let Some(failed) = failed {
+                held.update(|state| *state = before);
+                now.met = Met::of(&self.0.places);
+                if now.running.is_lost() {
+                    let _ = self.begin_again(&mut now); // else when it is looked for next
+                }
+                return Err(failed);
             }
-            return Err(error);
         }
-        self.plug(&mut running)
+        let plugged = match place {
+            _ if now.running.is_bare => self.plug_all(&mut now, Some(place)),
+            Place::Network(network) if !touched.is_empty() => self.plug(&mut now, *network, Some(touched)),
+            _ => Ok(()),
+        };
+        plugged.map_err(|source| StepError { at, applied: Applied::Unknown, source })
+    }
+
+    /// A place is no more.
+    ///
+    /// # Errors
+    /// None in practice: it is memory.
+    pub(super) fn close(&self, place: &Place) -> Result<(), BackendError> {
+        let mut now = self.lock();
+        self.0.places.clone().close(place)?;
+        now.met.take(&self.0.places, place);
+        Ok(())
     }
 
     /// Whether nothing carries that should: it has ended by itself, or none could begin in its place.
     pub(super) fn is_lost(&self) -> bool {
-        self.lock().is_lost()
+        self.lock().running.is_lost()
     }
 
     /// Has another carrier in place of one that is lost, if so.
     ///
     /// # Errors
-    /// As [`hold`](Self::hold).
+    /// If what packets meet cannot be published. Ports whose taps cannot be opened are taken out: who holds them finds that.
     pub(super) fn revive(&self) -> Result<(), BackendError> {
-        let mut running = self.lock();
-        if running.is_lost() { self.begin_again(&mut running) } else { Ok(()) }
+        let mut now = self.lock();
+        if now.running.is_lost() { self.begin_again(&mut now) } else { Ok(()) }
     }
 
     /// Whatever of it cannot be carried, the rest is.
-    fn begin_again(&self, running: &mut Running) -> Result<(), BackendError> {
-        let published = self.publish(running);
-        let plugged = self.plug(running);
-        published.and(plugged)
+    fn begin_again(&self, now: &mut Now) -> Result<(), BackendError> {
+        let published = self.publish(now);
+        let _ = self.plug_all(now, None); // each to its own
+        published?
     }
 
     /// What was sealed by each association.
     pub(super) fn usage(&self) -> BTreeMap<SaId, Usage> {
-        self.lock().carrier.as_ref().map(Carrier::usage).unwrap_or_default()
+        self.lock().running.carrier.as_ref().map(Carrier::usage).unwrap_or_default()
     }
 
     /// Has the carrier end as if by itself.
     #[cfg(feature = "testing")]
     pub(super) fn end_carrier(&self) {
-        if let Some(carrier) = &self.lock().carrier {
+        if let Some(carrier) = &self.lock().running.carrier {
             carrier.fail();
         }
     }
 
     /// What each of the carrier's queues has done.
     pub(super) fn counts_by_queue(&self) -> Vec<CarrierCounts> {
-        self.lock().carrier.as_ref().map(Carrier::counts_by_queue).unwrap_or_default()
+        self.lock().running.carrier.as_ref().map(Carrier::counts_by_queue).unwrap_or_default()
     }
 
     /// What the carrier has done.
     pub(super) fn counts(&self) -> CarrierCounts {
-        self.lock().carrier.as_ref().map(Carrier::counts).unwrap_or_default()
+        self.lock().running.carrier.as_ref().map(Carrier::counts).unwrap_or_default()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Running> {
-        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.0.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has packets meet what is held now.
-    fn publish(&self, running: &mut Running) -> Result<(), BackendError> {
-        let wanted = wanted(&self.0.places);
-        let tables = Tables::new(&wanted).map_err(|refusal| {
+    /// Has packets meet what is held now; inside, whether all of it can be carried, or that all but that is met.
+    fn publish(&self, Now { met, running }: &mut Now) -> Result<Result<(), BackendError>, BackendError> {
+        let wanted = met.wanted();
+        let tables = Tables::new(wanted).map_err(|refusal| {
             BackendError::new(ErrorKind::Invalid, "have packets meet what places hold").caused_by(refusal)
         })?;
-        self.start(running, &wanted)?;
+        self.start(running, wanted)?;
         let conflict = running.unsealed.values().next().filter(|_| !wanted.crypto.sas.is_empty());
         let carries = conflict.map_or(Ok(()), |why| {
             Err(BackendError::new(ErrorKind::Conflict, "carry ESP in UDP").caused_by(why.clone()))
         });
         // What carries what it did goes on with that.
         if carries.is_err() && !running.is_owed {
-            return carries;
+            return carries.map(Ok);
         }
         running.is_owed = false;
-        let Some(carrier) = &running.carrier else { return carries };
+        let Some(carrier) = &running.carrier else { return Ok(carries) };
         let here: BTreeSet<EndpointId> = tables.endpoints().collect();
         let gone: Vec<EndpointId> = running.plugged.keys().filter(|it| !here.contains(it)).copied().collect();
         carrier.publish(Arc::new(tables));
@@ -167,7 +209,7 @@ impl Plane {
             carrier.unplug(endpoint);
             running.plugged.remove(&endpoint);
         }
-        carries
+        Ok(carries)
     }
 
     /// Has a carrier that is bound where it should be. One that is to be bound elsewhere too is another, which opens all taps anew; what it
@@ -192,7 +234,7 @@ impl Plane {
             return Ok(());
         }
         let mut former = std::mem::take(running);
-        running.is_owed = true;
+        (running.is_owed, running.is_bare) = (true, true);
         running.unsealed = std::mem::take(&mut former.unsealed);
         if former.carrier.take().is_some_and(|carrier| carrier.may_have_sealed()) {
             self.0.spent.set();
@@ -245,39 +287,56 @@ impl Plane {
         (0..count).map(|_| self.0.host.udp((from, 0).into())).collect()
     }
 
-    /// Has the carrier open the taps that it has not, or has another of. A port whose tap cannot be opened is not held.
-    fn plug(&self, running: &mut Running) -> Result<(), BackendError> {
-        let Running { carrier: Some(carrier), plugged, .. } = running else { return Ok(()) };
-        let mut failure = Ok(());
-        for (place, tables) in self.0.places.places() {
-            let Place::Network(network) = place else { continue };
-            let vxlan = tables.vxlan.state();
-            let mut failed = BTreeSet::new();
-            for (endpoint, tap) in taps(&vxlan) {
-                if let Err(error) = self.plug_port(carrier, plugged, (endpoint, network, tap)) {
-                    failed.insert(endpoint);
-                    failure = Err(error);
-                }
-            }
-            if !failed.is_empty() {
-                tables.vxlan.update(|state| {
-                    let all = state.segments.iter_mut();
-                    all.for_each(|(vni, segment)| {
-                        let guided = !failed.contains(&gateway(*vni));
-                        let stays = |port: &LocalPort| guided || matches!(port.end, PortEnd::Namespace { .. });
-                        segment.ports.retain(|endpoint, port| !failed.contains(endpoint) && stays(port));
-                    });
-                });
+    /// Has a carrier that is new open the taps of all networks. Fails where one of the place's cannot be opened; what fails of others is found by these.
+    fn plug_all(&self, now: &mut Now, place: Option<&Place>) -> Result<(), BackendError> {
+        let mut plugged = Ok(());
+        for network in now.met.networks() {
+            let done = self.plug(now, network, None);
+            if place == Some(&Place::Network(network)) {
+                plugged = done;
             }
         }
+        now.running.is_bare = now.running.carrier.is_none();
+        plugged
+    }
+
+    /// Has the carrier open a network's taps that it has not, or has another of: those that were touched, or all. A port whose tap cannot be opened is not held.
+    fn plug(&self, now: &mut Now, network: NetworkId, touched: Option<&Touched>) -> Result<(), BackendError> {
+        let Now { met, running: Running { carrier: Some(carrier), plugged, .. } } = now else { return Ok(()) };
+        let (mut failed, mut failure) = (BTreeSet::new(), Ok(()));
+        for (endpoint, at) in met.segments(network).map(taps).into_iter().flatten() {
+            if touched.is_some_and(|touched| !touched.is(endpoint, at)) {
+                continue;
+            }
+            if let Err(error) = self.plug_port(carrier, plugged, (endpoint, network, at)) {
+                failed.insert(endpoint);
+                failure = Err(error);
+            }
+        }
+        if !failed.is_empty() {
+            self.take_out(network, &failed);
+            met.take(&self.0.places, &Place::Network(network));
+        }
         failure
+    }
+
+    /// Ports are not held any more; machines' are not without their gateway.
+    fn take_out(&self, network: NetworkId, failed: &BTreeSet<EndpointId>) {
+        let Some(tables) = self.0.places.place(&Place::Network(network)) else { return };
+        tables.vxlan.update(|state| {
+            for (vni, segment) in &mut state.segments {
+                let guided = !failed.contains(&gateway(*vni));
+                let stays = |port: &LocalPort| guided || matches!(port.end, PortEnd::Namespace { .. });
+                segment.ports.retain(|endpoint, port| !failed.contains(endpoint) && stays(port));
+            }
+        });
     }
 
     fn plug_port(
         &self,
         carrier: &Carrier,
         plugged: &mut BTreeMap<EndpointId, Tap>,
-        (endpoint, network, (container, interface)): (EndpointId, NetworkId, (Option<&NsKey>, IfName)),
+        (endpoint, network, (container, interface)): (EndpointId, NetworkId, At<'_>),
     ) -> Result<(), BackendError> {
         let namespace = match container {
             Some(key) if self.0.containers.is_hosts(key) => Arc::clone(&self.0.host),
@@ -354,62 +413,9 @@ fn of_esp() -> u16 {
 /// Ports that each queue sends VXLAN from, where there are several: so few of them seldom all meet one queue at the other end.
 const SOURCES: usize = 8;
 
-/// Our taps of a network's segments: in which container's namespace each is, or in none but the network's own, and what it is called.
-fn taps(vxlan: &overlay_vxlan::State) -> Vec<(EndpointId, (Option<&NsKey>, IfName))> {
-    let mut taps = Vec::new();
-    for (vni, segment) in &vxlan.segments {
-        for (endpoint, port) in &segment.ports {
-            match &port.end {
-                PortEnd::Namespace { namespace, interface } => taps.push((*endpoint, (Some(namespace), *interface))),
-                PortEnd::Tap { .. } => taps.extend(names::port(*endpoint).map(|ours| (*endpoint, (None, ours)))),
-            }
-        }
-        if has_machines(segment) {
-            taps.extend(names::bridge(*vni).map(|ours| (gateway(*vni), (None, ours))));
-        }
-    }
-    taps
-}
-
-fn has_machines(segment: &Segment) -> bool {
-    segment.ports.values().any(|port| matches!(port.end, PortEnd::Tap { .. }))
-}
-
-/// What a segment's gateway is plugged in as.
-const fn gateway(vni: Vni) -> EndpointId {
-    let [a, b, c, d] = vni.get().to_be_bytes();
-    EndpointId::from_bytes([0xff, b'g', b'a', b't', b'e', b'w', b'a', b'y', 0xff, 0xff, 0xff, 0xff, a, b, c, d])
-}
-
 /// Whether nothing of a segment passes in the clear: networks that are encrypted have ports of their own.
 pub(super) fn is_sealed(segment: &Segment) -> bool {
     segment.vtep.port == overlay_core::Port::VXLAN_ENCRYPTED || PortRange::VXLAN_ENCRYPTED.contains(segment.vtep.port)
-}
-
-/// All that is held now.
-fn wanted(places: &MemoryPlaces) -> Wanted {
-    let mut wanted = Wanted::default();
-    let mut services: BTreeMap<Name, Arc<overlay_lb::State>> = BTreeMap::new();
-    for (place, held) in places.places() {
-        match place {
-            Place::Host => (wanted.crypto, wanted.host) = (held.crypto.state(), held.firewall.state()),
-            Place::Network(network) => {
-                let sandbox = Sandbox { vxlan: held.vxlan.state(), firewall: held.firewall.state() };
-                wanted.networks.insert(network, sandbox);
-            }
-            Place::Container(name) => drop(services.insert(name, Arc::new(held.lb.state()))),
-        }
-    }
-    let segments = wanted.networks.values().flat_map(|network| &network.vxlan.segments);
-    wanted.gateways = segments.filter(|(_, it)| has_machines(it)).map(|(vni, _)| (*vni, gateway(*vni))).collect();
-    let segments = wanted.networks.values().flat_map(|network| network.vxlan.segments.values());
-    for (endpoint, port) in segments.flat_map(|segment| &segment.ports) {
-        let PortEnd::Namespace { namespace, .. } = &port.end else { continue };
-        if let Some(state) = services.get(&namespace.name) {
-            wanted.services.insert(*endpoint, Arc::clone(state));
-        }
-    }
-    wanted
 }
 
 impl fmt::Debug for Plane {

@@ -22,8 +22,9 @@ use overlay_lb::kernel::Nftables;
 use overlay_node::{Break, Place, PlaceState, PlaceTables, Places};
 use overlay_vxlan::{Ends, Sandbox, State as Segments};
 
-use super::beside::{Beside, Carried};
+use super::beside::{Beside, Carried, Step, untouched};
 use super::kernel::{LINKS, SERVICES, TUNNELS, name, sandbox_name};
+use super::met::Touched;
 use super::nothing::Nothing;
 use super::plane::{Plane, is_sealed};
 use super::reaching::{Reach, Reaching};
@@ -116,18 +117,19 @@ impl UserspacePlaces {
 
     fn open_host(&self) -> Result<PlaceTables, BackendError> {
         let (held, writers) = (self.plane.places().make(&Place::Host), Writers::default());
-        let crypto = Box::new(Carried::new(held.crypto, self.plane.clone(), in_udp));
+        let of_host = || (Place::Host, self.plane.clone());
+        let crypto = Box::new(Carried::new(held.crypto, of_host(), in_udp));
         let owner = self.kernel.owner(None)?;
         let firewall = Firewall::of_host(&owner, self.kernel.host.try_clone()?);
         let firewall: Box<dyn Table<overlay_firewall::State>> =
             match firewall.and_then(|mut firewall| firewall.observe().map(|_| firewall)) {
                 Ok(firewall) => {
-                    let (kernel, plane) = (firewall.among(&writers), self.plane.clone());
-                    Box::new(Shadow::new(Beside { kernel, held: held.firewall, split: guards, plane }))
+                    let (kernel, held, (place, plane)) = (firewall.among(&writers), held.firewall, of_host());
+                    Box::new(Shadow::new(Beside { kernel, held, split: guards, plane, place, touch: untouched }))
                 }
                 // Netfilter without nf_tables calls every question of theirs invalid.
                 Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::Invalid) => {
-                    Box::new(Carried::new(held.firewall, self.plane.clone(), guards_only))
+                    Box::new(Carried::new(held.firewall, of_host(), guards_only))
                 }
                 Err(error) => return Err(error),
             };
@@ -142,17 +144,19 @@ impl UserspacePlaces {
             let made = fs::create_dir_all(&self.networks).and_then(|()| fs::write(&file, ""));
             made.map_err(|error| of_file(&file, error))?;
         }
-        let held = self.plane.places().make(&Place::Network(network));
+        let (place, plane) = (Place::Network(network), self.plane.clone());
+        let held = self.plane.places().make(&place);
         let (key, host) = (self.kernel.host.key(name("host")?), self.kernel.host.try_clone()?);
         let home = self.kernel.open_sandbox(network)?;
         let kernel = Ends::open(&self.kernel.owner(Some(network))?, home, (key, host))?.with_taps(self.kernel.taps);
-        let sandbox = Beside { kernel, held: held.vxlan, split: with_room, plane: self.plane.clone() };
+        let policy = Carried::new(held.firewall, (place.clone(), plane.clone()), whole);
+        let sandbox = Beside { kernel, held: held.vxlan, split: with_room, plane, place, touch };
         let sandbox = Reaching::new(sandbox, Arc::clone(&self.kernel.containers));
         Ok(PlaceTables {
             crypto: Box::new(Nothing::because(TUNNELS)),
             link: Box::new(Nothing::because(LINKS)),
             vxlan: Box::new(if is_left { sandbox.anywhere()? } else { sandbox }),
-            firewall: Box::new(Carried::new(held.firewall, self.plane.clone(), whole)),
+            firewall: Box::new(policy),
             lb: Box::new(Nothing::because(SERVICES)),
             routes: Box::new(Nothing::because("a network leads nowhere else")),
         })
@@ -165,17 +169,18 @@ impl UserspacePlaces {
     }
 
     fn open_container(&self, container: &Name) -> Result<PlaceTables, BackendError> {
-        let held = self.plane.places().make(&Place::Container(container.clone())).lb;
+        let place = Place::Container(container.clone());
+        let held = self.plane.places().make(&place).lb;
         self.kernel.open_container_with(container, |namespace, writers| {
             self.kernel.containers.balances(container, &namespace, "user space".to_owned());
             let plane = self.plane.clone();
             Ok(match Nftables::open(&self.kernel.owner(None)?, namespace.try_clone()?) {
                 Ok(services) => {
                     let kernel = services.among(&writers);
-                    Box::new(Shadow::new(Beside { kernel, held, split: balanced, plane }))
+                    Box::new(Shadow::new(Beside { kernel, held, split: balanced, plane, place, touch: untouched }))
                 }
                 Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    Box::new(Carried::new(held, plane, balanced_to_others))
+                    Box::new(Carried::new(held, (place, plane), balanced_to_others))
                 }
                 Err(error) => return Err(error),
             })
@@ -202,7 +207,7 @@ impl Places for UserspacePlaces {
     }
 
     fn close(&mut self, place: &Place) -> Result<(), BackendError> {
-        self.plane.places().clone().close(place)?;
+        self.plane.close(place)?;
         let Place::Network(network) = place else { return self.kernel.close(place) };
         let file = self.file(*network)?;
         match fs::remove_file(&file) {
@@ -319,6 +324,14 @@ fn in_udp(value: &overlay_crypto::State) -> Result<overlay_crypto::State, Refusa
     let mut state = value.clone();
     state.sas.values_mut().for_each(|sa| sa.udp = Some(UdpEncapsulation::default()));
     Ok(state)
+}
+
+/// The taps that a step is about.
+fn touch(step: &Step<overlay_kernel::link::Step, overlay_vxlan::Step>, touched: &mut Touched) {
+    match step {
+        Step::Kernel(step) => touched.add_link(step),
+        Step::Held(step) => touched.add_segment(step),
+    }
 }
 
 /// Segments whose packets leave room for what UDP adds to ESP.

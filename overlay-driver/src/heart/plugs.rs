@@ -81,12 +81,21 @@ impl<G: Ground> Heart<G> {
         }
         let gateway = self.gateway_port(&container, namespace.is_some())?;
         let plugged = Plugged { endpoint, container, source, namespace, interface, gateway };
+        let before = self.book.get(endpoint).cloned();
         self.book.write(plugged.clone()).map_err(PlugError::Book)?;
         if let Err(error) = self.tell_plugged(&plugged) {
-            self.erase(endpoint);
+            self.take_back(&plugged, before);
             return Err(PlugError::Refused(error));
         }
         Ok(plugged)
+    }
+
+    /// What could not be plugged in is as it was before.
+    fn take_back(&mut self, plugged: &Plugged, before: Option<Plugged>) {
+        let written = before.map(|before| self.book.write(before.clone()).map(|()| before));
+        let Some(Ok(before)) = written else { return self.erase(plugged.endpoint) };
+        self.give_port_back(plugged.container.clone());
+        let _ = self.tell_plugged(&before); // who was told so before
     }
 
     /// The port of the gateway bridge that a container is to have, if it can have one.
@@ -113,8 +122,13 @@ impl<G: Ground> Heart<G> {
     /// Erases what is written of an endpoint. The last of its container gives the port of the gateway bridge back.
     fn erase(&mut self, endpoint: EndpointId) {
         let Ok(Some(erased)) = self.book.erase(endpoint) else { return }; // it would be unplugged again at the next start
-        if !self.book.all().any(|other| other.container == erased.container && other.gateway.is_some()) {
-            self.tell(Input::GatewayPort { container: erased.container, port: None });
+        self.give_port_back(erased.container);
+    }
+
+    /// Unless something of the container is plugged in that needs it.
+    fn give_port_back(&mut self, container: Name) {
+        if !self.book.all().any(|other| other.container == container && other.gateway.is_some()) {
+            self.tell(Input::GatewayPort { container, port: None });
         }
     }
 

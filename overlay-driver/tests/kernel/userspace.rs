@@ -6,10 +6,14 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::{EndpointId, Mtu, NetworkId, NsKey, Port, Vni, reconcile};
+use overlay_driver::packets::CarrierConfig;
 use overlay_driver::testing::{Carried, Container};
+use overlay_driver::{Ground as _, UserspacePlaces};
 use overlay_kernel::NamespaceDir;
 use overlay_kernel::testing::judge;
-use overlay_node::{Encryption, NetworkSpec};
+use overlay_node::{Encryption, NetworkSpec, Place, Places as _};
+use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::killed::{Process, Resident, assert_bare, prepare};
@@ -208,6 +212,44 @@ fn a_carrier_for_which_there_was_no_room_begins_as_soon_as_there_is() {
         world.until(SOON, |_| pings(&connection.from, connection.at));
         connection.goes_on();
     });
+}
+
+#[test]
+fn a_network_whose_tap_cannot_be_opened_fails_no_other() {
+    kernel_test(Kernel::Host, "driver::a_network_whose_tap_cannot_be_opened_fails_no_other", || {
+        let world = World::new(1);
+        let lab = &world.hosts().lab;
+        let kernel = world.hosts().places(0).unwrap();
+        let mut places = UserspacePlaces::with_carrier(&CarrierConfig::default(), kernel, &lab.dir(0)).unwrap();
+        let containers = ["a", "b"].map(|name| lab.container(name).unwrap());
+        let mut tables =
+            [1, 2].map(|number| places.open(&Place::Network(NetworkId::from_bytes([number; 16]))).unwrap());
+        let keys = containers.each_ref().map(|it| places.enter(&it.name, &it.source).unwrap().unwrap());
+        let wanted = [1, 2].map(|number: u8| segment_of(number, &keys[usize::from(number) - 1]));
+        let [first, second] = &mut tables;
+        reconcile(&mut first.vxlan, &wanted[0]).unwrap();
+        // Of what has ended no tap can be opened; the other network's is its own affair.
+        places.leave(&containers[0].name);
+        reconcile(&mut second.vxlan, &wanted[1]).unwrap();
+        assert!(reconcile(&mut second.vxlan, &wanted[1]).unwrap().is_empty());
+        for tables in &mut tables {
+            reconcile(&mut tables.vxlan, &overlay_vxlan::State::default()).unwrap();
+        }
+        for number in [1, 2] {
+            places.close(&Place::Network(NetworkId::from_bytes([number; 16]))).unwrap();
+        }
+    });
+}
+
+/// A network's one segment, with one container in it.
+fn segment_of(number: u8, container: &NsKey) -> overlay_vxlan::State {
+    let vtep = Vtep { port: Port::new(40_000 + u16::from(number)).unwrap(), ..Vtep::new([127, 0, 0, 1].into()) };
+    let mut segment = Segment::new(vtep, Mtu::new(1_450).unwrap());
+    let end = PortEnd::Namespace { namespace: container.clone(), interface: "eth0".parse().unwrap() };
+    let addresses = [format!("10.0.{number}.2/24").parse().unwrap()].into();
+    let port = LocalPort { mac: [2, 0, 0, 0, 0, number].into(), addresses, end };
+    segment.ports.insert(EndpointId::from_bytes([number; 16]), port);
+    overlay_vxlan::State { segments: [(Vni::new(number.into()).unwrap(), segment)].into() }
 }
 
 /// Another program of the first host has this port, as soon as it is free.

@@ -127,7 +127,9 @@ impl KernelWays {
     fn put_marked(&mut self, mark: u32, way: &MarkedWay) -> Result<Result<(), NetlinkError>, BackendError> {
         self.marks = true;
         let switches = switches()?;
-        self.socket.namespace().run(|| switches.iter().try_for_each(|switch| switch.set("1"))).flatten()?;
+        let set = self.socket.namespace().run(|| switches.iter().try_for_each(|switch| switch.set("1"))).flatten();
+        self.socket.has_changed(); // one of them at least, it may be
+        set?;
         let index = self.index_of(way.device)?;
         for (family, router) in [(IpFamily::V4, way.v4.map(IpAddr::V4)), (IpFamily::V6, way.v6.map(IpAddr::V6))] {
             let done = match router {
@@ -349,7 +351,7 @@ impl Backend for KernelWays {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        one_by_one(steps, |step| self.step(step))
+        one_by_one(self, steps, |it| it.socket.changes(), Self::step)
     }
 }
 

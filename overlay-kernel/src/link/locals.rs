@@ -161,7 +161,7 @@ impl Backend for KernelLocals {
     }
 
     fn apply(&mut self, steps: &[StepOf<Self>]) -> Result<(), StepError> {
-        one_by_one(steps, |step| self.step(step))
+        one_by_one(self, steps, |it| it.socket.changes(), Self::step)
     }
 }
 

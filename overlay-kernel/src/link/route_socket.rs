@@ -15,12 +15,14 @@ pub(super) struct RouteSocket {
     namespace: Namespace,
     socket: Socket,
     notices: Option<Notices>,
+    /// How often something was changed.
+    changes: u64,
 }
 
 impl RouteSocket {
     pub(super) fn open(namespace: Namespace) -> Result<Self, BackendError> {
         let socket = namespace.netlink(Family::Route)?;
-        Ok(Self { namespace, socket, notices: None })
+        Ok(Self { namespace, socket, notices: None, changes: 0 })
     }
 
     /// Where it is.
@@ -28,9 +30,26 @@ impl RouteSocket {
         &self.namespace
     }
 
+    /// Changes something.
+    pub(super) fn request(&mut self, request: &Requests) -> Result<(), NetlinkError> {
+        self.socket.request(request)?;
+        self.has_changed();
+        Ok(())
+    }
+
+    /// Something was changed by another way than a request of this socket's.
+    pub(super) const fn has_changed(&mut self) {
+        self.changes += 1;
+    }
+
+    /// How often something was changed.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Removes something that may have gone.
     pub(super) fn remove(&mut self, request: &Requests) -> Result<(), NetlinkError> {
-        match self.socket.request(request) {
+        match self.request(request) {
             Err(error) if matches!(error.errno(), Some(ESRCH | ENOENT | ENODEV)) => Ok(()),
             done => done,
         }
@@ -66,16 +85,21 @@ impl DerefMut for RouteSocket {
     }
 }
 
-/// Carries out steps that are a request each, and says what is in effect where one fails.
-pub(super) fn one_by_one<S>(
+/// Carries out steps, and says what is in effect where one fails. A step is several requests, of which some may be in effect then: each is carried out by a socket
+/// that [counts](RouteSocket::changes) what it changes.
+pub(super) fn one_by_one<B, S>(
+    backend: &mut B,
     steps: &[S],
-    mut step: impl FnMut(&S) -> Result<(), BackendError>,
+    changes: impl Fn(&B) -> u64,
+    mut step: impl FnMut(&mut B, &S) -> Result<(), BackendError>,
 ) -> Result<(), StepError> {
     for (at, wanted) in steps.iter().enumerate() {
-        step(wanted).map_err(|source| {
+        let before = changes(backend);
+        step(backend, wanted).map_err(|source| {
+            let is_half_done = changes(backend) != before;
             let doubt = matches!(source.kind(), ErrorKind::Timeout | ErrorKind::Interrupted);
             let applied = match at {
-                _ if doubt => Applied::Unknown,
+                _ if doubt || is_half_done => Applied::Unknown,
                 0 => Applied::Nothing,
                 _ => Applied::Before,
             };

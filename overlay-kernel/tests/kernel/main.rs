@@ -33,6 +33,7 @@ mod sock_diag;
 mod sockets;
 mod sysctl;
 mod taps;
+mod ways;
 mod xfrm;
 mod xfrm_traffic;
 

@@ -266,11 +266,13 @@ pub(crate) fn folder(path: &Path) -> Outcome {
     Ok(fs::create_dir_all(path).map_err(named)?)
 }
 
-/// Who this node is, at every start.
+/// Who this node is, at every start. It is another only where nothing is written: what cannot be read now is not lost.
 pub(crate) fn own_id(state: &Path) -> Outcome<NodeId> {
     let file = state.join("node-id");
-    if let Ok(text) = fs::read_to_string(&file) {
-        return Ok(text.trim().parse()?);
+    match fs::read_to_string(&file) {
+        Ok(text) => return Ok(text.trim().parse()?),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("who this node is, in {}: {error}", file.display()).into()),
     }
     let id = NodeId::generate(random);
     fs::write(&file, format!("{id}\n"))?;
@@ -316,5 +318,23 @@ pub(crate) fn random(bytes: &mut [u8]) {
     if let Err(error) = process::random(bytes) {
         eprintln!("overlay-node: {error}; without chance there are no keys");
         std::process::exit(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_id_cannot_be_read_does_not_become_another() {
+        let dir = std::env::temp_dir().join(format!("overlay-node-id-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let id = own_id(&dir).unwrap();
+        assert_eq!(own_id(&dir).unwrap(), id);
+        fs::write(dir.join("node-id"), [0xff]).unwrap();
+        let refused = own_id(&dir).map_err(|error| error.to_string());
+        let kept = fs::read(dir.join("node-id")).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert!(refused.is_err() && kept == [0xff], "{refused:?}");
     }
 }
