@@ -41,7 +41,6 @@ struct Running {
 }
 
 /// Sockets of both kinds at one port that is free for both: another program may have the one that UDP was given by TCP.
-#[expect(clippy::disallowed_methods, reason = "a server of its own, so that clients may block")]
 fn both() -> (UdpSocket, TcpListener, SocketAddr) {
     let one = || {
         let udp = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::step::{Failure, Outcome};
-use crate::{VERBS, fuzz, mission, test};
+use crate::{VERBS, bench, fuzz, mission, test};
 
 /// Cases of each property test in the long form (256 otherwise).
 const CASES: u32 = 4_096;
@@ -69,6 +69,7 @@ const LONG: &[&str] = &["mission", "ci"];
 fn full() -> Vec<Step> {
     let longer = [
         Step::new("mission", || mission::run(&[])),
+        Step::new("bench (on etcd, too)", || bench::run(&["--all-features".to_owned()])),
         Step::new("test (more cases)", || test::run_with_cases(CASES)),
         Step::new("test (more nodes)", || test::run_with_nodes(NODES)),
         Step::new("test (a whole day)", || test::run_for_hours(HOURS)),

@@ -72,7 +72,7 @@ const VERBS: &[Verb] = &[
     Verb { name: "fuzz", does: "fuzz bodies over their corpora and mutations of them [SECONDS]", run: fuzz::run },
     Verb {
         name: "bench",
-        does: "every benchmark once, quickly: does it still print figures? [--page FILE: docs/PERFORMANCE.md of them]",
+        does: "every benchmark once, quickly: does it still print figures? [--all-features: those on etcd, too] [--page FILE: docs/PERFORMANCE.md of them]",
         run: bench::run,
     },
     Verb { name: "readme", does: "the README's program", run: readme::run },

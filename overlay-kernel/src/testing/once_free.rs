@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 /// # Panics
 ///
 /// With what `open` said last, if that fails for 20 seconds.
+#[expect(clippy::disallowed_methods, reason = "part of the kit for tests, which waits for what another process does")]
 pub fn once_free<T, E: Debug>(open: impl Fn() -> Result<T, E>) -> T {
     let until = Instant::now() + Duration::from_secs(20);
     loop {
