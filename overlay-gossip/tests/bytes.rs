@@ -376,15 +376,18 @@ const TABLE: u8 = 9;
 fn who_is_alive_here_is_not_forgotten_at_once_when_somebody_says_that_it_was_gone_for_long() {
     let config = Config { expire_after: Duration::from_secs(1), ..Config::lan() };
     for (flags, standing, end) in [(2, Standing::Suspended, &[][..]), (3, Standing::Left, &[0])] {
-        for revision in [0, 1] {
+        // Once, or again and again of ever later revisions.
+        for revisions in [&[0][..], &[1], &[1, 2, 3]] {
             let ([mut gossip, _], _, now) = pair(&config);
-            let mut said = alive(id(2), 5, [192, 0, 2, 2]);
-            (said[16], said[18]) = (flags, revision);
-            varint(u32::MAX.into(), &mut said); // seconds
-            said.extend_from_slice(end);
-            gossip.handle(address(2), Class::Datagram, &payload(&[(5, said)]), now).unwrap();
+            for revision in revisions {
+                let mut said = alive(id(2), 5, [192, 0, 2, 2]);
+                (said[16], said[18]) = (flags, *revision);
+                varint(u32::MAX.into(), &mut said); // seconds
+                said.extend_from_slice(end);
+                gossip.handle(address(2), Class::Datagram, &payload(&[(5, said)]), now).unwrap();
+            }
             gossip.handle_timeout(now + Duration::from_millis(1));
-            assert_eq!(gossip.member(id(2)).map(|(_, standing)| standing), Some(standing), "revision {revision}");
+            assert_eq!(gossip.member(id(2)).map(|(_, standing)| standing), Some(standing), "revisions {revisions:?}");
             let kept = if standing == Standing::Left { 1 } else { 2 };
             assert_eq!(gossip.entries(NETWORK, TableId(1)).count(), kept);
         }

@@ -65,11 +65,15 @@ impl Swim {
         Some(at)
     }
 
+    /// Who is known here is gone for as long as it is known to be, however long others say. Its age is but the word of who tells it: by a
+    /// great one a member would be forgotten at once, and its entries with it, without the time in which it objects.
     fn take_known(&mut self, at: Index, update: &Update, now: Instant) -> bool {
         let Some(slot) = self.roster.slot(at) else { return false };
         let (old, order) = (slot.standing, update.number().cmp(&slot.number()));
-        let since_now = (!is_gone(old) && is_gone(update.standing)).then(|| from_now(update));
-        let update = since_now.as_ref().unwrap_or(update);
+        // For how long it is known to be gone here: not at all, if it was alive until now.
+        let known = if is_gone(old) { now - slot.since } else { Duration::ZERO };
+        let younger = (is_gone(update.standing) && update.age > known).then(|| Update { age: known, ..update.clone() });
+        let update = younger.as_ref().unwrap_or(update);
         match (order, update.standing) {
             (Ordering::Less, _) => false,
             (Ordering::Greater, _) if self.is_forged(update) => false,
@@ -302,12 +306,6 @@ impl Swim {
 
 pub(super) const fn is_gone(standing: Standing) -> bool {
     matches!(standing, Standing::Suspended | Standing::Left)
-}
-
-/// Who was alive here until now is gone from now on, however long others say. Its age is but the word of who tells it: by a great
-/// one a member would be forgotten at once, and its entries with it, without the time in which it objects.
-fn from_now(update: &Update) -> Update {
-    Update { age: Duration::ZERO, ..update.clone() }
 }
 
 /// What a node signs when it leaves.
