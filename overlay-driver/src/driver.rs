@@ -206,7 +206,8 @@ impl Driver {
         match before {
             // Where that cannot be, what there is of it is left: its condition says what is wrong.
             Some(Plugged { container, source, interface, .. }) => {
-                drop(self.plug_one(endpoint, container, source, Some(interface)).await);
+                let plug = Plug { endpoint, container, source, interface: Some(interface), restores: true };
+                drop(self.ask(|asked| Command::Plug(plug, asked)).await);
             }
             None => drop(self.unplug(endpoint).await),
         }
@@ -214,7 +215,9 @@ impl Driver {
 
     /// Leaves what stood before, and nothing more.
     async fn take_back(&self, endpoint: EndpointId, stood: Stood, error: AttachError) -> AttachError {
-        self.plug_as(endpoint, stood.plugged).await;
+        if !matches!(error, AttachError::Plug(PlugError::Withdrawn)) {
+            self.plug_as(endpoint, stood.plugged).await;
+        }
         if stood.attached {
             return error;
         }
@@ -261,7 +264,16 @@ impl Driver {
         interface: Option<IfName>,
     ) -> Result<Plugged, PlugError> {
         let before = self.plugged(endpoint).await?;
-        let plugged = self.plug_one(endpoint, container.clone(), source.clone(), interface).await?;
+        let plugged = match self.plug_one(endpoint, container.clone(), source.clone(), interface).await {
+            Ok(plugged) => plugged,
+            Err(error) => {
+                // It may have entered another namespace. Who unplugged it meanwhile has it so.
+                if before.is_some() && !matches!(error, PlugError::Withdrawn) {
+                    self.plug_as(endpoint, before).await;
+                }
+                return Err(error);
+            }
+        };
         if let Some(replica) = self.replica_of(endpoint).await
             && let Err(error) = self.plug_one(replica, container, source, None).await
         {
@@ -278,7 +290,7 @@ impl Driver {
         source: Source,
         interface: Option<IfName>,
     ) -> Result<Plugged, PlugError> {
-        self.ask(|asked| Command::Plug(Plug { endpoint, container, source, interface }, asked)).await?
+        self.ask(|asked| Command::Plug(Plug { endpoint, container, source, interface, restores: false }, asked)).await?
     }
 
     /// The endpoint on the ingress network that goes with one here, as far as the catalogue can be asked.

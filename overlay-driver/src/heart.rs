@@ -88,6 +88,8 @@ pub(crate) struct Plug {
     pub(crate) container: overlay_core::Name,
     pub(crate) source: Source,
     pub(crate) interface: Option<overlay_core::IfName>,
+    /// As it was before: its interface may be there still, or be so again.
+    pub(crate) restores: bool,
 }
 
 /// What comes back from where something was done aside.

@@ -415,6 +415,7 @@ impl Containers {
         match all.get_mut(container) {
             Some(entered) if entered.namespace.id() == namespace.id() => {}
             Some(entered) => {
+                entered.left.retain(|left| left.id() != namespace.id()); // where it is again
                 entered.left.push(std::mem::replace(&mut entered.namespace, namespace));
                 entered.balancer = None;
             }

@@ -112,6 +112,8 @@ impl Plane {
             if let Some(failed) = failed {
                 held.update(|state| *state = before);
                 now.met = Met::of(&self.0.places);
+                // One that has just begun is to be told what is held after all, and has no tap yet.
+                now.running.is_owed |= now.running.is_bare && now.running.carrier.is_some();
                 if now.running.is_lost() {
                     let _ = self.begin_again(&mut now); // else when it is looked for next
                 }

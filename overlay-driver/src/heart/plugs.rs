@@ -53,14 +53,14 @@ impl<G: Ground> Heart<G> {
     }
 
     fn plug(&mut self, plug: Plug, namespace: Option<NsKey>, there: &BTreeSet<IfName>) -> Result<Plugged, PlugError> {
-        let Plug { endpoint, container, source, interface } = plug;
+        let Plug { endpoint, container, source, interface, restores } = plug;
         let again = self.book.get(endpoint).filter(|old| old.namespace == namespace).map(|old| old.interface);
         let taken: BTreeSet<IfName> = self
             .book
             .all()
             .filter(|other| other.endpoint != endpoint && other.container == container)
             .map(|other| other.interface)
-            .chain(there.iter().copied().filter(|name| again != Some(*name)))
+            .chain(there.iter().copied().filter(|name| !restores && again != Some(*name)))
             .collect();
         let interface = match interface.or(again) {
             Some(interface) if taken.contains(&interface) => {
