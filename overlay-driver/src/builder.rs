@@ -321,7 +321,8 @@ impl<G: Ground> Builder<G> {
     async fn enter_again(&mut self, mut book: Book, events: &Events) -> (Vec<Plugged>, Book) {
         let mut again = Vec::new();
         for (endpoint, file, reason) in book.damaged() {
-            let (what, reason) = (file.display().to_string(), format!("{reason}; attach its container again"));
+            let (what, reason) =
+                (file.display().to_string(), format!("{reason}; detach it, and attach its container again"));
             let ended = Err(format!("what was written of it on its node, {what}, cannot be read: {reason}"));
             let _ = report_now(&*self.control, endpoint, self.node, ended).await;
             events.tell(DriverEvent::Unreadable { what, reason });

@@ -279,7 +279,10 @@ async fn a_plug_that_cannot_be_read_is_told_of_and_nothing_is_taken_away_before_
     assert!(matches!(&*status.unreadable, [told] if told.contains(file.to_str().unwrap())), "{:?}", status.unreadable);
     assert_eq!(deaf.metrics().await.unwrap().places.unreadable, 1);
     let told = manager.endpoint(attached.endpoint.id).await.unwrap().unwrap().condition;
-    assert!(matches!(&told, Condition::Failed { reason } if reason.contains("attach its container again")), "{told:?}");
+    assert!(
+        matches!(&told, Condition::Failed { reason } if reason.contains("detach it, and attach its container again")),
+        "{told:?}"
+    );
     for _ in 0..50 {
         assert_eq!(deaf.metrics().await.unwrap().places.rounds, 0);
     }

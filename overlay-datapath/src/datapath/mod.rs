@@ -32,7 +32,11 @@ pub struct Config {
     /// The most flows that are followed for networks' policies, all together: some 250 bytes each. For one that would be beyond, the endpoint that has begun most
     /// gives one up, which is [counted](Counts::displaced): first one that nobody answered, else, if it has two more than who begins, the one that was answered first. So an
     /// endpoint that begins any number of flows denies none to others; where what begins is an endpoint's that has as many as any, and all answered, it is dropped.
-    /// Endpoints elsewhere count as one of 64 for each network, by their addresses.
+    /// Endpoints elsewhere count as one of 64 for each network, by their addresses, and all that comes by a segment's gateway as one.
+    ///
+    /// Who has begun a flow is whose packet is the first that is followed of it. So a peer that a policy lets an endpoint speak to, and that has
+    /// filled the table itself, can have that endpoint begin flows: it sends more than are followed, and the answers to what gave way begin anew. What then
+    /// gives way is the answering endpoint's oldest.
     pub flows: usize,
     /// How many frames for all or many are copied, where a network floods at all.
     pub floods: Rate,

@@ -158,7 +158,11 @@ fn status(status: &Status) -> String {
         None => line(["not signed", "", ""]),
     });
     rows.extend(status.unreadable.iter().map(|it| {
-        line([&format!("what was plugged in cannot be read from {it}; attach its container again"), "", ""])
+        line([
+            &format!("what was plugged in cannot be read from {it}; detach it, and attach its container again"),
+            "",
+            "",
+        ])
     }));
     rows.extend(status.contested.iter().map(|it| line([it, "", ""])));
     if let Some(keys) = &status.keys {

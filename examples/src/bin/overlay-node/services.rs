@@ -63,7 +63,7 @@ async fn converge(node: &ControlClient, service: &Service, replicas: usize) -> O
     }
 }
 
-/// How many containers there are whose endpoints are all ready.
+/// How many containers there are whose endpoints are all ready, of those that they have so far.
 fn ready(endpoints: &[Endpoint]) -> usize {
     let mut all = BTreeMap::new();
     for endpoint in endpoints {
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_on_two_networks_is_one_replica_and_ready_when_it_is_on_both() {
+    fn a_container_on_two_networks_is_one_replica_and_ready_when_all_its_endpoints_are() {
         let endpoint = |network, container: &str, condition| {
             let (id, node) = ([network; 16], NodeId::from_bytes([9; 16]));
             let spec = EndpointSpec::new(NetworkId::from_bytes(id), container.parse().unwrap(), node);
