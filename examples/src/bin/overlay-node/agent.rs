@@ -71,9 +71,7 @@ async fn once(run: &Run) -> Outcome<Option<End>> {
     let metrics = metrics.map(|listener| metrics::serve(listener, driver.clone())).transpose()?;
     let log = tokio::spawn(log(driver.events()));
     for file in driver.status().await?.unreadable {
-        eprintln!(
-            "overlay-node: what was plugged in cannot be read from {file}; detach it, and attach its container again"
-        );
+        eprintln!("overlay-node: a plug cannot be read from {file}; detach it, and attach its container again");
     }
     let seeds =
         if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
