@@ -139,7 +139,7 @@ mod tests {
     fn what_needs_a_feature_or_a_kernel_is_run_again_and_nothing_else() {
         let metadata = metadata().unwrap();
         let needing = needing(&metadata, &asks_for_a_kernel);
-        for target in ["kernel", "kernel_state", "packets", "dig", "quickstart", "managers", "etcd"] {
+        for target in ["kernel", "kernel_state", "packets", "dig", "quickstart", "managers", "etcd", "soak"] {
             assert!(needing.contains(target), "{target} is not in {needing:?}");
         }
         for target in ["rotation", "packets_chaos", "simulation"] {

@@ -19,12 +19,14 @@ mod mesh;
 mod ordinary;
 mod outside;
 mod parity;
+#[expect(dead_code, reason = "the soak needs more of it")]
+mod process;
 mod published;
 mod refusals;
+mod replica;
 mod rolling;
 mod sctp;
 mod services;
-mod soak;
 mod town;
 mod userspace;
 mod walk;

@@ -15,9 +15,8 @@ use overlay_lb::Ask;
 use overlay_node::{Access, ClientSource, PublishMode, PublishedPort, mesh_replica};
 
 use crate::machine::machine;
-use crate::mesh::{
-    Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, serve, service, shares, world,
-};
+use crate::mesh::{SOON, addresses, names, service, shares, world};
+use crate::replica::{Replica, TARGET, asks_over_tcp, asks_over_udp, publishes, serve};
 use crate::world::World;
 
 fn masqueraded(port: PublishedPort) -> PublishedPort {

@@ -21,7 +21,7 @@ use overlay_node::testing::parity::{
     To, home, play, scenarios, seen_as,
 };
 
-use crate::mesh::{Answer, PATIENCE, TARGET, asks_over_tcp, asks_over_udp, serve};
+use crate::replica::{Answer, PATIENCE, TARGET, asks_over_tcp, asks_over_udp, serve};
 use crate::world::World;
 
 /// The town, in this kernel.

@@ -16,10 +16,8 @@ use overlay_node::{
 };
 use socket2::{Domain, Socket, Type};
 
-use crate::mesh::{
-    Answer, PATIENCE, Replica, SOON, TARGET, addresses, asks_over_tcp, asks_over_udp, names, publishes, service,
-    shares, world,
-};
+use crate::mesh::{SOON, addresses, names, service, shares, world};
+use crate::replica::{Answer, PATIENCE, Replica, TARGET, asks_over_tcp, asks_over_udp, publishes};
 use crate::world::{World, attachable};
 
 const REFUSED: Answer = Err(ErrorKind::ConnectionRefused);

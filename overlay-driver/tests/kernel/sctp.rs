@@ -11,7 +11,8 @@ use overlay_kernel::Namespace;
 use overlay_node::PublishMode;
 use socket2::{Domain, Socket, Type};
 
-use crate::mesh::{PATIENCE, Replica, SOON, TARGET, addresses, publishes, service, world};
+use crate::mesh::{SOON, addresses, service, world};
+use crate::replica::{PATIENCE, Replica, TARGET, publishes};
 
 /// A packet with one chunk (RFC 9260 §3).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,7 +16,8 @@ use overlay_node::{Encryption, NetworkSpec, Place, Places as _};
 use overlay_vxlan::{LocalPort, PortEnd, Segment, Vtep};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::killed::{Process, Resident, assert_bare, prepare};
+use crate::killed::assert_bare;
+use crate::process::{Process, Resident, prepare};
 use crate::world::{World, attachable, pings};
 
 const SOON: Duration = Duration::from_secs(15);

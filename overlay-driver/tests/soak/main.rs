@@ -1,33 +1,48 @@
 //! Three nodes that work for long: containers and services come and go, keys change, cables are cut, and one node is killed. After each round all is
-//! taken away, and then nothing may be more than after the first. For as many seconds as `OVERLAY_SOAK_SECONDS` says, and not at all without it.
+//! taken away, and then nothing may be more than after the first. For as many seconds as `OVERLAY_SOAK_SECONDS` says.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
+#![expect(clippy::disallowed_methods, reason = "tests measure time and wait")]
+
+mod held;
+mod live;
+#[path = "../kernel/process.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
+mod process;
+#[path = "../kernel/replica.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
+mod replica;
+#[path = "../kernel/world.rs"]
+#[expect(dead_code, reason = "other tests need more of it")]
+mod world;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use overlay_core::testing::Dice;
-use overlay_core::{EndpointId, Key, Protocol, ServiceId};
+use overlay_core::testing::{Dice, Kernel, kernel_test};
+use overlay_core::{EndpointId, Protocol, ServiceId};
 use overlay_driver::control::Serving;
 use overlay_driver::testing::{Carried, Container, date};
+use overlay_kernel::NamespaceDir;
 use overlay_kernel::link::devices;
 use overlay_kernel::testing::judge;
-use overlay_kernel::{Namespace, NamespaceDir};
 use overlay_node::{Encryption, NetworkSpec, PublishMode, Service, ServiceSpec};
 use tokio::runtime::Runtime;
 
-use crate::killed::{Asked, Process, Resident, prepare};
-use crate::mesh::{Replica, asks_over_tcp, publishes};
+use crate::held::Rest;
+use crate::process::{Asked, Process, Resident, prepare};
+use crate::replica::{Replica, asks_over_tcp, publishes};
 use crate::world::{World, attachable};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SEED: [u8; 32] = [0x50; 32];
 const HOSTS: usize = 3;
+/// How long CI has for each form.
+const SHORT: Duration = Duration::from_secs(30);
 const FAULTS: usize = 6;
-/// By how much this process may grow from a quarter of the run to its end.
-const SLACK: usize = 24 << 20;
-/// Of threads and descriptors: runtimes have some more for a while.
-const LOOSE: usize = 12;
 
 /// What happened how often.
 type Seen = BTreeMap<&'static str, usize>;
@@ -48,54 +63,6 @@ struct Soak {
     seen: Seen,
     /// What happened last.
     past: Vec<String>,
-}
-
-/// What must be the same whenever nothing runs: of each host links, lines of its tables, routes, rules and policies; names of namespaces, records of the
-/// catalogue, processes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Held {
-    hosts: Vec<[usize; 5]>,
-    names: usize,
-    records: usize,
-    processes: usize,
-}
-
-/// What a process has: bytes of memory, descriptors, threads.
-#[derive(Debug, Clone, Copy)]
-struct Used {
-    memory: usize,
-    descriptors: usize,
-    threads: usize,
-}
-
-impl Used {
-    fn by(process: u32) -> Self {
-        let count = |what: &str| fs::read_dir(format!("/proc/{process}/{what}")).map_or(0, Iterator::count);
-        let pages = fs::read_to_string(format!("/proc/{process}/statm")).unwrap();
-        let memory = pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096;
-        Self { memory, descriptors: count("fd"), threads: count("task") }
-    }
-
-    /// Whether no more is used than was, but for what is loose.
-    fn is_within(self, first: Self) -> bool {
-        self.descriptors <= first.descriptors + LOOSE && self.threads <= first.threads + LOOSE
-    }
-}
-
-fn lines(namespace: &Namespace, tool: &str, words: &str) -> usize {
-    judge(namespace, tool, &words.split(' ').collect::<Vec<_>>()).lines().count()
-}
-
-/// Whether a record says of an id that it is gone, which is remembered for an hour.
-fn is_remembered(key: &Key) -> bool {
-    key.as_bytes().windows(6).any(|it| it == b"/gone/")
-}
-
-/// Processes that this one has started and not waited for.
-fn children() -> usize {
-    let own = fs::read_dir("/proc/self/task").unwrap().flatten();
-    let told = own.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    told.map(|children| children.split_whitespace().count()).sum()
 }
 
 impl Soak {
@@ -274,44 +241,28 @@ impl Soak {
         self.world.until(PATIENCE, |world| (1..HOSTS).all(|host| world.status(host).places.is_empty()));
         let dir = self.world.hosts().lab.dir(0);
         let none_in = |of: &str| fs::read_dir(dir.join(of)).map_or(0, Iterator::count) == 0;
-        let bare = || lines(self.world.hosts().lab.host(0), "nft", "list ruleset") == 0;
+        let bare = || judge(self.world.hosts().lab.host(0), "nft", &["list", "ruleset"]).is_empty();
         self.world.until(PATIENCE, |_| none_in("networks") && none_in("carried") && bare());
     }
 
-    fn held(&self) -> Held {
-        let lab = &self.world.hosts().lab;
-        let host = |number| {
-            let host = lab.host(number);
-            let links = lines(host, "ip", "-o link");
-            let routes = lines(host, "ip", "route show table all") + lines(host, "ip", "-6 route show table all");
-            let policies = lines(host, "ip", "xfrm policy");
-            [links, lines(host, "nft", "list ruleset"), routes, lines(host, "ip", "rule"), policies]
-        };
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let path = lab.path().to_str().unwrap();
-        let (store, root) = self.world.hosts().catalogue().unwrap();
-        let all = self.world.wait(store.list(&root)).unwrap().entries;
-        Held {
-            hosts: (0..HOSTS).map(host).collect(),
-            names: mounts.lines().filter(|line| line.contains(path)).count(),
-            records: all.iter().filter(|(key, _)| !is_remembered(key)).count(),
-            processes: children(),
-        }
-    }
-
-    fn used(&self) -> [Used; 2] {
-        [std::process::id(), self.process.as_ref().unwrap().id()].map(Used::by)
+    fn rest(&self) -> Rest {
+        Rest::by(&self.world, HOSTS, self.process.as_ref().unwrap().id())
     }
 
     /// Waits until no more is there than at first.
-    fn quiet(&self, (held, used): &(Held, [Used; 2])) -> [Used; 2] {
+    fn quiet(&self, first: &Rest) -> Rest {
         let begun = Instant::now();
         loop {
-            let (now, uses) = (self.held(), self.used());
-            if now == *held && uses.iter().zip(used).all(|(now, first)| now.is_within(*first)) {
-                return uses;
+            let now = self.rest();
+            if now.is_as(first) {
+                return now;
             }
-            assert!(begun.elapsed() < PATIENCE, "{now:?}, {uses:?}; at first {held:?}, {used:?}; {:?}", self.seen);
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "{now:?}, strange {:?}; at first {first:?}; {:?}",
+                now.strange(first),
+                self.seen
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -341,32 +292,40 @@ fn soak(carried: Carried, span: Duration) {
     while number < 2 || begun.elapsed() < span {
         number += 1;
         soak.round(number);
-        let first = first.get_or_insert_with(|| (soak.held(), soak.used()));
-        let uses = soak.quiet(first);
-        println!("{:?} {number}: {uses:?} {:?}", begun.elapsed(), soak.seen);
-        if begun.elapsed() > span / 4 {
-            let warm = *warm.get_or_insert(uses[0].memory);
-            assert!(uses[0].memory <= warm + SLACK, "{uses:?}, and {warm} when it was warm");
+        let first = first.get_or_insert_with(|| soak.rest());
+        let rest = soak.quiet(first);
+        println!("{:?} {number}: {rest:?}, strange {:?}; {:?}", begun.elapsed(), rest.strange(first), soak.seen);
+        match &warm {
+            Some(warm) => assert!(rest.is_no_larger_than(warm), "{rest:?}; when it was warm {warm:?}"),
+            None if begun.elapsed() > span / 4 => warm = Some(rest),
+            None => {}
         }
     }
-    println!("{:?}", soak.held());
     soak.end();
 }
 
-/// Only if that is asked for: what it holds is of the whole process, in which other tests run too.
+/// What is held is of the whole process: no two at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// So long as `OVERLAY_SOAK_SECONDS` says, or for some rounds, as a kernel test, which may not take longer.
 #[expect(clippy::disallowed_methods, reason = "longer tests are asked for by the environment")]
-fn for_long(carried: Carried) {
-    if let Ok(seconds) = std::env::var("OVERLAY_SOAK_SECONDS") {
-        soak(carried, Duration::from_secs(seconds.parse().unwrap()));
+fn kept_at(name: &str, carried: Carried) {
+    let _alone = alone();
+    match std::env::var("OVERLAY_SOAK_SECONDS") {
+        Ok(seconds) => soak(carried, Duration::from_secs(seconds.parse().unwrap())),
+        Err(_) => kernel_test(Kernel::Host, name, || soak(carried, SHORT)),
     }
 }
 
 #[test]
 fn however_long_nodes_work_nothing_is_left_of_it() {
-    for_long(Carried::InKernel);
+    kept_at("driver::however_long_nodes_work", Carried::InKernel);
 }
 
 #[test]
 fn however_long_nodes_carry_packets_themselves_nothing_is_left_of_it() {
-    for_long(Carried::InUserSpace);
+    kept_at("driver::however_long_nodes_carry_packets_themselves", Carried::InUserSpace);
 }
