@@ -17,7 +17,7 @@ const LOOSE: usize = 12;
 /// By how many bytes of its heap a process may grow: a store keeps its last changes.
 const LIVE: usize = 3 << 20;
 /// And for each id that is gone meanwhile, which all nodes remember.
-const GONE: usize = 3 << 10;
+const GONE: usize = 2 << 10;
 /// And of memory, of which allocators keep what was in use once.
 const MEMORY: usize = 24 << 20;
 
