@@ -9,13 +9,9 @@ use overlay_crypto::pki::{
     SigningRequest, StoreAuthority, Trust,
 };
 use overlay_driver::control::{Cluster, ControlServer, Credentials, NodeLimits, Serving};
+use overlay_driver::testing::{credulous, exchange};
 use overlay_node::{Control, EndpointSpec, Manager, NetworkSpec};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::Body;
 
@@ -100,38 +96,11 @@ async fn plain(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
 async fn secured(
     address: SocketAddr,
     own: Option<&(Vec<Certificate>, SigningKey)>,
-    alpn: &[u8],
+    protocol: &[u8],
     bytes: &[u8],
 ) -> std::io::Result<Vec<u8>> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder =
-        builder.map_err(std::io::Error::other)?.dangerous().with_custom_certificate_verifier(Arc::new(Credulous));
-    let mut config = match own {
-        None => builder.with_no_client_auth(),
-        Some((chain, key)) => {
-            let chain = chain.iter().map(|it| CertificateDer::from(it.as_der().to_vec())).collect();
-            let key = PrivatePkcs8KeyDer::from(key.to_pkcs8().to_vec());
-            builder.with_client_auth_cert(chain, key.into()).map_err(std::io::Error::other)?
-        }
-    };
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let stream = TcpStream::connect(address).await?;
-    let name = ServerName::IpAddress(address.ip().into());
-    exchange(TlsConnector::from(Arc::new(config)).connect(name, stream).await?, bytes).await
-}
-
-async fn exchange(stream: impl AsyncRead + AsyncWrite, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
-    let (mut reader, mut writer) = tokio::io::split(stream);
-    let speaks = async {
-        // The server may have closed before it has read all.
-        drop(writer.write_all(bytes).await);
-        drop(writer.shutdown().await);
-    };
-    let mut told = Vec::new();
-    let ((), read) = tokio::join!(speaks, reader.read_to_end(&mut told));
-    let _ = read; // what was not read at the other end resets a connection
-    Ok(told)
+    let own = own.map(|(chain, key)| (&chain[..], key));
+    exchange(credulous(address, own, protocol).await?, bytes).await
 }
 
 /// A cluster's certificates: made once, as they cost.
@@ -160,43 +129,4 @@ fn make() -> Option<Realm> {
     let trust = Trust::new([root.certificate().clone()]).ok()?;
     let manager = Credentials::with_clock(chain, &key, trust, move || now).ok()?;
     Some(Realm { manager, worker: issue(WORKER, Role::Worker, 3)? })
-}
-
-/// Believes whoever answers.
-#[derive(Debug)]
-struct Credulous;
-
-impl ServerCertVerifier for Credulous {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: rustls::pki_types::UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ED25519]
-    }
 }

@@ -19,7 +19,7 @@ use crate::{Reason, Sandbox, Wanted};
 /// A map that is only ever looked into. Its hash is not keyed: what is in it was configured, not sent by strangers.
 pub(crate) type Map<K, V> = HashMap<K, V, FxBuildHasher>;
 
-/// What the places of a node hold, as packets meet it. Made once, then only looked into: all queues of a node may share one.
+/// What the places of a node hold, as packets meet it. Made once, then only looked into: whatever reads it may share one.
 ///
 /// A lookup costs the same for one endpoint as for a hundred thousand. The default holds nothing, and carries nothing.
 #[derive(Debug, Clone, Default)]

@@ -3,8 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
 use std::panic::UnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex};
@@ -12,16 +10,15 @@ use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{
-    BackendError, EndpointId, IfName, MemoryStore, Name, NetworkId, NodeId, NsKey, Phase, Plan, Prefix, ReconcileError,
-    ServiceId, Store, Table, UnixTime,
+    EndpointId, MemoryStore, NetworkId, NodeId, Phase, Plan, Prefix, ReconcileError, ServiceId, Store, Table, UnixTime,
 };
-use overlay_dns::{Health, Listen};
-use overlay_driver::{Attach, DrainError, Driver, FlowMeter, Ground, MemoryGround, Source};
+use overlay_dns::Health;
+use overlay_driver::testing::Altered;
+use overlay_driver::{Attach, DrainError, Driver, MemoryGround, Source};
 use overlay_kernel::Namespace;
-use overlay_kernel::netlink::Notices;
 use overlay_kernel::testing::judge;
 use overlay_lb::Condition;
-use overlay_node::{Control, Feed, Manager, NetworkSpec, Place, PlaceTables, Places, ServiceSpec};
+use overlay_node::{Control, Feed, Manager, NetworkSpec, Place, PlaceTables, ServiceSpec};
 
 const NOW: UnixTime = UnixTime::EPOCH;
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
@@ -82,56 +79,9 @@ impl<D> Table<D> for Gated<D> {
 }
 
 /// Places in memory whose balancers are behind a gate.
-#[derive(Clone, Default)]
-struct SlowGround(MemoryGround, Gate);
-
-impl Places for SlowGround {
-    fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        let tables = self.0.open(place)?;
-        Ok(PlaceTables { lb: Box::new(Gated(tables.lb, self.1.clone())), ..tables })
-    }
-
-    fn close(&mut self, place: &Place) -> Result<(), BackendError> {
-        self.0.close(place)
-    }
-
-    fn list(&mut self) -> Result<Vec<Place>, BackendError> {
-        self.0.list()
-    }
-}
-
-impl Ground for SlowGround {
-    fn host(&self) -> Option<Arc<Namespace>> {
-        self.0.host()
-    }
-
-    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
-        self.0.enter(container, source)
-    }
-
-    fn leave(&mut self, container: &Name) {
-        self.0.leave(container);
-    }
-
-    fn is_there(&self, source: &Source, key: &NsKey) -> bool {
-        self.0.is_there(source, key)
-    }
-
-    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError> {
-        self.0.interfaces(container)
-    }
-
-    fn flows(&mut self, container: &Name, at: BTreeSet<IpAddr>) -> Result<Option<FlowMeter>, BackendError> {
-        self.0.flows(container, at)
-    }
-
-    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
-        self.0.listen(place, at)
-    }
-
-    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
-        self.0.hints(place)
-    }
+fn gated(places: MemoryGround, gate: Gate) -> Altered<MemoryGround> {
+    Altered::new(places)
+        .with_tables(move |_, tables| PlaceTables { lb: Box::new(Gated(tables.lb, gate.clone())), ..tables })
 }
 
 /// A node that serves by two replicas, of which one is healthy now and suspect then, and one with a client, which is slow.
@@ -139,7 +89,8 @@ struct World {
     dir: PathBuf,
     server: Driver,
     client: Driver,
-    slow: SlowGround,
+    slow: Altered<MemoryGround>,
+    gate: Gate,
     replicas: [EndpointId; 2],
 }
 
@@ -175,7 +126,8 @@ impl World {
         manager.create_network(NETWORK, front, NOW).await.unwrap();
         let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
         manager.create_service(SERVICE, spec, NOW).await.unwrap();
-        let slow = SlowGround::default();
+        let gate = Gate::default();
+        let slow = gated(MemoryGround::default(), gate.clone());
         let feed = || Feed::new(Arc::clone(&store), &root).unwrap();
         let builder = Driver::builder(id(1), MemoryGround::default(), manager.clone(), feed());
         let builder = builder.name("server".parse().unwrap()).gossip("127.0.0.1:0".parse().unwrap());
@@ -189,13 +141,13 @@ impl World {
             *id = server.attach(replica(name)).await.unwrap().endpoint.id;
         }
         client.attach(container("client")).await.unwrap();
-        let world = Self { dir, server, client, slow, replicas };
+        let world = Self { dir, server, client, slow, gate, replicas };
         world.until(|world| world.conditions().len() == 2).await;
         world
     }
 
     fn conditions(&self) -> Vec<(EndpointId, Condition)> {
-        let place = self.slow.0.0.place(&Place::Container("client".parse().unwrap()));
+        let place = self.slow.ground().0.place(&Place::Container("client".parse().unwrap()));
         let services = place.map(|place| place.lb.state().services).unwrap_or_default();
         let replicas = services.values().flat_map(|service| &service.replicas);
         replicas.map(|(id, replica)| (*id, replica.condition)).collect()
@@ -231,7 +183,7 @@ impl World {
     }
 
     async fn end(&self) {
-        self.slow.1.set(Pass::AtOnce);
+        self.gate.set(Pass::AtOnce);
         self.client.clone().stop().await;
         self.server.clone().stop().await;
     }
@@ -239,7 +191,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.slow.1.set(Pass::AtOnce); // or a thread waits for ever
+        self.gate.set(Pass::AtOnce); // or a thread waits for ever
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
@@ -249,7 +201,7 @@ fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a
     in_a_namespace("driver::a_node_that_is_at_something_else_for_long", || async {
         let world = World::new("never").await;
         let patience = Driver::ACTED_WITHIN - Duration::from_millis(500);
-        world.slow.1.set(Pass::Never);
+        world.gate.set(Pass::Never);
         let drained = world.while_it_changes(async {
             tokio::time::sleep(patience).await;
             world.server.drain(world.replicas[0], patience).await.unwrap()
@@ -268,7 +220,7 @@ fn a_node_that_is_at_something_else_for_long_does_not_say_that_it_has_heard_of_a
 fn a_slow_node_is_drained_from_while_something_changes_all_the_time_and_leads_nobody_there_when_that_is_done() {
     in_a_namespace("driver::a_slow_node_is_drained_from", || async {
         let world = World::new("slow").await;
-        world.slow.1.set(Pass::After(4 * TICK));
+        world.gate.set(Pass::After(4 * TICK));
         for _ in 0..3 {
             let drained = world.while_it_changes(world.server.drain(world.replicas[0], PATIENCE)).await.unwrap();
             assert!(drained.is_complete() && !world.leads_there(), "{drained}");
@@ -284,7 +236,7 @@ fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_hav
     in_a_namespace("driver::who_waits_for_a_drain_is_told", || async {
         let world = World::new("stop").await;
         let here = world.client.attach(replica("web-3")).await.unwrap().endpoint.id;
-        world.slow.1.set(Pass::Never);
+        world.gate.set(Pass::Never);
         let driver = world.client.clone();
         let drain = tokio::spawn(async move { driver.drain(here, PATIENCE).await });
         tokio::time::sleep(4 * TICK).await;
@@ -292,7 +244,7 @@ fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_hav
         let ended = drain.await.unwrap();
         assert!(matches!(ended, Err(DrainError::Stopped(_))), "{ended:?}");
         assert!(!stopped.is_finished(), "what is at work has not ended yet");
-        world.slow.1.set(Pass::AtOnce);
+        world.gate.set(Pass::AtOnce);
         stopped.await.unwrap();
         world.end().await;
     });

@@ -4,13 +4,24 @@ use std::collections::BTreeSet;
 
 use cargo_metadata::{Dependency, DependencyKind, Metadata, Package};
 
-use crate::rooms::{EVERYTHING, ROOMS, Room};
-use crate::step::{Outcome, no_arguments, verdict};
+use crate::rooms::{EVERYTHING, ROOMS, Room, table};
+use crate::step::{Outcome, no_arguments, read, verdict};
 use crate::workspace::metadata;
+
+const PAGE: &str = "ARCHITECTURE.md";
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     no_arguments(arguments)?;
-    verdict(&complaints(&metadata()?))
+    let mut complaints = complaints(&metadata()?);
+    complaints.extend(of_page(&read(PAGE)?));
+    verdict(&complaints)
+}
+
+/// The page shows the table that crates are held to.
+fn of_page(page: &str) -> Option<String> {
+    let table = table();
+    (!page.contains(&table))
+        .then(|| format!("{PAGE} is to say who may depend on whom as xtask/src/rooms.rs does:\n{table}"))
 }
 
 fn complaints(metadata: &Metadata) -> Vec<String> {
@@ -157,6 +168,17 @@ mod tests {
     fn a_member_without_a_line_is_told_where_to_get_one() {
         let complaints = of(&[Crate::new("overlay-surprise")]);
         assert!(complaints[0].contains("xtask/src/rooms.rs"), "{complaints:?}");
+    }
+
+    #[test]
+    fn the_architecture_shows_the_table_and_is_told_where_it_does_not() {
+        let page = include_str!("../../ARCHITECTURE.md");
+        assert_eq!(of_page(page), None);
+        let areas = table().lines().find(|row| row.contains("`overlay-ipam`")).map(str::to_owned).unwrap();
+        let ends = "| `overlay-core` | `overlay-kernel` by `kernel`, tokio by any |";
+        assert!(areas.contains("`overlay-dns`") && areas.ends_with(ends), "{areas}");
+        let complaint = of_page(&page.replace(ends, "| `overlay-core` | – |")).unwrap();
+        assert!(complaint.contains(&areas), "{complaint}");
     }
 
     #[test]

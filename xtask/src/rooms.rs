@@ -1,4 +1,4 @@
-//! Who may depend on whom: ARCHITECTURE.md's rooms as a table.
+//! Who may depend on whom: the table that ARCHITECTURE.md's rooms show.
 
 /// What one crate of the workspace may depend on, of the workspace's crates and tokio. Dev-dependencies are free.
 #[derive(Debug)]
@@ -44,6 +44,34 @@ pub(crate) const ROOMS: &[Room] = &[
     Room { name: "overlay-fuzz",     on: &[EVERYTHING],      optionally: &[],         testing: true },
     Room { name: "xtask",            on: &[EVERYTHING],      optionally: &[],         testing: true },
 ];
+
+impl Room {
+    /// What it may have, in the words of ARCHITECTURE.md: outright, and behind a feature.
+    fn rights(&self) -> [String; 2] {
+        let quoted = |name: &str| if name.starts_with("overlay-") { format!("`{name}`") } else { name.to_owned() };
+        let on = self.on.iter().map(|name| if *name == EVERYTHING { "everything".to_owned() } else { quoted(name) });
+        let testing = self.testing.then(|| "`overlay-core`'s test kit".to_owned());
+        let optionally = self.optionally.iter().map(|(name, feature)| match *feature {
+            "" => format!("{} by any", quoted(name)),
+            feature => format!("{} by `{feature}`", quoted(name)),
+        });
+        [on.chain(testing).collect(), optionally.collect()].map(|it: Vec<_>| match it.is_empty() {
+            true => "–".to_owned(),
+            false => it.join(", "),
+        })
+    }
+}
+
+/// The table as ARCHITECTURE.md has it, with a row for those beside each other that may have the same.
+pub(crate) fn table() -> String {
+    let mut table = "| crates | may depend on | and, behind a feature, on |\n|---|---|---|\n".to_owned();
+    for alike in ROOMS.chunk_by(|one, next| one.rights() == next.rights()) {
+        let names: Vec<String> = alike.iter().map(|room| format!("`{}`", room.name)).collect();
+        let [on, optionally] = alike.first().map(Room::rights).unwrap_or_default();
+        table += &format!("| {} | {on} | {optionally} |\n", names.join(", "));
+    }
+    table
+}
 
 /// Stands for every crate there is.
 pub(crate) const EVERYTHING: &str = "*";

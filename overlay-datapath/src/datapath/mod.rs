@@ -56,7 +56,9 @@ impl Default for Config {
 /// Carries packets of overlay networks in user space: a machine without I/O, over buffers that the caller owns.
 ///
 /// What it carries is what its [`Tables`] say: nothing is learned from packets, what nobody told it of is dropped, and each drop is counted by its
-/// [`Reason`]. It has the flows of one queue; a node with several has a datapath for each, with one value of tables.
+/// [`Reason`].
+///
+/// A node has one, whatever it has of [queues and threads](crate#several-queues).
 ///
 /// After a batch, each buffer has its [`Fate`]. To be polled for [more](Self::poll_transmit) after each call with a `now`, then for its
 /// [timeout](Self::poll_timeout).

@@ -24,6 +24,8 @@ pub struct CarrierCounts {
     pub unsent: u64,
     /// Frames that a tap did not take.
     pub unwritten: u64,
+    /// Taps that were let go as they could be read no more: deleted, or the kernel refused. One that was opened for several queues counts for each that read it.
+    pub taps_lost: u64,
 }
 
 impl CarrierCounts {
@@ -39,6 +41,7 @@ impl CarrierCounts {
             sends: self.sends + other.sends,
             unsent: self.unsent + other.unsent,
             unwritten: self.unwritten + other.unwritten,
+            taps_lost: self.taps_lost + other.taps_lost,
         }
     }
 }

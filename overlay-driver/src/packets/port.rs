@@ -26,8 +26,8 @@ pub(super) enum Got {
     Frame(usize),
     /// There is none now.
     Nothing,
-    /// The tap was deleted. It would be ready to be read for ever.
-    Gone,
+    /// The tap was deleted, or the kernel reads it no more, and why. It would be ready to be read for ever.
+    Gone(Errno),
 }
 
 impl Port {
@@ -38,10 +38,10 @@ impl Port {
     /// Reads a frame, with what stands in front of it.
     pub(super) fn read(&self, room: &mut [u8]) -> Got {
         match read(&self.tap, room) {
-            Ok(0) => Got::Gone,
+            Ok(0) => Got::Gone(Errno::EBADFD),
             Ok(len) => Got::Frame(len),
             Err(Errno::EAGAIN | Errno::EINTR) => Got::Nothing,
-            Err(_) => Got::Gone,
+            Err(error) => Got::Gone(error),
         }
     }
 

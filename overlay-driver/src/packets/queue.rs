@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::thread;
 
+use nix::errno::Errno;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::EventFd;
@@ -16,6 +17,7 @@ use overlay_core::{EndpointId, Instant};
 use overlay_datapath::offload::{Merging, Segments, VnetHeader};
 use overlay_datapath::{Buffer, Fate};
 use overlay_kernel::EspSocket;
+use tracing::{Level, event};
 
 use super::counts::CarrierCounts;
 use super::port::{Got, Port};
@@ -104,7 +106,7 @@ impl Queue {
             let wait = if looks { EpollTimeout::ZERO } else { self.wait(next) };
             let came = match self.ready.wait(&mut events, wait) {
                 Ok(came) => came,
-                Err(nix::errno::Errno::EINTR) => 0,
+                Err(Errno::EINTR) => 0,
                 Err(error) => return Err(error.into()),
             };
             let looked = std::mem::replace(&mut looks, self.spin.again(came > 0, self.shared.now()));
@@ -220,8 +222,10 @@ impl Queue {
         }
         self.leave(endpoint, &mut batch, filled);
         (self.batch, self.frame) = (batch, frame);
-        if read == Got::Gone {
+        if let Got::Gone(error) = read {
             self.unplug(endpoint);
+            self.counts.taps_lost += 1;
+            tell_lost(endpoint, error);
         }
     }
 
@@ -353,5 +357,20 @@ impl Queue {
             }
         }
         next
+    }
+}
+
+/// A tap that was deleted is nothing unusual: its container has ended, or another is made in its place.
+fn tell_lost(endpoint: EndpointId, error: Errno) {
+    let endpoint = tracing::field::display(endpoint);
+    match error {
+        Errno::EBADFD => event!(
+            target: "overlay_driver", Level::INFO, kind = "tap_lost", endpoint,
+            "the tap of {endpoint} was deleted: what it had is carried no more"
+        ),
+        error => event!(
+            target: "overlay_driver", Level::WARN, kind = "tap_lost", endpoint, reason = error.desc(),
+            "the tap of {endpoint} cannot be read any more ({error}): what it sends is lost until it is plugged in again"
+        ),
     }
 }

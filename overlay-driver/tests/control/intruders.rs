@@ -7,12 +7,12 @@ use overlay_core::testing::Dice;
 use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{Algorithm, CertificateAuthority, Known, Role, SigningKey, SigningRequest};
 use overlay_driver::control::{ControlClient, Joined, Managers, RefusalKind, join};
-use overlay_driver::testing::date;
+use overlay_driver::testing::{credulous, date};
 use overlay_driver::{Driver, Membership, MemoryGround};
 use overlay_node::{Control, EndpointSpec, Feed};
 
 use crate::cluster::{FIRST, Kept, Town, eventually, kind, quick};
-use crate::crude::{idle_stranger, speak};
+use crate::crude::speak;
 use crate::kit::{endpoint, manager, network, node, node_spec, overlay, root};
 
 /// What a node may say that means ill: a call of another's, an ask that is for managers, nonsense; or, damaged, what ends its connection.
@@ -126,7 +126,7 @@ async fn a_stranger_has_one_call_and_keeps_no_node_out() {
     // Strangers that say nothing take places of strangers alone.
     let mut idle = Vec::new();
     for _ in 0..4 {
-        idle.push(idle_stranger(town.first.address).await);
+        idle.push(credulous(town.first.address, None, b"overlay-join/1").await.unwrap());
     }
     let fifth = join([town.first.address], &town.token(Role::Worker).await, Some(node(2)), None).await;
     assert!(fifth.is_err(), "so many of one address");

@@ -9,6 +9,7 @@ use overlay_core::testing::Dice;
 use overlay_core::{Commit, Key, NetworkId, NodeId, Store};
 use overlay_crypto::pki::Role;
 use overlay_driver::control::{ControlClient, Follow, FollowError, Limits, Managers, NodeLimits, RemoteFeed};
+use overlay_driver::testing::credulous;
 use overlay_driver::{Attach, Driver, MemoryGround, Source};
 use overlay_node::{
     CatalogueChange, Control, EndpointSpec, Manager, PublishedPort, Reference, ServiceEvent, ServiceSpec, Stay,
@@ -18,7 +19,6 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
 
-use crate::crude::open;
 use crate::follow::Mirror;
 use crate::kit::{NOW, endpoint, network, node, node_spec, overlay, service};
 use crate::secure::{DAY, Town};
@@ -196,7 +196,7 @@ struct Tap {
 impl Tap {
     async fn of(town: &Town, number: u8, purpose: Value) -> Self {
         let (chain, key) = town.realm.issue(node(number), Role::Worker, DAY);
-        let mut stream = open(town.address, Some((&chain, &key)), b"overlay-control/1").await.unwrap();
+        let mut stream = credulous(town.address, Some((&chain, &key)), b"overlay-control/1").await.unwrap();
         let hello = json!({"hello": {"version": 1, "purpose": purpose}});
         stream.write_all(format!("{hello}\n").as_bytes()).await.unwrap();
         let (told, mut listens) = (Arc::<Mutex<String>>::default(), JoinSet::new());

@@ -16,12 +16,13 @@ use overlay_driver::control::{
     AskError, ControlClient, ControlServer, Credentials, CredentialsError, Follow, Limits, ListenError, Managers,
     NodeLimits, RemoteError, Serving, Unwelcome,
 };
+use overlay_driver::testing::credulous;
 use overlay_gossip::Role as GossipRole;
 use overlay_node::{Control, ControlError, EndpointSpec, Manager, NodeSpec, Reference, Refused, Stay};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::crude::{exchange, open, speak};
+use crate::crude::{exchange, speak};
 use crate::kit::{Directory, Lever, NOW, Pull, endpoint, manager, network, node, node_spec, overlay, root, until};
 
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -473,7 +474,7 @@ async fn a_node_that_speaks_no_protocol_has_no_more_connections_than_a_stranger(
     let refused = async || speak(town.address, Some((&chain, &key)), b"", hello).await;
     let mut idle = Vec::new();
     for _ in 0..2 {
-        idle.push(open(town.address, Some((&chain, &key)), b"").await.unwrap());
+        idle.push(credulous(town.address, Some((&chain, &key)), b"").await.unwrap());
     }
     until_silent(&refused).await;
     idle.clear();

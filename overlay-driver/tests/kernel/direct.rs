@@ -1,28 +1,20 @@
 //! A container whose kernel has no nf_tables.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use overlay_core::testing::{Kernel, kernel_test};
-use overlay_core::{BackendError, ErrorKind, IfName, Name, NsKey, Phase, Plan, ReconcileError, Table};
-use overlay_dns::Listen;
-use overlay_driver::testing::node;
-use overlay_driver::{Attach, Driver, Ground, KernelPlaces, Source};
-use overlay_kernel::Namespace;
-use overlay_kernel::netlink::Notices;
+use overlay_core::{BackendError, ErrorKind, Phase, Plan, ReconcileError, Table};
+use overlay_driver::testing::{Altered, node};
+use overlay_driver::{Attach, Driver, KernelPlaces};
 use overlay_kernel::testing::judge;
-use overlay_node::{Control, Feed, Place, PlaceTables, Places};
+use overlay_node::{Control, Feed, Place, PlaceTables};
 
 use crate::world::{World, attachable};
 
 const SOON: Duration = Duration::from_secs(15);
 
-/// The kernel's places, but that containers have no nf_tables.
-#[derive(Debug, Clone)]
-struct Untabled(KernelPlaces);
-
+/// Of a container's kernel without nf_tables.
 struct NoTables;
 
 impl Table<overlay_firewall::State> for NoTables {
@@ -35,58 +27,18 @@ impl Table<overlay_firewall::State> for NoTables {
     }
 }
 
-impl Places for Untabled {
-    fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        let tables = self.0.open(place)?;
-        match place {
-            Place::Container(_) => Ok(PlaceTables { firewall: Box::new(NoTables), ..tables }),
-            _ => Ok(tables),
-        }
-    }
-
-    fn close(&mut self, place: &Place) -> Result<(), BackendError> {
-        self.0.close(place)
-    }
-
-    fn list(&mut self) -> Result<Vec<Place>, BackendError> {
-        self.0.list()
-    }
-}
-
-impl Ground for Untabled {
-    fn host(&self) -> Option<Arc<Namespace>> {
-        self.0.host()
-    }
-
-    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
-        self.0.enter(container, source)
-    }
-
-    fn leave(&mut self, container: &Name) {
-        self.0.leave(container);
-    }
-
-    fn is_there(&self, source: &Source, key: &NsKey) -> bool {
-        self.0.is_there(source, key)
-    }
-
-    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError> {
-        self.0.interfaces(container)
-    }
-
-    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
-        self.0.listen(place, at)
-    }
-
-    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
-        self.0.hints(place)
-    }
+/// The kernel's places, but that containers have no nf_tables.
+fn untabled(places: KernelPlaces) -> Altered<KernelPlaces> {
+    Altered::new(places).with_tables(|place, tables| match place {
+        Place::Container(_) => PlaceTables { firewall: Box::new(NoTables), ..tables },
+        _ => tables,
+    })
 }
 
 fn start(world: &World) -> Driver {
     let (store, root) = world.hosts().catalogue().unwrap();
     let manager: Arc<dyn Control> = world.hosts().manager.clone();
-    let ground = Untabled(world.hosts().places(0).unwrap());
+    let ground = untabled(world.hosts().places(0).unwrap());
     let builder = Driver::builder(node(0), ground, manager, Feed::new(store, &root).unwrap())
         .name("host-1".parse().unwrap())
         .gossip((world.hosts().lab.address(0), 7946).into())

@@ -135,12 +135,18 @@ fn a_tap_that_is_deleted_is_let_go_and_another_takes_its_place() {
         assert!(pair.pings(0));
         judge(&pair.containers[0], "ip", &["link", "del", "eth0"]);
         let carrier = pair.carriers[0].as_ref().unwrap();
+        let until = Instant::now() + PATIENCE;
+        while carrier.counts().taps_lost == 0 {
+            assert!(Instant::now() < until, "nobody counted it: {:?}", carrier.counts());
+            thread::yield_now();
+        }
         let wakes = carrier.counts().wakes;
         thread::sleep(Duration::from_millis(200));
         assert!(carrier.counts().wakes < wakes + 100, "it wakes all the time: {:?}", carrier.counts());
         pair.tap(0);
         pair.plug(0);
         assert!(pair.pings(0) && pair.pings(1));
+        assert_eq!(carrier.counts().taps_lost, 1);
     });
 }
 

@@ -6,7 +6,6 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark waits, and tells itself by the environment what to be")]
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -17,15 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overlay_bench::{Bench, Pace};
-use overlay_core::{BackendError, IfName, MemoryStore, Name, NsKey, Prefix, Store};
-use overlay_dns::Listen;
+use overlay_core::{MemoryStore, Name, Prefix, Store};
 use overlay_driver::control::{ControlClient, ControlServer, Serving};
-use overlay_driver::testing::{Lab, date};
+use overlay_driver::testing::{Altered, Lab, date};
 use overlay_driver::{Attach, Driver, Ground, KernelPlaces, MemoryGround, Source};
 use overlay_ipam::SubnetRequest;
 use overlay_kernel::Namespace;
-use overlay_kernel::netlink::Notices;
-use overlay_node::{Control, Feed, Manager, NetworkSpec, Place, PlaceTables, Places, ServiceSpec};
+use overlay_node::{Control, Feed, Manager, NetworkSpec, ServiceSpec};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 
@@ -159,13 +156,9 @@ async fn start(dir: &Path, lab: Option<&Lab>) -> Outcome<(Arc<Manager>, Serving,
     let serving = server.bind(dir.join("control.sock")).await?;
     let host = lab.map(|lab| lab.host(0).try_clone().map(Arc::new)).transpose()?;
     let address = lab.map_or_else(|| "127.0.0.1:0".parse(), |lab| Ok((lab.address(0), 7946).into()))?;
-    let driver =
-        Driver::builder(node_id(1), Elsewhere { places: MemoryGround::default(), host }, manager.clone(), feed)
-            .name("elsewhere".parse()?)
-            .gossip(address)
-            .dir(dir.join("elsewhere"))
-            .start()
-            .await?;
+    let ground = Altered::new(MemoryGround::default()).with_host(host);
+    let builder = Driver::builder(node_id(1), ground, manager.clone(), feed).name("elsewhere".parse()?);
+    let driver = builder.gossip(address).dir(dir.join("elsewhere")).start().await?;
     Ok((manager, serving, driver))
 }
 
@@ -264,56 +257,5 @@ impl Asked {
         let status = driver.status().await?;
         let holds = status.places.iter().all(|place| place.holds);
         Ok(holds && status.members.len() == 2 && status.known >= self.known)
-    }
-}
-
-/// Places in memory of a node whose sockets are in a namespace.
-#[derive(Debug, Clone)]
-struct Elsewhere {
-    places: MemoryGround,
-    host: Option<Arc<Namespace>>,
-}
-
-impl Places for Elsewhere {
-    fn open(&mut self, place: &Place) -> Result<PlaceTables, BackendError> {
-        self.places.open(place)
-    }
-
-    fn close(&mut self, place: &Place) -> Result<(), BackendError> {
-        self.places.close(place)
-    }
-
-    fn list(&mut self) -> Result<Vec<Place>, BackendError> {
-        self.places.list()
-    }
-}
-
-impl Ground for Elsewhere {
-    fn host(&self) -> Option<Arc<Namespace>> {
-        self.host.clone()
-    }
-
-    fn enter(&mut self, container: &Name, source: &Source) -> Result<Option<NsKey>, BackendError> {
-        self.places.enter(container, source)
-    }
-
-    fn leave(&mut self, container: &Name) {
-        self.places.leave(container);
-    }
-
-    fn is_there(&self, source: &Source, key: &NsKey) -> bool {
-        self.places.is_there(source, key)
-    }
-
-    fn interfaces(&mut self, container: &Name) -> Result<BTreeSet<IfName>, BackendError> {
-        self.places.interfaces(container)
-    }
-
-    fn listen(&mut self, place: &Place, at: &[SocketAddr]) -> Result<Listen, BackendError> {
-        self.places.listen(place, at)
-    }
-
-    fn hints(&mut self, place: &Place) -> Result<Vec<Notices>, BackendError> {
-        self.places.hints(place)
     }
 }

@@ -247,6 +247,7 @@ fn packets(page: &mut Page, it: &CarrierCounts) {
             ("overlay_carrier_sends_total", "Sends to the underlay, each of one datagram or several.", it.sends),
             ("overlay_carrier_datagrams_unsent_total", "Datagrams that the kernel did not send.", it.unsent),
             ("overlay_carrier_frames_unwritten_total", "Frames that a tap did not take.", it.unwritten),
+            ("overlay_carrier_taps_lost_total", "Taps let go as they could be read no more.", it.taps_lost),
         ],
     );
 }
