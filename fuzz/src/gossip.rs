@@ -2,13 +2,16 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use overlay_core::{Instant, NetworkId, NodeId};
+use overlay_gossip::testing::TestKeys;
 use overlay_gossip::{Class, Config, EntryKey, Gossip, Key, Member, Protocol, STREAM_LIMIT, TableId, Transmit};
 
 use crate::Body;
 
-pub(crate) const TARGETS: &[(&str, Body)] = &[("gossip_handle", handle), ("gossip_messages", messages)];
+pub(crate) const TARGETS: &[(&str, Body)] =
+    &[("gossip_handle", handle), ("gossip_messages", messages), ("gossip_signed", signed)];
 
 const NETWORK: NetworkId = NetworkId::from_bytes([9; 16]);
 
@@ -31,6 +34,27 @@ fn messages(data: &[u8]) {
         give(&mut node, Class::Datagram, &payload);
         give(&mut node, Class::Stream, &payload);
     }
+}
+
+/// Messages of a member, as in [`messages`], to a node that verifies: no bytes make it see a third one otherwise than that says.
+fn signed(data: &[u8]) {
+    let Some((cut, rest)) = data.split_first() else { return };
+    let Some(nodes) = cluster(&[1, 2, 3].map(|number| (number, signing(number)))) else { return };
+    let Ok([mut node, _, third]) = <[Gossip; 3]>::try_from(nodes) else { return };
+    let (first, second) = rest.split_at(rest.len().min(usize::from(*cut)));
+    for messages in [first, second] {
+        for class in [Class::Datagram, Class::Stream] {
+            let payload = [&[2][..], &id(2).to_bytes(), messages].concat();
+            give(&mut node, class, &payload);
+            assert_eq!(node.member(id(3)).map(|(member, _)| member), Some(third.me()), "believed of another");
+        }
+    }
+}
+
+fn signing(number: u8) -> Config {
+    let mut config = Config::lan();
+    config.tables.verify = Some(Arc::new(TestKeys::new(id(number), number.into(), 5)));
+    config
 }
 
 fn give(node: &mut Gossip, class: Class, payload: &[u8]) {
@@ -61,21 +85,25 @@ fn view(node: &Gossip) -> String {
 
 /// Two nodes that know each other and have an entry each.
 fn pair(membership: Protocol) -> Option<[Gossip; 2]> {
-    let now = Instant::ZERO;
     let config = Config { membership, ..Config::lan() };
-    let made = [1, 2].map(|number| {
-        let mut node =
-            Gossip::new(config.clone(), Member::new(id(number), 5, address(number)), [number; 32], now).ok()?;
+    cluster(&[(1, config.clone()), (2, config)])?.try_into().ok()
+}
+
+/// Nodes of which the first knows all others, and each has an entry.
+fn cluster(settings: &[(u8, Config)]) -> Option<Vec<Gossip>> {
+    let now = Instant::ZERO;
+    let made = settings.iter().map(|(number, config)| {
+        let member = Member::new(id(*number), 5, address(*number));
+        let mut node = Gossip::new(config.clone(), member, [*number; 32], now).ok()?;
         node.subscribe(NETWORK, now).ok()?;
-        let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![number]).ok()? };
-        node.put(at, vec![number; 40].into(), now).ok()?;
+        let at = EntryKey { network: NETWORK, table: TableId(1), key: Key::new(vec![*number]).ok()? };
+        node.put(at, vec![*number; 40].into(), now).ok()?;
         Some(node)
     });
-    let [Some(one), Some(two)] = made else { return None };
-    let mut nodes = [one, two];
-    nodes[1].join(&[address(1)], now);
+    let mut nodes = made.collect::<Option<Vec<Gossip>>>()?;
+    nodes.iter_mut().skip(1).for_each(|node| node.join(&[address(1)], now));
     let mut under_way = VecDeque::new();
-    for _ in 0..40 {
+    for _ in 0..40 * settings.len() {
         nodes.iter_mut().for_each(|node| node.handle_timeout(now));
         for node in &mut nodes {
             let from = node.me().address;
@@ -85,7 +113,7 @@ fn pair(membership: Protocol) -> Option<[Gossip; 2]> {
         let receiver = nodes.iter_mut().find(|node| node.me().address == to)?;
         receiver.handle(from, class, &payload, now).ok()?;
     }
-    assert!(nodes.iter().all(|node| node.live() == 1), "they do not know each other");
+    assert_eq!(nodes.first()?.live() + 1, nodes.len(), "the first does not know the others");
     Some(nodes)
 }
 

@@ -12,8 +12,10 @@ pub(crate) fn differing(mine: &[u64; BUCKETS], theirs: &[u64; BUCKETS]) -> u64 {
 
 /// The messages of an answer: one at least, the last of them marked.
 pub(crate) fn replies(buckets: u64, updates: Vec<Update>) -> Vec<SyncReply> {
-    let mut replies: Vec<_> =
-        chunks(updates).into_iter().map(|updates| SyncReply { last: false, buckets, updates }).collect();
+    let mut replies: Vec<_> = chunks(updates, Update::encoded_len)
+        .into_iter()
+        .map(|updates| SyncReply { last: false, buckets, updates })
+        .collect();
     match replies.last_mut() {
         Some(reply) => reply.last = true,
         None => replies.push(SyncReply { last: true, buckets, updates: Vec::new() }),
@@ -21,18 +23,18 @@ pub(crate) fn replies(buckets: u64, updates: Vec<Update>) -> Vec<SyncReply> {
     replies
 }
 
-/// Cuts updates into messages of [`CHUNK`] bytes.
-pub(crate) fn chunks(updates: Vec<Update>) -> Vec<Vec<Update>> {
+/// Cuts parts into messages of [`CHUNK`] bytes.
+pub(crate) fn chunks<T>(parts: Vec<T>, encoded_len: impl Fn(&T) -> usize) -> Vec<Vec<T>> {
     let mut chunks = Vec::new();
     let (mut chunk, mut len) = (Vec::new(), 0);
-    for update in updates {
-        let more = update.encoded_len();
+    for part in parts {
+        let more = encoded_len(&part);
         if len + more > CHUNK && !chunk.is_empty() {
             chunks.push(std::mem::take(&mut chunk));
             len = 0;
         }
         len += more;
-        chunk.push(update);
+        chunk.push(part);
     }
     if !chunk.is_empty() {
         chunks.push(chunk);
@@ -40,7 +42,7 @@ pub(crate) fn chunks(updates: Vec<Update>) -> Vec<Vec<Update>> {
     chunks
 }
 
-/// Bytes of updates in one message of a comparison: large enough to be few, small enough that news need not wait long.
+/// Bytes of one message of an answer: large enough to be few, small enough that news need not wait long.
 const CHUNK: usize = 64 * 1024;
 
 /// Which part of a comparison a node belongs to.

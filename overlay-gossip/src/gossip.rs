@@ -1,12 +1,13 @@
 //! The machine.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use overlay_core::{Instant, NetworkId, NodeId};
 
 use crate::chance::Chance;
+use crate::digest::chunks;
 use crate::event::Event;
 use crate::foca_core::FocaCore;
 use crate::member::plain;
@@ -16,8 +17,8 @@ use crate::metrics::{Metrics, Traffic};
 use crate::rate_limit::RateLimit;
 use crate::room;
 use crate::swim::Swim;
-use crate::tables::{Tables, TablesTransmit};
-use crate::wire::{self, Kind, Message, Packet};
+use crate::tables::{Group, Tables, TablesTransmit};
+use crate::wire::{self, Kind, Message, Packet, Proofs, Prove};
 use crate::{
     Class, Config, ConfigError, EntryKey, Heard, Key, Malformed, Member, Metadata, Protocol, Reason, Refused, Role,
     STREAM_LIMIT, Sequence, Standing, TableId, TablesConfig,
@@ -98,6 +99,7 @@ impl Gossip {
         let body = config.room() - Packet::HEADER_LEN - FRAME;
         let settings = TablesConfig { datagram: config.tables.datagram.min(body), ..config.tables.clone() };
         let tables = Tables::new(settings, id, incarnation, chance.seed(), now);
+        let tables = if config.membership == Protocol::Swim { tables.with_proved_starts() } else { tables };
         Self {
             strangers: RateLimit::new(config.stranger_rate, config.stranger_burst, now),
             config,
@@ -224,6 +226,7 @@ impl Gossip {
         for message in &packet.messages {
             match message {
                 Message::Table(body) => self.take_table(from.node, body, now)?,
+                Message::Prove(prove) => self.prove(from.node, prove, now),
                 other => self.membership.handle(from, other, now),
             }
         }
@@ -233,6 +236,20 @@ impl Gossip {
 
     fn take_table(&mut self, from: NodeId, body: &[u8], now: Instant) -> Result<(), Malformed> {
         self.tables.handle(from, body, now).inspect_err(|_| self.malformed += 1)
+    }
+
+    /// Answers what members have shown of themselves, as far as it is known here.
+    fn prove(&mut self, to: NodeId, prove: &Prove, now: Instant) {
+        let members: BTreeSet<NodeId> = prove.members.iter().copied().collect();
+        let shown = members.into_iter().filter_map(|member| self.tables.shown_by(member, now)).collect();
+        for shown in chunks(shown, Group::encoded_len) {
+            let mut body = Vec::new();
+            Proofs { shown }.encode(&mut body);
+            let mut payload = wire::begin(self.me().id);
+            wire::put_frame(Kind::Proofs, &body, &mut payload);
+            wire::mark_signed(&mut payload);
+            self.queue(Outgoing { to: prove.address, node: Some(to), class: Class::Stream, payload });
+        }
     }
 
     /// Where to answer: the far end of a stream has a port that nobody listens at.
@@ -251,9 +268,9 @@ impl Gossip {
         known || self.strangers.take(now)
     }
 
-    /// Whether a request for members comes while more answers wait than may; tables limit theirs themselves.
+    /// Whether a request for members, or what they show, comes while more answers wait than may; tables limit theirs themselves.
     fn asks_too_much(&self, packet: &Packet<'_>) -> bool {
-        let asks = packet.messages.iter().any(|message| matches!(message, Message::SyncRequest(_)));
+        let asks = packet.messages.iter().any(|message| matches!(message, Message::SyncRequest(_) | Message::Prove(_)));
         asks && self.waiting > self.config.tables.answers_limit
     }
 
@@ -301,6 +318,9 @@ impl Gossip {
             self.tell_tables(&event, now);
             self.gone |= event == Event::Gone;
             self.events.push_back(event);
+        }
+        while let Some(shown) = self.membership.poll_shown() {
+            self.tables.take_shown(shown, now);
         }
         while let Some(outgoing) = self.membership.poll_transmit() {
             self.queue(outgoing);
@@ -497,6 +517,19 @@ impl Gossip {
             transmits: self.transmits.len() + tables.transmits,
             events: self.events.len() + tables.events,
         }
+    }
+}
+
+#[cfg(test)]
+impl Gossip {
+    /// What would be told of a node.
+    pub(crate) fn told_of(&self, node: NodeId, now: Instant) -> Option<wire::Update> {
+        self.membership.told_of(node, now)
+    }
+
+    /// What would be shown of a node.
+    pub(crate) fn shown_by(&mut self, node: NodeId, now: Instant) -> Option<Group> {
+        self.tables.shown_by(node, now)
     }
 }
 

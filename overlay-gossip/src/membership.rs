@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use overlay_core::{Instant, NodeId};
 
 use crate::metrics::MembershipMetrics;
+use crate::tables::Group;
 use crate::wire::Message;
 use crate::{Class, Event, Member, Reason, Standing};
 
@@ -24,6 +25,10 @@ pub(crate) trait Membership: Debug + Send + Sync {
     fn poll_timeout(&self) -> Option<(Instant, Reason)>;
     fn poll_transmit(&mut self) -> Option<Outgoing>;
     fn poll_event(&mut self) -> Option<Event>;
+    /// What a member that is there by now has shown of itself: verified, and not yet with the tables.
+    fn poll_shown(&mut self) -> Option<Group> {
+        None
+    }
 
     /// Whether there is something for [`fill`](Self::fill), and whether it is urgent.
     fn news(&self) -> Option<Urgency>;
@@ -39,6 +44,11 @@ pub(crate) trait Membership: Debug + Send + Sync {
     /// Others alive or suspected.
     fn live(&self) -> usize;
     fn metrics(&self) -> MembershipMetrics;
+    /// What would be told of a node.
+    #[cfg(test)]
+    fn told_of(&self, _: NodeId, _: Instant) -> Option<crate::wire::Update> {
+        None
+    }
 }
 
 /// The most seeds that are kept.

@@ -21,6 +21,8 @@ pub struct MembershipMetrics {
     pub news: usize,
     /// Probes under way.
     pub probes: usize,
+    /// Members, or later starts and words of theirs, that are not taken yet as nothing is known by which their signatures could be verified.
+    pub claims: usize,
     /// Local health: 0 is well; the greater, the slower this node is believed to be.
     pub health: u8,
     /// Probes begun in turn, and to verify a suspicion.
@@ -48,6 +50,14 @@ pub struct MembershipMetrics {
     /// Goodbyes that were never said: in this node's name, or where goodbyes are [signed](crate::Verify), without the signature of who
     /// is said to have left.
     pub forged_leaves: u64,
+    /// Words of members on themselves that they have not [signed](crate::Verify), or shown what is not theirs.
+    pub forged: u64,
+    /// Such words without any signature.
+    pub unsigned: u64,
+    /// Such words that were not looked at, since too many were forged of late, or something before them in the same message.
+    pub unverified: u64,
+    /// How often it was asked what a member has shown of itself.
+    pub proofs_asked: u64,
     /// Messages that were not for this node, or answered nothing that it asked.
     pub stray: u64,
 }
@@ -101,6 +111,8 @@ pub struct Traffic {
     pub news: Count,
     /// Comparisons of membership.
     pub syncs: Count,
+    /// What members have shown of themselves, and requests for it.
+    pub proofs: Count,
     /// What the tables tell each other.
     pub tables: Count,
     /// foca's messages.
@@ -141,6 +153,7 @@ impl Traffic {
                 Kind::Nack => &mut self.nacks,
                 Kind::News => &mut self.news,
                 Kind::SyncRequest | Kind::SyncReply | Kind::SyncPush => &mut self.syncs,
+                Kind::Prove | Kind::Proofs => &mut self.proofs,
                 Kind::Table => &mut self.tables,
                 Kind::Foca => &mut self.foca,
             };

@@ -246,7 +246,7 @@ fn another_version_is_refused_by_name_and_counted() {
     let mut gossip = node(1, &Config::lan());
     let payload = [&[9][..], &id(2).to_bytes()].concat();
     let refused = gossip.handle(address(2), Class::Datagram, &payload, Instant::ZERO);
-    assert_eq!(refused, Err(Malformed::Version { found: 9, read: 1 }));
+    assert_eq!(refused, Err(Malformed::Version { found: 9, read: 2 }));
     assert_eq!(gossip.metrics().malformed, 1);
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use overlay_core::NodeId;
 use overlay_core::testing::Dice;
-use overlay_gossip::testing::{Conditions, Net, seeds};
+use overlay_gossip::testing::{Conditions, Net, TestKeys, seeds};
 use overlay_gossip::{Config, Event, Gossip, Metadata, Protocol, Standing};
 
 /// What the runs have met, all together: a suite in which nothing happens proves nothing.
@@ -26,12 +26,16 @@ struct Met {
     syncs: u64,
     mismatches: u64,
     late: u64,
+    proofs_asked: u64,
+    forged: u64,
 }
 
 /// One run: a cluster, what was done to it, and what has been seen of it.
 struct Run {
     net: Net<Gossip>,
     config: Config,
+    /// Whether members sign what they say of themselves.
+    signed: bool,
     dice: Dice,
     incarnations: Vec<u64>,
     left: Vec<bool>,
@@ -39,8 +43,13 @@ struct Run {
     seen: BTreeMap<(usize, NodeId), u64>,
 }
 
+/// The settings of one start of a node.
+fn of_start(config: &Config, signed: bool, (node, incarnation): (usize, u64)) -> Config {
+    if signed { TestKeys::of_start(config, node, incarnation) } else { config.clone() }
+}
+
 impl Run {
-    fn new(config: Config, seed: u64) -> Self {
+    fn new(config: Config, signed: bool, seed: u64) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         let mut dice = Dice::new(bytes);
@@ -52,11 +61,11 @@ impl Run {
         };
         let mut net = Net::new(conditions, seed);
         let size = 4 + dice.below(9);
-        for _ in 0..size {
-            net.add_gossip(&config);
+        for node in 0..size {
+            net.add_gossip(&of_start(&config, signed, (node, 1)));
         }
         net.join_all();
-        Self { net, config, dice, incarnations: vec![1; size], left: vec![false; size], seen: BTreeMap::new() }
+        Self { net, config, signed, dice, incarnations: vec![1; size], left: vec![false; size], seen: BTreeMap::new() }
     }
 
     fn misfortunes(&mut self, met: &mut Met) {
@@ -94,7 +103,8 @@ impl Run {
         self.left[node] = false;
         self.seen.retain(|(observer, _), _| *observer != node); // it remembers nothing
         let seeds: Vec<usize> = (0..self.net.len()).filter(|_| self.dice.one_in(2)).chain([0, 1]).collect();
-        self.net.restart_gossip(node, &self.config, self.incarnations[node], &seeds);
+        let config = of_start(&self.config, self.signed, (node, self.incarnations[node]));
+        self.net.restart_gossip(node, &config, self.incarnations[node], &seeds);
         met.restarts += 1;
     }
 
@@ -154,6 +164,8 @@ impl Run {
         met.syncs += metrics.syncs;
         met.mismatches += metrics.digest_mismatches;
         met.late += metrics.late;
+        met.proofs_asked += metrics.proofs_asked;
+        met.forged += metrics.forged + metrics.unsigned + metrics.unverified;
     }
 
     /// What nobody may need much of once all is quiet.
@@ -164,17 +176,18 @@ impl Run {
             let members = membership.alive + membership.suspected + membership.suspended + membership.left;
             assert!(members < self.net.len(), "{node} knows {members} others, {:?}", self.net);
             assert!(membership.news <= self.net.len(), "{node}: {membership:?}, {:?}", self.net);
+            assert!(membership.claims <= self.net.len(), "{node}: {membership:?}, {:?}", self.net);
             assert_eq!((metrics.transmits, metrics.events), (0, 0));
             assert!(self.net.sent(node).longest_datagram <= self.config.datagram_budget, "{:?}", self.net);
         }
     }
 }
 
-fn everybody_finds_everybody(protocol: Protocol, runs: Range<u64>) -> Met {
+fn everybody_finds_everybody(protocol: Protocol, signed: bool, runs: Range<u64>) -> Met {
     let mut met = Met::default();
     for seed in runs {
         let config = Config { membership: protocol, ..Config::lan() };
-        let mut run = Run::new(config, seed);
+        let mut run = Run::new(config, signed, seed);
         run.misfortunes(&mut met);
         run.recover(&mut met);
         let mut waited = 0;
@@ -206,7 +219,7 @@ fn views(run: &Run) -> String {
 
 #[test]
 fn everybody_knows_exactly_who_is_there_once_misfortune_is_over() {
-    let met = everybody_finds_everybody(Protocol::Swim, seeds(40));
+    let met = everybody_finds_everybody(Protocol::Swim, false, seeds(40));
     let Met { crashes, restarts, partitions, pauses, leaves, suspicions, refutations, suspensions, returns, .. } = met;
     for count in [crashes, restarts, partitions, pauses, leaves, suspicions, refutations, suspensions, returns] {
         assert!(count > 0, "{met:?}");
@@ -215,22 +228,34 @@ fn everybody_knows_exactly_who_is_there_once_misfortune_is_over() {
 }
 
 #[test]
+fn where_members_sign_everybody_knows_exactly_who_is_there_too() {
+    let met = everybody_finds_everybody(Protocol::Swim, true, seeds(40));
+    let Met { crashes, restarts, partitions, leaves, suspensions, returns, proofs_asked, forged, .. } = met;
+    for count in [crashes, restarts, partitions, leaves, suspensions, returns, proofs_asked] {
+        assert!(count > 0, "{met:?}");
+    }
+    assert_eq!(forged, 0, "{met:?}");
+}
+
+#[test]
 fn with_foca_everybody_knows_exactly_who_is_there_too() {
-    let met = everybody_finds_everybody(Protocol::Foca, 0..seeds(10).end.min(200));
+    let met = everybody_finds_everybody(Protocol::Foca, false, 0..seeds(10).end.min(200));
     assert!(met.crashes > 0 && met.partitions > 0 && met.leaves > 0 && met.suspensions > 0 && met.syncs > 0, "{met:?}");
 }
 
 #[test]
 fn a_run_is_a_function_of_its_seed() {
-    let bytes = |seed| {
-        let mut run = Run::new(Config::lan(), seed);
+    let bytes = |signed, seed| {
+        let mut run = Run::new(Config::lan(), signed, seed);
         run.misfortunes(&mut Met::default());
         (0..run.net.len())
             .map(|node| (run.net.sent(node).bytes, run.net.machine(node).map(Gossip::metrics)))
             .collect::<Vec<_>>()
     };
-    assert_eq!(bytes(7), bytes(7));
-    assert_ne!(bytes(7), bytes(8));
+    for signed in [false, true] {
+        assert_eq!(bytes(signed, 7), bytes(signed, 7));
+        assert_ne!(bytes(signed, 7), bytes(signed, 8));
+    }
 }
 
 #[test]

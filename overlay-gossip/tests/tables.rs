@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use overlay_core::testing::Dice;
 use overlay_core::{NetworkId, NodeId};
-use overlay_gossip::testing::{Conditions, Net, seeds};
+use overlay_gossip::testing::{Conditions, Net, TestKeys, seeds};
 use overlay_gossip::{Config, EntryKey, Event, Gossip, Key, Sequence, Standing, TableEvent, TableId, TablesConfig};
 
 const NETWORKS: [NetworkId; 2] = [NetworkId::from_bytes([8; 16]), NetworkId::from_bytes([9; 16])];
@@ -42,6 +42,8 @@ type Changed = (usize, u64, NetworkId, Key);
 struct Run {
     net: Net<Gossip>,
     config: Config,
+    /// Whether all is signed: with every other seed.
+    signed: bool,
     dice: Dice,
     incarnations: Vec<u64>,
     truth: Vec<Truth>,
@@ -50,6 +52,11 @@ struct Run {
     /// Who has subscribed to a network anew and may not have all of an owner's changes yet, which the owner may not know yet.
     behind: BTreeSet<(usize, usize, NetworkId)>,
     value: u64,
+}
+
+/// The settings of one start of a node.
+fn of_start(config: &Config, signed: bool, (node, incarnation): (usize, u64)) -> Config {
+    if signed { TestKeys::of_start(config, node, incarnation) } else { config.clone() }
 }
 
 impl Run {
@@ -67,8 +74,9 @@ impl Run {
         let config = Config { seal_overhead: 29, tables, ..Config::lan() };
         let mut net = Net::new(conditions, seed);
         let size = 3 + dice.below(5);
+        let signed = seed % 2 == 1;
         for node in 0..size {
-            net.add_gossip(&config);
+            net.add_gossip(&of_start(&config, signed, (node, 1)));
             subscribe_all(&mut net, node);
         }
         net.join_all();
@@ -76,6 +84,7 @@ impl Run {
         Self {
             net,
             config,
+            signed,
             dice,
             incarnations: vec![1; size],
             truth,
@@ -118,7 +127,8 @@ impl Run {
         self.incarnations[node] += 1;
         self.truth[node].clear();
         let seeds: Vec<usize> = (0..self.net.len()).filter(|other| *other != node).collect();
-        self.net.restart_gossip(node, &self.config, self.incarnations[node], &seeds);
+        let config = of_start(&self.config, self.signed, (node, self.incarnations[node]));
+        self.net.restart_gossip(node, &config, self.incarnations[node], &seeds);
         subscribe_all(&mut self.net, node);
     }
 

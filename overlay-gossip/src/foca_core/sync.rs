@@ -48,7 +48,7 @@ impl FocaCore {
         if reply.last {
             self.asked = None;
             let told: BTreeSet<NodeId> = reply.updates.iter().map(|update| update.member.id).collect();
-            for updates in chunks(self.updates_of(reply.buckets, &told, now)) {
+            for updates in chunks(self.updates_of(reply.buckets, &told, now), Update::encoded_len) {
                 let mut body = Vec::new();
                 SyncPush { updates }.encode(&mut body);
                 self.stream(from, Kind::SyncPush, &body);

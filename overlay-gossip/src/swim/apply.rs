@@ -4,48 +4,56 @@ use std::cmp::Ordering;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use overlay_core::{Instant, NodeId};
+use overlay_core::Instant;
 
 use crate::membership::{Source, Urgency};
+use crate::swim::claims::{Teller, Way};
 use crate::swim::roster::{Index, ME, Slot};
 use crate::swim::suspicion::{Suspicion, time_to_object};
 use crate::swim::{Phase, Swim};
-use crate::wire::{Kind, Number, Ping, Update};
-use crate::{Event, Member, Standing, Verify};
+use crate::wire::{Kind, News, Number, Ping, Update};
+use crate::{Event, Member, Standing};
 
 impl Swim {
+    pub(super) fn on_all_news(&mut self, from: Source, news: &News, now: Instant) {
+        let mut teller = Teller::new(from.node, Some(from.address), Way::News);
+        news.updates.iter().for_each(|update| self.on_news(update, &mut teller, now));
+        self.ask(&teller);
+    }
+
     /// News from whomever.
-    pub(super) fn on_news(&mut self, update: &Update, now: Instant) {
-        if let Some(at) = self.take(update, now) {
+    pub(super) fn on_news(&mut self, update: &Update, teller: &mut Teller, now: Instant) {
+        if let Some(at) = self.take(update, teller, now) {
             self.news.add(at);
             self.verify(at, update, now);
         }
     }
 
     /// Believes an update, if it is newer than what is known; gives the member if something changed.
-    pub(super) fn take(&mut self, update: &Update, now: Instant) -> Option<Index> {
+    pub(super) fn take(&mut self, update: &Update, teller: &mut Teller, now: Instant) -> Option<Index> {
         match self.roster.find(update.member.id) {
             Some(ME) => {
-                self.defend(update, now);
+                self.defend(update, teller, now);
                 None
             }
-            Some(at) => self.take_known(at, update, now).then_some(at),
-            None => self.take_unknown(update, now),
+            Some(at) => self.take_known(at, update, teller, now).then_some(at),
+            None => self.take_unknown(update, teller, now),
         }
     }
 
-    fn take_unknown(&mut self, update: &Update, now: Instant) -> Option<Index> {
+    fn take_unknown(&mut self, update: &Update, teller: &mut Teller, now: Instant) -> Option<Index> {
         let gone = is_gone(update.standing);
         if gone && update.age >= self.config.expire_after {
             return None;
         }
-        if self.is_forged(update) {
+        if !self.believes(update, teller, now) {
             return None;
         }
         if self.roster.len() >= self.config.member_limit && !self.make_room() {
             self.counts.refused_full += 1;
             return None;
         }
+        self.signed |= update.has_flag();
         let since = if gone { now - update.age } else { now };
         let at = self.roster.insert(update.clone(), since, &mut self.chance);
         if gone {
@@ -67,7 +75,7 @@ impl Swim {
 
     /// Who is known here is gone for as long as it is known to be, however long others say. Its age is but the word of who tells it: by a
     /// great one a member would be forgotten at once, and its entries with it, without the time in which it objects.
-    fn take_known(&mut self, at: Index, update: &Update, now: Instant) -> bool {
+    fn take_known(&mut self, at: Index, update: &Update, teller: &mut Teller, now: Instant) -> bool {
         let Some(slot) = self.roster.slot(at) else { return false };
         let (old, order) = (slot.standing, update.number().cmp(&slot.number()));
         // For how long it is known to be gone here: not at all, if it was alive until now.
@@ -76,27 +84,16 @@ impl Swim {
         let update = younger.as_ref().unwrap_or(update);
         match (order, update.standing) {
             (Ordering::Less, _) => false,
-            (Ordering::Greater, _) if self.is_forged(update) => false,
+            (Ordering::Greater, _) if !self.believes(update, teller, now) => false,
             (Ordering::Greater, _) => {
                 self.renew(at, update, now);
                 true
             }
             (Ordering::Equal, Standing::Suspected) if !is_gone(old) => self.suspect(at, update, now),
-            (Ordering::Equal, new) if old >= new || self.is_forged(update) => false,
+            (Ordering::Equal, new) if old >= new => false,
+            (Ordering::Equal, Standing::Left) if !self.believes(update, teller, now) => false,
             (Ordering::Equal, _) => self.stand_down(at, update, now),
         }
-    }
-
-    /// Whether this is a goodbye that the member has not signed, where it has to be; counted if so.
-    fn is_forged(&mut self, update: &Update) -> bool {
-        let signed = |verify: &dyn Verify| {
-            let statement = goodbye(update.member.id, update.number());
-            verify.verify(update.member.id, &statement, &update.signature).is_ok()
-        };
-        let verify = self.config.tables.verify.as_deref().filter(|_| update.standing == Standing::Left);
-        let forged = verify.is_some_and(|verify| update.signature.is_empty() || !signed(verify));
-        self.counts.forged_leaves += u64::from(forged);
-        forged
     }
 
     /// The member itself has spoken: what was believed of its former number is void.
@@ -104,11 +101,14 @@ impl Swim {
         let Some(slot) = self.roster.slot(at) else { return };
         let (was, number, old) = (slot.standing, slot.number(), slot.member.clone());
         self.forget_deadlines(at);
-        let metadata = if update.standing == Standing::Left { &old.metadata } else { &update.member.metadata };
-        let member = Member { metadata: metadata.clone(), ..update.member.clone() };
+        self.signed |= update.has_flag();
+        // Who says goodbye signs its number alone.
+        let said = if update.standing == Standing::Left { &old } else { &update.member };
+        let member = Member { incarnation: update.member.incarnation, ..said.clone() };
         let renewed = |slot: &mut Slot| {
             slot.member = member.clone();
             slot.revision = update.revision;
+            slot.signature = update.signature.clone();
             slot.standing = Standing::Alive;
             slot.since = now;
             slot.trouble = None;
@@ -192,7 +192,10 @@ impl Swim {
         let stood = |slot: &mut Slot| {
             slot.standing = standing;
             slot.since = since;
-            slot.settle(&update.signature);
+            slot.settle();
+            if standing == Standing::Left {
+                slot.signature = update.signature.clone();
+            }
         };
         self.roster.change(at, stood, &mut self.chance);
         self.expiries.insert((since + self.config.expire_after, at));
@@ -241,15 +244,19 @@ impl Swim {
         }
     }
 
-    /// Somebody speaks of this node itself. Whatever is not as it is, it objects to with a greater number.
-    fn defend(&mut self, update: &Update, now: Instant) {
+    /// Somebody speaks of this node itself. Whatever is not as it is, and may be believed, it objects to with a greater number.
+    fn defend(&mut self, update: &Update, teller: &mut Teller, now: Instant) {
         let Some(slot) = self.roster.slot(ME) else { return };
         let (said, mine) = (update.number(), slot.number());
+        let agreed = said < mine || (said == mine && update.standing == slot.standing && update.member == slot.member);
+        // At its own number an accusation needs no signature.
+        if agreed || (said > mine && !self.believes(update, teller, now)) {
+            return;
+        }
         if said.incarnation > mine.incarnation {
             return self.superseded(said.incarnation);
         }
-        let agreed = said < mine || (said == mine && update.standing == slot.standing && update.member == slot.member);
-        if agreed || self.phase != Phase::Member {
+        if self.phase != Phase::Member {
             return;
         }
         match update.standing {
@@ -281,6 +288,7 @@ impl Swim {
             slot.since = now;
         };
         self.roster.change(ME, revised, &mut self.chance);
+        self.sign_me();
         self.news.add(ME);
         self.urgency = Urgency::Now;
     }
@@ -306,14 +314,4 @@ impl Swim {
 
 pub(super) const fn is_gone(standing: Standing) -> bool {
     matches!(standing, Standing::Suspended | Standing::Left)
-}
-
-/// What a node signs when it leaves.
-pub(super) fn goodbye(id: NodeId, number: Number) -> Vec<u8> {
-    let Number { incarnation, revision } = number;
-    let mut out = b"overlay-gossip goodbye 1".to_vec();
-    out.extend_from_slice(&id.to_bytes());
-    out.extend_from_slice(&incarnation.to_be_bytes());
-    out.extend_from_slice(&revision.to_be_bytes());
-    out
 }

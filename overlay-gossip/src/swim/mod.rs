@@ -2,11 +2,15 @@
 //! probe and answer, comparison over streams where those differ, and calls to whoever is suspended.
 
 mod apply;
+mod claims;
 mod health;
+#[cfg(test)]
+mod hostile;
 mod news;
 mod probe;
 mod roster;
 mod seeds;
+mod statements;
 mod suspicion;
 mod sync;
 
@@ -19,14 +23,15 @@ use crate::chance::Chance;
 use crate::membership::{Membership, Outgoing, Source, Urgency};
 use crate::metrics::MembershipMetrics;
 use crate::room;
-use crate::swim::apply::goodbye;
+use crate::swim::claims::{Claims, signed};
 use crate::swim::health::Health;
 use crate::swim::news::News;
 use crate::swim::probe::{Probe, Relay};
 use crate::swim::roster::{Index, ME, Roster, Slot};
 use crate::swim::seeds::Seeds;
+use crate::swim::statements::goodbye;
 use crate::swim::sync::Sync;
-use crate::tables::Signature;
+use crate::tables::Group;
 use crate::wire::{self, Kind, Message};
 use crate::{Class, Config, Event, Member, Reason, Standing};
 
@@ -50,6 +55,9 @@ pub(crate) struct Swim {
     expiries: BTreeSet<(Instant, Index)>,
     seeds: Seeds,
     sync: Sync,
+    claims: Claims,
+    /// Whether anything that it tells may be signed.
+    signed: bool,
     leave_at: Option<Instant>,
     /// The greatest incarnation of this very node that it was told of as [`Event::Superseded`].
     superseded_by: Option<u64>,
@@ -73,7 +81,7 @@ impl Swim {
         let probe_at = now + chance.within(config.probe_period);
         let mut news = News::default();
         news.add(ME);
-        Self {
+        let mut swim = Self {
             health: Health::new(config.health_limit),
             roster: Roster::new(me, now),
             news,
@@ -87,13 +95,17 @@ impl Swim {
             expiries: BTreeSet::new(),
             seeds: Seeds::default(),
             sync: Sync::new(now),
+            claims: Claims::new(now),
+            signed: config.tables.verify.is_some(),
             leave_at: None,
             superseded_by: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counts: MembershipMetrics::default(),
             config,
-        }
+        };
+        swim.sign_me();
+        swim
     }
 
     /// Sends one message in a datagram, and news with it.
@@ -109,7 +121,15 @@ impl Swim {
     fn stream(&mut self, to: SocketAddr, node: Option<NodeId>, kind: Kind, body: &[u8]) {
         let mut payload = wire::begin(self.me().id);
         wire::put_frame(kind, body, &mut payload);
+        self.mark(&mut payload);
         self.transmits.push_back(Outgoing { to, node, class: Class::Stream, payload });
+    }
+
+    /// Notes that a payload tells of members, where that may be signed.
+    fn mark(&self, payload: &mut [u8]) {
+        if self.signed {
+            wire::mark_signed(payload);
+        }
     }
 
     /// Appends news; first, what is thought of the receiver itself, if that is nothing good (Lifeguard's buddy system), or if it is not
@@ -139,6 +159,7 @@ impl Swim {
             return;
         }
         wire::put_frame(Kind::News, &body, out);
+        self.mark(out);
         let limit = self.retransmit_limit();
         told.into_iter().for_each(|at| self.news.told(at, limit));
         let accused = itself.and_then(|at| self.roster.slot_mut(at)).filter(|slot| slot.standing != Standing::Alive);
@@ -201,8 +222,9 @@ impl Membership for Swim {
         self.phase = Phase::Leaving;
         let verify = self.config.tables.verify.clone();
         let left = |slot: &mut Slot| {
-            let signature = verify.and_then(|verify| verify.sign(&[goodbye(slot.member.id, slot.number())]).pop());
-            slot.settle(signature.as_ref().map_or(&[], Signature::as_bytes)); // without any, this node is missed as if it had failed
+            let goodbye = goodbye(slot.member.id, slot.number());
+            slot.settle();
+            slot.signature = verify.map(|verify| signed(&*verify, goodbye)).unwrap_or_default(); // without any, this node is missed as if it had failed
             (slot.standing, slot.since) = (Standing::Left, now);
         };
         self.roster.change(ME, left, &mut self.chance);
@@ -230,11 +252,12 @@ impl Membership for Swim {
             Message::Ack(ack) => self.on_ack(from, *ack, now),
             Message::PingRequest(request) => self.on_ping_request(from, *request, now),
             Message::Nack(nack) => self.on_nack(*nack),
-            Message::News(news) => news.updates.iter().for_each(|update| self.on_news(update, now)),
+            Message::News(news) => self.on_all_news(from, news, now),
             Message::SyncRequest(request) => self.on_sync_request(from, request, now),
             Message::SyncReply(reply) => self.on_sync_reply(from, reply, now),
-            Message::SyncPush(push) => self.on_sync_push(push, now),
-            Message::Table(_) | Message::Foca(_) => self.counts.stray += 1,
+            Message::SyncPush(push) => self.on_sync_push(from, push, now),
+            Message::Proofs(proofs) => self.on_proofs(from, proofs, now),
+            Message::Prove(_) | Message::Table(_) | Message::Foca(_) => self.counts.stray += 1,
         }
         self.tell_if_wronged(from, now);
     }
@@ -253,6 +276,7 @@ impl Membership for Swim {
         self.serve_expiries(now);
         self.serve_seeds(now);
         self.serve_sync(now);
+        self.claims.expire(now);
     }
 
     fn poll_timeout(&self) -> Option<(Instant, Reason)> {
@@ -275,6 +299,10 @@ impl Membership for Swim {
 
     fn poll_transmit(&mut self) -> Option<Outgoing> {
         room::pop(&mut self.transmits)
+    }
+
+    fn poll_shown(&mut self) -> Option<Group> {
+        self.claims.poll_shown()
     }
 
     fn poll_event(&mut self) -> Option<Event> {
@@ -315,6 +343,11 @@ impl Membership for Swim {
         self.roster.live()
     }
 
+    #[cfg(test)]
+    fn told_of(&self, node: NodeId, now: Instant) -> Option<wire::Update> {
+        Some(self.roster.slot(self.roster.find(node)?)?.update(now))
+    }
+
     fn metrics(&self) -> MembershipMetrics {
         let suspected = self.suspects.len();
         MembershipMetrics {
@@ -324,6 +357,7 @@ impl Membership for Swim {
             left: self.roster.len() - 1 - self.roster.live() - self.roster.down(),
             news: self.news.len(),
             probes: self.probes.len(),
+            claims: self.claims.len(),
             health: self.health.level(),
             ..self.counts
         }

@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub(super) since: Instant,
     /// What there is only of few.
     pub(super) trouble: Option<Box<Trouble>>,
+    /// Its own, of its goodbye if it left, else of what it says of itself.
+    pub(super) signature: Box<[u8]>,
     /// Its place in the list of its standing.
     place: u32,
 }
@@ -37,8 +39,6 @@ pub(super) struct Trouble {
     /// When it was last told what is thought of it.
     pub(super) told: Instant,
     pub(super) suspicion: Option<Suspicion>,
-    /// Its own, of its goodbye.
-    pub(super) signature: Box<[u8]>,
 }
 
 impl Slot {
@@ -54,7 +54,7 @@ impl Slot {
             standing: self.standing,
             age: now - self.since,
             accusers,
-            signature: self.trouble.as_ref().map(|trouble| trouble.signature.clone()).unwrap_or_default(),
+            signature: self.signature.clone(),
         }
     }
 
@@ -71,11 +71,10 @@ impl Slot {
         self.trouble.get_or_insert_default()
     }
 
-    /// Its time to object is over; it has said goodbye if there is a signature.
-    pub(super) fn settle(&mut self, signature: &[u8]) {
-        if self.trouble.is_some() || !signature.is_empty() {
-            let trouble = self.trouble_mut();
-            (trouble.suspicion, trouble.signature) = (None, signature.into());
+    /// Its time to object is over.
+    pub(super) fn settle(&mut self) {
+        if let Some(trouble) = &mut self.trouble {
+            trouble.suspicion = None;
         }
     }
 
@@ -106,7 +105,8 @@ impl Roster {
         let number = Number { incarnation: me.incarnation, revision: 0 };
         digests[bucket(me.id)] = digest(me.id, number);
         let index = BTreeMap::from([(me.id, ME)]);
-        let slot = Slot { member: me, revision: 0, standing: Standing::Alive, since: now, trouble: None, place: 0 };
+        let (standing, signature) = (Standing::Alive, Box::default());
+        let slot = Slot { member: me, revision: 0, standing, since: now, trouble: None, signature, place: 0 };
         Self {
             slots: vec![Some(slot)],
             free: Vec::new(),
@@ -167,8 +167,7 @@ impl Roster {
         self.index.insert(slot.member.id, at);
         let standing = if slot.standing == Standing::Suspected { Standing::Alive } else { slot.standing };
         let Update { member, revision, signature, .. } = slot;
-        let mut fresh = Slot { member, revision, standing, since, trouble: None, place: 0 };
-        fresh.settle(&signature);
+        let fresh = Slot { member, revision, standing, since, trouble: None, signature, place: 0 };
         if let Some(place) = self.slots.get_mut(at as usize) {
             *place = Some(fresh);
         }

@@ -9,9 +9,10 @@ use std::collections::BTreeSet;
 use overlay_core::{Instant, NodeId};
 
 use crate::digest::{bucket, chunks, differing, replies};
-use crate::membership::Source;
+use crate::membership::{Membership, Source};
 use crate::swim::Swim;
 use crate::swim::apply::is_gone;
+use crate::swim::claims::{Teller, Way};
 use crate::swim::roster::{Index, ME};
 use crate::wire::{Kind, SyncPush, SyncReply, SyncRequest, Update};
 use crate::{Event, Member, Standing};
@@ -19,8 +20,8 @@ use crate::{Event, Member, Standing};
 /// The comparison under way, and what starts the next.
 #[derive(Debug)]
 pub(super) struct Sync {
-    /// Who has been asked.
-    with: Option<NodeId>,
+    /// Who has been asked, and where.
+    with: Option<Source>,
     /// What the other is known to know as well.
     agreed: BTreeSet<NodeId>,
     /// Since when no digest has been equal to one's own.
@@ -88,7 +89,7 @@ impl Swim {
     pub(super) fn begin_sync(&mut self, with: Source, now: Instant) {
         let Some(me) = self.roster.slot(ME).map(|slot| slot.update(now)) else { return };
         self.counts.syncs += 1;
-        self.sync.with = Some(with.node);
+        self.sync.with = Some(with);
         self.sync.agreed.clear();
         self.sync.not_before = now + self.chance.around(self.config.sync_interval);
         let digests = (self.roster.len() > 1).then(|| Box::new(*self.roster.digests()));
@@ -105,8 +106,18 @@ impl Swim {
         if let Some(at) = self.later_start(&request.me) {
             return self.challenge(at, request.me.member.address, now);
         }
-        self.on_news(&request.me, now);
-        let from = Source { address: self.whereabouts(from.node, request.me.member.address), ..from };
+        // Its later start is answered where it says, though that may be a claim yet.
+        let mut teller = Teller::new(from.node, Some(request.me.member.address), Way::News);
+        let is_later = self
+            .roster
+            .find(from.node)
+            .and_then(|at| self.roster.slot(at))
+            .is_none_or(|slot| slot.number() < request.me.number());
+        self.on_news(&request.me, &mut teller, now);
+        self.ask(&teller);
+        let said = request.me.member.address;
+        let address = if is_later { said } else { self.whereabouts(from.node, said) };
+        let from = Source { address, ..from };
         let differing = request.digests.as_deref().map_or(u64::MAX, |theirs| differing(self.roster.digests(), theirs));
         let updates = self.updates_of(differing, &BTreeSet::new(), now);
         for reply in replies(differing, updates) {
@@ -124,16 +135,16 @@ impl Swim {
     }
 
     pub(super) fn on_sync_reply(&mut self, from: Source, reply: &SyncReply, now: Instant) {
-        if self.sync.with != Some(from.node) {
+        let Some(asked) = self.sync.with.filter(|with| with.node == from.node) else {
             self.counts.stray += 1;
             return;
-        }
+        };
         if !self.seeds.joined {
             self.seeds.joined = true;
             self.sync.again = Some((now + self.chance.around(self.config.sync_after / 2), from));
             self.events.push_back(Event::Joined);
         }
-        self.take_all(&reply.updates, now);
+        self.take_all(&reply.updates, Teller::new(asked.node, Some(asked.address), Way::Answer), now);
         for update in &reply.updates {
             let known = self.roster.find(update.member.id).and_then(|at| self.roster.slot(at));
             if known.is_some_and(|slot| slot.number() == update.number() && slot.standing == update.standing) {
@@ -148,25 +159,26 @@ impl Swim {
     }
 
     fn push(&mut self, to: Source, updates: &[Update]) {
-        for updates in chunks(updates.to_vec()) {
+        for updates in chunks(updates.to_vec(), Update::encoded_len) {
             let mut body = Vec::new();
             SyncPush { updates }.encode(&mut body);
             self.stream(to.address, Some(to.node), Kind::SyncPush, &body);
         }
     }
 
-    pub(super) fn on_sync_push(&mut self, push: &SyncPush, now: Instant) {
-        self.take_all(&push.updates, now);
+    pub(super) fn on_sync_push(&mut self, from: Source, push: &SyncPush, now: Instant) {
+        let address = self.member(from.node).map(|(member, _)| member.address);
+        self.take_all(&push.updates, Teller::new(from.node, address, Way::Push), now);
     }
 
     /// Takes what a comparison gave. Those who are new to this node only are not news: everybody else may have compared too.
     /// A member that is said to be gone while it is alive for us is believed in: whoever thinks so will probe it.
-    fn take_all(&mut self, updates: &[Update], now: Instant) {
+    fn take_all(&mut self, updates: &[Update], mut teller: Teller, now: Instant) {
         let mut challenges = 0;
         for update in updates {
             let known = self.roster.find(update.member.id);
             let Some(slot) = known.and_then(|at| self.roster.slot(at)) else {
-                self.take(update, now);
+                self.take(update, &mut teller, now);
                 continue;
             };
             let (same, standing) = (slot.number() == update.number(), slot.standing);
@@ -180,10 +192,11 @@ impl Swim {
                 continue;
             }
             debug_assert_eq!(id, update.member.id);
-            if self.take(update, now).is_some() {
+            if self.take(update, &mut teller, now).is_some() {
                 self.news.add(at);
             }
         }
+        self.ask(&teller);
     }
 
     /// What is known of the members of some buckets, without those the other knows as well.

@@ -17,6 +17,8 @@ pub(super) enum By {
     Answer,
     /// As an answer from their owner, whose word stands even against what is here.
     Owner,
+    /// As an answer to membership, which has verified them.
+    Proof,
 }
 
 impl Tables {
@@ -47,8 +49,9 @@ impl Tables {
             return false;
         };
         let before = replica.chain(owner).map_or(0, |chain| chain.through().0);
-        let signed = |change: &Change| {
-            verify.as_deref().map_or(Ok(()), |verify| check(verify, (network, owner, incarnation), change))
+        let signed = |change: &Change| match verify.as_deref() {
+            Some(verify) if by != By::Proof => check(verify, (network, owner, incarnation), change),
+            _ => Ok(()),
         };
         let mut tally = Tally { spent, ..Tally::default() };
         let collected = replica.edit(owner, incarnation, |chain| {
@@ -87,7 +90,7 @@ impl Tables {
         counts.refused.unverified += tally.unverified;
         match by {
             By::News => counts.taken_fresh += tally.applied.len() as u64,
-            By::Answer | By::Owner => counts.taken_pulled += tally.applied.len() as u64,
+            By::Answer | By::Owner | By::Proof => counts.taken_pulled += tally.applied.len() as u64,
         }
     }
 

@@ -30,6 +30,7 @@ mod intervals;
 mod members;
 mod metrics;
 mod outbox;
+mod proof;
 mod pull;
 mod refused;
 mod replica;
@@ -63,6 +64,8 @@ use crate::{Class, Key, Malformed, Reason, Sequence, TableId};
 use chain::{Chain, Room};
 use confirmations::Confirmations;
 use event::{Events, Pending};
+#[cfg(test)]
+pub(crate) use forged::forged_voucher;
 #[cfg(feature = "testing")]
 pub(crate) use forged::{forged, forged_statement};
 use fresh_queue::{EntryId, FreshQueue};
@@ -75,6 +78,9 @@ pub(crate) use outbox::TablesTransmit;
 use pull::Pulls;
 use replica::Replica;
 use unacted::{Released, Unacted};
+pub(crate) use wire::Group;
+#[cfg(test)]
+pub(crate) use wire::any_group;
 use wire::{Chunk, Message, Want};
 
 /// Values have up to 64 KiB.
@@ -115,6 +121,8 @@ pub(crate) struct Tables {
     hides: BTreeSet<(Instant, NodeId)>,
     /// Own changes that are yet to be signed, before a message leaves.
     unsigned: BTreeSet<(NetworkId, u64)>,
+    /// Whether membership has the starts of members proved.
+    proved_starts: bool,
     /// How many forgeries in news are looked at.
     forgeries: RateLimit,
     outbox: Outbox,
@@ -146,6 +154,7 @@ impl Tables {
             awake: false,
             hides: BTreeSet::new(),
             unsigned: BTreeSet::new(),
+            proved_starts: false,
             forgeries: RateLimit::new(FORGERIES, FORGERIES_AT_ONCE, now),
             outbox: Outbox::default(),
             events: Events::default(),
@@ -368,5 +377,5 @@ impl Tables {
 }
 
 /// Signatures in news that are not their owners': after so many at once, and so many a second, news that have to be verified are left to comparison.
-const FORGERIES_AT_ONCE: u32 = 1_000;
-const FORGERIES: u32 = 100;
+pub(crate) const FORGERIES_AT_ONCE: u32 = 1_000;
+pub(crate) const FORGERIES: u32 = 100;

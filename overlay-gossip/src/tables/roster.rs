@@ -26,7 +26,12 @@ impl Tables {
         let before = self.members.get(member).copied();
         match before {
             Some(known) if known.incarnation > incarnation => return,
-            Some(known) if known.incarnation < incarnation => self.forget_entries(member, now),
+            Some(known) if known.incarnation < incarnation => {
+                if !self.proved_starts {
+                    self.forget_shown(member);
+                }
+                self.forget_entries(member, now);
+            }
             _ => {}
         }
         self.forget_hiding(member);
@@ -59,6 +64,7 @@ impl Tables {
     }
 
     fn member_gone(&mut self, member: NodeId, now: Instant) {
+        self.forget_shown(member);
         self.forget_entries(member, now);
         self.forget_hiding(member);
         self.members.remove(member);
@@ -102,13 +108,16 @@ impl Tables {
         self.greet_due = now + GREETING;
     }
 
+    fn forget_shown(&self, member: NodeId) {
+        if let Some(verify) = &self.config.verify {
+            verify.forget(member);
+        }
+    }
+
     /// Drops all entries of a member, subscriptions included.
     fn forget_entries(&mut self, member: NodeId, now: Instant) {
         let networks: Vec<NetworkId> = self.replicas.keys().copied().collect();
         let subscriptions = self.subscriptions(member);
-        if let Some(verify) = &self.config.verify {
-            verify.forget(member);
-        }
         for network in networks {
             self.drop_owner(network, member);
         }

@@ -8,10 +8,10 @@ use overlay_core::{NetworkId, NodeId};
 use crate::Key;
 use crate::tables::wire::Change;
 
-/// Signs a node's own changes and its goodbye, and checks everybody else's, so that a node that has been taken over can write, and
-/// leave, in nobody's name but its own. It can still withhold what it should pass on. foca's goodbyes are not signed.
+/// Signs a node's own changes, what it says of itself as a [`Member`](crate::Member) and its goodbye, and checks everybody else's, so that a node that has been taken over can write,
+/// move and leave in nobody's name but its own. It can still withhold what it should pass on, and say that others do not answer. With foca, members and goodbyes are not signed.
 ///
-/// What is signed is a statement that names owner, network, incarnation and sequence beside the entry, so that no signature fits
+/// What is signed is a statement that names owner, network, incarnation and sequence beside the entry, or the member and its number, so that no signature fits
 /// elsewhere. Changes that are made before a message leaves are signed together, and each is passed on with a signature of its own.
 ///
 /// ```
@@ -49,14 +49,15 @@ pub trait Verify: Debug + Send + Sync {
         Signature::MOST
     }
 
-    /// Whether a signature is `owner`'s of the statement. A signature may be empty: then there is none.
+    /// Whether a signature is `owner`'s of the statement. A signature may be empty: then there is none. Who answers [`Disbelief::Unvouched`], or [`Disbelief::Forged`] of a later start than is known,
+    /// is called again once the owner's [voucher](Self::voucher) was [introduced](Self::introduce): of members that is asked for at once.
     ///
     /// # Errors
     /// Why it is not believed.
     fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief>;
 
     /// What this node shows of itself, so that others can verify what it signs: its first entry, which everybody hears. Without it the others know
-    /// what they need from elsewhere. One with less than 1 KiB travels as news, and has others wait for it the least.
+    /// what they need from elsewhere, and take a member only when they hear of it after that. One with less than 1 KiB travels as news, and has others wait for it the least.
     fn voucher(&self) -> Option<Bytes> {
         None
     }

@@ -46,6 +46,7 @@
 mod cluster;
 mod conditions;
 mod forgery;
+mod keys;
 mod machine;
 mod net;
 mod queue;
@@ -53,6 +54,7 @@ mod seeds;
 
 pub use conditions::Conditions;
 pub use forgery::Forgery;
+pub use keys::TestKeys;
 pub use machine::Machine;
 pub use net::{Net, Sent};
 pub use seeds::seeds;

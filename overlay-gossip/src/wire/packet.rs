@@ -10,12 +10,14 @@
 use overlay_core::NodeId;
 
 use crate::wire::{
-    Ack, Nack, News, Ping, PingRequest, Reader, SyncPush, SyncReply, SyncRequest, put_varint, varint_len,
+    Ack, Nack, News, Ping, PingRequest, Proofs, Prove, Reader, SyncPush, SyncReply, SyncRequest, put_varint, varint_len,
 };
 use crate::{Class, Malformed, STREAM_LIMIT};
 
-/// The format that this crate speaks; a change that others cannot read gets another number.
-const VERSION: u8 = 1;
+/// The formats that this crate reads; a change that others cannot read gets another number. What readers of the first can read is written in it, so that they
+/// go on hearing probes and tables.
+const VERSION: u8 = 2;
+const FIRST: u8 = 1;
 
 /// A payload, all of its membership messages read: nothing of it is acted upon unless all of it makes sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +37,7 @@ impl<'a> Packet<'a> {
         }
         let mut reader = Reader::new(payload);
         match reader.u8("version")? {
-            VERSION => {}
+            FIRST..=VERSION => {}
             found => return Err(Malformed::Version { found, read: VERSION }),
         }
         let from = reader.node_id("sender")?;
@@ -79,9 +81,14 @@ impl Order {
 /// Begins a payload of `from`.
 pub(crate) fn begin(from: NodeId) -> Vec<u8> {
     let mut payload = Vec::with_capacity(64);
-    payload.push(VERSION);
+    payload.push(FIRST);
     payload.extend_from_slice(&from.to_bytes());
     payload
+}
+
+/// Notes that there is something in a payload that readers of the first format do not know: what members say of themselves, signed, and how that is proved.
+pub(crate) fn mark_signed(payload: &mut [u8]) {
+    payload.iter_mut().take(1).for_each(|version| *version = VERSION);
 }
 
 /// Appends a message.
@@ -119,10 +126,12 @@ pub(crate) enum Kind {
     SyncPush = 8,
     Table = 9,
     Foca = 10,
+    Prove = 11,
+    Proofs = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 12] = [
         Self::Ping,
         Self::Ack,
         Self::PingRequest,
@@ -133,6 +142,8 @@ impl Kind {
         Self::SyncPush,
         Self::Table,
         Self::Foca,
+        Self::Prove,
+        Self::Proofs,
     ];
 
     fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
@@ -143,7 +154,7 @@ impl Kind {
 
     /// Whether it travels on streams: it may be long, or asks for what may be.
     const fn is_streamed(self) -> bool {
-        matches!(self, Self::SyncRequest | Self::SyncReply | Self::SyncPush)
+        matches!(self, Self::SyncRequest | Self::SyncReply | Self::SyncPush | Self::Prove | Self::Proofs)
     }
 
     const fn name(self) -> &'static str {
@@ -158,6 +169,8 @@ impl Kind {
             Self::SyncPush => "sync push",
             Self::Table => "message of the tables",
             Self::Foca => "message of foca's",
+            Self::Prove => "request for proofs",
+            Self::Proofs => "proofs",
         }
     }
 
@@ -181,6 +194,8 @@ pub(crate) enum Message<'a> {
     Table(&'a [u8]),
     /// foca's own; it reads it.
     Foca(&'a [u8]),
+    Prove(Prove),
+    Proofs(Proofs),
 }
 
 impl<'a> Message<'a> {
@@ -196,6 +211,8 @@ impl<'a> Message<'a> {
             Kind::SyncPush => Self::SyncPush(SyncPush::parse(body)?),
             Kind::Table => Self::Table(body),
             Kind::Foca => Self::Foca(body),
+            Kind::Prove => Self::Prove(Prove::parse(body)?),
+            Kind::Proofs => Self::Proofs(Proofs::parse(body)?),
         })
     }
 }
@@ -209,8 +226,13 @@ mod tests {
     #[test]
     fn another_version_is_refused_by_its_number() {
         let mut payload = begin(NodeId::from_bytes([7; 16]));
-        payload[0] = 2;
-        assert_eq!(Packet::parse(Class::Datagram, &payload), Err(Malformed::Version { found: 2, read: VERSION }));
+        for found in [0, 3] {
+            payload[0] = found;
+            let refused = Packet::parse(Class::Datagram, &payload);
+            assert_eq!(refused, Err(Malformed::Version { found, read: VERSION }));
+        }
+        mark_signed(&mut payload);
+        assert!(Packet::parse(Class::Datagram, &payload).is_ok());
     }
 
     proptest! {

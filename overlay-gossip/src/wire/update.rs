@@ -19,7 +19,8 @@ pub(crate) struct Number {
     pub(crate) revision: u32,
 }
 
-/// A member, and how it is believed to be. Metadata of who left does not travel: there is the signature in its place.
+/// A member, and how it is believed to be. What the member says of itself is signed by it, whoever tells it and whatever is believed; metadata of who left
+/// does not travel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Update {
     pub(crate) member: Member,
@@ -29,7 +30,7 @@ pub(crate) struct Update {
     pub(crate) age: Duration,
     /// Who accuses a suspected member; at most [`Update::ACCUSERS`].
     pub(crate) accusers: Vec<NodeId>,
-    /// The member's own, of its goodbye; nothing for the others, or without signatures.
+    /// The member's own: of its goodbye if it left, else of what it says of itself under this number. Nothing without signatures.
     pub(crate) signature: Box<[u8]>,
 }
 
@@ -51,14 +52,13 @@ impl Update {
     pub(crate) fn parse(reader: &mut Reader<'_>) -> Result<Self, Malformed> {
         let id = reader.node_id("member")?;
         let flags = reader.u8("flags")?;
-        if flags & !(STANDING | MANAGER | V6) != 0 {
-            return Err(Malformed::Range { field: "flags", found: flags.into(), least: 0, most: 15 });
+        if flags & !(STANDING | MANAGER | V6 | SIGNED) != 0 || flags & (SIGNED | STANDING) == (SIGNED | LEFT) {
+            return Err(Malformed::Range { field: "flags", found: flags.into(), least: 0, most: 31 });
         }
         let incarnation = reader.varint("incarnation")?;
         let revision = narrow(reader.varint("revision")?, "revision", u32::MAX)?;
         let address = parse_address(reader, flags & V6 != 0)?;
         let metadata = reader.bytes("metadata")?;
-        let mut signature = Box::default();
         let standing = match flags & STANDING {
             0 => Standing::Alive,
             1 => Standing::Suspected,
@@ -73,9 +73,11 @@ impl Update {
                 age = Duration::from_secs(narrow(reader.varint("age")?, "age", u32::MAX)?.into());
             }
         }
-        if standing == Standing::Left {
-            signature = parse_signature(reader)?;
-        }
+        let signature = match (standing, flags & SIGNED) {
+            (Standing::Left, _) => parse_signature(reader, 0)?,
+            (_, 0) => Box::default(),
+            _ => parse_signature(reader, 1)?,
+        };
         let most = if standing == Standing::Left { 0 } else { Metadata::MAX_LEN };
         let too_long =
             Malformed::Range { field: "metadata length", found: metadata.len() as u64, least: 0, most: most as u64 };
@@ -103,12 +105,13 @@ impl Update {
             Standing::Alive => 0,
             Standing::Suspected => 1,
             Standing::Suspended => 2,
-            Standing::Left => 3,
+            Standing::Left => LEFT,
         };
+        let signed = if self.has_flag() { SIGNED } else { 0 };
         let role = if *role == Role::Manager { MANAGER } else { 0 };
         let family = if address.is_ipv6() { V6 } else { 0 };
         out.extend_from_slice(&id.to_bytes());
-        out.push(standing | role | family);
+        out.push(standing | role | family | signed);
         put_varint(*incarnation, out);
         put_varint(self.revision.into(), out);
         put_address(*address, out);
@@ -119,11 +122,10 @@ impl Update {
                 out.push(self.accusers.len().min(Self::ACCUSERS) as u8);
                 self.accusers.iter().take(Self::ACCUSERS).for_each(|id| out.extend_from_slice(&id.to_bytes()));
             }
-            Standing::Suspended => put_varint(self.age_seconds(), out),
-            Standing::Left => {
-                put_varint(self.age_seconds(), out);
-                put_bytes(&self.signature, out);
-            }
+            Standing::Suspended | Standing::Left => put_varint(self.age_seconds(), out),
+        }
+        if self.standing == Standing::Left || self.has_flag() {
+            put_bytes(&self.signature, out);
         }
     }
 
@@ -134,13 +136,19 @@ impl Update {
         let rest = match self.standing {
             Standing::Alive => 0,
             Standing::Suspected => 1 + 16 * self.accusers.len().min(Self::ACCUSERS),
-            Standing::Suspended => varint_len(self.age_seconds()),
-            Standing::Left => {
-                varint_len(self.age_seconds()) + varint_len(self.signature.len() as u64) + self.signature.len()
-            }
+            Standing::Suspended | Standing::Left => varint_len(self.age_seconds()),
+        };
+        let signature = match self.signature.len() {
+            0 if self.standing != Standing::Left => 0,
+            len => varint_len(len as u64) + len,
         };
         let numbers = varint_len(*incarnation) + varint_len(self.revision.into());
-        17 + numbers + address_len(address.is_ipv6()) + varint_len(metadata as u64) + metadata + rest
+        17 + numbers + address_len(address.is_ipv6()) + varint_len(metadata as u64) + metadata + rest + signature
+    }
+
+    /// Whether there is a signature that earlier readers do not look for: that of a goodbye was always there.
+    pub(crate) fn has_flag(&self) -> bool {
+        self.standing != Standing::Left && !self.signature.is_empty()
     }
 
     fn metadata(&self) -> &[u8] {
@@ -155,17 +163,19 @@ impl Update {
 const STANDING: u8 = 0b0011;
 const MANAGER: u8 = 0b0100;
 const V6: u8 = 0b1000;
+const SIGNED: u8 = 0b1_0000;
+const LEFT: u8 = 3;
 
 fn narrow(value: u64, field: &'static str, most: u32) -> Result<u32, Malformed> {
     u32::try_from(value).map_err(|_| Malformed::Range { field, found: value, least: 0, most: most.into() })
 }
 
-fn parse_signature(reader: &mut Reader<'_>) -> Result<Box<[u8]>, Malformed> {
+fn parse_signature(reader: &mut Reader<'_>, least: usize) -> Result<Box<[u8]>, Malformed> {
     match reader.bytes("signature")? {
-        bytes if bytes.len() <= SIGNATURE_LIMIT => Ok(bytes.into()),
+        bytes if (least..=SIGNATURE_LIMIT).contains(&bytes.len()) => Ok(bytes.into()),
         bytes => {
             let (found, most) = (bytes.len() as u64, SIGNATURE_LIMIT as u64);
-            Err(Malformed::Range { field: "signature length", found, least: 0, most })
+            Err(Malformed::Range { field: "signature length", found, least: least as u64, most })
         }
     }
 }
@@ -221,7 +231,7 @@ pub(crate) mod tests {
         let signature = proptest::collection::vec(any::<u8>(), 0..=255);
         (member, any::<u32>(), 0..4_u8, any::<u32>(), accusers, signature).prop_map(
             |(member, revision, standing, age, accusers, signature)| {
-                let update = Update { revision, ..Update::alive(member) };
+                let update = Update { revision, signature: signature.into(), ..Update::alive(member) };
                 let age = Duration::from_secs(age.into());
                 match standing {
                     0 => update,
@@ -229,7 +239,7 @@ pub(crate) mod tests {
                     2 => Update { standing: Standing::Suspended, age, ..update },
                     _ => {
                         let member = Member { metadata: Metadata::default(), ..update.member };
-                        Update { member, standing: Standing::Left, age, signature: signature.into(), ..update }
+                        Update { member, standing: Standing::Left, age, ..update }
                     }
                 }
             },

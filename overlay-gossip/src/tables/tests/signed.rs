@@ -1,7 +1,6 @@
 //! With signatures: whose word is taken, and at what cost.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,85 +10,19 @@ use proptest::prelude::*;
 use super::pump::{Pump, TABLE, key, network, node_id};
 use crate::tables::verify::statement;
 use crate::tables::wire::{Change, Chunk, End, Fresh, Group, Message, Part};
-use crate::tables::{Disbelief, Intervals, Signature, TablesConfig, VOUCHERS, Verify};
+use crate::tables::{Intervals, TablesConfig, VOUCHERS};
+use crate::testing::TestKeys;
 
-/// Signs by a secret of each start; what is shown of it is that very secret, sealed for this cluster alone. Nothing for use.
-#[derive(Debug)]
-struct Known {
-    me: NodeId,
-    secret: u64,
-    cluster: u64,
-    /// How many were signed at once, each time.
-    signed: Mutex<Vec<usize>>,
-    /// How often a signature was looked at.
-    looks: Mutex<usize>,
-    others: Mutex<BTreeMap<NodeId, u64>>,
-}
+const CLUSTER: u64 = 5;
 
-fn mac(secret: u64, statement: &[u8]) -> Vec<u8> {
-    use std::hash::Hasher;
-    let mut hasher = siphasher::sip::SipHasher24::new_with_keys(secret, 7);
-    hasher.write(statement);
-    hasher.finish().to_be_bytes().to_vec()
-}
-
-fn voucher(me: NodeId, secret: u64, cluster: u64) -> Vec<u8> {
-    [secret.to_be_bytes().to_vec(), mac(cluster, &[&me.to_bytes()[..], &secret.to_be_bytes()].concat())].concat()
-}
-
-impl Known {
-    fn new(node: usize, cluster: u64) -> Arc<Self> {
-        let (signed, looks, others) = Default::default();
-        Arc::new(Self { me: node_id(node), secret: 1_000 + node as u64, cluster, signed, looks, others })
-    }
-
-    fn is(&self, secret: u64, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
-        *self.looks.lock().unwrap() += 1;
-        if mac(secret, statement) == signature { Ok(()) } else { Err(Disbelief::Forged) }
-    }
-}
-
-impl Verify for Known {
-    fn sign(&self, statements: &[Vec<u8>]) -> Vec<Signature> {
-        self.signed.lock().unwrap().push(statements.len());
-        statements.iter().map(|statement| Signature::new(mac(self.secret, statement)).unwrap()).collect()
-    }
-
-    fn longest(&self) -> usize {
-        8
-    }
-
-    fn verify(&self, owner: NodeId, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
-        if signature.is_empty() {
-            return Err(Disbelief::Unsigned);
-        }
-        let secret = self.others.lock().unwrap().get(&owner).copied().ok_or(Disbelief::Unvouched)?;
-        self.is(secret, statement, signature)
-    }
-
-    fn voucher(&self) -> Option<Bytes> {
-        Some(voucher(self.me, self.secret, self.cluster).into())
-    }
-
-    fn introduce(&self, owner: NodeId, shown: &[u8], statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
-        let secret = shown.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(Disbelief::Forged)?;
-        if shown != voucher(owner, secret, self.cluster) {
-            return Err(Disbelief::Forged);
-        }
-        self.is(secret, statement, signature)?;
-        self.others.lock().unwrap().insert(owner, secret);
-        Ok(())
-    }
-
-    fn forget(&self, owner: NodeId) {
-        self.others.lock().unwrap().remove(&owner);
-    }
+fn keys(node: usize) -> Arc<TestKeys> {
+    Arc::new(TestKeys::new(node_id(node), 1_000 + node as u64, CLUSTER))
 }
 
 /// A cluster of three that know each other, and how each signs.
-fn cluster() -> (Pump, Vec<Arc<Known>>) {
+fn cluster() -> (Pump, Vec<Arc<TestKeys>>) {
     let mut pump = Pump::new(41, &TablesConfig::default());
-    let known: Vec<_> = (0..3).map(|node| Known::new(node, 5)).collect();
+    let known: Vec<_> = (0..3).map(keys).collect();
     for (node, known) in known.iter().enumerate() {
         pump.config = TablesConfig { verify: Some(Arc::clone(known) as _), ..TablesConfig::default() };
         pump.add(Duration::ZERO);
@@ -131,14 +64,14 @@ fn hear(pump: &mut Pump, body: &[u8]) -> [u64; 5] {
 #[test]
 fn what_is_made_at_once_is_signed_at_once_and_proved_one_by_one_by_whoever_passes_it_on() {
     let (mut pump, known) = cluster();
-    known[1].signed.lock().unwrap().clear();
+    known[1].take_signed();
     for number in 0..100 {
         pump.put(1, network(1), &key(format!("{number}")), "v");
     }
     pump.put(1, network(1), &key("0"), "w"); // in place of one that was not signed yet
     pump.remove(1, network(1), &key("1"));
     pump.run(Duration::from_secs(5));
-    assert_eq!(*known[1].signed.lock().unwrap(), [100]);
+    assert_eq!(known[1].take_signed(), [100]);
     assert!(pump.is_equal(network(1)) && pump.view(0, network(1)).len() == 99);
     let refused = pump.nodes[0].tables.metrics().refused;
     assert_eq!((refused.signature, refused.unsigned, refused.unvouched), (0, 0, 0), "{refused:?}");
@@ -156,7 +89,7 @@ fn what_is_forged_altered_replayed_or_transplanted_is_refused_by_name() {
     let (new, before) = (genuine(&pump, network(1), "k"), pump.view(0, network(1)));
     let victim = node_id(1);
     let later = |change: &Change| Change { sequence: change.sequence + 9, covers: Vec::new(), ..change.clone() };
-    let own = Change { signature: mac(1_002, b"anything").into(), ..later(&new) };
+    let own = Change { signature: TestKeys::signature(1_002, b"anything").into(), ..later(&new) };
     let forged = [0, 0, 1, 0, 0];
     let (of, start) = (network(1), 1);
     let news = [
@@ -193,17 +126,17 @@ fn nobody_vouches_for_another_nor_comes_from_another_cluster() {
         let mut change = genuine(&pump, network(1), "k");
         (change.sequence, change.table, change.key) = (99, VOUCHERS, key("voucher"));
         change.value = Some(shown.into());
-        change.signature = mac(secret, &statement(network(0), victim, 1, &change)).into();
+        change.signature = TestKeys::signature(secret, &statement(network(0), victim, 1, &change)).into();
         fresh(network(0), victim, 1, vec![change])
     };
-    let liars = shows(voucher(node_id(2), 1_002, 5), 1_002);
-    let invented = shows(voucher(victim, 1_002, 6), 1_002);
-    let without_its_secret = shows(voucher(victim, 1_001, 5), 1_002);
+    let liars = shows(TestKeys::shown(node_id(2), 1_002, CLUSTER), 1_002);
+    let invented = shows(TestKeys::shown(victim, 1_002, 6), 1_002);
+    let without_its_secret = shows(TestKeys::shown(victim, 1_001, CLUSTER), 1_002);
     for (what, body) in [("the liar's", liars), ("another cluster's", invented), ("a true one", without_its_secret)] {
         assert_eq!(hear(&mut pump, &body), [0, 0, 1, 0, 0], "{what}");
     }
     let forged = Change { sequence: 9, ..genuine(&pump, network(1), "k") };
-    let signature = mac(1_002, &statement(network(1), victim, 1, &forged)).into();
+    let signature = TestKeys::signature(1_002, &statement(network(1), victim, 1, &forged)).into();
     let body = fresh(network(1), victim, 1, vec![Change { signature, ..forged }]);
     assert_eq!(hear(&mut pump, &body), [0, 0, 1, 0, 0]);
     assert_eq!(pump.nodes[0].tables.metrics().refused.unvouched, 0, "vouchers come before what is verified by them");
@@ -216,11 +149,11 @@ fn forgeries_cost_a_bounded_number_of_signatures_and_nothing_true_is_lost() {
     pump.run(Duration::from_secs(2));
     let forged = |sequence| Change { sequence, signature: vec![7; 8].into(), ..genuine(&pump, network(1), "k") };
     let body = fresh(network(1), node_id(1), 1, (100..130).map(forged).collect());
-    *known[0].looks.lock().unwrap() = 0;
+    known[0].take_looks();
     for _ in 0..3_000 {
         hear(&mut pump, &body);
     }
-    assert_eq!(*known[0].looks.lock().unwrap(), 1_000);
+    assert_eq!(known[0].take_looks(), 1_000);
     let refused = pump.nodes[0].tables.metrics().refused;
     assert_eq!((refused.signature, refused.unverified), (1_000, 89_000));
     pump.put(1, network(1), &key("true"), "v");
@@ -233,20 +166,15 @@ fn who_starts_again_signs_with_another_key() {
     let (mut pump, known) = cluster();
     pump.put(1, network(1), &key("k"), "v");
     pump.run(Duration::from_secs(2));
-    assert_eq!(known[0].others.lock().unwrap().get(&node_id(1)), Some(&1_001));
-    let fresh_key = Arc::new(Known { secret: 9_999, signed: Mutex::default(), ..known_like(1) });
+    assert_eq!(known[0].known(node_id(1)), Some(1_001));
+    let fresh_key = Arc::new(TestKeys::new(node_id(1), 9_999, CLUSTER));
     pump.config = TablesConfig { verify: Some(fresh_key as _), ..TablesConfig::default() };
     pump.crash(1);
     pump.restart(1);
     pump.put(1, network(1), &key("again"), "v");
     pump.run(Duration::from_secs(10));
-    assert_eq!(known[0].others.lock().unwrap().get(&node_id(1)), Some(&9_999));
+    assert_eq!(known[0].known(node_id(1)), Some(9_999));
     assert_eq!(pump.view(0, network(1)).len(), 1);
-}
-
-fn known_like(node: usize) -> Known {
-    let (signed, looks, others) = Default::default();
-    Known { me: node_id(node), secret: 0, cluster: 5, signed, looks, others }
 }
 
 #[test]

@@ -74,6 +74,10 @@ fn membership(page: &mut Page, it: &MembershipMetrics) {
             ("overlay_gossip_late_total", "Deadlines served late.", it.late),
             ("overlay_gossip_refused_full_total", "Newcomers refused since the list was full.", it.refused_full),
             ("overlay_gossip_forged_leaves_total", "Goodbyes that were never said.", it.forged_leaves),
+            ("overlay_gossip_forged_words_total", "Words of members on themselves that others said.", it.forged),
+            ("overlay_gossip_unsigned_words_total", "Such words that nobody signed.", it.unsigned),
+            ("overlay_gossip_unverified_words_total", "Such words not looked at, after forged ones.", it.unverified),
+            ("overlay_gossip_proofs_asked_total", "Times it was asked what a member has shown.", it.proofs_asked),
             ("overlay_gossip_stray_total", "Messages that were not for this node, or answered nothing.", it.stray),
         ],
     );
@@ -88,6 +92,7 @@ fn traffic(page: &mut Page, both: [(&str, &Traffic); 2]) {
             ("nack", it.nacks),
             ("news", it.news),
             ("sync", it.syncs),
+            ("proof", it.proofs),
             ("table", it.tables),
             ("foca", it.foca),
         ];
