@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::step::{Failure, Outcome, cargo, run as execute};
 
 /// Mutations of each entry in one round; the README's test command makes fewer.
-const MUTATIONS: u32 = 1_000;
+const MUTATIONS: u32 = 250;
 
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     match arguments {
