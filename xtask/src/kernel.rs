@@ -8,7 +8,7 @@ use std::path::Path;
 use cargo_metadata::{Metadata, Target, TargetKind};
 
 use crate::lab;
-use crate::step::{Failure, Outcome, cargo, read, run as execute, verdict};
+use crate::step::{Failure, Outcome, cargo, read, run_beside, verdict};
 use crate::workspace::{metadata, root};
 
 const LIST: &str = "testing/kernel-tests.txt";
@@ -71,7 +71,7 @@ impl Runner {
 }
 
 /// Runs them on this machine's kernel: each crate's own tests and programs, the test targets that the verb `test` did not run
-/// whole, and what documentation shows, all with every feature.
+/// whole, and what documentation shows, all with every feature. The tests wait more than they work, so what documentation shows, and the soak, which has a process to itself, run beside them.
 fn log_of_tests() -> Outcome<String> {
     let metadata = metadata()?;
     let log = metadata.target_directory.join("kernel-tests.log");
@@ -79,11 +79,13 @@ fn log_of_tests() -> Outcome<String> {
     const TESTS: &str = "test --locked --quiet --workspace --all-features";
     let mut tests = cargo(TESTS);
     tests.args(["--lib", "--bins"]);
-    tests.args(needing(&metadata, &asks_for_a_kernel).iter().flat_map(|target| ["--test", target]));
-    for mut command in [tests, cargo(&format!("{TESTS} --doc"))] {
+    let needing = needing(&metadata, &asks_for_a_kernel);
+    tests.args(needing.iter().filter(|target| *target != SOAK).flat_map(|target| ["--test", target]));
+    let mut commands = [tests, cargo(&format!("{TESTS} --test {SOAK}")), cargo(&format!("{TESTS} --doc"))];
+    for command in &mut commands {
         command.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", &log).env_remove("KERNEL_LAB");
-        execute(&mut command)?;
     }
+    run_beside(&mut commands)?;
     fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
 }
 
@@ -105,6 +107,7 @@ fn asks_for_a_kernel(target: &Target) -> bool {
 }
 
 const GATE: &str = "kernel_test";
+const SOAK: &str = "soak";
 
 /// What ran but is not listed, and what is listed but did not run.
 fn difference(runner: Runner, list: &str, ran: &str) -> Vec<String> {

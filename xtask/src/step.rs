@@ -55,6 +55,26 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     if status.success() { Ok(()) } else { Err(Failure::new(format!("{line}: {status}"))) }
 }
 
+/// Runs commands beside each other, to the end of each; fails if one did. What waits leaves the processor to the others, and of those that build cargo lets one
+/// build at a time.
+pub(crate) fn run_beside(commands: &mut [Command]) -> Outcome {
+    let start = |command: &mut Command| {
+        let line = shown(command);
+        println!("$ {line}");
+        let child = command.spawn().map_err(|error| Failure::new(format!("{line}: {error}")));
+        child.map(|child| (line, child))
+    };
+    let started: Vec<_> = commands.iter_mut().map(start).collect();
+    let ended = started.into_iter().map(|started| {
+        let (line, mut child) = started?;
+        match child.wait().map_err(|error| Failure::new(format!("{line}: {error}")))? {
+            status if status.success() => Ok(()),
+            status => Err(Failure::new(format!("{line}: {status}"))),
+        }
+    });
+    ended.collect::<Vec<Outcome>>().into_iter().collect() // each is waited for, whatever became of the others
+}
+
 /// Runs a command for what it writes to stdout.
 pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     let line = shown(command);
@@ -76,4 +96,24 @@ fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let arguments = command.get_args().map(|argument| format!(" {}", argument.display()));
     variables.chain([program.display().to_string()]).chain(arguments).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_commands_beside_each_other_all_run_to_their_end_and_one_that_fails_is_named() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let made = std::env::temp_dir().join(format!("xtask-beside-{}", std::process::id()));
+        let slow = format!("sleep 0.1; echo > {}", made.display());
+        let failure = run_beside(&mut [shell("exit 3"), shell("true"), shell(&slow)]).unwrap_err();
+        assert!(failure.to_string().contains("exit 3"), "{failure}");
+        assert!(std::fs::remove_file(&made).is_ok(), "the last was not waited for");
+        assert!(run_beside(&mut [shell("true"), shell("true")]).is_ok());
+    }
 }
