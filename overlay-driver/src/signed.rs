@@ -19,13 +19,14 @@ use crate::heart::News;
 /// What of gossip a node did not take, since it was said in somebody's name who has not signed it: 0 but while nodes start, unless somebody lies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SignedStatus {
-    /// Entries that somebody else signed than their owner, or that were altered, or are of another network or start.
+    /// Entries that somebody else signed than their owner, or that were altered, or are of another network or start; so of what members say of themselves, and of
+    /// certificates that do not count.
     pub forged: u64,
-    /// Entries that are not signed.
+    /// Entries, and words of members on themselves, that are not signed.
     pub unsigned: u64,
     /// Entries of nodes that have shown no certificate yet.
     pub unvouched: u64,
-    /// Entries that came with forged ones, or after too many, and were left to be told by others.
+    /// What came with forged ones, or after too many, and was left to be told by others.
     pub unverified: u64,
 }
 
@@ -59,12 +60,13 @@ pub(crate) async fn show(credentials: Credentials, news: mpsc::UnboundedSender<N
 
 /// What was refused; `None` where gossip is not signed.
 pub(crate) fn status(agent: &Agent) -> Option<SignedStatus> {
-    let refused = agent.metrics().gossip.tables.refused;
+    let metrics = agent.metrics().gossip;
+    let (members, entries) = (metrics.membership, metrics.tables.refused);
     agent.gossip().is_signed().then_some(SignedStatus {
-        forged: refused.signature,
-        unsigned: refused.unsigned,
-        unvouched: refused.unvouched,
-        unverified: refused.unverified,
+        forged: members.forged + members.forged_leaves + entries.signature,
+        unsigned: members.unsigned + entries.unsigned,
+        unvouched: entries.unvouched,
+        unverified: members.unverified + entries.unverified,
     })
 }
 
