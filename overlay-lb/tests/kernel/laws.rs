@@ -14,7 +14,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{TestError, TestRunner};
 
-use crate::town::{owner, script, whole};
+use crate::town::{owner, raised, script, whole};
 
 /// A namespace with somebody else's table and local route in it.
 struct World<T> {
@@ -34,6 +34,7 @@ impl<T> World<T> {
              nft add table inet foreign; nft add chain inet foreign c '{ type filter hook output priority 3; }'
              nft add rule inet foreign c ip saddr 192.0.2.1 counter drop",
         );
+        raised(&home, 3);
         Self { home, open }
     }
 

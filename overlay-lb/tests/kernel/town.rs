@@ -46,6 +46,7 @@ impl Town {
                 ),
             );
             script(&bridge, &format!("ip link set p{number} addrgenmode none master br0 up"));
+            raised(&station, 2);
             listen(&station, number);
             station
         };
@@ -57,6 +58,20 @@ impl Town {
         }
         Self { _bridge: bridge, client, replicas: stations }
     }
+}
+
+/// Waits until the kernel has added what it adds by itself, and later, for devices that are up: for each a route of multicast, and
+/// one for each address of IPv6.
+pub(crate) fn raised(namespace: &Namespace, routes: usize) {
+    let is_own = |line: &&str| line.contains(" dev eth") && (line.contains("ff00::/8") || line.starts_with("local "));
+    for _ in 0..1_000 {
+        let listed = judge(namespace, "ip", &["-6", "route", "show", "table", "local"]);
+        if listed.lines().filter(is_own).count() == routes {
+            return;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    panic!("the kernel does not add its {routes} routes");
 }
 
 pub(crate) fn script(namespace: &Namespace, text: &str) {
