@@ -99,9 +99,21 @@ fn frame((to, from): (Mac, Mac), number: u8) -> Vec<u8> {
     frame
 }
 
+/// Opens a tap that nobody has open. Who made it had, or who had it closed it, and a process that another test began just then has
+/// that file for a moment longer.
+fn queue(home: &Namespace, name: IfName, flags: QueueFlags) -> TapQueue {
+    let began = Instant::now();
+    loop {
+        match TapQueue::open(home, name, flags) {
+            Err(error) if error.kind() == ErrorKind::Conflict && began.elapsed() < PATIENCE => thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// A tap's file that does not wait.
 fn opened(home: &Namespace, name: IfName, flags: QueueFlags) -> File {
-    let queue = TapQueue::open(home, name, flags).unwrap();
+    let queue = queue(home, name, flags);
     fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     OwnedFd::from(queue).into()
 }
@@ -155,14 +167,14 @@ fn a_tap_in_use_is_as_wanted_however_it_was_opened_and_is_open_once_for_each_que
         let wanted = plugged(Tap::new());
         reconcile(&mut links, &wanted).unwrap();
         let open = |flags| TapQueue::open(&home, tap0(), flags).map_err(|error| error.kind());
-        let held = open(QueueFlags { multi_queue: false, vnet_hdr: true }).unwrap();
+        let held = queue(&home, tap0(), QueueFlags { multi_queue: false, vnet_hdr: true });
         assert!(shown(&home).contains("vnet_hdr on"), "{}", shown(&home));
         assert_eq!(open(QueueFlags::default()).unwrap_err(), ErrorKind::Conflict);
         assert_eq!(open(MULTI_QUEUE).unwrap_err(), ErrorKind::Invalid);
         assert!(reconcile(&mut links, &wanted).unwrap().is_empty());
         drop(held);
         assert!(reconcile(&mut links, &wanted).unwrap().is_empty());
-        open(QueueFlags::default()).unwrap();
+        queue(&home, tap0(), QueueFlags::default());
 
         let several = plugged(Tap { multi_queue: true, ..Tap::new() });
         let plan = reconcile(&mut links, &several).unwrap().to_string();
