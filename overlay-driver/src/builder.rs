@@ -132,7 +132,7 @@ impl<G: Ground> Builder<G> {
         Self { kept_keys: Some(kept), ..self }
     }
 
-    /// Signs what the node says by gossip with a key that its certificate vouches for, and takes from others only what they have signed so: then a node that was taken over cannot speak in another's
+    /// Signs what the node says by gossip with a key that its certificate vouches for, and takes from others only what they have signed so, that they are there included: then a node that was taken over cannot speak in another's
     /// name. All nodes of a cluster do, or none: who does not is not believed by who does. What is shown follows the certificate as it is renewed. Usual for who [is a member](crate::Membership); without it, whoever has the
     /// key of gossip is believed whatever he says.
     #[must_use]

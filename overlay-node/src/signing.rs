@@ -18,10 +18,10 @@ pub trait Vouch: Debug + Send + Sync {
     fn key_of(&self, node: NodeId, voucher: &[u8]) -> Option<SignerKey>;
 }
 
-/// Signs the entries and the goodbye of one start of a node, and verifies all others', for [`TablesConfig::verify`](overlay_gossip::TablesConfig::verify): so a node that was taken over
+/// Signs the entries of one start of a node, what it says of itself as a member and its goodbye, and verifies all others', for [`TablesConfig::verify`](overlay_gossip::TablesConfig::verify): so a node that was taken over
 /// says nothing in another's name. That it says untrue things in its own is what the catalogue is for.
 ///
-/// Every node shows a voucher in gossip, before all else that it says; a key counts from then on until its node has gone or started again.
+/// Every node shows a voucher in gossip, before all else that it says; a key counts from then on until its node has gone or started again. Who has shown none that is believed is no member.
 ///
 /// ```
 /// use std::sync::Arc;
