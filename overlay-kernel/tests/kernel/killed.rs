@@ -66,21 +66,32 @@ fn a_batch_whose_sender_was_killed_anywhere_is_there_up_to_some_request() {
 #[test]
 fn an_apply_killed_anywhere_is_finished_by_one_reconcile_and_removed_without_a_trace() {
     kernel_test(Kernel::Host, "kernel::an_apply_killed_anywhere_is_finished_by_one_reconcile", || {
-        let dir = Scratch::new("apply");
-        let names = ["home", "c0"].map(|name| name.parse::<Name>().unwrap());
-        let namespaces = names.map(|name| dir.create(&name).unwrap());
-        let before = namespaces.each_ref().map(links::whole);
-        let wanted = network(namespaces[1].key("c0".parse().unwrap()));
-        let deaths = everywhere("killed::builder", &dir.path, || {
-            let mut after = links_in(&dir);
-            reconcile(&mut after, &wanted).unwrap();
-            assert_eq!(links_in(&dir).observe().unwrap(), wanted);
-            assert!(reconcile(&mut after, &wanted).unwrap().is_empty());
-            reconcile(&mut after, &State::default()).unwrap();
-            assert_eq!(namespaces.each_ref().map(links::whole), before);
+        // It waits for the kernel to take devices away more than it works.
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..WORKERS).map(|worker| scope.spawn(move || applies_killed(worker))).collect();
+            workers.into_iter().for_each(|worker| worker.join().unwrap());
         });
-        assert!(deaths > 100, "{deaths}");
     });
+}
+
+const WORKERS: usize = 4;
+
+/// One worker's share of the boundaries at which an apply is killed.
+fn applies_killed(worker: usize) {
+    let dir = Scratch::new(&format!("apply-{worker}"));
+    let names = ["home", "c0"].map(|name| name.parse::<Name>().unwrap());
+    let namespaces = names.map(|name| dir.create(&name).unwrap());
+    let before = namespaces.each_ref().map(links::whole);
+    let wanted = network(namespaces[1].key("c0".parse().unwrap()));
+    let deaths = everywhere_in_turn("killed::builder", &dir.path, (worker, WORKERS), || {
+        let mut after = links_in(&dir);
+        reconcile(&mut after, &wanted).unwrap();
+        assert_eq!(links_in(&dir).observe().unwrap(), wanted);
+        assert!(reconcile(&mut after, &wanted).unwrap().is_empty());
+        reconcile(&mut after, &State::default()).unwrap();
+        assert_eq!(namespaces.each_ref().map(links::whole), before);
+    });
+    assert!(deaths > 100, "{deaths}");
 }
 
 #[test]
@@ -219,10 +230,15 @@ fn batch_sender() {
 
 /// Kills the test `child` at every boundary of a system call, each time afresh, and looks at what it left. Says how
 /// many boundaries there are.
-pub(crate) fn everywhere(child: &str, path: &Path, mut after: impl FnMut()) -> usize {
+pub(crate) fn everywhere(child: &str, path: &Path, after: impl FnMut()) -> usize {
+    everywhere_in_turn(child, path, (0, 1), after)
+}
+
+/// As [`everywhere`], at the boundaries of one worker of several.
+fn everywhere_in_turn(child: &str, path: &Path, (worker, workers): (usize, usize), mut after: impl FnMut()) -> usize {
     let everywhere = if crate::is_thorough() { 1 } else { 16 };
     let stride = std::env::var(STRIDE).map_or(everywhere, |stride| stride.parse().unwrap());
-    for boundary in (1..).step_by(stride) {
+    for boundary in (1 + worker * stride..).step_by(workers * stride) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", child, "--test-threads", "1"]).env(DIR, path);
         let fate = kill_at(&mut command, boundary).unwrap();
