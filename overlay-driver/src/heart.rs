@@ -1,5 +1,6 @@
 //! The one task that has the agent: everything that happens comes to it, and everything is told by it.
 
+mod damaged;
 mod drains;
 mod explained;
 mod hindrances;
@@ -108,6 +109,8 @@ pub(crate) enum News {
     Vanished(Vec<EndpointId>),
     /// An endpoint was withdrawn: whether the catalogue still has it here.
     Withdrawn(EndpointId, bool),
+    /// The same of an endpoint whose file is damaged; `None` where the catalogue cannot be asked.
+    Damaged(EndpointId, Option<bool>),
     Mtu(overlay_core::Mtu),
     /// The flows of an endpoint were looked at.
     Flows(Box<Counted>),
@@ -173,6 +176,8 @@ pub(crate) struct State {
     named: BTreeMap<Place, Result<(), String>>,
     reported: BTreeMap<EndpointId, Result<(), String>>,
     awaiting: BTreeMap<EndpointId, Vec<oneshot::Sender<Result<(), String>>>>,
+    /// Of those whose files are damaged, such as the catalogue is yet to be asked for.
+    doubted: BTreeSet<EndpointId>,
     /// Endpoints that are being unplugged, and who waits for it.
     leaving: Vec<(EndpointId, oneshot::Sender<()>)>,
     hindered: hindrances::Hindered,
@@ -436,7 +441,9 @@ impl<G: Ground> Heart<G> {
             News::Entered(entered) => self.take_entered(*entered),
             News::Catalogue(changes) => {
                 self.state.deaf = None;
-                if !std::mem::replace(&mut self.state.has_heard, true) {
+                let is_first = !std::mem::replace(&mut self.state.has_heard, true);
+                self.look_for_damaged(is_first, &changes);
+                if is_first {
                     // Who watched before that was told nothing, and it may change nothing else.
                     let now = self.now();
                     self.state.look_at.get_or_insert(now + LINGER);
@@ -465,6 +472,7 @@ impl<G: Ground> Heart<G> {
             News::BindAgain(place) => self.resolvers.bind_again(&place),
             News::Vanished(endpoints) => endpoints.into_iter().for_each(|endpoint| self.vanish(endpoint)),
             News::Withdrawn(endpoint, here) => self.take_withdrawn(endpoint, here),
+            News::Damaged(endpoint, here) => self.take_damaged(endpoint, here),
             News::Mtu(mtu) => {
                 if self.me.mtu != mtu {
                     self.me.mtu = mtu;

@@ -141,7 +141,7 @@ pub enum DriverEvent {
     },
     /// A container is not where it was: its endpoint was unplugged.
     Vanished(EndpointId),
-    /// The catalogue has an endpoint no more on this node: it was unplugged.
+    /// The catalogue has an endpoint no more on this node: it was unplugged, or its damaged file erased.
     Withdrawn(EndpointId),
     /// The catalogue cannot be heard. It is tried again; what is there stays.
     Deaf {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use overlay_core::{EndpointId, MemoryStore, NetworkId, NodeId, Prefix, ServiceId, Store, UnixTime};
 use overlay_dns::Health;
 use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, MemoryGround, Source, StartError};
+use overlay_driver::{Attach, AttachError, Builder, DrainError, Driver, DriverEvent, MemoryGround, Source, StartError};
 use overlay_node::{
     Condition, Control, Drain, Feed, Manager, NetworkSpec, Place, PublishedPort, ServiceEvent, ServiceSpec,
     UpkeepConfig, mesh_replica,
 };
+use tokio::sync::Semaphore;
 
 const NOW: UnixTime = UnixTime::EPOCH;
 
@@ -295,6 +296,82 @@ async fn a_plug_that_cannot_be_read_is_told_of_and_nothing_is_taken_away_before_
     driver.attach(web()).await.unwrap();
     assert!(driver.status().await.unwrap().unreadable.is_empty());
     driver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_plug_goes_once_the_catalogue_says_that_its_endpoint_is_gone_and_not_before() {
+    let (store, ground, dir, other) =
+        (store(), MemoryGround::default(), Dir::new("doubted"), Dir::new("doubted-socket"));
+    let (manager, feed) = (manager(&store), || Feed::new(Arc::clone(&store), &root()).unwrap());
+    let driver = start(1, &ground, &dir, manager.clone(), feed()).await.unwrap();
+    create(&*manager).await;
+    let (mut ids, socket) = (Vec::new(), other.0.join("control.sock"));
+    for name in ["one", "other", "third"] {
+        let attach = Attach::new(name.parse().unwrap(), Source::Path(format!("/run/netns/{name}").into()), "front");
+        ids.push(driver.attach(attach).await.unwrap().endpoint.id);
+    }
+    driver.stop().await;
+    let file = |id: EndpointId| dir.0.join(format!("plugs/{id}.json"));
+    ids.iter().for_each(|id| std::fs::write(file(*id), "{").unwrap());
+    manager.detach(ids[0], NOW).await.unwrap();
+
+    // It hears the catalogue, and can ask nobody: all stay.
+    let serve = || ControlServer::new(manager.clone()).bind(&socket);
+    let (serving, gate) = (serve().await.unwrap(), Arc::new(Semaphore::new(0)));
+    let catalogue = Gated(Arc::clone(&gate), feed());
+    let driver = start(1, &ground, &dir, Arc::new(ControlClient::new(&socket)), catalogue).await.unwrap();
+    let mut events = driver.events();
+    serving.stop().await;
+    gate.add_permits(1);
+    manager.detach(ids[1], NOW).await.unwrap();
+    create_one(&*manager, "heard").await;
+    driver.attach(web()).await.unwrap_err();
+    assert_eq!(driver.status().await.unwrap().unreadable.len(), 3);
+    assert!(ids.iter().all(|id| file(*id).exists()));
+
+    // Once it can, those go that were gone before it began or since, at the next that it hears; each is told of once.
+    let serving = serve().await.unwrap();
+    let (mut gone, mut number) = (BTreeSet::new(), 0);
+    while gone.len() < 2 {
+        match tokio::time::timeout(Duration::from_millis(100), events.recv()).await {
+            Ok(Ok(DriverEvent::Withdrawn(id))) => assert!(gone.insert(id), "{id} is told of twice"),
+            Ok(told) => drop(told.unwrap()),
+            Err(_) => {
+                number += 1;
+                assert!(number < 200, "{gone:?}");
+                create_one(&*manager, &format!("again-{number}")).await;
+            }
+        }
+    }
+    assert_eq!(gone, ids[..2].iter().copied().collect());
+    assert_eq!(ids.iter().map(|id| file(*id).exists()).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(driver.metrics().await.unwrap().places.unreadable, 1);
+    manager.detach(ids[2], NOW).await.unwrap();
+    while !matches!(events.recv().await.unwrap(), DriverEvent::Withdrawn(id) if id == ids[2]) {}
+    assert!(driver.status().await.unwrap().unreadable.is_empty() && !file(ids[2]).exists());
+    driver.stop().await;
+    serving.stop().await;
+}
+
+async fn create_one(control: &dyn Control, name: &str) {
+    let id = NetworkId::from_bytes(std::array::from_fn(|at| name.as_bytes()[name.len() - 1 - at % name.len()]));
+    control.create_network(id, NetworkSpec::overlay(name.parse().unwrap()), NOW).await.unwrap();
+}
+
+/// A catalogue that nobody hears before it is let through.
+#[derive(Debug)]
+struct Gated(Arc<Semaphore>, Feed);
+
+#[async_trait::async_trait]
+impl Follow for Gated {
+    async fn next(&mut self) -> Result<Vec<overlay_node::CatalogueChange>, overlay_driver::control::FollowError> {
+        let _through = self.0.acquire().await.unwrap();
+        Follow::next(&mut self.1).await
+    }
+
+    fn unreadable(&self) -> std::collections::BTreeMap<String, String> {
+        Follow::unreadable(&self.1)
+    }
 }
 
 /// A catalogue that nobody can hear.

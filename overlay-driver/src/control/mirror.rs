@@ -47,15 +47,17 @@ impl Mirror {
     }
 
     /// What differs from what was told before, now that `all` is there, and nothing else but the records of these keys, which cannot
-    /// be read.
+    /// be read. One that is a kind alone may be any object of it: so none of that kind is gone.
     pub(super) fn heed_all<'k>(
         &mut self,
         all: Vec<CatalogueChange>,
         unreadable: impl IntoIterator<Item = &'k String>,
     ) -> Vec<CatalogueChange> {
-        let mut there: BTreeSet<_> = unreadable.into_iter().filter_map(|key| id_in(key)).collect();
+        let unreadable: BTreeSet<&str> = unreadable.into_iter().map(String::as_str).collect();
+        let mut there: BTreeSet<_> = unreadable.iter().filter_map(|key| id_in(key)).collect();
         there.extend(all.iter().map(id));
-        let gone = self.those(|_, id| !there.contains(&id));
+        let mut gone = self.those(|_, id| !there.contains(&id));
+        gone.retain(|change| !unreadable.contains(kind(change)));
         self.take(gone, all)
     }
 
@@ -110,6 +112,16 @@ pub(super) fn id(change: &CatalogueChange) -> [u8; 16] {
         CatalogueChange::ServiceGone(id) => id.to_bytes(),
         CatalogueChange::Endpoint(of) => of.id.to_bytes(),
         CatalogueChange::EndpointGone(id) => id.to_bytes(),
+    }
+}
+
+/// What a change is of.
+const fn kind(change: &CatalogueChange) -> &'static str {
+    match change {
+        CatalogueChange::Node(_) | CatalogueChange::NodeGone(_) => "node",
+        CatalogueChange::Network(_) | CatalogueChange::NetworkGone(_) => "network",
+        CatalogueChange::Service(_) | CatalogueChange::ServiceGone(_) => "service",
+        CatalogueChange::Endpoint(_) | CatalogueChange::EndpointGone(_) => "endpoint",
     }
 }
 

@@ -6,6 +6,7 @@ use overlay_core::{BackendError, EndpointId, IfName, Name, NsKey};
 use overlay_node::{GatewayPort, Input, InputError, Place};
 use tokio::sync::oneshot;
 
+use super::damaged::is_here;
 use super::{Heart, News, Plug};
 use crate::book::Plugged;
 use crate::ground::Ground;
@@ -168,12 +169,8 @@ impl<G: Ground> Heart<G> {
     pub(super) fn look_whether_withdrawn(&mut self, endpoint: EndpointId) {
         let (control, me, news) = (self.control.clone(), self.node(), self.news.clone());
         tokio::spawn(async move {
-            let here = match control.endpoint(endpoint).await {
-                Ok(Some(found)) => found.spec.node == me && found.condition != overlay_node::Condition::Removing,
-                Ok(None) => false,
-                Err(_) => true,
-            };
-            let _ = news.send(News::Withdrawn(endpoint, here));
+            let here = is_here(&*control, me, endpoint).await;
+            let _ = news.send(News::Withdrawn(endpoint, here.unwrap_or(true)));
         });
     }
 

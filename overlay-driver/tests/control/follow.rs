@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overlay_core::testing::Dice;
 use overlay_core::{Commit, EndpointId, Key, NetworkId, NodeId, ServiceId};
-use overlay_driver::control::{ControlServer, Follow, FollowError, Limits};
+use overlay_driver::control::{ControlClient, ControlServer, Follow, FollowError, Limits};
 use overlay_node::{
     CatalogueChange, Condition, Control, Endpoint, EndpointSpec, Feed, Manager, Network, NetworkSpec, Node, Service,
     ServiceSpec, Stay,
@@ -198,7 +198,7 @@ async fn a_server_that_is_silent_is_taken_for_dead() {
         stream.write_all(welcome.as_bytes()).await.unwrap();
         std::future::pending::<()>().await;
     });
-    let mut feed = overlay_driver::control::ControlClient::new(&path).follow();
+    let mut feed = ControlClient::new(&path).follow();
     let error = feed.next().await.unwrap_err();
     assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "no answer within 0.06 s");
     silent.abort();
@@ -266,4 +266,49 @@ async fn a_feed_whose_server_comes_back_goes_on_with_what_was_missed() {
             }
         }
     }
+}
+
+/// As a manager of a later release tells it, whose ids are other ones.
+#[tokio::test]
+async fn where_all_is_told_and_an_id_is_not_understood_nothing_of_its_kind_is_taken_for_gone() {
+    use tokio::io::AsyncWriteExt as _;
+
+    let dir = crate::kit::Directory::new();
+    let path = dir.join("control.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let of = |number: u8| {
+        let spec = serde_json::json!({"name": format!("n{number}"), "role": "worker"});
+        serde_json::json!({"node": {"id": node(number), "spec": spec, "created": 0, "condition": "allocated"}})
+    };
+    let told = |at: u8, changes: &[serde_json::Value]| {
+        let told = serde_json::json!({"all": true, "more": false, "at": at, "changes": changes, "unreadable": {}});
+        format!("{}\n", serde_json::json!({"told": told}))
+    };
+    let unnamed = |kind: &str| serde_json::json!({kind: {"id": {"later": 7}}});
+    let lines = [
+        "{\"welcome\":{\"version\":1,\"request\":1000,\"beat_millis\":10000}}\n".to_owned(),
+        told(1, &[of(1), of(2)]),
+        told(2, &[of(1), unnamed("node"), of(3)]),
+        told(3, &[of(1), unnamed("network"), of(4)]),
+    ];
+    let mut feed = ControlClient::new(&path).follow();
+    let (mut mirror, mut nodes) = (Mirror::default(), Vec::new());
+    let listen = async {
+        while !mirror.nodes.contains_key(&node(4)) {
+            let changes = feed.next().await.unwrap();
+            let is_empty = changes.is_empty(); // only what is not understood is news
+            changes.into_iter().for_each(|change| mirror.heed(change));
+            if !is_empty {
+                nodes.push(mirror.nodes.keys().copied().collect::<Vec<_>>());
+            }
+        }
+    };
+    let speak = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(lines.concat().as_bytes()).await.unwrap();
+        stream
+    };
+    let ((), _stream) = tokio::join!(listen, speak);
+    let expected: [&[u8]; 3] = [&[1, 2], &[1, 2, 3], &[1, 4]];
+    assert_eq!(nodes, expected.map(|numbers| numbers.iter().map(|it| node(*it)).collect::<Vec<_>>()));
 }

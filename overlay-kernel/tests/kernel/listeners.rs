@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::time::{Duration, Instant};
 
 use overlay_core::Protocol;
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_kernel::listeners::{Listener, Process};
-use overlay_kernel::{Namespace, testing::judge};
+use overlay_kernel::{
+    Namespace,
+    testing::{judge, once_free},
+};
 
 #[test]
 fn who_listens_is_found_with_the_process_that_does_and_nobody_else() {
@@ -34,22 +36,19 @@ fn who_listens_is_found_with_the_process_that_does_and_nobody_else() {
         // This process has them all.
         let inodes: BTreeSet<u32> = all.iter().map(|it| it.inode).collect();
         // A test beside this one may be starting a program: until that one is executed, its process holds whatever this one has open.
-        let until = Instant::now() + Duration::from_secs(20);
         let is_whole =
             |by: &BTreeMap<u32, Process>| by.keys().eq(&inodes) && by.values().all(|it| it.pid == std::process::id());
-        let mut by = Process::with_sockets(&inodes);
-        while !is_whole(&by) && Instant::now() < until {
-            by = Process::with_sockets(&inodes);
-        }
-        assert!(is_whole(&by), "{by:?}");
+        once_free(|| {
+            let by = Process::with_sockets(&inodes);
+            if is_whole(&by) { Ok(()) } else { Err(by) }
+        });
         assert!(Process::with_sockets(&[0].into()).is_empty());
         drop((both, udp, spoken, taken));
         drop(tcp);
         // Such a process holds what is closed here, too.
-        let until = Instant::now() + Duration::from_secs(20);
-        while !Listener::all(&place).unwrap().is_empty() && Instant::now() < until {
-            std::thread::yield_now();
-        }
-        assert_eq!(Listener::all(&place).unwrap(), []);
+        once_free(|| {
+            let all = Listener::all(&place).unwrap();
+            if all.is_empty() { Ok(()) } else { Err(all) }
+        });
     });
 }

@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use crate::Outcome;
 use crate::agent::{Catalogue, folder, now, own_id, random};
 use crate::commands::show;
+use crate::failure::Failure;
 use crate::managing::Managing;
 use crate::question::End;
 use crate::seat::{Kept, Seat};
@@ -69,7 +70,8 @@ pub(crate) async fn enter(
         store::open(etcd.as_ref(), state).await?; // before a token is used
     }
     folder(state)?;
-    let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await?;
+    let joined = join(managers.iter().copied(), token, Some(own_id(state)?), None).await;
+    let joined = joined.map_err(|error| Failure::at(managers, &error))?;
     let can_serve = etcd.is_some();
     Seat::take(state, &joined, &Kept { managers: joined.managers.clone(), etcd }, None)?;
     let Identity { cluster, node, role } = joined.identity;

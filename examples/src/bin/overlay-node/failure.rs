@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::net::SocketAddr;
 
 use overlay_driver::control::{AskError, RemoteError};
 use overlay_driver::{AttachError, DrainError, PlugError, Stopped};
@@ -59,10 +60,7 @@ impl Failure {
 
     /// What can be said of an error, by the first of its chain that is known.
     pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut chain = vec![unwrapped(error)];
-        while let Some(source) = chain.last().copied().and_then(Error::source) {
-            chain.push(unwrapped(source));
-        }
+        let chain = chain(error);
         if let Some(failure) = chain.iter().find_map(|error| error.downcast_ref::<Self>()) {
             return failure.clone();
         }
@@ -75,6 +73,26 @@ impl Failure {
         let hint = hint(&kind, &chain);
         Self { kind, what, because, hint, changed }
     }
+
+    /// The same of managers that were asked: of one that has not answered, the error does not say where it is.
+    pub(crate) fn at(managers: &[SocketAddr], error: &(dyn Error + 'static)) -> Self {
+        let told = Self::of(error);
+        let remote = chain(error).into_iter().find_map(|error| error.downcast_ref());
+        if !matches!(remote, Some(RemoteError::Late { .. } | RemoteError::Lost)) {
+            return told;
+        }
+        let managers: Vec<String> = managers.iter().map(ToString::to_string).collect();
+        Self { what: format!("{} at {}", told.what, managers.join(", ")), ..told }
+    }
+}
+
+/// An error, and what it is because of, each of the one before.
+fn chain<'e>(error: &'e (dyn Error + 'static)) -> Vec<&'e (dyn Error + 'static)> {
+    let mut chain = vec![unwrapped(error)];
+    while let Some(source) = chain.last().copied().and_then(Error::source) {
+        chain.push(unwrapped(source));
+    }
+    chain
 }
 
 /// What an error is that says nothing of its own: its source does not show that.
@@ -193,6 +211,7 @@ const DOINGS: &[&str] = &[
 #[cfg(test)]
 mod tests {
     use overlay_core::Name;
+    use overlay_driver::control::{ClusterError, JoinError};
 
     use super::*;
 
@@ -234,7 +253,7 @@ mod tests {
         };
         let unserved = RemoteError::Unserved { what: "questions of the cluster".to_owned() };
         for (error, hint) in [(elsewhere(), "whether a manager runs there"), (unserved, "ask at a manager")] {
-            let told = of(overlay_driver::control::ClusterError::Unreachable(error));
+            let told = of(ClusterError::Unreachable(error));
             assert!(told.kind == "unreachable" && told.hint.as_deref().is_some_and(|it| it.contains(hint)), "{told:?}");
         }
         let own = Failure::new("not_reached", "it is not reached", Changed::Nothing);
@@ -246,5 +265,16 @@ mod tests {
             text,
             r#"{"kind":"not_reached","what":"it is not reached","because":[],"hint":null,"changed":"nothing"}"#
         );
+    }
+
+    #[test]
+    fn of_managers_that_do_not_answer_it_is_said_where_they_are() {
+        let managers = [([192, 0, 2, 1], 2377).into(), ([192, 0, 2, 2], 2377).into()];
+        let told = |error| Failure::at(&managers, &JoinError::from(ClusterError::Unreachable(error)));
+        let late = told(RemoteError::Late { after: std::time::Duration::from_secs(5) });
+        let text = "no manager could be asked at 192.0.2.1:2377, 192.0.2.2:2377: no answer within 5 s";
+        assert_eq!((late.to_string().as_str(), late.kind.as_str()), (text, "unreachable"));
+        assert!(late.hint.is_some_and(|hint| hint.contains("who is asked runs")));
+        assert_eq!(told(RemoteError::NoManager).what, "no manager could be asked");
     }
 }
