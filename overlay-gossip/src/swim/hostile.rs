@@ -324,6 +324,52 @@ fn while_a_cluster_is_brought_to_sign_only_those_are_believed_unsigned_that_have
     assert_eq!(views(&net).into_iter().map(|(member, _)| member.incarnation).collect::<Vec<_>>(), [2; 3]);
 }
 
+/// Restarts the victim while who was taken over tells everybody, every few milliseconds, of that start, and answers no question.
+fn restart_against(said: &[u8]) -> Vec<(u64, Standing)> {
+    let (mut net, _) = cluster();
+    net.crash(LIAR); // what it says is said for it; it proves nothing
+    net.crash(VICTIM);
+    let tell =
+        |net: &mut Net<Gossip>| [HEARER, OTHER].into_iter().for_each(|node| hear(net, node, Class::Datagram, said));
+    (0..FORGERIES_AT_ONCE).for_each(|_| tell(&mut net));
+    net.restart_gossip(VICTIM, &TestKeys::of_start(&Config::lan(), VICTIM, 2), 2, &[HEARER]);
+    for _ in 0..6_000 {
+        net.run_for(Duration::from_millis(2));
+        tell(&mut net);
+    }
+    let see = |node: usize| {
+        let machine = net.machine(node).unwrap();
+        machine.member(id(VICTIM)).map(|(member, standing)| (member.incarnation, standing))
+    };
+    [HEARER, OTHER].into_iter().filter_map(see).collect()
+}
+
+fn next_start(revision: u32) -> Update {
+    let member = Member::new(id(VICTIM), 2, Net::<Gossip>::address(LIAR));
+    signed(Update { revision, ..Update::alive(member) }, TestKeys::secret(LIAR, 1))
+}
+
+fn forged(about: usize, incarnation: u64, revision: u32) -> Vec<u8> {
+    let member = Member::new(id(about), incarnation, Net::<Gossip>::address(LIAR));
+    news(&[signed(Update { revision, ..Update::alive(member) }, TestKeys::secret(LIAR, 1))])
+}
+
+#[test]
+fn nobody_is_kept_out_by_who_tells_of_it_first_and_proves_nothing() {
+    assert_eq!(restart_against(&forged(VICTIM, 2, 7)), [(2, Standing::Alive); 2]);
+}
+
+#[test]
+fn nobody_is_kept_out_by_forgeries_that_come_before_each_proof() {
+    assert_eq!(
+        restart_against(&news(&[signed(
+            Update { revision: 9, ..Update::alive(Member::new(id(LIAR), 1, Net::<Gossip>::address(LIAR))) },
+            0
+        )])),
+        [(2, Standing::Alive); 2]
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
