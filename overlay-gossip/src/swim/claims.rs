@@ -15,7 +15,7 @@ use crate::Standing;
 use crate::membership::Source;
 use crate::rate_limit::RateLimit;
 use crate::swim::Swim;
-use crate::swim::roster::ME;
+use crate::swim::roster::{ME, Slot};
 use crate::swim::statements::{presence, statement};
 use crate::tables::{Disbelief, FORGERIES, FORGERIES_AT_ONCE, Group, Signature, Verify};
 use crate::wire::{Kind, Proofs, Prove, Update};
@@ -163,6 +163,11 @@ impl Swim {
         let Some(verify) = self.config.tables.verify.clone() else { return true };
         if teller.lied || (teller.is_limited() && !self.claims.forgeries.is_left(now)) {
             self.counts.unverified += 1;
+            return false;
+        }
+        let signs = |slot: &Slot| slot.member.id == update.member.id && !slot.signature.is_empty();
+        if update.signature.is_empty() && self.roster.slot(ME).is_some_and(signs) {
+            self.counts.unsigned += 1; // others' words may be taken unsigned; one's own are not, once one signs
             return false;
         }
         let verified = verify.verify(update.member.id, &statement(update), &update.signature);
