@@ -15,7 +15,7 @@ use crate::Standing;
 use crate::membership::Source;
 use crate::rate_limit::RateLimit;
 use crate::swim::Swim;
-use crate::swim::roster::ME;
+use crate::swim::roster::{ME, Slot};
 use crate::swim::statements::{presence, statement};
 use crate::tables::{Disbelief, FORGERIES, FORGERIES_AT_ONCE, Group, Signature, Verify};
 use crate::wire::{Kind, Proofs, Prove, Update};
@@ -40,6 +40,8 @@ pub(super) enum Way {
     News,
     /// By itself, for this node alone.
     Push,
+    /// On a stream, of itself, to be told on: verified as an answer is, or who is new could be kept out by what others say.
+    Itself,
     /// It was asked: all of it is verified, however much was forged of late.
     Answer,
 }
@@ -50,7 +52,7 @@ impl Teller {
     }
 
     fn is_limited(&self) -> bool {
-        self.way != Way::Answer
+        matches!(self.way, Way::News | Way::Push)
     }
 }
 
@@ -62,6 +64,8 @@ pub(super) struct Claims {
     order: BTreeSet<(Instant, Start)>,
     forgeries: RateLimit,
     questions: RateLimit,
+    /// Not the forgeries' own: who forges words would have every proof dropped that comes.
+    false_proofs: RateLimit,
     /// What was shown and believed, for the tables.
     shown: VecDeque<Group>,
 }
@@ -94,6 +98,7 @@ impl Claims {
             order: BTreeSet::new(),
             forgeries: RateLimit::new(FORGERIES, FORGERIES_AT_ONCE, now),
             questions: RateLimit::new(FORGERIES, FORGERIES_AT_ONCE, now),
+            false_proofs: RateLimit::new(FORGERIES, FORGERIES_AT_ONCE, now),
             shown: VecDeque::new(),
         }
     }
@@ -102,8 +107,9 @@ impl Claims {
     fn keep(&mut self, update: &Update, teller: &Teller, now: Instant) -> bool {
         let start = (update.member.id, update.member.incarnation);
         let waits = self.by_start.get(&start).is_some_and(|claim| now - claim.asked < ASK_AGAIN);
-        let asks = !waits && (!teller.is_limited() || self.questions.take(now));
-        let news = teller.way == Way::News;
+        // Who answers is asked in any case: whoever was asked before may have told of it only not to prove it.
+        let asks = !teller.is_limited() || (!waits && self.questions.take(now));
+        let news = matches!(teller.way, Way::News | Way::Itself);
         match self.by_start.entry(start) {
             Entry::Occupied(mut kept) => {
                 let claim = kept.get_mut();
@@ -159,6 +165,11 @@ impl Swim {
             self.counts.unverified += 1;
             return false;
         }
+        let signs = |slot: &Slot| slot.member.id == update.member.id && !slot.signature.is_empty();
+        if update.signature.is_empty() && self.roster.slot(ME).is_some_and(signs) {
+            self.counts.unsigned += 1; // others' words may be taken unsigned; one's own are not, once one signs
+            return false;
+        }
         let verified = verify.verify(update.member.id, &statement(update), &update.signature);
         let left = update.standing == Standing::Left;
         match verified {
@@ -211,7 +222,7 @@ impl Swim {
         let mut teller = Teller::new(from.node, None, Way::Answer);
         for shown in &proofs.shown {
             let start = (shown.owner, shown.incarnation);
-            if !self.claims.by_start.contains_key(&start) || !self.claims.forgeries.is_left(now) {
+            if !self.claims.by_start.contains_key(&start) || !self.claims.false_proofs.is_left(now) {
                 self.counts.stray += 1;
                 continue;
             }
@@ -221,7 +232,7 @@ impl Swim {
             }
             if shown.introduce(&*verify).is_err() {
                 self.counts.forged += 1;
-                self.claims.forgeries.take(now);
+                self.claims.false_proofs.take(now);
                 return;
             }
             if let Some(claim) = self.claims.remove(start) {

@@ -324,6 +324,61 @@ fn while_a_cluster_is_brought_to_sign_only_those_are_believed_unsigned_that_have
     assert_eq!(views(&net).into_iter().map(|(member, _)| member.incarnation).collect::<Vec<_>>(), [2; 3]);
 }
 
+/// Restarts the victim while who was taken over tells everybody, every few milliseconds, of that start, and answers no question.
+fn restart_against(said: &[u8]) -> Vec<(u64, Standing)> {
+    let (mut net, _) = cluster();
+    net.crash(LIAR); // what it says is said for it; it proves nothing
+    net.crash(VICTIM);
+    let tell =
+        |net: &mut Net<Gossip>| [HEARER, OTHER].into_iter().for_each(|node| hear(net, node, Class::Datagram, said));
+    (0..FORGERIES_AT_ONCE).for_each(|_| tell(&mut net));
+    net.restart_gossip(VICTIM, &TestKeys::of_start(&Config::lan(), VICTIM, 2), 2, &[HEARER]);
+    for _ in 0..6_000 {
+        net.run_for(Duration::from_millis(2));
+        tell(&mut net);
+    }
+    let see = |node: usize| {
+        let machine = net.machine(node).unwrap();
+        machine.member(id(VICTIM)).map(|(member, standing)| (member.incarnation, standing))
+    };
+    [HEARER, OTHER].into_iter().filter_map(see).collect()
+}
+
+#[test]
+fn a_node_that_signs_is_not_superseded_by_what_nobody_signed_whatever_it_takes_of_others() {
+    let mut net: Net<Gossip> = Net::new(Conditions::lan(), 7);
+    for node in 0..4 {
+        net.add_gossip(&signing(&Arc::new(
+            TestKeys::new(id(node), TestKeys::secret(node, 1), CLUSTER).taking_unsigned(),
+        )));
+    }
+    net.join_all();
+    settle(&mut net);
+    net.take_events();
+    for (incarnation, revision) in [(1, u32::MAX), (9, 0)] {
+        let member = Member::new(id(VICTIM), incarnation, Net::<Gossip>::address(LIAR));
+        hear(&mut net, VICTIM, Class::Datagram, &news(&[Update { revision, ..Update::alive(member) }]));
+    }
+    let events = net.take_events();
+    assert!(!events.iter().any(|(_, _, event)| matches!(event, Event::Superseded { .. })), "{events:?}");
+}
+
+/// Of some start of a node, by none of its keys.
+fn false_word(of: usize, incarnation: u64) -> Update {
+    let member = Member::new(id(of), incarnation, Net::<Gossip>::address(LIAR));
+    signed(Update { revision: 7, ..Update::alive(member) }, 0)
+}
+
+#[test]
+fn nobody_is_kept_out_by_who_tells_of_it_first_and_proves_nothing() {
+    assert_eq!(restart_against(&news(&[false_word(VICTIM, 2)])), [(2, Standing::Alive); 2]);
+}
+
+#[test]
+fn nobody_is_kept_out_by_forgeries_that_come_before_each_proof() {
+    assert_eq!(restart_against(&news(&[false_word(LIAR, 1)])), [(2, Standing::Alive); 2]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

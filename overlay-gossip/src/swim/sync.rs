@@ -107,7 +107,7 @@ impl Swim {
             return self.challenge(at, request.me.member.address, now);
         }
         // Its later start is answered where it says, though that may be a claim yet.
-        let mut teller = Teller::new(from.node, Some(request.me.member.address), Way::News);
+        let mut teller = Teller::new(from.node, Some(request.me.member.address), Way::Itself);
         let is_later = self
             .roster
             .find(from.node)
