@@ -48,6 +48,7 @@ fn membership(page: &mut Page, it: &MembershipMetrics) {
             ("overlay_gossip_health_score", "How slow this node is believed to be: 0 is well.", it.health.into()),
             ("overlay_gossip_news", "Pieces of news of members that are still being told.", it.news as u64),
             ("overlay_gossip_probes_under_way", "Probes under way.", it.probes as u64),
+            ("overlay_gossip_claims", "Words of members that cannot be verified yet.", it.claims as u64),
         ],
     );
     plain(
