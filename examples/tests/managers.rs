@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test measures time and waits")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +14,7 @@ use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{EndpointId, NodeId};
 use overlay_driver::control::ControlClient;
 use overlay_driver::testing::{Container, Lab, ping, resolve};
+use overlay_kernel::testing::judge;
 use overlay_node::{Control as _, Endpoint};
 use overlay_store::testing::{EtcdServer, ServerCertificates};
 use serde_json::Value;
@@ -102,9 +104,21 @@ impl World {
         let mut node = Command::new(NODE);
         node.args(["run", "--name", &format!("host-{}", host + 1), "--address", &self.address(host)]);
         node.arg("--dir").arg(self.lab.dir(host)).arg("--state").arg(self.lab.dir(host).join("state"));
-        node.stdin(Stdio::null()).stdout(Stdio::null());
+        node.stdin(Stdio::null()).stdout(File::create(self.log(host)).unwrap());
         self.nodes[host] = Some(self.lab.host(host).run(|| node.spawn()).unwrap().unwrap());
         until("a node answers", || self.told(host, &["status"]).status.success());
+    }
+
+    /// Where the node on that host says what happens to it.
+    fn log(&self, host: usize) -> PathBuf {
+        self.lab.dir(host).join("said")
+    }
+
+    /// Packets from that host to etcd are lost, or not any more.
+    fn cut_from_etcd(&self, host: usize, cut: bool) {
+        let [at, _] = Lab::outside_addresses();
+        let verb = if cut { "add" } else { "del" };
+        judge(self.lab.host(host), "ip", &["route", verb, "blackhole", &at.to_string()]);
     }
 
     /// SIGKILL.
@@ -292,7 +306,14 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         until("it hears who leads", || world.told(LEADER, &["node", "token", "rotate"]).status.success());
 
         let id: NodeId = serde_json::from_value(world.status(WORKERS[0])["node"].clone()).unwrap();
+        world.cut_from_etcd(WORKERS[0], true);
         world.tell(LEADER, &["node", "promote", &id.to_string()]);
+        until("the promoted node hears of it", || {
+            std::fs::read_to_string(world.log(WORKERS[0])).unwrap().contains("it serves nobody before it reaches")
+        });
+        assert!(!world.serves(WORKERS[0]) && world.told(WORKERS[0], &["status"]).status.success());
+        until("it goes on as a worker", || reaches(&web[1], "web-2") && reaches(&web[0], "web-3"));
+        world.cut_from_etcd(WORKERS[0], false);
         until("the promoted node serves", || world.serves(WORKERS[0]));
         until("it answers as a manager", || world.told(WORKERS[0], &["node", "token"]).status.success());
         until("what the promoted node has is reached", || reaches(&web[1], "web-2"));

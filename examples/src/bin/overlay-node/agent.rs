@@ -1,4 +1,4 @@
-//! A running node.
+//! What a node is begun with: its keys, its id, its catalogue.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -11,21 +11,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use overlay_core::{NetworkId, NodeId, Prefix, Store, UnixTime};
 use overlay_crypto::gossip::GossipKey;
 use overlay_dns::ResolvConf;
-use overlay_driver::control::{ControlClient, ControlServer, Follow};
-use overlay_driver::{Builder, Driver, Ground, KernelPlaces, OpenVault, UserspacePlaces};
+use overlay_driver::control::{ControlClient, Follow};
+use overlay_driver::{Builder, Driver, Ground, OpenVault};
 use overlay_examples::process;
-use overlay_kernel::Namespace;
 use overlay_node::{Control, Feed, Manager};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::Outcome;
 use crate::arguments::Run;
 use crate::cluster::Place;
 use crate::lock;
-use crate::metrics;
-use crate::question::{End, Node, NodeQuestion};
+use crate::question::End;
+use crate::running::{Running, Signals};
 use crate::seat::Seat;
 use crate::store;
 
@@ -36,88 +34,32 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Err(error) = process::raise_open_files() {
         eprintln!("overlay-node: it may have no more open files than it was begun with: {error}");
     }
-    while once(&run).await? == Some(End::Again) {
+    let mut signals = Signals::new()?;
+    loop {
+        let running = tokio::select! {
+            begun = Running::begin(&run) => begun?,
+            () = signals.told() => return Ok(()), // as if it had been killed: the next start goes on from what there is
+        };
+        if running.until_its_end(&mut signals).await? != Some(End::Again) {
+            return Ok(());
+        }
         println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
     }
-    Ok(())
-}
-
-/// Runs it until it is to end, and says how.
-async fn once(run: &Run) -> Outcome<Option<End>> {
-    let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
-    folder(&run.dir)?;
-    folder(&run.state)?;
-    let id = own_id(&run.state)?;
-    let Some(seat) = seat(run).await? else { return Ok(None) }; // it was ended before it was unlocked
-    if seat.is_some() && !keys.is_empty() {
-        return Err(
-            "this node is in a cluster, whose managers give it the keys of gossip: run it without --gossip-key".into(),
-        );
-    }
-    let (place, catalogue) = open(run, seat, id).await?;
-    if let Some(place) = &place {
-        keys = place.keys();
-    }
-    let Catalogue { control, feed, manager, store, leads } = catalogue;
-    let metrics = metrics::listen(run.metrics).await?;
-    let beginning =
-        Beginning { run, id, keys, place: place.as_ref(), catalogue: (Arc::clone(&control), feed), manager, leads };
-    let (cluster, host) = ("overlay".parse()?, Namespace::current()?);
-    let driver = match run.in_user_space {
-        false => beginning.on(KernelPlaces::new(cluster, id, host, &run.dir)?).await?,
-        true => beginning.on(UserspacePlaces::new(cluster, id, host, &run.dir)?).await?,
-    };
-    println!("node {} at {}", id, driver.address());
-    let metrics = metrics.map(|listener| metrics::serve(listener, driver.clone())).transpose()?;
-    let log = tokio::spawn(log(driver.events()));
-    for file in driver.status().await?.unreadable {
-        eprintln!("overlay-node: a plug cannot be read from {file}; detach it, and attach its container again");
-    }
-    let seeds =
-        if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
-    driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
-    let (end, mut ended) = mpsc::channel(1);
-    let managers =
-        place.as_ref().filter(|place| place.managing.is_some()).map(|place| place.membership.client().clone());
-    let vault = place.as_ref().map(|place| Arc::clone(&place.seat.vault));
-    let beside = place.as_ref().map(|place| place.follow(&driver, end.clone()));
-    let mut server = ControlServer::new(control)
-        .with_local::<NodeQuestion>(Arc::new(Node { driver: driver.clone(), end, vault, managers: managers.clone() }))
-        .with_driver(driver.clone());
-    if let Some(store) = store {
-        server = server.with_feed(store, &root()?)?;
-    }
-    if let Some(cluster) = place.as_ref().and_then(Place::cluster) {
-        server = server.with_cluster(cluster);
-    }
-    let serving = server.bind(run.dir.join("control.sock")).await?;
-    println!("commands are heard at {}", serving.path().display());
-
-    let end = told_to_end(&mut ended).await?;
-    drop(metrics);
-    beside.into_iter().flatten().for_each(|task| task.abort());
-    end_driver(driver, end, managers).await?;
-    if let (Some(End::Leave), Some(place)) = (end, &place) {
-        place.seat.leave()?;
-    }
-    serving.stop().await;
-    log.abort();
-    Ok(end)
 }
 
 /// What a node begins with.
-struct Beginning<'r> {
-    run: &'r Run,
-    id: NodeId,
-    keys: Vec<GossipKey>,
-    place: Option<&'r Place>,
-    catalogue: (Arc<dyn Control>, Box<dyn Follow>),
-    manager: Option<Arc<Manager>>,
-    leads: Option<watch::Receiver<bool>>,
+pub(crate) struct Beginning<'r> {
+    pub(crate) run: &'r Run,
+    pub(crate) id: NodeId,
+    pub(crate) keys: Vec<GossipKey>,
+    pub(crate) place: Option<&'r Place>,
+    pub(crate) catalogue: (Arc<dyn Control>, Box<dyn Follow>),
+    pub(crate) manager: Option<Arc<Manager>>,
+    pub(crate) leads: Option<watch::Receiver<bool>>,
 }
 
 impl Beginning<'_> {
-    async fn on(self, places: impl Ground) -> Outcome<Driver> {
+    pub(crate) async fn on(self, places: impl Ground) -> Outcome<Driver> {
         let Self { run, id, keys, place, catalogue: (control, feed), manager, leads } = self;
         let resolv_conf = ResolvConf::parse(&fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
         let mut builder = Driver::builder(id, places, control, Heard(feed))
@@ -140,39 +82,6 @@ impl Beginning<'_> {
     }
 }
 
-/// Waits until a signal, or somebody, says that it is to end; `None` for a signal.
-async fn told_to_end(ended: &mut mpsc::Receiver<End>) -> Outcome<Option<End>> {
-    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(tokio::select! {
-        _ = interrupted.recv() => None,
-        _ = terminated.recv() => None,
-        end = ended.recv() => end,
-    })
-}
-
-/// Ends what the driver does, and what it has made if that is asked for.
-async fn end_driver(driver: Driver, end: Option<End>, managers: Option<ControlClient>) -> Outcome {
-    let node = driver.node();
-    if matches!(end, None | Some(End::Again)) {
-        driver.stop().await;
-        println!("stopped; containers go on to reach each other where the kernel carries their packets");
-        return Ok(());
-    }
-    match driver.tear_down().await {
-        Ok(()) => println!("all that this node had made is removed"),
-        // Who was removed from its cluster is not asked to take itself out of it.
-        Err(error) if end == Some(End::Leave) => println!("left, though: {}", overlay_core::told(&error)),
-        Err(error) => return Err(error.into()),
-    }
-    // A manager's catalogue is its own, so its certificate is still to be ended; of a worker, both were.
-    if let Some(managers) = managers
-        && let Err(error) = managers.remove_member(&node.into()).await
-    {
-        println!("the cluster keeps this node's certificate: {}", overlay_core::told(&error));
-    }
-    Ok(())
-}
-
 /// Where the keys of gossip are kept: with the node's others, if it is in a cluster.
 fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &Path) -> Builder<G> {
     match vault {
@@ -181,8 +90,8 @@ fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &P
     }
 }
 
-/// What the node keeps of its cluster, if it is in one, once it is unlocked; `None` if it is ended before.
-async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
+/// What the node keeps of its cluster, if it is in one, once it is unlocked.
+pub(crate) async fn seat(run: &Run) -> Outcome<Option<Seat>> {
     if run.is_manager || run.manager.is_some() {
         // By a catalogue alone it would speak in the clear, as nobody else of its cluster does.
         return match Seat::is_taken(&run.state)? {
@@ -190,17 +99,17 @@ async fn seat(run: &Run) -> Outcome<Option<Option<Seat>>> {
                 Err("this node is in a cluster: run it without --manager and --manager-socket, or leave it first"
                     .into())
             }
-            false => Ok(Some(None)),
+            false => Ok(None),
         };
     }
     match Seat::open(&run.state, None) {
-        Err(error) if error.is_locked() => Ok(lock::wait(&run.state, &run.dir).await?.map(Some)),
-        opened => Ok(Some(opened?)),
+        Err(error) if error.is_locked() => Ok(Some(lock::wait(&run.state, &run.dir).await?)),
+        opened => Ok(opened?),
     }
 }
 
 /// The node's place in a cluster, if it has one, and the catalogue.
-async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+pub(crate) async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
     match seat {
         Some(seat) => {
             let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
@@ -280,7 +189,7 @@ pub(crate) fn own_id(state: &Path) -> Outcome<NodeId> {
 }
 
 /// A key that nobody else may read.
-fn gossip_key(file: &Path) -> Outcome<GossipKey> {
+pub(crate) fn gossip_key(file: &Path) -> Outcome<GossipKey> {
     let named = |error: &dyn std::fmt::Display| format!("the key of gossip in {}: {error}", file.display());
     let mut opened = fs::File::open(file).map_err(|error| named(&error))?;
     let mode = opened.metadata().map_err(|error| named(&error))?.permissions().mode();
@@ -290,16 +199,6 @@ fn gossip_key(file: &Path) -> Outcome<GossipKey> {
     let mut text = Zeroizing::new(String::new());
     opened.read_to_string(&mut text).map_err(|error| named(&error))?;
     Ok(text.trim().parse().map_err(|error| named(&error))?)
-}
-
-async fn log(mut events: broadcast::Receiver<overlay_driver::DriverEvent>) {
-    loop {
-        match events.recv().await {
-            Ok(event) => println!("{event}"),
-            Err(broadcast::error::RecvError::Lagged(lost)) => println!("… {lost} lines more"),
-            Err(broadcast::error::RecvError::Closed) => return,
-        }
-    }
 }
 
 pub(crate) fn root() -> Outcome<Prefix> {

@@ -154,9 +154,14 @@ impl Place {
     /// Finds managers by the node's gossip and writes down where they are, carries its keys between both, and says what happens to its membership. A change of role that
     /// changes what the node does is told to `changed`.
     pub(crate) fn follow(&self, driver: &Driver, changed: mpsc::Sender<End>) -> [JoinHandle<()>; 4] {
-        let can_serve = self.seat.kept().is_ok_and(|kept| kept.etcd.is_some());
-        let (duty, credentials) = (Duty { serves: self.managing.is_some(), can_serve }, self.credentials().clone());
-        let log = heed(self.membership.events(), move || credentials.identity().role, duty, changed);
+        let etcd = self.seat.kept().ok().and_then(|kept| kept.etcd);
+        let duty = Duty { serves: self.managing.is_some(), can_serve: etcd.is_some() };
+        let credentials = self.credentials().clone();
+        let ready = move || {
+            let etcd = etcd.clone();
+            async move { answers(etcd.as_ref()).await }
+        };
+        let log = heed(self.membership.events(), move || credentials.identity().role, duty, (ready, changed));
         let log = tokio::spawn(log);
         let (seat, managers, cluster) = (Arc::clone(&self.seat), self.managers.clone(), self.cluster());
         let notes = tokio::spawn(async move {
@@ -198,15 +203,25 @@ impl Duty {
 /// What a manager lacks that was not told where the catalogue is.
 const LACKS: &str = "It serves nobody, as it was not told where the catalogue is: node join --etcd";
 
-/// Says what happens to a node's membership, and tells `changed` of each role in which the node does something else.
-async fn heed(
+/// Says what happens to a node's membership, and tells `changed` of each role in which the node does something else. Who is to serve goes on as it is
+/// until it is `ready` to: what it serves may be out of its reach, and what it does for its containers is more than nothing.
+async fn heed<R: Future<Output = ()>>(
     mut events: broadcast::Receiver<MembershipEvent>,
     role: impl Fn() -> Role,
     duty: Duty,
-    changed: mpsc::Sender<End>,
+    (ready, changed): (impl Fn() -> R, mpsc::Sender<End>),
 ) {
+    let mut is_to_serve = false;
     loop {
-        let told = match events.recv().await {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            () = ready(), if is_to_serve => {
+                is_to_serve = false;
+                let _ = changed.send(End::Again).await; // or it ends anyway
+                continue;
+            }
+        };
+        let told = match event {
             Ok(event) => {
                 println!("{event}");
                 match event {
@@ -222,11 +237,25 @@ async fn heed(
             Err(broadcast::error::RecvError::Closed) => return,
         };
         told.and_then(|role| duty.lacks_for(role)).into_iter().for_each(|lacks| println!("{lacks}"));
-        if told.is_some_and(|role| duty.is_another_in(role)) {
+        let Some(role) = told else { continue };
+        is_to_serve = role == Role::Manager && duty.is_another_in(role);
+        if !is_to_serve && duty.is_another_in(role) {
             let _ = changed.send(End::Again).await; // or it ends anyway
         }
     }
 }
+
+/// Waits until the catalogue can be reached that a manager serves.
+async fn answers(etcd: Option<&Etcd>) {
+    let Some(etcd) = etcd else { return };
+    while let Err(error) = store::on_etcd(etcd).await {
+        println!("it serves nobody before it reaches the catalogue, and tries again in {} s: {error}", RETRY.as_secs());
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// How long until the catalogue is looked for again.
+const RETRY: Duration = Duration::from_secs(5);
 
 /// How often it is written down where managers are, if they are elsewhere.
 const NOTED: Duration = Duration::from_secs(2);
@@ -237,6 +266,8 @@ pub(crate) fn told(error: impl std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
     #[tokio::test]
@@ -247,13 +278,45 @@ mod tests {
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         events.send(MembershipEvent::Heard).unwrap(); // in the place of what was told before
         let duty = Duty { serves: false, can_serve: true };
-        let heeding = tokio::spawn(heed(heard, managers, duty, changed));
+        let heeding = tokio::spawn(heed(heard, managers, duty, (|| async {}, changed)));
         assert_eq!(ends.recv().await, Some(End::Again));
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         assert_eq!(ends.recv().await, Some(End::Again), "and it goes on");
         let unable = Duty { serves: false, can_serve: false };
         assert!(!unable.is_another_in(Role::Manager) && unable.lacks_for(Role::Manager).is_some());
         assert!(unable.lacks_for(Role::Worker).is_none() && duty.lacks_for(Role::Manager).is_none());
+        drop(events);
+        heeding.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_node_goes_on_as_it_is_until_it_reaches_what_it_is_to_serve_or_is_not_to_any_more() {
+        let (events, heard) = broadcast::channel(8);
+        let (changed, mut ends) = mpsc::channel(1);
+        let (reached, reaches) = watch::channel(false);
+        let ready = move || {
+            let mut reaches = reaches.clone();
+            async move { assert!(reaches.wait_for(|it| *it).await.is_ok()) }
+        };
+        let duty = Duty { serves: false, can_serve: true };
+        let heeding = tokio::spawn(heed(heard, || Role::Manager, duty, (ready, changed)));
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        events.send(MembershipEvent::Heard).unwrap();
+        events.send(MembershipEvent::Role(Role::Worker)).unwrap();
+        while !events.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        reached.send(true).unwrap();
+        tokio::task::yield_now().await;
+        assert!(ends.try_recv().is_err(), "it is a worker again");
+        reached.send(false).unwrap();
+        events.send(MembershipEvent::Role(Role::Manager)).unwrap();
+        while !events.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        assert!(ends.try_recv().is_err(), "it reaches nothing");
+        reached.send(true).unwrap();
+        assert_eq!(ends.recv().await, Some(End::Again));
         drop(events);
         heeding.await.unwrap();
     }

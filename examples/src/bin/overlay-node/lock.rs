@@ -9,7 +9,6 @@ use overlay_crypto::pki::UnlockKey;
 use overlay_driver::control::{Caller, ControlClient, ControlServer, Local};
 use serde_json::json;
 use std::sync::Arc;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -31,21 +30,16 @@ pub(crate) enum Lock {
     Show,
 }
 
-/// Waits until somebody unlocks the node's vault; meanwhile all else is refused at its socket. `None` if it is to end.
-pub(crate) async fn wait(state: &Path, dir: &Path) -> Outcome<Option<Seat>> {
-    let (opened, mut seat) = oneshot::channel();
+/// Waits until somebody unlocks the node's vault; meanwhile all else is refused at its socket.
+pub(crate) async fn wait(state: &Path, dir: &Path) -> Outcome<Seat> {
+    let (opened, seat) = oneshot::channel();
     let waiting = Waiting { state: state.to_owned(), opened: Mutex::new(Some(opened)) };
     let serving = ControlServer::locked::<NodeQuestion>(Arc::new(waiting)).bind(dir.join("control.sock")).await?;
     println!(
         "the node's keys are locked: it starts once `overlay-node node unlock` has said its unlock key at {}",
         serving.path().display()
     );
-    let (mut interrupted, mut terminated) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let seat = tokio::select! {
-        _ = interrupted.recv() => None,
-        _ = terminated.recv() => None,
-        seat = &mut seat => seat.ok(),
-    };
+    let seat = seat.await?;
     serving.stop().await;
     Ok(seat)
 }

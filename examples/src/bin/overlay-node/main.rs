@@ -21,6 +21,7 @@ mod managing;
 mod members;
 mod metrics;
 mod question;
+mod running;
 mod seat;
 mod services;
 mod store;

@@ -104,8 +104,9 @@ pub(crate) fn taken(etcd: Option<&Etcd>, state: &Path) -> String {
 
 const FILE: &str = "catalogue.redb";
 
+/// There, once it has answered.
 #[cfg(feature = "etcd")]
-async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
+pub(crate) async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
     use overlay_core::Prefix;
     use overlay_store::{EtcdConfig, EtcdSecurity, EtcdStore};
 
@@ -123,7 +124,7 @@ async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
 }
 
 #[cfg(not(feature = "etcd"))]
-async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
+pub(crate) async fn on_etcd(etcd: &Etcd) -> Outcome<Arc<dyn Store>> {
     Err(format!(
         "this overlay-node was built without etcd, and cannot reach {}: build it with --features etcd",
         etcd.servers.join(", ")
