@@ -71,7 +71,8 @@ impl Runner {
 }
 
 /// Runs them on this machine's kernel: each crate's own tests and programs, the test targets that the verb `test` did not run
-/// whole, and what documentation shows, all with every feature. The tests wait more than they work, so what documentation shows, and the soak, which has a process to itself, run beside them.
+/// whole, and what documentation shows, all with every feature. The tests wait more than they work, so there are more
+/// at once than cores, and what documentation shows, and the soak, which has a process to itself, run beside them.
 fn log_of_tests() -> Outcome<String> {
     let metadata = metadata()?;
     let log = metadata.target_directory.join("kernel-tests.log");
@@ -83,7 +84,11 @@ fn log_of_tests() -> Outcome<String> {
     tests.args(needing.iter().filter(|target| *target != SOAK).flat_map(|target| ["--test", target]));
     let mut commands = [tests, cargo(&format!("{TESTS} --test {SOAK}")), cargo(&format!("{TESTS} --doc"))];
     for command in &mut commands {
-        command.env("OVERLAY_REQUIRE_KERNEL", "1").env("OVERLAY_KERNEL_LOG", &log).env_remove("KERNEL_LAB");
+        command
+            .env("RUST_TEST_THREADS", AT_ONCE)
+            .env("OVERLAY_REQUIRE_KERNEL", "1")
+            .env("OVERLAY_KERNEL_LOG", &log)
+            .env_remove("KERNEL_LAB");
     }
     run_beside(&mut commands)?;
     fs::read_to_string(&log).map_err(|error| Failure::new(format!("{log}: {error}")))
@@ -108,6 +113,8 @@ fn asks_for_a_kernel(target: &Target) -> bool {
 
 const GATE: &str = "kernel_test";
 const SOAK: &str = "soak";
+/// Tests at once in a process, whatever the cores: they wait for the kernel and for timers.
+const AT_ONCE: &str = "8";
 
 /// What ran but is not listed, and what is listed but did not run.
 fn difference(runner: Runner, list: &str, ran: &str) -> Vec<String> {
