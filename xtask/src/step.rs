@@ -55,6 +55,30 @@ pub(crate) fn run(command: &mut Command) -> Outcome {
     if status.success() { Ok(()) } else { Err(Failure::new(format!("{line}: {status}"))) }
 }
 
+/// The same command, where and with what it was, run by the program that `line` begins.
+pub(crate) fn through(line: &str, command: &Command) -> Command {
+    let mut words = line.split_whitespace();
+    let mut wrapped = Command::new(words.next().unwrap_or_default());
+    wrapped.args(words).arg(command.get_program()).args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(dir) = command.get_current_dir() {
+        wrapped.current_dir(dir);
+    }
+    wrapped
+}
+
+/// Does a step while a command runs that leaves it the processor wherever it wants it; fails if one of both did.
+pub(crate) fn run_behind(command: &Command, step: impl FnOnce() -> Outcome) -> Outcome {
+    let mut behind = through("nice -n 19", command);
+    let line = shown(&behind);
+    println!("$ {line} &");
+    let failure = |error| Failure::new(format!("{line}: {error}"));
+    let mut child = behind.spawn().map_err(failure)?;
+    let outcome = step();
+    let status = child.wait().map_err(failure)?;
+    outcome.and_then(|()| if status.success() { Ok(()) } else { Err(Failure::new(format!("{line}: {status}"))) })
+}
+
 /// Runs commands beside each other, to the end of each; fails if one did. What waits leaves the processor to the others, and of those that build cargo lets one
 /// build at a time.
 pub(crate) fn run_beside(commands: &mut [Command]) -> Outcome {
@@ -115,5 +139,35 @@ mod tests {
         assert!(failure.to_string().contains("exit 3"), "{failure}");
         assert!(std::fs::remove_file(&made).is_ok(), "the last was not waited for");
         assert!(run_beside(&mut [shell("true"), shell("true")]).is_ok());
+    }
+
+    #[test]
+    fn a_command_that_another_runs_is_the_same_where_and_with_what_it_was() {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--workspace"]).current_dir("/").env("CASES", "7");
+        let wrapped = through("nice -n 19", &command);
+        assert_eq!(wrapped.get_program(), "nice");
+        assert_eq!(wrapped.get_args().collect::<Vec<_>>(), ["-n", "19", "cargo", "test", "--workspace"]);
+        assert_eq!(wrapped.get_current_dir(), command.get_current_dir());
+        assert!(wrapped.get_envs().eq(command.get_envs()));
+    }
+
+    #[test]
+    fn a_step_is_done_while_a_command_runs_behind_it_and_both_must_pass() {
+        let shell = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]).current_dir("/").env("STATUS", "3");
+            command
+        };
+        let made = std::env::temp_dir().join(format!("xtask-behind-{}", std::process::id()));
+        // It ends once the step is begun, and would not before.
+        let waits = format!("test $(nice) = 19 && until [ -e {} ]; do sleep 0.01; done", made.display());
+        let begins = || std::fs::write(&made, "").map_err(|error| Failure::new(error.to_string()));
+        assert!(run_behind(&shell(&waits), begins).is_ok());
+        assert!(std::fs::remove_file(&made).is_ok());
+        let failure = run_behind(&shell("exit $STATUS"), || Ok(())).unwrap_err();
+        assert!(failure.to_string().contains("exit status: 3"), "{failure}");
+        let failure = run_behind(&shell("true"), || Err(Failure::new("no"))).unwrap_err();
+        assert_eq!(failure.to_string(), "no");
     }
 }
