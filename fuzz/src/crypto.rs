@@ -5,8 +5,8 @@ use overlay_crypto::gossip::{
 };
 use overlay_crypto::pki::{Certificate, JoinToken, SigningRequest, UnlockKey, Voucher};
 use overlay_crypto::{
-    Arrived, Chance, Cipher, EpochRecord, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer, Spi,
-    WindowSize,
+    Arrived, Chance, Cipher, EpochRecord, EpochRecords, Numbers, OpenCounts, OpenError, Opener, Openers, SaKey, Sealer,
+    Spi, WindowSize,
 };
 
 use crate::Body;
@@ -185,10 +185,13 @@ fn succession(data: &[u8]) {
     }
 }
 
-/// A node's published key: what parses is written as it was.
+/// A node's published keys, and one of them alone: what parses is written as it was.
 fn record(data: &[u8]) {
     if let Ok(record) = EpochRecord::parse(data) {
         assert_eq!(record.encode(), data);
+    }
+    if let Ok(records) = EpochRecords::parse(data) {
+        assert_eq!(records.encode(), data);
     }
 }
 

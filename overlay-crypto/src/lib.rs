@@ -26,6 +26,7 @@ mod spi;
 mod state;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod version;
 
 pub use cipher::Cipher;
 pub use esp::{

@@ -10,6 +10,7 @@ use overlay_core::NodeId;
 use overlay_kernel::Namespace;
 use overlay_kernel::link::routed;
 use overlay_node::GatewayBridge;
+use serde::{Deserialize, Serialize};
 
 use crate::events::Events;
 use crate::{DriverEvent, StartError};
@@ -25,7 +26,7 @@ pub(crate) fn choose(
     let path = dir.join("gateway.json");
     let failed = |source| StartError::Dir { dir: dir.to_owned(), source };
     match fs::read(&path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
+        Ok(bytes) => match read(&bytes) {
             Ok(chosen) => return Ok(chosen),
             Err(error) => {
                 let aside = dir.join("gateway.json.unread");
@@ -71,10 +72,28 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
     one.contains(other) || other.contains(one)
 }
 
+/// As it is written down.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    version: u8,
+    #[serde(flatten)]
+    bridge: GatewayBridge,
+}
+
+const VERSION: u8 = 1;
+
+fn read(bytes: &[u8]) -> Result<GatewayBridge, String> {
+    match serde_json::from_slice(bytes) {
+        Ok(Written { version: VERSION, bridge }) => Ok(bridge),
+        Ok(Written { version, .. }) => Err(format!("its version is {version}, this node reads {VERSION}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn write(path: &Path, chosen: &GatewayBridge) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = File::create(&new)?;
-    file.write_all(&serde_json::to_vec(chosen)?)?;
+    file.write_all(&serde_json::to_vec(&Written { version: VERSION, bridge: *chosen })?)?;
     file.sync_all()?;
     fs::rename(new, path)
 }
@@ -108,10 +127,14 @@ mod tests {
         let first = choose(&dir, NodeId::from_bytes([1; 16]), None, &events).unwrap();
         assert_eq!(choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap(), first);
         assert!(told.try_recv().is_err());
-        fs::write(dir.join("gateway.json"), b"{\"v4\":").unwrap(); // broken off by another hand
-        assert_ne!(choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap(), first);
-        assert!(matches!(told.try_recv(), Ok(DriverEvent::Unreadable { .. })));
-        assert_eq!(fs::read(dir.join("gateway.json.unread")).unwrap(), b"{\"v4\":");
+        let later = br#"{"version":2,"v4":"172.30.0.0/16","v6":null}"#;
+        for unread in [&b"{\"v4\":"[..], br#"{"v4":"172.30.0.0/16","v6":null}"#, later] {
+            fs::write(dir.join("gateway.json"), unread).unwrap(); // broken off by another hand, or of another release
+            let chosen = choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap();
+            assert!(chosen != first && chosen.v4.map(|net| net.to_string()).as_deref() != Some("172.30.0.0/16"));
+            assert!(matches!(told.try_recv(), Ok(DriverEvent::Unreadable { .. })));
+            assert_eq!(fs::read(dir.join("gateway.json.unread")).unwrap(), unread);
+        }
         fs::remove_dir_all(dir).unwrap();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use overlay_core::{Malformed, NodeId};
 
 use super::{Generation, Keyring};
-use crate::PublicKey;
+use crate::{PublicKey, version};
 
 /// What a node says of the keys of gossip that it has, in a table whose entries have one writer each: names and numbers, never a key.
 ///
@@ -27,6 +27,7 @@ pub struct SuccessionRecord {
 }
 
 const FIELD: &str = "a record of gossip's keys";
+const VERSION: u8 = 1;
 
 impl SuccessionRecord {
     /// So many nodes can be left out at once.
@@ -37,9 +38,10 @@ impl SuccessionRecord {
         self.holds.iter().any(|held| held.id == generation.id)
     }
 
-    /// Public key, primary, floor and aim, then what it holds and who is left out, each after its number in a byte.
+    /// The format's number, 1, public key, primary, floor and aim, then what it holds and who is left out, each after its number in a byte.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = self.public.to_bytes().to_vec();
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&self.public.to_bytes());
         [self.primary, self.floor, self.aim].iter().for_each(|it| bytes.extend_from_slice(&it.encode()));
         let holds = self.holds.iter().take(Keyring::LIMIT);
         bytes.push(holds.len() as u8);
@@ -53,9 +55,9 @@ impl SuccessionRecord {
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors
-    /// If there are fewer bytes or more, there is too much of something, or a number is out of range.
+    /// If it is of another release's format, there are fewer bytes or more, there is too much of something, or a number is out of range.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
-        let mut rest = Rest { bytes, have: bytes.len() };
+        let mut rest = Rest { bytes: version::behind(VERSION, FIELD, bytes)?, have: bytes.len() };
         let public = PublicKey::from_bytes(*rest.chunk::<32>()?);
         let [primary, floor, aim] = [rest.generation()?, rest.generation()?, rest.generation()?];
         let holds =
@@ -135,14 +137,15 @@ mod tests {
 
     #[test]
     fn too_much_of_anything_is_refused_by_name() {
-        let mut bytes = vec![0; 32 + 36];
-        bytes.push(9);
+        let mut bytes = [&[1][..], &[0; 32 + 36], &[9]].concat();
         let said = |bytes: &[u8]| SuccessionRecord::parse(bytes).unwrap_err().to_string();
         assert!(said(&bytes).starts_with("keys held is 9"), "{}", said(&bytes));
-        bytes[68] = 0;
+        bytes[69] = 0;
         bytes.push(33);
         assert!(said(&bytes).starts_with("nodes left out is 33"), "{}", said(&bytes));
-        bytes[32] = 0xff;
+        bytes[33] = 0xff;
         assert!(said(&bytes).starts_with("a key's number is"), "{}", said(&bytes));
+        bytes[0] = 2;
+        assert_eq!(SuccessionRecord::parse(&bytes), Err(Malformed::Version { found: 2, read: 1 }));
     }
 }

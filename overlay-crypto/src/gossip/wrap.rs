@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::{Generation, GossipKey};
 use crate::provider::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use crate::provider::hkdf::{HKDF_SHA256, Salt};
-use crate::{Chance, PublicKey};
+use crate::{Chance, PublicKey, version};
 
 /// What one start of a node opens keys with that others have wrapped for it: an X25519 secret (RFC 7748), nowhere written down, wiped when it is dropped.
 ///
@@ -56,6 +56,7 @@ pub enum WrapError {
     Foreign(Generation),
 }
 
+const VERSION: u8 = 1;
 const SEALED: usize = GossipKey::LEN + 16;
 const LABEL: &[u8] = b"overlay-crypto gossip wrap 1"; // another number if anything of the derivation changes
 
@@ -95,7 +96,7 @@ impl Recipient {
 
 impl WrappedKey {
     /// Bytes of one, encoded.
-    pub const LEN: usize = Generation::LEN + 32 + SEALED;
+    pub const LEN: usize = 1 + Generation::LEN + 32 + SEALED;
 
     /// Wraps a key for that node, whose [public key](Recipient::public) this is: 0.1 ms or so. 32 bytes are drawn from `chance`, which must be fit for keys.
     ///
@@ -124,10 +125,11 @@ impl WrappedKey {
         self.generation
     }
 
-    /// Generation, public key, and the key sealed with its tag.
+    /// The format's number, 1, generation, public key, and the key sealed with its tag.
     pub fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        let from = self.generation.encode().into_iter().chain(self.ephemeral.to_bytes()).chain(self.sealed);
+        let rest = self.generation.encode().into_iter().chain(self.ephemeral.to_bytes()).chain(self.sealed);
+        let from = [VERSION].into_iter().chain(rest);
         bytes.iter_mut().zip(from).for_each(|(to, from)| *to = from);
         bytes
     }
@@ -135,10 +137,11 @@ impl WrappedKey {
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors
-    /// If there are not as many bytes, or the number is out of range.
+    /// If it is of another release's format, there are not as many bytes, or the number is out of range.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let (field, have) = ("a wrapped key", bytes.len());
         let truncated = Malformed::Truncated { field, need: Self::LEN, have };
+        let bytes = version::behind(VERSION, field, bytes)?;
         let (generation, rest) = bytes.split_first_chunk::<{ Generation::LEN }>().ok_or(truncated)?;
         let (ephemeral, rest) = rest.split_first_chunk::<32>().ok_or(truncated)?;
         let (sealed, rest) = rest.split_first_chunk::<SEALED>().ok_or(truncated)?;
@@ -221,7 +224,7 @@ mod tests {
             prop_assert_eq!(opened.secret_bytes(), &bytes);
             let mut changed = encoded;
             changed[at.index(encoded.len())] ^= 1_u8 << bit;
-            prop_assert!(WrappedKey::parse(&changed).is_ok_and(|changed| bob.open(&changed).is_err()) || changed[..2] != encoded[..2]);
+            prop_assert!(WrappedKey::parse(&changed).is_ok_and(|changed| bob.open(&changed).is_err()) || changed[..3] != encoded[..3]);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use overlay_core::Malformed;
 use serde::{Deserialize, Serialize};
 
 use super::{Epoch, EpochRecord};
-use crate::Stage;
+use crate::{Stage, version};
 
 /// A node's present key, and while it [rotates](crate::Rotation) the next or the previous one: which of both, their epochs tell.
 ///
@@ -25,6 +25,8 @@ pub struct EpochRecords {
     pub current: EpochRecord,
     beside: Option<EpochRecord>,
 }
+
+const VERSION: u8 = 1;
 
 impl EpochRecords {
     /// Of a node that has one key.
@@ -67,16 +69,17 @@ impl EpochRecords {
         [self.current].iter().chain(&self.beside).any(|record| record.epoch == epoch)
     }
 
-    /// The present one's bytes, then the other's: 40 or 80.
+    /// The format's number, 1, the present one's bytes, then the other's: 41 or 81.
     pub fn encode(&self) -> Vec<u8> {
-        [self.current].iter().chain(&self.beside).flat_map(EpochRecord::encode).collect()
+        [VERSION].into_iter().chain([self.current].iter().chain(&self.beside).flat_map(EpochRecord::encode)).collect()
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors
-    /// If there are neither 40 nor 80 bytes, an epoch is 0, or both are of one epoch.
+    /// If it is of another release's format, there are neither 41 nor 81 bytes, an epoch is 0, or both are of one epoch.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let bytes = version::behind(VERSION, "a node's keys", bytes)?;
         let (first, rest) = bytes.split_at(bytes.len().min(EpochRecord::LEN));
         let current = EpochRecord::parse(first)?;
         if rest.is_empty() {
@@ -123,15 +126,18 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_records_are_refused() {
-        let twice = [record(7).encode(), record(7).encode()].concat();
-        for bytes in [&twice[..], &twice[..79], &twice[..39], &[0; 40], &[1; 81], &[]] {
+        let twice = [&[1][..], &record(7).encode(), &record(7).encode()].concat();
+        for bytes in [&twice[..], &twice[..80], &twice[..40], &[0; 41], &[1; 82], &[1], &[]] {
             assert!(EpochRecords::parse(bytes).is_err(), "{} bytes", bytes.len());
         }
+        let mut later = EpochRecords::of(record(7)).encode();
+        later[0] = 2;
+        assert_eq!(EpochRecords::parse(&later), Err(Malformed::Version { found: 2, read: 1 }));
     }
 
     proptest! {
         #[test]
-        fn what_parses_is_the_one_encoding(bytes in prop::collection::vec(0_u8..3, 0..82)) {
+        fn what_parses_is_the_one_encoding(bytes in prop::collection::vec(0_u8..3, 0..83)) {
             if let Ok(records) = EpochRecords::parse(&bytes) {
                 prop_assert_eq!(records.encode(), bytes);
             }

@@ -97,7 +97,7 @@ impl TestKeys {
 
     fn is(&self, secret: u64, statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
         lock(&self.counts).looks += 1;
-        if Self::signature(secret, statement) == signature { Ok(()) } else { Err(Disbelief::Forged) }
+        if is_same(&Self::signature(secret, statement), signature) { Ok(()) } else { Err(Disbelief::Forged) }
     }
 }
 
@@ -127,7 +127,7 @@ impl Verify for TestKeys {
 
     fn introduce(&self, owner: NodeId, voucher: &[u8], statement: &[u8], signature: &[u8]) -> Result<(), Disbelief> {
         let secret = voucher.first_chunk().map(|bytes| u64::from_be_bytes(*bytes)).ok_or(Disbelief::Forged)?;
-        if voucher != Self::shown(owner, secret, self.cluster) {
+        if !is_same(voucher, &Self::shown(owner, secret, self.cluster)) {
             return Err(Disbelief::Forged);
         }
         self.is(secret, statement, signature)?;
@@ -138,6 +138,16 @@ impl Verify for TestKeys {
     fn forget(&self, owner: NodeId) {
         lock(&self.others).remove(&owner);
     }
+}
+
+/// Whether they are the same, by their hashes: a fuzzer that sees what is compared would find each signature so short.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let hashed = |bytes: &[u8]| {
+        let mut hasher = SipHasher24::new_with_keys(8, 9);
+        hasher.write(bytes);
+        hasher.finish()
+    };
+    hashed(one) == hashed(other)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
