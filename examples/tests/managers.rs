@@ -306,6 +306,7 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         until("it hears who leads", || world.told(LEADER, &["node", "token", "rotate"]).status.success());
 
         let id: NodeId = serde_json::from_value(world.status(WORKERS[0])["node"].clone()).unwrap();
+        world.tell(WORKERS[0], &["node", "lock"]); // in another role it goes on without anybody to unlock it
         world.cut_from_etcd(WORKERS[0], true);
         world.tell(LEADER, &["node", "promote", &id.to_string()]);
         until("the promoted node hears of it", || {

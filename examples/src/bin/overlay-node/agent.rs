@@ -34,15 +34,17 @@ pub(crate) async fn run(run: Run) -> Outcome {
     if let Err(error) = process::raise_open_files() {
         eprintln!("overlay-node: it may have no more open files than it was begun with: {error}");
     }
-    let mut signals = Signals::new()?;
+    let (mut signals, mut held) = (Signals::new()?, None);
     loop {
         let running = tokio::select! {
-            begun = Running::begin(&run) => begun?,
+            begun = Running::begin(&run, held) => begun?,
             () = signals.told() => return Ok(()), // as if it had been killed: the next start goes on from what there is
         };
-        if running.until_its_end(&mut signals).await? != Some(End::Again) {
+        let (end, seat) = running.until_its_end(&mut signals).await?;
+        if end != Some(End::Again) {
             return Ok(());
         }
+        held = seat; // open, though it may be locked where it is kept
         println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
     }
 }
@@ -91,7 +93,7 @@ fn kept<G: Ground>(builder: Builder<G>, vault: Option<Arc<OpenVault>>, state: &P
 }
 
 /// What the node keeps of its cluster, if it is in one, once it is unlocked.
-pub(crate) async fn seat(run: &Run) -> Outcome<Option<Seat>> {
+pub(crate) async fn seat(run: &Run) -> Outcome<Option<Arc<Seat>>> {
     if run.is_manager || run.manager.is_some() {
         // By a catalogue alone it would speak in the clear, as nobody else of its cluster does.
         return match Seat::is_taken(&run.state)? {
@@ -103,13 +105,13 @@ pub(crate) async fn seat(run: &Run) -> Outcome<Option<Seat>> {
         };
     }
     match Seat::open(&run.state, None) {
-        Err(error) if error.is_locked() => Ok(Some(lock::wait(&run.state, &run.dir).await?)),
-        opened => Ok(opened?),
+        Err(error) if error.is_locked() => Ok(Some(Arc::new(lock::wait(&run.state, &run.dir).await?))),
+        opened => Ok(opened?.map(Arc::new)),
     }
 }
 
 /// The node's place in a cluster, if it has one, and the catalogue.
-pub(crate) async fn open(run: &Run, seat: Option<Seat>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+pub(crate) async fn open(run: &Run, seat: Option<Arc<Seat>>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
     match seat {
         Some(seat) => {
             let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;

@@ -106,8 +106,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// The place that was kept, and the catalogue as it is seen from there. A manager serves from now on, at its own address.
-    pub(crate) async fn open(seat: Seat, own: IpAddr, state: &Path) -> Outcome<(Self, Catalogue)> {
-        let seat = Arc::new(seat);
+    pub(crate) async fn open(seat: Arc<Seat>, own: IpAddr, state: &Path) -> Outcome<(Self, Catalogue)> {
         let (kept, vault) = (seat.kept()?, Arc::clone(&seat.vault));
         let (credentials, mut key) = vault.credentials()?;
         let served = SocketAddr::new(own, Port::CONTROL.get());

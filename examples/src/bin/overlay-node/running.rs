@@ -15,6 +15,7 @@ use crate::arguments::Run;
 use crate::cluster::Place;
 use crate::metrics;
 use crate::question::{End, Node, NodeQuestion};
+use crate::seat::Seat;
 
 /// What has begun, and goes on until somebody says how to end.
 pub(crate) struct Running {
@@ -29,12 +30,13 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) async fn begin(run: &Run) -> Outcome<Self> {
+    /// With the seat of a node that ran before in this process, if it had one.
+    pub(crate) async fn begin(run: &Run, held: Option<Arc<Seat>>) -> Outcome<Self> {
         let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
         folder(&run.dir)?;
         folder(&run.state)?;
         let id = own_id(&run.state)?;
-        let seat = seat(run).await?;
+        let seat = if held.is_some() { held } else { seat(run).await? };
         if seat.is_some() && !keys.is_empty() {
             return Err(TWO_SOURCES.into());
         }
@@ -80,8 +82,9 @@ impl Running {
         Ok(Self { driver, place, serving, metrics, ended, log, follows })
     }
 
-    /// Goes on until a signal, or somebody, says that it is to end; then ends it, and says how: `None` for a signal.
-    pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<Option<End>> {
+    /// Goes on until a signal, or somebody, says that it is to end; then ends it, and says how (`None` for a signal), and what
+    /// it keeps of its cluster.
+    pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<(Option<End>, Option<Arc<Seat>>)> {
         let end = tokio::select! {
             () = signals.told() => None,
             end = self.ended.recv() => end,
@@ -94,7 +97,7 @@ impl Running {
         }
         self.serving.stop().await;
         self.log.abort();
-        Ok(end)
+        Ok((end, self.place.map(|place| place.seat)))
     }
 }
 
