@@ -26,7 +26,7 @@ use crate::driver::{Driver, now};
 use crate::events::Events;
 use crate::gateway;
 use crate::ground::Ground;
-use crate::heart::{Ears, Heart, News, State};
+use crate::heart::{Ears, Heart, Jobs, News, State};
 use crate::hints::Hints;
 use crate::home::Home;
 use crate::membership::about;
@@ -265,12 +265,12 @@ impl<G: Ground> Builder<G> {
             control: self.control.clone(),
             events: events.clone(),
             news: mouths.news.clone(),
+            jobs: Jobs::default(),
             state,
         };
         let settled = self.manager.map(|manager| (manager, self.leads));
-        let (catalogue, shows, told) = (self.catalogue, self.credentials, events.clone());
-        let beside = Beside { catalogue, news: mouths.news, events: told, settled, shows };
-        run(heart, ears, plugged, beside, lock);
+        let (catalogue, news, shows) = (self.catalogue, mouths.news, self.credentials);
+        run(heart, ears, plugged, Beside { catalogue, news, events: events.clone(), settled, shows }, lock);
         Ok(Driver { node: self.node, address, control: self.control, commands, events })
     }
 

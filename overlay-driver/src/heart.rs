@@ -4,6 +4,7 @@ mod damaged;
 mod drains;
 mod explained;
 mod hindrances;
+mod jobs;
 mod measured;
 mod plugs;
 mod rounds;
@@ -47,6 +48,7 @@ use crate::works::{Done, Works};
 use crate::{DrainError, DriverMetrics, PlaceMetrics, PlugError, Source};
 
 pub(crate) use drains::Counted;
+pub(crate) use jobs::Jobs;
 pub(crate) use plugs::Entered;
 
 /// What somebody who has the driver's handle wants.
@@ -152,6 +154,7 @@ pub(crate) struct Heart<G> {
     pub(crate) reporter: Reporter,
     pub(crate) events: Events,
     pub(crate) news: UnboundedSender<News>,
+    pub(crate) jobs: Jobs,
     pub(crate) state: State,
 }
 
@@ -266,7 +269,7 @@ impl<G: Ground> Heart<G> {
         {
             self.works.put_away(done);
         }
-        tokio::join!(self.streams.end(), self.resolvers.end(), self.reporter.end());
+        tokio::join!(self.jobs.end(), self.streams.end(), self.resolvers.end(), self.reporter.end());
     }
 
     pub(crate) fn now(&self) -> Instant {

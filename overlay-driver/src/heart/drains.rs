@@ -166,7 +166,7 @@ impl<G: Ground> Heart<G> {
         };
         let (mut ground, news) = (self.ground.clone(), self.news.clone());
         let (container, at) = (under_way.container.clone(), under_way.at.clone());
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let opened = meter.map_or_else(|| ground.flows(&container, at), |meter| Ok(Some(meter)));
             let (eye, found) = match opened {
                 Ok(Some(meter)) => look(meter),

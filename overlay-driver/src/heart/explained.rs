@@ -17,7 +17,7 @@ impl<G: Ground> Heart<G> {
         let host = self.state.desired.places.get(&Place::Host).filter(|_| explanation.broken.is_none());
         let passed = host.and_then(|host| passed(host, explanation.hops.last()?));
         let mut ground = self.ground.clone();
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let obstacle = passed.and_then(|state| first(ground.obstacles(&state)));
             let _ = asked.send(explanation.hindered_by(obstacle));
         });
@@ -28,7 +28,7 @@ impl<G: Ground> Heart<G> {
         let mut explanation = self.agent.explain_published(&ask, &self.held());
         let host = self.state.desired.places.get(&Place::Host).filter(|_| explanation.broken.is_none()).cloned();
         let mut ground = self.ground.clone();
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let Some(host) = host else {
                 let _ = asked.send(explanation);
                 return;

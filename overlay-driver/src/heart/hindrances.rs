@@ -26,7 +26,7 @@ impl<G: Ground> Heart<G> {
         let (mut ground, state, news) = (self.ground.clone(), Arc::clone(state), self.news.clone());
         let hindered = &mut self.state.hindered;
         (hindered.is_looking, hindered.ticks) = (true, 0);
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let found = ground.hindrances(&state).unwrap_or_default(); // a host that cannot be looked at fails elsewhere
             let _ = news.send(News::Hindrances(found));
         });

@@ -27,7 +27,7 @@ impl<G: Ground> Heart<G> {
             carried: None,
         };
         let ground = self.ground.clone();
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let _ = asked.send(DriverMetrics { carried: ground.carried(), ..metrics });
         });
     }

@@ -32,7 +32,7 @@ impl<G: Ground> Heart<G> {
         let number = self.state.asked_to_enter;
         self.state.entering.insert((plug.endpoint, number), plug.container.clone());
         let (mut ground, news) = (self.ground.clone(), self.news.clone());
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let found = ground
                 .enter(&plug.container, &plug.source)
                 .and_then(|key| Ok((key, ground.interfaces(&plug.container)?)));
@@ -216,7 +216,7 @@ impl<G: Ground> Heart<G> {
             .filter_map(|it| Some((it.endpoint, it.source.clone(), self.key_of(it.endpoint)?)))
             .collect();
         let (ground, news, home, vtep) = (self.ground.clone(), self.news.clone(), self.home.clone(), self.me.vtep);
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let gone = all.into_iter().filter(|(_, source, key)| !ground.is_there(source, key));
             let gone: Vec<EndpointId> = gone.map(|(endpoint, _, _)| endpoint).collect();
             if !gone.is_empty() {

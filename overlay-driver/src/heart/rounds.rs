@@ -171,7 +171,7 @@ impl<G: Ground> Heart<G> {
             return;
         }
         let (mut ground, place, news) = (self.ground.clone(), place.clone(), self.news.clone());
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             if let Ok(hints) = ground.hints(&place) {
                 let _ = news.send(News::Hints(place, hints));
             }

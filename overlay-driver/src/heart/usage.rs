@@ -38,7 +38,7 @@ impl<G: Ground> Heart<G> {
             return;
         }
         let (mut ground, news) = (self.ground.clone(), self.news.clone());
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let usage = ground.usage().unwrap_or_default(); // a host that cannot be looked at fails elsewhere
             let _ = news.send(News::Used(usage));
         });
