@@ -151,10 +151,10 @@ impl Schedule {
         round
     }
 
-    /// A place whose phases could not be found out, or that is not to be tried now: nothing of it counts as in effect. Without
-    /// effect for one that was started or stopped.
+    /// A place whose phases could not be found out, or that is not to be tried now: nothing of it counts as in effect, also where another that was
+    /// given up before has stopped it. Without effect for one that was started.
     pub fn give_up(&mut self, place: &Place) {
-        let Some(entry) = self.places.get_mut(place).filter(|entry| entry.is_idle() && !entry.begun) else { return };
+        let Some(entry) = self.places.get_mut(place).filter(|entry| !entry.begun) else { return };
         entry.left = Phase::ALL.into();
         self.end(place, Progress::Failed(Phase::Guard));
     }
