@@ -36,10 +36,15 @@ pub(super) enum Verdict {
 const TYPE_NS: u16 = 2;
 const TYPE_CNAME: u16 = 5;
 const TYPE_SOA: u16 = 6;
+const TYPE_PTR: u16 = 12;
+const TYPE_MX: u16 = 15;
+const TYPE_SRV: u16 = 33;
 const TYPE_DNAME: u16 = 39;
 const TYPE_RRSIG: u16 = 46;
 const TYPE_NSEC: u16 = 47;
 const TYPE_NSEC3: u16 = 50;
+const TYPE_SVCB: u16 = 64;
+const TYPE_HTTPS: u16 = 65;
 
 /// Judges a message whose id, question, server and socket are right. `name` is what was asked, in small letters;
 /// `with_dnssec` keeps the records that prove.
@@ -118,15 +123,26 @@ fn is_of(record: &Record, owner: &[u8], names: &[crate::wire::Name], record_type
     }
 }
 
-/// Whether a record is of class IN, and its data are as long as those of its type are.
+/// Whether a record is of class IN, and its data are as those of its type are: of the length they have, and names in them names, which whoever
+/// gets the reply can read as they are read here.
 fn is_sound(message: &Message<'_>, record: &Record) -> bool {
     let length = record.end - record.data();
-    let is_name = || message.name_end(record.data()) == Some(record.end);
+    // Names behind so many bytes, and whether so many bytes more are all there is, or the least.
+    let names = |before: usize, count: usize, after: usize, is_all: bool| {
+        let end = (0..count).try_fold(record.data() + before, |at, _| message.name_end(at));
+        end.is_some_and(|end| if is_all { end + after == record.end } else { end + after <= record.end })
+    };
     crate::wire::word(message.bytes, record.fixed + 2) == Some(crate::wire::CLASS_IN)
         && match record.record_type {
             1 => length == 4,
             28 => length == 16,
-            TYPE_NS | TYPE_CNAME | 12 | TYPE_DNAME => is_name(),
+            TYPE_NS | TYPE_CNAME | TYPE_PTR | TYPE_DNAME => names(0, 1, 0, true),
+            TYPE_SOA => names(0, 2, 20, true),
+            TYPE_MX => names(2, 1, 0, true),
+            TYPE_SRV => names(6, 1, 0, true),
+            TYPE_SVCB | TYPE_HTTPS => names(2, 1, 0, false),
+            TYPE_RRSIG => names(18, 1, 0, false),
+            TYPE_NSEC => names(0, 1, 0, false),
             _ => true,
         }
 }
@@ -138,6 +154,7 @@ fn soa(message: &Message<'_>, chain: &Names) -> Option<RecordTtl> {
     let zone = message.name(soa.start)?;
     let belongs = |record: &Record| {
         matches!(record.record_type, TYPE_SOA | TYPE_RRSIG | TYPE_NSEC | TYPE_NSEC3)
+            && is_sound(message, record)
             && message.name(record.start).is_some_and(|owner| is_within(&owner, &zone))
     };
     if !chain.iter().any(|name| is_within(name, &zone)) || !message.section(Section::Authority).all(belongs) {
@@ -200,6 +217,24 @@ mod tests {
         for count in [18, 1_000] {
             assert_eq!(aliases(count), Verdict::Useless { lie: true }, "{count}");
         }
+    }
+
+    #[test]
+    fn a_name_in_data_that_leads_into_the_header_or_out_of_the_record_is_in_no_reply() {
+        // NXDOMAIN of a.org. The zone's SOA has its names at \x0c (a.org) and at the byte that is `name`.
+        let judged = |name: u8, length: u8| {
+            let head = b"\x12\x34\x81\x83\x00\x01\x00\x00\x00\x01\x00\x00\x01a\x03org\x00\x00\x01\x00\x01";
+            let record = b"\xc0\x0e\x00\x06\x00\x01\x00\x00\x0e\x10\x00";
+            let bytes = [&head[..], record, &[length, 0xc0, 0x0c, 0xc0, name], &[0; 20]].concat();
+            match judge(&Message::parse(&bytes).unwrap(), b"\x01a\x03org", 1, false) {
+                Verdict::Reply(reply) => reply.bytes.len() == bytes.len(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(judged(0x0e, 24), "org");
+        assert!(!judged(0x0b, 24), "of the header");
+        assert!(!judged(0x27, 24), "later in the message");
+        assert!(!judged(0x0e, 23), "a byte short");
     }
 
     #[test]

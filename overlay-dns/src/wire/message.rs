@@ -120,7 +120,8 @@ fn skip_name(bytes: &[u8], mut at: usize) -> Option<usize> {
 }
 
 /// The name at `at`, its pointers followed, and where it ends in this place. A pointer leads to an earlier place than the
-/// labels it ends (RFC 1035 §4.1.4), so there are no loops; a name has 255 bytes at most.
+/// labels it ends (RFC 1035 §4.1.4), so there are no loops, and none into the header, which is another when the message is given on;
+/// a name has 255 bytes at most.
 pub(crate) fn name(bytes: &[u8], at: usize) -> Option<(Name, usize)> {
     let (mut name, mut from, mut before) = (Name::new(), at, at);
     let mut end = None;
@@ -137,7 +138,7 @@ pub(crate) fn name(bytes: &[u8], at: usize) -> Option<(Name, usize)> {
             }
             0xc0.. => {
                 let to = usize::from(word(bytes, from)? & 0x3fff);
-                if to >= before {
+                if !(HEADER_LEN..before).contains(&to) {
                     return None;
                 }
                 end = end.or(Some(from + 2));
@@ -154,15 +155,22 @@ mod tests {
 
     #[test]
     fn a_pointer_that_leads_on_or_to_itself_is_refused() {
-        assert_eq!(name(b"\xc0\x00", 0), None);
-        assert_eq!(name(b"\x01a\xc0\x00", 2), None, "it comes back to where it was");
-        assert_eq!(name(b"\x01a\xc0\x04\x00", 0), None);
-        assert_eq!(name(b"\x01A\x00\x01b\xc0\x00", 3), Some((Name::from_slice(b"\x01b\x01a"), 7)));
+        let name = |after: &[u8], at| name(&[&[0; HEADER_LEN], after].concat(), HEADER_LEN + at);
+        assert_eq!(name(b"\xc0\x0c", 0), None);
+        assert_eq!(name(b"\x01a\xc0\x0c", 2), None, "it comes back to where it was");
+        assert_eq!(name(b"\x01a\xc0\x10\x00", 0), None);
+        assert_eq!(name(b"\x01A\x00\x01b\xc0\x0c", 3), Some((Name::from_slice(b"\x01b\x01a"), HEADER_LEN + 7)));
+    }
+
+    #[test]
+    fn a_pointer_into_the_header_is_refused() {
+        let bytes = [&[0; HEADER_LEN][..], b"\x01a\xc0\x0b"].concat();
+        assert_eq!(name(&bytes, HEADER_LEN), None);
     }
 
     #[test]
     fn a_name_that_pointers_make_too_long_is_refused() {
-        let mut bytes = Vec::new();
+        let mut bytes = vec![0; HEADER_LEN];
         let mut starts = Vec::new();
         for number in 0..5_u16 {
             starts.push(bytes.len());
