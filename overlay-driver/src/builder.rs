@@ -401,8 +401,10 @@ fn run<G: Ground>(
         }
         heart.run(&mut ears).await;
         beside.shutdown().await;
+        let Ears { commands, news, done, bound, heard } = ears;
+        drop((news, done, bound, heard)); // what nobody has taken holds sockets, too
         drop(lock);
-        drop(ears); // the handles see by it that all has ended
+        drop(commands); // the handles see by it that all has ended
     });
 }
 

@@ -73,20 +73,25 @@ fn overlap(one: &IpNet, other: &IpNet) -> bool {
 }
 
 /// As it is written down.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Written {
-    version: u8,
+    version: u64,
     #[serde(flatten)]
     bridge: GatewayBridge,
 }
 
-const VERSION: u8 = 1;
+/// What is read of it first: all else may be otherwise in another version.
+#[derive(Deserialize)]
+struct Numbered {
+    version: u64,
+}
+
+const VERSION: u64 = 1;
 
 fn read(bytes: &[u8]) -> Result<GatewayBridge, String> {
-    match serde_json::from_slice(bytes) {
-        Ok(Written { version: VERSION, bridge }) => Ok(bridge),
-        Ok(Written { version, .. }) => Err(format!("its version is {version}, this node reads {VERSION}")),
-        Err(error) => Err(error.to_string()),
+    match serde_json::from_slice(bytes).map_err(|error| error.to_string())? {
+        Numbered { version: VERSION } => serde_json::from_slice(bytes).map_err(|error| error.to_string()),
+        Numbered { version } => Err(format!("its version is {version}, this node reads {VERSION}")),
     }
 }
 
@@ -127,7 +132,8 @@ mod tests {
         let first = choose(&dir, NodeId::from_bytes([1; 16]), None, &events).unwrap();
         assert_eq!(choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap(), first);
         assert!(told.try_recv().is_err());
-        let later = br#"{"version":2,"v4":"172.30.0.0/16","v6":null}"#;
+        let later = br#"{"version":2,"v4":{"net":"172.30.0.0/16"}}"#;
+        assert_eq!(read(later), Err("its version is 2, this node reads 1".to_owned()));
         for unread in [&b"{\"v4\":"[..], br#"{"v4":"172.30.0.0/16","v6":null}"#, later] {
             fs::write(dir.join("gateway.json"), unread).unwrap(); // broken off by another hand, or of another release
             let chosen = choose(&dir, NodeId::from_bytes([2; 16]), None, &events).unwrap();

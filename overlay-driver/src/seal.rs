@@ -140,7 +140,7 @@ impl<G: crate::ground::Ground> Heart<G> {
         let Some(version) = writing.next.take() else { return };
         writing.is_busy = true;
         let news = self.news.clone();
-        tokio::task::spawn_blocking(move || {
+        self.jobs.run(move || {
             let written = kept.keep(&keys).map_err(|error| told(&error));
             let _ = news.send(News::GossipKeys(version, written));
         });

@@ -20,7 +20,7 @@ impl Default for Jobs {
 
 impl Jobs {
     /// Has a job done aside.
-    pub(super) fn run(&self, job: impl FnOnce() + Send + 'static) {
+    pub(crate) fn run(&self, job: impl FnOnce() + Send + 'static) {
         let running = self.running.clone();
         tokio::task::spawn_blocking(move || {
             job();

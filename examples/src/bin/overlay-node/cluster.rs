@@ -210,7 +210,12 @@ async fn heed<R: Future<Output = ()>>(
     duty: Duty,
     (ready, changed): (impl Fn() -> R, mpsc::Sender<End>),
 ) {
-    let mut is_to_serve = false;
+    // It may have had another role before anybody listened.
+    let first = role();
+    let mut is_to_serve = first == Role::Manager && duty.is_another_in(first);
+    if !is_to_serve && duty.is_another_in(first) {
+        let _ = changed.send(End::Again).await; // or it ends anyway
+    }
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
@@ -246,9 +251,13 @@ async fn heed<R: Future<Output = ()>>(
 
 /// Waits until the catalogue can be reached that a manager serves.
 async fn answers(etcd: Option<&Etcd>) {
-    let Some(etcd) = etcd else { return };
+    let (Some(etcd), mut said) = (etcd, String::new()) else { return };
     while let Err(error) = store::on_etcd(etcd).await {
-        println!("it serves nobody before it reaches the catalogue, and tries again in {} s: {error}", RETRY.as_secs());
+        let why = error.to_string();
+        if why != said {
+            println!("it serves nobody before it reaches the catalogue, and tries every {} s: {why}", RETRY.as_secs());
+            said = why;
+        }
         tokio::time::sleep(RETRY).await;
     }
 }
@@ -273,7 +282,8 @@ mod tests {
     async fn a_node_that_missed_what_happened_goes_by_the_role_that_it_has() {
         let (events, heard) = broadcast::channel(1);
         let (changed, mut ends) = mpsc::channel(1);
-        let managers = || Role::Manager;
+        let first = std::cell::Cell::new(true);
+        let managers = move || if first.replace(false) { Role::Worker } else { Role::Manager };
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         events.send(MembershipEvent::Heard).unwrap(); // in the place of what was told before
         let duty = Duty { serves: false, can_serve: true };
@@ -289,6 +299,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_node_that_has_another_role_before_anybody_listens_does_what_that_is() {
+        for (role, duty) in [
+            (Role::Manager, Duty { serves: false, can_serve: true }),
+            (Role::Worker, Duty { serves: true, can_serve: true }),
+        ] {
+            let ((events, heard), (changed, mut ends)) = (broadcast::channel(1), mpsc::channel(1));
+            let heeding = tokio::spawn(heed(heard, move || role, duty, (|| async {}, changed)));
+            assert_eq!(ends.recv().await, Some(End::Again));
+            drop(events);
+            heeding.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
     async fn a_node_goes_on_as_it_is_until_it_reaches_what_it_is_to_serve_or_is_not_to_any_more() {
         let (events, heard) = broadcast::channel(8);
         let (changed, mut ends) = mpsc::channel(1);
@@ -298,7 +322,7 @@ mod tests {
             async move { assert!(reaches.wait_for(|it| *it).await.is_ok()) }
         };
         let duty = Duty { serves: false, can_serve: true };
-        let heeding = tokio::spawn(heed(heard, || Role::Manager, duty, (ready, changed)));
+        let heeding = tokio::spawn(heed(heard, || Role::Worker, duty, (ready, changed)));
         events.send(MembershipEvent::Role(Role::Manager)).unwrap();
         events.send(MembershipEvent::Heard).unwrap();
         events.send(MembershipEvent::Role(Role::Worker)).unwrap();

@@ -39,7 +39,7 @@ pub(crate) async fn wait(state: &Path, dir: &Path) -> Outcome<Seat> {
         "the node's keys are locked: it starts once `overlay-node node unlock` has said its unlock key at {}",
         serving.path().display()
     );
-    let seat = seat.await?;
+    let seat = seat.await.map_err(|_| "the vault that was locked is not there any more")?;
     serving.stop().await;
     Ok(seat)
 }
