@@ -136,6 +136,8 @@ async fn nodes_with_certificates_of_one_cluster_believe_each_other_and_nobody_el
         let id = key.id();
         driver.change_gossip_keys(overlay_node::GossipKeyChange::Install(key.clone())).await.unwrap();
         driver.change_gossip_keys(overlay_node::GossipKeyChange::Promote(id)).await.unwrap();
+        let first = GossipKey::from_bytes([7; 32]).id(); // with both it would seal by either, and half of it would not be opened
+        driver.change_gossip_keys(overlay_node::GossipKeyChange::Retire(first)).await.unwrap();
         driver.join([ann.address()]).await.unwrap();
     }
     until(async || signed(&ann).await.forged > 0 && signed(&ann).await.unsigned > 0).await;
