@@ -8,6 +8,7 @@ use overlay_core::Malformed;
 
 use crate::provider::digest::{Context, SHA256};
 use crate::provider::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use crate::version;
 
 /// Signs what one start of a node says by gossip: an Ed25519 key (RFC 8032), nowhere written down.
 ///
@@ -195,11 +196,9 @@ impl<'a> Proof<'a> {
             false => Err(Malformed::Range { field, found: found.into(), least, most }),
         };
         let truncated = |need| Malformed::Truncated { field: FIELD, need, have: bytes.len() };
-        let (head, rest) = bytes.split_first_chunk::<3>().ok_or_else(|| truncated(3))?;
-        let [version, count, index] = *head;
-        if version != VERSION {
-            return Err(Malformed::Version { found: version, read: VERSION });
-        }
+        let rest = version::behind(VERSION, FIELD, bytes)?;
+        let ([count, index], rest) = rest.split_first_chunk().ok_or_else(|| truncated(3))?;
+        let (count, index) = (*count, *index);
         range("statements signed at once", count, 1, Signer::MOST as u64)?;
         range("number of a statement", index, 0, u64::from(count) - 1)?;
         let (beside, signature) = rest.split_last_chunk::<64>().ok_or_else(|| truncated(3 + 64))?;

@@ -4,6 +4,7 @@ use overlay_core::{ClusterId, Malformed, NodeId, UnixTime};
 
 use super::{Certificate, CertificateError, SigningKey, Trust, Usage, VerifyError};
 use crate::gossip::SignerKey;
+use crate::version;
 
 /// Says that what a key of [`Signer`](crate::gossip::Signer) has signed is a node's word: signed with the key of the node's certificate, which goes along. So whoever believes the cluster's
 /// roots needs nothing else to verify what the node says, of whomever he hears it.
@@ -102,11 +103,9 @@ impl Voucher {
         }
         let truncated =
             |rest: &[u8], more: usize| Malformed::Truncated { field: FIELD, need: have - rest.len() + more, have };
-        let (head, rest) = bytes.split_first_chunk::<34>().ok_or_else(|| truncated(bytes, 34))?;
-        let [version, key @ .., length] = *head;
-        if version != VERSION {
-            return Err(Malformed::Version { found: version, read: VERSION }.into());
-        }
+        let rest = version::behind(VERSION, FIELD, bytes)?;
+        let (head, rest) = rest.split_first_chunk::<33>().ok_or_else(|| truncated(rest, 33))?;
+        let [key @ .., length] = *head;
         let (signature, mut rest) =
             rest.split_at_checked(length.into()).ok_or_else(|| truncated(rest, length.into()))?;
         let mut chain = Vec::new();

@@ -6,11 +6,12 @@ mod private;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::resume_unwind;
 use std::path::Path;
 use std::thread;
 
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, fstatfs};
 use overlay_core::{BackendError, ErrorKind, Name, NsId, NsKey};
@@ -75,7 +76,9 @@ impl Namespace {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, BackendError> {
         let path = path.as_ref();
         let doing = || format!("open network namespace {}", path.display());
-        let file = File::open(path).map_err(|error| failed(doing(), error))?;
+        // A FIFO would have us wait for somebody who writes to it.
+        let flags = OFlag::O_NONBLOCK.bits();
+        let file = File::options().read(true).custom_flags(flags).open(path).map_err(|error| failed(doing(), error))?;
         Self::checked(file.into(), doing)
     }
 

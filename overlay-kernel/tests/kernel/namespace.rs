@@ -3,6 +3,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::park_timeout;
 use std::time::Duration;
 
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use overlay_core::testing::{Kernel, kernel_test};
 use overlay_core::{ErrorKind, Name};
 use overlay_kernel::netlink::Requests;
@@ -76,6 +78,9 @@ fn a_stale_file_is_no_namespace_and_no_obstacle() {
     kernel_test(Kernel::Host, "kernel::a_stale_file_is_no_namespace_and_no_obstacle", || {
         let (dir, name) = (Scratch::new("stale"), name("stale"));
         std::fs::create_dir_all(&dir.path).unwrap();
+        mkfifo(&dir.path(&name), Mode::S_IRWXU).unwrap();
+        assert_eq!(dir.open(&name).unwrap_err().kind(), ErrorKind::Gone, "and nobody is waited for who writes to it");
+        std::fs::remove_file(dir.path(&name)).unwrap();
         std::fs::write(dir.path(&name), "").unwrap();
         assert_eq!(dir.open(&name).unwrap_err().kind(), ErrorKind::Gone);
         assert_eq!(dir.names().unwrap(), []);

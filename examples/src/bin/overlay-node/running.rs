@@ -61,7 +61,7 @@ impl Running {
         let seeds =
             if run.join.is_empty() { place.as_ref().map(Place::seeds).unwrap_or_default() } else { run.join.clone() };
         driver.join(seeds.into_iter().filter(|seed| *seed != driver.address())).await?;
-        let (end, ended) = mpsc::channel(1);
+        let (end, ended) = mpsc::channel(ENDS);
         let follows = place.iter().flat_map(|place| place.follow(&driver, end.clone())).collect();
         let node = Node {
             driver: driver.clone(),
@@ -85,21 +85,41 @@ impl Running {
     /// Goes on until a signal, or somebody, says that it is to end; then ends it, and says how (`None` for a signal), and what
     /// it keeps of its cluster.
     pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<(Option<End>, Option<Arc<Seat>>)> {
-        let end = tokio::select! {
+        let mut end = tokio::select! {
             () = signals.told() => None,
             end = self.ended.recv() => end,
         };
         drop(self.metrics);
         self.follows.iter().for_each(JoinHandle::abort);
+        let mut serving = Some(self.serving);
+        if end == Some(End::Again) {
+            stop(serving.take()).await; // whoever is answered until then is heeded
+            end = Some(last_said(&mut self.ended));
+        }
         end_driver(self.driver, end, self.place.as_ref().and_then(managers)).await?;
         if let (Some(End::Leave), Some(place)) = (end, &self.place) {
             place.seat.leave()?;
         }
-        self.serving.stop().await;
+        stop(serving).await;
         self.log.abort();
         Ok((end, self.place.map(|place| place.seat)))
     }
 }
+
+async fn stop(serving: Option<Serving>) {
+    if let Some(serving) = serving {
+        serving.stop().await;
+    }
+}
+
+/// How to end, of a node that was about to begin anew: who has told it to leave since has been answered that it does.
+fn last_said(ended: &mut mpsc::Receiver<End>) -> End {
+    let mut said = std::iter::from_fn(|| ended.try_recv().ok());
+    said.find(|end| *end != End::Again).unwrap_or(End::Again)
+}
+
+/// Ends that may be said before the first is heeded.
+const ENDS: usize = 8;
 
 const TWO_SOURCES: &str =
     "this node is in a cluster, whose managers give it the keys of gossip: run it without --gossip-key";
@@ -159,5 +179,23 @@ impl Signals {
             _ = self.interrupted.recv() => {}
             _ = self.terminated.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_told_to_leave_while_it_was_to_begin_anew_leaves() {
+        let said = |ends: &[End]| {
+            let (end, mut ended) = mpsc::channel(ENDS);
+            ends.iter().for_each(|said| end.try_send(*said).unwrap());
+            last_said(&mut ended)
+        };
+        assert_eq!(said(&[]), End::Again);
+        assert_eq!(said(&[End::Again, End::Again]), End::Again);
+        assert_eq!(said(&[End::Again, End::Leave, End::Again]), End::Leave);
+        assert_eq!(said(&[End::TearDown]), End::TearDown);
     }
 }
