@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use overlay_store::testing::{EtcdServer, ServerCertificates};
 use serde_json::Value;
 
 const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 /// The machines: two managers, three workers.
 const HOSTS: usize = 5;
 const LEADER: usize = 0;
@@ -314,7 +314,15 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         });
         assert!(!world.serves(WORKERS[0]) && world.told(WORKERS[0], &["status"]).status.success());
         until("it goes on as a worker", || reaches(&web[1], "web-2") && reaches(&web[0], "web-3"));
+        let control = SocketAddr::new(world.lab.address(WORKERS[0]), 2377);
+        let taken = world.lab.host(WORKERS[0]).run(|| TcpListener::bind(control)).unwrap().unwrap();
         world.cut_from_etcd(WORKERS[0], false);
+        until("the promoted node cannot serve", || {
+            std::fs::read_to_string(world.log(WORKERS[0])).unwrap().contains("it cannot serve as a manager")
+        });
+        until("it is there again", || world.told(WORKERS[0], &["status"]).status.success());
+        until("it is a worker still", || reaches(&web[1], "web-2") && reaches(&web[0], "web-3"));
+        drop(taken);
         until("the promoted node serves", || world.serves(WORKERS[0]));
         until("it answers as a manager", || world.told(WORKERS[0], &["node", "token"]).status.success());
         until("what the promoted node has is reached", || reaches(&web[1], "web-2"));

@@ -40,11 +40,11 @@ pub(crate) async fn run(run: Run) -> Outcome {
             begun = Running::begin(&run, held) => begun?,
             () = signals.told() => return Ok(()), // as if it had been killed: the next start goes on from what there is
         };
-        let (end, seat) = running.until_its_end(&mut signals).await?;
+        let (end, next) = running.until_its_end(&mut signals).await?;
         if end != Some(End::Again) {
             return Ok(());
         }
-        held = seat; // open, though it may be locked where it is kept
+        held = next;
         println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
     }
 }
@@ -111,10 +111,14 @@ pub(crate) async fn seat(run: &Run) -> Outcome<Option<Arc<Seat>>> {
 }
 
 /// The node's place in a cluster, if it has one, and the catalogue.
-pub(crate) async fn open(run: &Run, seat: Option<Arc<Seat>>, id: NodeId) -> Outcome<(Option<Place>, Catalogue)> {
+pub(crate) async fn open(
+    run: &Run,
+    (seat, unable): (Option<Arc<Seat>>, Option<u32>),
+    id: NodeId,
+) -> Outcome<(Option<Place>, Catalogue)> {
     match seat {
         Some(seat) => {
-            let (place, catalogue) = Place::open(seat, run.address.ip(), &run.state).await?;
+            let (place, catalogue) = Place::open(seat, unable, run.address.ip(), &run.state).await?;
             Ok((Some(place), catalogue))
         }
         None if run.is_manager || run.manager.is_some() => Ok((None, Catalogue::open(run, id).await?)),

@@ -102,31 +102,67 @@ pub(crate) struct Place {
     pub(crate) seat: Arc<Seat>,
     /// Of a manager: what serves others.
     pub(crate) managing: Option<Managing>,
+    /// How often in a row it could not begin to serve, though it is a manager.
+    unable: u32,
+}
+
+/// What a node that begins anew has of its former beginning.
+pub(crate) struct Held {
+    /// Open, though it may be locked where it is kept.
+    pub(crate) seat: Arc<Seat>,
+    pub(crate) unable: u32,
 }
 
 impl Place {
     /// The place that was kept, and the catalogue as it is seen from there. A manager serves from now on, at its own address.
-    pub(crate) async fn open(seat: Arc<Seat>, own: IpAddr, state: &Path) -> Outcome<(Self, Catalogue)> {
+    ///
+    /// Who begins anew, was `unable` to serve so often before, and is so again, goes on as a worker: what it does for its containers is more than nothing.
+    pub(crate) async fn open(
+        seat: Arc<Seat>,
+        unable: Option<u32>,
+        own: IpAddr,
+        state: &Path,
+    ) -> Outcome<(Self, Catalogue)> {
         let (kept, vault) = (seat.kept()?, Arc::clone(&seat.vault));
         let (credentials, mut key) = vault.credentials()?;
         let served = SocketAddr::new(own, Port::CONTROL.get());
         let others = kept.managers.iter().copied().filter(|it| *it != served);
         let is_manager = credentials.identity().role == Role::Manager;
-        if !is_manager || (vault.sealing().is_none() && kept.etcd.is_none()) {
-            let managers = Managers::new(others, &credentials)?;
-            let parts = MembershipParts { credentials, key, managers: managers.clone(), ring: vault.ring() };
-            let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
-            let client = membership.client().clone();
-            let feed = Box::new(client.follow());
-            let catalogue = Catalogue { control: Arc::new(client), feed, manager: None, store: None, leads: None };
-            return Ok((Self { membership, managers, seat, managing: None }, catalogue));
+        let (mut managing, mut failed) = (None, 0);
+        if is_manager && (vault.sealing().is_some() || kept.etcd.is_some()) {
+            let all = Managers::new([served].into_iter().chain(others.clone()), &credentials)?;
+            match Managing::begin((&credentials, &mut key), &all, (&kept, &vault), served, state).await {
+                Ok(begun) => managing = Some((begun, all)),
+                Err(error) => {
+                    let Some(before) = unable else { return Err(error) };
+                    failed = before.saturating_add(1);
+                    let pause = pause_after(failed).as_secs();
+                    println!(
+                        "it cannot serve as a manager: {error}; it goes on as a worker, and tries again in {pause} s"
+                    );
+                }
+            }
         }
-        let managers = Managers::new([served].into_iter().chain(others), &credentials)?;
-        let managing = Managing::begin((&credentials, &mut key), &managers, (&kept, &vault), served, state).await?;
+        let (managing, managers) = match managing {
+            Some((begun, all)) => (Some(begun), all),
+            None => (None, Managers::new(others, &credentials)?),
+        };
         let parts = MembershipParts { credentials, key, managers: managers.clone(), ring: vault.ring() };
         let membership = Membership::begin(parts, vault.clone(), MembershipConfig::default())?;
-        let catalogue = managing.catalogue()?;
-        Ok((Self { membership, managers, seat, managing: Some(managing) }, catalogue))
+        let catalogue = match &managing {
+            Some(managing) => managing.catalogue()?,
+            None => {
+                let client = membership.client().clone();
+                let feed = Box::new(client.follow());
+                Catalogue { control: Arc::new(client), feed, manager: None, store: None, leads: None }
+            }
+        };
+        Ok((Self { membership, managers, seat, managing, unable: failed }, catalogue))
+    }
+
+    /// For the next beginning of this node.
+    pub(crate) fn held(self) -> Held {
+        Held { seat: self.seat, unable: self.unable }
     }
 
     /// What answers commands about the cluster.
@@ -156,9 +192,13 @@ impl Place {
         let etcd = self.seat.kept().ok().and_then(|kept| kept.etcd);
         let duty = Duty { serves: self.managing.is_some(), can_serve: etcd.is_some() };
         let credentials = self.credentials().clone();
+        let pause = pause_after(self.unable);
         let ready = move || {
             let etcd = etcd.clone();
-            async move { answers(etcd.as_ref()).await }
+            async move {
+                tokio::time::sleep(pause).await;
+                answers(etcd.as_ref()).await;
+            }
         };
         let log = heed(self.membership.events(), move || credentials.identity().role, duty, (ready, changed));
         let log = tokio::spawn(log);
@@ -264,6 +304,14 @@ async fn answers(etcd: Option<&Etcd>) {
 
 /// How long until the catalogue is looked for again.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// How long a node that could not serve so often in a row goes on before it tries again, for which it begins anew: 15 s to 8 minutes.
+fn pause_after(failed: u32) -> Duration {
+    match failed {
+        0 => Duration::ZERO,
+        more => Duration::from_secs(15 << (more - 1).min(5)),
+    }
+}
 
 /// How often it is written down where managers are, if they are elsewhere.
 const NOTED: Duration = Duration::from_secs(2);

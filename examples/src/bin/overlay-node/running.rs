@@ -12,10 +12,9 @@ use tokio::task::JoinHandle;
 use crate::Outcome;
 use crate::agent::{Beginning, Catalogue, folder, gossip_key, open, own_id, root, seat};
 use crate::arguments::Run;
-use crate::cluster::Place;
+use crate::cluster::{Held, Place};
 use crate::metrics;
 use crate::question::{End, Node, NodeQuestion};
-use crate::seat::Seat;
 
 /// What has begun, and goes on until somebody says how to end.
 pub(crate) struct Running {
@@ -30,17 +29,18 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// With the seat of a node that ran before in this process, if it had one.
-    pub(crate) async fn begin(run: &Run, held: Option<Arc<Seat>>) -> Outcome<Self> {
+    /// With what a node has kept that ran before in this process, if one did in a cluster.
+    pub(crate) async fn begin(run: &Run, held: Option<Held>) -> Outcome<Self> {
         let mut keys = run.keys.iter().map(|file| gossip_key(file)).collect::<Outcome<Vec<_>>>()?;
         folder(&run.dir)?;
         folder(&run.state)?;
         let id = own_id(&run.state)?;
+        let (held, unable) = held.map(|held| (held.seat, held.unable)).unzip();
         let seat = if held.is_some() { held } else { seat(run).await? };
         if seat.is_some() && !keys.is_empty() {
             return Err(TWO_SOURCES.into());
         }
-        let (place, Catalogue { control, feed, manager, store, leads }) = open(run, seat, id).await?;
+        let (place, Catalogue { control, feed, manager, store, leads }) = open(run, (seat, unable), id).await?;
         if let Some(place) = &place {
             keys = place.keys();
         }
@@ -84,7 +84,7 @@ impl Running {
 
     /// Goes on until a signal, or somebody, says that it is to end; then ends it, and says how (`None` for a signal), and what
     /// it keeps of its cluster.
-    pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<(Option<End>, Option<Arc<Seat>>)> {
+    pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<(Option<End>, Option<Held>)> {
         let mut end = tokio::select! {
             () = signals.told() => None,
             end = self.ended.recv() => end,
@@ -102,7 +102,7 @@ impl Running {
         }
         stop(serving).await;
         self.log.abort();
-        Ok((end, self.place.map(|place| place.seat)))
+        Ok((end, self.place.map(Place::held)))
     }
 }
 
