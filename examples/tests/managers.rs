@@ -20,7 +20,7 @@ use overlay_store::testing::{EtcdServer, ServerCertificates};
 use serde_json::Value;
 
 const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 /// The machines: two managers, three workers.
 const HOSTS: usize = 5;
 const LEADER: usize = 0;
@@ -318,7 +318,9 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         let taken = world.lab.host(WORKERS[0]).run(|| TcpListener::bind(control)).unwrap().unwrap();
         world.cut_from_etcd(WORKERS[0], false);
         until("the promoted node cannot serve", || {
-            std::fs::read_to_string(world.log(WORKERS[0])).unwrap().contains("it cannot serve as a manager")
+            std::fs::read_to_string(world.log(WORKERS[0]))
+                .unwrap()
+                .contains("it cannot serve as a manager: nodes cannot be served at")
         });
         until("it is there again", || world.told(WORKERS[0], &["status"]).status.success());
         until("it is a worker still", || reaches(&web[1], "web-2") && reaches(&web[0], "web-3"));

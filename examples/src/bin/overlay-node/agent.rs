@@ -45,7 +45,7 @@ pub(crate) async fn run(run: Run) -> Outcome {
             return Ok(());
         }
         held = next;
-        println!("the node begins anew, with its other role; containers go on to reach each other meanwhile");
+        println!("the node begins anew; containers go on to reach each other meanwhile");
     }
 }
 

@@ -10,10 +10,10 @@ use overlay_crypto::gossip::GossipKey;
 use overlay_crypto::pki::{
     Algorithm, CertificateAuthority as _, Identity, JoinToken, NextRoot, Role, SealingKey, StoreAuthority,
 };
-use overlay_driver::control::{Cluster, Credentials, Managers, Ring, found, join};
+use overlay_driver::control::{Cluster, ControlClient, Credentials, Managers, Ring, found, join};
 use overlay_driver::{Driver, Leading, Membership, MembershipConfig, MembershipEvent, MembershipParts};
 use serde_json::json;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{Mutex, broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use crate::Outcome;
@@ -180,6 +180,16 @@ impl Place {
         self.membership.credentials()
     }
 
+    /// Its role, by its certificate.
+    pub(crate) fn role(&self) -> Role {
+        self.credentials().identity().role
+    }
+
+    /// How the cluster's managers are asked.
+    pub(crate) fn client(&self) -> ControlClient {
+        self.membership.client().clone()
+    }
+
     /// Where managers' gossip is, for a node that was told nobody else.
     pub(crate) fn seeds(&self) -> Vec<SocketAddr> {
         let gossip = |address: SocketAddr| SocketAddr::new(address.ip(), Port::GOSSIP.get());
@@ -192,11 +202,12 @@ impl Place {
         let etcd = self.seat.kept().ok().and_then(|kept| kept.etcd);
         let duty = Duty { serves: self.managing.is_some(), can_serve: etcd.is_some() };
         let credentials = self.credentials().clone();
-        let pause = pause_after(self.unable);
+        // One pause, whatever is heard meanwhile.
+        let pause = Arc::new(Mutex::new(Box::pin(tokio::time::sleep(pause_after(self.unable)))));
         let ready = move || {
-            let etcd = etcd.clone();
+            let (etcd, pause) = (etcd.clone(), Arc::clone(&pause));
             async move {
-                tokio::time::sleep(pause).await;
+                pause.lock().await.as_mut().await;
                 answers(etcd.as_ref()).await;
             }
         };
@@ -270,6 +281,10 @@ async fn heed<R: Future<Output = ()>>(
                 println!("{event}");
                 match event {
                     MembershipEvent::Role(role) => Some(role),
+                    MembershipEvent::Lost { .. } => {
+                        is_to_serve = false; // nobody would have it
+                        None
+                    }
                     _ => None,
                 }
             }

@@ -43,6 +43,10 @@ impl Managing {
         let store = store::open(kept.etcd.as_ref(), state).await?;
         let (authority, leading) = authority(&store, identity.node, identity.cluster).await?;
         authority.hold(sealing(managers, vault).await?);
+        let unbound =
+            |error| format!("nodes cannot be served at {served}: {error}: free it, or name another --address");
+        let listener = std::net::TcpListener::bind(served).map_err(unbound)?;
+        // Once it can serve: from then on it counts as one that does.
         authority.announce(identity.node).await.map_err(told)?;
         if credentials.validity().until < now() {
             renew(&authority, (credentials, key), vault).await?;
@@ -56,9 +60,6 @@ impl Managing {
         cluster.set_others(managers.clone());
         cluster.set_ring(vault.ring());
         let server = ControlServer::new(manager.clone()).with_feed(Arc::clone(&store), &root()?)?;
-        let unbound =
-            |error| format!("nodes cannot be served at {served}: {error}: free it, or name another --address");
-        let listener = std::net::TcpListener::bind(served).map_err(unbound)?;
         let serving =
             server.with_cluster(cluster.clone()).listen(listener, credentials.clone(), NodeLimits::default())?;
         println!("nodes are served at {served}");

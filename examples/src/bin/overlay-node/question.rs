@@ -128,7 +128,7 @@ pub(crate) struct Node {
     pub(crate) end: mpsc::Sender<End>,
     /// Where it keeps its place in a cluster, if it has one.
     pub(crate) vault: Option<Arc<OpenVault>>,
-    /// How managers of that are asked, if it is one.
+    /// How managers of that are asked, if it is one, be it that it cannot serve.
     pub(crate) managers: Option<ControlClient>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use overlay_crypto::pki::Role;
 use overlay_driver::control::{ControlClient, ControlServer, Serving};
 use overlay_driver::{Driver, KernelPlaces, UserspacePlaces};
 use overlay_kernel::Namespace;
@@ -67,7 +68,7 @@ impl Running {
             driver: driver.clone(),
             end,
             vault: place.as_ref().map(|place| Arc::clone(&place.seat.vault)),
-            managers: place.as_ref().and_then(managers),
+            managers: place.as_ref().filter(|place| place.role() == Role::Manager).map(Place::client),
         };
         let mut server =
             ControlServer::new(control).with_local::<NodeQuestion>(Arc::new(node)).with_driver(driver.clone());
@@ -124,9 +125,9 @@ const ENDS: usize = 8;
 const TWO_SOURCES: &str =
     "this node is in a cluster, whose managers give it the keys of gossip: run it without --gossip-key";
 
-/// How a manager asks the others.
+/// How a manager that serves asks the others.
 fn managers(place: &Place) -> Option<ControlClient> {
-    place.managing.as_ref().map(|_| place.membership.client().clone())
+    place.managing.as_ref().map(|_| place.client())
 }
 
 /// Ends what the driver does, and what it has made if that is asked for.
