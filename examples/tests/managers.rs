@@ -20,7 +20,9 @@ use overlay_store::testing::{EtcdServer, ServerCertificates};
 use serde_json::Value;
 
 const NODE: &str = env!("CARGO_BIN_EXE_overlay-node");
-const SOON: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(30);
+/// A node that could not serve tries again after 15 s, then 30, then 60.
+const AT_ITS_NEXT_TRY: Duration = Duration::from_secs(120);
 /// The machines: two managers, three workers.
 const HOSTS: usize = 5;
 const LEADER: usize = 0;
@@ -196,10 +198,15 @@ fn said(output: &Output) -> Result<String, String> {
 }
 
 #[track_caller]
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
+fn until(what: &str, holds: impl FnMut() -> bool) {
+    until_within(SOON, what, holds);
+}
+
+#[track_caller]
+fn until_within(limit: Duration, what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
-        assert!(begun.elapsed() < SOON, "it never came about that {what}");
+        assert!(begun.elapsed() < limit, "it never came about that {what}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -325,7 +332,7 @@ fn two_managers_share_an_etcd_and_nothing_is_lost_or_doubled_when_the_one_that_l
         until("it is there again", || world.told(WORKERS[0], &["status"]).status.success());
         until("it is a worker still", || reaches(&web[1], "web-2") && reaches(&web[0], "web-3"));
         drop(taken);
-        until("the promoted node serves", || world.serves(WORKERS[0]));
+        until_within(AT_ITS_NEXT_TRY, "the promoted node serves", || world.serves(WORKERS[0]));
         until("it answers as a manager", || world.told(WORKERS[0], &["node", "token"]).status.success());
         until("what the promoted node has is reached", || reaches(&web[1], "web-2"));
 

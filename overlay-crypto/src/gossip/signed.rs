@@ -197,8 +197,7 @@ impl<'a> Proof<'a> {
         };
         let truncated = |need| Malformed::Truncated { field: FIELD, need, have: bytes.len() };
         let rest = version::behind(VERSION, FIELD, bytes)?;
-        let ([count, index], rest) = rest.split_first_chunk().ok_or_else(|| truncated(3))?;
-        let (count, index) = (*count, *index);
+        let (&[count, index], rest) = rest.split_first_chunk().ok_or_else(|| truncated(3))?;
         range("statements signed at once", count, 1, Signer::MOST as u64)?;
         range("number of a statement", index, 0, u64::from(count) - 1)?;
         let (beside, signature) = rest.split_last_chunk::<64>().ok_or_else(|| truncated(3 + 64))?;
