@@ -2,11 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
-use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::testing::{CopiedProgram, Kernel, kernel_test};
 
 const L7: &str = env!("CARGO_BIN_EXE_l7");
 const NOBODY: u32 = 65_534;
@@ -29,14 +28,8 @@ fn alone_it_shows_that_replicas_come_drain_fall_ill_and_die_and_no_request_fails
 #[test]
 fn it_shows_that_to_an_ordinary_user_too() {
     kernel_test(Kernel::Host, "examples::l7_shows_itself_to_an_ordinary_user", || {
-        let dir = std::env::temp_dir().join(format!("overlay-l7-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = dir.join("l7");
-        std::fs::copy(L7, &copy).unwrap();
-        let output = Command::new(&copy).current_dir("/").uid(NOBODY).gid(NOBODY).output().unwrap();
-        std::fs::remove_dir_all(dir).unwrap();
-        keeps_every_check(&output);
+        let copy = CopiedProgram::of(L7.as_ref()).unwrap();
+        keeps_every_check(&Command::new(copy.path()).current_dir("/").uid(NOBODY).gid(NOBODY).output().unwrap());
     });
 }
 

@@ -2,11 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly too")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Output};
 
-use overlay_core::testing::{Kernel, kernel_test};
+use overlay_core::testing::{CopiedProgram, Kernel, kernel_test};
 
 const QUICKSTART: &str = env!("CARGO_BIN_EXE_quickstart");
 const NOBODY: u32 = 65_534;
@@ -124,13 +123,8 @@ fn in_user_space_it_keeps_every_check_and_an_encrypted_network_works_on_any_kern
 #[test]
 fn an_ordinary_user_gets_the_kernel_too() {
     kernel_test(Kernel::Host, "examples::quickstart_walks_for_an_ordinary_user", || {
-        let dir = std::env::temp_dir().join(format!("overlay-quickstart-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        std::fs::set_permissions(&dir, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let copy = dir.join("quickstart");
-        std::fs::copy(QUICKSTART, &copy).unwrap();
+        let copy = CopiedProgram::of(QUICKSTART.as_ref()).unwrap();
         let ordinary = |command: &mut Command| command.uid(NOBODY).gid(NOBODY).output().unwrap();
-        keeps_every_check(&ordinary(Command::new(&copy).args(["--backend", "kernel"])));
-        std::fs::remove_dir_all(dir).unwrap();
+        keeps_every_check(&ordinary(Command::new(copy.path()).args(["--backend", "kernel"])));
     });
 }

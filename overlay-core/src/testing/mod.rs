@@ -9,6 +9,7 @@
 //! - [`block_on()`]: runs one future on this thread.
 //! - [`any`]: proptest strategies for the values of this crate.
 //! - [`kernel_test()`]: the gate that tests on a real kernel pass through, so that none is skipped in silence.
+//! - [`CopiedProgram`]: a program where every user may run it.
 //! - [`Lamps`]: the smallest state there is, for examples.
 
 pub mod any;
@@ -19,6 +20,8 @@ mod flaky_store;
 mod kernel_test;
 mod lamps;
 pub mod laws;
+#[cfg(unix)]
+mod program;
 pub mod store_laws;
 
 pub use block_on::block_on;
@@ -27,3 +30,5 @@ pub use faults::{Dice, seeded_faults};
 pub use flaky_store::{FlakyStore, Injected};
 pub use kernel_test::{Kernel, kernel_test, kernel_test_judged_by};
 pub use lamps::{LampStep, Lamps};
+#[cfg(unix)]
+pub use program::CopiedProgram;

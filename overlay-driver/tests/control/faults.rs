@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use overlay_core::testing::CopiedProgram;
 use overlay_driver::control::{Access, AskError, ControlClient, ControlServer, Limits, RemoteError};
 use overlay_node::{Control, ControlError};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -192,10 +193,8 @@ fn is_root() -> bool {
 #[allow(clippy::disallowed_methods, reason = "the second process is told by the environment that it is that")]
 fn assert_calls(served: &Served, expected: &str) {
     let caller = if is_root() { 65_534 } else { nix::unistd::geteuid().as_raw() };
-    let directory = Directory::new();
-    let program = directory.join("caller"); // where the other user finds it
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-    let mut command = std::process::Command::new(program);
+    let program = CopiedProgram::of(&std::env::current_exe().unwrap()).unwrap(); // where the other user finds it
+    let mut command = std::process::Command::new(program.path());
     command.args(["--exact", "faults::the_kernel_says_who_calls", "--nocapture"]).env(CALL, served.path());
     let output = command.current_dir("/").uid(caller).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
