@@ -13,7 +13,7 @@ use overlay_gossip::{EntryKey, Sequence};
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, AgentEvent, InputError};
 use crate::derive::Fitness;
-use crate::{Condition, Endpoint, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
+use crate::{Condition, Endpoint, EndpointSpec, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Plug {
     namespace: Option<NsKey>,
     interface: IfName,
     pub(super) health: Health,
+    /// Whether it was in effect there; `None` if nothing is known of it in this start of the agent, so that what the catalogue says counts.
+    stood: Option<bool>,
 }
 
 /// What others were told of an endpoint.
@@ -33,6 +35,17 @@ pub(super) struct Told {
 }
 
 impl Plug {
+    const fn new(namespace: Option<NsKey>, interface: IfName) -> Self {
+        Self { namespace, interface, health: Health::Healthy, stood: None }
+    }
+
+    /// Whether the endpoint should be sent to. Until it has been in effect it is only where nobody else is that serves the same.
+    fn health_of(&self, endpoint: &Endpoint) -> Health {
+        let EndpointSpec { service, names, .. } = &endpoint.spec;
+        let has_alike = service.is_some() || !names.is_empty();
+        if self.stood == Some(true) || !has_alike { self.health } else { self.health.max(Health::Suspect) }
+    }
+
     fn is_at(&self, namespace: Option<&NsKey>, interface: IfName) -> bool {
         self.interface == interface && self.namespace.as_ref().map(|key| key.id) == namespace.map(|key| key.id)
     }
@@ -57,8 +70,15 @@ impl Agent {
         if let Some((by, _)) = occupied {
             return Err(InputError::Occupied { by: *by, interface });
         }
-        let health = self.plugs.get(&id).map_or(Health::Healthy, |plug| plug.health);
-        self.plugs.insert(id, Plug { namespace, interface, health });
+        let mut plug = Plug::new(namespace, interface);
+        if let Some(before) = self.plugs.get(&id) {
+            plug.health = before.health;
+            plug.stood = before.stood.map(|stood| stood && before.is_at(plug.namespace.as_ref(), interface));
+        }
+        if plug.stood == Some(false) {
+            self.reports.forget(id); // what was in effect was so elsewhere
+        }
+        self.plugs.insert(id, plug);
         self.touched.insert(id);
         Ok(())
     }
@@ -96,8 +116,7 @@ impl Agent {
         let host = self.knowledge.settings.host.clone().filter(|_| published && !self.out_of_mesh);
         match (host, mesh::interface(network, self.knowledge.me)) {
             (Some(host), Some(interface)) => {
-                let plug = Plug { namespace: Some(host), interface, health: Health::Healthy };
-                self.plugs.insert(id, plug);
+                self.plugs.insert(id, Plug::new(Some(host), interface));
             }
             _ => drop(self.plugs.remove(&id)),
         }
@@ -159,13 +178,16 @@ impl Agent {
     fn place_endpoint(&mut self, id: EndpointId) {
         self.join_mesh(id);
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
+        if let (Some(plug), Some(endpoint)) = (self.plugs.get_mut(&id), &endpoint) {
+            plug.stood = plug.stood.or((endpoint.condition == Condition::Ready).then_some(true));
+        }
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
         let has_its_own = |endpoint: &Arc<Endpoint>| endpoint.condition != Condition::Accepted;
         let local = endpoint.filter(has_its_own).zip(self.plugs.get(&id)).map(|(endpoint, plug)| LocalEndpoint {
-            endpoint,
             namespace: plug.namespace.clone(),
             interface: plug.interface,
-            health: plug.health,
+            health: plug.health_of(&endpoint),
+            endpoint,
         });
         let holds = self.knowledge.networks.iter().filter(|(_, section)| section.local.contains_key(&id));
         let elsewhere: Vec<NetworkId> = holds.map(|(of, _)| *of).filter(|of| Some(*of) != network).collect();
@@ -177,7 +199,8 @@ impl Agent {
         }
     }
 
-    /// Tells the other nodes of these endpoints, and reports what became of them.
+    /// Tells the other nodes of these endpoints, and reports what became of them. Who is in effect for the first time is to be looked at again: now
+    /// he should be sent to.
     pub(super) fn tell_endpoints(&mut self, ids: &BTreeSet<EndpointId>, now: Instant) {
         let mut known = BTreeMap::<NetworkId, Fitness>::new();
         for id in ids {
@@ -192,6 +215,11 @@ impl Agent {
             self.tell(*id, fact, now);
             let report = endpoint.and_then(|endpoint| self.reports.of(&self.knowledge, &endpoint, fitness));
             self.events.extend(report);
+            let stands = self.reports.says_in_effect(*id);
+            if let Some(plug) = self.plugs.get_mut(id).filter(|plug| stands && plug.stood != Some(true)) {
+                plug.stood = Some(true);
+                self.touched.insert(*id);
+            }
         }
     }
 

@@ -352,6 +352,10 @@ impl Agent {
         self.settle_records();
         self.settle_keys(now);
         self.tell_endpoints(&concerned, now);
+        if !self.touched.is_empty() {
+            let stand = self.place_endpoints();
+            self.tell_endpoints(&stand, now);
+        }
     }
 }
 

@@ -78,11 +78,11 @@ impl Reports {
         let local = section.local.get(&id)?;
         let virtual_machine = local.namespace.is_none();
         let container = Place::Container(endpoint.spec.container.clone());
-        if self.holds(knowledge, section, id, local)
-            && (virtual_machine
-                || section.network.spec.ingress
-                || self.sees(&container, section.network.spec.name.as_str()))
-        {
+        let seen = || match section.network.spec.ingress {
+            true => self.is_within(&container, network),
+            false => self.sees(&container, section.network.spec.name.as_str()),
+        };
+        if self.holds(knowledge, section, id, local) && (virtual_machine || seen()) {
             return Some(self.publishes(knowledge, section, local));
         }
         let places = [Place::Host, Place::Network(network), container];
@@ -133,10 +133,20 @@ impl Reports {
         self.taken = taken;
     }
 
+    /// Whether the container holds what follows from being on the network.
+    fn is_within(&self, container: &Place, network: NetworkId) -> bool {
+        self.held.get(container).is_some_and(|state| state.within.contains(&network))
+    }
+
     /// Whether the container sees the network.
     fn sees(&self, container: &Place, network: &str) -> bool {
         let held = self.held.get(container);
         held.is_some_and(|state| state.view.networks.iter().any(|zone| zone.network().as_str() == network))
+    }
+
+    /// Whether an endpoint was in effect when something was said of it last.
+    pub(super) fn says_in_effect(&self, id: EndpointId) -> bool {
+        self.said.get(&id) == Some(&Ok(()))
     }
 
     /// The catalogue has an endpoint otherwise than it was reported: say it again.

@@ -5,6 +5,7 @@
 mod drain;
 mod encrypted;
 mod explain;
+mod fresh;
 mod sealed;
 mod town;
 mod watch;

@@ -16,9 +16,9 @@ use proptest::prelude::*;
 
 use crate::town::{self, NETWORK, Node, Town, container, id, node_id};
 
-const WEB: ServiceId = ServiceId::from_bytes([7; 16]);
+pub(crate) const WEB: ServiceId = ServiceId::from_bytes([7; 16]);
 
-fn web() -> Service {
+pub(crate) fn web() -> Service {
     Service {
         id: WEB,
         spec: ServiceSpec::new("Web".parse().unwrap(), [NETWORK]),
@@ -29,13 +29,13 @@ fn web() -> Service {
     }
 }
 
-fn replica(number: u8, node: usize, moves: u64, weight: u16) -> Endpoint {
+pub(crate) fn replica(number: u8, node: usize, moves: u64, weight: u16) -> Endpoint {
     let plain = town::endpoint(number, node, moves);
     let weight = Weight::new(weight).unwrap();
     Endpoint { spec: EndpointSpec { service: Some(WEB), weight, ..plain.spec }, ..plain }
 }
 
-fn put(town: &mut Town, endpoint: &Endpoint) {
+pub(crate) fn put(town: &mut Town, endpoint: &Endpoint) {
     town.publish(&CatalogueChange::Endpoint(Arc::new(endpoint.clone())));
 }
 
@@ -110,9 +110,11 @@ fn whoever_watches_is_told_of_each_endpoint_that_comes_drains_heals_and_goes() {
         node_address: Net::<Node>::address(0).ip(),
         addresses: ["10.9.0.2".parse().unwrap(), "fd00:9::2".parse().unwrap()].into(),
         weight: Weight::new(3).unwrap(),
-        health: Health::Healthy,
+        health: Health::Suspect,
     };
     assert_eq!(watcher.changes(&mut town), [EndpointChange::Added(id(2), there.clone())]);
+    town.live(2);
+    assert_eq!(watcher.changes(&mut town), [EndpointChange::Health(id(2), Health::Healthy)], "it is in effect");
     for health in [Health::Draining, Health::Healthy, Health::Suspect] {
         town.tell(0, Input::Health(id(2), health));
         town.run(2);
@@ -137,7 +139,7 @@ fn the_endpoints_of_a_node_that_fails_are_doubted_and_then_gone() {
     put(&mut town, &replica(2, 0, 0, 1));
     town.plug(2, 0);
     let mut watcher = Watcher::new(&mut town, 2, "web");
-    town.run(2);
+    town.live(2);
     watcher.look(&mut town);
     assert!(matches!(watcher.read(), Some(ServiceEvent::All(Some(all))) if all.endpoints.len() == 1));
     town.net.crash(0);
@@ -337,7 +339,7 @@ proptest! {
                 }
             }
         }
-        town.run(10);
+        town.live(10);
         for watcher in &mut watchers {
             watcher.look(&mut town);
             watcher.read();
