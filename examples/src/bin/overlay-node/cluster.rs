@@ -261,13 +261,14 @@ async fn heed<R: Future<Output = ()>>(
     duty: Duty,
     (ready, changed): (impl Fn() -> R, mpsc::Sender<End>),
 ) {
-    // It may have had another role before anybody listened.
-    let first = role();
-    let mut is_to_serve = first == Role::Manager && duty.is_another_in(first);
-    if !is_to_serve && duty.is_another_in(first) {
-        let _ = changed.send(End::Again).await; // or it ends anyway
-    }
+    let (mut told, mut is_to_serve) = (Some(role()), false); // it may have had another before anybody listened
     loop {
+        if let Some(role) = told.take() {
+            is_to_serve = role == Role::Manager && duty.is_another_in(role);
+            if !is_to_serve && duty.is_another_in(role) {
+                let _ = changed.send(End::Again).await; // or it ends anyway
+            }
+        }
         let event = tokio::select! {
             event = events.recv() => event,
             () = ready(), if is_to_serve => {
@@ -276,7 +277,7 @@ async fn heed<R: Future<Output = ()>>(
                 continue;
             }
         };
-        let told = match event {
+        told = match event {
             Ok(event) => {
                 println!("{event}");
                 match event {
@@ -296,11 +297,6 @@ async fn heed<R: Future<Output = ()>>(
             Err(broadcast::error::RecvError::Closed) => return,
         };
         told.and_then(|role| duty.lacks_for(role)).into_iter().for_each(|lacks| println!("{lacks}"));
-        let Some(role) = told else { continue };
-        is_to_serve = role == Role::Manager && duty.is_another_in(role);
-        if !is_to_serve && duty.is_another_in(role) {
-            let _ = changed.send(End::Again).await; // or it ends anyway
-        }
     }
 }
 

@@ -86,37 +86,27 @@ impl Running {
     /// Goes on until a signal, or somebody, says that it is to end; then ends it, and says how (`None` for a signal), and what
     /// it keeps of its cluster.
     pub(crate) async fn until_its_end(mut self, signals: &mut Signals) -> Outcome<(Option<End>, Option<Held>)> {
-        let mut end = tokio::select! {
+        let first = tokio::select! {
             () = signals.told() => None,
             end = self.ended.recv() => end,
         };
         drop(self.metrics);
         self.follows.iter().for_each(JoinHandle::abort);
-        let mut serving = Some(self.serving);
-        if end == Some(End::Again) {
-            stop(serving.take()).await; // whoever is answered until then is heeded
-            end = Some(last_said(&mut self.ended));
-        }
+        self.serving.stop().await; // whoever is answered until then is heeded
+        let end = how(first, &mut self.ended);
         end_driver(self.driver, end, self.place.as_ref().and_then(managers)).await?;
         if let (Some(End::Leave), Some(place)) = (end, &self.place) {
             place.seat.leave()?;
         }
-        stop(serving).await;
         self.log.abort();
         Ok((end, self.place.map(Place::held)))
     }
 }
 
-async fn stop(serving: Option<Serving>) {
-    if let Some(serving) = serving {
-        serving.stop().await;
-    }
-}
-
-/// How to end, of a node that was about to begin anew: who has told it to leave since has been answered that it does.
-fn last_said(ended: &mut mpsc::Receiver<End>) -> End {
-    let mut said = std::iter::from_fn(|| ended.try_recv().ok());
-    said.find(|end| *end != End::Again).unwrap_or(End::Again)
+/// How to end, of a node that was about to begin anew or had a signal: who has told it to leave since has been answered that it does.
+fn how(first: Option<End>, ended: &mut mpsc::Receiver<End>) -> Option<End> {
+    let mut said = first.into_iter().chain(std::iter::from_fn(|| ended.try_recv().ok()));
+    said.find(|end| *end != End::Again).or(first)
 }
 
 /// Ends that may be said before the first is heeded.
@@ -188,15 +178,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_told_to_leave_while_it_was_to_begin_anew_leaves() {
-        let said = |ends: &[End]| {
+    fn who_is_told_to_leave_while_it_was_to_begin_anew_or_to_stop_leaves() {
+        let said = |first: Option<End>, ends: &[End]| {
             let (end, mut ended) = mpsc::channel(ENDS);
             ends.iter().for_each(|said| end.try_send(*said).unwrap());
-            last_said(&mut ended)
+            how(first, &mut ended)
         };
-        assert_eq!(said(&[]), End::Again);
-        assert_eq!(said(&[End::Again, End::Again]), End::Again);
-        assert_eq!(said(&[End::Again, End::Leave, End::Again]), End::Leave);
-        assert_eq!(said(&[End::TearDown]), End::TearDown);
+        for first in [None, Some(End::Again)] {
+            assert_eq!(said(first, &[]), first);
+            assert_eq!(said(first, &[End::Again, End::Again]), first);
+            assert_eq!(said(first, &[End::Again, End::Leave, End::Again]), Some(End::Leave));
+            assert_eq!(said(first, &[End::TearDown]), Some(End::TearDown));
+        }
+        assert_eq!(said(Some(End::TearDown), &[End::Leave]), Some(End::TearDown), "the first is heeded");
     }
 }
