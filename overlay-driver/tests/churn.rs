@@ -142,7 +142,7 @@ impl World {
         }
         client.attach(container("client")).await.unwrap();
         let world = Self { dir, server, client, slow, gate, replicas };
-        world.until(|world| world.conditions().len() == 2).await;
+        world.until(|world| replicas.iter().all(|replica| world.leads_to(*replica))).await;
         world
     }
 
@@ -163,9 +163,14 @@ impl World {
         assert!(waited.is_ok(), "{:?}", self.conditions());
     }
 
-    /// Whether the client is still led to the first replica.
+    /// Whether the client is led to a replica.
+    fn leads_to(&self, replica: EndpointId) -> bool {
+        self.conditions().contains(&(replica, Condition::Active))
+    }
+
+    /// Whether it is still led to the first.
     fn leads_there(&self) -> bool {
-        self.conditions().contains(&(self.replicas[0], Condition::Active))
+        self.leads_to(self.replicas[0])
     }
 
     /// The second replica is suspect, and healthy again, for as long as something else takes.
@@ -236,6 +241,7 @@ fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_hav
     in_a_namespace("driver::who_waits_for_a_drain_is_told", || async {
         let world = World::new("stop").await;
         let here = world.client.attach(replica("web-3")).await.unwrap().endpoint.id;
+        world.until(|world| world.leads_to(here)).await;
         world.gate.set(Pass::Never);
         let driver = world.client.clone();
         let drain = tokio::spawn(async move { driver.drain(here, PATIENCE).await });

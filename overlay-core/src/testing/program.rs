@@ -32,15 +32,21 @@ impl CopiedProgram {
     pub fn of(program: &Path) -> io::Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = program.file_name().ok_or_else(|| io::Error::other(format!("{} is no file", program.display())))?;
-        let of_mine = format!("overlay-program-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let directory = std::env::temp_dir().join(of_mine);
-        std::fs::create_dir(&directory)?;
+        let directory = loop {
+            let of_mine = format!("overlay-program-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+            let directory = std::env::temp_dir().join(of_mine);
+            match std::fs::create_dir(&directory) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {} // of one that was killed
+                made => break made.map(|()| directory)?,
+            }
+        };
         let copied = Self { path: directory.join(name), directory };
         std::fs::set_permissions(&copied.directory, PermissionsExt::from_mode(0o755))?;
         let output = Command::new("cp").arg(program).arg(&copied.path).output()?;
         if !output.status.success() {
             return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
         }
+        std::fs::set_permissions(&copied.path, PermissionsExt::from_mode(0o755))?;
         Ok(copied)
     }
 
@@ -63,9 +69,13 @@ mod tests {
     #[test]
     fn a_copy_runs_while_other_threads_begin_children_and_goes_with_its_value() {
         let over = std::sync::atomic::AtomicBool::new(false);
-        let begun = || Command::new("/bin/true").status().unwrap().success();
+        let begins = || {
+            while !over.load(Ordering::Relaxed) {
+                assert!(Command::new("/bin/true").status().unwrap().success());
+            }
+        };
         std::thread::scope(|scope| {
-            (0..2).for_each(|_| drop(scope.spawn(|| while !over.load(Ordering::Relaxed) && begun() {})));
+            (0..2).for_each(|_| drop(scope.spawn(begins)));
             for _ in 0..50 {
                 let copy = CopiedProgram::of("/bin/true".as_ref()).unwrap();
                 let ran = Command::new(copy.path()).status();

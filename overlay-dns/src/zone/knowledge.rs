@@ -85,7 +85,7 @@ impl Endpoint {
 pub enum Health {
     /// It is, as far as anybody knows.
     Healthy,
-    /// Its health check fails, its node is suspected, or has not plugged it in yet: it is given only where no healthy one is left.
+    /// Its health check fails, its node is suspected, or it is not in effect there yet: it is given only where no healthy one is left.
     Suspect,
     /// It ends: it is never given, by no name. Its addresses are still called by its name.
     Draining,

@@ -72,8 +72,8 @@ impl<G: Ground> Heart<G> {
                 .ok_or(PlugError::NoInterface { container: container.clone() })?,
         };
         let place = Place::Container(container.clone());
-        let before = self.book.all().find(|other| other.container == container).map(|other| other.namespace.clone());
-        if before.is_some_and(|before| before != namespace) {
+        // For each of its endpoints that is elsewhere: the agent forgets what the place held, and is to be told what it holds.
+        if self.book.all().any(|other| other.container == container && other.namespace != namespace) {
             self.works.forget(&place);
             self.resolvers.withdraw(&place);
             self.hints.forget(&place);

@@ -14,8 +14,9 @@ use crate::Weight;
 /// One of a greater weight has more turns. The table is a function of its size and of the replicas' ids and weights in their
 /// order, so balancers that know the same replicas choose the same ones without a word.
 ///
-/// With more than 100 slots for each of N replicas of one weight, shares differ by less than 1 %. Removing one moves at most 1/N + 1 % of
-/// all slots where each has more than 260, and up to half a percent more where they have fewer.
+/// With more than 100 slots for each of N replicas of one weight, shares differ by less than 1 %. Removing one moves its own share, 1/N of all slots, and
+/// ½ to 1 % of them besides on average, as the others' turns shift; the most of 100,000 removals from tables of the default size was 5 %, and 1.4 % among 100
+/// replicas and more.
 ///
 /// ```
 /// use overlay_core::EndpointId;

@@ -13,7 +13,9 @@ use overlay_gossip::{EntryKey, Sequence};
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, AgentEvent, InputError};
 use crate::derive::Fitness;
-use crate::{Condition, Endpoint, EndpointSpec, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
+use crate::{
+    Condition, Endpoint, EndpointSpec, GatewayBridge, GatewayPort, LocalEndpoint, Place, RemoteEndpoint, mesh,
+};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,7 @@ pub(super) struct Plug {
     namespace: Option<NsKey>,
     interface: IfName,
     pub(super) health: Health,
-    /// Whether it was in effect there; `None` if nothing is known of it in this start of the agent, so that what the catalogue says counts.
+    /// Whether it was in effect there; `None` if nothing is known of that in this start of the agent, so that what the catalogue says counts.
     stood: Option<bool>,
 }
 
@@ -47,7 +49,11 @@ impl Plug {
     }
 
     fn is_at(&self, namespace: Option<&NsKey>, interface: IfName) -> bool {
-        self.interface == interface && self.namespace.as_ref().map(|key| key.id) == namespace.map(|key| key.id)
+        self.interface == interface && self.is_in(namespace)
+    }
+
+    fn is_in(&self, namespace: Option<&NsKey>) -> bool {
+        self.namespace.as_ref().map(|key| key.id) == namespace.map(|key| key.id)
     }
 }
 
@@ -70,13 +76,18 @@ impl Agent {
         if let Some((by, _)) = occupied {
             return Err(InputError::Occupied { by: *by, interface });
         }
-        let mut plug = Plug::new(namespace, interface);
+        let mut plug = Plug { stood: self.unplugged.contains(&id).then_some(false), ..Plug::new(namespace, interface) };
         if let Some(before) = self.plugs.get(&id) {
             plug.health = before.health;
-            plug.stood = before.stood.map(|stood| stood && before.is_at(plug.namespace.as_ref(), interface));
-        }
-        if plug.stood == Some(false) {
-            self.reports.forget(id); // what was in effect was so elsewhere
+            plug.stood = before.stood;
+            if !before.is_at(plug.namespace.as_ref(), interface) {
+                plug.stood = Some(false); // what was in effect was so there
+                self.reports.forget(id);
+            }
+            let endpoint = self.catalogue.endpoints.get(&id).filter(|_| !before.is_in(plug.namespace.as_ref()));
+            if let Some(endpoint) = endpoint {
+                self.reports.forget_place(&Place::Container(endpoint.spec.container.clone()));
+            }
         }
         self.plugs.insert(id, plug);
         self.touched.insert(id);
@@ -116,7 +127,10 @@ impl Agent {
         let host = self.knowledge.settings.host.clone().filter(|_| published && !self.out_of_mesh);
         match (host, mesh::interface(network, self.knowledge.me)) {
             (Some(host), Some(interface)) => {
-                self.plugs.insert(id, Plug::new(Some(host), interface));
+                let plug = Plug::new(Some(host), interface);
+                if !self.plugs.get(&id).is_some_and(|was| was.is_at(plug.namespace.as_ref(), interface)) {
+                    self.plugs.insert(id, plug);
+                }
             }
             _ => drop(self.plugs.remove(&id)),
         }
@@ -162,6 +176,7 @@ impl Agent {
     pub(super) fn unplug(&mut self, id: EndpointId) {
         self.out_of_mesh |= self.catalogue.endpoints.get(&id).is_some_and(|endpoint| self.is_of_mesh(endpoint));
         if self.plugs.remove(&id).is_some() {
+            self.unplugged.insert(id);
             self.reports.forget(id);
             self.touched.insert(id);
         }
@@ -179,7 +194,7 @@ impl Agent {
         self.join_mesh(id);
         let endpoint = self.catalogue.endpoints.get(&id).cloned();
         if let (Some(plug), Some(endpoint)) = (self.plugs.get_mut(&id), &endpoint) {
-            plug.stood = plug.stood.or((endpoint.condition == Condition::Ready).then_some(true));
+            plug.stood = plug.stood.or_else(|| (endpoint.condition == Condition::Ready).then_some(true));
         }
         let network = endpoint.as_ref().map(|endpoint| endpoint.spec.network);
         let has_its_own = |endpoint: &Arc<Endpoint>| endpoint.condition != Condition::Accepted;
@@ -215,11 +230,18 @@ impl Agent {
             self.tell(*id, fact, now);
             let report = endpoint.and_then(|endpoint| self.reports.of(&self.knowledge, &endpoint, fitness));
             self.events.extend(report);
-            let stands = self.reports.says_in_effect(*id);
-            if let Some(plug) = self.plugs.get_mut(id).filter(|plug| stands && plug.stood != Some(true)) {
-                plug.stood = Some(true);
-                self.touched.insert(*id);
-            }
+            self.look_whether_it_stands(*id);
+        }
+    }
+
+    fn look_whether_it_stands(&mut self, id: EndpointId) {
+        let Some(plug) = self.plugs.get_mut(&id).filter(|plug| plug.stood != Some(true)) else { return };
+        let network = self.catalogue.endpoints.get(&id).map(|endpoint| endpoint.spec.network);
+        let section = network.and_then(|network| self.knowledge.networks.get(&network));
+        let held = section.and_then(|section| Some((section, section.local.get(&id)?)));
+        if held.is_some_and(|(section, local)| self.reports.stands(&self.knowledge, section, local)) {
+            plug.stood = Some(true);
+            self.touched.insert(id);
         }
     }
 

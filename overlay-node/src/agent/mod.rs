@@ -64,6 +64,8 @@ pub struct Agent {
     /// What nodes said that have started again since, by network: until when it counts.
     lapsing: BTreeMap<(NetworkId, NodeId), Instant>,
     plugs: BTreeMap<EndpointId, Plug>,
+    /// What was unplugged in this start, and is on this node still: what the catalogue says of it was so before.
+    unplugged: BTreeSet<EndpointId>,
     /// What this node tells in the tables.
     told: BTreeMap<EndpointId, Told>,
     /// What keys come of; none if the node cannot encrypt.
@@ -124,6 +126,7 @@ impl Agent {
             claims: BTreeMap::new(),
             lapsing: BTreeMap::new(),
             plugs: BTreeMap::new(),
+            unplugged: BTreeSet::new(),
             told: BTreeMap::new(),
             keyring: None,
             rotation: config.rotation,
@@ -352,7 +355,8 @@ impl Agent {
         self.settle_records();
         self.settle_keys(now);
         self.tell_endpoints(&concerned, now);
-        if !self.touched.is_empty() {
+        // Once more at most for each endpoint that is plugged in: it comes to stand once.
+        while !self.touched.is_empty() {
             let stand = self.place_endpoints();
             self.tell_endpoints(&stand, now);
         }

@@ -11,7 +11,7 @@ use super::{Agent, AgentEvent};
 use crate::derive::{Fitness, holds, kept, port};
 use crate::{
     Condition, Endpoint, GatewayBridge, GatewayPort, Kind, Knowledge, LocalEndpoint, Place, PlaceState, PublishMode,
-    PublishedPort, Section, Service,
+    PublishedPort, Section, Service, mesh,
 };
 
 /// What places were given, and what was reported of endpoints.
@@ -76,17 +76,25 @@ impl Reports {
             return Some(Err(reason));
         }
         let local = section.local.get(&id)?;
-        let virtual_machine = local.namespace.is_none();
-        let container = Place::Container(endpoint.spec.container.clone());
-        let seen = || match section.network.spec.ingress {
-            true => self.is_within(&container, network),
-            false => self.sees(&container, section.network.spec.name.as_str()),
-        };
-        if self.holds(knowledge, section, id, local) && (virtual_machine || seen()) {
+        if self.stands(knowledge, section, local) {
             return Some(self.publishes(knowledge, section, local));
         }
-        let places = [Place::Host, Place::Network(network), container];
+        let places = [Place::Host, Place::Network(network), Place::Container(endpoint.spec.container.clone())];
         places.iter().find_map(|place| self.failed.get(place)).map(|reason| Err(reason.clone()))
+    }
+
+    /// Whether all that an endpoint needs is in effect: what it is plugged in to, and what follows from that in its container. A virtual machine has no such
+    /// place, nor has the node's own part of the routing mesh.
+    pub(super) fn stands(&self, knowledge: &Knowledge, section: &Section, local: &LocalEndpoint) -> bool {
+        let (network, endpoint) = (&section.network, &local.endpoint);
+        let container = || Place::Container(endpoint.spec.container.clone());
+        self.holds(knowledge, section, endpoint.id, local)
+            && (local.namespace.is_none()
+                || mesh::is_part(network, endpoint)
+                || match network.spec.ingress {
+                    true => self.is_within(&container(), network.id),
+                    false => self.sees(&container(), network.spec.name.as_str()),
+                })
     }
 
     /// Whether the endpoint is plugged in where it should be now.
@@ -144,11 +152,6 @@ impl Reports {
         held.is_some_and(|state| state.view.networks.iter().any(|zone| zone.network().as_str() == network))
     }
 
-    /// Whether an endpoint was in effect when something was said of it last.
-    pub(super) fn says_in_effect(&self, id: EndpointId) -> bool {
-        self.said.get(&id) == Some(&Ok(()))
-    }
-
     /// The catalogue has an endpoint otherwise than it was reported: say it again.
     pub(super) fn reconsider(&mut self, endpoint: &Endpoint) {
         let agrees = match (self.said.get(&endpoint.id), &endpoint.condition) {
@@ -164,6 +167,12 @@ impl Reports {
     pub(super) fn forget(&mut self, id: EndpointId) {
         self.said.remove(&id);
         self.untold.remove(&id);
+    }
+
+    /// A place is another from now on: what it held was of the former.
+    pub(super) fn forget_place(&mut self, place: &Place) {
+        self.held.remove(place);
+        self.failed.remove(place);
     }
 
     pub(super) fn refuse(&mut self, network: NetworkId, reason: String) {

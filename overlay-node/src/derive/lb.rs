@@ -32,7 +32,7 @@ pub(super) fn services(section: &Section, zone: &Zone) -> Services {
 
 /// A service as it is now, balanced so; `None` if it has no VIP.
 ///
-/// Who is suspected, or not plugged in yet, gets work where nobody else is left; who ends keeps what it has.
+/// Who is suspected, or not in effect yet, gets work where nobody else is left; who ends keeps what it has.
 pub(super) fn service(zone: &Zone, name: &Name, balancing: &Balancing) -> Option<Service> {
     let Mode::Vip(vips) = &zone.service(name)?.mode else { return None };
     let service = balancing.service(of_each_family(vips));

@@ -195,7 +195,7 @@ pub struct LocalEndpoint {
     pub namespace: Option<NsKey>,
     /// The interface: in the container's namespace, or the tap.
     pub interface: IfName,
-    /// Whether it should be sent to: one of several that serve the same is [`Suspect`](Health::Suspect) at best until it has been in effect.
+    /// Whether it should be sent to: one that serves, or has names besides its container's, is [`Suspect`](Health::Suspect) at best until it has been in effect.
     pub health: Health,
 }
 

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use overlay_core::{EndpointId, NsId, NsKey};
+use overlay_core::{EndpointId, NetworkId, NsId, NsKey, Port, Protocol, Vni};
+use overlay_ipam::SubnetRequest;
 use overlay_lb::Condition as Taking;
-use overlay_node::{CatalogueChange, Condition, Endpoint, Input, Place};
+use overlay_node::{
+    AgentEvent, CatalogueChange, Condition, Endpoint, EndpointSpec, Input, Network, NetworkSpec, Place, PublishMode,
+    PublishedPort, Service, ServiceSpec,
+};
 
-use crate::town::{Node, Town, agent, container, eth0, id, network};
+use crate::town::{Node, Town, agent, container, eth0, id, network, node_id};
 use crate::watch::{put, replica, web};
 
 /// Two nodes: on the second a container that asks, on the first those that serve.
@@ -99,4 +103,117 @@ fn one_whose_container_is_another_now_waits_again() {
     assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
     town.live(2);
     assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+}
+
+#[test]
+fn one_that_is_unplugged_and_plugged_in_again_waits_whatever_the_catalogue_says() {
+    let mut town = town(65);
+    serve(&mut town, 3);
+    serve(&mut town, 4);
+    town.live(2);
+    put(&mut town, &Endpoint { condition: Condition::Ready, ..replica(4, 0, 0, 1) });
+    town.tell(0, Input::Unplug(id(4)));
+    town.live(2);
+    town.plug(4, 0);
+    town.run(2);
+    assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
+    town.live(2);
+    assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+}
+
+#[test]
+fn what_the_place_of_the_former_container_held_is_not_what_the_new_one_holds() {
+    let mut town = town(66);
+    serve(&mut town, 3);
+    serve(&mut town, 4);
+    town.live(2);
+    let namespace = Some(NsKey { name: container(4), id: NsId { device: 4, inode: 99 } });
+    town.tell(0, Input::Plug { endpoint: id(4), namespace, interface: eth0() });
+    let place = Place::Network(crate::town::NETWORK);
+    let state = town.sandbox(0);
+    town.tell(0, Input::Applied { place, state, result: Ok(()) });
+    town.run(2);
+    assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
+}
+
+#[test]
+fn at_another_interface_of_its_container_one_is_in_effect_once_its_network_holds_it() {
+    let mut town = town(69);
+    serve(&mut town, 3);
+    town.live(2);
+    let namespace = Some(NsKey { name: container(3), id: NsId { device: 4, inode: 3 } });
+    town.tell(0, Input::Plug { endpoint: id(3), namespace, interface: "eth9".parse().unwrap() });
+    town.run(1);
+    town.events();
+    let (place, state) = (Place::Network(crate::town::NETWORK), town.sandbox(0));
+    town.tell(0, Input::Applied { place, state, result: Ok(()) });
+    assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(3), moves: 0, result: Ok(()) })]);
+}
+
+/// A service that publishes a port in this mode.
+fn publishing(mode: PublishMode) -> Service {
+    let port = |number| Port::new(number).unwrap();
+    let published = PublishedPort { published: Some(port(80)), mode, ..PublishedPort::new(Protocol::Tcp, port(8080)) };
+    let spec = ServiceSpec { ports: vec![published.clone()], ..web().spec };
+    Service { spec, ports: vec![published], ..web() }
+}
+
+#[test]
+fn one_whose_host_port_is_anothers_is_led_to_by_name_and_vip_all_the_same() {
+    let mut town = town(67);
+    town.publish(&CatalogueChange::Service(Arc::new(publishing(PublishMode::Host))));
+    let taken = [((Protocol::Tcp, Port::new(80).unwrap()), "nginx".to_owned())].into();
+    town.tell(0, Input::Taken(taken));
+    serve(&mut town, 3);
+    serve(&mut town, 4);
+    town.live(2);
+    let failed = |(_, event): &(usize, AgentEvent)| matches!(event, AgentEvent::Report { result: Err(why), .. } if why.contains("nginx"));
+    assert_eq!(town.events().iter().filter(|event| failed(event)).count(), 2);
+    assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+}
+
+const INGRESS: NetworkId = NetworkId::from_bytes([8; 16]);
+
+fn ingress() -> Network {
+    let net = "10.8.0.0/24".parse().unwrap();
+    let spec = NetworkSpec { ingress: true, ..NetworkSpec::overlay("ingress".parse().unwrap()) };
+    let subnets = [SubnetRequest::this(net).place(net).unwrap()].into();
+    Network { id: INGRESS, spec, subnets, vni: Some(Vni::new(4098).unwrap()), ..network() }
+}
+
+/// An endpoint on the ingress network.
+fn on_ingress(id: EndpointId, container: &str, host: u8) -> Endpoint {
+    let spec = EndpointSpec::new(INGRESS, container.parse().unwrap(), node_id(0));
+    let addresses = [format!("10.8.0.{host}/24").parse().unwrap()].into();
+    Endpoint { id, spec, addresses, ..replica(host, 0, 0, 1) }
+}
+
+/// The id that a node's own part of the mesh has: FNV-1a of 128 bits, of `mesh`, the network and the node.
+fn part() -> EndpointId {
+    let bytes = b"mesh".iter().copied().chain(INGRESS.to_bytes()).chain(node_id(0).to_bytes());
+    let fold = |hash: u128, byte: u8| (hash ^ u128::from(byte)).wrapping_mul(0x100_0000_0000_0000_0000_013b);
+    EndpointId::from_bytes(bytes.fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, fold).to_be_bytes())
+}
+
+#[test]
+fn in_the_mesh_a_node_is_in_effect_by_its_network_and_a_container_once_it_has_the_ways_back() {
+    let mut town = Town::meshed(68);
+    town.publish(&CatalogueChange::Network(Arc::new(ingress())));
+    let service = publishing(PublishMode::Ingress);
+    let vips = [(INGRESS, ["10.8.0.200".parse().unwrap()].into())].into();
+    town.publish(&CatalogueChange::Service(Arc::new(Service { vips, ..service })));
+    put(&mut town, &on_ingress(part(), "routing-mesh", 2));
+    put(&mut town, &on_ingress(id(5), "c5", 5));
+    town.plug(5, 0);
+    town.run(1);
+    assert_eq!(town.net.with(0, |agent, _| agent.0.in_mesh().count()), Some(1));
+    town.events();
+    let ready = |endpoint| (0, AgentEvent::Report { endpoint, moves: 0, result: Ok(()) });
+    let held = |town: &mut Town, place: &Place| {
+        let state = Some(town.desired(0).places[place].clone());
+        town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
+        town.events()
+    };
+    assert_eq!(held(&mut town, &Place::Network(INGRESS)), [ready(part())]);
+    assert_eq!(held(&mut town, &Place::Container(container(5))), [ready(id(5))]);
 }

@@ -61,6 +61,12 @@ impl Town {
         Self::of(&config, seed, nodes)
     }
 
+    /// One of a single node, that may take part in the routing mesh.
+    pub(crate) fn meshed(seed: u64) -> Self {
+        let host = Some(NsKey { name: Name::new("host").unwrap(), id: NsId { device: 4, inode: 1 } });
+        Self::of(&AgentConfig { host, ..AgentConfig::lan() }, seed, 1)
+    }
+
     fn of(config: &AgentConfig, seed: u64, nodes: usize) -> Self {
         let mut net = Net::new(Conditions::lan(), seed);
         net.keep_events(|_| true);

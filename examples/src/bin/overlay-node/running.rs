@@ -92,21 +92,31 @@ impl Running {
         };
         drop(self.metrics);
         self.follows.iter().for_each(JoinHandle::abort);
-        self.serving.stop().await; // whoever is answered until then is heeded
-        let end = how(first, &mut self.ended);
+        let (mut end, mut serving) = (how(first, &mut self.ended), Some(self.serving));
+        if end == Some(End::Again) {
+            stop(serving.take()).await; // whoever is answered until then is heeded
+            end = how(end, &mut self.ended);
+        }
         end_driver(self.driver, end, self.place.as_ref().and_then(managers)).await?;
         if let (Some(End::Leave), Some(place)) = (end, &self.place) {
             place.seat.leave()?;
         }
+        stop(serving).await; // those that wait for the driver have heard from it
         self.log.abort();
         Ok((end, self.place.map(Place::held)))
     }
 }
 
-/// How to end, of a node that was about to begin anew or had a signal: who has told it to leave since has been answered that it does.
+async fn stop(serving: Option<Serving>) {
+    if let Some(serving) = serving {
+        serving.stop().await;
+    }
+}
+
+/// How to end, of all that was said, a signal (`None`) among it: who has told the node to leave has been answered that it does.
 fn how(first: Option<End>, ended: &mut mpsc::Receiver<End>) -> Option<End> {
-    let mut said = first.into_iter().chain(std::iter::from_fn(|| ended.try_recv().ok()));
-    said.find(|end| *end != End::Again).or(first)
+    let said = first.into_iter().chain(std::iter::from_fn(|| ended.try_recv().ok()));
+    said.filter(|end| *end != End::Again).max_by_key(|end| *end == End::Leave).or(first)
 }
 
 /// Ends that may be said before the first is heeded.
@@ -190,6 +200,6 @@ mod tests {
             assert_eq!(said(first, &[End::Again, End::Leave, End::Again]), Some(End::Leave));
             assert_eq!(said(first, &[End::TearDown]), Some(End::TearDown));
         }
-        assert_eq!(said(Some(End::TearDown), &[End::Leave]), Some(End::TearDown), "the first is heeded");
+        assert_eq!(said(Some(End::TearDown), &[End::Leave]), Some(End::Leave), "which removes all too");
     }
 }

@@ -1,5 +1,6 @@
 //! Services: one name, several containers behind it, in both modes, and a port that is published at every node.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -30,6 +31,8 @@ pub(crate) fn show(town: &mut Town, network: &str, (web, its): (&Container, &Att
     let nginx = Running::start(town, network, "nginx", EndpointMode::Vip)?;
     let found = named(town, web, "nginx", 1);
     town.typed(0, "exec web curl http://nginx:8080      # ten times");
+    let ask = |_: &Town| found.first().and_then(|vip| asked(&web.namespace, *vip, PORT));
+    until_both_answer(town, ask);
     let mut told = BTreeSet::new();
     for _ in 0..10 {
         told.extend(asked(&web.namespace, *found.first().ok_or("nginx has no address")?, PORT));
@@ -60,7 +63,7 @@ fn published(town: &mut Town) -> Outcome {
     let (host, [client, _]) = (town.hosts.lab.address(0), Lab::outside_addresses());
     println!("$ curl http://{host}      # from outside, ten times: host-1 runs no container of nginx");
     let ask = |town: &Town| asked(town.hosts.lab.outside(), host, PUBLISHED);
-    town.until(|town| Ok(ask(town).is_some()));
+    until_both_answer(town, ask);
     let told: Vec<_> = (0..10).map(|_| ask(town)).collect();
     let shown: BTreeSet<_> = told.iter().flatten().collect();
     shown.iter().for_each(|(name, seen)| println!("I am {name}, asked by {seen}"));
@@ -71,6 +74,16 @@ fn published(town: &mut Town) -> Outcome {
         shown.len() == 2 && shown.iter().all(|(_, seen)| *seen == client),
     );
     Ok(())
+}
+
+/// Waits until both containers have answered: the host has heard that they are in effect.
+fn until_both_answer(town: &Town, ask: impl Fn(&Town) -> Option<(String, IpAddr)>) {
+    let answered = RefCell::new(BTreeSet::new());
+    town.until(|town| {
+        let mut answered = answered.borrow_mut();
+        answered.extend(ask(town).map(|(name, _)| name));
+        Ok(answered.len() == 2)
+    });
 }
 
 /// A service with a container on host-2 and one on host-3.
