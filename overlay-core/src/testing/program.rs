@@ -64,19 +64,24 @@ impl Drop for CopiedProgram {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+
     use super::*;
 
     #[test]
     fn a_copy_runs_while_other_threads_begin_children_and_goes_with_its_value() {
         let over = std::sync::atomic::AtomicBool::new(false);
+        let own = std::fs::metadata("/proc/self").unwrap().uid();
         let begins = || {
             while !over.load(Ordering::Relaxed) {
-                assert!(Command::new("/bin/true").status().unwrap().success());
+                // As somebody: so it is forked, and has all descriptors for longest.
+                assert!(Command::new("/bin/true").uid(own).status().unwrap().success());
             }
         };
         std::thread::scope(|scope| {
             (0..2).for_each(|_| drop(scope.spawn(begins)));
-            for _ in 0..50 {
+            for _ in 0..200 {
                 let copy = CopiedProgram::of("/bin/true".as_ref()).unwrap();
                 let ran = Command::new(copy.path()).status();
                 let directory = copy.directory.clone();
