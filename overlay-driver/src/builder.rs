@@ -387,7 +387,7 @@ fn run<G: Ground>(
     lock: File,
 ) {
     for plugged in plugged {
-        let _ = heart.tell_plugged(&plugged); // it was taken by an earlier start
+        let _ = heart.tell_plugged(&plugged, true); // it was taken by an earlier start
     }
     let watched = heart.state.wanted.subscribe();
     tokio::spawn(async move {

@@ -1,6 +1,6 @@
 //! A round on a pool of threads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use overlay_core::{BackendError, NodeId, Phase, told};
@@ -35,6 +35,7 @@ struct Run {
     schedule: Option<Schedule>,
     jobs: BTreeMap<Place, Job>,
     changed: BTreeMap<Place, String>,
+    forgotten: BTreeSet<Place>,
     span: Span,
 }
 
@@ -53,6 +54,8 @@ pub(crate) struct Over {
     pub(crate) failures: BTreeMap<Place, String>,
     /// The plans that had something in them.
     pub(crate) changed: BTreeMap<Place, String>,
+    /// Places whose namespace became another meanwhile: what was done was in the former, or nobody knows.
+    pub(crate) forgotten: BTreeSet<Place>,
 }
 
 impl<G: Ground> Works<G> {
@@ -73,13 +76,14 @@ impl<G: Ground> Works<G> {
     /// A place is to be opened anew: its namespace is another.
     pub(crate) fn forget(&mut self, place: &Place) {
         self.open.remove(place);
+        self.run.iter_mut().for_each(|run| run.forgotten.extend([place.clone()]));
     }
 
     pub(crate) fn begin(&mut self, round: Round) {
         let to_plan: VecDeque<Place> = round.places().map(|(place, _)| place.clone()).collect();
         let span = spans::round(self.node, to_plan.len());
-        let (planned, failures, jobs, changed) = Default::default();
-        self.run = Some(Run { round, to_plan, planned, failures, schedule: None, jobs, changed, span });
+        let (planned, failures, jobs, changed, forgotten) = Default::default();
+        self.run = Some(Run { round, to_plan, planned, failures, schedule: None, jobs, changed, forgotten, span });
         self.advance();
     }
 
@@ -172,11 +176,13 @@ impl<G: Ground> Works<G> {
         if self.busy > 0 {
             return None;
         }
-        let Run { round, planned, failures, schedule, changed, .. } = self.run.take_if(is_over)?;
-        let kept =
-            planned.into_iter().filter(|(place, _)| !failures.contains_key(place) && round.desired(place).is_some());
+        let Run { round, planned, failures, schedule, changed, forgotten, .. } = self.run.take_if(is_over)?;
+        let stays = |place: &Place| {
+            !failures.contains_key(place) && !forgotten.contains(place) && round.desired(place).is_some()
+        };
+        let kept = planned.into_iter().filter(|(place, _)| stays(place));
         self.open.extend(kept.map(|(place, (tables, _))| (place, tables)));
-        Some(Over { round, schedule: schedule?, failures, changed })
+        Some(Over { round, schedule: schedule?, failures, changed, forgotten })
     }
 }
 

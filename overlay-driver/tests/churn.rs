@@ -78,10 +78,12 @@ impl<D> Table<D> for Gated<D> {
     }
 }
 
-/// Places in memory whose balancers are behind a gate.
-fn gated(places: MemoryGround, gate: Gate) -> Altered<MemoryGround> {
-    Altered::new(places)
-        .with_tables(move |_, tables| PlaceTables { lb: Box::new(Gated(tables.lb, gate.clone())), ..tables })
+/// Places in memory whose balancers are behind a gate. It is noted which are opened.
+fn gated(places: MemoryGround, gate: Gate, opened: Arc<Mutex<Vec<Place>>>) -> Altered<MemoryGround> {
+    Altered::new(places).with_tables(move |place, tables| {
+        opened.lock().unwrap().push(place.clone());
+        PlaceTables { lb: Box::new(Gated(tables.lb, gate.clone())), ..tables }
+    })
 }
 
 /// A node that serves by two replicas, of which one is healthy now and suspect then, and one with a client, which is slow.
@@ -91,7 +93,9 @@ struct World {
     client: Driver,
     slow: Altered<MemoryGround>,
     gate: Gate,
+    opened: Arc<Mutex<Vec<Place>>>,
     replicas: [EndpointId; 2],
+    asks: EndpointId,
 }
 
 fn in_a_namespace<T: Future<Output = ()>>(name: &'static str, test: impl FnOnce() -> T + Send + UnwindSafe) {
@@ -126,8 +130,8 @@ impl World {
         manager.create_network(NETWORK, front, NOW).await.unwrap();
         let spec = ServiceSpec::new("web".parse().unwrap(), [NETWORK]);
         manager.create_service(SERVICE, spec, NOW).await.unwrap();
-        let gate = Gate::default();
-        let slow = gated(MemoryGround::default(), gate.clone());
+        let (gate, opened) = (Gate::default(), Arc::default());
+        let slow = gated(MemoryGround::default(), gate.clone(), Arc::clone(&opened));
         let feed = || Feed::new(Arc::clone(&store), &root).unwrap();
         let builder = Driver::builder(id(1), MemoryGround::default(), manager.clone(), feed());
         let builder = builder.name("server".parse().unwrap()).gossip("127.0.0.1:0".parse().unwrap());
@@ -140,8 +144,8 @@ impl World {
         for (id, name) in replicas.iter_mut().zip(["web-1", "web-2"]) {
             *id = server.attach(replica(name)).await.unwrap().endpoint.id;
         }
-        client.attach(container("client")).await.unwrap();
-        let world = Self { dir, server, client, slow, gate, replicas };
+        let asks = client.attach(container("client")).await.unwrap().endpoint.id;
+        let world = Self { dir, server, client, slow, gate, opened, replicas, asks };
         world.until(|world| replicas.iter().all(|replica| world.leads_to(*replica))).await;
         world
     }
@@ -161,6 +165,12 @@ impl World {
         };
         let waited = tokio::time::timeout(PATIENCE, waits).await;
         assert!(waited.is_ok(), "{:?}", self.conditions());
+    }
+
+    /// How often the client's place was opened.
+    fn opened(&self) -> usize {
+        let client = Place::Container("client".parse().unwrap());
+        self.opened.lock().unwrap().iter().filter(|place| **place == client).count()
     }
 
     /// Whether the client is led to a replica.
@@ -252,6 +262,31 @@ fn who_waits_for_a_drain_is_told_that_the_driver_stops_also_where_its_places_hav
         assert!(!stopped.is_finished(), "what is at work has not ended yet");
         world.gate.set(Pass::AtOnce);
         stopped.await.unwrap();
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_container_that_is_started_anew_while_something_is_done_in_its_former_namespace_is_in_effect_in_the_new_one_alone()
+{
+    in_a_namespace("driver::a_container_that_is_started_anew_while_something_is_done", || async {
+        let world = World::new("anew").await;
+        world.gate.set(Pass::Never);
+        world.server.set_health(world.replicas[1], Health::Draining).await.unwrap();
+        tokio::time::sleep(4 * TICK).await;
+        let opened = world.opened();
+        let source = Source::Path("/run/netns/client-again".into());
+        world.client.plug(world.asks, "client".parse().unwrap(), source, None).await.unwrap();
+        let in_effect = tokio::spawn({
+            let driver = world.client.clone();
+            async move { driver.in_effect(world.asks).await }
+        });
+        tokio::time::sleep(TICK).await;
+        assert!(!in_effect.is_finished() && world.opened() == opened, "the round goes on");
+        world.gate.set(Pass::AtOnce);
+        assert_eq!(in_effect.await.unwrap(), Ok(Ok(())));
+        assert_eq!(world.opened(), opened + 1);
+        assert!(world.leads_there());
         world.end().await;
     });
 }

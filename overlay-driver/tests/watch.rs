@@ -82,8 +82,9 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what).await.unwrap()
 }
 
-fn ids(all: Option<&Arc<ServiceEndpoints>>) -> BTreeSet<EndpointId> {
-    all.into_iter().flat_map(|all| all.endpoints.keys().copied()).collect()
+fn healthy(all: Option<&Arc<ServiceEndpoints>>) -> BTreeSet<EndpointId> {
+    let endpoints = all.into_iter().flat_map(|all| &all.endpoints);
+    endpoints.filter(|(_, endpoint)| endpoint.health == Health::Healthy).map(|(id, _)| *id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,7 +99,7 @@ async fn here_and_over_the_socket_the_same_is_told_of_what_comes_drains_and_goes
     let service = world.service().await;
     let first = world.replica(3, &service).await;
     let mut known = [None, None];
-    while ids(known[0].as_ref()).is_empty() {
+    while healthy(known[0].as_ref()).is_empty() {
         soon(here.next()).await.unwrap().heed(&mut known[0]);
     }
     while known[1] != known[0] {
@@ -131,7 +132,7 @@ async fn after_the_server_was_away_only_what_differs_is_told() {
     let serving = world.serve().await;
     let mut there = ControlClient::new(world.socket()).watch(service.id);
     let mut known = None;
-    while ids(known.as_ref()) != [first].into() {
+    while healthy(known.as_ref()) != [first].into() {
         soon(there.next()).await.unwrap().heed(&mut known);
     }
     drop(serving);

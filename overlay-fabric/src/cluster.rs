@@ -289,7 +289,7 @@ impl Cluster {
     pub(crate) fn join(&mut self, number: usize) {
         let seeds = (0..self.nodes.len()).filter(|other| *other != number).take(3).map(Net::<Station>::address);
         let plugs = self.nodes.get(number).into_iter().flat_map(|node| node.containers.values());
-        let plugs = plugs.flat_map(|container| container.plugs.keys().flat_map(|id| container.plug(*id)));
+        let plugs = plugs.flat_map(|container| container.plugs.keys().flat_map(|id| container.plug(*id, true)));
         let inputs: Vec<Input> = [Input::Join(seeds.collect())].into_iter().chain(plugs).collect();
         inputs.into_iter().for_each(|input| self.post(number, input));
     }
@@ -342,7 +342,7 @@ impl Cluster {
         }
         let withdrawn = self.net.with(number, |station, _| std::mem::take(&mut station.withdrawn));
         for endpoint in withdrawn.unwrap_or_default() {
-            let plug: Vec<_> = self.nodes[number].containers.values().flat_map(|it| it.plug(endpoint)).collect();
+            let plug: Vec<_> = self.nodes[number].containers.values().flat_map(|it| it.plug(endpoint, true)).collect();
             plug.into_iter().for_each(|input| self.post(number, input));
         }
     }

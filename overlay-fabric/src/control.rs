@@ -311,7 +311,7 @@ impl Cluster {
         let container = node.containers.entry(name.clone()).or_insert_with(|| Container::new(&name, started));
         let Some(interface) = container.free_interface() else { return };
         container.plugs.entry(endpoint.id).or_insert((endpoint.spec.network, interface));
-        container.plug(endpoint.id).into_iter().for_each(|input| self.post(number, input));
+        container.plug(endpoint.id, false).into_iter().for_each(|input| self.post(number, input));
     }
 
     fn unplug(&mut self, number: usize, endpoint: EndpointId) {

@@ -62,11 +62,11 @@ impl Container {
         (0..=taken.len()).filter_map(|number| IfName::new(&format!("eth{number}")).ok()).find(|it| !taken.contains(it))
     }
 
-    /// What an agent is told of one of its endpoints, and of the container.
-    pub(crate) fn plug(&self, endpoint: EndpointId) -> Vec<Input> {
+    /// What an agent is told of one of its endpoints, be it there since an earlier start, and of the container.
+    pub(crate) fn plug(&self, endpoint: EndpointId, adopted: bool) -> Vec<Input> {
         let Some((_, interface)) = self.plugs.get(&endpoint).copied() else { return Vec::new() };
         let gateway = Input::GatewayPort { container: self.namespace.name.clone(), port: self.gateway };
-        vec![gateway, Input::Plug { endpoint, namespace: Some(self.namespace.clone()), interface }]
+        vec![gateway, Input::Plug { endpoint, namespace: Some(self.namespace.clone()), interface, adopted }]
     }
 }
 

@@ -81,16 +81,19 @@ mod tests {
         };
         std::thread::scope(|scope| {
             (0..2).for_each(|_| drop(scope.spawn(begins)));
-            for _ in 0..200 {
-                let copy = CopiedProgram::of("/bin/true".as_ref()).unwrap();
-                let ran = Command::new(copy.path()).status();
-                let directory = copy.directory.clone();
-                drop(copy);
-                assert!(!directory.exists());
-                over.fetch_or(ran.is_err(), Ordering::Relaxed);
-                assert!(ran.unwrap().success());
+            let ran: Vec<_> = (0..200)
+                .map(|_| {
+                    let copy = CopiedProgram::of("/bin/true".as_ref())?;
+                    let status = Command::new(copy.path()).status()?;
+                    let directory = copy.directory.clone();
+                    drop(copy);
+                    Ok::<_, io::Error>((status.success(), directory.exists()))
+                })
+                .collect();
+            over.store(true, Ordering::Relaxed); // before anything may panic: the others end by that
+            for ran in ran {
+                assert_eq!(ran.unwrap(), (true, false));
             }
-            over.store(true, Ordering::Relaxed);
         });
     }
 

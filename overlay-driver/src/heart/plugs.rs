@@ -71,20 +71,16 @@ impl<G: Ground> Heart<G> {
             None => free_interface(&source, endpoint, &taken)
                 .ok_or(PlugError::NoInterface { container: container.clone() })?,
         };
-        let place = Place::Container(container.clone());
-        // For each of its endpoints that is elsewhere: the agent forgets what the place held, and is to be told what it holds.
-        if self.book.all().any(|other| other.container == container && other.namespace != namespace) {
-            self.works.forget(&place);
-            self.resolvers.withdraw(&place);
-            self.hints.forget(&place);
-            self.state.named.remove(&place);
-            self.doubt(&place);
+        let of_it = self.book.all().filter(|other| other.container == container);
+        let are_there: Vec<bool> = of_it.map(|other| other.namespace == namespace).collect();
+        if are_there.is_empty() || are_there.contains(&false) {
+            self.begin_place_anew(&Place::Container(container.clone()));
         }
         let gateway = self.gateway_port(&container, namespace.is_some())?;
         let plugged = Plugged { endpoint, container, source, namespace, interface, gateway };
         let before = self.book.get(endpoint).cloned();
         self.book.write(plugged.clone()).map_err(PlugError::Book)?;
-        if let Err(error) = self.tell_plugged(&plugged) {
+        if let Err(error) = self.tell_plugged(&plugged, false) {
             self.take_back(&plugged, before);
             return Err(PlugError::Refused(error));
         }
@@ -96,7 +92,19 @@ impl<G: Ground> Heart<G> {
         let written = before.map(|before| self.book.write(before.clone()).map(|()| before));
         let Some(Ok(before)) = written else { return self.erase(plugged.endpoint) };
         self.give_port_back(plugged.container.clone());
-        let _ = self.tell_plugged(&before); // who was told so before
+        let _ = self.tell_plugged(&before, false); // who was told so before
+    }
+
+    /// A container's namespace may be another: what was done in the former, and known of it, counts no more.
+    fn begin_place_anew(&mut self, place: &Place) {
+        self.works.forget(place);
+        self.resolvers.withdraw(place);
+        self.hints.forget(place);
+        self.state.named.remove(place);
+        if self.state.held.remove(place).is_some() {
+            self.tell(Input::Applied { place: place.clone(), state: None, result: Ok(()) });
+        }
+        self.doubt(place);
     }
 
     /// The port of the gateway bridge that a container is to have, if it can have one.
@@ -110,14 +118,14 @@ impl<G: Ground> Heart<G> {
         }
     }
 
-    /// Tells the agent that an endpoint is plugged in, and where its container is at the gateway bridge.
-    pub(crate) fn tell_plugged(&mut self, plugged: &Plugged) -> Result<(), InputError> {
+    /// Tells the agent that an endpoint is plugged in, be it since an earlier start, and where its container is at the gateway bridge.
+    pub(crate) fn tell_plugged(&mut self, plugged: &Plugged, adopted: bool) -> Result<(), InputError> {
         let now = self.now();
         let Plugged { endpoint, container, namespace, interface, gateway, .. } = plugged.clone();
         if gateway.is_some() {
             self.agent.handle(Input::GatewayPort { container, port: gateway }, now)?;
         }
-        self.agent.handle(Input::Plug { endpoint, namespace, interface }, now)
+        self.agent.handle(Input::Plug { endpoint, namespace, interface, adopted }, now)
     }
 
     /// Erases what is written of an endpoint. The last of its container gives the port of the gateway bridge back.
@@ -176,7 +184,7 @@ impl<G: Ground> Heart<G> {
 
     pub(super) fn take_withdrawn(&mut self, endpoint: EndpointId, here: bool) {
         match self.book.get(endpoint).cloned() {
-            Some(plugged) if here => drop(self.tell_plugged(&plugged)),
+            Some(plugged) if here => drop(self.tell_plugged(&plugged, true)), // as it was left
             Some(_) => {
                 self.unplug(endpoint);
                 self.say(DriverEvent::Withdrawn(endpoint));

@@ -24,7 +24,7 @@ impl<G: Ground> Heart<G> {
     }
 
     fn end(&mut self, over: Over) {
-        let Over { round, schedule, failures, changed } = over;
+        let Over { round, schedule, failures, changed, forgotten } = over;
         let wanted: Vec<(Place, Option<Arc<PlaceState>>)> =
             round.places().map(|(place, state)| (place.clone(), state.cloned())).collect();
         self.state.counts.rounds += 1;
@@ -43,7 +43,8 @@ impl<G: Ground> Heart<G> {
         let now = self.now();
         let told = self.upkeep.end(round, &schedule, now);
         for (place, state) in wanted {
-            let Some((_, done)) = told.iter().find(|(of, _)| *of == place) else { continue };
+            let ended = told.iter().find(|(of, _)| *of == place).filter(|_| !forgotten.contains(&place));
+            let Some((_, done)) = ended else { continue };
             let result = match done {
                 true => Ok(()),
                 false => Err(failures.get(&place).cloned().unwrap_or_else(|| "it was given up".to_owned())),
@@ -57,6 +58,7 @@ impl<G: Ground> Heart<G> {
             self.state.acting.end(&place, false);
             self.state.failures.insert(place, why);
         }
+        forgotten.iter().for_each(|place| self.doubt(place));
         if self.works.needs_keys() {
             self.tell(Input::Rekey);
         }

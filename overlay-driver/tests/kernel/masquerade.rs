@@ -15,7 +15,7 @@ use overlay_lb::Ask;
 use overlay_node::{Access, ClientSource, PublishMode, PublishedPort, mesh_replica};
 
 use crate::machine::machine;
-use crate::mesh::{SOON, addresses, names, service, shares, world};
+use crate::mesh::{SOON, addresses, names, service, shares, until_both_answer, world};
 use crate::replica::{Replica, TARGET, asks_over_tcp, asks_over_udp, publishes, serve};
 use crate::world::World;
 
@@ -56,7 +56,7 @@ fn where_it_is_declared_containers_without_marks_see_the_node_that_was_asked_and
                 for from in [lab.outside(), lab.host(host)] {
                     let tcp = || asks_over_tcp(from, (to, 80).into());
                     let udp = || asks_over_udp(from, (to, 53).into());
-                    world.until(SOON, |_| tcp().is_ok() && udp().is_ok());
+                    until_both_answer(&world, seen(to), [&tcp, &udp]);
                     for (what, shares) in [("TCP", shares(40, seen(to), tcp)), ("UDP", shares(40, seen(to), udp))] {
                         assert_eq!(names(&shares), ["web-0", "web-1"], "{what} to {to}: {shares:?}");
                     }

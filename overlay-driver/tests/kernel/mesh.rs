@@ -47,6 +47,12 @@ pub(crate) fn names(shares: &BTreeMap<String, usize>) -> Vec<&str> {
     shares.keys().map(String::as_str).collect()
 }
 
+/// Waits until both replicas answer, however they are asked.
+pub(crate) fn until_both_answer(world: &World, client: IpAddr, asks: [&dyn Fn() -> Answer; 2]) {
+    world.until(SOON, |_| asks.iter().all(|ask| ask().is_ok()));
+    world.until(SOON, |_| asks.iter().all(|ask| names(&shares(12, client, ask)) == ["web-0", "web-1"]));
+}
+
 /// A cluster whose ingress network has both families, and a network for services.
 pub(crate) fn world() -> World {
     let world = World::new(3);
@@ -92,7 +98,7 @@ fn a_published_port_is_reached_at_every_node_and_who_serves_sees_who_asks() {
                 for (from, client) in [(lab.outside(), outside), (lab.host(host), to)] {
                     let tcp = || asks_over_tcp(from, (to, 80).into());
                     let udp = || asks_over_udp(from, (to, 53).into());
-                    world.until(SOON, |_| tcp().is_ok() && udp().is_ok());
+                    until_both_answer(&world, client, [&tcp, &udp]);
                     for (what, shares) in [("TCP", shares(60, client, tcp)), ("UDP", shares(60, client, udp))] {
                         assert_eq!(names(&shares), ["web-0", "web-1"], "{what} from {client} to {to}: {shares:?}");
                         assert!(shares.values().all(|share| *share >= 15), "{what} to {to}: {shares:?}");

@@ -114,7 +114,6 @@ impl Agent {
         if self.plugs.remove(&id).is_some() && !old.is_some_and(|old| self.is_of_mesh(&old)) {
             self.events.push_back(AgentEvent::Withdrawn(id));
         }
-        self.unplugged.remove(&id);
         self.reports.forget(id);
     }
 

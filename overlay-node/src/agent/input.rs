@@ -31,7 +31,7 @@ pub enum Input {
     /// Call these addresses until a node answers.
     Join(Vec<SocketAddr>),
     /// The container of an endpoint is there. It may come before the catalogue knows of the endpoint; again, with another namespace,
-    /// when the container was started anew.
+    /// when the container was started anew; then say also that its place holds nothing any more, by [`Applied`](Self::Applied).
     Plug {
         /// The endpoint.
         endpoint: EndpointId,
@@ -39,6 +39,9 @@ pub enum Input {
         namespace: Option<NsKey>,
         /// What the endpoint's interface is to be called there; or the tap.
         interface: IfName,
+        /// Whether it is as an earlier start of this node has left it: then one that the catalogue has as ready is in effect already. Any other is once its
+        /// places hold it.
+        adopted: bool,
     },
     /// A container has a port of the node's [gateway bridge](crate::GatewayBridge) from now on, which no other has; or none any more.
     GatewayPort {

@@ -13,9 +13,7 @@ use overlay_gossip::{EntryKey, Sequence};
 use super::gossip::{ENDPOINTS, key};
 use super::{Agent, AgentEvent, InputError};
 use crate::derive::Fitness;
-use crate::{
-    Condition, Endpoint, EndpointSpec, GatewayBridge, GatewayPort, LocalEndpoint, Place, RemoteEndpoint, mesh,
-};
+use crate::{Condition, Endpoint, EndpointSpec, GatewayBridge, GatewayPort, LocalEndpoint, RemoteEndpoint, mesh};
 
 /// Where an endpoint's container is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +21,7 @@ pub(super) struct Plug {
     namespace: Option<NsKey>,
     interface: IfName,
     pub(super) health: Health,
-    /// Whether it was in effect there; `None` if nothing is known of that in this start of the agent, so that what the catalogue says counts.
+    /// Whether it was in effect there; `None` if an earlier start knows, so that what the catalogue says counts.
     stood: Option<bool>,
 }
 
@@ -37,8 +35,8 @@ pub(super) struct Told {
 }
 
 impl Plug {
-    const fn new(namespace: Option<NsKey>, interface: IfName) -> Self {
-        Self { namespace, interface, health: Health::Healthy, stood: None }
+    fn new(namespace: Option<NsKey>, interface: IfName, adopted: bool) -> Self {
+        Self { namespace, interface, health: Health::Healthy, stood: (!adopted).then_some(false) }
     }
 
     /// Whether the endpoint should be sent to. Until it has been in effect it is only where nobody else is that serves the same.
@@ -49,11 +47,7 @@ impl Plug {
     }
 
     fn is_at(&self, namespace: Option<&NsKey>, interface: IfName) -> bool {
-        self.interface == interface && self.is_in(namespace)
-    }
-
-    fn is_in(&self, namespace: Option<&NsKey>) -> bool {
-        self.namespace.as_ref().map(|key| key.id) == namespace.map(|key| key.id)
+        self.interface == interface && self.namespace.as_ref().map(|key| key.id) == namespace.map(|key| key.id)
     }
 }
 
@@ -61,8 +55,8 @@ impl Agent {
     pub(super) fn plug(
         &mut self,
         id: EndpointId,
-        namespace: Option<NsKey>,
-        interface: IfName,
+        (namespace, interface): (Option<NsKey>, IfName),
+        adopted: bool,
     ) -> Result<(), InputError> {
         if namespace.is_some()
             && self.knowledge.settings.gateway.is_some()
@@ -76,17 +70,12 @@ impl Agent {
         if let Some((by, _)) = occupied {
             return Err(InputError::Occupied { by: *by, interface });
         }
-        let mut plug = Plug { stood: self.unplugged.contains(&id).then_some(false), ..Plug::new(namespace, interface) };
+        let mut plug = Plug::new(namespace, interface, adopted);
         if let Some(before) = self.plugs.get(&id) {
-            plug.health = before.health;
-            plug.stood = before.stood;
-            if !before.is_at(plug.namespace.as_ref(), interface) {
-                plug.stood = Some(false); // what was in effect was so there
-                self.reports.forget(id);
-            }
-            let endpoint = self.catalogue.endpoints.get(&id).filter(|_| !before.is_in(plug.namespace.as_ref()));
-            if let Some(endpoint) = endpoint {
-                self.reports.forget_place(&Place::Container(endpoint.spec.container.clone()));
+            let is_there = before.is_at(plug.namespace.as_ref(), interface);
+            (plug.health, plug.stood) = (before.health, if is_there { before.stood } else { Some(false) });
+            if !is_there {
+                self.reports.forget(id); // what was in effect was so elsewhere
             }
         }
         self.plugs.insert(id, plug);
@@ -127,7 +116,7 @@ impl Agent {
         let host = self.knowledge.settings.host.clone().filter(|_| published && !self.out_of_mesh);
         match (host, mesh::interface(network, self.knowledge.me)) {
             (Some(host), Some(interface)) => {
-                let plug = Plug::new(Some(host), interface);
+                let plug = Plug::new(Some(host), interface, false);
                 if !self.plugs.get(&id).is_some_and(|was| was.is_at(plug.namespace.as_ref(), interface)) {
                     self.plugs.insert(id, plug);
                 }
@@ -176,7 +165,6 @@ impl Agent {
     pub(super) fn unplug(&mut self, id: EndpointId) {
         self.out_of_mesh |= self.catalogue.endpoints.get(&id).is_some_and(|endpoint| self.is_of_mesh(endpoint));
         if self.plugs.remove(&id).is_some() {
-            self.unplugged.insert(id);
             self.reports.forget(id);
             self.touched.insert(id);
         }

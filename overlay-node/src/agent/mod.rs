@@ -64,8 +64,6 @@ pub struct Agent {
     /// What nodes said that have started again since, by network: until when it counts.
     lapsing: BTreeMap<(NetworkId, NodeId), Instant>,
     plugs: BTreeMap<EndpointId, Plug>,
-    /// What was unplugged in this start, and is on this node still: what the catalogue says of it was so before.
-    unplugged: BTreeSet<EndpointId>,
     /// What this node tells in the tables.
     told: BTreeMap<EndpointId, Told>,
     /// What keys come of; none if the node cannot encrypt.
@@ -126,7 +124,6 @@ impl Agent {
             claims: BTreeMap::new(),
             lapsing: BTreeMap::new(),
             plugs: BTreeMap::new(),
-            unplugged: BTreeSet::new(),
             told: BTreeMap::new(),
             keyring: None,
             rotation: config.rotation,
@@ -179,7 +176,9 @@ impl Agent {
             }
             Input::Catalogue(change) => self.handle_catalogue(change, now),
             Input::Join(seeds) => self.gossip.join(&seeds, now),
-            Input::Plug { endpoint, namespace, interface } => self.plug(endpoint, namespace, interface)?,
+            Input::Plug { endpoint, namespace, interface, adopted } => {
+                self.plug(endpoint, (namespace, interface), adopted)?;
+            }
             Input::GatewayPort { container, port } => self.set_gateway_port(container, port)?,
             Input::Unplug(endpoint) => self.unplug(endpoint),
             Input::Health(endpoint, health) => self.set_health(endpoint, health),

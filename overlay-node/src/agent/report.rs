@@ -169,12 +169,6 @@ impl Reports {
         self.untold.remove(&id);
     }
 
-    /// A place is another from now on: what it held was of the former.
-    pub(super) fn forget_place(&mut self, place: &Place) {
-        self.held.remove(place);
-        self.failed.remove(place);
-    }
-
     pub(super) fn refuse(&mut self, network: NetworkId, reason: String) {
         self.refused.insert(network, reason);
     }

@@ -426,7 +426,7 @@ fn own(port: Option<Port>) -> CatalogueChange {
 
 fn plug_own(town: &mut Town, number: u8, node: usize) {
     let namespace = Some(NsKey { name: container(number), id: NsId { device: 4, inode: number.into() } });
-    town.tell(node, Input::Plug { endpoint: id(number), namespace, interface: eth0() });
+    town.tell(node, Input::Plug { endpoint: id(number), namespace, interface: eth0(), adopted: false });
 }
 
 /// As [`plugged`], and a network that has a port of its own, on which node 0 has endpoint 12, and so on; not plugged in yet.

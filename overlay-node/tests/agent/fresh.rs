@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use overlay_core::{EndpointId, NetworkId, NsId, NsKey, Port, Protocol, Vni};
+use overlay_dns::Health;
 use overlay_ipam::SubnetRequest;
 use overlay_lb::Condition as Taking;
 use overlay_node::{
@@ -11,7 +12,7 @@ use overlay_node::{
     PublishedPort, Service, ServiceSpec,
 };
 
-use crate::town::{Node, Town, agent, container, eth0, id, network, node_id};
+use crate::town::{NETWORK, Node, Town, agent, container, id, network, node_id};
 use crate::watch::{put, replica, web};
 
 /// Two nodes: on the second a container that asks, on the first those that serve.
@@ -37,6 +38,16 @@ fn led(town: &mut Town, node: usize, from: u8) -> (BTreeMap<EndpointId, Taking>,
     (taking.map(|(id, replica)| (*id, replica.condition)).collect(), named.len() / 2)
 }
 
+/// Both replicas.
+fn all() -> (BTreeMap<EndpointId, Taking>, usize) {
+    ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2)
+}
+
+/// The first, as the second is not in effect.
+fn first_alone() -> (BTreeMap<EndpointId, Taking>, usize) {
+    ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1)
+}
+
 #[test]
 fn nobody_is_led_to_one_that_is_not_in_effect_while_another_serves_though_all_know_where_it_is() {
     let mut town = town(61);
@@ -44,16 +55,15 @@ fn nobody_is_led_to_one_that_is_not_in_effect_while_another_serves_though_all_kn
     town.live(1);
     serve(&mut town, 4);
     assert_eq!(town.peer(1, 4), Some(0), "what it sends is answered");
-    let waits = || ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1);
     for (node, from) in [(1, 2), (0, 3)] {
-        assert_eq!(led(&mut town, node, from), waits());
+        assert_eq!(led(&mut town, node, from), first_alone());
     }
     town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Err("busy".into()) });
     town.run(2);
-    assert_eq!(led(&mut town, 1, 2), waits(), "it could not be plugged in");
+    assert_eq!(led(&mut town, 1, 2), first_alone(), "it could not be plugged in");
     town.live(2);
     for (node, from) in [(1, 2), (0, 3)] {
-        assert_eq!(led(&mut town, node, from), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+        assert_eq!(led(&mut town, node, from), all());
     }
 }
 
@@ -70,11 +80,19 @@ fn one_that_was_in_effect_stays_so_when_a_place_fails_or_its_node_starts_again()
     serve(&mut town, 3);
     serve(&mut town, 4);
     town.live(2);
-    let both = || ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2);
-    town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Err("busy".into()) });
+    town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Ok(()) });
     town.run(2);
-    assert_eq!(led(&mut town, 1, 2), both());
+    assert_eq!(led(&mut town, 1, 2), all());
 
+    begin_again(&mut town, true);
+    for _ in 0..20 {
+        town.net.run_for(std::time::Duration::from_millis(100));
+        assert_eq!(led(&mut town, 1, 2), all(), "what the catalogue says of the start before counts");
+    }
+}
+
+/// The first node starts again, where its two containers are as it left them, or are plugged in anew.
+fn begin_again(town: &mut Town, adopted: bool) {
     town.net.crash(0);
     town.net.restart(0, |address, seed, now| agent(0, 2, address, seed, now));
     town.tell(0, Input::Join(vec![overlay_gossip::testing::Net::<Node>::address(1)]));
@@ -82,13 +100,25 @@ fn one_that_was_in_effect_stays_so_when_a_place_fails_or_its_node_starts_again()
     town.tell(0, Input::Catalogue(CatalogueChange::Service(Arc::new(web()))));
     for number in [3, 4] {
         let ready = Endpoint { condition: Condition::Ready, ..replica(number, 0, 0, 1) };
-        town.plug(number, 0);
-        put(&mut town, &ready);
+        town.plug_in(number, 0, number.into(), adopted);
+        put(town, &ready);
     }
-    for _ in 0..20 {
-        town.net.run_for(std::time::Duration::from_millis(100));
-        assert_eq!(led(&mut town, 1, 2), both(), "what the catalogue says of the start before counts");
-    }
+}
+
+#[test]
+fn after_a_machine_began_anew_what_the_catalogue_has_as_ready_waits_all_the_same() {
+    let mut town = town(70);
+    serve(&mut town, 3);
+    serve(&mut town, 4);
+    town.live(2);
+    begin_again(&mut town, false);
+    town.tell(0, Input::Health(id(3), Health::Draining));
+    town.run(10);
+    let said = town.net.with(1, |agent, _| agent.0.knowledge().networks[&NETWORK].remote[&id(4)].health);
+    assert_eq!(said, Some(Health::Suspect));
+    town.live(2);
+    let said = town.net.with(1, |agent, _| agent.0.knowledge().networks[&NETWORK].remote[&id(4)].health);
+    assert_eq!(said, Some(Health::Healthy));
 }
 
 #[test]
@@ -97,12 +127,11 @@ fn one_whose_container_is_another_now_waits_again() {
     serve(&mut town, 3);
     serve(&mut town, 4);
     town.live(2);
-    let namespace = Some(NsKey { name: container(4), id: NsId { device: 4, inode: 99 } });
-    town.tell(0, Input::Plug { endpoint: id(4), namespace, interface: eth0() });
+    town.plug_in(4, 0, 99, false);
     town.run(2);
-    assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
+    assert_eq!(led(&mut town, 1, 2), first_alone());
     town.live(2);
-    assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+    assert_eq!(led(&mut town, 1, 2), all());
 }
 
 #[test]
@@ -116,9 +145,9 @@ fn one_that_is_unplugged_and_plugged_in_again_waits_whatever_the_catalogue_says(
     town.live(2);
     town.plug(4, 0);
     town.run(2);
-    assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
+    assert_eq!(led(&mut town, 1, 2), first_alone());
     town.live(2);
-    assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+    assert_eq!(led(&mut town, 1, 2), all());
 }
 
 #[test]
@@ -127,13 +156,13 @@ fn what_the_place_of_the_former_container_held_is_not_what_the_new_one_holds() {
     serve(&mut town, 3);
     serve(&mut town, 4);
     town.live(2);
-    let namespace = Some(NsKey { name: container(4), id: NsId { device: 4, inode: 99 } });
-    town.tell(0, Input::Plug { endpoint: id(4), namespace, interface: eth0() });
-    let place = Place::Network(crate::town::NETWORK);
+    town.plug_in(4, 0, 99, false);
+    town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Ok(()) });
+    let place = Place::Network(NETWORK);
     let state = town.sandbox(0);
     town.tell(0, Input::Applied { place, state, result: Ok(()) });
     town.run(2);
-    assert_eq!(led(&mut town, 1, 2), ([(id(3), Taking::Active), (id(4), Taking::Draining)].into(), 1));
+    assert_eq!(led(&mut town, 1, 2), first_alone());
 }
 
 #[test]
@@ -142,10 +171,10 @@ fn at_another_interface_of_its_container_one_is_in_effect_once_its_network_holds
     serve(&mut town, 3);
     town.live(2);
     let namespace = Some(NsKey { name: container(3), id: NsId { device: 4, inode: 3 } });
-    town.tell(0, Input::Plug { endpoint: id(3), namespace, interface: "eth9".parse().unwrap() });
+    town.tell(0, Input::Plug { endpoint: id(3), namespace, interface: "eth9".parse().unwrap(), adopted: false });
     town.run(1);
     town.events();
-    let (place, state) = (Place::Network(crate::town::NETWORK), town.sandbox(0));
+    let (place, state) = (Place::Network(NETWORK), town.sandbox(0));
     town.tell(0, Input::Applied { place, state, result: Ok(()) });
     assert_eq!(town.events(), [(0, AgentEvent::Report { endpoint: id(3), moves: 0, result: Ok(()) })]);
 }
@@ -169,7 +198,7 @@ fn one_whose_host_port_is_anothers_is_led_to_by_name_and_vip_all_the_same() {
     town.live(2);
     let failed = |(_, event): &(usize, AgentEvent)| matches!(event, AgentEvent::Report { result: Err(why), .. } if why.contains("nginx"));
     assert_eq!(town.events().iter().filter(|event| failed(event)).count(), 2);
-    assert_eq!(led(&mut town, 1, 2), ([3, 4].map(|it| (id(it), Taking::Active)).into(), 2));
+    assert_eq!(led(&mut town, 1, 2), all());
 }
 
 const INGRESS: NetworkId = NetworkId::from_bytes([8; 16]);

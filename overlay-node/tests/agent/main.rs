@@ -296,7 +296,7 @@ fn a_container_that_was_started_anew_is_reported_when_its_new_namespace_is_plugg
     town.events();
     town.tell(0, Input::Unplug(id(2)));
     let namespace = Some(overlay_core::NsKey { name: container(2), id: overlay_core::NsId { device: 4, inode: 99 } });
-    town.tell(0, Input::Plug { endpoint: id(2), namespace, interface: eth0() });
+    town.tell(0, Input::Plug { endpoint: id(2), namespace, interface: eth0(), adopted: false });
     for (place, state) in &old.places {
         let state = Some(Arc::clone(state));
         town.tell(0, Input::Applied { place: place.clone(), state, result: Ok(()) });
@@ -363,7 +363,7 @@ fn a_container_on_a_physical_network_holds_its_interface_itself_and_finds_those_
 fn a_virtual_machine_is_told_that_it_can_be_on_overlays_only() {
     let mut town = of_kind(Kind::Bridge);
     town.assign(4, 0, 0);
-    town.tell(0, Input::Plug { endpoint: id(4), namespace: None, interface: "tap0".parse().unwrap() });
+    town.tell(0, Input::Plug { endpoint: id(4), namespace: None, interface: "tap0".parse().unwrap(), adopted: false });
     town.run(1);
     let events = town.events();
     assert!(
@@ -427,10 +427,10 @@ fn two_endpoints_cannot_be_plugged_in_at_one_interface_and_one_may_be_plugged_in
         let id = overlay_core::NsId { device: 4, inode };
         Some(overlay_core::NsKey { name: container(2), id })
     };
-    let other = Input::Plug { endpoint: id(3), namespace: namespace(2), interface: eth0() };
+    let other = Input::Plug { endpoint: id(3), namespace: namespace(2), interface: eth0(), adopted: false };
     let refused = town.net.with(0, |agent, now| agent.0.handle(other, now)).unwrap();
     assert_eq!(refused, Err(InputError::Occupied { by: id(2), interface: eth0() }));
-    town.tell(0, Input::Plug { endpoint: id(2), namespace: namespace(77), interface: eth0() });
+    town.tell(0, Input::Plug { endpoint: id(2), namespace: namespace(77), interface: eth0(), adopted: false });
     assert_ne!(town.segment(0).unwrap().ports[&id(2)], before);
     town.tell(0, Input::Health(id(2), Health::Draining));
     let view = town.desired(0).places[&Place::Container(container(2))].view.clone();

@@ -123,9 +123,13 @@ impl Town {
     }
 
     pub(crate) fn plug(&mut self, number: u8, node: usize) {
-        let name = container(number);
-        let namespace = Some(NsKey { name, id: NsId { device: 4, inode: number.into() } });
-        self.tell(node, Input::Plug { endpoint: id(number), namespace, interface: eth0() });
+        self.plug_in(number, node, number.into(), false);
+    }
+
+    /// Plugs a container in whose namespace is this one, be it since an earlier start.
+    pub(crate) fn plug_in(&mut self, number: u8, node: usize, inode: u64, adopted: bool) {
+        let namespace = Some(NsKey { name: container(number), id: NsId { device: 4, inode } });
+        self.tell(node, Input::Plug { endpoint: id(number), namespace, interface: eth0(), adopted });
     }
 
     pub(crate) fn desired(&mut self, node: usize) -> Arc<Desired> {

@@ -100,7 +100,8 @@ fn agent(now: Instant) -> Outcome<Agent> {
             agent.handle(Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint))), now)?;
             if here {
                 let namespace = Some(node_town::plug(number, of)?);
-                agent.handle(Input::Plug { endpoint: id, namespace, interface: "eth0".parse()? }, now)?;
+                agent
+                    .handle(Input::Plug { endpoint: id, namespace, interface: "eth0".parse()?, adopted: false }, now)?;
             }
         }
     }

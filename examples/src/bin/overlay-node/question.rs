@@ -148,7 +148,7 @@ impl Node {
                 ));
             }
         }
-        let _ = self.end.send(end).await;
+        self.end.send(end).await.map_err(|_| refused("the node is ending already, in another way"))?;
         Ok(NodeAnswer::TearingDown)
     }
 

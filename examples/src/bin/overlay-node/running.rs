@@ -92,11 +92,12 @@ impl Running {
         };
         drop(self.metrics);
         self.follows.iter().for_each(JoinHandle::abort);
-        let (mut end, mut serving) = (how(first, &mut self.ended), Some(self.serving));
-        if end == Some(End::Again) {
+        let mut serving = Some(self.serving);
+        if first == Some(End::Again) {
             stop(serving.take()).await; // whoever is answered until then is heeded
-            end = how(end, &mut self.ended);
         }
+        self.ended.close(); // who says something later is told that it is too late
+        let end = how(first, &mut self.ended);
         end_driver(self.driver, end, self.place.as_ref().and_then(managers)).await?;
         if let (Some(End::Leave), Some(place)) = (end, &self.place) {
             place.seat.leave()?;

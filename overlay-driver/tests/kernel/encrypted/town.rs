@@ -265,7 +265,7 @@ impl Town {
     pub(super) fn plug(&mut self, number: usize) {
         let namespace = Some(self.grounds[number].container.0.clone());
         let interface = "eth0".parse().unwrap();
-        self.tell(number, Input::Plug { endpoint: id(number), namespace, interface });
+        self.tell(number, Input::Plug { endpoint: id(number), namespace, interface, adopted: false });
     }
 
     pub(super) fn tell(&mut self, number: usize, input: Input) {
