@@ -62,13 +62,22 @@ impl Row {
 }
 
 impl Test {
+    /// Of a program's own tests and those of a file that is called alike, one has it; cargo names them in any order.
     fn complaint(&self, programs: &[Program]) -> Option<String> {
-        let Self { package, target, name, in_lab } = self;
+        let Self { package, target, .. } = self;
         let folder = if package == "overlay-examples" { "examples" } else { package };
         let is = |it: &&Program| it.is_test && it.package == folder && it.target == *target;
-        let Some(program) = programs.iter().find(is) else {
-            return Some(format!("{package} has no test target {target}"));
-        };
+        let mut complaints = Vec::new();
+        for program in programs.iter().filter(is) {
+            complaints.push(self.complaint_of(program)?);
+        }
+        let none = complaints.is_empty().then(|| format!("{package} has no test target {target}"));
+        none.or_else(|| Some(complaints.concat()))
+    }
+
+    /// `None` if it passes there.
+    fn complaint_of(&self, program: &Program) -> Option<String> {
+        let Self { package, target, name, in_lab } = self;
         let mut command = program.command(in_lab.then(|| root().join(LAB)));
         command.args(["--exact", name]).env("OVERLAY_REQUIRE_KERNEL", "1");
         let said = match command.output() {
@@ -149,6 +158,25 @@ mod tests {
         for line in [" a | b ", " a | `b` | `c d e` ", " a | `b` → `c` | `d e` "] {
             assert!(row(line).unwrap_err().to_string().contains("docs/MISSION.md: "), "{line}");
         }
+    }
+
+    #[test]
+    fn of_two_programs_that_are_called_alike_one_has_the_test() {
+        let program = |executable: &str| Program {
+            package: "a".to_owned(),
+            target: "l7".to_owned(),
+            is_test: true,
+            executable: executable.into(),
+            folder: "/".into(),
+        };
+        // What is called so is what `echo` prints of its arguments.
+        let name = "test result: ok. 1 passed".to_owned();
+        let test = Test { package: "a".to_owned(), target: "l7".to_owned(), name, in_lab: false };
+        for both in [["/bin/true", "/bin/echo"], ["/bin/echo", "/bin/true"]] {
+            assert_eq!(test.complaint(&both.map(program)), None);
+        }
+        assert!(test.complaint(&[program("/bin/true")]).is_some());
+        assert!(test.complaint(&[]).unwrap().contains("no test target"));
     }
 
     #[test]
