@@ -22,6 +22,9 @@ const ASKED: &str = "OVERLAY_BENCH_NODE_RSS";
 
 pub(crate) fn run(bench: &mut Bench<'_>) -> io::Result<()> {
     let child = Command::new(std::env::current_exe()?).env(ASKED, "1").stdin(Stdio::null()).output()?;
+    if !child.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&child.stderr).into_owned()));
+    }
     let kib = String::from_utf8_lossy(&child.stdout).trim().parse::<f64>().map_err(io::Error::other)?;
     bench.figure("node/rss-10k", "MB").value(kib * 1024.0 / 1e6).report()
 }
@@ -100,8 +103,8 @@ fn agent(now: Instant) -> Outcome<Agent> {
             agent.handle(Input::Catalogue(CatalogueChange::Endpoint(Arc::new(endpoint))), now)?;
             if here {
                 let namespace = Some(node_town::plug(number, of)?);
-                agent
-                    .handle(Input::Plug { endpoint: id, namespace, interface: "eth0".parse()?, adopted: false }, now)?;
+                let interface = "eth0".parse()?;
+                agent.handle(Input::Plug { endpoint: id, namespace, interface, adopted: true }, now)?; // and in effect
             }
         }
     }
