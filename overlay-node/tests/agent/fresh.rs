@@ -30,6 +30,15 @@ fn serve(town: &mut Town, number: u8) {
     town.run(2);
 }
 
+/// Both replicas, in effect.
+fn both_serve(seed: u64) -> Town {
+    let mut town = town(seed);
+    serve(&mut town, 3);
+    serve(&mut town, 4);
+    town.live(2);
+    town
+}
+
 /// What a container on a node leads to the replicas, and who is named.
 fn led(town: &mut Town, node: usize, from: u8) -> (BTreeMap<EndpointId, Taking>, usize) {
     let state = town.desired(node).places[&Place::Container(container(from))].clone();
@@ -76,10 +85,7 @@ fn where_nobody_else_serves_one_that_is_not_in_effect_is_better_than_none() {
 
 #[test]
 fn one_that_was_in_effect_stays_so_when_a_place_fails_or_its_node_starts_again() {
-    let mut town = town(63);
-    serve(&mut town, 3);
-    serve(&mut town, 4);
-    town.live(2);
+    let mut town = both_serve(63);
     town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Ok(()) });
     town.run(2);
     assert_eq!(led(&mut town, 1, 2), all());
@@ -107,26 +113,20 @@ fn begin_again(town: &mut Town, adopted: bool) {
 
 #[test]
 fn after_a_machine_began_anew_what_the_catalogue_has_as_ready_waits_all_the_same() {
-    let mut town = town(70);
-    serve(&mut town, 3);
-    serve(&mut town, 4);
-    town.live(2);
+    let mut town = both_serve(70);
     begin_again(&mut town, false);
     town.tell(0, Input::Health(id(3), Health::Draining));
     town.run(10);
-    let said = town.net.with(1, |agent, _| agent.0.knowledge().networks[&NETWORK].remote[&id(4)].health);
-    assert_eq!(said, Some(Health::Suspect));
+    let said =
+        |town: &mut Town| town.net.with(1, |agent, _| agent.0.knowledge().networks[&NETWORK].remote[&id(4)].health);
+    assert_eq!(said(&mut town), Some(Health::Suspect));
     town.live(2);
-    let said = town.net.with(1, |agent, _| agent.0.knowledge().networks[&NETWORK].remote[&id(4)].health);
-    assert_eq!(said, Some(Health::Healthy));
+    assert_eq!(said(&mut town), Some(Health::Healthy));
 }
 
 #[test]
 fn one_whose_container_is_another_now_waits_again() {
-    let mut town = town(64);
-    serve(&mut town, 3);
-    serve(&mut town, 4);
-    town.live(2);
+    let mut town = both_serve(64);
     town.plug_in(4, 0, 99, false);
     town.run(2);
     assert_eq!(led(&mut town, 1, 2), first_alone());
@@ -136,10 +136,7 @@ fn one_whose_container_is_another_now_waits_again() {
 
 #[test]
 fn one_that_is_unplugged_and_plugged_in_again_waits_whatever_the_catalogue_says() {
-    let mut town = town(65);
-    serve(&mut town, 3);
-    serve(&mut town, 4);
-    town.live(2);
+    let mut town = both_serve(65);
     put(&mut town, &Endpoint { condition: Condition::Ready, ..replica(4, 0, 0, 1) });
     town.tell(0, Input::Unplug(id(4)));
     town.live(2);
@@ -152,10 +149,7 @@ fn one_that_is_unplugged_and_plugged_in_again_waits_whatever_the_catalogue_says(
 
 #[test]
 fn what_the_place_of_the_former_container_held_is_not_what_the_new_one_holds() {
-    let mut town = town(66);
-    serve(&mut town, 3);
-    serve(&mut town, 4);
-    town.live(2);
+    let mut town = both_serve(66);
     town.plug_in(4, 0, 99, false);
     town.tell(0, Input::Applied { place: Place::Container(container(4)), state: None, result: Ok(()) });
     let place = Place::Network(NETWORK);
