@@ -96,7 +96,8 @@ impl Driver {
     }
 
     /// Attaches a container to a network: claims its addresses, plugs it in, and returns when that is in effect. If it serves a service that
-    /// publishes in the routing mesh, it is on the ingress network then too, by an interface of its own there, unless it was already.
+    /// publishes in the routing mesh, it is on the ingress network then too, by an interface of its own there, unless it was already. Others lead to it
+    /// from when they have heard that: a moment later.
     ///
     /// # Errors
     /// What is wrong with it, or in the way. Then it is taken back, unless it [is left](AttachError::is_left); of an endpoint that was attached before,
